@@ -1,0 +1,48 @@
+# Everything lives in .venv, which is filled once and again only when the dependencies change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DEMO_INDEX := .demo/index
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+.DELETE_ON_ERROR:
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a blank
+	$(BIN)/bt index examples/gallery --model demo --index $(DEMO_INDEX)
+	$(BIN)/bt search "two cats on a couch" --top 5 --index $(DEMO_INDEX)
+	$(BIN)/bt fill "a <mask> looking out" --top 5 --index $(DEMO_INDEX)
+
+test: check  ## all of check, then all tests (ARGS="-k layers" for some)
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.installed-dev  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## rewrite the sources in the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove all that the other targets made
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps stand for a finished installation: one that broke off is begun again.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "bt needs Python 3.11 or newer, '$(PYTHON)' is not: try make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,210 @@
+"""A picture file -> upright RGB, exactly as a person would see it: rotated as its EXIF says, over white where it is
+transparent, its first frame where it moves.
+
+Whatever is wrong with a file comes out as one PictureError with a reason that a person understands. Nothing here
+changes a setting of Pillow, and all of it may run in many threads at once. Colour profiles are not applied: the model
+was trained without.
+"""
+
+import re
+import stat
+import threading
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from bridgetower.errors import PictureError
+
+MAX_PIXELS = 178_956_970  # beyond it Pillow takes a picture for an attack on memory and refuses it
+MAX_BYTES = 2 * 1000**3  # of a file; the largest picture of MAX_PIXELS, uncompressed and 16 bits deep, is below
+
+# Pillow knows these, but not as pictures that it can decode by itself: EPS starts Ghostscript on the content of the
+# file, WMF needs Windows; of the others it reads the header only.
+UNREADABLE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+
+_USUAL_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # tried first, in this order
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation; 1 is upright
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture in memory."""
+
+    image: Image.Image  # RGB, upright
+    width: int  # pixels, upright
+    height: int  # pixels, upright
+    taken_at: int | None  # seconds since the epoch, from EXIF; a time without a zone is read as UTC on every machine
+
+
+def read(path: Path) -> bytes:
+    """The content of a picture file. Raises PictureError where it is gone, no regular file, not readable or too large."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer, perhaps forever
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+            raise PictureError(path, f"not a file but {kind}")
+        if status.st_size > MAX_BYTES:
+            raise PictureError(path, f"{status.st_size / 1e9:.1f} GB, more than the limit of {MAX_BYTES / 1e9:g} GB")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise PictureError(path, "no such file") from error
+    except OSError as error:
+        raise PictureError(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode the content of the file `path` by what it is, not by how it is called.
+
+    Raises PictureError for what is empty, truncated, damaged, no picture, or larger than `max_pixels` (at most
+    MAX_PIXELS; the size is taken from the header, before any memory is spent on it).
+    """
+    if not data:
+        raise PictureError(path, "the file is empty")
+    limit = min(max_pixels, MAX_PIXELS)
+    try:
+        with _SILENCE, Image.open(BytesIO(data), formats=_formats()) as opened:
+            if opened.width * opened.height > limit:
+                raise PictureError(path, _too_large(opened.width * opened.height, limit))
+            opened.load()
+            # TIFF is turned upright by `load`, which also takes the orientation out of its EXIF: look only now.
+            orientation, taken_at = _read_exif(opened)
+            image = to_rgb(opened)
+            if orientation in _UPRIGHT:
+                image = image.transpose(_UPRIGHT[orientation])
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        reason = _too_large(int(found[1]), limit) if found else f"more than {limit / 1e6:.4g} megapixels"
+        raise PictureError(path, reason) from error
+    except UnidentifiedImageError as error:
+        raise PictureError(path, "not a picture, or of an unknown kind") from error
+    except MemoryError as error:
+        raise PictureError(path, "not enough memory to decode it") from error
+    except Exception as error:  # on damaged files Pillow's plugins raise nearly anything
+        message = " ".join(str(error).split()) or type(error).__name__
+        reason = "the file is truncated" if "truncated" in message.lower() else f"damaged: {message}"
+        raise PictureError(path, reason) from error
+    return Decoded(image=image, width=image.width, height=image.height, taken_at=taken_at)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as RGB, by what its values mean: full range of 16 bits, transparency over white."""
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image).astype(np.uint32)
+        return _grey(((deep + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257; Pillow would cut at 255
+    if image.mode in ("I", "F"):
+        return _grey(_eight_bits(np.asarray(image, dtype=np.float32)))
+    if image.has_transparency_data:
+        straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+        rgba = (image.convert(straight) if straight else image).convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(rgba, mask=rgba)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Grey of unstated range [H, W] -> 0 to 255.
+
+    White is the least of 1 (of floats: all lie between 0 and 1), 255 and 65535 that no value exceeds. Other values
+    (measurements, maps of depth) are stretched from their least to their greatest.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    white = next((white for white in (1.0, 255.0, 65535.0) if 0 <= low and high <= white), None)
+    if white is None:
+        values, white = values - low, max(high - low, 1e-30)
+    return np.rint(values * (255 / white)).astype(np.uint8)
+
+
+def _grey(values: npt.NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(values).convert("RGB")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What may be decoded: the usual first; those that have no signature last, as they might take others for theirs."""
+    Image.init()
+    known = set(Image.OPEN) - UNREADABLE_FORMATS
+    usual = [name for name in _USUAL_FORMATS if name in known]
+    return (*usual, *sorted(known.difference(usual), key=lambda name: (Image.OPEN[name][1] is None, name)))
+
+
+def _too_large(pixels: int, limit: int) -> str:
+    return f"{pixels / 1e6:.4g} megapixels, more than the limit of {limit / 1e6:.4g}"
+
+
+def _read_exif(image: Image.Image) -> tuple[int, int | None]:
+    """Orientation (1 where there is none) and the time at which the picture was taken.
+
+    A damaged EXIF block is no reason to lose a picture: what cannot be read of it counts as absent.
+    """
+    orientation, taken_at = 1, None
+    try:
+        exif = image.getexif()
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+        taken_at = _taken_at(exif.get_ifd(ExifTags.IFD.Exif))
+    except Exception:  # noqa: BLE001  on damaged blocks Pillow raises nearly anything
+        pass
+    return orientation, taken_at
+
+
+def _taken_at(tags: dict[int, Any]) -> int | None:
+    written = str(tags.get(ExifTags.Base.DateTimeOriginal, "")).strip("\0 ")
+    zone = str(tags.get(ExifTags.Base.OffsetTimeOriginal, "")).strip("\0 ")
+    try:
+        moment = datetime.strptime(written, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:  # absent, or "0000:00:00 00:00:00" of a camera whose clock was never set
+        return None
+    if re.fullmatch(r"[+-]\d\d:\d\d", zone):
+        moment = datetime.fromisoformat(f"{moment:%Y-%m-%d %H:%M:%S}{zone}")
+    return int(moment.timestamp())
+
+
+class _Silence:
+    """Keeps Pillow's warnings from the user while pictures are decoded, in any number of threads.
+
+    `warnings.catch_warnings` swaps the list of filters of the whole process and so cannot serve several threads.
+    Here one filter, for Pillow alone, stands in that list as long as any thread is inside.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filter: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # again each time: someone may have reset the list
+            self._filter = warnings.filters[0]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self._lock:
+            self._inside -= 1
+            filters = cast(list[Any], warnings.filters)
+            if self._inside == 0 and self._filter in filters:
+                filters.remove(self._filter)
+
+
+_SILENCE = _Silence()

@@ -1,0 +1,53 @@
+"""Every error that `bridgetower` raises on purpose.
+
+    BridgeTowerError                 exit code
+    ├── UsageError                   2   options or values that cannot go together
+    ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
+    ├── StoreError                   5   the index: absent, locked, foreign, damaged
+    └── InputError                   6   a file that was named as input: a picture, a captions file
+        └── PictureError                 one picture that cannot be read; a folder run skips and counts it
+
+A message is one line in three parts: what failed, which file, what to do next. The command line prints it as it
+stands; anything that is not a `BridgeTowerError` is a defect of ours and keeps its traceback (exit code 70).
+"""
+
+from pathlib import Path
+
+
+class BridgeTowerError(Exception):
+    """Base of every expected failure; the message is meant for the person at the keyboard."""
+
+    exit_code = 70
+
+
+class UsageError(BridgeTowerError):
+    """Values that contradict each other or lie outside their range; nothing was read or written."""
+
+    exit_code = 2
+
+
+class ModelError(BridgeTowerError):
+    """A checkpoint cannot be found, fetched, verified or loaded, or lacks a head that the task needs."""
+
+    exit_code = 4
+
+
+class StoreError(BridgeTowerError):
+    """The index directory is absent, locked by another writer, made by another model, or damaged."""
+
+    exit_code = 5
+
+
+class InputError(BridgeTowerError):
+    """A file named as input cannot be used."""
+
+    exit_code = 6
+
+
+class PictureError(InputError):
+    """One picture cannot be turned into pixels; `reason` says why, without the path."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason

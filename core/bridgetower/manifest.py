@@ -1,0 +1,446 @@
+"""The manifest of an index: one SQLite file that holds everything that cannot be computed again cheaply.
+
+All SQL of the project stands here, and nothing else does: vectors come and go as bytes, so that looking at an index
+needs neither numpy nor FAISS. The layout and its invariants are described in docs/index-format.md.
+"""
+
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from bridgetower.errors import StoreError
+from bridgetower.records import Fingerprint, Photo, Skipped
+
+FORMAT_VERSION = 1
+_APPLICATION_ID = 0x42546978  # "BTix"
+
+SCHEMA = (
+    """CREATE TABLE fingerprint (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        model TEXT NOT NULL,
+        revision TEXT NOT NULL,
+        weights_sha256 TEXT NOT NULL,
+        preprocessing TEXT NOT NULL,
+        preprocessing_version INTEGER NOT NULL,
+        precision_family TEXT NOT NULL,
+        dim INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE state (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        covered INTEGER NOT NULL,
+        vectors_sha256 BLOB
+    ) STRICT""",
+    """CREATE TABLE roots (
+        path BLOB PRIMARY KEY,
+        scanned_at INTEGER
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE images (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        hash BLOB NOT NULL UNIQUE,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        taken_at INTEGER,
+        vector BLOB NOT NULL
+    ) STRICT""",
+    """CREATE TABLE files (
+        path BLOB PRIMARY KEY,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        image INTEGER REFERENCES images (id),
+        reason TEXT,
+        CHECK ((image IS NULL) <> (reason IS NULL))
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX files_by_image ON files (image) WHERE image IS NOT NULL",
+)
+
+_BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
+_DAMAGED = "damaged ({}): restore it from a copy, or build a new index in another place with --index DIR"
+_ROWS = 1024  # rows that are fetched or buffered at a time
+# A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
+# neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
+_UNDER = "path >= :root AND path < :after AND (path = :root OR path >= :below)"
+
+
+class Known(NamedTuple):
+    """What the index holds about a path; exactly one of `image` and `reason` is None."""
+
+    size: int  # bytes
+    mtime_ns: int
+    image: int | None  # id of the image
+    reason: str | None  # why the file was skipped
+
+
+class State(NamedTuple):
+    """The single row that says when the index changed and which vector file belongs to it."""
+
+    created_at: int  # unix seconds
+    updated_at: int
+    generation: int  # 0: no vector file was published yet
+    covered: int  # the vector file holds the images with id <= covered
+    vectors_sha256: bytes | None
+
+
+class Sweep(NamedTuple):
+    """What became of the files of a root that its scan did not meet."""
+
+    removed: int
+    kept: int  # above 0 only if the scan met nothing at all: an unmounted disk looks like that, so all were kept
+
+
+class Counts(NamedTuple):
+    files: int  # that lead to an image
+    images: int  # that have a file
+    orphans: int  # images that have none
+    skipped: int  # files
+
+
+class Manifest:
+    """A connection to manifest.sqlite: either a snapshot for reading, or the writer's.
+
+    Every failure of SQLite is raised as StoreError with the path and the way out, except for misuse by our own code.
+    """
+
+    def __init__(self, path: Path, db: sqlite3.Connection, *, immutable: bool = False) -> None:
+        self.path = path
+        self._db = db
+        self._marked: list[tuple[bytes]] = []
+        self._stat = _identity(path) if immutable else None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Open one committed state, held until `close`. StoreError if there is no index or it cannot be read."""
+        if not os.path.lexists(path):
+            raise _absent(path)
+        try:
+            return cls._snapshot(path, immutable=False)
+        except sqlite3.Error as error:
+            # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
+            log = path.with_name(path.name + "-wal")
+            if _primary(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or _size(log):
+                raise _explained(path, error) from error
+        try:
+            return cls._snapshot(path, immutable=True)
+        except sqlite3.Error as error:
+            raise _explained(path, error) from error
+
+    @classmethod
+    def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
+        uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
+        manifest = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S), immutable=immutable)
+        try:
+            manifest._db.execute("BEGIN")
+            if manifest._is_blank():  # this first look at the file is what fixes the snapshot
+                raise _absent(path)
+            manifest._require_format()
+        except BaseException:
+            manifest.close()
+            raise
+        return manifest
+
+    @classmethod
+    def write(cls, path: Path, fingerprint: Fingerprint) -> Self:
+        """Open for writing; create the index with this fingerprint if there is none. The caller holds the lock."""
+        with explained(path):
+            manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S))
+        try:
+            with explained(path):
+                blank = manifest._is_blank()
+                if not blank:
+                    manifest._require_format()  # before anything of a file that may not be ours is touched
+                manifest._db.execute("PRAGMA journal_mode = WAL")
+                manifest._db.execute("PRAGMA synchronous = FULL")
+                manifest._db.execute("PRAGMA foreign_keys = ON")
+                manifest._db.execute("CREATE TEMP TABLE seen (path BLOB PRIMARY KEY) WITHOUT ROWID")
+            if blank:
+                manifest._create(fingerprint)
+        except BaseException:
+            manifest.close()
+            raise
+        return manifest
+
+    def _create(self, fingerprint: Fingerprint) -> None:
+        with self.transaction():
+            for statement in SCHEMA:
+                self._db.execute(statement)
+            now = int(time.time())
+            self._db.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, NULL)", (now, now))
+            self.set_fingerprint(fingerprint)
+            self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def _is_blank(self) -> bool:
+        tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        return not tables and not self._pragma("application_id") and not self._pragma("user_version")
+
+    def _require_format(self) -> None:
+        version = self._pragma("user_version")
+        if self._pragma("application_id") != _APPLICATION_ID:
+            raise StoreError(f"{self.path}: a database of another program: name another place with --index DIR")
+        if version != FORMAT_VERSION:
+            advice = "update bt" if version > FORMAT_VERSION else "build a new index in another place with --index DIR"
+            raise StoreError(f"{self.path}: index format {version}, this bt reads format {FORMAT_VERSION}: {advice}")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def close(self) -> None:
+        """End the snapshot or the writing; what was not committed is gone. May be called twice."""
+        self._db.close()
+
+    # Reading
+
+    def _rows(self, sql: str, parameters: Any = ()) -> Iterator[list[tuple[Any, ...]]]:
+        """Rows in lists of at most `_ROWS`."""
+        with explained(self.path):
+            cursor = self._db.execute(sql, parameters)
+            while rows := cursor.fetchmany(_ROWS):
+                self._require_unchanged()
+                yield rows
+
+    def _all(self, sql: str, parameters: Any = ()) -> Iterator[tuple[Any, ...]]:
+        for rows in self._rows(sql, parameters):
+            yield from rows
+
+    def _one(self, sql: str, parameters: Any = ()) -> tuple[Any, ...] | None:
+        with explained(self.path):
+            row: tuple[Any, ...] | None = self._db.execute(sql, parameters).fetchone()
+            self._require_unchanged()
+            return row
+
+    def _require_unchanged(self) -> None:
+        if self._stat is not None and _identity(self.path) != self._stat:
+            raise StoreError(f"{self.path}: changed while it was read without a lock: run the command again")
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(*self._single("fingerprint"))
+
+    def state(self) -> State:
+        return State(*self._single("state"))
+
+    def _single(self, table: str) -> tuple[Any, ...]:
+        row = self._one(f"SELECT * FROM {table}")
+        if row is None:
+            raise StoreError(f"{self.path}: {_DAMAGED.format(f'its table {table} is empty')}")
+        return row[1:]
+
+    def known(self, path: Path) -> Known | None:
+        row = self._one("SELECT size, mtime_ns, image, reason FROM files WHERE path = ?", (os.fsencode(path),))
+        return None if row is None else Known(*row)
+
+    def image_id(self, hash: bytes) -> int | None:
+        row = self._one("SELECT id FROM images WHERE hash = ?", (hash,))
+        return None if row is None else int(row[0])
+
+    def vector(self, image: int) -> bytes | None:
+        row = self._one("SELECT vector FROM images WHERE id = ?", (image,))
+        return None if row is None else row[0]
+
+    def vectors(self, first: int = 0) -> Iterator[list[tuple[int, bytes]]]:
+        """Ids and vectors of all images from id `first` on, orphans included, ascending, some at a time."""
+        yield from self._rows("SELECT id, vector FROM images WHERE id >= ? ORDER BY id", (first,))  # type: ignore[misc]
+
+    def live_images(self) -> Iterator[int]:
+        """Ids of the images that have a file, ascending."""
+        return (id for (id,) in self._all("SELECT DISTINCT image FROM files WHERE image IS NOT NULL ORDER BY image"))
+
+    def count_images(self, after: int = 0) -> int:
+        """Images with a higher id, orphans included."""
+        return self._count("images WHERE id > ?", (after,))
+
+    def _count(self, what: str, parameters: Any = ()) -> int:
+        row = self._one(f"SELECT count(*) FROM {what}", parameters)
+        return int(row[0]) if row else 0
+
+    def counts(self) -> Counts:
+        images = self._count("(SELECT DISTINCT image FROM files WHERE image IS NOT NULL)")
+        return Counts(
+            files=self._count("files WHERE image IS NOT NULL"),
+            images=images,
+            orphans=self._count("images") - images,
+            skipped=self._count("files WHERE image IS NULL"),
+        )
+
+    def count_live(self, after: int) -> int:
+        """Images with a file and a higher id."""
+        return self._count("(SELECT DISTINCT image FROM files WHERE image > ?)", (after,))
+
+    def photos(self, image: int) -> tuple[Path, ...]:
+        """The files that hold this image, sorted by the bytes of their paths."""
+        rows = self._all("SELECT path FROM files WHERE image = ? ORDER BY path", (image,))
+        return tuple(_path(path) for (path,) in rows)
+
+    def skipped(self) -> Iterator[Skipped]:
+        rows = self._all("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path")
+        return (Skipped(_path(path), reason) for path, reason in rows)
+
+    def reasons(self, limit: int) -> tuple[tuple[str, int], ...]:
+        """Why files were skipped, and how many, the most frequent reasons first."""
+        sql = "SELECT reason, count(*) FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY 2 DESC, 1 LIMIT ?"
+        return tuple((reason, count) for reason, count in self._all(sql, (limit,)))
+
+    def roots(self) -> Iterator[tuple[Path, int | None]]:
+        """Each root and when its last complete scan ended (unix seconds), sorted by path."""
+        return ((_path(path), at) for path, at in self._all("SELECT path, scanned_at FROM roots ORDER BY path"))
+
+    def count_under(self, root: Path) -> int:
+        """Files at or below `root` that lead to an image."""
+        return self._count(f"files WHERE image IS NOT NULL AND {_UNDER}", _range(root))
+
+    # Writing: each of these belongs into a `with transaction()`
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; on leaving it without an exception, it is on the disk."""
+        with explained(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # after some failures SQLite has rolled back by itself
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def touch(self) -> None:
+        """Note the time of this change."""
+        self._db.execute("UPDATE state SET updated_at = ?", (int(time.time()),))
+
+    def set_fingerprint(self, fingerprint: Fingerprint) -> None:
+        f = fingerprint
+        values = (_text(f.model), _text(f.revision), f.weights_sha256, f.preprocessing)
+        values += (f.preprocessing_version, f.precision_family, f.dim)
+        self._db.execute("INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> None:
+        """Add an image; content that is there already keeps its id and its vector."""
+        sql = "INSERT INTO images (hash, width, height, taken_at, vector) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        self._db.execute(sql, (hash, width, height, taken_at, vector))
+
+    def put_file(self, photo: Photo, hash: bytes) -> None:
+        """Say that a file has this content; ValueError if no image has."""
+        image = self.image_id(hash)
+        if image is None:
+            raise ValueError(f"{photo.path}: its content was not added to the index")
+        self._put(photo, image, None)
+
+    def put_skipped(self, photo: Photo, reason: str) -> None:
+        self._put(photo, None, _text(reason))
+
+    def _put(self, photo: Photo, image: int | None, reason: str | None) -> None:
+        row = (os.fsencode(photo.path), photo.size, photo.mtime_ns, image, reason)
+        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+
+    def add_root(self, root: Path) -> None:
+        self._db.execute("INSERT OR IGNORE INTO roots VALUES (?, NULL)", (os.fsencode(root),))
+
+    def forget(self, path: Path) -> int:
+        """Drop the files and roots at or below `path`; how many files that were."""
+        self._db.execute(f"DELETE FROM roots WHERE {_UNDER}", _range(path))
+        return self._db.execute(f"DELETE FROM files WHERE {_UNDER}", _range(path)).rowcount
+
+    def sweep(self, root: Path, unread: Collection[Path]) -> Sweep:
+        """Drop the files at or below `root` that were not marked, except for those below a folder in `unread`."""
+        self._flush_marks()
+        if self._one(f"SELECT 1 FROM seen WHERE {_UNDER} LIMIT 1", _range(root)) is None:
+            kept = self._count(f"files WHERE {_UNDER}", _range(root))
+            if kept:
+                return Sweep(removed=0, kept=kept)
+        for folder in unread:
+            self._db.execute(f"INSERT OR IGNORE INTO seen SELECT path FROM files WHERE {_UNDER}", _range(folder))
+        gone = f"DELETE FROM files WHERE {_UNDER} AND path NOT IN (SELECT path FROM seen)"
+        removed = self._db.execute(gone, _range(root)).rowcount
+        self._db.execute("UPDATE roots SET scanned_at = ? WHERE path = ?", (int(time.time()), os.fsencode(root)))
+        return Sweep(removed=removed, kept=0)
+
+    def publish(self, generation: int, covered: int, sha256: bytes) -> None:
+        """Name the vector file that readers use from now on."""
+        row = (generation, covered, sha256)
+        self._db.execute("UPDATE state SET generation = ?, covered = ?, vectors_sha256 = ?", row)
+
+    # Marks live in a temporary table (memory, then a temporary file): they are not part of the index and vanish with
+    # the connection, and a sweep over a million files holds none of them in Python.
+
+    def mark(self, path: Path) -> None:
+        """Keep this file from `sweep`, for as long as this connection lives. Needs no transaction."""
+        self._marked.append((os.fsencode(path),))
+        if len(self._marked) >= _ROWS and not self._db.in_transaction:
+            with explained(self.path):
+                self._db.execute("BEGIN")
+                self._flush_marks()
+                self._db.execute("COMMIT")
+
+    def _flush_marks(self) -> None:
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", self._marked)
+        self._marked.clear()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the disk and SQLite raise into StoreError. `path` is the file or folder that the work is about."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # misuse by our own code: a defect keeps its traceback
+    except (sqlite3.Error, OSError) as error:
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: sqlite3.Error | OSError) -> StoreError:
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "make room" if full else "see that it is there and may be written"
+        return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
+    match _primary(error):
+        case sqlite3.SQLITE_FULL:
+            why = "the disk is full: make room and run it again (what was committed before is safe)"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            why = f"still in use by another program after {_BUSY_S:.0f} s: run it again when that has ended"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            why = f"cannot be opened or written ({error}): make its folder accessible, or name another with --index DIR"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
+            why = _DAMAGED.format(error)
+        case _:
+            why = f"{error}: see that its disk is there and has room, then run it again"
+    return StoreError(f"{path}: {why}")
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """The primary result code; extended codes carry it in their low byte."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _absent(path: Path) -> StoreError:
+    return StoreError(f"no index at {path.parent}: run `bt index PHOTOS` first")
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _range(root: Path) -> dict[str, bytes]:
+    """The parameters of `_UNDER`."""
+    path, separator = os.fsencode(root), os.fsencode(os.sep)
+    below = path if path.endswith(separator) else path + separator
+    return {"root": path, "below": below, "after": below[:-1] + bytes([below[-1] + 1])}
+
+
+def _path(path: bytes) -> Path:
+    return Path(os.fsdecode(path))
+
+
+def _text(text: str) -> str:
+    """A TEXT value is UTF-8: what a path that is not brings into a message is written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

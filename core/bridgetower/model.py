@@ -1,0 +1,535 @@
+"""The whole BridgeTower network: two towers, the bridges, the cross-modal encoder and the three heads.
+
+What is unusual about BridgeTower:
+
+- Two uni-modal towers of different breed: the text tower is a RoBERTa (post-norm, GELU, positions start at
+  `pad_token_id + 1`), the vision tower a CLIP ViT (pre-norm, quick-GELU, a LayerNorm before and after the blocks).
+- The *last `n_cross` layers* of each tower, not just the last one, feed the cross-modal encoder: layer k of the one is
+  bridged into layer k of the other. `ln_post` of the vision tower is applied to each of them.
+- The cross-modal encoder has a text stream and an image stream with separate weights. In each layer, either stream
+  attends to what the other one was *before* that layer. Text keys are masked, image keys never.
+- Bridges are a LayerNorm over a sum, with no or one learned scalar; the first cross-modal layer has nothing to bridge
+  to yet and takes a LayerNorm over the uni-modal input alone.
+- The contrastive vectors (ITC) come from the towers alone, before any fusion; the third one, "cross", from the pooled
+  output of the fusion.
+- The image side of everything before `fuse` is independent of the text, so it can be computed once and kept.
+
+Shapes: B batch, T text tokens, N visual tokens (1 + patches), D hidden size, V vocabulary, E length of an ITC vector,
+H heads. Wherever a batch of texts meets a batch of pictures, row i belongs to row i.
+"""
+
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bridgetower.config import ModelConfig, TextConfig, VisionConfig
+from bridgetower.errors import ModelError
+from bridgetower.records import Head
+
+_ModuleT = TypeVar("_ModuleT", bound=nn.Module)
+
+_PUBLIC_CHECKPOINT_WITH = {
+    Head.ITC: "BridgeTower/bridgetower-large-itm-mlm-itc",
+    Head.ITM: "BridgeTower/bridgetower-base-itm-mlm",
+    Head.MLM: "BridgeTower/bridgetower-base-itm-mlm",
+}
+
+
+# What crosses between the parts of the network
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """What the network needs to know about a batch of texts."""
+
+    layers: tuple[Tensor, ...]  # n_cross x [B, T, D], projected and typed, ready for the bridges
+    mask: Tensor  # bool [B, T], True = token, False = padding
+    itc: Tensor | None  # [B, E], unit length; None without an ITC head
+
+    def select(self, rows: Tensor) -> Self:
+        """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
+        itc = None if self.itc is None else self.itc[rows]
+        return type(self)(tuple(layer[rows] for layer in self.layers), self.mask[rows], itc)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """What the network needs to know about a batch of pictures; does not depend on any text."""
+
+    layers: tuple[Tensor, ...]  # n_cross x [B, N, D], projected and typed, ready for the bridges
+    itc: Tensor | None  # [B, E], unit length; None without an ITC head
+
+    def select(self, rows: Tensor) -> Self:
+        """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
+        itc = None if self.itc is None else self.itc[rows]
+        return type(self)(tuple(layer[rows] for layer in self.layers), itc)
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """Output of the cross-modal encoder, row i from text i and picture i."""
+
+    text: Tensor  # [B, T, D], or its first tokens alone
+    image: Tensor  # [B, N, D], or its first tokens alone
+    pooled: Tensor  # [B, 2D], each in (-1, 1)
+
+
+# Building blocks
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None, dropout: float) -> Tensor:
+    """Multi-head attention of q [B, Q, D] over k, v [B, K, D] -> [B, Q, D].
+
+    `key_mask` is bool [B, 1, 1, K], True = may be attended to; None is the fast path for "all of them".
+    """
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # [B, H, Q or K, D / H]
+    return F.scaled_dot_product_attention(q, k, v, key_mask, dropout).transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values in one product."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, key_mask: Tensor | None = None, keep: int | None = None) -> Tensor:
+        """[B, T, D] -> [B, T, D], or [B, keep, D]: only the first `keep` tokens ask, all of them answer."""
+        if keep is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            width = x.shape[-1]
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(x[:, :keep], weight[:width], bias[:width])
+            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        attended: Tensor = self.out(attend(q, k, v, self.heads, key_mask, self.dropout if self.training else 0.0))
+        return attended
+
+
+class CrossAttention(nn.Module):
+    """Queries from one stream, keys and values from the other."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, other: Tensor, key_mask: Tensor | None) -> Tensor:
+        """x [B, T, D], other [B, N, D] -> [B, T, D]; `key_mask` belongs to `other`."""
+        k, v = self.kv(other).chunk(2, dim=-1)
+        p = self.dropout if self.training else 0.0
+        attended: Tensor = self.out(attend(self.q(x), k, v, self.heads, key_mask, p))
+        return attended
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them, exact or in the cheaper form that CLIP was trained with."""
+
+    def __init__(self, width: int, inner: int, quick: bool = False) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
+        self.quick = quick
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
+        x = self.up(x)
+        x = x * torch.sigmoid(1.702 * x) if self.quick else F.gelu(x)
+        x = self.down(x)
+        return x
+
+
+# The text tower
+
+
+class TextLayer(nn.Module):
+    """Self-attention and feed-forward, the norm *after* each residual sum."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.attention = SelfAttention(width, config.num_attention_heads, config.attention_probs_dropout_prob)
+        self.norm_attention = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = FeedForward(width, config.intermediate_size)
+        self.norm_mlp = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, key_mask: Tensor | None) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        x = self.norm_attention(x + self.dropout(self.attention(x, key_mask)))
+        x = self.norm_mlp(x + self.dropout(self.mlp(x)))
+        return x
+
+
+class TextTower(nn.Module):
+    """RoBERTa: token ids to hidden states."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.pad_id = config.pad_token_id
+        self.word = nn.Embedding(config.vocab_size, width)
+        self.position = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type = nn.Embedding(config.type_vocab_size, width)  # only row 0 is ever used
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, ids: Tensor, mask: Tensor, n_last: int) -> list[Tensor]:
+        """ids int64 [B, T], mask bool [B, T] -> the outputs of the last `n_last` layers, each [B, T, D]."""
+        real = ids != self.pad_id
+        # Padding takes position `pad_id` itself; the tokens count from the one after it.
+        positions = real.cumsum(dim=1) * real + self.pad_id  # [B, T]
+        x = self.dropout(self.norm(self.word(ids) + self.position(positions) + self.token_type.weight[0]))
+        key_mask = as_key_mask(mask)
+        outputs = []
+        for layer in self.layers:
+            x = layer(x, key_mask)
+            outputs.append(x)
+        return outputs[-n_last:]
+
+
+def as_key_mask(mask: Tensor) -> Tensor | None:
+    """bool [B, T] -> bool [B, 1, 1, T], or None where nothing is padded: attention is faster without a mask."""
+    return None if bool(mask.all()) else mask[:, None, None, :]
+
+
+# The vision tower
+
+
+class VisionLayer(nn.Module):
+    """Self-attention and feed-forward, the norm *before* each."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.norm_attention = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attention = SelfAttention(width, config.num_attention_heads)
+        self.norm_mlp = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = FeedForward(width, 4 * width, quick=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] -> [B, N, D]."""
+        x = x + self.attention(self.norm_attention(x))
+        x = x + self.mlp(self.norm_mlp(x))
+        return x
+
+
+class VisionTower(nn.Module):
+    """CLIP ViT: pixels to hidden states. `norm_post` is applied by the caller, to the layers that it needs."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.patch = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size, bias=False)
+        self.class_token = nn.Parameter(torch.empty(width))
+        self.position = nn.Parameter(torch.empty(config.num_tokens, width))
+        self.norm_pre = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm_post = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(self, pixels: Tensor, depth: int, n_last: int) -> list[Tensor]:
+        """pixels [B, 3, H, W] -> the outputs of the last `n_last` of the first `depth` layers, each [B, N, D]."""
+        patches = self.patch(pixels.to(self.patch.weight.dtype)).flatten(2).transpose(1, 2)  # [B, N - 1, D]
+        class_token = self.class_token.to(patches.dtype).expand(len(patches), 1, -1)
+        x = self.norm_pre(torch.cat([class_token, patches], dim=1) + self.position)
+        outputs = []
+        for layer in self.layers[:depth]:
+            x = layer(x)
+            outputs.append(x)
+        return outputs[-n_last:]
+
+
+# The cross-modal encoder
+
+
+class Bridge(nn.Module):
+    """Joins a layer of a tower to the stream of the cross-modal encoder."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.link_tower_type == "scaled_add":
+            self.scale = nn.Parameter(torch.tensor(1.0))
+        elif config.link_tower_type == "interpolate":
+            self.beta = nn.Parameter(torch.tensor(0.5))
+        self.kind = config.link_tower_type
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, tower: Tensor, stream: Tensor) -> Tensor:
+        """[B, T, D] of the tower and of the stream -> [B, T, D]."""
+        if self.kind == "scaled_add":
+            joined = tower * self.scale + stream
+        elif self.kind == "interpolate":
+            joined = tower * (1 - self.beta) + stream * self.beta
+        else:
+            joined = tower + stream
+        normed: Tensor = self.norm(joined)
+        return normed
+
+
+class CrossLayer(nn.Module):
+    """One layer of one stream: self-attention, attention to the other stream, feed-forward; all post-norm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        width, heads, dropout = config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob
+        self.self_attention = SelfAttention(width, heads, dropout)
+        self.norm_self = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.cross_attention = CrossAttention(width, heads, dropout)
+        self.norm_cross = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = FeedForward(width, config.intermediate_size)
+        self.norm_mlp = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, x: Tensor, other: Tensor, self_mask: Tensor | None, other_mask: Tensor | None, keep: int | None
+    ) -> Tensor:
+        """x [B, T, D], other [B, N, D] -> [B, T, D], or its first `keep` tokens."""
+        x = self.norm_self(x[:, :keep] + self.dropout(self.self_attention(x, self_mask, keep)))
+        x = self.norm_cross(x + self.dropout(self.cross_attention(x, other, other_mask)))
+        x = self.norm_mlp(x + self.dropout(self.mlp(x)))
+        return x
+
+
+# The heads
+
+
+class ContrastiveHead(nn.Module):
+    """ITC: unit vectors of text, picture and pair, and the learned temperature."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.contrastive_hidden_size is None:
+            raise ModelError("contrastive_hidden_size is missing: a contrastive head needs the length of its vectors")
+        self.text = nn.Linear(config.hidden_size, config.contrastive_hidden_size)
+        self.image = nn.Linear(config.hidden_size, config.contrastive_hidden_size)
+        self.cross = nn.Linear(2 * config.hidden_size, config.contrastive_hidden_size)
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+
+
+class WordHead(nn.Module):
+    """MLM: a hidden state to a logit for each word of the vocabulary."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.text.vocab_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., V]."""
+        logits: Tensor = self.decoder(self.norm(F.gelu(self.transform(x))))
+        return logits
+
+
+class BridgeTower(nn.Module):
+    """The network with the given heads; a method that needs another head raises `ModelError`.
+
+    Weights are those of PyTorch's constructors until they are loaded, or drawn by `initialise`.
+    """
+
+    def __init__(self, config: ModelConfig, heads: frozenset[Head] = frozenset(Head)) -> None:
+        super().__init__()
+        self.config = config
+        self.heads = frozenset(heads)
+        width, n_cross = config.hidden_size, config.n_cross
+
+        self.text_tower = TextTower(config.text)
+        self.vision_tower = VisionTower(config.vision)
+
+        # One projection for all layers, or one for each of them.
+        n_transforms = 1 if config.share_cross_modal_transformer_layers else n_cross
+        self.text_transforms = nn.ModuleList(nn.Linear(config.text.hidden_size, width) for _ in range(n_transforms))
+        self.image_transforms = nn.ModuleList(nn.Linear(config.vision.hidden_size, width) for _ in range(n_transforms))
+        self.stream_type = nn.Embedding(2, width)  # row 0 marks the text stream, row 1 the image stream
+
+        self.text_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.image_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.text_bridges = nn.ModuleList(Bridge(config) for _ in range(n_cross - 1))
+        self.image_bridges = nn.ModuleList(Bridge(config) for _ in range(n_cross - 1))
+        self.text_stream = nn.ModuleList(CrossLayer(config.text) for _ in range(n_cross))
+        self.image_stream = nn.ModuleList(CrossLayer(config.text) for _ in range(n_cross))
+        self.text_pooler = nn.Linear(width, width)
+        self.image_pooler = nn.Linear(width, width)
+
+        self.itc_head = ContrastiveHead(config) if Head.ITC in heads else None
+        self.itm_head = nn.Linear(2 * width, 2) if Head.ITM in heads else None
+        self.mlm_head = WordHead(config) if Head.MLM in heads else None
+        if self.mlm_head is not None and config.tie_word_embeddings:
+            self.mlm_head.decoder.weight = self.text_tower.word.weight
+
+    # The towers
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """ids int64 [B, T], padded with `pad_token_id`; mask bool [B, T], True = token."""
+        hidden = self.text_tower(ids, mask, self.config.n_cross)
+        layers = tuple(self._text_input(x, k) for k, x in enumerate(hidden))
+        return TextFeatures(layers, mask, None if self.itc_head is None else self._itc_text(hidden[-1]))
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """pixels [B, 3, image_size, image_size], normalised; any float dtype."""
+        hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, self.config.n_cross)
+        layers = tuple(self._image_input(x, k) for k, x in enumerate(hidden))
+        return ImageFeatures(layers, None if self.itc_head is None else self._itc_image(layers[-1]))
+
+    def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The ITC vectors alone, without the work for the bridges: -> [B, E], unit length."""
+        return self._itc_text(self.text_tower(ids, mask, 1)[0])
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """The ITC vectors alone, without the work for the bridges: -> [B, E], unit length."""
+        hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, 1)[0]
+        return self._itc_image(self._image_input(hidden[:, :1], self.config.n_cross - 1))
+
+    def _text_input(self, x: Tensor, k: int) -> Tensor:
+        """What cross-modal layer k gets of the text tower's layer: [B, T, D] -> [B, T, D]."""
+        projected: Tensor = _at(self.text_transforms, k)(x)
+        return projected + self.stream_type.weight[0]
+
+    def _image_input(self, x: Tensor, k: int) -> Tensor:
+        """What cross-modal layer k gets of the vision tower's layer: [B, N, vision width] -> [B, N, D]."""
+        projected: Tensor = _at(self.image_transforms, k)(self.vision_tower.norm_post(x))
+        return projected + self.stream_type.weight[1]
+
+    # The cross-modal encoder
+
+    def fuse(
+        self,
+        text: TextFeatures,
+        image: ImageFeatures,
+        *,
+        keep_text: int | None = None,
+        keep_image: int | None = None,
+    ) -> Fused:
+        """Run the cross-modal encoder on text i and picture i, for each i.
+
+        The last layer computes only the first `keep_text` and `keep_image` tokens, None for all of them. The poolers
+        read one token of each stream, so `itm` and `itc_cross` need 1 and 1; `mlm` needs all of the text and 1 of the
+        picture.
+        """
+        mask = as_key_mask(text.mask)
+        x: Tensor = self.text_norm(text.layers[0])
+        y: Tensor = self.image_norm(image.layers[0])
+        for k, (text_layer, image_layer) in enumerate(zip(self.text_stream, self.image_stream, strict=True)):
+            if k > 0:
+                x = self.text_bridges[k - 1](text.layers[k], x)
+                y = self.image_bridges[k - 1](image.layers[k], y)
+            last = k == self.config.n_cross - 1
+            # One assignment: both streams read what the other one was before this layer.
+            x, y = (
+                text_layer(x, y, mask, None, keep_text if last else None),
+                image_layer(y, x, None, mask, keep_image if last else None),
+            )
+        pooled = torch.cat([self.text_pooler(x[:, 0]), self.image_pooler(y[:, 0])], dim=-1).tanh()  # [B, 2D]
+        return Fused(x, y, pooled)
+
+    # The heads
+
+    def itm(self, fused: Fused) -> Tensor:
+        """Logits [B, 2]: column 1 says that the text is true of the picture, column 0 that it is not."""
+        logits: Tensor = self._require(self.itm_head, Head.ITM)(fused.pooled)
+        return logits
+
+    def mlm(self, fused: Fused) -> Tensor:
+        """Logits [B, T, V] of the word at each position."""
+        logits: Tensor = self._require(self.mlm_head, Head.MLM)(fused.text)
+        return logits
+
+    def itc_cross(self, fused: Fused) -> Tensor:
+        """The ITC vector of each pair: [B, E], unit length."""
+        return F.normalize(self._require(self.itc_head, Head.ITC).cross(fused.pooled), dim=-1)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The factor on ITC cosines before their softmax, a positive scalar."""
+        return self._require(self.itc_head, Head.ITC).logit_scale.exp()
+
+    def _itc_text(self, hidden: Tensor) -> Tensor:
+        """The text tower's last output [B, T, D], *not* projected, -> [B, E]."""
+        return F.normalize(self._require(self.itc_head, Head.ITC).text(hidden[:, 0]), dim=-1)
+
+    def _itc_image(self, projected: Tensor) -> Tensor:
+        """The vision tower's last output as the last cross-modal layer gets it [B, N, D] -> [B, E].
+
+        With separate projections the reference has no ITC; this is the natural reading of it.
+        """
+        return F.normalize(self._require(self.itc_head, Head.ITC).image(projected[:, 0]), dim=-1)
+
+    def _require(self, module: _ModuleT | None, head: Head) -> _ModuleT:
+        if module is None:
+            raise ModelError(
+                f"this checkpoint has no {head.name} head: use one that has, such as {_PUBLIC_CHECKPOINT_WITH[head]}"
+            )
+        return module
+
+    # Training from scratch
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> Self:
+        """Draw all weights anew: CLIP's scheme for the vision tower, a normal of 0.02 for all else."""
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.normal_(std=0.02, generator=generator)
+                if isinstance(module, nn.Linear):
+                    module.bias.zero_()
+            elif isinstance(module, Bridge):
+                if module.kind == "scaled_add":
+                    module.scale.fill_(1.0)
+                elif module.kind == "interpolate":
+                    module.beta.fill_(0.5)
+            elif isinstance(module, ContrastiveHead):
+                module.logit_scale.fill_(self.config.logit_scale_init_value)
+
+        tower, width = self.vision_tower, self.config.vision.hidden_size
+        depth = (2 * len(tower.layers)) ** -0.5  # keeps the variance of the residual stream from growing with depth
+        fan_in = tower.patch.weight[0].numel()
+        tower.patch.weight.normal_(std=fan_in**-0.5, generator=generator)
+        tower.class_token.normal_(std=width**-0.5, generator=generator)
+        tower.position.normal_(std=width**-0.5, generator=generator)
+        for layer in tower.layers:
+            assert isinstance(layer, VisionLayer)
+            layer.attention.qkv.weight.normal_(std=width**-0.5, generator=generator)
+            layer.attention.out.weight.normal_(std=width**-0.5 * depth, generator=generator)
+            layer.mlp.up.weight.normal_(std=(2 * width) ** -0.5, generator=generator)
+            layer.mlp.down.weight.normal_(std=width**-0.5 * depth, generator=generator)
+        return self
+
+
+def _at(transforms: nn.ModuleList, k: int) -> nn.Module:
+    """The projection of cross-modal layer k, whether the layers share one or not."""
+    return transforms[k if len(transforms) > 1 else 0]
+
+
+# The losses
+
+
+def itc_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor) -> Tensor:
+    """Contrastive loss of a batch of matching pairs, all [B, E] unit vectors -> scalar.
+
+    Mean of three cross entropies: each text among the images, each text and each image among the pairs. Rows only, as
+    in the reference.
+    """
+    labels = torch.arange(len(text), device=text.device)
+    pairs = ((text, image), (text, cross), (image, cross))
+    return torch.stack([F.cross_entropy(logit_scale * (a @ b.T), labels) for a, b in pairs]).mean()
+
+
+def itm_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Matching loss: logits [B, 2], labels int64 [B] with 1 = the text is true of the picture -> scalar."""
+    return F.cross_entropy(logits, labels)
+
+
+def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Masked-word loss: logits [..., V], labels int64 [...] with -100 = not asked -> scalar."""
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=-100)

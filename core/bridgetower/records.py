@@ -1,0 +1,75 @@
+"""The values that cross from one stage to the next: frozen, without behaviour, free of third-party types."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Head(StrEnum):
+    """A task head of BridgeTower; a checkpoint has any subset."""
+
+    ITC = "itc"  # contrastive: one vector per image or text
+    ITM = "itm"  # matching: is this text true of this image
+    MLM = "mlm"  # masked language: which word stands here
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A file that may hold a picture, as the walk over the folders found it."""
+
+    path: Path  # absolute
+    size: int  # bytes
+    mtime_ns: int  # nanoseconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was passed over, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What produced the vectors of an index; vectors with different fingerprints cannot be compared."""
+
+    model: str  # repository id, "demo", or the absolute path of a folder
+    revision: str  # resolved commit of the repository; "local" for a folder, the package version for "demo"
+    weights_sha256: str
+    preprocessing: str  # "hf" or "plain"
+    preprocessing_version: int
+    precision_family: str  # "float" (fp32 and bf16 vectors agree within tolerance) or "int8"
+    dim: int  # length of a vector
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result. `match` and `similarity` are two scores that are never mixed; higher is better."""
+
+    path: Path
+    match: float | None  # ITM probability in [0, 1]; None where the pair was not verified
+    similarity: float | None  # ITC cosine in [-1, 1]; None where no recall took place
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One candidate word for one `<mask>`."""
+
+    mask: int  # which `<mask>` of the text, from 0
+    rank: int  # from 1
+    token: str  # without surrounding space
+    probability: float  # in [0, 1]
+    images: tuple[Path, ...]  # the pictures that support it most, best first
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """How one text fits one image, by every head that the checkpoint has."""
+
+    image: Path
+    text: str
+    match: float | None  # ITM probability in [0, 1]
+    itm_logits: tuple[float, float] | None  # [no match, match]
+    similarity: float | None  # ITC cosine in [-1, 1]

@@ -1,0 +1,228 @@
+"""Train a BridgeTower: contrastive, matching and masked-language losses together, from one pass over each tower.
+
+    Batch -> towers once -> ITC over the batch
+                         -> fuse(positives | hard pictures | hard texts | foils) -> ITM
+                         -> fuse(masked texts)                                   -> MLM
+
+Hard negatives are drawn by ITC similarity, as in the retrieval recipe of the paper (AAAI'23, section 4.3 and the
+released training code): the pairs that recall confuses are the ones that matching has to tell apart. What is *not* a
+negative is said by the batch, not guessed: `Batch.true_of` names every text that is true of every picture.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bridgetower.model import BridgeTower, Fused, itm_loss, mlm_loss
+
+MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound: beyond it the contrastive loss grows unstable
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides the result, besides data and seed. Defaults follow the retrieval fine-tuning recipe."""
+
+    steps: int
+    learning_rate: float = 5e-6
+    new_factor: float = 5.0  # on the learning rate of the cross-modal encoder and the heads
+    warmup: float = 0.05  # share of the steps
+    weight_decay: float = 0.01  # not on biases, norms and other vectors
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+    mask_share: float = 0.15  # of the tokens of a text
+    mlm_share: float = 1.0  # of the texts of a batch
+    bf16: bool = True  # autocast; the weights stay fp32
+
+
+@dataclass(slots=True)
+class Batch:
+    """B pictures, a text for each that is true of it, and who else it is true of."""
+
+    pixels: Tensor  # float32 [B, 3, H, W], preprocessed
+    ids: Tensor  # int64 [B, T]
+    mask: Tensor  # bool [B, T], True = token
+    true_of: Tensor  # bool [B, B], [i, j]: text i is true of picture j; the diagonal is True
+    foil_ids: Tensor | None = None  # int64 [B, T]: a text known to be false of picture i; None where nobody wrote any
+    foil_mask: Tensor | None = None  # bool [B, T]
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one optimisation step did; losses are means over the batch, in nats."""
+
+    step: int  # finished steps, from 1
+    itc: float
+    itm: float
+    mlm: float
+    learning_rate: float
+
+
+def losses(
+    model: BridgeTower, batch: Batch, recipe: Recipe, mask_id: int, special_below: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The ITC, ITM and MLM losses of one batch, scalars.
+
+    `mask_id` is the id of `<mask>`; ids below `special_below` are special tokens, which are never masked.
+    """
+    b = len(batch.ids)
+    own = torch.arange(b)
+    masked_ids, labels = mask_tokens(batch.ids, batch.mask, recipe.mask_share, mask_id, special_below, generator)
+    told = own[: max(1, round(recipe.mlm_share * b))]  # the texts that are masked
+
+    id_parts, mask_parts = [batch.ids, masked_ids[told]], [batch.mask, batch.mask[told]]
+    if batch.foil_ids is not None and batch.foil_mask is not None:
+        id_parts.append(batch.foil_ids)
+        mask_parts.append(batch.foil_mask)
+    text = model.encode_text(torch.cat(id_parts), torch.cat(mask_parts))
+    image = model.encode_image(batch.pixels)
+    assert text.itc is not None and image.itc is not None
+    text_itc, image_itc = text.itc[:b], image.itc
+
+    with torch.no_grad():
+        similarity = (text_itc @ image_itc.T).float() * model.logit_scale
+        similarity = similarity.masked_fill(batch.true_of, float("-inf"))
+        hard_image = _draw(similarity, generator)  # [B]: for each text, a picture that it is false of
+        hard_text = _draw(similarity.T, generator)  # [B]: for each picture, a text that is false of it
+
+    foils = b + len(told) + own if batch.foil_ids is not None else own[:0]
+    text_index = torch.cat([own, own, hard_text, foils])
+    image_index = torch.cat([own, hard_image, own, own[: len(foils)]])
+    pairs = model.fuse(text.select(text_index), image.select(image_index), keep_text=1, keep_image=1)
+    # Half of the weight on what is true, half on what is false: the probability is that of an even guess.
+    logits = model.itm(pairs).float()  # [3B or 4B, 2]
+    itm = (itm_loss(logits[:b], torch.ones_like(own)) + itm_loss(logits[b:], torch.zeros_like(text_index[b:]))) / 2
+
+    cross_itc = model.itc_cross(Fused(pairs.text[:b], pairs.image[:b], pairs.pooled[:b]))
+    itc = contrastive_loss(text_itc, image_itc, cross_itc, model.logit_scale, batch.true_of)
+
+    told_pairs = model.fuse(text.select(b + told), image.select(told), keep_image=1)
+    mlm = mlm_loss(model.mlm(told_pairs).float(), labels[told])
+    return itc, itm, mlm
+
+
+def contrastive_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor, true_of: Tensor) -> Tensor:
+    """Mean cross entropy of text-image (both ways), text-cross and image-cross, each [B, E] with unit rows.
+
+    `true_of` bool [B, B] takes pairs that are true by chance out of the denominator, so that saying less is not
+    punished. With an identity matrix and without the image-text rows this is the loss of the reference.
+    """
+    labels = torch.arange(len(text))
+    by_chance = true_of & ~torch.eye(len(text), dtype=torch.bool)
+
+    def one(queries: Tensor, keys: Tensor, excused: Tensor) -> Tensor:
+        logits = (queries @ keys.T).float() * logit_scale
+        return F.cross_entropy(logits.masked_fill(excused, float("-inf")), labels)
+
+    return (
+        one(text, image, by_chance) + one(image, text, by_chance.T) + one(text, cross, by_chance) + one(image, cross, by_chance.T)
+    ) / 4
+
+
+def mask_tokens(
+    ids: Tensor, mask: Tensor, share: float, mask_id: int, special_below: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Replace a share of the tokens of each text, at least one, by `<mask>`.
+
+    Returns masked ids and labels, int64 [B, T]; a label is -100 where nothing was masked. Always `<mask>`, never a
+    random or the same token (BERT's 80/10/10): the task is to fill what is visibly missing.
+    """
+    words = mask & (ids >= special_below)
+    draw = torch.rand(ids.shape, generator=generator).masked_fill(~words, 2.0)
+    chosen = (draw < share) | (draw <= draw.min(dim=1, keepdim=True).values)
+    chosen &= words
+    return ids.masked_fill(chosen, mask_id), ids.masked_fill(~chosen, -100)
+
+
+def train(
+    model: BridgeTower,
+    batches: Callable[[int], Iterable[Batch]],
+    recipe: Recipe,
+    *,
+    mask_id: int,
+    special_below: int,
+    seed: int,
+    state_file: Path | None = None,
+    save_every: int = 500,
+    compute_losses: Callable[..., tuple[Tensor, Tensor, Tensor]] = losses,
+) -> Iterator[StepReport]:
+    """Train in place and report each step; stops after `recipe.steps`.
+
+    `batches(step)` gives the batches from `step` on. With a `state_file`, model, optimiser and step are saved there
+    every `save_every` steps and at the end, and a later call goes on from it.
+    """
+    optimiser = torch.optim.AdamW(_parameter_groups(model, recipe), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps)
+    base_rates = [group["lr"] for group in optimiser.param_groups]
+    step = _load_state(model, optimiser, state_file) if state_file and state_file.exists() else 0
+    model.train()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # for the CPU too: bf16 products stay bf16
+    for batch in batches(step):
+        if step >= recipe.steps:
+            break
+        factor = _schedule(step, recipe)
+        for group, rate in zip(optimiser.param_groups, base_rates, strict=True):
+            group["lr"] = rate * factor
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        # The flash kernel's backward is the slowest part of a CPU step at these lengths; plain products are not.
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            itc, itm, mlm = compute_losses(model, batch, recipe, mask_id, special_below, generator)
+        optimiser.zero_grad(set_to_none=True)
+        (itc + itm + mlm).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimiser.step()
+        with torch.no_grad():
+            model.itc_head.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        step += 1
+        if state_file and (step % save_every == 0 or step == recipe.steps):
+            _save_state(model, optimiser, step, state_file)
+        yield StepReport(step, itc.item(), itm.item(), mlm.item(), base_rates[0] * factor)
+    model.eval()
+
+
+def _schedule(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then linear decay to 0; factor in (0, 1] for 0-based `step`."""
+    warmup = max(1, round(recipe.warmup * recipe.steps))
+    return min((step + 1) / warmup, max(recipe.steps - step, 1) / max(recipe.steps - warmup, 1))
+
+
+def _parameter_groups(model: BridgeTower, recipe: Recipe) -> list[dict[str, object]]:
+    """Split by learning rate (towers against cross-modal encoder and heads) and by weight decay (matrices only)."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        tower = name.startswith(("text_tower.", "vision_tower."))
+        groups.setdefault((tower, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": recipe.learning_rate * (1.0 if tower else recipe.new_factor),
+            "weight_decay": recipe.weight_decay if matrix else 0.0,
+        }
+        for (tower, matrix), parameters in groups.items()
+    ]
+
+
+def _draw(similarity: Tensor, generator: torch.Generator) -> Tensor:
+    """One column for each row of logits [B, B], by softmax; a row without any candidate gives a uniform one."""
+    weights = similarity.softmax(dim=1)
+    return torch.multinomial(weights.nan_to_num(1.0) + 1e-8 * similarity.isfinite(), 1, generator=generator)[:, 0]
+
+
+def _save_state(model: BridgeTower, optimiser: torch.optim.Optimizer, step: int, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, partial)
+    os.replace(partial, file)
+
+
+def _load_state(model: BridgeTower, optimiser: torch.optim.Optimizer, file: Path) -> int:
+    state = torch.load(file, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])

@@ -1,0 +1,163 @@
+"""Train the demo model from nothing, on scenes drawn as it goes.
+
+    python examples/train_demo.py --out runs/demo            # goes on where it was stopped
+    python examples/train_demo.py --out runs/demo --export core/bridgetower/assets/demo
+
+Every batch is made from its own number, so a run that was interrupted draws what it would have drawn.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer as Backend, decoders, models, pre_tokenizers, processors, trainers
+from torch.utils.data import DataLoader, Dataset
+
+from bridgetower.config import ModelConfig, TextConfig, VisionConfig
+from bridgetower.model import BridgeTower
+from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bridgetower.training import Batch, Recipe, train
+from examples.scenes import Scene, draw, foil, near_miss, part_of, phrase, random_scene
+
+SEED = 20261120
+BATCH = 128
+FAMILY = 4  # a scene and its near misses stand in one batch: the negatives that matter
+IMAGE_PX = 96
+MAX_TOKENS = 64
+PREPROCESSING = Preprocessing(shortest_edge=IMAGE_PX, crop_size=IMAGE_PX)
+# Shapes of the drawn pictures (width, height): the resize of preprocessing is then part of what is learned.
+CANVASES = ((128, 128), (144, 128), (128, 144), (171, 128), (128, 171), (192, 128), (128, 192), (227, 128), (160, 160))
+
+
+def random_text(scene: Scene, rng: random.Random) -> tuple[str, object]:
+    """A text that is true of the scene, and what it claims: half of them say everything, half of them less."""
+    claim = scene.claim()
+    if rng.random() < 0.5:
+        claim = part_of(claim, rng)
+    return phrase(claim, rng), claim
+
+
+class Scenes(Dataset[Batch]):
+    """Batch number i, drawn from its own seed."""
+
+    def __init__(self, tokenizer: Tokenizer, steps: int) -> None:
+        self.tokenizer, self.steps = tokenizer, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = random.Random(SEED * 1_000_003 + index)
+        scenes: list[Scene] = []
+        while len(scenes) < BATCH:
+            first = random_scene(rng, held_out=False)
+            scenes += [first, *(near_miss(first, rng) for _ in range(FAMILY - 1))]
+        pixels = np.stack([preprocess(draw(scene, rng.choice(CANVASES), rng), PREPROCESSING) for scene in scenes])
+        texts, claims = zip(*(random_text(scene, rng) for scene in scenes), strict=True)
+        ids, mask = self.tokenizer.encode_batch([*texts, *(foil(scene, rng) for scene in scenes)])
+        true_of = np.array([[claim.true_of(scene) for scene in scenes] for claim in claims])
+        return Batch(
+            torch.from_numpy(pixels),
+            torch.from_numpy(ids[:BATCH]),
+            torch.from_numpy(mask[:BATCH]),
+            torch.from_numpy(true_of),
+            torch.from_numpy(ids[BATCH:]),
+            torch.from_numpy(mask[BATCH:]),
+        )
+
+
+def train_tokenizer(folder: Path) -> None:
+    """A byte-level BPE in which every word of the captions is one token, so that `<mask>` can stand for it."""
+    rng = random.Random(SEED)
+    texts = []
+    for _ in range(60_000):
+        scene = random_scene(rng, held_out=False)
+        texts += [random_text(scene, rng)[0], foil(scene, rng)]
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        min_frequency=8,
+        special_tokens=[AddedToken(t, lstrip=t == "<mask>", normalized=False) for t in SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+
+
+def demo_config(vocab_size: int) -> ModelConfig:
+    return ModelConfig(
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        contrastive_hidden_size=128,
+        text=TextConfig(
+            vocab_size=vocab_size,
+            hidden_size=128,
+            num_hidden_layers=6,
+            num_attention_heads=2,
+            intermediate_size=512,
+            hidden_dropout_prob=0.0,  # every batch is new: there is nothing to overfit
+            attention_probs_dropout_prob=0.0,
+            max_position_embeddings=MAX_TOKENS + 2,
+        ),
+        vision=VisionConfig(hidden_size=128, num_hidden_layers=6, patch_size=16, image_size=IMAGE_PX),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the state of the run")
+    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--compile", action="store_true", help="compile the network (needs a C++ compiler)")
+    args = parser.parse_args()
+
+    if not (args.out / "tokenizer.json").exists():
+        train_tokenizer(args.out)
+    tokenizer = Tokenizer.from_folder(args.out, MAX_TOKENS)
+    torch.manual_seed(SEED)
+    model = BridgeTower(demo_config(tokenizer.vocab_size)).initialise(torch.Generator().manual_seed(SEED))
+    parameters = sum(p.numel() for p in model.parameters())
+    sys.stderr.write(f"{parameters / 1e6:.2f}M parameters, vocabulary {tokenizer.vocab_size}\n")
+    recipe = Recipe(
+        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.25, mlm_share=0.5
+    )
+
+    def batches(step: int) -> Iterable[Batch]:
+        left = range(step, args.steps)
+        dataset = Scenes(tokenizer, args.steps)
+        return DataLoader(dataset, batch_size=None, sampler=left, num_workers=1, prefetch_factor=8)
+
+    started, log = time.perf_counter(), (args.out / "log.jsonl").open("a", buffering=1)
+    recent: list[tuple[float, float, float]] = []
+    first = None
+    for report in train(
+        model, batches, recipe, mask_id=tokenizer.mask_id, special_below=len(SPECIAL_TOKENS), seed=SEED,
+        state_file=args.out / "state.pt", save_every=100,
+    ):  # fmt: skip
+        first = report.step if first is None else first
+        recent.append((report.itc, report.itm, report.mlm))
+        if report.step % 20 == 0:
+            itc, itm, mlm = np.mean(recent, axis=0)
+            recent.clear()
+            rate = (report.step - first + 1) * BATCH / (time.perf_counter() - started)
+            line = {"step": report.step, "itc": itc, "itm": itm, "mlm": mlm, "lr": report.learning_rate, "pairs/s": rate}
+            line = {key: round(value, 6) for key, value in line.items()}
+            log.write(json.dumps(line) + "\n")
+            sys.stderr.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What every test stands on: no network, and no way to a person's own index, models or settings."""
+
+import os
+import platform
+import shutil
+import sqlite3
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+SCRATCH = pytest.StashKey[Path]()
+
+# The terminal that happens to run the tests decides nothing about what the command line prints.
+TERMINAL_VARIABLES = ("COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--network", action="store_true", help="also run the tests that download real weights")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle what third-party libraries read only once, when they are imported; `isolated` does the rest."""
+    for name in [*TERMINAL_VARIABLES, *(name for name in os.environ if name.startswith("BT_"))]:
+        os.environ.pop(name, None)
+    if not config.getoption("--network"):  # a run with it uses, and fills, the real cache: weights are gigabytes
+        scratch = config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="bt-tests-"))
+        os.environ["HF_HOME"] = str(scratch / "huggingface")
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if scratch := config.stash.get(SCRATCH, None):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def pytest_report_header() -> str:
+    return (
+        f"python {platform.python_version()}, torch {version('torch')}, faiss {version('faiss-cpu')}, "
+        f"SQLite {sqlite3.sqlite_version}, transformers {version('transformers')}, {os.cpu_count()} CPUs"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--network"):
+        for item in items:
+            if item.get_closest_marker("network"):
+                item.add_marker(pytest.mark.skip(reason="needs --network"))
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a home of its own, seen by its subprocesses too."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    if not request.config.getoption("--network"):
+        monkeypatch.setenv("HF_HOME", str(home / "huggingface"))

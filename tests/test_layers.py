@@ -1,0 +1,135 @@
+"""The one-way flow of imports, and who may touch which third-party library."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "core" / "bridgetower"
+CLI = ROOT / "bridgetower_cli"
+
+# A module of `bridgetower` imports only modules with a smaller number.
+LAYERS = {
+    "errors": 0,
+    "records": 0,
+    "scan": 1,
+    "decode": 1,
+    "tokenizer": 1,
+    "config": 1,
+    "manifest": 1,
+    "vectors": 1,
+    "preprocess": 2,
+    "model": 2,
+    "store": 2,
+    "weights": 3,
+    "encoder": 4,
+    "indexing": 5,
+    "search": 5,
+    "fill": 5,
+    "matching": 5,
+    "training": 5,
+    "evaluation": 5,
+    "__init__": 6,  # the public names: it may import everything, nothing may import it
+}
+
+# The libraries that a stage hides from the others, and the modules that are that stage.
+OWNERS = {
+    "torch": {"model", "weights", "encoder", "training"},
+    "faiss": {"vectors"},
+    "sqlite3": {"manifest"},
+    "PIL": {"decode", "preprocess"},
+    "tokenizers": {"tokenizer"},
+    "safetensors": {"weights"},
+    "huggingface_hub": {"weights"},
+    "filelock": {"store"},
+    "bridgetower_cli": set(),
+    "rich": set(),
+    "typer": set(),
+    "transformers": set(),
+}
+
+
+def imported(source: str) -> Iterator[str]:
+    """Every absolute dotted name that `source` imports anywhere, also in functions and under TYPE_CHECKING."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import hides its layer"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What `module` of `bridgetower` (its name without the package) may not import but does, or why it has no place."""
+    if module not in LAYERS:
+        return [f"{module} has no layer: give it one"]
+    found = []
+    for name in imported(source):
+        package, _, rest = name.partition(".")
+        if package in OWNERS and module not in OWNERS[package]:
+            found.append(f"{module} imports {package}")
+        elif package == "bridgetower":
+            target = rest.partition(".")[0]
+            target = target if target in LAYERS else "__init__"  # `from bridgetower import Hit`
+            if LAYERS[target] >= LAYERS[module]:
+                found.append(f"{module} (layer {LAYERS[module]}) imports {target} (layer {LAYERS[target]})")
+    return found
+
+
+def core_modules() -> list[Path]:
+    return sorted(CORE.rglob("*.py"))
+
+
+def layer_name(path: Path) -> str:
+    return path.relative_to(CORE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", core_modules(), ids=lambda path: path.relative_to(CORE).as_posix())
+def test_a_module_imports_only_lower_layers(path: Path) -> None:
+    assert violations(layer_name(path), path.read_text("utf-8")) == []
+
+
+def test_no_layer_is_kept_for_a_module_that_is_gone() -> None:
+    assert set(LAYERS) == {layer_name(path) for path in core_modules()}
+
+
+@pytest.mark.parametrize("package", [CORE, CLI], ids=lambda path: path.name)
+def test_the_product_never_imports_transformers(package: Path) -> None:
+    sources = {path: path.read_text("utf-8") for path in package.rglob("*.py")}
+    assert sources
+    for path, source in sources.items():
+        assert not [name for name in imported(source) if name.partition(".")[0] == "transformers"], path
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("scan", "from bridgetower.store import Store", "scan (layer 1) imports store (layer 2)"),
+        ("scan", "from bridgetower import decode", "scan (layer 1) imports decode (layer 1)"),
+        ("scan", "import bridgetower.search as s", "scan (layer 1) imports search (layer 5)"),
+        ("search", "from bridgetower import Hit", "search (layer 5) imports __init__ (layer 6)"),
+        ("fill", "def f():\n    from bridgetower.search import recall", "fill (layer 5) imports search (layer 5)"),
+        ("fill", "if TYPE_CHECKING:\n    import torch.nn", "fill imports torch"),
+        ("store", "import PIL.Image", "store imports PIL"),
+        ("encoder", "from sqlite3 import connect", "encoder imports sqlite3"),
+        ("search", "from bridgetower_cli import render", "search imports bridgetower_cli"),
+        ("weights", "import transformers", "weights imports transformers"),
+        ("helpers", "", "helpers has no layer: give it one"),
+    ],
+)
+def test_a_planted_violation_is_caught(module: str, source: str, complaint: str) -> None:
+    assert violations(module, source) == [complaint]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("store", "import numpy as np\nfrom bridgetower.manifest import Manifest\nfrom bridgetower import records"),
+        ("encoder", "import torch\nfrom bridgetower.weights import load_model"),
+        ("__init__", "from bridgetower.search import search"),
+    ],
+)
+def test_a_lawful_import_passes(module: str, source: str) -> None:
+    assert violations(module, source) == []

@@ -1,0 +1,68 @@
+"""Help, and questions about the index, are answered before anything heavy is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"PIL", "faiss", "huggingface_hub", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
+
+# Runs its first argument as a program with the others as its command line, then lists what that loaded.
+PROBE = """
+import sys
+program, report, *arguments = sys.argv[1:]
+sys.argv = ["bt", *arguments]
+code = 0
+try:
+    exec(program)
+except SystemExit as exit:
+    code = exit.code
+with open(report, "w") as file:
+    file.write(" ".join({name.partition(".")[0] for name in sys.modules}))
+sys.exit(code)
+"""
+
+
+def run(program: str, arguments: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    report = folder / "modules"
+    command = [sys.executable, "-c", PROBE, program, str(report), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert report.exists(), done.stderr
+    return done, set(report.read_text().split()) & HEAVY
+
+
+def bt(arguments: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    return run("from bridgetower_cli.app import main; main()", arguments, folder)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["model", "--help"]], ids=" ".join)
+def test_help_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    done, loaded = bt(arguments, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    assert loaded == set()
+
+
+def test_status_of_an_index_that_is_not_there_loads_nothing_heavy(tmp_path: Path) -> None:
+    done, loaded = bt(["status", "--index", str(tmp_path / "index")], tmp_path)
+    assert done.returncode in (0, 5), done.stderr
+    assert "Traceback" not in done.stderr
+    assert loaded == set()
+
+
+def test_wrong_usage_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
+    done, loaded = bt(["search", "--no-such-option"], tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert loaded == set()
+
+
+def test_the_library_loads_nothing_heavy_until_a_name_is_used(tmp_path: Path) -> None:
+    _, loaded = run("import bridgetower", [], tmp_path)
+    assert loaded == set()
+
+
+def test_the_probe_sees_what_is_loaded(tmp_path: Path) -> None:
+    done, loaded = run("import numpy; raise SystemExit(7)", [], tmp_path)
+    assert done.returncode == 7
+    assert loaded == {"numpy"}
