@@ -1,7 +1,7 @@
 """Draw `sprites.webp` from the Noto Color Emoji font (needed only to change the set of things).
 
-    apt-get install fonts-noto-color-emoji
-    python examples/draw_sprites.py [FONT]
+apt-get install fonts-noto-color-emoji
+python examples/draw_sprites.py [FONT]
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Scenes that we draw ourselves, so that the truth of a caption is known and not guessed.
 
     Scene --draw()--> picture                 what there is
-      |---claim()--> Claim --phrase()--> text what is said of it, wholly or in part; `Claim.true_of(scene)` decides truth
+      |---claim()--> Claim --phrase()--> text what is said of it, wholly or in part; `Claim.true_of` knows
 
 A fixed tenth of all compositions, chosen by hash, is held out: `Scene.held_out`. Training never draws one of them.
 Nothing here needs more than Pillow and the sprite sheet beside this file.
@@ -20,7 +20,6 @@ from examples.vocabulary import (
     ANIMALS,
     BACKGROUNDS,
     COLOURS,
-    FURNITURE_SPRITES,
     NUMBERS,
     OBJECTS,
     PAINTED,
@@ -30,7 +29,6 @@ from examples.vocabulary import (
     SPRITES,
     SYNONYM_PLURALS,
     SYNONYMS,
-    THINGS,
     UNDRAWN,
 )
 
@@ -204,9 +202,11 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
         other = _things(claim.other or "", 1, None, sometimes)
         ahead = ("to the left of", "left of", "on the left of") if claim.relation == "left" else ("above", "over")
         back = ("to the right of", "right of", "on the right of") if claim.relation == "left" else ("below", "under")
-        text = f"{other} {choose(*back)} {subject}" if sometimes(0.4) else f"{subject} {choose(*ahead)} {other}"
+        words = (other, choose(*back), subject) if sometimes(0.4) else (subject, choose(*ahead), other)
+        text = " ".join(words)
     elif claim.relation == WINDOW:
-        text = f"{subject} {choose('looking out of a window', 'looking out of the window', 'looking out', 'at the window')}"
+        looking = choose("looking out of a window", "looking out of the window", "looking out", "at the window")
+        text = f"{subject} {looking}"
     elif claim.relation:
         where = PLACES[claim.relation]
         name = SYNONYMS.get(claim.relation, claim.relation) if sometimes(0.3) else claim.relation
@@ -227,7 +227,7 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
 
 def _things(noun: str, count: int | None, attribute: str | None, sometimes: Callable[[float], bool]) -> str:
     name = SYNONYMS[noun] if noun in SYNONYMS and sometimes(0.2) else noun
-    described = f"{attribute} {name if count == 1 else _plural(name)}" if attribute else name if count == 1 else _plural(name)
+    described = " ".join(filter(None, (attribute, name if count == 1 else plural(name))))
     if count is None:
         return described
     if count == 1:
@@ -235,12 +235,11 @@ def _things(noun: str, count: int | None, attribute: str | None, sometimes: Call
     return f"{NUMBERS[count]} {described}"
 
 
-
 def _article(word: str) -> str:
-    return "an" if word[0] in "aeio" or word.startswith(("um", "un")) and not word.startswith("unic") else "a"
+    return "an" if word[0] in "aeio" or (word.startswith(("um", "un")) and not word.startswith("unic")) else "a"
 
 
-def _plural(name: str) -> str:
+def plural(name: str) -> str:
     irregular = PLURALS | SYNONYM_PLURALS
     if name in irregular:
         return irregular[name]
@@ -358,7 +357,9 @@ def _draw_alone(stage: _Stage, scene: Scene) -> None:
     )
     for x, y in spots:
         height = 0.4 * rng.uniform(0.92, 1.05)
-        stage.sprite(scene.noun, x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03) + height / 2, height, colour)
+        stage.sprite(
+            scene.noun, x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03) + height / 2, height, colour
+        )
 
 
 def _draw_sides(stage: _Stage, scene: Scene) -> None:
@@ -462,7 +463,8 @@ def _draw_place(stage: _Stage, scene: Scene) -> None:
             for i in range(9):
                 x = 0.04 + i * 0.115
                 stage.shape(
-                    [(x - 0.028, 0.98), (x - 0.028, 0.64), (x, 0.59), (x + 0.028, 0.64), (x + 0.028, 0.98)], (244, 240, 232)
+                    [(x - 0.028, 0.98), (x - 0.028, 0.64), (x, 0.59), (x + 0.028, 0.64), (x + 0.028, 0.98)],
+                    (244, 240, 232),
                 )
             for y in (0.70, 0.86):
                 stage.box(0.0, y, 1.0, y + 0.045, (226, 218, 204))
@@ -488,11 +490,15 @@ def _backdrop(background: str, size: tuple[int, int], variant: int) -> Image.Ima
         "city": ((184, 196, 210), (112, 112, 118)),
     }[background]
     tint = rng.uniform(0.94, 1.05)
-    sky, ground = ((min(255, int(c[0] * tint)), min(255, int(c[1] * tint)), min(255, int(c[2] * tint))) for c in (sky, ground))
+    sky, ground = (
+        (min(255, int(c[0] * tint)), min(255, int(c[1] * tint)), min(255, int(c[2] * tint))) for c in (sky, ground)
+    )
     horizon = rng.uniform(0.5, 0.64)
     picture = Image.new("RGB", size, ground)
     ramp = Image.linear_gradient("L").resize((w, max(1, round(h * horizon))))
-    picture.paste(ImageOps.colorize(ramp, sky, tuple((s * 2 + g) // 3 for s, g in zip(sky, ground, strict=True))), (0, 0))
+    picture.paste(
+        ImageOps.colorize(ramp, sky, tuple((s * 2 + g) // 3 for s, g in zip(sky, ground, strict=True))), (0, 0)
+    )
     pen = ImageDraw.Draw(picture)
     unit = min(size)
 
@@ -507,7 +513,13 @@ def _backdrop(background: str, size: tuple[int, int], variant: int) -> Image.Ima
         case "sea":
             for _ in range(14):
                 x, y = rng.uniform(0, w), rng.uniform(horizon * h, 0.86 * h)
-                pen.arc((x - 0.06 * unit, y, x + 0.06 * unit, y + 0.05 * unit), 200, 340, (200, 230, 248), max(1, unit // 80))
+                pen.arc(
+                    (x - 0.06 * unit, y, x + 0.06 * unit, y + 0.05 * unit),
+                    200,
+                    340,
+                    (200, 230, 248),
+                    max(1, unit // 80),
+                )
             pen.rectangle((0, 0.88 * h, w, h), (236, 214, 160))
         case "night":
             dots(40, horizon, 0.008, (250, 246, 214))
@@ -521,7 +533,9 @@ def _backdrop(background: str, size: tuple[int, int], variant: int) -> Image.Ima
             dots(30, 1.0, 0.0, ground)
             for _ in range(70):
                 x, y = rng.uniform(0, w), rng.uniform(horizon * h, h)
-                pen.line((x, y, x + rng.uniform(-0.02, 0.02) * unit, y - 0.05 * unit), (70, 140, 50), max(1, unit // 90))
+                pen.line(
+                    (x, y, x + rng.uniform(-0.02, 0.02) * unit, y - 0.05 * unit), (70, 140, 50), max(1, unit // 90)
+                )
         case "forest":
             for _ in range(round(12 * w / unit)):
                 x, tall = rng.uniform(0, w), rng.uniform(0.35, 0.55) * h

@@ -11,12 +11,13 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Tokenizer as Backend, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as Backend
 from torch.utils.data import DataLoader, Dataset
 
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
@@ -24,6 +25,7 @@ from bridgetower.model import BridgeTower
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.training import Batch, Recipe, train
+from bridgetower.weights import save
 from examples.scenes import Scene, draw, foil, near_miss, part_of, phrase, random_scene
 
 SEED = 20261120
@@ -121,7 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the state of the run")
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--compile", action="store_true", help="compile the network (needs a C++ compiler)")
+    parser.add_argument("--export", type=Path, help="write what the run has reached as a checkpoint, and stop")
     args = parser.parse_args()
 
     if not (args.out / "tokenizer.json").exists():
@@ -131,6 +133,12 @@ def main() -> None:
     model = BridgeTower(demo_config(tokenizer.vocab_size)).initialise(torch.Generator().manual_seed(SEED))
     parameters = sum(p.numel() for p in model.parameters())
     sys.stderr.write(f"{parameters / 1e6:.2f}M parameters, vocabulary {tokenizer.vocab_size}\n")
+    if args.export:
+        state = torch.load(args.out / "state.pt", weights_only=True)
+        model.load_state_dict(state["model"])
+        save(model, args.export, preprocessing=PREPROCESSING, tokenizer_from=args.out, dtype=torch.float16)
+        sys.stderr.write(f"{args.export}: step {state['step']}\n")
+        return
     recipe = Recipe(
         steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.25, mlm_share=0.5
     )
@@ -153,7 +161,14 @@ def main() -> None:
             itc, itm, mlm = np.mean(recent, axis=0)
             recent.clear()
             rate = (report.step - first + 1) * BATCH / (time.perf_counter() - started)
-            line = {"step": report.step, "itc": itc, "itm": itm, "mlm": mlm, "lr": report.learning_rate, "pairs/s": rate}
+            line = {
+                "step": report.step,
+                "itc": itc,
+                "itm": itm,
+                "mlm": mlm,
+                "lr": report.learning_rate,
+                "pairs/s": rate,
+            }
             line = {key: round(value, 6) for key, value in line.items()}
             log.write(json.dumps(line) + "\n")
             sys.stderr.write(f"{line}\n")

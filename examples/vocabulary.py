@@ -47,11 +47,13 @@ PLURALS = {
 }  # fmt: skip
 # A second word for the same thing; captions use it now and then.
 SYNONYMS = {
-    "couch": "sofa", "bicycle": "bike", "airplane": "plane", "television": "tv", "rabbit": "bunny", "rhino": "rhinoceros",
-    "hippo": "hippopotamus", "gift": "present", "donut": "doughnut", "burger": "hamburger", "cup": "mug",
-    "bathtub": "tub", "ball": "football", "truck": "lorry", "ladybug": "ladybird",
+    "couch": "sofa", "bicycle": "bike", "airplane": "plane", "television": "tv", "rabbit": "bunny",
+    "rhino": "rhinoceros", "hippo": "hippopotamus", "gift": "present", "donut": "doughnut", "burger": "hamburger",
+    "cup": "mug", "bathtub": "tub", "ball": "football", "truck": "lorry", "ladybug": "ladybird",
 }  # fmt: skip
-SYNONYM_PLURALS = {"bunny": "bunnies", "lorry": "lorries", "hippopotamus": "hippopotamuses", "rhinoceros": "rhinoceroses"}
+SYNONYM_PLURALS = {
+    "bunny": "bunnies", "lorry": "lorries", "hippopotamus": "hippopotamuses", "rhinoceros": "rhinoceroses",
+}  # fmt: skip
 
 COLOURS = {
     "red": (214, 40, 40), "orange": (245, 130, 32), "yellow": (250, 208, 44), "green": (52, 160, 72),
@@ -73,8 +75,9 @@ BACKGROUNDS = {
 # Nouns that are never drawn: a caption with one of them is false of every scene. They teach the matching head that
 # an unknown thing is no match, instead of leaving such texts to chance.
 UNDRAWN = (
-    "man woman child player teacher doctor king queen baby girl boy crowd house castle bridge mountain river road street "
-    "tower church school kitchen garden island volcano waterfall cloud rainbow moon sun planet bottle glass fork spoon "
+    "man woman child player teacher doctor king queen baby girl boy crowd house castle bridge mountain river road "
+    "street tower church school kitchen garden island volcano waterfall cloud rainbow moon sun planet bottle glass "
+    "fork spoon "
     "knife plate bowl pan sandwich salad soup bread cheese egg steak noodle grape peach cherry onion potato tomato "
     "computer phone radio printer keyboard window door mirror carpet curtain pillow blanket bucket hammer ladder rope "
     "saw drill needle button jacket coat dress sock glove scarf ring necklace watch wallet bag suitcase sword shield "

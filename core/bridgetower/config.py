@@ -17,6 +17,7 @@ LINK_TOWER_TYPES = ("add", "scaled_add", "interpolate")
 # Keys with a single value that the reference runs: anything else is refused on reading, and they are written back.
 _FIXED_TOP = {"model_type": MODEL_TYPE, "hidden_act": "gelu", "share_link_tower_layers": False}
 _FIXED_TEXT = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False}
+_LEGACY_TEXT = {"position_embedding_type": "absolute"}  # in old files only: not written back
 _FIXED_VISION = {"remove_last_layer": False, "num_channels": 3}
 
 # Written into every section by `transformers` 4 and 5; none of them changes what an encoder computes.
@@ -25,7 +26,7 @@ _IGNORED_LIBRARY_KEYS = frozenset(
     architectures bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
     cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype early_stopping
     encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
-    forced_eos_token_id id2label initializer_factor initializer_range is_encoder_decoder label2id length_penalty
+    forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range is_encoder_decoder label2id length_penalty
     max_length min_length model_type no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
     output_attentions output_hidden_states output_scores pad_token_id prefix problem_type pruned_heads
     remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens
@@ -167,7 +168,7 @@ class ModelConfig:
                 f"{source}: model_type is {mapping.get('model_type')!r}, not {MODEL_TYPE!r}: "
                 "point at a BridgeTower checkpoint"
             )
-        vision = dict(mapping.get("vision_config") or {})
+        text, vision = _section(mapping, "text_config", source), _section(mapping, "vision_config", source)
         # The separate norms of share_layernorm=false are never run by the reference, so the flag alone changes nothing.
         if not vision.pop("share_layernorm", True) and mapping.get("init_layernorm_from_vision_encoder"):
             raise ModelError(
@@ -179,7 +180,7 @@ class ModelConfig:
             del top["logit_scale_init_value"]
         try:
             return cls(
-                text=TextConfig(**_read(TextConfig, mapping.get("text_config") or {}, _FIXED_TEXT, "text_config.")),
+                text=TextConfig(**_read(TextConfig, text, _FIXED_TEXT | _LEGACY_TEXT, "text_config.")),
                 vision=VisionConfig(**_read(VisionConfig, vision, _FIXED_VISION, "vision_config.")),
                 **_read(cls, top, _FIXED_TOP, ""),
             )
@@ -209,6 +210,13 @@ class ModelConfig:
 _SEPARATE_KEYS = frozenset({"text_config", "vision_config", "init_layernorm_from_vision_encoder"})  # read by name above
 
 
+def _section(mapping: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
+    section = mapping.get(name) or {}  # absent, null and empty all mean: everything as documented
+    if not isinstance(section, Mapping):
+        raise ModelError(f"{source}: {name} is {section!r}, not an object")
+    return dict(section)
+
+
 def _read(cls: type[Any], mapping: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The values of `mapping` for the fields of `cls`, with types checked; `where` prefixes a key in errors."""
     known = {f.name: f for f in fields(cls) if f.name not in ("text", "vision")}
@@ -221,8 +229,6 @@ def _read(cls: type[Any], mapping: Mapping[str, Any], fixed: Mapping[str, Any], 
                 raise ModelError(
                     f"{where}{key}={value!r} is not supported, only {fixed[key]!r}: choose another checkpoint"
                 )
-        elif key == "position_embedding_type" and value == "absolute":
-            pass
         elif not (key in _IGNORED_LIBRARY_KEYS or key in _IGNORED_TRAINING_KEYS or key.startswith(_IGNORED_PREFIXES)):
             raise ModelError(f"unknown key {where}{key}: it may change the network, so it is not ignored")
     for name, f in known.items():

@@ -55,7 +55,7 @@ class Decoded:
 
 
 def read(path: Path) -> bytes:
-    """The content of a picture file. Raises PictureError where it is gone, no regular file, not readable or too large."""
+    """The content of a picture file. Raises PictureError where it is gone, not readable, too large or no real file."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer, perhaps forever
@@ -64,7 +64,7 @@ def read(path: Path) -> bytes:
         if status.st_size > MAX_BYTES:
             raise PictureError(path, f"{status.st_size / 1e9:.1f} GB, more than the limit of {MAX_BYTES / 1e9:g} GB")
         return path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise PictureError(path, "no such file") from error
     except OSError as error:
         raise PictureError(path, f"cannot be read: {error.strerror or error}") from error
@@ -93,16 +93,14 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         raise
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
-        reason = _too_large(int(found[1]), limit) if found else f"more than {limit / 1e6:.4g} megapixels"
+        reason = _too_large(int(found[1]), limit) if found else f"more than {_megapixels(limit)} megapixels"
         raise PictureError(path, reason) from error
     except UnidentifiedImageError as error:
         raise PictureError(path, "not a picture, or of an unknown kind") from error
     except MemoryError as error:
         raise PictureError(path, "not enough memory to decode it") from error
     except Exception as error:  # on damaged files Pillow's plugins raise nearly anything
-        message = " ".join(str(error).split()) or type(error).__name__
-        reason = "the file is truncated" if "truncated" in message.lower() else f"damaged: {message}"
-        raise PictureError(path, reason) from error
+        raise PictureError(path, _damage(error)) from error
     return Decoded(image=image, width=image.width, height=image.height, taken_at=taken_at)
 
 
@@ -125,16 +123,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Grey of unstated range [H, W] -> 0 to 255.
 
-    White is the least of 1 (of floats: all lie between 0 and 1), 255 and 65535 that no value exceeds. Other values
-    (measurements, maps of depth) are stretched from their least to their greatest.
+    White is the least of 1, 255 and 65535 that no value exceeds. Where none fits (measurements, maps of depth), values
+    are stretched from the least to the greatest.
     """
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    white = next((white for white in (1.0, 255.0, 65535.0) if 0 <= low and high <= white), None)
-    if white is None:
-        values, white = values - low, max(high - low, 1e-30)
-    return np.rint(values * (255 / white)).astype(np.uint8)
+    white = next((ceiling for ceiling in (1.0, 255.0, 65535.0) if low >= 0 and high <= ceiling), None)
+    if white is None:  # in float64, as the spread may be wider than float32 reaches
+        values, white = ((values.astype(np.float64) - low) / (high - low or 1.0)).astype(np.float32), 1.0
+    grey: npt.NDArray[np.float32] = np.rint(values * (255 / white))
+    return grey.astype(np.uint8)
 
 
 def _grey(values: npt.NDArray[np.uint8]) -> Image.Image:
@@ -151,7 +150,19 @@ def _formats() -> tuple[str, ...]:
 
 
 def _too_large(pixels: int, limit: int) -> str:
-    return f"{pixels / 1e6:.4g} megapixels, more than the limit of {limit / 1e6:.4g}"
+    return f"{_megapixels(pixels)} megapixels, more than the limit of {_megapixels(limit)}"
+
+
+def _megapixels(pixels: int) -> str:
+    return f"{pixels / 1e6:,.0f}" if pixels >= 10_000_000 else f"{pixels / 1e6:.2g}"
+
+
+def _damage(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    if "truncated" in message.lower():
+        return "the file is truncated"
+    # Messages of these kinds are about the file; of others (a failed int(), a missing attribute), about Pillow's code.
+    return f"damaged: {message}" if message and isinstance(error, OSError | SyntaxError) else "damaged"
 
 
 def _read_exif(image: Image.Image) -> tuple[int, int | None]:
@@ -174,10 +185,10 @@ def _taken_at(tags: dict[int, Any]) -> int | None:
     zone = str(tags.get(ExifTags.Base.OffsetTimeOriginal, "")).strip("\0 ")
     try:
         moment = datetime.strptime(written, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+        if re.fullmatch(r"[+-]\d\d:\d\d", zone):
+            moment = datetime.fromisoformat(f"{moment:%Y-%m-%d %H:%M:%S}{zone}")
     except ValueError:  # absent, or "0000:00:00 00:00:00" of a camera whose clock was never set
         return None
-    if re.fullmatch(r"[+-]\d\d:\d\d", zone):
-        moment = datetime.fromisoformat(f"{moment:%Y-%m-%d %H:%M:%S}{zone}")
     return int(moment.timestamp())
 
 

@@ -62,7 +62,7 @@ SCHEMA = (
 )
 
 _BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
-_DAMAGED = "damaged ({}): restore it from a copy, or build a new index in another place with --index DIR"
+DAMAGED = "damaged ({}): restore it from a copy, or build a new index in another place with --index DIR"
 _ROWS = 1024  # rows that are fetched or buffered at a time
 # A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
 # neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
@@ -117,19 +117,21 @@ class Manifest:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Open one committed state, held until `close`. StoreError if there is no index or it cannot be read."""
-        if not os.path.lexists(path):
-            raise _absent(path)
+        with explained(path), suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+            return cls._read(path)
+        raise _absent(path)
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
         try:
             return cls._snapshot(path, immutable=False)
         except sqlite3.Error as error:
             # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
             log = path.with_name(path.name + "-wal")
-            if _primary(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or _size(log):
-                raise _explained(path, error) from error
-        try:
-            return cls._snapshot(path, immutable=True)
-        except sqlite3.Error as error:
-            raise _explained(path, error) from error
+            if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or _size(log):
+                raise
+        return cls._snapshot(path, immutable=True)
 
     @classmethod
     def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
@@ -228,7 +230,7 @@ class Manifest:
     def _single(self, table: str) -> tuple[Any, ...]:
         row = self._one(f"SELECT * FROM {table}")
         if row is None:
-            raise StoreError(f"{self.path}: {_DAMAGED.format(f'its table {table} is empty')}")
+            raise StoreError(f"{self.path}: {DAMAGED.format(f'its table {table} is empty')}")
         return row[1:]
 
     def known(self, path: Path) -> Known | None:
@@ -245,7 +247,7 @@ class Manifest:
 
     def vectors(self, first: int = 0) -> Iterator[list[tuple[int, bytes]]]:
         """Ids and vectors of all images from id `first` on, orphans included, ascending, some at a time."""
-        yield from self._rows("SELECT id, vector FROM images WHERE id >= ? ORDER BY id", (first,))  # type: ignore[misc]
+        yield from self._rows("SELECT id, vector FROM images WHERE id >= ? ORDER BY id", (first,))
 
     def live_images(self) -> Iterator[int]:
         """Ids of the images that have a file, ascending."""
@@ -260,7 +262,7 @@ class Manifest:
         return int(row[0]) if row else 0
 
     def counts(self) -> Counts:
-        images = self._count("(SELECT DISTINCT image FROM files WHERE image IS NOT NULL)")
+        images = self.count_live()
         return Counts(
             files=self._count("files WHERE image IS NOT NULL"),
             images=images,
@@ -268,7 +270,7 @@ class Manifest:
             skipped=self._count("files WHERE image IS NULL"),
         )
 
-    def count_live(self, after: int) -> int:
+    def count_live(self, after: int = 0) -> int:
         """Images with a file and a higher id."""
         return self._count("(SELECT DISTINCT image FROM files WHERE image > ?)", (after,))
 
@@ -315,14 +317,14 @@ class Manifest:
 
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
         f = fingerprint
-        values = (_text(f.model), _text(f.revision), f.weights_sha256, f.preprocessing)
-        values += (f.preprocessing_version, f.precision_family, f.dim)
-        self._db.execute("INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?)", values)
+        preprocessing = (f.preprocessing, f.preprocessing_version, f.precision_family)
+        row = (_text(f.model), _text(f.revision), f.weights_sha256, *preprocessing, f.dim)
+        self._db.execute("INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> None:
-        """Add an image; content that is there already keeps its id and its vector."""
+    def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> bool:
+        """Add an image; False if its content is there already, which then keeps its id and its vector."""
         sql = "INSERT INTO images (hash, width, height, taken_at, vector) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        self._db.execute(sql, (hash, width, height, taken_at, vector))
+        return self._db.execute(sql, (hash, width, height, taken_at, vector)).rowcount == 1
 
     def put_file(self, photo: Photo, hash: bytes) -> None:
         """Say that a file has this content; ValueError if no image has."""
@@ -398,7 +400,7 @@ def _explained(path: Path, error: sqlite3.Error | OSError) -> StoreError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "make room" if full else "see that it is there and may be written"
         return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
-    match _primary(error):
+    match _code(error):
         case sqlite3.SQLITE_FULL:
             why = "the disk is full: make room and run it again (what was committed before is safe)"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -406,13 +408,13 @@ def _explained(path: Path, error: sqlite3.Error | OSError) -> StoreError:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             why = f"cannot be opened or written ({error}): make its folder accessible, or name another with --index DIR"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
-            why = _DAMAGED.format(error)
+            why = DAMAGED.format(error)
         case _:
             why = f"{error}: see that its disk is there and has room, then run it again"
     return StoreError(f"{path}: {why}")
 
 
-def _primary(error: sqlite3.Error) -> int:
+def _code(error: sqlite3.Error) -> int:
     """The primary result code; extended codes carry it in their low byte."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 

@@ -38,6 +38,15 @@ _PUBLIC_CHECKPOINT_WITH = {
 }
 
 
+def require_heads(heads: frozenset[Head], *needed: Head) -> None:
+    """Raise `ModelError`, naming a checkpoint that would do, unless all of `needed` are there."""
+    for head in needed:
+        if head not in heads:
+            raise ModelError(
+                f"this checkpoint has no {head.name} head: use one that has, such as {_PUBLIC_CHECKPOINT_WITH[head]}"
+            )
+
+
 # What crosses between the parts of the network
 
 
@@ -364,7 +373,11 @@ class BridgeTower(nn.Module):
         self.itc_head = ContrastiveHead(config) if Head.ITC in heads else None
         self.itm_head = nn.Linear(2 * width, 2) if Head.ITM in heads else None
         self.mlm_head = WordHead(config) if Head.MLM in heads else None
-        if self.mlm_head is not None and config.tie_word_embeddings:
+        self.tie_words()
+
+    def tie_words(self) -> None:
+        """Make the MLM head use the word embeddings themselves, where the configuration says so."""
+        if self.mlm_head is not None and self.config.tie_word_embeddings:
             self.mlm_head.decoder.weight = self.text_tower.word.weight
 
     # The towers
@@ -465,10 +478,8 @@ class BridgeTower(nn.Module):
         return F.normalize(self._require(self.itc_head, Head.ITC).image(projected[:, 0]), dim=-1)
 
     def _require(self, module: _ModuleT | None, head: Head) -> _ModuleT:
-        if module is None:
-            raise ModelError(
-                f"this checkpoint has no {head.name} head: use one that has, such as {_PUBLIC_CHECKPOINT_WITH[head]}"
-            )
+        require_heads(self.heads, head)
+        assert module is not None
         return module
 
     # Training from scratch

@@ -43,7 +43,7 @@ def scan(paths: Iterable[Path]) -> Iterator[Photo | Skipped]:
 def _is_folder(root: Path) -> bool:
     try:
         return stat.S_ISDIR(root.stat().st_mode)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{root}: no such file or folder; check the spelling") from error
     except OSError as error:
         raise InputError(f"{root}: cannot be read: {error.strerror}; check its permissions") from error

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bridgetower.model import BridgeTower, Fused, itm_loss, mlm_loss
+from bridgetower.model import BridgeTower, Fused, itm_loss, mlm_loss, require_heads
+from bridgetower.records import Head
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound: beyond it the contrastive loss grows unstable
 
@@ -121,9 +122,9 @@ def contrastive_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Te
         logits = (queries @ keys.T).float() * logit_scale
         return F.cross_entropy(logits.masked_fill(excused, float("-inf")), labels)
 
-    return (
-        one(text, image, by_chance) + one(image, text, by_chance.T) + one(text, cross, by_chance) + one(image, cross, by_chance.T)
-    ) / 4
+    by_text = one(text, image, by_chance) + one(text, cross, by_chance)
+    by_image = one(image, text, by_chance.T) + one(image, cross, by_chance.T)
+    return (by_text + by_image) / 4
 
 
 def mask_tokens(
@@ -158,9 +159,12 @@ def train(
     `batches(step)` gives the batches from `step` on. With a `state_file`, model, optimiser and step are saved there
     every `save_every` steps and at the end, and a later call goes on from it.
     """
-    optimiser = torch.optim.AdamW(_parameter_groups(model, recipe), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps)
+    optimiser = torch.optim.AdamW(_parameter_groups(model, recipe), betas=recipe.betas, eps=recipe.eps)
     base_rates = [group["lr"] for group in optimiser.param_groups]
     step = _load_state(model, optimiser, state_file) if state_file and state_file.exists() else 0
+    require_heads(model.heads, *Head)
+    assert model.itc_head is not None
+    scale = model.itc_head.logit_scale
     model.train()
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # for the CPU too: bf16 products stay bf16
     for batch in batches(step):
@@ -178,7 +182,7 @@ def train(
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimiser.step()
         with torch.no_grad():
-            model.itc_head.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+            scale.clamp_(max=MAX_LOGIT_SCALE)
         step += 1
         if state_file and (step % save_every == 0 or step == recipe.steps):
             _save_state(model, optimiser, step, state_file)

@@ -5,6 +5,7 @@ Scores are inner products of unit vectors: cosine similarity, higher is better. 
 
 import hashlib
 from collections.abc import Callable
+from io import BufferedReader
 from typing import BinaryIO, Protocol, Self
 
 import faiss
@@ -30,7 +31,7 @@ def pack(vector: NDArray[np.float32], dim: int) -> bytes:
     vector = np.asarray(vector, dtype=np.float32)
     if vector.shape != (dim,):
         raise ValueError(f"a vector of this index has shape ({dim},), not {vector.shape}")
-    _require_unit(vector[None], LENGTH_TOLERANCE)
+    require_unit(vector[None])
     return vector.astype("<f2").tobytes()
 
 
@@ -43,11 +44,12 @@ def unpack(blobs: list[bytes], dim: int) -> NDArray[np.float32]:
     if any(len(blob) != 2 * dim for blob in blobs):
         raise ValueError(f"a stored vector does not have {dim} numbers")
     vectors = np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), dim).astype(np.float32)
-    _require_unit(vectors, 2 * LENGTH_TOLERANCE)
+    require_unit(vectors, 2 * LENGTH_TOLERANCE)
     return vectors
 
 
-def _require_unit(vectors: NDArray[np.float32], tolerance: float) -> None:
+def require_unit(vectors: NDArray[np.float32], tolerance: float = LENGTH_TOLERANCE) -> None:
+    """Raise ValueError unless every row of `[n, E]` is finite and has length 1."""
     lengths = np.linalg.norm(vectors, axis=1)
     if not np.isfinite(lengths).all():
         raise ValueError("a vector holds a number that is not finite")
@@ -83,6 +85,7 @@ class FlatVectors:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+        self._highest = -1  # id so far
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -94,9 +97,14 @@ class FlatVectors:
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         if vectors.shape != (len(ids), self.dim):
             raise ValueError(f"{len(ids)} vectors need the shape ({len(ids)}, {self.dim}), not {vectors.shape}")
-        if len(np.unique(ids)) != len(ids) or np.isin(ids, self.ids()).any():
+        if not len(ids):
+            return
+        # Ids mostly arrive ascending, many small lots of them: only what does not is compared with all that are there.
+        ascending = ids[0] > self._highest and (np.diff(ids) > 0).all()
+        if not ascending and (len(np.unique(ids)) != len(ids) or np.isin(ids, self.ids()).any()):
             raise ValueError("an id can stand for one vector only")
         self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), ids)
+        self._highest = max(self._highest, int(ids.max()))
 
     def remove(self, ids: NDArray[np.int64]) -> None:
         if len(ids):
@@ -148,7 +156,7 @@ class FlatVectors:
         return sink.digest()
 
     @classmethod
-    def load(cls, file: BinaryIO, sha256: bytes, dim: int) -> Self | None:
+    def load(cls, file: BufferedReader, sha256: bytes, dim: int) -> Self | None:
         """Read what `save` wrote, or None if these are not those bytes or not an index of this kind."""
         if hashlib.file_digest(file, "sha256").digest() != sha256:
             return None
@@ -161,6 +169,7 @@ class FlatVectors:
             return None
         loaded = cls(dim)
         loaded._index = index
+        loaded._highest = int(loaded.ids().max(initial=-1))
         return loaded
 
 

@@ -1,0 +1,226 @@
+"""The only run-time of the network: device, precision, batching. Texts and pixels in, NumPy out.
+
+`Encoder` is the seam: what searches and indexes is written against it, and another engine (a cluster, a service) may
+stand behind it. `TorchEncoder` is the one that runs in this process. Neither sees a path or an index.
+
+Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bridgetower.errors import UsageError
+from bridgetower.model import ImageFeatures, TextFeatures, require_heads
+from bridgetower.preprocess import PREPROCESSING_VERSION, Preprocessing
+from bridgetower.records import Fingerprint, Head
+from bridgetower.weights import Checkpoint, load_model
+
+Pixels = npt.NDArray[np.float32]  # [B, 3, H, W], preprocessed
+Vectors = npt.NDArray[np.float32]  # [B, E], unit length
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+# Pairs that run through the cross-modal encoder at once. Its working memory is a few megabytes a pair at the size of
+# the large checkpoints; more pairs than this gain nothing on a CPU.
+PAIRS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the network runs on, and why."""
+
+    device: str  # "cpu", "cuda" or "mps"
+    precision: str  # "fp32" or "bf16"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What each of B pictures says about one masked text."""
+
+    itm: npt.NDArray[np.float32]  # [B, 2] matching logits of the masked text
+    log_probabilities: npt.NDArray[np.float32]  # [B, M, V] of the words at each mask
+
+
+class Encoder(Protocol):
+    """The network as the rest of the program sees it. Methods raise ModelError where the head they need is absent."""
+
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+    @property
+    def heads(self) -> frozenset[Head]: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+    def embed_images(self, pixels: Pixels) -> Vectors:
+        """float32 [B, 3, H, W] -> unit vectors [B, E] (ITC)."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Q texts -> unit vectors [Q, E] (ITC). Raises UsageError on an empty text."""
+        ...
+
+    def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Matching logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `pixels`); column 1 says "true" (ITM)."""
+        ...
+
+    def read(self, text: str, pixels: Pixels) -> Reading:
+        """What stands at the masks of `text`, by each picture (MLM, ITM). Raises UsageError without a `<mask>`."""
+        ...
+
+    def word(self, token: int) -> str:
+        """The word of a column of `Reading.log_probabilities`; "" for what is no word."""
+        ...
+
+    def truncates(self, text: str) -> bool:
+        """Whether the end of `text` is beyond what the network reads."""
+        ...
+
+
+class TorchEncoder:
+    """The network in this process, on one device."""
+
+    def __init__(self, checkpoint: Checkpoint, runtime: Runtime) -> None:
+        """Load the weights. Raises ModelError."""
+        self._checkpoint = checkpoint
+        self.runtime = runtime
+        self._tokenizer = checkpoint.tokenizer()
+        self._device = torch.device(runtime.device)
+        self._dtype = _DTYPES[runtime.precision]
+        self._model = load_model(checkpoint, self._dtype).to(self._device)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint_of(self._checkpoint)
+
+    @property
+    def heads(self) -> frozenset[Head]:
+        return self._checkpoint.heads
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self._checkpoint.preprocessing
+
+    @torch.inference_mode()
+    def embed_images(self, pixels: Pixels) -> Vectors:
+        return _unit(self._model.embed_image(self._pixels(pixels)))
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        return _unit(self._model.embed_text(*self._tokens(texts)))
+
+    @torch.inference_mode()
+    def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        require_heads(self.heads, Head.ITM)
+        text, image = self._model.encode_text(*self._tokens(texts)), self._model.encode_image(self._pixels(pixels))
+        rows = torch.from_numpy(pairs).to(self._device)
+        logits = [
+            self._model.itm(self._model.fuse(*some, keep_text=1, keep_image=1)) for some in _chunks(text, image, rows)
+        ]
+        return _numpy(torch.cat(logits)) if logits else np.zeros((0, 2), np.float32)
+
+    @torch.inference_mode()
+    def read(self, text: str, pixels: Pixels) -> Reading:
+        require_heads(self.heads, Head.MLM, Head.ITM)
+        encoding = self._tokenizer.encode(text)
+        if not encoding.masks:
+            where = " in the part that the network reads" if "<mask>" in text else ""
+            raise UsageError(f'no <mask>{where}: write it where a word is wanted, as in "a <mask> looking out"')
+        masks = torch.tensor(encoding.masks, device=self._device)
+        features = self._model.encode_text(*self._tokens([text]))
+        image = self._model.encode_image(self._pixels(pixels))
+        rows = torch.tensor([[0, row] for row in range(len(pixels))], device=self._device)
+        itm, words = [], []
+        for some in _chunks(features, image, rows):
+            fused = self._model.fuse(*some, keep_image=1)
+            itm.append(self._model.itm(fused))
+            at_masks = replace(fused, text=fused.text[:, masks])
+            words.append(self._model.mlm(at_masks).float().log_softmax(-1))
+        return Reading(_numpy(torch.cat(itm)), _numpy(torch.cat(words)))
+
+    def word(self, token: int) -> str:
+        word = self._tokenizer.word(token)
+        return word if word.isalnum() else ""
+
+    def truncates(self, text: str) -> bool:
+        return self._tokenizer.encode(text).truncated
+
+    def _pixels(self, pixels: Pixels) -> Tensor:
+        return torch.from_numpy(pixels).to(self._device, self._dtype)
+
+    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        ids, mask = self._tokenizer.encode_batch(texts)
+        return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
+
+
+def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
+    """Settle "auto": the best device there is, and bf16 where it computes in it natively, else fp32.
+
+    Raises UsageError for names that are unknown and for a device that this machine does not have.
+    """
+    if device not in DEVICES or precision not in PRECISIONS:
+        raise UsageError(f"device is one of {', '.join(DEVICES)}; precision is one of {', '.join(PRECISIONS)}")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = next(name for name in ("cuda", "mps", "cpu") if there[name])
+    elif not there[device]:
+        raise UsageError(f"device {device}: this machine, or this build of PyTorch, has none; use --device auto")
+    if precision != "auto":
+        return Runtime(device, precision, f"{precision}: as asked")
+    if device == "cuda":
+        return Runtime(device, "bf16", "bf16: the GPU computes in it")
+    if device == "mps":
+        return Runtime(device, "fp32", "fp32: bf16 is not proven on this device")
+    capabilities = torch.cpu.get_capabilities()
+    for name in ("amx_bf16", "avx512_bf16", "arm_bf16"):
+        if capabilities.get(name):
+            return Runtime(device, "bf16", f"bf16: the processor has {name}")
+    return Runtime(device, "fp32", "fp32: the processor has no bf16 instructions")
+
+
+def fingerprint_of(checkpoint: Checkpoint) -> Fingerprint:
+    """What identifies the vectors that this checkpoint makes; loads no weights. Raises ModelError without ITC head.
+
+    fp32 and bf16 are one family: their vectors agree to a cosine of 0.999 and may stand in one index.
+    """
+    require_heads(checkpoint.heads, Head.ITC)
+    assert checkpoint.config.contrastive_hidden_size is not None
+    return Fingerprint(
+        model=checkpoint.name,
+        revision=checkpoint.revision,
+        weights_sha256=checkpoint.weights_sha256,
+        preprocessing=checkpoint.preprocessing.name,
+        preprocessing_version=PREPROCESSING_VERSION,
+        precision_family="float",
+        dim=checkpoint.config.contrastive_hidden_size,
+    )
+
+
+def match_probability(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """ITM logits [..., 2] -> the probability [...] in [0, 1] that the text is true of the picture."""
+    margin = logits[..., 1] - logits[..., 0]
+    probability = 0.5 + 0.5 * np.tanh(margin / 2)  # softmax over two, safe for any logit
+    return probability.astype(np.float32)
+
+
+def _chunks(text: TextFeatures, image: ImageFeatures, pairs: Tensor) -> Iterator[tuple[TextFeatures, ImageFeatures]]:
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = pairs[start : start + PAIRS_AT_ONCE]
+        yield text.select(some[:, 0]), image.select(some[:, 1])
+
+
+def _unit(vectors: Tensor) -> Vectors:
+    """Unit length in fp32: what bf16 rounds is put right."""
+    return _numpy(torch.nn.functional.normalize(vectors.float(), dim=-1))
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array

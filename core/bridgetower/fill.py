@@ -1,0 +1,94 @@
+"""Words for `<mask>`, read out of one picture, several, or the whole library.
+
+    p(word) = sum_i w_i p(word | text, picture_i),    w_i proportional to the ITM probability of the text with picture i
+
+The library's pictures are recalled by the masked text itself. A picture that the text does not fit has little say.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bridgetower.encoder import Encoder, match_probability
+from bridgetower.model import require_heads
+from bridgetower.pictures import in_batches, load_readable
+from bridgetower.records import Head, Skipped, Word
+from bridgetower.store import Store
+
+SUPPORTERS = 3  # pictures that are named for a word
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Words, by mask and then by probability."""
+
+    words: tuple[Word, ...]
+    best_match: float | None  # the highest ITM probability of the masked text with any picture; None without pictures
+    skipped: tuple[Skipped, ...]  # pictures that could not be read
+
+
+def fill_library(store: Store, encoder: Encoder, text: str, *, top: int = 5, depth: int = 20) -> Filled:
+    """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
+
+    Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
+    """
+    require_heads(encoder.heads, Head.ITC, Head.ITM, Head.MLM)
+    candidates = store.recall(encoder.embed_texts([text]), depth)[0]
+    paths = store.photos(candidate.image for candidate in candidates)
+    return fill_images(encoder, text, [files[0] for files in paths.values()], top=top)
+
+
+def fill_images(encoder: Encoder, text: str, images: Sequence[Path], *, top: int = 5) -> Filled:
+    """Fill the masks of `text` from these pictures. Raises UsageError where the text has no `<mask>`; ModelError."""
+    require_heads(encoder.heads, Head.ITM, Head.MLM)
+    skipped: list[Skipped] = []
+    read: list[Path] = []
+    matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
+    words: list[npt.NDArray[np.float32]] = []  # of a batch: probabilities [B, M, V]
+    for batch in in_batches(images):
+        there, pixels = load_readable(batch, encoder.preprocessing, skipped)
+        if there:
+            reading = encoder.read(text, pixels)
+            read += there
+            matches.append(match_probability(reading.itm))
+            words.append(np.exp(reading.log_probabilities))
+    if not read:
+        return Filled((), None, tuple(skipped))
+    match, probabilities = np.concatenate(matches), np.concatenate(words)
+    # The least say of a picture is tiny, not none: if no picture fits, all are as good as each other.
+    weights = np.maximum(match, 1e-9) / np.maximum(match, 1e-9).sum()  # [N]
+    ranked = [
+        word
+        for mask in range(probabilities.shape[1])
+        for word in _ranked(encoder, weights[:, None] * probabilities[:, mask], mask, read, top)
+    ]
+    return Filled(tuple(ranked), float(match.max()), tuple(skipped))
+
+
+def _ranked(
+    encoder: Encoder, shares: npt.NDArray[np.float32], mask: int, images: Sequence[Path], top: int
+) -> list[Word]:
+    """The `top` words for one mask. `shares` [N, V]: what each picture adds to the probability of each token.
+
+    A word with and without a space before it is two tokens and one word: their probabilities are added.
+    """
+    likely = np.argsort(-shares.sum(axis=0))[: 4 * top + 16]  # enough that what is no word, or doubled, may drop out
+    by_word: dict[str, npt.NDArray[np.float32]] = defaultdict(lambda: np.zeros(len(images), np.float32))
+    for token in likely.tolist():
+        if word := encoder.word(token):
+            by_word[word] += shares[:, token]
+    best = sorted(by_word.items(), key=lambda item: (-item[1].sum(), item[0]))[:top]
+    return [
+        Word(
+            mask=mask,
+            rank=rank,
+            token=word,
+            probability=min(float(support.sum()), 1.0),
+            images=tuple(images[i] for i in np.argsort(-support, kind="stable")[:SUPPORTERS]),
+        )
+        for rank, (word, support) in enumerate(best, start=1)
+    ]

@@ -1,0 +1,260 @@
+"""Folders -> index: scan -> read + hash -> decode -> preprocess -> embed -> commit, batch by batch.
+
+Threads read, hash and decode ahead of the encoder, through a window of bounded size; this thread alone talks to the
+encoder and to the index. A file whose size and time are as the index knows them is not opened; a file whose content
+is known is not decoded. Killing the process loses the batch in flight and nothing else.
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from bridgetower.decode import decode, read
+from bridgetower.encoder import Encoder
+from bridgetower.errors import PictureError
+from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.records import Photo, Skipped
+from bridgetower.scan import scan
+from bridgetower.store import NewImage, Writer
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+BATCH_SIZE = 16  # pictures that are encoded and committed together
+COMMIT_FILES = 1024  # files without a new picture that are committed together
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, in files."""
+
+    done: int
+    total: int
+    encoded: int  # pictures that went through the network
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What a run did."""
+
+    files: int  # picture files that were met, skipped ones included
+    encoded: int  # new pictures
+    reused: int  # files whose content the index had: copies, renames, restored files
+    unchanged: int
+    removed: int  # files that are gone
+    skipped: tuple[Skipped, ...]
+    absent: tuple[Path, ...]  # roots under which nothing was met though the index has files there: all kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A file that was read."""
+
+    photo: Photo
+    hash: bytes  # SHA-256
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """New content, ready for the encoder."""
+
+    width: int  # upright pixels
+    height: int
+    taken_at: int | None
+    pixels: npt.NDArray[np.float32]  # [3, H, W]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A file that the threads are done with."""
+
+    photo: Photo
+    hash: bytes
+    picture: _Picture | None  # None where the index has the content
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A file that is no picture for us."""
+
+    photo: Photo
+    reason: str
+
+
+def index(
+    paths: Sequence[Path],
+    writer: Writer,
+    preprocessing: Preprocessing,
+    load_encoder: Callable[[], Encoder],
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> IndexReport:
+    """Bring the index up to date with the files in and at `paths`.
+
+    `load_encoder` is called once, and only if there is something to encode. Raises InputError where one of `paths`
+    does not exist, ModelError from `load_encoder`, StoreError where the index cannot be written. On any exception,
+    also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
+    """
+    found = list(scan(paths))
+    roots = [Path(os.path.abspath(path)) for path in paths]
+    for root in roots:
+        writer.add_root(root)
+    run = _Run(writer, load_encoder, len(found), on_progress)
+    try:
+        run.take(_load_ahead(run.changed(found), writer, preprocessing))
+        sweeps = [(root, writer.sweep(root, run.unread)) for root in roots]
+    finally:
+        writer.finish()
+    return IndexReport(
+        files=len(found),
+        encoded=run.encoded,
+        reused=run.reused,
+        unchanged=run.unchanged,
+        removed=sum(sweep.removed for _, sweep in sweeps),
+        skipped=tuple(run.skipped),
+        absent=tuple(root for root, sweep in sweeps if sweep.kept),
+    )
+
+
+class _Run:
+    """The counts of one run, and the batch that is being filled."""
+
+    def __init__(
+        self, writer: Writer, load_encoder: Callable[[], Encoder], total: int, report: Callable[[Progress], None]
+    ) -> None:
+        self._writer, self._load_encoder, self._total, self._report = writer, load_encoder, total, report
+        self._encoder: Encoder | None = None
+        self._new: dict[bytes, _Picture] = {}  # content that waits to be encoded, by hash
+        self._files: list[tuple[Photo, bytes]] = []
+        self._failed: list[tuple[Photo, str]] = []
+        self.encoded = self.reused = self.unchanged = 0
+        self.skipped: list[Skipped] = []
+        self.unread: list[Path] = []  # folders and files that the scan could not get at
+
+    def changed(self, found: Iterable[Photo | Skipped]) -> Iterator[Photo]:
+        """Drop what the scan could not get at, and what is as the index knows it."""
+        for item in found:
+            if isinstance(item, Skipped):
+                self.skipped.append(item)
+                self.unread.append(item.path)
+            elif not self._known(item):
+                yield item
+                continue
+            self._tell()
+
+    def _known(self, photo: Photo) -> bool:
+        known = self._writer.known(photo.path)
+        if known is None or (known.size, known.mtime_ns) != (photo.size, photo.mtime_ns):
+            return False
+        self._writer.mark(photo.path)
+        if known.reason is None:
+            self.unchanged += 1
+        else:
+            self.skipped.append(Skipped(photo.path, known.reason))
+        return True
+
+    def take(self, loaded: Iterable[_Loaded | _Failed]) -> None:
+        """Encode and commit what comes out of the threads."""
+        for item in loaded:
+            if isinstance(item, _Failed):
+                self._failed.append((item.photo, item.reason))
+                self.skipped.append(Skipped(item.photo.path, item.reason))
+            else:
+                self._files.append((item.photo, item.hash))
+                if item.picture is None or item.hash in self._new:
+                    self.reused += 1
+                else:
+                    self._new[item.hash] = item.picture
+            if len(self._new) == BATCH_SIZE or len(self._files) + len(self._failed) >= COMMIT_FILES:
+                self._commit()
+            self._tell()
+        self._commit()
+        self._tell()
+
+    def _commit(self) -> None:
+        images = []
+        if self._new:
+            self._encoder = self._encoder or self._load_encoder()
+            vectors = self._encoder.embed_images(np.stack([picture.pixels for picture in self._new.values()]))
+            images = [
+                NewImage(hash, picture.width, picture.height, picture.taken_at, vector)
+                for (hash, picture), vector in zip(self._new.items(), vectors, strict=True)
+            ]
+        if self._files or self._failed:
+            self._writer.commit(images=images, files=self._files, skipped=self._failed)
+        self.encoded += len(images)
+        self._new, self._files, self._failed = {}, [], []
+
+    def _tell(self) -> None:
+        done = self.encoded + len(self._new) + self.reused + self.unchanged + len(self.skipped)
+        self._report(Progress(done, self._total, self.encoded, len(self.skipped)))
+
+
+def _load_ahead(photos: Iterable[Photo], writer: Writer, preprocessing: Preprocessing) -> Iterator[_Loaded | _Failed]:
+    """Read, hash, decode and preprocess in threads, in order, a bounded window ahead.
+
+    In two passes, because the index is asked in this thread: content that it knows never reaches the decoder.
+    """
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads:
+        try:
+            contents = _ahead(threads, _read, photos, workers)
+            new_or_not = (
+                (content, isinstance(content, _Content) and writer.image_id(content.hash) is None)
+                for content in contents
+            )
+            # Two batches: one is being filled while the other is encoded.
+            yield from _ahead(threads, partial(_decode, preprocessing=preprocessing), new_or_not, 2 * BATCH_SIZE)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _ahead(threads: ThreadPoolExecutor, task: Callable[[_T], _R], items: Iterable[_T], window: int) -> Iterator[_R]:
+    """`map` in threads: results in order, at most `window` of them waiting or in the making."""
+    pending: deque[Future[_R]] = deque()
+    for item in items:
+        pending.append(threads.submit(task, item))
+        if len(pending) > window:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _read(photo: Photo) -> _Content | _Failed:
+    """The file's content, with the size and time that it had *before* it was read: a change in between is then seen
+    by the next run."""
+    try:
+        status = photo.path.stat()
+        photo = Photo(photo.path, status.st_size, status.st_mtime_ns)
+    except OSError:
+        pass  # `read` says it better
+    try:
+        data = read(photo.path)
+    except PictureError as error:
+        return _Failed(photo, error.reason)
+    return _Content(photo, hashlib.sha256(data).digest(), data)
+
+
+def _decode(item: tuple[_Content | _Failed, bool], preprocessing: Preprocessing) -> _Loaded | _Failed:
+    content, new = item
+    if isinstance(content, _Failed):
+        return content
+    if not new:
+        return _Loaded(content.photo, content.hash, None)
+    try:
+        decoded = decode(content.data, content.photo.path)
+    except PictureError as error:
+        return _Failed(content.photo, error.reason)
+    picture = _Picture(decoded.width, decoded.height, decoded.taken_at, preprocess(decoded.image, preprocessing))
+    return _Loaded(content.photo, content.hash, picture)

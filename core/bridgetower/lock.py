@@ -1,0 +1,87 @@
+"""The writer's lock of an index: at most one process at a time holds it, and it dies with that process."""
+
+import json
+import os
+import platform
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from bridgetower.errors import StoreError
+
+
+class Lock:
+    """The right to write an index, held until `release`.
+
+    The operating system holds it on the open file and takes it back when the process is gone, however it died. What
+    stands in the file only tells a second writer who is at work.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock at `path`, creating the file if need be. StoreError if it is held, or cannot be taken."""
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _unavailable(path, error) from error
+        try:
+            if not _try_lock(self._descriptor):
+                raise StoreError(f"{path.parent}: {_holder(self._descriptor)}: wait until it ends, then run it again")
+            self._sign()
+        except OSError as error:
+            self.release()
+            raise _unavailable(path, error) from error
+        except BaseException:
+            self.release()
+            raise
+
+    def _sign(self) -> None:
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": int(time.time())}
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, (json.dumps(holder) + "\n").encode())
+
+    def release(self) -> None:
+        """Give the right back; may be called twice. The file stays: removing it would let two processes lock two
+        files of the same name."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _unavailable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path}: cannot be locked for writing ({error.strerror}): make its folder writable and run it again"
+    )
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.read(descriptor, 4096))
+        since = datetime.fromtimestamp(holder["since"]).isoformat(" ", "seconds")
+        return f"process {holder['pid']} on {holder['host']} has been writing this index since {since}"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # the holder has not signed yet
+        return "another process is writing this index"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # far behind the content, which others must be able to read
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

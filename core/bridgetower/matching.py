@@ -1,0 +1,94 @@
+"""Matching: the full encoder on pairs of a text and a picture, which says how probably the one is true of the other.
+
+What `search` verifies its candidates with, and what `bt rerank` and `bt match` are by themselves; no index is needed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bridgetower.encoder import Encoder, match_probability
+from bridgetower.model import require_heads
+from bridgetower.pictures import in_batches, load, load_readable
+from bridgetower.records import Head, Hit, PairScore, Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What was found, best first."""
+
+    hits: tuple[Hit, ...]
+    verified: int  # pictures that went through the full encoder
+    best_match: float | None  # the highest ITM probability among them, whatever was cut off
+    skipped: tuple[Skipped, ...]  # pictures that could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A picture and what the matching head says of it."""
+
+    path: Path
+    logits: tuple[float, float]
+
+    @property
+    def margin(self) -> float:
+        """Orders as the probability does, and still where that has rounded to 1."""
+        return self.logits[1] - self.logits[0]
+
+    @property
+    def match(self) -> float:
+        return float(match_probability(np.array(self.logits, np.float32)))
+
+
+def verify(encoder: Encoder, text: str, paths: Sequence[Path]) -> tuple[list[Verified], list[Skipped]]:
+    """The text with each picture through the full encoder, best first (ties as given); and what is unreadable."""
+    verified: list[Verified] = []
+    skipped: list[Skipped] = []
+    for batch in in_batches(paths):
+        there, pixels = load_readable(batch, encoder.preprocessing, skipped)
+        logits = encoder.match([text], pixels, every_pair(1, len(there)))
+        verified += [Verified(path, (no, yes)) for path, (no, yes) in zip(there, logits.tolist(), strict=True)]
+    return sorted(verified, key=lambda v: -v.margin), skipped
+
+
+def rerank(
+    encoder: Encoder, text: str, paths: Sequence[Path], *, top: int | None = None, min_match: float | None = None
+) -> Results:
+    """Order pictures from anywhere by how probably the text is true of them; no index is needed."""
+    require_heads(encoder.heads, Head.ITM)
+    verified, skipped = verify(encoder, text, list(dict.fromkeys(paths)))
+    hits = [Hit(v.path, v.match, None, True) for v in verified if min_match is None or v.match >= min_match]
+    return Results(tuple(hits[:top]), len(verified), verified[0].match if verified else None, tuple(skipped))
+
+
+def match(encoder: Encoder, images: Sequence[Path], texts: Sequence[str]) -> Iterator[PairScore]:
+    """Score every picture with every text, by every head that there is; pictures in order, texts in order for each.
+
+    Raises PictureError at the first picture that cannot be read.
+    """
+    if not encoder.heads & {Head.ITC, Head.ITM}:
+        require_heads(encoder.heads, Head.ITM)
+    text_vectors = encoder.embed_texts(texts) if Head.ITC in encoder.heads else None
+    for batch in in_batches(images):
+        pixels = np.stack([load(path, encoder.preprocessing) for path in batch])
+        pairs = every_pair(len(texts), len(batch))
+        logits = encoder.match(texts, pixels, pairs) if Head.ITM in encoder.heads else None
+        similarity = text_vectors @ encoder.embed_images(pixels).T if text_vectors is not None else None
+        for row, path in enumerate(batch):
+            for column, text in enumerate(texts):
+                pair = None if logits is None else logits[column * len(batch) + row]
+                yield PairScore(
+                    image=path,
+                    text=text,
+                    match=None if pair is None else float(match_probability(pair)),
+                    itm_logits=None if pair is None else (float(pair[0]), float(pair[1])),
+                    similarity=None if similarity is None else float(similarity[column, row]),
+                )
+
+
+def every_pair(texts: int, images: int) -> npt.NDArray[np.int64]:
+    """All pairs (text, image) as rows [texts * images, 2], texts varying slowest."""
+    return np.stack(np.meshgrid(np.arange(texts), np.arange(images), indexing="ij"), axis=-1).reshape(-1, 2)

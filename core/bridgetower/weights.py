@@ -1,0 +1,416 @@
+"""Find, verify, load and save checkpoints in the Hugging Face layout.
+
+    name -> folder -> config.json         -> ModelConfig     (strict)
+                   -> weights             -> key, shape, dtype of every tensor, memory-mapped (strict)
+                   -> preprocessor config -> Preprocessing
+                   -> tokenizer files     -> Tokenizer
+
+A name is a repository of the Hub, a folder, or "demo". Weights are safetensors, in one file or several; pickles are
+read without running code, and a converted copy of them is kept. The user's folder and the Hub's cache are never
+written to; what we keep stands under `platformdirs.user_cache_dir("bridgetower")`:
+
+    converted/<sha256>/model.safetensors   from the pickles with this digest
+    digests/<sha256 of the path>.json      digest of a weights file, valid for one size and modification time
+
+Both may be deleted at any time.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bridgetower import hub
+from bridgetower.config import ModelConfig
+from bridgetower.errors import ModelError
+from bridgetower.hub import SAFETENSORS
+from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, from_hf, hf_names, normalised_key, to_hf
+from bridgetower.model import BridgeTower
+from bridgetower.preprocess import Preprocessing
+from bridgetower.records import Head
+from bridgetower.tokenizer import Tokenizer
+
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).parent / "assets" / "demo"
+_BUNDLED = "bundled"  # not our version: an index stays valid as long as the weights are the same
+
+# The class of `transformers` that a configuration names: it can name one, so the first head that is there decides.
+_ARCHITECTURES = {
+    Head.ITC: "BridgeTowerForContrastiveLearning",
+    Head.ITM: "BridgeTowerForImageAndTextRetrieval",
+    Head.MLM: "BridgeTowerForMaskedLM",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine whose configuration and file headers have been read; no tensor has."""
+
+    name: str  # repository id, "demo", or the absolute path of a folder
+    folder: Path
+    revision: str  # commit of the repository; "local" for a folder, "bundled" for "demo"
+    config: ModelConfig
+    preprocessing: Preprocessing
+    heads: frozenset[Head]
+    weights: tuple[Path, ...]  # safetensors
+    sources: tuple[Path, ...]  # what the weights were converted from; the weights themselves if they were not
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hex digest of the weights as they were published: of the file, or over the sorted digests of the files."""
+        return _digest_of_all(self.sources)
+
+    def tokenizer(self) -> Tokenizer:
+        """Raises `ModelError` where the folder has no tokenizer, or one with more words than the network knows."""
+        tokenizer = Tokenizer.from_folder(self.folder, self.config.text.max_tokens)
+        if tokenizer.vocab_size > self.config.text.vocab_size:
+            raise ModelError(
+                f"{self.folder}: the tokenizer has {tokenizer.vocab_size} words, the network only "
+                f"{self.config.text.vocab_size}; fetch the tokenizer that belongs to this checkpoint"
+            )
+        return tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A line of the list of models on this machine."""
+
+    name: str
+    folder: Path
+    size: int  # bytes of its weights
+    heads: frozenset[Head] | None  # None where the weights are pickles, which are read on first use, or unusable
+    problem: str | None  # why it cannot be used
+
+
+# Finding
+
+
+def resolve(name: str, *, refresh: bool = False, progress: bool = True) -> Checkpoint:
+    """Find a checkpoint by name, fetching it from the Hub if it is not on this machine.
+
+    A folder of that name goes before a repository. With `refresh` the Hub is asked for a newer commit; `progress` lets
+    `huggingface_hub` show bars on stderr. Raises `ModelError`.
+    """
+    folder = Path(name).expanduser()
+    if name == DEMO:
+        if not DEMO_FOLDER.is_dir():
+            raise ModelError(f"{DEMO_FOLDER}: this installation lacks the demo model; install it anew")
+        return _read(DEMO, DEMO_FOLDER, _BUNDLED)
+    if folder.is_dir():
+        folder = folder.resolve()
+        return _read(str(folder), folder, "local")
+    if folder.exists():
+        raise ModelError(f"{name}: this is a file; point at the folder that holds config.json and the weights")
+    if not hub.is_repository_id(name):
+        raise ModelError(f"{name}: no such folder, and no repository id either (owner/name); try --model demo")
+    folder = hub.find_or_fetch(name, refresh=refresh, progress=progress)
+    return _read(name, folder, folder.name)
+
+
+def pull(name: str, *, progress: bool = True) -> Checkpoint:
+    """Fetch the newest commit of a repository, or what is missing of it. Raises `ModelError`."""
+    return resolve(name, refresh=True, progress=progress)
+
+
+def available() -> list[LocalModel]:
+    """What can be used without a network: the demo model, and what the Hub's cache holds completely."""
+    folders = [(DEMO, DEMO_FOLDER, _BUNDLED)] if DEMO_FOLDER.is_dir() else []
+    folders += [(name, folder, folder.name) for name, folder in hub.cached_repositories()]
+    return [_describe(*entry) for entry in folders]
+
+
+def _describe(name: str, folder: Path, revision: str) -> LocalModel:
+    files = hub.weight_files(folder)
+    size = sum(file.stat().st_size for file in files)
+    if _is_pickled(files):
+        return LocalModel(name, folder, size, None, None)
+    try:
+        return LocalModel(name, folder, size, _read(name, folder, revision).heads, None)
+    except ModelError as error:
+        return LocalModel(name, folder, size, None, str(error))
+
+
+def _read(name: str, folder: Path, revision: str) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no config.json here; point at the folder of a checkpoint, with its weights")
+    config = ModelConfig.from_json(hub.read_json(folder / "config.json"), source=str(folder / "config.json"))
+    sources = hub.weight_files(folder)
+    if not sources:
+        raise ModelError(f"{folder}: neither {SAFETENSORS} nor {hub.PICKLE} here; fetch the weights, too")
+    weights = (_converted(sources),) if _is_pickled(sources) else sources
+    tensors = _open(weights)
+    heads = frozenset(h for h, prefixes in HEAD_PREFIXES.items() if any(k.startswith(prefixes) for k in tensors))
+    _check_layout(tensors, config, heads, folder)
+    return Checkpoint(
+        name=name,
+        folder=folder,
+        revision=revision,
+        config=config,
+        preprocessing=_read_preprocessing(folder, config),
+        heads=heads,
+        weights=weights,
+        sources=sources,
+    )
+
+
+def _is_pickled(files: tuple[Path, ...]) -> bool:
+    return any(file.suffix != ".safetensors" for file in files)
+
+
+def _read_preprocessing(folder: Path, config: ModelConfig) -> Preprocessing:
+    for file in (folder / name for name in hub.PREPROCESSOR_FILES):
+        if file.is_file():
+            return Preprocessing.from_json(hub.read_json(file), config.vision.image_size, source=str(file))
+    # Not every public checkpoint has the file; its defaults are those of the reference.
+    return Preprocessing.from_json({}, config.vision.image_size)
+
+
+# Loading
+
+
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32) -> BridgeTower:
+    """The network with its weights in `dtype`, None for that of the file, on the CPU and in evaluation mode.
+
+    Tensors that are neither fused nor converted stay memory-mapped. Raises `ModelError`.
+    """
+    with torch.device("meta"):  # shapes without memory: every parameter is replaced below
+        model = BridgeTower(checkpoint.config, checkpoint.heads)
+    tensors = _open(checkpoint.weights)
+    state = {
+        name: from_hf(name, checkpoint.config, lambda key: tensors[key].read()) for name, _ in model.named_parameters()
+    }
+    if checkpoint.config.tie_word_embeddings and TIED_KEY in tensors:
+        _check_tied(tensors[TIED_KEY].read(), state["text_tower.word.weight"], checkpoint.folder)
+    if dtype is not None:
+        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_words()
+    return model.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredTensor:
+    """A tensor in a safetensors file, of which only the header has been read."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+def _open(files: tuple[Path, ...]) -> dict[str, _StoredTensor]:
+    """Every tensor of the files, under its normalised key. A file is closed when its last tensor is forgotten."""
+    tensors: dict[str, _StoredTensor] = {}
+    for path in files:
+        try:
+            file: Any = safe_open(path, framework="pt")
+            for key in file.keys():  # noqa: SIM118 - the file is no mapping
+                shape = tuple(file.get_slice(key).get_shape())
+                tensors[normalised_key(key)] = _StoredTensor(shape, partial(file.get_tensor, key))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: not a complete safetensors file ({error}); fetch it again") from error
+    return tensors
+
+
+def _check_layout(
+    tensors: Mapping[str, _StoredTensor], config: ModelConfig, heads: frozenset[Head], folder: Path
+) -> None:
+    """Every key that the network needs is there in the right shape, and no other one but those on the ignore list."""
+    with torch.device("meta"):
+        model = BridgeTower(config, heads)
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, parameter in model.named_parameters():
+        keys = hf_names(name, config)
+        rows = (parameter.shape[0] // len(keys),) if parameter.ndim else ()
+        expected |= dict.fromkeys(keys, (*rows, *parameter.shape[1:]))
+
+    missing = sorted(expected.keys() - tensors.keys())
+    if missing:
+        raise ModelError(f"{folder}: the weights lack {_some(missing)}; fetch the whole checkpoint again")
+    ignored = {TIED_KEY} if config.tie_word_embeddings else set()
+    extra = sorted(k for k in tensors.keys() - expected.keys() - ignored if not IGNORED_KEYS.fullmatch(k))
+    if extra:
+        raise ModelError(
+            f"{folder}: the weights hold {_some(extra)}, unknown to the network of config.json; "
+            "they do not belong together"
+        )
+    for key, shape in expected.items():
+        if tensors[key].shape != shape:
+            raise ModelError(
+                f"{folder}: {key} has shape {list(tensors[key].shape)} in the weights but {list(shape)} by "
+                "config.json; they do not belong together"
+            )
+
+
+def _check_tied(decoder: Tensor, words: Tensor, folder: Path) -> None:
+    if not torch.equal(decoder, words):
+        raise ModelError(
+            f"{folder}: {TIED_KEY} differs from the word embeddings, though config.json ties them; "
+            "set tie_word_embeddings to false there if the file is right"
+        )
+
+
+def _some(keys: list[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more keys"
+
+
+# Saving
+
+
+def save(
+    model: BridgeTower,
+    folder: Path,
+    *,
+    preprocessing: Preprocessing | None = None,
+    tokenizer_from: Path | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a checkpoint that `resolve` and `transformers` read: configuration, weights, and what else is given.
+
+    `tokenizer_from` is a folder whose tokenizer files are copied; `dtype` None keeps that of the parameters. Each file
+    is replaced as a whole, the configuration last, so a reader never meets half of one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    tensors = to_hf({name: p.detach() for name, p in model.named_parameters()}, config)
+    # The reference builds a pooler that it never runs, and reports a checkpoint without it as incomplete.
+    word = tensors["bridgetower.text_model.embeddings.word_embeddings.weight"]
+    width = config.text.hidden_size
+    tensors["bridgetower.text_model.pooler.dense.weight"] = word.new_zeros(width, width)
+    tensors["bridgetower.text_model.pooler.dense.bias"] = word.new_zeros(width)
+    dtype = dtype or word.dtype
+    tensors = {key: tensor.to("cpu", dtype).contiguous() for key, tensor in tensors.items()}
+    _replace(folder / SAFETENSORS, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+
+    if tokenizer_from is not None:
+        for name in hub.TOKENIZER_FILES:
+            if (tokenizer_from / name).is_file():
+                _replace(folder / name, partial(shutil.copyfile, tokenizer_from / name))
+    if preprocessing is not None:
+        _write_json(folder / hub.PREPROCESSOR_FILES[0], preprocessing.to_json())
+    architecture = next((c for head, c in _ARCHITECTURES.items() if head in model.heads), "BridgeTowerModel")
+    stored = {"architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
+    _write_json(folder / "config.json", stored | config.to_json())
+
+
+def convert(name: str, destination: Path, *, progress: bool = True) -> Checkpoint:
+    """Write the checkpoint `name` as a new folder: one safetensors file and all that goes with it.
+
+    Raises `ModelError`, also where the folder is there already and not empty.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ModelError(f"{destination}: it is there already and not empty; give a new folder")
+    checkpoint = resolve(name, progress=progress)
+    save(
+        load_model(checkpoint, dtype=None),
+        destination,
+        preprocessing=checkpoint.preprocessing,
+        tokenizer_from=checkpoint.folder,
+    )
+    return resolve(str(destination))
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    _replace(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a new file, then put it in the place of `path` in one step that survives a power cut."""
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        write(unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+# What we keep
+
+
+def _cache() -> Path:
+    return Path(platformdirs.user_cache_dir("bridgetower"))
+
+
+def _converted(pickles: tuple[Path, ...]) -> Path:
+    """The safetensors file with the content of these pickles, written on the first call."""
+    target = _cache() / "converted" / _digest_of_all(pickles) / SAFETENSORS
+    if not target.is_file():
+        tensors: dict[str, Tensor] = {}
+        for path in pickles:
+            tensors |= _unpickled(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _replace(target, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+        except OSError as error:
+            raise ModelError(
+                f"{target}: cannot keep a converted copy of the weights ({error}); make room there"
+            ) from error
+    return target
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a pickle, memory-mapped where its format allows; refuses anything but tensors."""
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"  # the format since PyTorch 1.6
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            raise ModelError(
+                f"{path}: it holds Python code, not only tensors, and was not run; "
+                "get this checkpoint as safetensors, or from a source that you trust"
+            ) from error
+        raise ModelError(f"{path}: not a complete PyTorch file ({_first_line(error)}); fetch it again") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(f"{path}: it holds no plain mapping of tensors; get this checkpoint as safetensors")
+    # Tied tensors share memory in a pickle; safetensors takes each byte once.
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in content.items():
+        tensors[str(key)] = value.clone() if value.data_ptr() in seen else value.contiguous()
+        seen.add(value.data_ptr())
+    return tensors
+
+
+def _digest_of_all(files: tuple[Path, ...]) -> str:
+    digests = sorted(_digest(file) for file in files)
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    """sha256 of a file, remembered for its size and modification time: hashing gigabytes takes seconds."""
+    file = file.resolve()  # the Hub's cache is made of links
+    stat = file.stat()
+    memory = _cache() / "digests" / f"{hashlib.sha256(os.fsencode(file)).hexdigest()}.json"
+    key = {"path": str(file), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    try:
+        remembered = json.loads(memory.read_text(encoding="utf-8"))
+        if {**remembered, "sha256": None} == {**key, "sha256": None}:
+            return str(remembered["sha256"])
+    except (OSError, ValueError, TypeError):
+        pass  # never hashed, or the note is damaged
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(memory, {**key, "sha256": digest})
+    except OSError:
+        pass  # a read-only or full disk costs time, not correctness
+    return digest
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,80 @@
+"""A deterministic Encoder that sees nothing but colour: fast, without weights, and easy to predict by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bridgetower.encoder import Pixels, Reading, Vectors
+from bridgetower.errors import UsageError
+from bridgetower.preprocess import Preprocessing
+from bridgetower.records import Fingerprint, Head
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+WORDS = ("", *COLOURS)  # column 0 is no word
+
+
+class FakeEncoder:
+    """A picture's vector is its mean colour; a text's is the sum of the colours that it names.
+
+    The matching logit is 20 * (cosine - 0.9); a picture says at each `<mask>` which colour it is, by softmax(20 cos).
+    """
+
+    def __init__(self, heads: frozenset[Head] = frozenset(Head), weights: str = "fake") -> None:
+        self.heads = heads
+        self.preprocessing = Preprocessing(32, 32)
+        self.fingerprint = Fingerprint("fake", "local", weights, "hf", 1, "float", 3)
+        self.encoded = 0  # pictures that were asked for a vector
+        self.matched = 0  # pairs that were asked for a match
+
+    def embed_images(self, pixels: Pixels) -> Vectors:
+        self.encoded += len(pixels)
+        return self._colour(pixels)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        return np.stack([self._named(text) for text in texts])
+
+    def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        self.matched += len(pairs)
+        cosine = (self.embed_texts(texts) @ self._colour(pixels).T)[pairs[:, 0], pairs[:, 1]]
+        return np.stack([np.zeros_like(cosine), 20 * (cosine - 0.9)], axis=1)
+
+    def read(self, text: str, pixels: Pixels) -> Reading:
+        if "<mask>" not in text:
+            raise UsageError("no <mask>: write it where a word is wanted")
+        colour = self._colour(pixels)
+        named = np.stack([np.zeros(3), *(np.array(rgb) / np.linalg.norm(rgb) for rgb in COLOURS.values())])
+        logits = (20 * colour @ named.T).astype(np.float32)  # [B, V]
+        log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        itm = self.match([text], pixels, np.array([[0, row] for row in range(len(pixels))]))
+        return Reading(itm, np.repeat(log_probabilities[:, None], text.count("<mask>"), axis=1))
+
+    def word(self, token: int) -> str:
+        return WORDS[token]
+
+    def truncates(self, text: str) -> bool:
+        return len(text) > 1000
+
+    def _colour(self, pixels: Pixels) -> Vectors:
+        spec = self.preprocessing
+        rgb = pixels.mean(axis=(2, 3)) * np.array(spec.std) + np.array(spec.mean)
+        return _unit(np.maximum(rgb, 0) + 1e-3)
+
+    def _named(self, text: str) -> npt.NDArray[np.float32]:
+        if not text.strip():
+            raise UsageError("the text is empty; give at least one word")
+        named = [np.array(rgb, np.float64) for word, rgb in COLOURS.items() if word in text.lower()]
+        return _unit(np.sum(named, axis=0) if named else np.array([1.0, 1.0, 1.0]))
+
+
+def _unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def paint(path: Path, colour: tuple[int, int, int] | str, size: tuple[int, int] = (40, 32)) -> Path:
+    """Write a picture of one colour; the format is that of the extension."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, COLOURS[colour] if isinstance(colour, str) else colour).save(path)
+    return path

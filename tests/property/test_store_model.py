@@ -1,0 +1,149 @@
+"""Whatever is done to an index, in whatever order, it equals a plain dictionary from paths to contents."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from numpy.typing import NDArray
+
+from bridgetower.manifest import Manifest
+from bridgetower.records import Fingerprint, Photo
+from bridgetower.store import NewImage, Store, Sweep, Writer
+
+DIM = 8
+FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "hf", 1, "float", DIM)
+ROOT = Path("/photos")
+
+paths = st.sampled_from([ROOT / name for name in ("a", "b", "b-1", "c/a", "c/b", "c/d/e")])
+contents = st.integers(0, 9)
+STEPS = ["touch", "publish", "_remove_stray"]  # of the manifest and of the writer, in the order of a run
+
+
+def vector_of(content: int) -> NDArray[np.float32]:
+    vector = np.random.default_rng(content // 2).normal(size=DIM).astype(np.float32)  # pairs of contents look the same
+    return vector / np.linalg.norm(vector)
+
+
+def hash_of(content: int) -> bytes:
+    return hashlib.sha256(b"%d" % content).digest()
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class IndexEqualsDictionary(RuleBasedStateMachine):
+    @initialize()
+    def create(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.directory = Path(self.folder.name) / "index"
+        self.files: dict[Path, int | None] = {}  # None: skipped
+        self.encoded: set[int] = set()
+        self.clock = 0
+        self.writer = Writer.open(self.directory, FINGERPRINT)
+
+    def teardown(self) -> None:
+        if hasattr(self, "writer"):
+            self.writer.close()
+            self.folder.cleanup()
+
+    def commit(self, batch: dict[Path, int]) -> None:
+        """As indexing does it: content is encoded only if the index does not have it."""
+        new = {content for content in batch.values() if self.writer.image_id(hash_of(content)) is None}
+        assert new == set(batch.values()) - self.encoded
+        self.clock += 1
+        self.writer.commit(
+            images=[NewImage(hash_of(content), 1, 1, None, vector_of(content)) for content in sorted(new)],
+            files=[(Photo(path, content, self.clock), hash_of(content)) for path, content in batch.items()],
+        )
+
+    @rule(batch=st.dictionaries(paths, contents, min_size=1))
+    def add_or_change(self, batch: dict[Path, int]) -> None:
+        self.commit(batch)
+        self.files.update(batch)
+        self.encoded.update(batch.values())
+
+    @rule(path=paths)
+    def turn_bad(self, path: Path) -> None:
+        self.writer.commit(skipped=[(Photo(path, 0, 0), "no picture any more")])
+        self.files[path] = None
+
+    @rule(present=st.sets(paths), root=st.sampled_from([ROOT, ROOT / "c"]))
+    def scan_anew(self, present: set[Path], root: Path) -> None:
+        """A new run, whose scan of a root meets some of the files and none of the others."""
+        self.reopen(finish=False)
+        for path in present & set(self.files):
+            self.writer.mark(path)
+        under = {path for path in self.files if path.is_relative_to(root)}
+        if under & present:
+            assert self.writer.sweep(root) == Sweep(removed=len(under - present), kept=0)
+            self.files = {path: content for path, content in self.files.items() if path not in under - present}
+        else:
+            assert self.writer.sweep(root) == Sweep(removed=0, kept=len(under))
+
+    @rule(path=st.sampled_from([ROOT / "a", ROOT / "b", ROOT / "c", ROOT / "c" / "d"]))
+    def forget(self, path: Path) -> None:
+        gone = [known for known in self.files if known.is_relative_to(path)]
+        assert self.writer.forget(path) == len(gone)
+        for known in gone:
+            del self.files[known]
+
+    @rule(finish=st.booleans())
+    def reopen(self, finish: bool) -> None:
+        if finish:
+            self.writer.finish()
+        self.writer.close()
+        self.writer = Writer.open(self.directory, FINGERPRINT)
+
+    @rule(batch=st.dictionaries(paths, contents, min_size=1), step=st.sampled_from(STEPS))
+    def crash(self, batch: dict[Path, int], step: str) -> None:
+        """Die in the middle of a commit, before the transaction that names a new vector file, or right after it."""
+        with patch.object(Writer if step == "_remove_stray" else Manifest, step, side_effect=Crash):
+            try:
+                self.commit(batch)
+                self.files.update(batch)  # the commit returned: the rest must not lose it
+                self.encoded.update(batch.values())
+                self.writer.finish()
+            except Crash:
+                pass
+        self.reopen(finish=False)
+
+    @rule(damage=st.sampled_from([None, b"", b"not FAISS"]))
+    def damage_what_is_derived(self, damage: bytes | None) -> None:
+        for path in self.directory.glob("vectors-*.faiss"):
+            path.unlink() if damage is None else path.write_bytes(damage)
+
+    @invariant()
+    def equals_the_dictionary(self) -> None:
+        if not hasattr(self, "writer"):
+            return
+        with Store.open(self.directory) as store:
+            ids = {content: store.image_id(hash_of(content)) for content in range(10)}
+            assert {content for content, id in ids.items() if id is not None} == self.encoded
+            for path, content in self.files.items():
+                known = store.known(path)
+                assert known is not None
+                assert known.image == (None if content is None else ids[content])
+            live = {content for content in self.files.values() if content is not None}
+            query = vector_of(1000)
+            scores = {content: vector_of(content).astype(np.float16).astype(np.float64) @ query for content in live}
+            expected = sorted(live, key=lambda content: (-np.float32(scores[content]), ids[content]))
+            (found,) = store.recall(query[None], 10)
+            assert [neighbour.image for neighbour in found] == [ids[content] for content in expected]
+            np.testing.assert_allclose([n.similarity for n in found], [scores[c] for c in expected], rtol=0, atol=1e-6)
+            assert store.photos(n.image for n in found) == {
+                ids[content]: tuple(sorted(path for path, other in self.files.items() if other == content))
+                for content in expected
+            }
+            summary = store.summary()
+            assert summary.files + summary.skipped == len(self.files)
+            assert summary.orphans == len(self.encoded - live)
+
+
+TestIndexEqualsDictionary = IndexEqualsDictionary.TestCase
+TestIndexEqualsDictionary.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)

@@ -1,0 +1,187 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from bridgetower.encoder import Encoder, Vectors
+from bridgetower.errors import InputError
+from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
+from bridgetower.store import Store, Writer
+from tests.fakes import FakeEncoder, paint
+
+
+def run(paths: list[Path], directory: Path, encoder: FakeEncoder | None = None) -> IndexReport:
+    encoder = encoder or FakeEncoder()
+    with Writer.open(directory, encoder.fingerprint) as writer:
+        return index(paths, writer, encoder.preprocessing, lambda: encoder)
+
+
+def never() -> Encoder:
+    raise AssertionError("the encoder was loaded though nothing had to be encoded")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for number in range(BATCH_SIZE + 3):  # more than a batch
+        paint(folder / f"{number:03}.png", (number * 10, 255 - number * 10, 7))
+    return folder
+
+
+def test_every_picture_is_found_by_its_own_vector(photos: Path, tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    report = run([photos], tmp_path / "index", encoder)
+    assert (report.files, report.encoded, report.skipped) == (BATCH_SIZE + 3, BATCH_SIZE + 3, ())
+    with Store.open(tmp_path / "index") as store:
+        ids = [store.known(path).image for path in sorted(photos.iterdir())]  # type: ignore[union-attr]
+        assert len(set(ids)) == BATCH_SIZE + 3
+        for image in ids:
+            assert image is not None
+            nearest = store.recall(store.vector(image)[None], 1)[0][0]
+            assert nearest.image == image
+            assert nearest.similarity == pytest.approx(1, abs=1e-3)
+
+
+def test_a_second_run_opens_no_file_and_loads_no_encoder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run([photos], tmp_path / "index")
+    monkeypatch.setattr("bridgetower.indexing.read", lambda path: pytest.fail(f"{path} was opened"))
+    fake = FakeEncoder()
+    with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
+        report = index([photos], writer, fake.preprocessing, never)
+    assert (report.unchanged, report.encoded, report.reused, report.removed) == (BATCH_SIZE + 3, 0, 0, 0)
+
+
+def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run([photos], tmp_path / "index")
+    (photos / "000.png").rename(photos / "renamed.png")
+    (photos / "copy.png").write_bytes((photos / "001.png").read_bytes())
+    monkeypatch.setattr("bridgetower.indexing.decode", lambda *_: pytest.fail("decoded"))
+    fake = FakeEncoder()
+    with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
+        report = index([photos], writer, fake.preprocessing, never)
+    assert (report.reused, report.removed, report.unchanged) == (2, 1, BATCH_SIZE + 2)
+    with Store.open(tmp_path / "index") as store:
+        known = store.known(photos / "copy.png")
+        assert known is not None
+        assert known.image is not None
+        assert store.photos([known.image])[known.image] == (photos / "001.png", photos / "copy.png")
+
+
+def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
+    run([photos], tmp_path / "index")
+    paint(photos / "000.png", "blue", size=(50, 50))
+    encoder = FakeEncoder()
+    report = run([photos], tmp_path / "index", encoder)
+    assert (report.encoded, encoder.encoded) == (1, 1)
+    with Store.open(tmp_path / "index") as store:
+        best = store.recall(encoder.embed_texts(["blue"]), 1)[0][0].image
+        assert store.photos([best])[best] == (photos / "000.png",)
+
+
+def test_equal_pictures_in_one_batch_are_encoded_once(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        paint(tmp_path / "photos" / f"{name}.png", "red")
+    encoder = FakeEncoder()
+    report = run([tmp_path / "photos"], tmp_path / "index", encoder)
+    assert (report.encoded, report.reused, encoder.encoded) == (1, 2, 1)
+
+
+def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.jpg").write_text("no picture")
+    (photos / "empty.png").touch()
+    (photos / "short.png").write_bytes((photos / "000.png").read_bytes()[:60])
+    report = run([photos], tmp_path / "index")
+    assert report.encoded == BATCH_SIZE + 3
+    assert {skip.path.name for skip in report.skipped} == {"bad.jpg", "empty.png", "short.png"}
+    again = run([photos], tmp_path / "index")
+    assert {skip.path.name: skip.reason for skip in again.skipped} == {s.path.name: s.reason for s in report.skipped}
+    with Store.open(tmp_path / "index") as store:
+        assert {skip.path.name for skip in store.skipped()} == {"bad.jpg", "empty.png", "short.png"}
+
+
+def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bridgetower import indexing
+
+    def scan_then_remove(paths: list[Path]) -> object:
+        found = list(real(paths))
+        (photos / "000.png").unlink()
+        return found
+
+    real = indexing.scan
+    monkeypatch.setattr(indexing, "scan", scan_then_remove)
+    report = run([photos], tmp_path / "index")
+    assert [(skip.path.name, skip.reason) for skip in report.skipped] == [("000.png", "no such file")]
+    assert report.encoded == BATCH_SIZE + 2
+
+
+def test_deleted_files_are_removed(photos: Path, tmp_path: Path) -> None:
+    run([photos], tmp_path / "index")
+    (photos / "003.png").unlink()
+    assert run([photos], tmp_path / "index").removed == 1
+    with Store.open(tmp_path / "index") as store:
+        assert store.known(photos / "003.png") is None
+        assert len(store) == BATCH_SIZE + 2
+
+
+def test_a_root_that_turned_up_empty_loses_nothing(photos: Path, tmp_path: Path) -> None:
+    run([photos], tmp_path / "index")
+    photos.rename(tmp_path / "elsewhere")
+    photos.mkdir()  # as an unmounted drive looks
+    report = run([photos], tmp_path / "index")
+    assert (report.removed, report.absent) == (0, (photos,))
+    with Store.open(tmp_path / "index") as store:
+        assert len(store) == BATCH_SIZE + 3
+
+
+def test_an_interrupted_run_keeps_what_was_committed_and_sweeps_nothing(photos: Path, tmp_path: Path) -> None:
+    run([photos], tmp_path / "index")
+    (photos / "000.png").unlink()
+    for number in range(2 * BATCH_SIZE):
+        paint(photos / f"new{number:03}.png", (3, number, 99))
+
+    class Interrupted(FakeEncoder):
+        def embed_images(self, pixels: Vectors) -> Vectors:
+            if self.encoded:
+                raise KeyboardInterrupt
+            return super().embed_images(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        run([photos], tmp_path / "index", Interrupted())
+    with Store.open(tmp_path / "index") as store:
+        assert store.summary().files == BATCH_SIZE + 3 + BATCH_SIZE
+        assert store.known(photos / "000.png") is not None
+    report = run([photos], tmp_path / "index")
+    assert (report.encoded, report.removed) == (BATCH_SIZE, 1)
+
+
+def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        run([tmp_path / "nowhere"], tmp_path / "index")
+    with Store.open(tmp_path / "index") as store:
+        assert store.summary().roots == ()
+
+
+def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.jpg").write_text("no picture")
+    seen: list[Progress] = []
+    encoder = FakeEncoder()
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+        index([photos], writer, encoder.preprocessing, lambda: encoder, on_progress=seen.append)
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert seen[-1] == Progress(BATCH_SIZE + 4, BATCH_SIZE + 4, BATCH_SIZE + 3, 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder_is_not_a_mass_deletion(photos: Path, tmp_path: Path) -> None:
+    run([photos], tmp_path / "index")
+    photos.chmod(0)
+    try:
+        assert run([photos], tmp_path / "index").removed == 0
+    finally:
+        photos.chmod(0o755)

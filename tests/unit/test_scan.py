@@ -1,0 +1,254 @@
+"""The walk over real folders: order, what is passed over, links and loops, and what stands in the way."""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bridgetower.decode import UNREADABLE_FORMATS
+from bridgetower.errors import InputError
+from bridgetower.records import Photo, Skipped
+from bridgetower.scan import EXTENSIONS, scan
+
+
+def put(path: Path, content: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def found(*paths: Path) -> list[Path]:
+    """The paths of a scan in which nothing is skipped."""
+    results = list(scan(paths))
+    assert all(isinstance(result, Photo) for result in results), results
+    return [result.path for result in results]
+
+
+def skipped(*paths: Path) -> dict[Path, str]:
+    return {result.path: result.reason for result in scan(paths) if isinstance(result, Skipped)}
+
+
+def test_every_picture_at_any_depth_in_order(tmp_path: Path) -> None:
+    names = ["b.jpg", "a/z.png", "a/b/c.gif", "a.webp", "B.TIFF", "a-b/x.JPeG", "a.b/y.jpg", "10.jpg", "9.jpg"]
+    paths = [put(tmp_path / name) for name in names]
+    assert found(tmp_path) == sorted(paths)
+
+
+def test_a_photo_says_its_size_and_time(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jpg", b"12345")
+    os.utime(path, ns=(1, 1_600_000_000_123_456_789))
+    assert list(scan([tmp_path])) == [Photo(path, 5, path.stat().st_mtime_ns)]
+
+
+def test_hidden_files_and_folders_and_other_files_are_passed_over(tmp_path: Path) -> None:
+    seen = put(tmp_path / "a.jpg")
+    for name in (".a.jpg", "._a.jpg", ".cache/b.jpg", "notes.txt", "jpg", "film.mp4", "a.jpg.txt", "no extension"):
+        put(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    assert found(tmp_path) == [seen]
+
+
+def test_what_is_named_itself_is_taken_as_it_is(tmp_path: Path) -> None:
+    odd = put(tmp_path / ".hidden" / "picture-without-extension")
+    inside = put(tmp_path / ".hidden" / "a.jpg")
+    assert found(odd) == [odd]
+    assert found(tmp_path / ".hidden") == [inside]
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "photos" / "a.jpg")
+    monkeypatch.chdir(tmp_path / "photos")
+    for named in (Path("."), Path("a.jpg"), Path("../photos"), Path("./a.jpg")):
+        assert found(named) == [path]
+
+
+def test_overlapping_paths_list_each_file_once(tmp_path: Path) -> None:
+    a, b, c = (put(tmp_path / name) for name in ("a.jpg", "sub/b.jpg", "sub/deep/c.jpg"))
+    sub = tmp_path / "sub"
+    for paths in ([tmp_path, sub], [sub, tmp_path], [sub / "deep", tmp_path, tmp_path], [b, tmp_path, b, sub, c]):
+        assert sorted(found(*paths)) == [a, b, c]
+
+
+def test_overlap_through_a_link_lists_each_file_once(tmp_path: Path) -> None:
+    path = put(tmp_path / "real" / "a.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert found(tmp_path / "real", path, tmp_path / "link" / "a.jpg") == [tmp_path / "link" / "a.jpg"]
+    assert len(found(tmp_path / "real", tmp_path / "link")) == 1
+
+
+def test_the_order_does_not_hang_on_the_order_of_the_arguments(tmp_path: Path) -> None:
+    folders = [put(tmp_path / name / "a.jpg").parent for name in ("c", "a", "b")]
+    assert found(*folders) == found(*reversed(folders)) == sorted(folder / "a.jpg" for folder in folders)
+
+
+def test_nothing_named_nothing_found() -> None:
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"new\nline.jpg",
+        b"\xff\xfe.jpg",
+        "日本 🐱.jpg".encode(),
+        b"back\\slash.jpg",
+        b" .jpg",
+        b"%s$HOME.jpg",
+        b"-r.jpg",
+    ],
+)
+def test_any_name_survives(name: bytes, tmp_path: Path) -> None:
+    raw = os.path.join(os.fsencode(tmp_path), name)
+    with open(raw, "wb") as file:
+        file.write(b"x")
+    [path] = found(tmp_path)
+    assert os.fsencode(path) == raw
+    assert path.read_bytes() == b"x"
+
+
+def test_folders_may_be_nested_deeper_than_calls(tmp_path: Path) -> None:
+    path = put(tmp_path.joinpath(*["d"] * 120, "a.jpg"))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 80)
+    try:
+        results = found(tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert results == [path]
+
+
+# --- links
+
+
+def test_links_to_files_are_followed(tmp_path: Path) -> None:
+    target = put(tmp_path / "elsewhere" / "a.jpg", b"123")
+    link = tmp_path / "photos" / "b.jpg"
+    link.parent.mkdir()
+    link.symlink_to(target)
+    [photo] = scan([tmp_path / "photos"])
+    assert isinstance(photo, Photo)
+    assert (photo.path, photo.size) == (link, 3)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere" / "a.jpg")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "one").symlink_to(tmp_path / "elsewhere")
+    (photos / "two").symlink_to(tmp_path / "elsewhere")
+    assert found(photos) == [photos / "one" / "a.jpg"]
+
+
+def test_a_picture_appears_under_its_real_path_where_it_has_one(tmp_path: Path) -> None:
+    """A link that sorts first changes nothing for the pictures that it leads to."""
+    real = put(tmp_path / "z" / "a.jpg")
+    (tmp_path / "a-link").symlink_to(tmp_path / "z")
+    assert found(tmp_path) == [real]
+
+
+def test_links_behind_links(tmp_path: Path) -> None:
+    put(tmp_path / "one" / "a.jpg")
+    put(tmp_path / "two" / "b.jpg")
+    (tmp_path / "one" / "next").symlink_to(tmp_path / "two")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "link").symlink_to(tmp_path / "one")
+    assert found(photos) == [photos / "link" / "a.jpg", photos / "link" / "next" / "b.jpg"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../sub"])
+def test_loops_of_folders_end(target: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    path = put(photos / "sub" / "a.jpg")
+    (photos / "sub" / "loop").symlink_to(target)
+    assert path in found(photos)
+    assert len(found(photos)) == 1
+
+
+def test_a_link_to_itself_is_named_and_survived(tmp_path: Path) -> None:
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    path = put(tmp_path / "z.jpg")
+    loop, photo = scan([tmp_path])
+    assert isinstance(loop, Skipped)
+    assert "symbolic links" in loop.reason
+    assert isinstance(photo, Photo)
+    assert photo.path == path
+
+
+def test_a_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to("gone.jpg")
+    (tmp_path / "folder").symlink_to("gone")  # nothing says that it was a picture
+    assert skipped(tmp_path) == {tmp_path / "a.jpg": "a link to nothing"}
+
+
+# --- what stands in the way
+
+
+def test_a_path_that_does_not_exist_stops_before_anything_is_walked(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg")
+    (tmp_path / "broken").symlink_to("nothing")
+    for wrong in ("gone", "gone.jpg", "broken", "nul\0", "a.jpg/inside"):
+        with pytest.raises(InputError, match=wrong) as caught:
+            scan([tmp_path, tmp_path / wrong])  # at the call, not at the first result
+        assert caught.value.exit_code == 6
+
+
+def test_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "locked" / "a.jpg")
+    before, after = put(tmp_path / "a.jpg"), put(tmp_path / "z.jpg")
+    scandir = os.scandir
+
+    def denied(path: str) -> object:
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    results = list(scan([tmp_path]))
+    assert [result.path for result in results] == [before, tmp_path / "locked", after]
+    assert results[1] == Skipped(tmp_path / "locked", "the folder cannot be read: Permission denied")
+
+
+def test_a_file_that_vanishes_during_the_walk(tmp_path: Path) -> None:
+    first, second, third = (put(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg"))
+    results = []
+    for result in scan([tmp_path]):
+        results.append(result)
+        second.unlink(missing_ok=True)
+    assert [result.path for result in results] == [first, second, third]
+    assert results[1] == Skipped(second, "vanished during the walk")
+
+
+def test_a_folder_that_vanishes_during_the_walk(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg")
+    folder = tmp_path / "b"
+    folder.mkdir()
+    results = []
+    for result in scan([tmp_path]):
+        results.append(result)
+        if folder.exists():
+            folder.rmdir()
+    assert results[1] == Skipped(folder, "the folder cannot be read: vanished during the walk")
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    assert skipped(tmp_path) == {tmp_path / "pipe.jpg": "not a file but a pipe, socket or device"}
+    assert list(skipped(tmp_path / "pipe")) == [tmp_path / "pipe"]
+
+
+def test_a_folder_with_the_name_of_a_picture(tmp_path: Path) -> None:
+    path = put(tmp_path / "album.jpg" / "a.jpg")
+    assert found(tmp_path) == [path]
+
+
+# --- extensions
+
+
+def test_the_extensions_are_those_of_the_formats_that_pillow_reads() -> None:
+    readable = (set(Image.registered_extensions().values()) & (set(Image.OPEN) | {"MPO"})) - UNREADABLE_FORMATS
+    assert {ext for ext, kind in Image.registered_extensions().items() if kind in readable} == EXTENSIONS

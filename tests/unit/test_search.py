@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pytest
+
+from bridgetower.errors import ModelError, PictureError, UsageError
+from bridgetower.indexing import index
+from bridgetower.matching import Results
+from bridgetower.records import Head
+from bridgetower.search import search
+from bridgetower.store import Store, Writer
+from tests.fakes import FakeEncoder, paint
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """Ten pictures from green to red, r0 (green) to r9 (red)."""
+    for step in range(10):
+        paint(tmp_path / "photos" / f"r{step}.png", (28 * step, 252 - 28 * step, 0))
+    encoder = FakeEncoder()
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+        index([tmp_path / "photos"], writer, encoder.preprocessing, lambda: encoder)
+    return tmp_path / "index"
+
+
+class Contrary(FakeEncoder):
+    """Its matching head prefers what recall likes least."""
+
+    def match(self, texts, pixels, pairs):  # type: ignore[no-untyped-def]
+        return -super().match(texts, pixels, pairs)
+
+
+def find(library: Path, encoder: FakeEncoder | None = None, **options: object) -> Results:
+    with Store.open(library) as store:
+        return search(store, encoder or FakeEncoder(), **options)  # type: ignore[arg-type]
+
+
+def names(results: Results) -> list[str]:
+    return [hit.path.stem for hit in results.hits]
+
+
+def test_recall_alone_orders_by_similarity(library: Path) -> None:
+    results = find(library, text="red", top=3, depth=0)
+    assert names(results) == ["r9", "r8", "r7"]
+    assert [hit.similarity for hit in results.hits] == sorted((h.similarity for h in results.hits), reverse=True)  # type: ignore[type-var]
+    assert {(hit.match, hit.verified) for hit in results.hits} == {(None, False)}
+    assert results.verified == 0
+
+
+def test_the_head_is_verified_and_reordered_and_the_rest_follows_by_similarity(library: Path) -> None:
+    results = find(library, Contrary(), text="red", top=10, depth=4)
+    assert names(results) == ["r6", "r7", "r8", "r9", "r5", "r4", "r3", "r2", "r1", "r0"]
+    assert [hit.verified for hit in results.hits] == [True] * 4 + [False] * 6
+    matches = [hit.match for hit in results.hits[:4]]
+    assert matches == sorted(matches, reverse=True)  # type: ignore[type-var]
+    assert all(0 <= match <= 1 for match in matches if match is not None)
+
+
+def test_a_short_list_is_a_prefix_of_a_long_one(library: Path) -> None:
+    long = find(library, Contrary(), text="red", top=9, depth=5)
+    for top in range(1, 9):
+        assert find(library, Contrary(), text="red", top=top, depth=5).hits == long.hits[:top]
+
+
+def test_depth_is_clamped_to_what_there_is(library: Path) -> None:
+    results = find(library, text="red", top=50, depth=1000)
+    assert (len(results.hits), results.verified) == (10, 10)
+
+
+def test_min_match_keeps_only_verified_pictures_that_reach_it(library: Path) -> None:
+    results = find(library, text="red", top=10, depth=4, min_match=0.5)
+    assert names(results) == ["r9", "r8", "r7"]  # cosine with red >= 0.9
+    assert all(hit.verified and hit.match is not None and hit.match >= 0.5 for hit in results.hits)
+
+
+def test_no_match_is_an_answer_and_says_what_came_closest(library: Path) -> None:
+    results = find(library, text="blue", min_match=0.5)
+    assert results.hits == ()
+    assert results.verified == 10
+    assert results.best_match is not None
+    assert results.best_match < 1e-3
+
+
+def test_a_picture_is_a_query_and_is_not_verified(library: Path, tmp_path: Path) -> None:
+    query = paint(tmp_path / "query.png", "green")
+    results = find(library, image=query, top=2)
+    assert names(results) == ["r0", "r1"]
+    assert not any(hit.verified for hit in results.hits)
+
+
+def test_text_and_picture_recall_together_and_the_text_verifies(library: Path, tmp_path: Path) -> None:
+    query = paint(tmp_path / "query.png", "green")
+    results = find(library, text="red", image=query, top=3, depth=3)
+    assert all(hit.verified for hit in results.hits)
+    assert set(names(results)) <= {"r3", "r4", "r5", "r6"}  # between green and red
+    assert names(results)[0] == max(names(results))  # and of those the reddest first
+
+
+def test_a_picture_that_is_gone_is_named_and_left_out(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "r9.png").unlink()
+    results = find(library, text="red", top=2, depth=3)
+    assert names(results) == ["r8", "r7"]
+    assert [skip.path.stem for skip in results.skipped] == ["r9"]
+
+
+def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "again.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
+    encoder = FakeEncoder()
+    with Writer.open(library, encoder.fingerprint) as writer:
+        index([tmp_path / "photos"], writer, encoder.preprocessing, lambda: encoder)
+    assert names(find(library, text="red", top=2)) == ["again", "r8"]  # the first path stands for the picture
+
+
+def test_an_empty_index_has_no_results(tmp_path: Path) -> None:
+    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint):
+        pass
+    assert find(tmp_path / "index", text="red").hits == ()
+
+
+def test_what_cannot_go_together_is_refused(library: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to search for"):
+        find(library)
+    with pytest.raises(UsageError, match="--min-match"):
+        find(library, text="red", depth=0, min_match=0.5)
+    with pytest.raises(UsageError, match="--min-match"):
+        find(library, image=paint(tmp_path / "q.png", "red"), min_match=0.5)
+    with pytest.raises(PictureError, match=r"missing\.png"):
+        find(library, image=tmp_path / "missing.png")
+
+
+def test_a_checkpoint_without_the_head_is_refused_before_any_work(library: Path) -> None:
+    with pytest.raises(ModelError, match="ITM"):
+        find(library, FakeEncoder(frozenset({Head.ITC})), text="red")
+    assert names(find(library, FakeEncoder(frozenset({Head.ITC})), text="red", depth=0, top=1)) == ["r9"]
