@@ -47,7 +47,6 @@ OWNERS = {
     "tokenizers": {"tokenizer"},
     "safetensors": {"weights"},
     "huggingface_hub": {"hub"},
-    "filelock": {"lock"},
     "bridgetower_cli": set(),
     "rich": set(),
     "typer": set(),

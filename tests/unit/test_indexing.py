@@ -6,6 +6,7 @@ import pytest
 from bridgetower.encoder import Encoder, Vectors
 from bridgetower.errors import InputError
 from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
+from bridgetower.scan import scan
 from bridgetower.store import Store, Writer
 from tests.fakes import FakeEncoder, paint
 
@@ -106,15 +107,12 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bridgetower import indexing
-
     def scan_then_remove(paths: list[Path]) -> object:
-        found = list(real(paths))
+        found = list(scan(paths))
         (photos / "000.png").unlink()
         return found
 
-    real = indexing.scan
-    monkeypatch.setattr(indexing, "scan", scan_then_remove)
+    monkeypatch.setattr("bridgetower.indexing.scan", scan_then_remove)
     report = run([photos], tmp_path / "index")
     assert [(skip.path.name, skip.reason) for skip in report.skipped] == [("000.png", "no such file")]
     assert report.encoded == BATCH_SIZE + 2

@@ -1,0 +1,3 @@
+from bridgetower_cli.app import main
+
+main()

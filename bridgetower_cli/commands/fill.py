@@ -1,0 +1,109 @@
+"""`bt fill`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridgetower.errors import PictureError, StoreError, UsageError
+from bridgetower.records import Word
+from bridgetower_cli import engine, render
+from bridgetower_cli.render import Column
+from bridgetower_cli.settings import Device, Index, Json, Precision, RequiredText, Settings, Top, settle
+
+if TYPE_CHECKING:
+    from bridgetower.fill import Filled
+
+
+def fill(
+    text: RequiredText,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Read the words out of this picture; may be given several times."),
+    ] = None,
+    top: Top = 5,
+    json: Json = False,
+    index: Index = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="As for bt match with --image, else as for bt search. [env with --image: BT_MODEL]"
+        ),
+    ] = None,
+    device: Device = None,
+    precision: Precision = None,
+) -> None:
+    """Fill in each <mask> of a text from pictures.
+
+    With --image these are the pictures that you name. Without, the whole index answers: the pictures that fit the
+    sentence best are found, and each has the say that its match gives it.
+    """
+    if "<mask>" not in text:
+        raise UsageError(
+            'there is no <mask> in the text: write it where a word is wanted, as in "a <mask> looking out"'
+        )
+    settings = settle(index=index, model=model, device=device, precision=precision)
+    filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
+    render.skipped(filled.skipped)
+    if json:
+        for word in filled.words:
+            render.json_line(_fields(word))
+    else:
+        _table(filled.words)
+
+
+def _from_images(text: str, images: list[Path], top: int, settings: Settings) -> "Filled":
+    from bridgetower.fill import fill_images
+
+    encoder = engine.find(settings.model, settings).load()
+    engine.tell_truncated(encoder, text)
+    filled = fill_images(encoder, text, [Path(os.path.abspath(path)) for path in images], top=top)
+    for skip in filled.skipped:  # they were named one by one: the answer would not be to what was asked
+        raise PictureError(skip.path, skip.reason)
+    return filled
+
+
+def _from_library(text: str, top: int, settings: Settings) -> "Filled":
+    from bridgetower.fill import fill_library
+    from bridgetower.search import default_depth
+    from bridgetower.store import Store
+
+    try:
+        store = Store.open(settings.index)
+    except StoreError as error:
+        raise StoreError(f"{error}, or name a picture with --image FILE") from error
+    with store:
+        if not len(store):
+            raise StoreError(
+                f"{settings.index}: the index is empty: fill it with `bt index PHOTOS`, "
+                "or name a picture with --image FILE"
+            )
+        chosen = engine.of_index(store, settings)
+        encoder = chosen.load()
+        engine.tell_truncated(encoder, text)
+        return fill_library(store, encoder, text, top=top, depth=default_depth(chosen.runtime))
+
+
+def _fields(word: Word) -> dict[str, object]:
+    return {
+        "mask": word.mask,
+        "rank": word.rank,
+        "token": word.token,
+        "probability": word.probability,
+        "images": word.images,
+    }
+
+
+def _table(words: tuple[Word, ...]) -> None:
+    """With a column for the mask where there are several."""
+    several = any(word.mask for word in words)
+    columns = [Column("word"), Column("probability", number=True), Column("seen in")]
+    rows = [
+        [render.visible(word.token), render.score(word.probability), ", ".join(map(render.short, word.images[:1]))]
+        for word in words
+    ]
+    if several:
+        columns.insert(0, Column("mask", number=True))
+        rows = [[str(word.mask + 1), *row] for word, row in zip(words, rows, strict=True)]
+    render.table(columns, rows)

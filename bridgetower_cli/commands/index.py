@@ -1,0 +1,76 @@
+"""`bt index`."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgetower.errors import StoreError
+from bridgetower_cli import engine, render
+from bridgetower_cli.progress import Meter
+from bridgetower_cli.settings import DEFAULT_MODEL, Device, Index, Model, Precision, Settings, settle
+
+SOME_SKIPPED = 3
+
+
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders, walked to any depth, or files.")],
+    index: Index = None,
+    model: Model = None,
+    device: Device = None,
+    precision: Precision = None,
+) -> None:
+    """Add pictures to the index, or bring it up to date.
+
+    Only new and changed pictures are read; what was moved or copied is recognised, what was deleted is dropped. Stop
+    it at any time: the same command goes on from there. An index keeps the model that it was made with.
+
+    Exits with 3 if some files could not be read: each is named, with the reason, and the others are indexed.
+    """
+    settings = settle(index=index, model=model, device=device, precision=precision)
+    from bridgetower.indexing import index as bring_up_to_date
+    from bridgetower.scan import scan
+    from bridgetower.store import Writer
+
+    scan(paths)  # raises for a path that does not exist, before a model is fetched for it
+    chosen = engine.find(_model_for(settings), settings)
+    began = time.monotonic()
+    with Writer.open(settings.index, chosen.fingerprint) as writer, Meter("indexing", "files") as meter:
+        report = bring_up_to_date(
+            paths,
+            writer,
+            chosen.preprocessing,
+            chosen.load,
+            on_progress=lambda progress: meter.update(progress.done, progress.total),
+        )
+    render.skipped(report.skipped)
+    for root in report.absent:
+        render.say(
+            f"note: nothing found in {render.short(root)}, so what the index has of it is kept: is its disk there?"
+        )
+    render.say(
+        f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
+        f"skipped {len(report.skipped)}: {render.counted(report.files, 'file')} in {time.monotonic() - began:.1f} s"
+    )
+    if report.skipped:
+        raise typer.Exit(SOME_SKIPPED)
+
+
+def _model_for(settings: Settings) -> str:
+    """An index that has pictures keeps its model; a new one takes that of the settings."""
+    from bridgetower.store import Store
+
+    if settings.named_model is not None:
+        return settings.named_model
+    try:
+        with Store.open(settings.index) as store:
+            summary = store.summary()
+    except StoreError:  # there is none yet; whatever else is wrong with it, the writer will say
+        return settings.model
+    if not summary.images and not summary.orphans:
+        return settings.model
+    own = summary.fingerprint.model
+    if settings.model not in (own, DEFAULT_MODEL):
+        render.say(f"note: the index keeps its model {own}; {settings.model} is for new ones")
+    return own

@@ -1,0 +1,59 @@
+"""`bt rerank`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgetower.errors import UsageError
+from bridgetower_cli import engine, render
+from bridgetower_cli.commands.search import NOTHING_MATCHED, tell_no_match
+from bridgetower_cli.settings import Device, Json, MinMatch, Model, Precision, RequiredText, settle
+
+
+def rerank(
+    text: RequiredText,
+    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="Print at most this many. [default: all]")] = None,
+    min_match: MinMatch = None,
+    json: Json = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths end with a NUL byte, coming in and going out.")
+    ] = False,
+    model: Model = None,
+    device: Device = None,
+    precision: Precision = None,
+) -> None:
+    """Order pictures from any other tool by their match.
+
+    Reads paths from stdin, one a line, and prints them as they came in, ordered by how probably the text describes
+    the picture. Needs no index.
+
+    Exits with 1 if there is nothing to print, as when nothing reaches --min-match.
+    """
+    settings = settle(model=model, device=device, precision=precision)
+    paths = _read_paths(b"\0" if null else b"\n")
+    if not paths:
+        render.say("no match: no paths came in on stdin")
+        raise typer.Exit(NOTHING_MATCHED)
+    from bridgetower.matching import rerank as order
+
+    encoder = engine.find(settings.model, settings).load()
+    engine.tell_truncated(encoder, text)
+    found = order(encoder, text, paths, top=top, min_match=min_match)
+    render.skipped(found.skipped)
+    if json:
+        for rank, hit in enumerate(found.hits, start=1):
+            render.json_line({"rank": rank, "path": hit.path, "match": hit.match})
+    else:
+        render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
+    if not found.hits:
+        tell_no_match(found.verified, found.best_match)
+        raise typer.Exit(NOTHING_MATCHED)
+
+
+def _read_paths(end: bytes) -> list[Path]:
+    if sys.stdin.isatty():
+        raise UsageError("paths are read from stdin, as in `find . -name '*.jpg' | bt rerank TEXT`")
+    return [Path(os.fsdecode(path)) for path in sys.stdin.buffer.read().split(end) if path]

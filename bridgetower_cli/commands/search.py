@@ -1,0 +1,127 @@
+"""`bt search`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgetower.errors import UsageError
+from bridgetower.records import Hit
+from bridgetower_cli import engine, render
+from bridgetower_cli.render import Column
+from bridgetower_cli.settings import (
+    Depth,
+    Device,
+    Index,
+    IndexModel,
+    Json,
+    MinMatch,
+    OptionalText,
+    Precision,
+    Top,
+    settle,
+)
+
+NOTHING_MATCHED = 1
+
+
+def search(
+    text: OptionalText = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Search for pictures like this one; TEXT may refine it.")
+    ] = None,
+    top: Top = 10,
+    depth: Depth = None,
+    no_rerank: Annotated[
+        bool, typer.Option("--no-rerank", help="Verify nothing: faster, ordered by similarity alone.")
+    ] = False,
+    min_match: MinMatch = None,
+    json: Json = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print bare paths, one a line.")] = False,
+    null: Annotated[bool, typer.Option("--null", "-0", help="Print bare paths, each ended by a NUL byte.")] = False,
+    index: Index = None,
+    model: IndexModel = None,
+    device: Device = None,
+    precision: Precision = None,
+) -> None:
+    """Find pictures by what they show.
+
+    The index proposes candidates by similarity. The full model then verifies the best of them: "match" is the
+    probability that your words describe the picture, and orders the verified ones. The rest follow, unverified.
+
+    Exits with 1 if there is nothing to show, as when nothing reaches --min-match.
+    """
+    if text is None and image is None:
+        raise UsageError('nothing to search for: give a TEXT, as in bt search "two cats", or a picture with --image')
+    if json and (paths or null):
+        raise UsageError("--json and bare paths are two formats: choose one")
+    if no_rerank and depth:
+        raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
+    if no_rerank or text is None:
+        depth = 0
+    if min_match is not None and depth == 0:
+        raise UsageError(
+            "--min-match cuts by what was verified: it needs a TEXT, and neither --no-rerank nor --depth 0"
+        )
+    settings = settle(index=index, model=model, device=device, precision=precision)
+    from bridgetower.search import default_depth
+    from bridgetower.search import search as find_pictures
+    from bridgetower.store import Store
+
+    with Store.open(settings.index) as store:
+        if not len(store):
+            render.say(
+                f"no match: the index in {render.short(settings.index)} is empty; fill it with `bt index PHOTOS`"
+            )
+            raise typer.Exit(NOTHING_MATCHED)
+        chosen = engine.of_index(store, settings)
+        encoder = chosen.load()
+        if text is not None:
+            engine.tell_truncated(encoder, text)
+        found = find_pictures(
+            store,
+            encoder,
+            text=text,
+            image=image,
+            top=top,
+            depth=default_depth(chosen.runtime) if depth is None else depth,
+            min_match=min_match,
+        )
+    render.skipped(found.skipped)
+    if json:
+        for rank, hit in enumerate(found.hits, start=1):
+            render.json_line({"rank": rank, **_fields(hit)})
+    elif paths or null:
+        render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
+    elif found.hits:
+        _table(found.hits)
+    if not found.hits:
+        tell_no_match(found.verified, found.best_match)
+        raise typer.Exit(NOTHING_MATCHED)
+
+
+def tell_no_match(verified: int, best: float | None) -> None:
+    """Say how far from matching the nearest picture was."""
+    if best is None:
+        render.say("no match: none of the pictures could be read")
+    else:
+        render.say(f"no match: the best of {render.counted(verified, 'verified picture')} has {best:.3f}")
+
+
+def _fields(hit: Hit) -> dict[str, object]:
+    return {"path": hit.path, "match": hit.match, "similarity": hit.similarity, "verified": hit.verified}
+
+
+def _table(hits: tuple[Hit, ...]) -> None:
+    """Without a column for matches where nothing was verified."""
+    if any(hit.verified for hit in hits):
+        columns = [Column("match", number=True), Column("similarity", number=True), Column("picture")]
+        rows = [[_match(hit), render.score(hit.similarity), render.short(hit.path)] for hit in hits]
+    else:
+        columns = [Column("similarity", number=True), Column("picture")]
+        rows = [[render.score(hit.similarity), render.short(hit.path)] for hit in hits]
+    render.table(columns, rows)
+
+
+def _match(hit: Hit) -> str:
+    return render.score(hit.match) if hit.verified else "unverified"

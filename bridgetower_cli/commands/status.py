@@ -1,0 +1,108 @@
+"""`bt status`."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bridgetower_cli import render
+from bridgetower_cli.render import Column, counted, visible
+from bridgetower_cli.settings import Device, Index, Json, Precision, settle
+
+if TYPE_CHECKING:
+    from bridgetower.encoder import Runtime
+    from bridgetower.store import Root, Summary
+
+
+def status(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also what the model would run on here, and why.")
+    ] = False,
+    json: Json = False,
+    index: Index = None,
+    device: Device = None,
+    precision: Precision = None,
+) -> None:
+    """Show what the index holds, and where it is."""
+    settings = settle(index=index, device=device, precision=precision)
+    from bridgetower.store import Store
+
+    with Store.open(settings.index) as store:
+        summary = store.summary()
+    runtime = None
+    if verbose:
+        from bridgetower.encoder import choose_runtime
+
+        runtime = choose_runtime(settings.device, settings.precision)
+    if json:
+        render.json_line(_fields(summary, runtime))
+    else:
+        render.table([Column(""), Column("")], _rows(summary, runtime), header=False)
+
+
+def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:
+    made_by = summary.fingerprint
+    fields: dict[str, Any] = {
+        "index": summary.directory,
+        "format_version": summary.format_version,
+        "model": made_by.model,
+        "revision": made_by.revision,
+        "weights_sha256": made_by.weights_sha256,
+        "preprocessing": made_by.preprocessing,
+        "preprocessing_version": made_by.preprocessing_version,
+        "precision_family": made_by.precision_family,
+        "dim": made_by.dim,
+        "pictures": summary.images,
+        "files": summary.files,
+        "skipped": summary.skipped,
+        "reasons": dict(summary.reasons),
+        "orphans": summary.orphans,
+        "roots": [{"path": root.path, "files": root.files, "scanned_at": root.scanned_at} for root in summary.roots],
+        "bytes": summary.bytes_on_disk,
+        "generation": summary.generation,
+        "uncovered": summary.uncovered,
+        "created_at": summary.created_at,
+        "updated_at": summary.updated_at,
+    }
+    if runtime is not None:
+        fields |= {"device": runtime.device, "precision": runtime.precision, "reason": runtime.reason}
+    return fields
+
+
+def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
+    made_by, stored = summary.fingerprint, render.size(summary.bytes_on_disk)
+    rows = [
+        ["index", f"{visible(str(summary.directory))} (format {summary.format_version}, {stored})"],
+        ["model", visible(f"{made_by.model} (revision {made_by.revision:.12}, weights {made_by.weights_sha256:.12})")],
+        ["pictures", f"{summary.images}, in {counted(summary.files, 'file')}"],
+        ["skipped", f"{counted(summary.skipped, 'file')}{_reasons(summary)}"],
+        ["updated", _moment(summary.updated_at)],
+    ]
+    if summary.orphans:
+        rows.append(["kept", f"vectors of {counted(summary.orphans, 'picture')} whose files are gone"])
+    rows += [["folder", _root(root)] for root in summary.roots]
+    if runtime is not None:
+        rows += [
+            [
+                "vectors",
+                f"of length {made_by.dim}, preprocessing {made_by.preprocessing} {made_by.preprocessing_version}",
+            ],
+            ["search file", f"generation {summary.generation}, {counted(summary.uncovered, 'picture')} not yet in it"],
+            ["device", runtime.device],
+            ["precision", runtime.reason],
+        ]
+    return rows
+
+
+def _reasons(summary: "Summary") -> str:
+    listed = ", ".join(f"{number} x {visible(reason)}" for reason, number in summary.reasons)
+    return f": {listed}" if listed else ""
+
+
+def _root(root: "Root") -> str:
+    when = "not yet scanned to the end" if root.scanned_at is None else f"scanned {_moment(root.scanned_at)}"
+    return f"{visible(str(root.path))} ({counted(root.files, 'file')}, {when})"
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")

@@ -1,0 +1,92 @@
+"""How far a long run is, on stderr: a bar where a person watches, else a line from time to time."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from bridgetower_cli import render
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_BAR_EVERY_S = 0.1
+_LINE_EVERY_S = 10.0
+_WINDOW_S = 30.0  # the pace is that of the last half minute: files that need no work rush by
+
+
+class Pace:
+    """How fast something goes of late, and how long the rest will take at that."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen = deque([(clock(), 0)])
+
+    def update(self, done: int) -> None:
+        now = self._clock()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > _WINDOW_S:
+            self._seen.popleft()
+
+    def rate(self) -> float:
+        """Units a second; 0 where nothing can be said yet."""
+        (began, first), (now, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (now - began) if now > began else 0.0
+
+    def describe(self, total: int, unit: str) -> str:
+        """ "12.5 files/s, 0:03:20 left"."""
+        rate = self.rate()
+        if not rate:
+            return ""
+        seconds = round((total - self._seen[-1][1]) / rate)
+        return f"{rate:.1f} {unit}/s, {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+
+
+class Meter:
+    """A context in which `update` may be called as often as one likes."""
+
+    def __init__(self, doing: str, unit: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._doing, self._unit, self._clock = doing, unit, clock
+        self._pace = Pace(clock)
+        self._shown_at = clock()
+        self._bar: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> Self:
+        if render.talks_to_terminal():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[pace]}"),
+                console=Console(file=sys.stderr, force_terminal=True),
+                transient=True,
+                redirect_stdout=False,
+            )
+            self._bar = bar, bar.add_task(self._doing, total=None, pace="")
+            bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar[0].stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Say that `done` of `total` units are through."""
+        now = self._clock()
+        if now - self._shown_at < (_BAR_EVERY_S if self._bar else _LINE_EVERY_S):
+            return
+        self._shown_at = now
+        self._pace.update(done)
+        pace = self._pace.describe(total, self._unit)
+        if self._bar is not None:
+            bar, task = self._bar
+            bar.update(task, completed=done, total=total, pace=pace)
+        else:
+            render.say(f"{self._doing}: {done} of {total} {self._unit}{pace and ', ' + pace}")

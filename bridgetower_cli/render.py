@@ -1,0 +1,179 @@
+"""Everything that `bt` writes: results to stdout and nothing else there, talk to stderr.
+
+For people there are tables: adapted to the terminal, whole where it is none. For programs there are JSON lines, pure
+ASCII, and bare paths, byte for byte as the file system has them. A file name may hold anything; what a person sees of
+it cannot steer the terminal.
+"""
+
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridgetower.errors import BridgeTowerError
+from bridgetower.records import Skipped
+
+# Control characters, separators of lines, changes of writing direction, and bytes that are no UTF-8.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class OutputError(BridgeTowerError):
+    """The results cannot be written, as on a full disk."""
+
+    exit_code = 74
+
+
+UNKNOWN = "-"  # in a table, for what there is not
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table; numbers stand on the right, and whatever may be long is wrapped on a narrow terminal."""
+
+    name: str
+    number: bool = False
+
+
+def visible(text: str) -> str:
+    """`text` on one line, with all that could steer a terminal written as Python writes it: \\n, \\x1b, \\u202e."""
+    return _UNSAFE.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def short(path: Path) -> str:
+    """A path for people: relative where it is below the current folder."""
+    with suppress(ValueError, OSError):  # not below it; the folder is gone
+        path = path.relative_to(Path.cwd())
+    return visible(str(path))
+
+
+# Results
+
+
+def json_line(row: Mapping[str, Any]) -> None:
+    """One JSON object; floats to six digits. A path that is no UTF-8 has its bytes as \\udc80 to \\udcff, as Python
+    does: `os.fsencode` gives them back."""
+    _write(json.dumps(_rounded(row), allow_nan=False).encode("ascii") + b"\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def paths(found: Iterable[Path], end: bytes = b"\n") -> None:
+    """Bare paths, each followed by `end`; escaped only where a terminal would interpret them."""
+    plain = end == b"\n" and _is_terminal(sys.stdout)
+    for path in found:
+        _write((_encoded(visible(str(path))) if plain else os.fsencode(path)) + end)
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
+    """A table without lines around it. On a terminal long cells are wrapped; elsewhere nothing is cut or folded."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = _is_terminal(sys.stdout)
+    drawn = io.StringIO()
+    console = Console(
+        file=drawn,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        width=None if terminal else 1_000_000,
+    )
+    grid = Table(box=None, pad_edge=False, show_header=header, header_style="bold")
+    for column in columns:
+        grid.add_column(
+            column.name, justify="right" if column.number else "left", no_wrap=column.number, overflow="fold"
+        )
+    for row in rows:
+        grid.add_row(*(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row))
+    console.print(grid)
+    lines = [line.rstrip() for line in drawn.getvalue().splitlines()]
+    _write(_encoded("".join(line + "\n" for line in lines)))
+
+
+def score(value: float | None) -> str:
+    """A score or probability in a table."""
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
+
+
+def _write(data: bytes) -> None:
+    if sys.stdout is None:
+        raise OutputError("the results cannot be written: stdout is closed; send them to a file or a terminal")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # the reader has what it wanted
+    except OSError as error:
+        give_up_stdout()
+        raise OutputError(
+            f"the results cannot be written: {error.strerror or error}: make room and run it again"
+        ) from error
+
+
+def give_up_stdout() -> None:
+    """Send what is left in the buffer nowhere, or Python would try once more to write it at the end, and complain."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# Talk
+
+
+def say(message: str) -> None:
+    """One line to the person at the keyboard."""
+    with suppress(OSError):  # nobody listens: no reason to stop working
+        sys.stderr.write(visible(message) + "\n")
+        sys.stderr.flush()
+
+
+def skipped(files: Iterable[Skipped]) -> None:
+    """Name every file that was passed over, with the reason."""
+    for skip in files:
+        say(f"skipped {short(skip.path)}: {skip.reason}")
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 picture", "2 pictures"; `noun` takes an s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def size(bytes_: int) -> str:
+    """A number of bytes for people, in powers of ten."""
+    value, units = float(bytes_), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g} {units[0]}"
+
+
+def talks_to_terminal() -> bool:
+    """Whether a person reads stderr as it is written, so that bars and colours make sense there."""
+    return _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+
+
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and stream.isatty()

@@ -1,0 +1,125 @@
+"""What commands have in common: where things are and what to compute on. Flag > environment > default, settled once."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgetower.errors import UsageError
+
+DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
+
+# As in `bridgetower.encoder`, which takes too long to import for a list of four words; a test holds them together.
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Passed down to whatever needs it; nothing below reads the environment."""
+
+    index: Path  # absolute; it need not exist
+    model: str  # what to use where no index says it
+    named_model: str | None  # what --model said: the only thing that goes before the model of an index
+    device: str
+    precision: str
+
+
+def settle(
+    *, index: Path | None = None, model: str | None = None, device: str | None = None, precision: str | None = None
+) -> Settings:
+    """Settle the options of a command, None for what was not given. Raises UsageError."""
+    return Settings(
+        index=Path(os.path.abspath((index or Path(_environment("BT_INDEX") or _default_index())).expanduser())),
+        model=model or _environment("BT_MODEL") or DEFAULT_MODEL,
+        named_model=model,
+        device=_one_of(DEVICES, "device", device or _environment("BT_DEVICE")),
+        precision=_one_of(PRECISIONS, "precision", precision or _environment("BT_PRECISION")),
+    )
+
+
+def _environment(name: str) -> str | None:
+    return os.environ.get(name) or None  # set but empty is not set
+
+
+def _default_index() -> str:
+    import platformdirs
+
+    return os.path.join(platformdirs.user_data_dir("bridgetower", appauthor=False), "index")
+
+
+def _one_of(known: Sequence[str], name: str, value: str | None) -> str:
+    value = value or known[0]
+    if value not in known:
+        raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(known)}")
+    return value
+
+
+def _completing(words: Sequence[str]) -> Callable[[str], list[str]]:
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+def _not_empty(text: str | None) -> str | None:
+    if text is not None and not text.strip():
+        raise typer.BadParameter("the text is empty; give at least one word")
+    return text
+
+
+Index = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The folder of the index. [env: BT_INDEX; default: in your data folder]"),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f'A repository of the Hugging Face Hub, a folder, or "demo". [env: BT_MODEL; default: {DEFAULT_MODEL}]',
+    ),
+]
+IndexModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where the model of the index is to be found now, if it has moved. [default: as the index was made]",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(DEVICES),
+        autocompletion=_completing(DEVICES),
+        help="What to compute on. [env: BT_DEVICE; default: auto, the best there is]",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(PRECISIONS),
+        autocompletion=_completing(PRECISIONS),
+        help="How to compute. [env: BT_PRECISION; default: auto, bf16 where the hardware has it]",
+    ),
+]
+Top = Annotated[int, typer.Option(min=1, metavar="N", help="Show at most this many.")]
+Depth = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Verify this many candidates with the full model. [default: 20, on a GPU 100]",
+    ),
+]
+MinMatch = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="P",
+        help="Keep only pictures that the text describes with at least this probability, 0 to 1.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+RequiredText = Annotated[str, typer.Argument(metavar="TEXT", callback=_not_empty)]
+OptionalText = Annotated[str | None, typer.Argument(metavar="[TEXT]", callback=_not_empty)]

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridgetower.encoder import Pixels, Reading
+from bridgetower.errors import UsageError
+from bridgetower.fill import fill_images, fill_library
+from bridgetower.indexing import index
+from bridgetower.store import Store, Writer
+from tests.fakes import FakeEncoder, paint
+
+
+def test_one_picture_says_what_it_is(tmp_path: Path) -> None:
+    filled = fill_images(FakeEncoder(), "a <mask> thing", [paint(tmp_path / "a.png", "blue")], top=3)
+    assert filled.words[0].token == "blue"
+    assert [word.rank for word in filled.words] == [1, 2, 3]
+    probabilities = [word.probability for word in filled.words]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-3)  # of blue, white and one more, the rest is nothing
+    assert filled.words[0].images == (tmp_path / "a.png",)
+
+
+def test_pictures_are_mixed_by_how_well_the_text_fits(tmp_path: Path) -> None:
+    """p(word) = sum w_i p(word | i), w_i the ITM probabilities, normalised; by hand for two pictures."""
+    paths = [paint(tmp_path / "red.png", "red"), paint(tmp_path / "pink.png", (255, 120, 120))]
+    encoder = FakeEncoder()
+    filled = fill_images(encoder, "red <mask>", paths, top=4)
+    single = [fill_images(encoder, "red <mask>", [path], top=4) for path in paths]
+    weights = np.array([one.best_match for one in single])
+    weights /= weights.sum()
+    for word in filled.words:
+        parts = [next(w.probability for w in one.words if w.token == word.token) for one in single]
+        assert word.probability == pytest.approx(float(weights @ np.array(parts)), rel=1e-4)
+    assert filled.best_match == pytest.approx(max(one.best_match or 0 for one in single))
+    assert filled.words[0].token == "red"
+    assert filled.words[0].images[0] == tmp_path / "red.png"
+
+
+def test_each_mask_has_its_own_words(tmp_path: Path) -> None:
+    filled = fill_images(FakeEncoder(), "a <mask> and a <mask>", [paint(tmp_path / "a.png", "red")], top=2)
+    assert [(word.mask, word.rank) for word in filled.words] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+def test_a_word_with_and_without_a_space_is_one_word(tmp_path: Path) -> None:
+    class Doubled(FakeEncoder):
+        def read(self, text: str, pixels: Pixels) -> Reading:
+            probabilities = np.array([[[0.1, 0.3, 0.35, 0.25]]], np.float32)  # nothing, "red", "green", " red"
+            return Reading(np.array([[0, 9]], np.float32), np.log(probabilities))
+
+        def word(self, token: int) -> str:
+            return ("", "red", "green", "red")[token]
+
+    filled = fill_images(Doubled(), "a <mask>", [paint(tmp_path / "a.png", "red")])
+    assert [word.token for word in filled.words] == ["red", "green"]
+    assert [word.probability for word in filled.words] == pytest.approx([0.55, 0.35])
+
+
+def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").touch()
+    filled = fill_images(FakeEncoder(), "a <mask>", [tmp_path / "bad.png", paint(tmp_path / "a.png", "red")])
+    assert [skip.path.name for skip in filled.skipped] == ["bad.png"]
+    assert filled.words[0].token == "red"
+    nothing = fill_images(FakeEncoder(), "a <mask>", [tmp_path / "bad.png"])
+    assert (nothing.words, nothing.best_match) == ((), None)
+
+
+def test_a_text_without_a_mask_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="<mask>"):
+        fill_images(FakeEncoder(), "a thing", [paint(tmp_path / "a.png", "red")])
+
+
+def test_the_library_is_the_context(tmp_path: Path) -> None:
+    """Only the pictures that the text recalls have a say."""
+    for i in range(6):
+        paint(tmp_path / "photos" / f"g{i}.png", (0, 255, i))
+        paint(tmp_path / "photos" / f"r{i}.png", (255, 0, i))
+    encoder = FakeEncoder()
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+        index([tmp_path / "photos"], writer, encoder.preprocessing, lambda: encoder)
+    with Store.open(tmp_path / "index") as store:
+        filled = fill_library(store, encoder, "green <mask>", top=1, depth=6)
+    assert filled.words[0].token == "green"
+    assert {path.name[0] for path in filled.words[0].images} == {"g"}
+    assert encoder.matched == 6
+
+
+def test_an_empty_library_gives_no_words(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    with Writer.open(tmp_path / "index", encoder.fingerprint):
+        pass
+    with Store.open(tmp_path / "index") as store:
+        assert fill_library(store, encoder, "a <mask>").words == ()
