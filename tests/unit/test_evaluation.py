@@ -38,7 +38,7 @@ def test_recall_is_what_brute_force_says(captioned: list[Captioned]) -> None:
 class Judge(FakeEncoder):
     """A matching head that knows better: "white" belongs to blue and to nothing else."""
 
-    def match(self, texts: list[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:  # type: ignore[override]
+    def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         logits = super().match(texts, pixels, pairs)
         for row, (text, picture) in enumerate(pairs):
             if texts[text] == "white":
@@ -83,9 +83,17 @@ def test_captions_are_read_relative_to_their_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [{"image": "a.png"}, {"image": "a.png", "captions": []}, {"image": "a.png", "captions": "a"}, {"captions": ["a"]},
-            {"image": "a.png", "captions": [""]}, {"image": 3, "captions": ["a"]}, []],
-)  # fmt: skip
+    "row",
+    [
+        {"image": "a.png"},
+        {"captions": ["a"]},
+        {"image": "a.png", "captions": []},
+        {"image": "a.png", "captions": "a"},
+        {"image": "a.png", "captions": [""]},
+        {"image": 3, "captions": ["a"]},
+        [],
+    ],
+)
 def test_a_wrong_line_is_named(tmp_path: Path, row: object) -> None:
     file = write(tmp_path / "c.jsonl", {"image": "a.png", "captions": ["x"]}, row)
     with pytest.raises(InputError, match=r"c\.jsonl, line 2"):
