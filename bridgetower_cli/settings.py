@@ -121,5 +121,7 @@ MinMatch = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-RequiredText = Annotated[str, typer.Argument(metavar="TEXT", callback=_not_empty)]
-OptionalText = Annotated[str | None, typer.Argument(metavar="[TEXT]", callback=_not_empty)]
+RequiredText = Annotated[str, typer.Argument(metavar="TEXT", callback=_not_empty, help="Your words, in quotes.")]
+OptionalText = Annotated[
+    str | None, typer.Argument(metavar="TEXT", callback=_not_empty, help="What the pictures should show, in quotes.")
+]

@@ -140,7 +140,7 @@ def main() -> None:
         sys.stderr.write(f"{args.export}: step {state['step']}\n")
         return
     recipe = Recipe(
-        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.25, mlm_share=0.5
+        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.25
     )
 
     def batches(step: int) -> Iterable[Batch]:

@@ -15,7 +15,7 @@ SOME_SKIPPED = 3
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders, walked to any depth, or files.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Folders, walked to any depth, or files.")],
     index: Index = None,
     model: Model = None,
     device: Device = None,

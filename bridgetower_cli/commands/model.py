@@ -48,7 +48,7 @@ def pull_model(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="A repository of the Hugging Face Hub. [env: BT_MODEL; default: see bt index]"
+            metavar="NAME", help="A repository of the Hugging Face Hub. [env: BT_MODEL; default: the model of bt index]"
         ),
     ] = None,
 ) -> None:

@@ -119,12 +119,14 @@ class TorchEncoder:
     @torch.inference_mode()
     def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         require_heads(self.heads, Head.ITM)
+        if not len(pairs):
+            return np.zeros((0, 2), np.float32)
         text, image = self._model.encode_text(*self._tokens(texts)), self._model.encode_image(self._pixels(pixels))
         rows = torch.from_numpy(pairs).to(self._device)
         logits = [
             self._model.itm(self._model.fuse(*some, keep_text=1, keep_image=1)) for some in _chunks(text, image, rows)
         ]
-        return _numpy(torch.cat(logits)) if logits else np.zeros((0, 2), np.float32)
+        return _numpy(torch.cat(logits))
 
     @torch.inference_mode()
     def read(self, text: str, pixels: Pixels) -> Reading:

@@ -18,8 +18,10 @@ Both may be deleted at any time.
 import hashlib
 import json
 import os
+import pickle
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -366,13 +368,14 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"PK"  # the format since PyTorch 1.6
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-            raise ModelError(
-                f"{path}: it holds Python code, not only tensors, and was not run; "
-                "get this checkpoint as safetensors, or from a source that you trust"
-            ) from error
+        with warnings.catch_warnings(action="ignore"):  # what it cannot read, it says in an exception, too
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: damaged, or it holds more than tensors, perhaps Python code, which was not run; "
+            "get this checkpoint as safetensors, or from a source that you trust"
+        ) from error
+    except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise ModelError(f"{path}: not a complete PyTorch file ({_first_line(error)}); fetch it again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: it holds no plain mapping of tensors; get this checkpoint as safetensors")

@@ -4,9 +4,8 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -68,14 +67,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_folder_by_any_of_its_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
-    for name in (str(folder), "checkpoint", "./checkpoint", "../" + folder.parent.name + "/checkpoint"):
-        checkpoint = resolve(name)
+    names = (str(folder), "checkpoint", "./checkpoint", f"../{folder.parent.name}/checkpoint")
+    for checkpoint in map(resolve, names):
         assert checkpoint.name == str(folder)
         assert checkpoint.revision == "local"
         assert checkpoint.heads == ALL_HEADS
         assert checkpoint.config == tiny_config()
         assert checkpoint.preprocessing == Preprocessing(96, 96)
-    assert checkpoint.tokenizer().encode("two cats").ids[0] == 0
+        assert checkpoint.tokenizer().encode("two cats").ids[0] == 0
 
 
 def test_the_demo_model_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -89,8 +88,7 @@ def test_the_demo_model_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_wrong_names(folder: Path, tmp_path: Path) -> None:
-    assert "neither" not in (message := refusal("no-such-thing"))
-    assert "no such folder" in message and "demo" in message
+    assert "no such folder" in (message := refusal("no-such-thing")) and "demo" in message
     assert "no such folder" in refusal(tmp_path / "nowhere")
     assert "this is a file" in refusal(folder / "config.json")
 
@@ -130,7 +128,7 @@ def test_a_missing_key(folder: Path) -> None:
     change_weights(folder, lambda tensors: tensors.pop(WORDS))
     assert f"the weights lack {WORDS};" in refusal(folder)
     change_weights(folder, lambda tensors: [tensors.pop(QUERY), tensors.pop(QUERY.replace("query", "key"))])
-    assert f"{QUERY.replace('query', 'key')} and 2 more keys" in refusal(folder)
+    assert f"the weights lack {WORDS} and 2 more keys;" in refusal(folder)
 
 
 def test_half_of_a_head(folder: Path) -> None:
@@ -176,7 +174,7 @@ def test_tied_words_may_stand_twice_but_must_be_equal(tmp_path: Path) -> None:
     assert model.mlm_head is not None
     assert model.mlm_head.decoder.weight is model.text_tower.word.weight
     change_weights(folder, lambda tensors: tensors["mlm_score.decoder.weight"].add_(1))
-    with pytest.raises(ModelError, match="mlm_score.decoder.weight differs from the word embeddings"):
+    with pytest.raises(ModelError, match=r"mlm_score\.decoder\.weight differs from the word embeddings"):
         load_model(resolve(str(folder)))
 
 
@@ -277,11 +275,11 @@ def test_a_pickle_with_code_is_not_run(folder: Path, write: Callable[[Any, Path]
     file = as_pickle(folder)
     write({WORDS: Payload(tmp_path / "executed")}, file)
     message = refusal(folder)
-    assert message.startswith(f"{file}: it holds Python code") and "was not run" in message
+    assert message.startswith(str(file)) and "perhaps Python code, which was not run" in message
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, -1000])
+@pytest.mark.parametrize("keep", [0, 100, -1000])
 def test_a_truncated_pickle(folder: Path, keep: int) -> None:
     file = as_pickle(folder)
     file.write_bytes(file.read_bytes()[:keep])

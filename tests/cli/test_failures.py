@@ -1,0 +1,55 @@
+"""Every way in which `bt` can end that is not success."""
+
+from pathlib import Path
+
+import pytest
+
+import bridgetower.search
+from bridgetower import __version__
+from tests.cli.conftest import Bt, Models
+from tests.fakes import FakeEncoder
+
+
+def test_a_defect_shows_its_traceback_and_asks_for_a_report(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(bridgetower.search, "search", broken)
+    done = bt("search", "red")
+    assert (done.exit_code, done.stdout) == (70, "")
+    assert "Traceback" in done.stderr and "ZeroDivisionError: of ours" in done.stderr
+    assert "please report it" in done.stderr.splitlines()[-1]
+
+
+class Interrupted(FakeEncoder):
+    def embed_images(self, pixels: object) -> object:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_says_one_line(bt: Bt, photos: Path, models: Models) -> None:
+    models.encoder_type = Interrupted
+    done = bt("index", photos)
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert done.stderr == "interrupted: everything committed is kept, the same command goes on from there\n"
+
+
+def test_a_model_that_is_not_there(bt: Bt, photos: Path) -> None:
+    done = bt("index", photos, "--model", "some/model")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert done.stderr == "error: some/model is not on this machine\n"
+
+
+def test_version(bt: Bt) -> None:
+    assert bt("--version").stdout == f"bt {__version__}\n"
+
+
+def test_an_unknown_command(bt: Bt) -> None:
+    done = bt("serch", "red")
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(bt: Bt, flag: str) -> None:
+    assert bt("search", flag).stdout.startswith("Usage: bt search")

@@ -1,0 +1,87 @@
+"""`bt fill`: words from named pictures, or from the whole index."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Bt, Models
+from tests.fakes import paint
+
+
+def test_a_picture_says_what_it_shows(bt: Bt, photos: Path) -> None:
+    done = bt("fill", "a <mask> wall", "--image", photos / "blue.png", "--json", "--top", 2)
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first == {
+        "mask": 0,
+        "rank": 1,
+        "token": "blue",
+        "probability": pytest.approx(1, abs=0.01),
+        "images": [str(photos / "blue.png")],
+    }
+    assert (second["rank"], second["probability"] < 0.01) == (2, True)
+
+
+def test_several_pictures_and_several_masks(bt: Bt, photos: Path) -> None:
+    images = ["--image", "photos/red.png", "--image", photos / "blue.png"]
+    done = bt("fill", "red and blue: <mask>, <mask>", *images, "--top", 2, "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["mask"], row["rank"]) for row in rows] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert {row["token"] for row in rows} == {"red", "blue"}
+    assert all(Path(image).is_absolute() for row in rows for image in row["images"])
+
+
+def test_the_index_is_the_context_where_no_picture_is_named(
+    bt: Bt, library: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BT_MODEL", "other")  # the model is that of the index
+    done = bt("fill", "a green <mask>")
+    assert (done.exit_code, done.stderr) == (0, "")
+    header, first, *_ = done.stdout.splitlines()
+    assert header.split() == ["word", "probability", "seen", "in"]
+    assert first.split()[0] == "green" and first.endswith("photos/green.png")
+    assert models.loaded[-1] == ("fake", "cpu")
+
+
+def test_named_pictures_need_no_index_and_take_the_model_of_the_settings(bt: Bt, photos: Path, models: Models) -> None:
+    assert bt("fill", "<mask>", "--image", photos / "red.png", "--model", "mine").exit_code == 0
+    assert models.loaded == [("mine", "cpu")]
+
+
+def test_masks_are_numbered_for_people_where_there_are_several(bt: Bt, library: Path) -> None:
+    header, *rows = bt("fill", "<mask> <mask>", "--top", 1).stdout.splitlines()
+    assert header.split()[0] == "mask"
+    assert [row.split()[0] for row in rows] == ["1", "2"]
+
+
+def test_neither_picture_nor_index_names_both_ways_out(bt: Bt, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    bt("index", "nothing", "--index", "empty")
+    for index in ("absent", "empty"):
+        done = bt("fill", "a <mask>", "--index", index)
+        assert (done.exit_code, done.stdout) == (5, "")
+        assert "bt index" in done.stderr and "--image" in done.stderr
+
+
+def test_a_text_without_mask_is_wrong_usage(bt: Bt, library: Path, models: Models) -> None:
+    models.loaded.clear()
+    done = bt("fill", "a cat")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "<mask>" in done.stderr
+    assert models.loaded == []
+
+
+def test_a_named_picture_that_cannot_be_read_is_an_error(bt: Bt, photos: Path) -> None:
+    (photos / "bad.png").write_bytes(b"no picture")
+    done = bt("fill", "a <mask>", "--image", photos / "red.png", "--image", photos / "bad.png")
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert "bad.png" in done.stderr
+
+
+def test_pictures_of_the_index_that_vanished_are_left_out(bt: Bt, library: Path) -> None:
+    (library / "green.png").unlink()
+    done = bt("fill", "a green <mask>", "--json")
+    assert done.exit_code == 0
+    assert "skipped photos/green.png" in done.stderr
+    assert str(paint(library / "green.png", "green")) not in done.stdout

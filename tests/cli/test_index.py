@@ -1,0 +1,106 @@
+"""`bt index`: what it says, what it leaves, and how it ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Bt, Models
+from tests.fakes import paint
+
+
+def test_it_counts_what_it_did(bt: Bt, photos: Path) -> None:
+    done = bt("index", photos)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "indexed 4, reused 0, unchanged 0, removed 0, skipped 0: 4 files" in done.stderr
+
+    (photos / "copy.png").write_bytes((photos / "red.png").read_bytes())
+    (photos / "green.png").unlink()
+    done = bt("index", photos)
+    assert "indexed 0, reused 1, unchanged 3, removed 1, skipped 0: 4 files" in done.stderr
+
+
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_indexed(bt: Bt, photos: Path) -> None:
+    (photos / "bad.jpg").write_bytes(b"no picture")
+    (photos / "empty.jpg").write_bytes(b"")
+    done = bt("index", photos)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "skipped photos/bad.jpg: not a picture" in done.stderr
+    assert "skipped photos/empty.jpg: the file is empty" in done.stderr
+    assert "indexed 4, reused 0, unchanged 0, removed 0, skipped 2: 6 files" in done.stderr
+    assert len(bt("search", "red", "--paths").stdout.splitlines()) == 4
+
+
+def test_skipped_files_are_named_again_as_long_as_they_are_there(bt: Bt, photos: Path) -> None:
+    (photos / "bad.jpg").write_bytes(b"no picture")
+    bt("index", photos)
+    done = bt("index", photos)
+    assert done.exit_code == 3
+    assert "skipped photos/bad.jpg" in done.stderr
+
+
+def test_a_path_that_does_not_exist_is_an_error_before_a_model_is_fetched(
+    bt: Bt, photos: Path, models: Models, tmp_path: Path
+) -> None:
+    done = bt("index", photos / "nowhere")
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert done.stderr.startswith("error: ") and "nowhere" in done.stderr
+    assert models.resolved == []
+    assert not (tmp_path / "index").exists()
+
+
+def test_nothing_to_do_loads_no_weights(bt: Bt, library: Path, models: Models) -> None:
+    models.loaded.clear()
+    assert bt("index", library).exit_code == 0
+    assert models.loaded == []
+
+
+def test_an_index_keeps_its_model(bt: Bt, photos: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bt("index", photos, "--model", "mine").exit_code == 0
+    paint(photos / "new.png", (9, 99, 199))
+    models.resolved.clear()
+    done = bt("index", photos)  # BT_MODEL=fake
+    assert (done.exit_code, models.resolved) == (0, ["mine"])
+    assert "keeps its model mine" in done.stderr
+
+
+def test_another_model_is_refused_and_nothing_is_lost(bt: Bt, library: Path) -> None:
+    done = bt("index", library, "--model", "other")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "--index" in done.stderr
+    assert len(bt("search", "red", "--paths").stdout.splitlines()) == 4
+
+
+def test_an_index_without_pictures_takes_the_model_that_is_asked_for(
+    bt: Bt, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    assert bt("index", "nothing", "--model", "first").exit_code == 0
+    monkeypatch.setenv("BT_MODEL", "second")
+    assert bt("index", photos).exit_code == 0
+    assert json.loads(bt("status", "--json").stdout)["model"] == "second"
+
+
+def test_what_lies_on_a_disk_that_is_not_there_is_kept(bt: Bt, library: Path) -> None:
+    for picture in library.iterdir():
+        picture.unlink()
+    done = bt("index", library)
+    assert done.exit_code == 0
+    assert "is kept" in done.stderr
+
+
+def test_an_index_elsewhere(bt: Bt, photos: Path, tmp_path: Path) -> None:
+    assert bt("index", photos, "--index", tmp_path / "elsewhere").exit_code == 0
+    assert (tmp_path / "elsewhere" / "manifest.sqlite").exists()
+    assert not (tmp_path / "index").exists()
+    assert bt("search", "red", "--index", tmp_path / "elsewhere").exit_code == 0
+
+
+def test_a_folder_of_something_else_is_not_taken_for_an_index(bt: Bt, photos: Path) -> None:
+    done = bt("index", photos, "--index", photos)
+    assert done.exit_code == 5
+    assert sorted(path.name for path in photos.iterdir()) == ["blue.png", "green.png", "red.png", "white.png"]
+
+
+def test_it_wants_a_path(bt: Bt) -> None:
+    assert bt("index").exit_code == 2

@@ -1,0 +1,166 @@
+"""The installed `bt`, as a process of its own: on a tiny checkpoint, under signals, with readers that go away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from bridgetower.errors import StoreError
+from bridgetower.store import Store
+from tests.fakes import paint
+from tests.tiny import tiny_checkpoint
+
+ROOT = Path(__file__).parents[2]
+BT = Path(sys.executable).with_name("bt")
+posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and descriptors")
+
+# Indexes with a model that takes its time; Ctrl-C reaches it even where the tests run in the background.
+SLOW_INDEX = """
+import signal, time
+from types import SimpleNamespace
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import bridgetower.encoder, bridgetower.weights
+from tests.fakes import FakeEncoder
+
+class Slow(FakeEncoder):
+    def embed_images(self, pixels):
+        time.sleep(0.5)
+        return super().embed_images(pixels)
+
+slow = Slow()
+bridgetower.weights.resolve = lambda name, **options: SimpleNamespace(name=name, preprocessing=slow.preprocessing)
+bridgetower.encoder.fingerprint_of = lambda checkpoint: slow.fingerprint
+bridgetower.encoder.TorchEncoder = lambda checkpoint, runtime: slow
+from bridgetower_cli.app import main
+main()
+"""
+
+
+def bt(*arguments: str | bytes | Path, cwd: Path, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([BT, *arguments], cwd=cwd, input=input, capture_output=True, timeout=300, check=False)
+
+
+def test_a_session_on_a_real_network(tmp_path: Path) -> None:
+    tiny_checkpoint(tmp_path / "model")
+    for colour in ("red", "blue"):
+        paint(tmp_path / "photos" / f"{colour}.png", colour)
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no picture")
+
+    indexed = bt("index", "photos", "--model", "model", "--precision", "fp32", cwd=tmp_path)
+    assert (indexed.returncode, indexed.stdout) == (3, b"")
+    assert b"indexed 2, reused 0, unchanged 0, removed 0, skipped 1: 3 files" in indexed.stderr
+
+    found = bt("search", "two cats on a couch", "--json", "--precision", "fp32", cwd=tmp_path)
+    assert (found.returncode, found.stderr) == (0, b"")
+    hits = [json.loads(line) for line in found.stdout.splitlines()]
+    assert sorted(hit["path"] for hit in hits) == [str(tmp_path / "photos" / f"{c}.png") for c in ("blue", "red")]
+    assert all(hit["verified"] and 0 <= hit["match"] <= 1 and -1 <= hit["similarity"] <= 1 for hit in hits)
+
+    matched = bt(
+        *("match", hits[0]["path"], "--text", "two cats on a couch", "--json"),
+        *("--model", "model", "--precision", "fp32"),
+        cwd=tmp_path,
+    )
+    [pair] = [json.loads(line) for line in matched.stdout.splitlines()]
+    assert pair["match"] == pytest.approx(hits[0]["match"], abs=1e-4)
+    assert pair["similarity"] == pytest.approx(hits[0]["similarity"], abs=1e-3)  # stored as float16
+
+    filled = bt("fill", "a <mask> on a couch", "--json", "--top", "3", cwd=tmp_path)
+    assert (filled.returncode, filled.stderr) == (0, b"")
+    words = [json.loads(line) for line in filled.stdout.splitlines()]
+    assert [(word["mask"], word["rank"]) for word in words] == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    paint(tmp_path / "red.png", "red")
+    done = bt("index", "red.png", "--model", tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+
+
+def test_it_runs_as_a_module_under_its_own_name() -> None:
+    command = [sys.executable, "-m", "bridgetower_cli", "search", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith("Usage: bt search")
+
+
+@pytest.fixture
+def empty_index(tmp_path: Path) -> Path:
+    """What `bt status` can show, without loading a network."""
+    from bridgetower.store import Writer
+    from tests.fakes import FakeEncoder
+
+    Writer.open(tmp_path / "index", FakeEncoder().fingerprint).close()
+    return tmp_path / "index"
+
+
+@posix
+def test_a_reader_that_has_gone_is_no_error(empty_index: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command: list[str | Path] = [BT, "status", "--index", empty_index]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_in_one_line(empty_index: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        command: list[str | Path] = [BT, "status", "--index", empty_index]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 74
+    assert (
+        done.stderr.startswith(b"error: the results cannot be written: No space left") and done.stderr.count(b"\n") == 1
+    )
+
+
+@posix
+def test_stdout_that_is_closed_is_an_error_in_one_line(empty_index: Path) -> None:
+    command: list[str | Path] = ["sh", "-c", '"$0" status --index "$1" >&-', BT, empty_index]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 74
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+
+
+@posix
+def test_arguments_that_are_no_utf8(tmp_path: Path) -> None:
+    done = bt("status", "--index", b"caf\xe9", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (5, b"")
+    assert b"caf\\xe9" in done.stderr
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping_an_index_keeps_what_is_committed(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    for shade in range(160):
+        paint(tmp_path / "photos" / f"{shade}.png", (shade, 80, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        while committed(tmp_path / "index") == 0 and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, stdout) == (code, b"")
+    assert stderr == b"interrupted: everything committed is kept, the same command goes on from there\n"
+    assert 0 < committed(tmp_path / "index") < 160
+
+
+def committed(index: Path) -> int:
+    with suppress(StoreError), Store.open(index) as store:
+        return len(store)
+    return 0

@@ -1,0 +1,122 @@
+"""`bt match`, `bt rerank`, `bt eval`: the commands that need no index."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bridgetower.records import Head
+from tests.cli.conftest import Bt, Models
+
+
+def test_every_picture_is_scored_with_every_text(bt: Bt, photos: Path) -> None:
+    done = bt("match", "photos/red.png", "photos/blue.png", "--text", "red", "--text", "blue", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["image"], row["text"]) for row in rows] == [
+        (str(photos / f"{picture}.png"), text) for picture in ("red", "blue") for text in ("red", "blue")
+    ]
+    assert set(rows[0]) == {"image", "text", "match", "itm_logits", "similarity"}
+    assert rows[0]["itm_logits"] == [0, pytest.approx(2, abs=0.1)]
+    assert [row["match"] > 0.5 for row in rows] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(("head", "absent"), [(Head.ITC, ["match", "itm_logits"]), (Head.ITM, ["similarity"])])
+def test_a_head_that_a_model_lacks_is_null(bt: Bt, photos: Path, models: Models, head: Head, absent: list[str]) -> None:
+    models.heads = frozenset({head})
+    row = json.loads(bt("match", "photos/red.png", "--text", "red", "--json").stdout)
+    assert [name for name, value in row.items() if value is None] == absent
+    assert bt("match", "photos/red.png", "--text", "red").stdout.splitlines()[1].count(" - ") <= 1
+
+
+def test_the_table_of_matches(bt: Bt, photos: Path) -> None:
+    header, row = bt("match", "photos/red.png", "--text", "red\x1b[0m wall").stdout.splitlines()
+    assert header.split() == ["match", "similarity", "picture", "text"]
+    assert row.split()[2:] == ["photos/red.png", "red\\x1b[0m", "wall"]
+
+
+def test_a_picture_that_cannot_be_scored_is_an_error(bt: Bt, photos: Path) -> None:
+    done = bt("match", "photos/red.png", "photos/nowhere.png", "--text", "red")
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert "nowhere.png" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["a.png"], ["--text", "a"], ["a.png", "--text", ""]], ids=" ".join)
+def test_match_wants_pictures_and_texts(bt: Bt, photos: Path, arguments: list[str]) -> None:
+    assert bt("match", *arguments).exit_code == 2
+
+
+def test_rerank_orders_what_comes_in_and_keeps_the_paths_as_they_are(bt: Bt, photos: Path) -> None:
+    done = bt("rerank", "blue", input=f"photos/red.png\nphotos/../photos/blue.png\n{photos / 'white.png'}\n")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"photos/../photos/blue.png\n{photos / 'white.png'}\nphotos/red.png\n"
+
+
+def test_rerank_as_json(bt: Bt, photos: Path) -> None:
+    done = bt("rerank", "blue", "--json", "--top", 1, input="photos/red.png\nphotos/blue.png")
+    assert json.loads(done.stdout) == {"rank": 1, "path": "photos/blue.png", "match": pytest.approx(0.88, abs=0.02)}
+
+
+def test_rerank_takes_any_name_with_nul_bytes(bt: Bt, photos: Path) -> None:
+    name = b"photos/new\nline \xe9.png"
+    os.rename(photos / "red.png", name)
+    done = bt("rerank", "red", "-0", input=b"photos/blue.png\0" + name + b"\0")
+    assert done.stdout_bytes == name + b"\0photos/blue.png\0"
+
+
+def test_rerank_names_what_it_cannot_read_and_orders_the_rest(bt: Bt, photos: Path) -> None:
+    done = bt("rerank", "red", input="photos\nphotos/nowhere.png\nphotos/red.png\n")
+    assert (done.exit_code, done.stdout) == (0, "photos/red.png\n")
+    assert "skipped photos: not a file but a folder" in done.stderr
+    assert "skipped photos/nowhere.png: no such file" in done.stderr
+
+
+def test_rerank_with_a_threshold(bt: Bt, photos: Path) -> None:
+    both = "photos/red.png\nphotos/blue.png\n"
+    assert bt("rerank", "red", "--min-match", 0.5, input=both).stdout == "photos/red.png\n"
+    done = bt("rerank", "red", "--min-match", 0.95, input=both)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("no match: the best of 2 verified pictures has 0.8")
+
+
+def test_rerank_of_nothing(bt: Bt, photos: Path, models: Models) -> None:
+    done = bt("rerank", "red", input="")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "stdin" in done.stderr
+    assert models.resolved == []
+    assert bt("rerank", "red", input="nowhere.png").exit_code == 1
+
+
+def captions(photos: Path) -> Path:
+    file = photos / "captions.jsonl"
+    rows = [{"image": f"{colour}.png", "captions": [colour, f"all {colour}"]} for colour in ("red", "green", "blue")]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_eval_prints_a_line_a_method_and_depth(bt: Bt, photos: Path) -> None:
+    done = bt("eval", captions(photos), "--depth", 1, "--depth", 3, "--depth", 1, "--json")
+    assert done.exit_code == 0
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row.pop("method"), row.pop("depth")) for row in rows] == [("recall", 0), ("rerank", 1), ("rerank", 3)]
+    names = ["ir@1", "ir@5", "ir@10", "tr@1", "tr@5", "tr@10"]
+    assert rows == [{**dict.fromkeys(names, 100.0), "rsum": 600.0}] * 3
+    assert done.stderr == "3 pictures, 6 texts\n"
+
+
+def test_eval_as_a_table(bt: Bt, photos: Path) -> None:
+    header, recall, rerank = bt("eval", captions(photos)).stdout.splitlines()
+    assert header.split() == ["method", "depth", "IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "rsum"]
+    assert recall.split() == ["recall", "-", *["100.0"] * 6, "600.0"]
+    assert rerank.split()[:2] == ["rerank", "20"]
+
+
+@pytest.mark.parametrize("content", [None, "", "not json\n", '{"image": "nowhere.png", "captions": ["x"]}\n'])
+def test_a_captions_file_that_cannot_be_used(bt: Bt, photos: Path, content: str | None) -> None:
+    file = photos / "captions.jsonl"
+    if content is not None:
+        file.write_text(content)
+    done = bt("eval", file)
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert str(photos) in done.stderr

@@ -1,0 +1,163 @@
+"""What reaches a terminal, a pipe, a full disk; how far a long run is."""
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bridgetower_cli import progress, render
+from bridgetower_cli.progress import Meter, Pace
+from bridgetower_cli.render import Column, visible
+
+ROWS = [["0.981", "/a/" + "long" * 40 + ".jpg"], [render.UNKNOWN, "/b.jpg"]]
+COLUMNS = [Column("match", number=True), Column("picture")]
+
+
+class Stream(io.TextIOWrapper):
+    """A stream of this process that may claim to be a terminal."""
+
+    def __init__(self, terminal: bool, encoding: str = "utf-8") -> None:
+        self.content = io.BytesIO()
+        super().__init__(self.content, encoding=encoding, write_through=True)
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def text(self) -> str:
+        return self.content.getvalue().decode(self.encoding)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Stream:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    return put_in_place(Stream(terminal=True), monkeypatch)
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Stream:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # of some other tool: a pipe stays a pipe
+    return put_in_place(Stream(terminal=False), monkeypatch)
+
+
+def put_in_place(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Stream:
+    """As stdout and stderr of `bt`, not of the whole process: pytest changes those between fixture and test."""
+    for module in (render, progress):
+        monkeypatch.setattr(module, "sys", SimpleNamespace(stdout=stream, stderr=stream))
+    return stream
+
+
+def test_a_pipe_gets_whole_lines_without_colour(pipe: Stream) -> None:
+    render.table(COLUMNS, ROWS)
+    assert pipe.text().splitlines() == ["match  picture", f"0.981  {ROWS[0][1]}", "    -  /b.jpg"]
+
+
+def test_a_terminal_gets_lines_of_its_width(terminal: Stream) -> None:
+    render.table(COLUMNS, ROWS)
+    assert "\x1b[" in terminal.text()
+    drawn = terminal.text().replace("\n       ", "")  # the wrapped path, put together again
+    assert ROWS[0][1] in drawn
+    plain = [line for line in terminal.text().splitlines() if "\x1b" not in line]
+    assert plain and max(map(len, plain)) <= 60
+
+
+def test_no_color_is_honoured(terminal: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    render.table(COLUMNS, ROWS)
+    with Meter("indexing", "files") as meter:
+        meter.update(1, 2)
+    assert "\x1b[3" not in terminal.text()
+
+
+def test_markup_in_a_name_is_a_name(pipe: Stream) -> None:
+    render.table([Column("picture")], [["[red]:cat:[/red].jpg"]])
+    assert "[red]:cat:[/red].jpg" in pipe.text()
+
+
+def test_a_stream_that_is_not_utf8_gets_what_it_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = put_in_place(Stream(terminal=False, encoding="latin-1"), monkeypatch)
+    render.table([Column("word")], [["café 猫"]])
+    assert stream.text().splitlines()[1] == "café \\u732b"
+
+
+def test_paths_are_escaped_on_a_terminal_only(terminal: Stream) -> None:
+    render.paths([Path("/a\x1b[0m.jpg")])
+    assert terminal.text() == "/a\\x1b[0m.jpg\n"
+
+
+def test_json_is_ascii_with_six_digits(pipe: Stream) -> None:
+    render.json_line({"path": Path("/é"), "match": 0.123456789, "itm_logits": (1e-9, -2.0), "similarity": None})
+    assert pipe.text() == '{"path": "/\\u00e9", "match": 0.123457, "itm_logits": [1e-09, -2.0], "similarity": null}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain é 猫 👩\u200d👧.jpg", "plain é 猫 👩\u200d👧.jpg"),
+        ("a\tb\nc\r\x7f\x9b", "a\\tb\\nc\\r\\x7f\\x9b"),
+        ("\u2028\u202e\u2066", "\\u2028\\u202e\\u2066"),
+        (b"caf\xe9".decode("utf-8", "surrogateescape"), "caf\\xe9"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_what_a_person_sees_of_a_name(name: str, shown: str) -> None:
+    assert visible(name) == shown
+
+
+def test_paths_below_the_current_folder_are_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert render.short(tmp_path / "a" / "b.jpg") == "a/b.jpg"
+    assert render.short(tmp_path.parent / "b.jpg") == str(tmp_path.parent / "b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (3_715_000_000, "3.71 GB"), (999_999, "1 MB")]
+)
+def test_sizes_for_people(number: int, shown: str) -> None:
+    assert render.size(number) == shown
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_pace_is_that_of_the_last_half_minute() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    assert pace.describe(10, "files") == ""
+    clock.now += 1
+    pace.update(100_000)  # files that needed no work
+    assert pace.rate() == 100_000
+    for _ in range(10):
+        clock.now += 10
+        pace.update(pace._seen[-1][1] + 20)
+    assert pace.rate() == pytest.approx(2)
+    assert pace.describe(100_200 + 7400, "files") == "2.0 files/s, 1:01:40 left"
+
+
+def test_a_pipe_gets_a_line_every_ten_seconds(pipe: Stream) -> None:
+    clock = Clock()
+    with Meter("indexing", "files", clock=clock) as meter:
+        for done in range(1, 26):
+            clock.now += 1
+            meter.update(done, 100)
+    assert pipe.text().splitlines() == [
+        "indexing: 10 of 100 files, 1.0 files/s, 0:01:30 left",
+        "indexing: 20 of 100 files, 1.0 files/s, 0:01:20 left",
+    ]
+
+
+def test_a_terminal_gets_a_bar_that_goes_away(terminal: Stream) -> None:
+    clock = Clock()
+    with Meter("indexing", "files", clock=clock) as meter:
+        clock.now += 1
+        meter.update(3, 9)
+    assert "3/9" in terminal.text()
+    assert terminal.text().endswith("\x1b[2K")  # the line is wiped

@@ -1,0 +1,207 @@
+"""`bt search`: formats, thresholds, and which model answers."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from bridgetower.records import Head
+from tests.cli.conftest import Bt, Models
+from tests.fakes import COLOURS, paint
+
+
+def lines(done: Result) -> list[Any]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_json_lines_hold_the_fields_that_are_promised(bt: Bt, library: Path) -> None:
+    done = bt("search", "red", "--json", "--depth", 2)
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, second, third, fourth = lines(done)
+    assert first == {
+        "rank": 1,
+        "path": str(library / "red.png"),
+        "match": pytest.approx(0.88, abs=0.02),
+        "similarity": pytest.approx(1, abs=1e-3),
+        "verified": True,
+    }
+    assert second["path"] == str(library / "white.png") and second["verified"] is True
+    assert (third["rank"], third["match"], third["verified"]) == (3, None, False)
+    assert fourth["similarity"] <= third["similarity"]
+
+
+def test_the_table_shows_both_scores_and_paths_from_here(bt: Bt, library: Path) -> None:
+    done = bt("search", "red", "--depth", 1, "--top", 2)
+    header, first, second = done.stdout.splitlines()
+    assert header.split() == ["match", "similarity", "picture"]
+    assert first.split()[1:] == ["1.000", "photos/red.png"]
+    assert second.split()[0] == "unverified"
+
+
+def test_without_verification_there_is_no_match_to_show(bt: Bt, library: Path) -> None:
+    done = bt("search", "red", "--no-rerank")
+    assert done.stdout.splitlines()[0].split() == ["similarity", "picture"]
+    assert {row["match"] for row in lines(bt("search", "red", "--no-rerank", "--json"))} == {None}
+
+
+def test_bare_paths(bt: Bt, library: Path) -> None:
+    assert bt("search", "red", "--paths", "--top", 1).stdout == f"{library / 'red.png'}\n"
+    assert bt("search", "red", "-0", "--top", 1).stdout == f"{library / 'red.png'}\0"
+    assert bt("search", "red", "--null", "--top", 1).stdout == f"{library / 'red.png'}\0"
+
+
+def test_fewer_results_are_the_first_of_more(bt: Bt, library: Path) -> None:
+    every = bt("search", "green", "--json").stdout.splitlines()
+    assert len(every) == len(COLOURS)
+    assert bt("search", "green", "--json", "--top", 2).stdout.splitlines() == every[:2]
+
+
+def test_a_picture_as_the_query(bt: Bt, library: Path, tmp_path: Path) -> None:
+    query = paint(tmp_path / "query.png", (10, 10, 250))
+    [first, *rest] = lines(bt("search", "--image", query, "--json"))
+    assert first["path"] == str(library / "blue.png")
+    assert not any(row["verified"] for row in [first, *rest])
+
+
+def test_a_query_picture_that_cannot_be_read(bt: Bt, library: Path) -> None:
+    done = bt("search", "--image", "nowhere.png")
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert "nowhere.png" in done.stderr
+
+
+def test_no_match_is_an_answer(bt: Bt, library: Path) -> None:
+    kept = bt("search", "red", "--min-match", 0.5, "--paths")
+    assert (kept.exit_code, kept.stdout) == (0, f"{library / 'red.png'}\n")
+    for form in ([], ["--json"], ["--paths"], ["-0"]):
+        none = bt("search", "red", "--min-match", 0.99, *form)
+        assert (none.exit_code, none.stdout) == (1, "")
+        assert none.stderr.startswith("no match: the best of 4 verified pictures has 0.8")
+
+
+def test_an_empty_index_is_said_to_be_empty(bt: Bt, photos: Path, tmp_path: Path, models: Models) -> None:
+    (tmp_path / "nothing").mkdir()
+    bt("index", "nothing")
+    done = bt("search", "red")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "is empty" in done.stderr and "bt index" in done.stderr
+    assert models.loaded == []
+
+
+def test_no_index_is_said_with_the_way_out(bt: Bt, photos: Path) -> None:
+    done = bt("search", "red")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "bt index" in done.stderr and str(photos.parent / "index") in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        [""],
+        ["  "],
+        ["red", "--top", "0"],
+        ["red", "--top", "many"],
+        ["red", "--depth", "-1"],
+        ["red", "--min-match", "1.5"],
+        ["red", "--min-match", "-0.1"],
+        ["red", "--min-match", "nan"],
+        ["red", "--min-match", "0.5", "--no-rerank"],
+        ["red", "--min-match", "0.5", "--depth", "0"],
+        ["--image", "red.png", "--min-match", "0.5"],
+        ["red", "--no-rerank", "--depth", "5"],
+        ["red", "--json", "--paths"],
+        ["red", "--json", "-0"],
+        ["red", "--device", "abacus"],
+        ["red", "--precision", "fp7"],
+        ["red", "blue"],
+        ["red", "--no-such-option"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_told_before_anything_is_looked_for(bt: Bt, photos: Path, arguments: list[str]) -> None:
+    done = bt("search", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "rror: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_model_is_that_of_the_index_whatever_the_environment_says(
+    bt: Bt, library: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BT_MODEL", "other")
+    models.resolved.clear()
+    assert bt("search", "red").exit_code == 0
+    assert models.resolved == ["fake"]
+
+
+def test_another_model_is_refused(bt: Bt, library: Path) -> None:
+    done = bt("search", "red", "--model", "other")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "fake" in done.stderr
+
+
+def test_a_model_folder_that_has_moved_is_asked_for(bt: Bt, photos: Path, models: Models, tmp_path: Path) -> None:
+    real = models.resolve
+    models.resolve = lambda name, **options: real(Path(name).name)  # type: ignore[method-assign]
+    bt("index", photos, "--model", "moved")
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "index" / "manifest.sqlite") as manifest:
+        manifest.execute("UPDATE fingerprint SET model = ?", [str(tmp_path / "moved")])
+    done = bt("search", "red")
+    assert done.exit_code == 4
+    assert "--model" in done.stderr and str(tmp_path / "moved") in done.stderr
+    assert bt("search", "red", "--model", "moved").exit_code == 0
+
+
+def test_a_model_without_matching_head_can_still_recall(bt: Bt, photos: Path, models: Models) -> None:
+    models.heads = frozenset({Head.ITC})
+    bt("index", photos)
+    done = bt("search", "red")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert bt("search", "red", "--no-rerank").exit_code == 0
+
+
+def test_pictures_that_vanished_are_named_and_left_out(bt: Bt, library: Path) -> None:
+    (library / "red.png").unlink()
+    done = bt("search", "red", "--paths")
+    assert done.exit_code == 0
+    assert "skipped photos/red.png" in done.stderr
+    assert str(library / "red.png") not in done.stdout
+
+
+def test_a_text_beyond_what_the_model_reads_is_told(bt: Bt, library: Path) -> None:
+    done = bt("search", "red " * 300)
+    assert done.exit_code == 0
+    assert done.stderr.count("longer than the model reads") == 1
+
+
+def test_the_demo_model_says_what_it_knows(bt: Bt, photos: Path) -> None:
+    for command in (["index", photos, "--model", "demo"], ["search", "red"]):
+        done = bt(*command)
+        assert done.exit_code == 0
+        assert done.stderr.count("the demo model knows drawn scenes only") == 1
+        assert "demo model" not in done.stdout
+
+
+def test_names_that_are_no_utf8(bt: Bt, photos: Path) -> None:
+    name = os.fsencode(photos) + b"/caf\xe9.png"
+    os.rename(photos / "red.png", name)
+    bt("index", photos)
+    as_json = bt("search", "red", "--json", "--top", 1)
+    assert as_json.stdout.isascii()
+    assert os.fsencode(json.loads(as_json.stdout)["path"]) == name
+    assert bt("search", "red", "--paths", "--top", 1).stdout_bytes == name + b"\n"
+    assert bt("search", "red", "-0", "--top", 1).stdout_bytes == name + b"\0"
+    assert "photos/caf\\xe9.png" in bt("search", "red", "--top", 1).stdout
+
+
+def test_names_that_could_steer_a_terminal(bt: Bt, photos: Path) -> None:
+    (photos / "red.png").rename(photos / "two\nlines \x1b[31m[bold]\u202e.png")
+    bt("index", photos)
+    _, row = bt("search", "red", "--top", 1).stdout.splitlines()
+    assert row.endswith("photos/two\\nlines \\x1b[31m[bold]\\u202e.png")
+    [hit] = lines(bt("search", "red", "--json", "--top", 1))
+    assert hit["path"] == f"{photos}/two\nlines \x1b[31m[bold]\u202e.png"

@@ -1,0 +1,56 @@
+"""Flag > environment > default."""
+
+from pathlib import Path
+
+import pytest
+
+import bridgetower.encoder
+from bridgetower.errors import UsageError
+from bridgetower_cli.settings import DEFAULT_MODEL, DEVICES, PRECISIONS, settle
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = settle()
+    assert settings.index == tmp_path / "home" / "data" / "bridgetower" / "index"
+    assert (settings.model, settings.named_model) == (DEFAULT_MODEL, None)
+    assert (settings.device, settings.precision) == ("auto", "auto")
+    assert not settings.index.exists()
+
+
+def test_environment_goes_before_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"INDEX": "there", "MODEL": "demo", "DEVICE": "cpu", "PRECISION": "bf16"}.items():
+        monkeypatch.setenv(f"BT_{name}", value)
+    settings = settle()
+    assert settings.index == tmp_path / "there"
+    assert (settings.model, settings.named_model, settings.device, settings.precision) == ("demo", None, "cpu", "bf16")
+
+
+def test_flags_go_before_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("INDEX", "MODEL", "DEVICE", "PRECISION"):
+        monkeypatch.setenv(f"BT_{name}", "nonsense")
+    settings = settle(index=tmp_path / "here", model="mine", device="cuda", precision="fp32")
+    assert settings.index == tmp_path / "here"
+    assert (settings.model, settings.named_model, settings.device, settings.precision) == (
+        "mine",
+        "mine",
+        "cuda",
+        "fp32",
+    )
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INDEX", "MODEL", "DEVICE", "PRECISION"):
+        monkeypatch.setenv(f"BT_{name}", "")
+    assert settle().model == DEFAULT_MODEL
+
+
+def test_nonsense_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BT_DEVICE", "abacus")
+    with pytest.raises(UsageError, match=r"abacus.*auto, cpu, cuda, mps"):
+        settle()
+
+
+def test_the_words_are_those_of_the_library() -> None:
+    assert DEVICES == bridgetower.encoder.DEVICES
+    assert PRECISIONS == bridgetower.encoder.PRECISIONS

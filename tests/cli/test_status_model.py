@@ -1,0 +1,110 @@
+"""`bt status`, `bt model`."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import bridgetower.weights
+from bridgetower.records import Head
+from bridgetower.weights import LocalModel
+from tests.cli.conftest import Bt
+
+
+def test_status_as_json(bt: Bt, library: Path) -> None:
+    (library / "bad.jpg").write_bytes(b"no picture")
+    bt("index", library)
+    done = bt("status", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    status = json.loads(done.stdout)
+    expected = {
+        "index": str(library.parent / "index"),
+        "model": "fake",
+        "pictures": 4,
+        "files": 4,
+        "skipped": 1,
+        "dim": 3,
+    }
+    assert {name: status[name] for name in expected} == expected
+    [root] = status["roots"]
+    assert (root["path"], root["files"]) == (str(library), 4)
+    assert "device" not in status
+
+
+def test_status_for_people(bt: Bt, library: Path) -> None:
+    done = bt("status")
+    assert done.exit_code == 0
+    assert str(library.parent / "index") in done.stdout
+    assert "4, in 4 files" in done.stdout
+    assert "precision" not in done.stdout
+
+
+def test_status_gives_the_reason_of_its_choice(bt: Bt, library: Path) -> None:
+    assert "fp32: as asked" in bt("status", "-v", "--precision", "fp32").stdout
+    status = json.loads(bt("status", "--verbose", "--json", "--precision", "fp32").stdout)
+    assert (status["device"], status["precision"]) == ("cpu", "fp32")
+
+
+def test_status_of_no_index(bt: Bt, photos: Path) -> None:
+    done = bt("status")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "bt index" in done.stderr
+
+
+MODELS = [
+    LocalModel("demo", Path("/demo"), 9_000_000, frozenset(Head), None),
+    LocalModel("some/pickle", Path("/hub/some"), 3_700_000_000, None, None),
+    LocalModel("some/broken", Path("/hub/broken"), 12, None, "config.json is damaged"),
+]
+
+
+@pytest.fixture
+def some_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridgetower.weights, "available", lambda: MODELS)
+
+
+@pytest.mark.usefixtures("some_models")
+def test_model_list(bt: Bt) -> None:
+    done = bt("model", "list")
+    assert done.exit_code == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[1] == ["demo", "ITC", "ITM", "MLM", "9", "MB", "/demo"]
+    assert rows[2] == ["some/pickle", "-", "3.7", "GB", "/hub/some"]
+    assert "some/broken cannot be used: config.json is damaged" in done.stderr
+    assert "bt model pull BridgeTower/bridgetower-large-itm-mlm-itc" in done.stderr
+
+
+@pytest.mark.usefixtures("some_models")
+def test_model_list_as_json(bt: Bt) -> None:
+    rows = [json.loads(line) for line in bt("model", "list", "--json").stdout.splitlines()]
+    assert rows[0] == {
+        "name": "demo",
+        "folder": "/demo",
+        "bytes": 9_000_000,
+        "heads": ["itc", "itm", "mlm"],
+        "problem": None,
+    }
+    assert rows[1]["heads"] is None
+    assert rows[2]["problem"] == "config.json is damaged"
+
+
+def test_model_pull_prints_the_folder(bt: Bt, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def pull(name: str, *, progress: bool) -> SimpleNamespace:
+        asked.append((name, progress))
+        return SimpleNamespace(name=name, folder=Path("/hub/folder"), revision="abc")
+
+    monkeypatch.setattr(bridgetower.weights, "pull", pull)
+    done = bt("model", "pull", "some/model")
+    assert (done.exit_code, done.stdout) == (0, "/hub/folder\n")
+    assert "some/model" in done.stderr
+    bt("model", "pull")
+    assert asked == [("some/model", False), ("fake", False)]  # BT_MODEL; no bars, as stderr is no terminal
+
+
+def test_model_convert_into_a_folder_that_is_taken(bt: Bt, photos: Path) -> None:
+    done = bt("model", "convert", "demo", photos)
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert str(photos) in done.stderr

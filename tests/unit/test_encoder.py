@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bridgetower import encoder as module
+from bridgetower.encoder import PAIRS_AT_ONCE, Pixels, Runtime, TorchEncoder, choose_runtime, fingerprint_of
+from bridgetower.errors import ModelError, UsageError
+from bridgetower.model import BridgeTower
+from bridgetower.records import Head
+from bridgetower.weights import resolve
+from tests.tiny import tiny_checkpoint
+
+FP32 = Runtime("cpu", "fp32", "")
+TEXTS = ["two cats on a couch", "a dog", "an image of a red ball under a tree"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def encoder(folder: Path) -> TorchEncoder:
+    return TorchEncoder(resolve(str(folder)), FP32)
+
+
+def pictures(count: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).standard_normal((count, 3, 96, 96)).astype(np.float32)
+
+
+def test_vectors_are_unit_float32_and_do_not_depend_on_the_batch(encoder: TorchEncoder) -> None:
+    pixels = pictures(5)
+    for vectors, alone in (
+        (encoder.embed_images(pixels), encoder.embed_images(pixels[3:4])[0]),
+        (np.repeat(encoder.embed_texts(TEXTS), 2, axis=0), encoder.embed_texts([TEXTS[1]])[0]),
+    ):
+        assert vectors.dtype == np.float32
+        assert vectors.shape[1] == encoder.fingerprint.dim == 32
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(vectors[3], alone, atol=1e-5)  # padding and company change nothing
+
+
+def test_indexing_never_runs_the_cross_modal_encoder(encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BridgeTower, "fuse", lambda *_: pytest.fail("fused"))
+    encoder.embed_images(pictures(2))
+    encoder.embed_texts(TEXTS)
+
+
+def test_match_gives_each_pair_what_it_gets_alone_across_chunks(encoder: TorchEncoder) -> None:
+    pixels = pictures(PAIRS_AT_ONCE // 2 + 3)
+    pairs = np.array([[text, picture] for picture in range(len(pixels)) for text in (2, 0, 1)])
+    assert len(pairs) > PAIRS_AT_ONCE
+    logits = encoder.match(TEXTS, pixels, pairs)
+    assert (logits.shape, logits.dtype) == ((len(pairs), 2), np.float32)
+    for row in (0, 1, PAIRS_AT_ONCE, len(pairs) - 1):
+        text, picture = pairs[row]
+        alone = encoder.match([TEXTS[text]], pixels[picture : picture + 1], np.array([[0, 0]]))
+        np.testing.assert_allclose(logits[row], alone[0], atol=1e-4)
+    assert encoder.match(TEXTS, pixels[:0], np.zeros((0, 2), np.int64)).shape == (0, 2)
+
+
+def test_read_gives_log_probabilities_at_each_mask_and_the_match_of_the_masked_text(encoder: TorchEncoder) -> None:
+    pixels = pictures(3)
+    text = "a <mask> on a <mask>"
+    reading = encoder.read(text, pixels)
+    assert reading.log_probabilities.shape == (3, 2, 400)
+    np.testing.assert_allclose(np.exp(reading.log_probabilities).sum(axis=-1), 1, atol=1e-4)
+    assert not np.allclose(reading.log_probabilities[:, 0], reading.log_probabilities[:, 1])
+    pairs = np.array([[0, row] for row in range(3)])
+    np.testing.assert_allclose(reading.itm, encoder.match([text], pixels, pairs), atol=1e-4)
+
+
+def test_texts_that_cannot_be_read_are_refused(encoder: TorchEncoder) -> None:
+    with pytest.raises(UsageError, match="no <mask>: write"):
+        encoder.read("a cat", pictures(1))
+    with pytest.raises(UsageError, match="no <mask> in the part"):
+        encoder.read("a cat " * 40 + "<mask>", pictures(1))
+    with pytest.raises(UsageError, match="empty"):
+        encoder.embed_texts([" "])
+    assert encoder.truncates("a cat " * 40)
+    assert not encoder.truncates("a cat")
+
+
+def test_words_are_words(encoder: TorchEncoder) -> None:
+    words = {encoder.word(token) for token in range(400)}
+    assert "cat" in words
+    assert all(word == "" or word.isalnum() for word in words)
+
+
+def test_a_head_that_is_not_there_is_named_with_a_checkpoint_that_has_it(tmp_path: Path) -> None:
+    checkpoint = resolve(str(tiny_checkpoint(tmp_path, heads=frozenset({Head.MLM}))))
+    with pytest.raises(ModelError, match=r"no ITC head.*bridgetower-large-itm-mlm-itc"):
+        fingerprint_of(checkpoint)
+    without = TorchEncoder(checkpoint, FP32)
+    with pytest.raises(ModelError, match="no ITC head"):
+        without.embed_images(pictures(1))
+    with pytest.raises(ModelError, match="no ITM head"):
+        without.match(["a"], pictures(1), np.array([[0, 0]]))
+
+
+def test_bf16_agrees_with_fp32(folder: Path, encoder: TorchEncoder) -> None:
+    half = TorchEncoder(resolve(str(folder)), Runtime("cpu", "bf16", ""))
+    pixels = pictures(8)
+    for ours, reference in (
+        (half.embed_images(pixels), encoder.embed_images(pixels)),
+        (half.embed_texts(TEXTS), encoder.embed_texts(TEXTS)),
+    ):
+        assert (ours * reference).sum(axis=1).min() >= 0.999
+        np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-6)
+    assert half.fingerprint == encoder.fingerprint  # one index holds both
+
+
+def test_the_fingerprint_says_what_made_the_vectors(folder: Path, tmp_path: Path) -> None:
+    ours = fingerprint_of(resolve(str(folder)))
+    assert ours.model == str(folder)
+    assert (ours.revision, ours.preprocessing, ours.precision_family, ours.dim) == ("local", "hf", "float", 32)
+    assert len(ours.weights_sha256) == 64
+    other = fingerprint_of(resolve(str(tiny_checkpoint(tmp_path, seed=1))))
+    assert other.weights_sha256 != ours.weights_sha256
+
+
+def test_auto_takes_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": True})
+    assert choose_runtime() == Runtime("cpu", "bf16", "bf16: the processor has avx512_bf16")
+    assert choose_runtime(precision="fp32").precision == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False})
+    assert choose_runtime().precision == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (choose_runtime().device, choose_runtime().precision) == ("cuda", "bf16")
+    assert choose_runtime("cpu").device == "cpu"
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="cuda"):
+        choose_runtime("cuda")
+    with pytest.raises(UsageError, match="auto, cpu, cuda, mps"):
+        choose_runtime("tpu")
+    with pytest.raises(UsageError, match="auto, fp32, bf16"):
+        choose_runtime("cpu", "fp8")
