@@ -176,4 +176,4 @@ def test_pictures_of_a_set_can_be_opened(tmp_path: Path) -> None:
     draw_set(tmp_path, distinct_scenes(4, random.Random(0)), random.Random(0))
     for item in read_captions(tmp_path / "captions.jsonl"):
         with Image.open(item.image) as picture:
-            assert 320 <= min(picture.size) and max(picture.size) <= 640
+            assert min(picture.size) >= 320 and max(picture.size) <= 640

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from bridgetower import encoder as module
 from bridgetower.encoder import PAIRS_AT_ONCE, Pixels, Runtime, TorchEncoder, choose_runtime, fingerprint_of
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.model import BridgeTower
@@ -53,7 +52,8 @@ def test_match_gives_each_pair_what_it_gets_alone_across_chunks(encoder: TorchEn
     pairs = np.array([[text, picture] for picture in range(len(pixels)) for text in (2, 0, 1)])
     assert len(pairs) > PAIRS_AT_ONCE
     logits = encoder.match(TEXTS, pixels, pairs)
-    assert (logits.shape, logits.dtype) == ((len(pairs), 2), np.float32)
+    assert logits.shape == (len(pairs), 2)
+    assert logits.dtype == np.float32
     for row in (0, 1, PAIRS_AT_ONCE, len(pairs) - 1):
         text, picture = pairs[row]
         alone = encoder.match([TEXTS[text]], pixels[picture : picture + 1], np.array([[0, 0]]))
@@ -135,7 +135,7 @@ def test_auto_takes_bf16_only_where_the_processor_has_it(monkeypatch: pytest.Mon
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="cuda"):
         choose_runtime("cuda")
     with pytest.raises(UsageError, match="auto, cpu, cuda, mps"):
