@@ -42,7 +42,6 @@ class ReportingGroup(TyperGroup):
             render.say(f"interrupted{kept if ctx.invoked_subcommand == 'index' else ''}")
             code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
         except BrokenPipeError:
-            render.give_up_stdout()
             code = READER_GONE
         except Exception as error:
             if _is_typers_own(error):

@@ -128,16 +128,9 @@ def _write(data: bytes) -> None:
     except BrokenPipeError:
         raise  # the reader has what it wanted
     except OSError as error:
-        give_up_stdout()
         raise OutputError(
             f"the results cannot be written: {error.strerror or error}: make room and run it again"
         ) from error
-
-
-def give_up_stdout() -> None:
-    """Send what is left in the buffer nowhere, or Python would try once more to write it at the end, and complain."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Talk

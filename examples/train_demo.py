@@ -34,6 +34,7 @@ FAMILY = 4  # a scene and its near misses stand in one batch: the negatives that
 IMAGE_PX = 96
 MAX_TOKENS = 64
 PREPROCESSING = Preprocessing(shortest_edge=IMAGE_PX, crop_size=IMAGE_PX)
+FUNCTION_WORDS = frozenset("a an the of to there is are image picture photo sitting chilling waiting".split())
 # Shapes of the drawn pictures (width, height): the resize of preprocessing is then part of what is learned.
 CANVASES = ((128, 128), (144, 128), (128, 144), (171, 128), (128, 171), (192, 128), (128, 192), (227, 128), (160, 160))
 
@@ -98,6 +99,12 @@ def train_tokenizer(folder: Path) -> None:
     backend.save(str(folder / "tokenizer.json"))
 
 
+def maskable_words(tokenizer: Tokenizer) -> torch.Tensor:
+    """bool [V]: the words that a picture can tell. Guessing an article teaches nothing about pictures."""
+    words = [tokenizer.word(token) for token in range(tokenizer.vocab_size)]
+    return torch.tensor([word.isalnum() and word.lower() not in FUNCTION_WORDS for word in words])
+
+
 def demo_config(vocab_size: int) -> ModelConfig:
     return ModelConfig(
         hidden_size=128,
@@ -139,9 +146,7 @@ def main() -> None:
         save(model, args.export, preprocessing=PREPROCESSING, tokenizer_from=args.out, dtype=torch.float16)
         sys.stderr.write(f"{args.export}: step {state['step']}\n")
         return
-    recipe = Recipe(
-        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.25
-    )
+    recipe = Recipe(steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.3)
 
     def batches(step: int) -> Iterable[Batch]:
         left = range(step, args.steps)
@@ -152,7 +157,7 @@ def main() -> None:
     recent: list[tuple[float, float, float]] = []
     first = None
     for report in train(
-        model, batches, recipe, mask_id=tokenizer.mask_id, special_below=len(SPECIAL_TOKENS), seed=SEED,
+        model, batches, recipe, mask_id=tokenizer.mask_id, maskable=maskable_words(tokenizer), seed=SEED,
         state_file=args.out / "state.pt", save_every=100,
     ):  # fmt: skip
         first = report.step if first is None else first

@@ -157,6 +157,13 @@ class FeedForward(nn.Module):
         return x
 
 
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding without weights: to draw them on the meta device alone would cost a second of imports."""
+    weight = torch.empty(rows, width)
+    table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call]
+    return table
+
+
 # The text tower
 
 
@@ -186,9 +193,9 @@ class TextTower(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.pad_id = config.pad_token_id
-        self.word = nn.Embedding(config.vocab_size, width)
-        self.position = nn.Embedding(config.max_position_embeddings, width)
-        self.token_type = nn.Embedding(config.type_vocab_size, width)  # only row 0 is ever used
+        self.word = embedding(config.vocab_size, width)
+        self.position = embedding(config.max_position_embeddings, width)
+        self.token_type = embedding(config.type_vocab_size, width)  # only row 0 is ever used
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_hidden_layers))
@@ -343,7 +350,7 @@ class WordHead(nn.Module):
 class BridgeTower(nn.Module):
     """The network with the given heads; a method that needs another head raises `ModelError`.
 
-    Weights are those of PyTorch's constructors until they are loaded, or drawn by `initialise`.
+    Weights are undefined until they are loaded, or drawn by `initialise`.
     """
 
     def __init__(self, config: ModelConfig, heads: frozenset[Head] = frozenset(Head)) -> None:
@@ -359,7 +366,7 @@ class BridgeTower(nn.Module):
         n_transforms = 1 if config.share_cross_modal_transformer_layers else n_cross
         self.text_transforms = nn.ModuleList(nn.Linear(config.text.hidden_size, width) for _ in range(n_transforms))
         self.image_transforms = nn.ModuleList(nn.Linear(config.vision.hidden_size, width) for _ in range(n_transforms))
-        self.stream_type = nn.Embedding(2, width)  # row 0 marks the text stream, row 1 the image stream
+        self.stream_type = embedding(2, width)  # row 0 marks the text stream, row 1 the image stream
 
         self.text_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.image_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)

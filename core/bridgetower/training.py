@@ -38,7 +38,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
     clip_norm: float = 1.0
-    mask_share: float = 0.15  # of the tokens of a text
+    mask_share: float = 0.15  # of the tokens of a text that may be masked
     mlm_share: float = 1.0  # of the texts of a batch
     bf16: bool = True  # autocast; the weights stay fp32
 
@@ -67,15 +67,15 @@ class StepReport:
 
 
 def losses(
-    model: BridgeTower, batch: Batch, recipe: Recipe, mask_id: int, special_below: int, generator: torch.Generator
+    model: BridgeTower, batch: Batch, recipe: Recipe, mask_id: int, maskable: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The ITC, ITM and MLM losses of one batch, scalars.
 
-    `mask_id` is the id of `<mask>`; ids below `special_below` are special tokens, which are never masked.
+    `mask_id` is the id of `<mask>`; `maskable` bool [V] says which words may be hidden behind it.
     """
     b = len(batch.ids)
     own = torch.arange(b)
-    masked_ids, labels = mask_tokens(batch.ids, batch.mask, recipe.mask_share, mask_id, special_below, generator)
+    masked_ids, labels = mask_tokens(batch.ids, recipe.mask_share, mask_id, maskable, generator)
     told = own[: max(1, round(recipe.mlm_share * b))]  # the texts that are masked
 
     id_parts, mask_parts = [batch.ids, masked_ids[told]], [batch.mask, batch.mask[told]]
@@ -128,17 +128,16 @@ def contrastive_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Te
 
 
 def mask_tokens(
-    ids: Tensor, mask: Tensor, share: float, mask_id: int, special_below: int, generator: torch.Generator
+    ids: Tensor, share: float, mask_id: int, maskable: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace a share of the tokens of each text, at least one, by `<mask>`.
+    """Replace a share of the maskable tokens of each text, at least one if there is any, by `<mask>`.
 
     Returns masked ids and labels, int64 [B, T]; a label is -100 where nothing was masked. Always `<mask>`, never a
     random or the same token (BERT's 80/10/10): the task is to fill what is visibly missing.
     """
-    words = mask & (ids >= special_below)
+    words = maskable[ids]  # bool [B, T]
     draw = torch.rand(ids.shape, generator=generator).masked_fill(~words, 2.0)
-    chosen = (draw < share) | (draw <= draw.min(dim=1, keepdim=True).values)
-    chosen &= words
+    chosen = words & ((draw < share) | (draw <= draw.min(dim=1, keepdim=True).values))
     return ids.masked_fill(chosen, mask_id), ids.masked_fill(~chosen, -100)
 
 
@@ -148,13 +147,12 @@ def train(
     recipe: Recipe,
     *,
     mask_id: int,
-    special_below: int,
+    maskable: Tensor,
     seed: int,
     state_file: Path | None = None,
     save_every: int = 500,
-    compute_losses: Callable[..., tuple[Tensor, Tensor, Tensor]] = losses,
 ) -> Iterator[StepReport]:
-    """Train in place and report each step; stops after `recipe.steps`.
+    """Train in place and report each step; stops after `recipe.steps`. `mask_id` and `maskable` as for `losses`.
 
     `batches(step)` gives the batches from `step` on. With a `state_file`, model, optimiser and step are saved there
     every `save_every` steps and at the end, and a later call goes on from it.
@@ -176,7 +174,7 @@ def train(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         # The flash kernel's backward is the slowest part of a CPU step at these lengths; plain products are not.
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            itc, itm, mlm = compute_losses(model, batch, recipe, mask_id, special_below, generator)
+            itc, itm, mlm = losses(model, batch, recipe, mask_id, maskable, generator)
         optimiser.zero_grad(set_to_none=True)
         (itc + itm + mlm).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)

@@ -105,7 +105,7 @@ def resolve(name: str, *, refresh: bool = False, progress: bool = True) -> Check
     A folder of that name goes before a repository. With `refresh` the Hub is asked for a newer commit; `progress` lets
     `huggingface_hub` show bars on stderr. Raises `ModelError`.
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, leaves alone what it does not know
     if name == DEMO:
         if not DEMO_FOLDER.is_dir():
             raise ModelError(f"{DEMO_FOLDER}: this installation lacks the demo model; install it anew")
@@ -207,6 +207,7 @@ class _StoredTensor:
     """A tensor in a safetensors file, of which only the header has been read."""
 
     shape: tuple[int, ...]
+    dtype: str  # as the header has it: F32, BF16, I64, ...
     read: Callable[[], Tensor]
 
 
@@ -217,8 +218,10 @@ def _open(files: tuple[Path, ...]) -> dict[str, _StoredTensor]:
         try:
             file: Any = safe_open(path, framework="pt")
             for key in file.keys():  # noqa: SIM118 - the file is no mapping
-                shape = tuple(file.get_slice(key).get_shape())
-                tensors[normalised_key(key)] = _StoredTensor(shape, partial(file.get_tensor, key))
+                header = file.get_slice(key)
+                tensors[normalised_key(key)] = _StoredTensor(
+                    tuple(header.get_shape()), header.get_dtype(), partial(file.get_tensor, key)
+                )
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path}: not a complete safetensors file ({error}); fetch it again") from error
     return tensors
@@ -251,6 +254,10 @@ def _check_layout(
             raise ModelError(
                 f"{folder}: {key} has shape {list(tensors[key].shape)} in the weights but {list(shape)} by "
                 "config.json; they do not belong together"
+            )
+        if not tensors[key].dtype.startswith(("F", "BF")):
+            raise ModelError(
+                f"{folder}: {key} is of type {tensors[key].dtype}, not a float; quantized checkpoints are not supported"
             )
 
 
@@ -313,12 +320,11 @@ def convert(name: str, destination: Path, *, progress: bool = True) -> Checkpoin
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ModelError(f"{destination}: it is there already and not empty; give a new folder")
     checkpoint = resolve(name, progress=progress)
-    save(
-        load_model(checkpoint, dtype=None),
-        destination,
-        preprocessing=checkpoint.preprocessing,
-        tokenizer_from=checkpoint.folder,
-    )
+    model = load_model(checkpoint, dtype=None)
+    try:
+        save(model, destination, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
+    except OSError as error:
+        raise ModelError(f"{destination}: cannot be written ({error}); choose another place") from error
     return resolve(str(destination))
 
 

@@ -91,6 +91,7 @@ def test_wrong_names(folder: Path, tmp_path: Path) -> None:
     assert "no such folder" in (message := refusal("no-such-thing")) and "demo" in message
     assert "no such folder" in refusal(tmp_path / "nowhere")
     assert "this is a file" in refusal(folder / "config.json")
+    assert "no such folder" in refusal("~nobody-of-that-name/model/x")
 
 
 # Folders
@@ -153,6 +154,11 @@ def test_more_layers_than_the_configuration_says(folder: Path) -> None:
 def test_a_wrong_shape(folder: Path, key: str) -> None:
     change_weights(folder, lambda tensors: tensors.update({key: torch.zeros(3, 5)}))
     assert f"{key} has shape [3, 5] in the weights but " in refusal(folder)
+
+
+def test_weights_that_are_no_floats(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({QUERY: torch.zeros(64, 64, dtype=torch.int8)}))
+    assert f"{QUERY} is of type I8, not a float" in refusal(folder)
 
 
 def test_keys_that_nothing_reads_are_passed_over(folder: Path) -> None:
@@ -396,6 +402,8 @@ def test_convert_takes_everything_along(folder: Path, tmp_path: Path) -> None:
     assert checkpoint.tokenizer().encode("a dog").ids == resolve(str(folder)).tokenizer().encode("a dog").ids
     with pytest.raises(ModelError, match="not empty"):
         convert(str(folder), checkpoint.folder)
+    with pytest.raises(ModelError, match="cannot be written"):
+        convert(str(folder), folder / "config.json" / "below")
 
 
 # The Hub
