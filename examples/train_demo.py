@@ -146,7 +146,9 @@ def main() -> None:
         save(model, args.export, preprocessing=PREPROCESSING, tokenizer_from=args.out, dtype=torch.float16)
         sys.stderr.write(f"{args.export}: step {state['step']}\n")
         return
-    recipe = Recipe(steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.3)
+    recipe = Recipe(
+        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.5, maskings=2.0
+    )
 
     def batches(step: int) -> Iterable[Batch]:
         left = range(step, args.steps)

@@ -35,7 +35,7 @@ class Fingerprint:
     """What produced the vectors of an index; vectors with different fingerprints cannot be compared."""
 
     model: str  # repository id, "demo", or the absolute path of a folder
-    revision: str  # resolved commit of the repository; "local" for a folder, the package version for "demo"
+    revision: str  # resolved commit of the repository; "local" for a folder, "bundled" for "demo"
     weights_sha256: str
     preprocessing: str  # "hf" or "plain"
     preprocessing_version: int

@@ -39,7 +39,7 @@ class Recipe:
     eps: float = 1e-8
     clip_norm: float = 1.0
     mask_share: float = 0.15  # of the tokens of a text that may be masked
-    mlm_share: float = 1.0  # of the texts of a batch
+    maskings: float = 1.0  # masked copies of the texts of a batch: 0.5 is every other text, 2.0 each one twice
     bf16: bool = True  # autocast; the weights stay fp32
 
 
@@ -75,10 +75,10 @@ def losses(
     """
     b = len(batch.ids)
     own = torch.arange(b)
-    masked_ids, labels = mask_tokens(batch.ids, recipe.mask_share, mask_id, maskable, generator)
-    told = own[: max(1, round(recipe.mlm_share * b))]  # the texts that are masked
+    told = torch.arange(max(1, round(recipe.maskings * b))) % b  # the rows that are masked
+    masked_ids, labels = mask_tokens(batch.ids[told], recipe.mask_share, mask_id, maskable, generator)
 
-    id_parts, mask_parts = [batch.ids, masked_ids[told]], [batch.mask, batch.mask[told]]
+    id_parts, mask_parts = [batch.ids, masked_ids], [batch.mask, batch.mask[told]]
     if batch.foil_ids is not None and batch.foil_mask is not None:
         id_parts.append(batch.foil_ids)
         mask_parts.append(batch.foil_mask)
@@ -104,8 +104,8 @@ def losses(
     cross_itc = model.itc_cross(Fused(pairs.text[:b], pairs.image[:b], pairs.pooled[:b]))
     itc = contrastive_loss(text_itc, image_itc, cross_itc, model.logit_scale, batch.true_of)
 
-    told_pairs = model.fuse(text.select(b + told), image.select(told), keep_image=1)
-    mlm = mlm_loss(model.mlm(told_pairs).float(), labels[told])
+    told_pairs = model.fuse(text.select(b + torch.arange(len(told))), image.select(told), keep_image=1)
+    mlm = mlm_loss(model.mlm(told_pairs).float(), labels)
     return itc, itm, mlm
 
 

@@ -171,6 +171,7 @@ def test_separate_norms_are_refused_only_where_the_reference_breaks() -> None:
         ("num_hidden_layers", None, "num_hidden_layers is None, not of type int"),
         ("contrastive_hidden_size", 0.5, "contrastive_hidden_size is 0.5, not of type int or NoneType"),
         ("tie_word_embeddings", 1, "tie_word_embeddings is 1, not of type bool"),
+        ("layer_norm_eps", True, "layer_norm_eps is True, not of type float"),
         ("layer_norm_eps", 0, "layer_norm_eps is 0.0, it must be positive"),
         ("text_config.num_attention_heads", 15, "1024 does not divide into 15 heads"),
         ("text_config.vocab_size", 1, "pad_token_id 1 lies outside vocab_size 1"),

@@ -77,6 +77,7 @@ def test_a_folder_by_any_of_its_names(folder: Path, monkeypatch: pytest.MonkeyPa
         assert checkpoint.tokenizer().encode("two cats").ids[0] == 0
 
 
+@pytest.mark.usefixtures("cache")
 def test_the_demo_model_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(weights, "DEMO_FOLDER", folder)
     checkpoint = resolve("demo")
@@ -321,6 +322,11 @@ def test_the_digest_is_that_of_the_file_and_follows_it(folder: Path) -> None:
     change_weights(folder, lambda tensors: tensors["logit_scale"].add_(1))
     second = resolve(str(folder)).weights_sha256
     assert second == hashlib.sha256(file.read_bytes()).hexdigest() != first
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1  # the size stays, the time does not
+    file.write_bytes(data)
+    os.utime(file, ns=(1, 1))
+    assert resolve(str(folder)).weights_sha256 == hashlib.sha256(data).hexdigest() != second
 
 
 def test_a_file_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,9 +494,10 @@ class Hub:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The Hub's cache in a folder of this test."""
+    """The Hub's cache in a folder of this test, and no demo model beside it in the list."""
     from huggingface_hub import constants
 
+    monkeypatch.setattr(weights, "DEMO_FOLDER", tmp_path / "no demo")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
