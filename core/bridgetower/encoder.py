@@ -46,7 +46,7 @@ class Runtime:
 class Reading:
     """What each of B pictures says about one masked text."""
 
-    itm: npt.NDArray[np.float32]  # [B, 2] matching logits of the masked text
+    itm: npt.NDArray[np.float32] | None  # [B, 2] matching logits of the masked text; None without an ITM head
     log_probabilities: npt.NDArray[np.float32]  # [B, M, V] of the words at each mask
 
 
@@ -72,11 +72,11 @@ class Encoder(Protocol):
         ...
 
     def read(self, text: str, pixels: Pixels) -> Reading:
-        """What stands at the masks of `text`, by each picture (MLM, ITM). Raises UsageError without a `<mask>`."""
+        """What stands at the masks of `text`, by each picture (MLM; ITM if it is there). UsageError: no `<mask>`."""
         ...
 
     def word(self, token: int) -> str:
-        """The word of a column of `Reading.log_probabilities`; "" for what is no word."""
+        """What a column of `Reading.log_probabilities` reads as; "" for special tokens and bare space."""
         ...
 
     def truncates(self, text: str) -> bool:
@@ -130,7 +130,7 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def read(self, text: str, pixels: Pixels) -> Reading:
-        require_heads(self.heads, Head.MLM, Head.ITM)
+        require_heads(self.heads, Head.MLM)
         encoding = self._tokenizer.encode(text)
         if not encoding.masks:
             where = " in the part that the network reads" if "<mask>" in text else ""
@@ -142,14 +142,14 @@ class TorchEncoder:
         itm, words = [], []
         for some in _chunks(features, image, rows):
             fused = self._model.fuse(*some, keep_image=1)
-            itm.append(self._model.itm(fused))
+            if Head.ITM in self.heads:
+                itm.append(self._model.itm(fused))
             at_masks = replace(fused, text=fused.text[:, masks])
             words.append(self._model.mlm(at_masks).float().log_softmax(-1))
-        return Reading(_numpy(torch.cat(itm)), _numpy(torch.cat(words)))
+        return Reading(_numpy(torch.cat(itm)) if itm else None, _numpy(torch.cat(words)))
 
     def word(self, token: int) -> str:
-        word = self._tokenizer.word(token)
-        return word if word.isalnum() else ""
+        return "" if self._tokenizer.is_special(token) else self._tokenizer.word(token)
 
     def truncates(self, text: str) -> bool:
         return self._tokenizer.encode(text).truncated

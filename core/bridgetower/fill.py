@@ -5,7 +5,6 @@
 The library's pictures are recalled by the masked text itself. A picture that the text does not fit has little say.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ class Filled:
     """Words, by mask and then by probability."""
 
     words: tuple[Word, ...]
-    best_match: float | None  # the highest ITM probability of the masked text with any picture; None without pictures
+    best_match: float | None  # the highest ITM probability of the masked text with any picture; None if there is none
     skipped: tuple[Skipped, ...]  # pictures that could not be read
 
 
@@ -43,20 +42,25 @@ def fill_library(store: Store, encoder: Encoder, text: str, *, top: int = 5, dep
 
 
 def fill_images(encoder: Encoder, text: str, images: Sequence[Path], *, top: int = 5) -> Filled:
-    """Fill the masks of `text` from these pictures. Raises UsageError where the text has no `<mask>`; ModelError."""
-    require_heads(encoder.heads, Head.ITM, Head.MLM)
+    """Fill the masks of `text` from these pictures. Raises UsageError where the text has no `<mask>`; ModelError.
+
+    One picture needs the MLM head alone; to mix several takes the ITM head, too.
+    """
+    require_heads(encoder.heads, Head.MLM, *([Head.ITM] if len(images) > 1 else []))
     skipped: list[Skipped] = []
-    read: list[Path] = []
+    there: list[Path] = []
     matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
     words: list[npt.NDArray[np.float32]] = []  # of a batch: probabilities [B, M, V]
     for batch in in_batches(images):
-        there, pixels = load_readable(batch, encoder.preprocessing, skipped)
-        if there:
+        readable, pixels = load_readable(batch, encoder.preprocessing, skipped)
+        if readable:
             reading = encoder.read(text, pixels)
-            read += there
-            matches.append(match_probability(reading.itm))
+            there += readable
+            matches.append(
+                np.ones(len(readable), np.float32) if reading.itm is None else match_probability(reading.itm)
+            )
             words.append(np.exp(reading.log_probabilities))
-    if not read:
+    if not there:
         return Filled((), None, tuple(skipped))
     match, probabilities = np.concatenate(matches), np.concatenate(words)
     # The least say of a picture is tiny, not none: if no picture fits, all are as good as each other.
@@ -64,9 +68,10 @@ def fill_images(encoder: Encoder, text: str, images: Sequence[Path], *, top: int
     ranked = [
         word
         for mask in range(probabilities.shape[1])
-        for word in _ranked(encoder, weights[:, None] * probabilities[:, mask], mask, read, top)
+        for word in _ranked(encoder, weights[:, None] * probabilities[:, mask], mask, there, top)
     ]
-    return Filled(tuple(ranked), float(match.max()), tuple(skipped))
+    best = float(match.max()) if Head.ITM in encoder.heads else None
+    return Filled(tuple(ranked), best, tuple(skipped))
 
 
 def _ranked(
@@ -74,21 +79,23 @@ def _ranked(
 ) -> list[Word]:
     """The `top` words for one mask. `shares` [N, V]: what each picture adds to the probability of each token.
 
-    A word with and without a space before it is two tokens and one word: their probabilities are added.
+    A word is one token, and its probability that token's. With and without a space before it a word is two tokens:
+    the likelier one stands for it.
     """
-    likely = np.argsort(-shares.sum(axis=0))[: 4 * top + 16]  # enough that what is no word, or doubled, may drop out
-    by_word: dict[str, npt.NDArray[np.float32]] = defaultdict(lambda: np.zeros(len(images), np.float32))
-    for token in likely.tolist():
+    totals = shares.sum(axis=0)  # [V]
+    best: dict[str, int] = {}
+    for token in np.argsort(-totals, kind="stable").tolist():
+        if len(best) == top:
+            break
         if word := encoder.word(token):
-            by_word[word] += shares[:, token]
-    best = sorted(by_word.items(), key=lambda item: (-item[1].sum(), item[0]))[:top]
+            best.setdefault(word, token)
     return [
         Word(
             mask=mask,
             rank=rank,
             token=word,
-            probability=min(float(support.sum()), 1.0),
-            images=tuple(images[i] for i in np.argsort(-support, kind="stable")[:SUPPORTERS]),
+            probability=min(float(totals[token]), 1.0),
+            images=tuple(images[i] for i in np.argsort(-shares[:, token], kind="stable")[:SUPPORTERS]),
         )
-        for rank, (word, support) in enumerate(best, start=1)
+        for rank, (word, token) in enumerate(best.items(), start=1)
     ]

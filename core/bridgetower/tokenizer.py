@@ -20,7 +20,6 @@ from bridgetower.errors import ModelError, UsageError
 
 _BEGIN, _PAD, _END, _UNKNOWN, _MASK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
-_WORD_START = "Ġ"  # how byte-level BPE writes the space before a word
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as from a command line that is not UTF-8
 
 
@@ -45,6 +44,7 @@ class Tokenizer:
         special = _special_ids(backend, source)
         self._backend = backend
         self.max_tokens = max_tokens
+        self._special = frozenset(special.values())
         self.begin_id, self.pad_id, self.end_id, self.unknown_id, self.mask_id = special.values()
         if backend.encode("").ids != [self.begin_id, self.end_id]:
             raise ModelError(f"{source}: it does not put texts between <s> and </s>; this is not a RoBERTa tokenizer")
@@ -100,10 +100,9 @@ class Tokenizer:
         """What a token reads as, without surrounding space; "" for an id that the vocabulary does not have."""
         return self._backend.decode([token_id], skip_special_tokens=False).strip()
 
-    def is_word(self, token_id: int) -> bool:
-        """Whether a token begins a word and is all letters or digits; longer words may go on after it."""
-        token = self._backend.id_to_token(token_id)
-        return token is not None and token.startswith(_WORD_START) and self.word(token_id).isalnum()
+    def is_special(self, token_id: int) -> bool:
+        """Whether a token marks the text and is no part of it."""
+        return token_id in self._special
 
 
 def _load(path: Path) -> tokenizers.Tokenizer:

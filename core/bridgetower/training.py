@@ -39,7 +39,7 @@ class Recipe:
     eps: float = 1e-8
     clip_norm: float = 1.0
     mask_share: float = 0.15  # of the tokens of a text that may be masked
-    maskings: float = 1.0  # masked copies of the texts of a batch: 0.5 is every other text, 2.0 each one twice
+    maskings: float = 1.0  # masked copies of the texts of a batch: 0.5 is the first half of them, 2.0 each one twice
     bf16: bool = True  # autocast; the weights stay fp32
 
 

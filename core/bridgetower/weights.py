@@ -337,7 +337,10 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a new file, then put it in the place of `path` in one step that survives a power cut."""
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # as the umask has it; safetensors makes its file for the owner alone
         write(unfinished)
+        unfinished.chmod(mode)
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from bridgetower.encoder import Pixels, Reading
-from bridgetower.errors import UsageError
+from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import fill_images, fill_library
 from bridgetower.indexing import index
+from bridgetower.records import Head
 from bridgetower.store import Store, Writer
 from tests.fakes import FakeEncoder, paint
 
@@ -42,7 +43,7 @@ def test_each_mask_has_its_own_words(tmp_path: Path) -> None:
     assert [(word.mask, word.rank) for word in filled.words] == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
-def test_a_word_with_and_without_a_space_is_one_word(tmp_path: Path) -> None:
+def test_a_word_with_and_without_a_space_is_shown_once_with_the_likelier_ones_probability(tmp_path: Path) -> None:
     class Doubled(FakeEncoder):
         def read(self, text: str, pixels: Pixels) -> Reading:
             probabilities = np.array([[[0.1, 0.3, 0.35, 0.25]]], np.float32)  # nothing, "red", "green", " red"
@@ -52,8 +53,8 @@ def test_a_word_with_and_without_a_space_is_one_word(tmp_path: Path) -> None:
             return ("", "red", "green", "red")[token]
 
     filled = fill_images(Doubled(), "a <mask>", [paint(tmp_path / "a.png", "red")])
-    assert [word.token for word in filled.words] == ["red", "green"]
-    assert [word.probability for word in filled.words] == pytest.approx([0.55, 0.35])
+    assert [word.token for word in filled.words] == ["green", "red"]
+    assert [word.probability for word in filled.words] == pytest.approx([0.35, 0.3])
 
 
 def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
@@ -91,3 +92,16 @@ def test_an_empty_library_gives_no_words(tmp_path: Path) -> None:
         pass
     with Store.open(tmp_path / "index") as store:
         assert fill_library(store, encoder, "a <mask>").words == ()
+
+
+def test_one_picture_needs_no_matching_head_and_several_do(tmp_path: Path) -> None:
+    class OnlyWords(FakeEncoder):
+        def read(self, text: str, pixels: Pixels) -> Reading:
+            return Reading(None, super().read(text, pixels).log_probabilities)
+
+    encoder = OnlyWords(frozenset({Head.MLM}))
+    picture = paint(tmp_path / "a.png", "blue")
+    filled = fill_images(encoder, "a <mask>", [picture])
+    assert (filled.words[0].token, filled.best_match) == ("blue", None)
+    with pytest.raises(ModelError, match="ITM"):
+        fill_images(encoder, "a <mask>", [picture, picture])

@@ -585,8 +585,9 @@ def test_an_interrupted_download_is_named_and_goes_on(hub: Hub, monkeypatch: pyt
 
 
 def test_progress_is_shown_unless_it_is_switched_off(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 
+    enable_progress_bars()  # other libraries switch them off for the whole process
     resolve(hub.repository, progress=False)
     captured = capfd.readouterr()
     assert captured.out == ""
