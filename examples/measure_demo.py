@@ -1,6 +1,6 @@
 """Measure a model on drawn pictures: recall@k of both stages, and how often the masked word is found.
 
-    python examples/draw_pictures.py --out runs/heldout --count 1000 --seed 2
+    python examples/scenes/draw.py --held-out --count 1000 --seed 2 --out runs/heldout
     python examples/measure_demo.py runs/heldout/captions.jsonl --model demo
 
 Prints one JSON object. Masked are nouns, numbers and relations, one at a time, each in its own caption; "exact" counts
@@ -19,8 +19,8 @@ from bridgetower.encoder import TorchEncoder, choose_runtime
 from bridgetower.evaluation import Captioned, evaluate, read_captions
 from bridgetower.pictures import load
 from bridgetower.weights import resolve
-from examples.scenes import plural
-from examples.vocabulary import NUMBERS, PLACES, SYNONYMS, THINGS
+from examples.scenes.compose import plural
+from examples.scenes.vocabulary import NUMBERS, PLACES, SYNONYMS, THINGS
 
 # Words for one thing, the first the usual one.
 _SAME = [(noun, *([SYNONYMS[noun]] if noun in SYNONYMS else [])) for noun in [*THINGS, *PLACES]]

@@ -26,7 +26,7 @@ from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.training import Batch, Recipe, train
 from bridgetower.weights import save
-from examples.scenes import Scene, draw, foil, near_miss, part_of, phrase, random_scene
+from examples.scenes.compose import Scene, draw, foil, near_miss, part_of, phrase, random_scene
 
 SEED = 20261120
 BATCH = 128

@@ -1,17 +1,20 @@
 """The drawn scenes: that captions are true of what is drawn, near misses are not, and held-out scenes stay out."""
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops
 
-from examples import scenes
-from examples.draw_pictures import WANTED, distinct_scenes
+from bridgetower.evaluation import read_captions
 from examples.measure_demo import masked_words
-from examples.scenes import SIDES, Claim, Scene, draw, foil, near_miss, part_of, phrase, random_scene
-from examples.vocabulary import ANIMALS, BACKGROUNDS, PLACES, SPRITES, THINGS, UNDRAWN
+from examples.scenes import compose as scenes
+from examples.scenes.compose import SIDES, Claim, Scene, draw, foil, near_miss, part_of, phrase, random_scene
+from examples.scenes.draw import WANTED, distinct_scenes
+from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, PLACES, SPRITES, THINGS, UNDRAWN
 
 MANY = 3000
 
@@ -169,11 +172,12 @@ def test_no_caption_of_a_measured_set_is_true_of_another_picture() -> None:
         assert [other for other in chosen if scene.claim().true_of(other)] == [scene]
 
 
-def test_pictures_of_a_set_can_be_opened(tmp_path: Path) -> None:
-    from bridgetower.evaluation import read_captions
-    from examples.draw_pictures import draw_set
-
-    draw_set(tmp_path, distinct_scenes(4, random.Random(0)), random.Random(0))
-    for item in read_captions(tmp_path / "captions.jsonl"):
+def test_the_script_draws_a_set_that_can_be_measured(tmp_path: Path) -> None:
+    script = Path(scenes.__file__).with_name("draw.py")
+    words = ["--held-out", "--count", "4", "--seed", "7", "--out", tmp_path]
+    subprocess.run([sys.executable, script, *map(str, words)], check=True, cwd=tmp_path)
+    captioned = read_captions(tmp_path / "captions.jsonl")
+    assert len(captioned) == 4
+    for item in captioned:
         with Image.open(item.image) as picture:
             assert min(picture.size) >= 320 and max(picture.size) <= 640

@@ -1,20 +1,24 @@
-"""Draw held-out scenes as JPEG files, with their captions: the gallery, or a set to measure on.
+"""Draw scenes as JPEG files, with their captions: the gallery, or a set to measure on.
 
-    python examples/draw_pictures.py --out examples/gallery --count 150 --seed 1 --wanted
-    python examples/draw_pictures.py --out runs/heldout --count 1000 --seed 2
+    python examples/scenes/draw.py --held-out --count 150 --seed 1 --wanted --out examples/gallery
+    python examples/scenes/draw.py --held-out --count 1000 --seed 2 --out runs/heldout
     bt eval runs/heldout/captions.jsonl --model demo --depth 20
 
-No composition among them was ever drawn in training, and no caption is true of another picture than its own.
+With --held-out no composition among them was ever drawn in training, without it all may have been. No caption is true
+of another picture than its own. Needs Pillow and nothing else.
 """
 
 import argparse
 import json
 import random
 import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from examples.scenes import Scene, draw, phrase, random_scene
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs as a script, installed or not
+
+from examples.scenes.compose import Scene, draw, phrase, random_scene
 
 # What the documentation searches for; each of them is a held-out composition.
 WANTED = (
@@ -34,12 +38,14 @@ SIDES_PX = (320, 360, 400, 427, 480, 512, 540, 600, 640)
 LARGEST_ASPECT = 1.6  # wider ones lose part of the scene in the crop of preprocessing
 
 
-def distinct_scenes(count: int, rng: random.Random, first: tuple[Scene, ...] = ()) -> list[Scene]:
-    """Held-out scenes of which no full caption is true of another one."""
+def distinct_scenes(
+    count: int, rng: random.Random, first: tuple[Scene, ...] = (), *, held_out: bool = True
+) -> list[Scene]:
+    """Scenes of which no full caption is true of another one; `first` come first."""
     scenes = list(first)
     assert all(scene.held_out for scene in scenes)
     while len(scenes) < count:
-        new = random_scene(rng, held_out=True)
+        new = random_scene(rng, held_out=held_out)
         if not any(new.claim().true_of(scene) or scene.claim().true_of(new) for scene in scenes):
             scenes.append(new)
     return scenes
@@ -69,10 +75,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--held-out", action="store_true", help="only compositions that training never draws")
     parser.add_argument("--wanted", action="store_true", help="begin with the scenes that the documentation names")
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    draw_set(args.out, distinct_scenes(args.count, rng, WANTED if args.wanted else ()), rng)
+    draw_set(args.out, distinct_scenes(args.count, rng, WANTED if args.wanted else (), held_out=args.held_out), rng)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from examples.vocabulary import (
+from examples.scenes.vocabulary import (
     ANIMALS,
     BACKGROUNDS,
     COLOURS,

@@ -1,7 +1,7 @@
 """Draw `sprites.webp` from the Noto Color Emoji font (needed only to change the set of things).
 
 apt-get install fonts-noto-color-emoji
-python examples/draw_sprites.py [FONT]
+python examples/scenes/sprites.py [FONT]
 """
 
 import sys
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from examples.scenes import CELL_PX, COLUMNS, SHEET
-from examples.vocabulary import SPRITES
+from examples.scenes.compose import CELL_PX, COLUMNS, SHEET
+from examples.scenes.vocabulary import SPRITES
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 STRIKE_PX = 109  # the only bitmap size in the font
