@@ -46,7 +46,8 @@ class ReportingGroup(TyperGroup):
         except Exception as error:
             if _is_typers_own(error):
                 raise
-            traceback.print_exc(file=sys.stderr)
+            if sys.stderr is not None:
+                traceback.print_exc(file=sys.stderr)
             render.say(f"error: this is a defect of bt {__version__}, please report it with the lines above")
             code = DEFECT
         raise typer.Exit(code)

@@ -77,7 +77,7 @@ def _rounded(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def paths(found: Iterable[Path], end: bytes = b"\n") -> None:
+def paths(found: Iterable[Path | str], end: bytes = b"\n") -> None:
     """Bare paths, each followed by `end`; escaped only where a terminal would interpret them."""
     plain = end == b"\n" and _is_terminal(sys.stdout)
     for path in found:
@@ -138,6 +138,8 @@ def _write(data: bytes) -> None:
 
 def say(message: str) -> None:
     """One line to the person at the keyboard."""
+    if sys.stderr is None:  # closed
+        return
     with suppress(OSError):  # nobody listens: no reason to stop working
         sys.stderr.write(visible(message) + "\n")
         sys.stderr.flush()

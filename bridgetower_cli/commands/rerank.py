@@ -33,27 +33,34 @@ def rerank(
     Exits with 1 if there is nothing to print, as when nothing reaches --min-match.
     """
     settings = settle(model=model, device=device, precision=precision)
-    paths = _read_paths(b"\0" if null else b"\n")
-    if not paths:
+    spelled = _read_paths(b"\0" if null else b"\n")
+    if not spelled:
         render.say("no match: no paths came in on stdin")
         raise typer.Exit(NOTHING_MATCHED)
     from bridgetower.matching import rerank as order
 
     encoder = engine.find(settings.model, settings).load()
     engine.tell_truncated(encoder, text)
-    found = order(encoder, text, paths, top=top, min_match=min_match)
+    found = order(encoder, text, list(spelled), min_match=min_match)
     render.skipped(found.skipped)
+    rows = [(path, hit.match) for hit in found.hits for path in spelled[hit.path]][:top]
     if json:
-        for rank, hit in enumerate(found.hits, start=1):
-            render.json_line({"rank": rank, "path": hit.path, "match": hit.match})
+        for rank, (path, match) in enumerate(rows, start=1):
+            render.json_line({"rank": rank, "path": path, "match": match})
     else:
-        render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
+        render.paths((path for path, _ in rows), end=b"\0" if null else b"\n")
     if not found.hits:
         tell_no_match(found.verified, found.best_match)
         raise typer.Exit(NOTHING_MATCHED)
 
 
-def _read_paths(end: bytes) -> list[Path]:
-    if sys.stdin.isatty():
+def _read_paths(end: bytes) -> dict[Path, list[str]]:
+    """Each path with the ways it was spelled, in order: what came in as "./-x.jpg" must not go out as "-x.jpg"."""
+    if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("paths are read from stdin, as in `find . -name '*.jpg' | bt rerank TEXT`")
-    return [Path(os.fsdecode(path)) for path in sys.stdin.buffer.read().split(end) if path]
+    spelled: dict[Path, list[str]] = {}
+    for path in map(os.fsdecode, filter(None, sys.stdin.buffer.read().split(end))):
+        ways = spelled.setdefault(Path(path), [])
+        if path not in ways:
+            ways.append(path)
+    return spelled

@@ -90,6 +90,7 @@ class _Failed:
 
     photo: Photo
     reason: str
+    lasting: bool  # it lies in the content, so it need not be tried again until the file changes
 
 
 def index(
@@ -168,11 +169,15 @@ class _Run:
         """Encode and commit what comes out of the threads."""
         for item in loaded:
             if isinstance(item, _Failed):
-                self._failed.append((item.photo, item.reason))
                 self.skipped.append(Skipped(item.photo.path, item.reason))
+                if item.lasting:
+                    self._failed.append((item.photo, item.reason))
+                else:  # what the index has of it stays, and the next run tries again
+                    self._writer.mark(item.photo.path)
             else:
                 self._files.append((item.photo, item.hash))
-                if item.picture is None or item.hash in self._new:
+                # A copy may have been read before the batch with its twin was committed.
+                if item.picture is None or item.hash in self._new or self._writer.image_id(item.hash) is not None:
                     self.reused += 1
                 else:
                     self._new[item.hash] = item.picture
@@ -242,7 +247,7 @@ def _read(photo: Photo) -> _Content | _Failed:
     try:
         data = read(photo.path)
     except PictureError as error:
-        return _Failed(photo, error.reason)
+        return _Failed(photo, error.reason, lasting=False)
     return _Content(photo, hashlib.sha256(data).digest(), data)
 
 
@@ -255,6 +260,6 @@ def _decode(item: tuple[_Content | _Failed, bool], preprocessing: Preprocessing)
     try:
         decoded = decode(content.data, content.photo.path)
     except PictureError as error:
-        return _Failed(content.photo, error.reason)
+        return _Failed(content.photo, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
     picture = _Picture(decoded.width, decoded.height, decoded.taken_at, preprocess(decoded.image, preprocessing))
     return _Loaded(content.photo, content.hash, picture)

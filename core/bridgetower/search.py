@@ -50,7 +50,7 @@ def search(
     require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depth else []))
     candidates = store.recall(_query(encoder, text, image), max(top, depth))[0]
     paths = store.photos(candidate.image for candidate in candidates)
-    recalled = {paths[c.image][0]: c.similarity for c in candidates if c.image in paths}
+    recalled = {_present(paths[c.image]): c.similarity for c in candidates if c.image in paths}
 
     verified, skipped = verify(encoder, text, list(recalled)[:depth]) if text is not None and depth else ([], [])
     hits = [Hit(v.path, v.match, recalled[v.path], True) for v in verified]
@@ -62,6 +62,11 @@ def search(
         hits += [Hit(path, None, similarity, False) for path, similarity in rest if path not in unreadable]
     best = verified[0].match if verified else None
     return Results(tuple(hits[:top]), len(verified), best, tuple(skipped))
+
+
+def _present(copies: tuple[Path, ...]) -> Path:
+    """The first of equal files that is still there; the first of all if none is."""
+    return next((path for path in copies if path.exists()), copies[0])
 
 
 def _query(encoder: Encoder, text: str | None, image: Path | None) -> Vectors:

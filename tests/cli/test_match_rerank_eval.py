@@ -120,3 +120,11 @@ def test_a_captions_file_that_cannot_be_used(bt: Bt, photos: Path, content: str 
     done = bt("eval", file)
     assert (done.exit_code, done.stdout) == (6, "")
     assert str(photos) in done.stderr
+
+
+def test_rerank_gives_back_paths_as_they_were_spelled(bt: Bt, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "./-x.png" as "-x.png" would be an option to whatever reads it."""
+    monkeypatch.chdir(photos)
+    name = sorted(photos.iterdir())[0].name
+    done = bt("rerank", "red", input=f"./{name}\n.//{name}\n{name}\n")
+    assert done.stdout.splitlines() == [f"./{name}", f".//{name}", name]

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from bridgetower.decode import read
 from bridgetower.encoder import Encoder, Vectors
-from bridgetower.errors import InputError
+from bridgetower.errors import InputError, PictureError
 from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
 from bridgetower.scan import scan
 from bridgetower.store import Store, Writer
@@ -89,6 +90,31 @@ def test_equal_pictures_in_one_batch_are_encoded_once(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     report = run([tmp_path / "photos"], tmp_path / "index", encoder)
     assert (report.encoded, report.reused, encoder.encoded) == (1, 2, 1)
+
+
+def test_copies_in_different_batches_are_encoded_once(tmp_path: Path) -> None:
+    for number in range(BATCH_SIZE + 5):
+        paint(tmp_path / "photos" / f"{number:03}.png", (number * 9, 5, 7))
+    for name in ("100.png", "101.png"):  # read ahead while the first batch is being filled
+        (tmp_path / "photos" / name).write_bytes((tmp_path / "photos" / "000.png").read_bytes())
+    encoder = FakeEncoder()
+    report = run([tmp_path / "photos"], tmp_path / "index", encoder)
+    assert (report.encoded, report.reused, encoder.encoded) == (BATCH_SIZE + 5, 2, BATCH_SIZE + 5)
+
+
+def test_a_file_that_cannot_be_read_now_is_tried_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        if path.name == "000.png":
+            raise PictureError(path, "cannot be read: Input/output error")
+        return read(path)
+
+    monkeypatch.setattr("bridgetower.indexing.read", refuse)
+    assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
+    monkeypatch.undo()
+    report = run([photos], tmp_path / "index")
+    assert (report.encoded, report.unchanged, report.skipped) == (1, BATCH_SIZE + 2, ())
 
 
 def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:

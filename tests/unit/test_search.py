@@ -110,6 +110,17 @@ def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
     assert names(find(library, text="red", top=2)) == ["again", "r8"]  # the first path stands for the picture
 
 
+def test_a_copy_stands_in_for_a_file_that_is_gone(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "zcopy.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
+    encoder = FakeEncoder()
+    with Writer.open(library, encoder.fingerprint) as writer:
+        index([tmp_path / "photos"], writer, encoder.preprocessing, lambda: encoder)
+    (tmp_path / "photos" / "r9.png").unlink()
+    results = find(library, text="red", top=2)
+    assert names(results) == ["zcopy", "r8"]
+    assert results.skipped == ()
+
+
 def test_an_empty_index_has_no_results(tmp_path: Path) -> None:
     with Writer.open(tmp_path / "index", FakeEncoder().fingerprint):
         pass
