@@ -70,7 +70,9 @@ def _not_empty(text: str | None) -> str | None:
 
 Index = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The folder of the index. [env: BT_INDEX; default: in your data folder]"),
+    typer.Option(
+        metavar="DIR", readable=False, help="The folder of the index. [env: BT_INDEX; default: in your data folder]"
+    ),
 ]
 Model = Annotated[
     str | None,

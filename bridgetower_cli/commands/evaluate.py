@@ -17,7 +17,7 @@ DEFAULT_DEPTH = 20
 
 
 def evaluate(
-    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", help="A file of JSON lines.")],
+    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", readable=False, help="A file of JSON lines.")],
     depth: Annotated[
         list[int] | None,
         typer.Option(

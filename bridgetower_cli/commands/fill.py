@@ -20,7 +20,9 @@ def fill(
     text: RequiredText,
     image: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Read the words out of this picture; may be given several times."),
+        typer.Option(
+            metavar="FILE", readable=False, help="Read the words out of this picture; may be given several times."
+        ),
     ] = None,
     top: Top = 5,
     json: Json = False,

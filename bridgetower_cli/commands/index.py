@@ -15,7 +15,11 @@ SOME_SKIPPED = 3
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Folders, walked to any depth, or files.")],
+    paths: Annotated[
+        list[Path],
+        # Not to be read is for the run to name and skip, not for the parser to refuse; so in the other commands.
+        typer.Argument(metavar="PATH", readable=False, help="Folders, walked to any depth, or files."),
+    ],
     index: Index = None,
     model: Model = None,
     device: Device = None,

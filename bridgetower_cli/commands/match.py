@@ -13,7 +13,7 @@ from bridgetower_cli.settings import Device, Json, Model, Precision, settle
 
 
 def match(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Picture files.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", readable=False, help="Picture files.")],
     text: Annotated[
         list[str], typer.Option(metavar="TEXT", help="A text to score them with; may be given several times.")
     ],

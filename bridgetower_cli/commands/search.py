@@ -28,7 +28,8 @@ NOTHING_MATCHED = 1
 def search(
     text: OptionalText = None,
     image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Search for pictures like this one; TEXT may refine it.")
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Search for pictures like this one; TEXT may refine it."),
     ] = None,
     top: Top = 10,
     depth: Depth = None,

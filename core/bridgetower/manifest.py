@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 from bridgetower.errors import StoreError
 from bridgetower.records import Fingerprint, Photo, Skipped
 
+_INTEGER = 2**63 - 1  # the largest that SQLite holds
 FORMAT_VERSION = 1
 _APPLICATION_ID = 0x42546978  # "BTix"
 
@@ -337,7 +338,9 @@ class Manifest:
         self._put(photo, None, _text(reason))
 
     def _put(self, photo: Photo, image: int | None, reason: str | None) -> None:
-        row = (os.fsencode(photo.path), photo.size, photo.mtime_ns, image, reason)
+        # A clock gone wild may give a time that SQLite cannot hold; such a file is read anew by each run.
+        mtime_ns = max(-_INTEGER, min(photo.mtime_ns, _INTEGER))
+        row = (os.fsencode(photo.path), photo.size, mtime_ns, image, reason)
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
 
     def add_root(self, root: Path) -> None:

@@ -117,6 +117,12 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(
     assert (report.encoded, report.unchanged, report.skipped) == (1, BATCH_SIZE + 2, ())
 
 
+def test_a_file_from_the_far_future_stops_nobody(photos: Path, tmp_path: Path) -> None:
+    os.utime(photos / "000.png", ns=(2**63 + 5, 2**63 + 5))  # the year 2262
+    assert run([photos], tmp_path / "index").encoded == BATCH_SIZE + 3
+    assert run([photos], tmp_path / "index").reused == 1
+
+
 def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
     (photos / "bad.jpg").write_text("no picture")
     (photos / "empty.png").touch()
