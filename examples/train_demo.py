@@ -128,7 +128,7 @@ def demo_config(vocab_size: int) -> ModelConfig:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the state of the run")
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=4350)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--export", type=Path, help="write what the run has reached as a checkpoint, and stop")
     args = parser.parse_args()

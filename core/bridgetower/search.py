@@ -48,7 +48,9 @@ def search(
     if min_match is not None and depth == 0:
         raise UsageError("--min-match cuts what was verified: it needs a text, and re-ranking at a depth of at least 1")
     require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depth else []))
-    candidates = store.recall(_query(encoder, text, image), max(top, depth))[0]
+    # Enough to fill the list even if every candidate that is to be verified has vanished from the disk: what is shown
+    # then is still the beginning of any longer list.
+    candidates = store.recall(_query(encoder, text, image), top + depth)[0]
     paths = store.photos(candidate.image for candidate in candidates)
     recalled = {_present(paths[c.image]): c.similarity for c in candidates if c.image in paths}
 

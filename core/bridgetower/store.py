@@ -1,7 +1,7 @@
 """The index directory: one writer, any number of readers, one commit point.
 
     Writer   holds the lock; commits batches to the manifest; publishes the vector file that is derived from it
-    Store    one committed state, from open to close; never waits for the writer and writes nothing
+    Store    one committed state, from open to close; never waits for the writer and changes nothing
 
 Both belong to the thread that opened them. Layout, invariants and the order of a commit: docs/index-format.md.
 """
@@ -23,7 +23,7 @@ from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, State
 from bridgetower.records import Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
-# methods that touch a vector, so that `bt status` and a `bt index` with nothing to do pay for neither.
+# methods that touch a vector, so that `bt status` pays for neither.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray

@@ -102,6 +102,15 @@ def test_a_picture_that_is_gone_is_named_and_left_out(library: Path, tmp_path: P
     assert [skip.path.stem for skip in results.skipped] == ["r9"]
 
 
+def test_a_short_list_is_a_prefix_also_where_files_are_gone(library: Path, tmp_path: Path) -> None:
+    for name in ("r9", "r8", "r7"):
+        (tmp_path / "photos" / f"{name}.png").unlink()
+    long = find(library, text="red", top=6, depth=4)
+    assert names(long) == ["r6", "r5", "r4", "r3", "r2", "r1"]
+    for top in range(1, 6):
+        assert find(library, text="red", top=top, depth=4).hits == long.hits[:top]
+
+
 def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "again.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
