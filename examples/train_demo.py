@@ -27,6 +27,7 @@ from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.training import Batch, Recipe, train
 from bridgetower.weights import save
 from examples.scenes.compose import Scene, draw, foil, near_miss, part_of, phrase, random_scene
+from examples.scenes.vocabulary import NUMBERS
 
 SEED = 20261120
 BATCH = 128
@@ -35,6 +36,7 @@ IMAGE_PX = 96
 MAX_TOKENS = 64
 PREPROCESSING = Preprocessing(shortest_edge=IMAGE_PX, crop_size=IMAGE_PX)
 FUNCTION_WORDS = frozenset("a an the of to there is are image picture photo sitting chilling waiting".split())
+RELATION_WORDS = frozenset("left right above over below under".split())
 # Shapes of the drawn pictures (width, height): the resize of preprocessing is then part of what is learned.
 CANVASES = ((128, 128), (144, 128), (128, 144), (171, 128), (128, 171), (192, 128), (128, 192), (227, 128), (160, 160))
 
@@ -100,9 +102,15 @@ def train_tokenizer(folder: Path) -> None:
 
 
 def maskable_words(tokenizer: Tokenizer) -> torch.Tensor:
-    """bool [V]: the words that a picture can tell. Guessing an article teaches nothing about pictures."""
-    words = [tokenizer.word(token) for token in range(tokenizer.vocab_size)]
-    return torch.tensor([word.isalnum() and word.lower() not in FUNCTION_WORDS for word in words])
+    """float [V]: the words that a picture can tell, the hardest the most. An article teaches nothing about pictures."""
+    words = [tokenizer.word(token).lower() for token in range(tokenizer.vocab_size)]
+    return torch.tensor([
+        0.0 if not word.isalnum() or word in FUNCTION_WORDS
+        else 4.0 if word in RELATION_WORDS
+        else 2.0 if word in NUMBERS
+        else 1.0
+        for word in words
+    ])  # fmt: skip
 
 
 def demo_config(vocab_size: int) -> ModelConfig:
@@ -147,8 +155,9 @@ def main() -> None:
         sys.stderr.write(f"{args.export}: step {state['step']}\n")
         return
     recipe = Recipe(
-        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.5, maskings=2.0
-    )
+        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.5, maskings=2.0,
+        single_share=0.5, easy_share=0.25,
+    )  # fmt: skip
 
     def batches(step: int) -> Iterable[Batch]:
         left = range(step, args.steps)
@@ -176,7 +185,7 @@ def main() -> None:
                 "lr": report.learning_rate,
                 "pairs/s": rate,
             }
-            line = {key: round(value, 6) for key, value in line.items()}
+            line = {key: round(float(value), 6) for key, value in line.items()}
             log.write(json.dumps(line) + "\n")
             sys.stderr.write(f"{line}\n")
 

@@ -40,6 +40,8 @@ class Recipe:
     clip_norm: float = 1.0
     mask_share: float = 0.15  # of the tokens of a text that may be masked
     maskings: float = 1.0  # masked copies of the texts of a batch: 0.5 is the first half of them, 2.0 each one twice
+    single_share: float = 0.0  # of the masked copies that hide one word only, with everything else there to tell it
+    easy_share: float = 0.0  # of the ITM negatives that are drawn evenly, not by ITC: the obvious has to be learned too
     bf16: bool = True  # autocast; the weights stay fp32
 
 
@@ -71,12 +73,14 @@ def losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The ITC, ITM and MLM losses of one batch, scalars.
 
-    `mask_id` is the id of `<mask>`; `maskable` bool [V] says which words may be hidden behind it.
+    `mask_id` is the id of `<mask>`; `maskable` float [V] says how readily a word is the one that is hidden, 0 is never.
     """
     b = len(batch.ids)
     own = torch.arange(b)
     told = torch.arange(max(1, round(recipe.maskings * b))) % b  # the rows that are masked
-    masked_ids, labels = mask_tokens(batch.ids[told], recipe.mask_share, mask_id, maskable, generator)
+    share = torch.full((len(told),), recipe.mask_share)
+    share[: round(recipe.single_share * len(told))] = 0.0  # the first copy first
+    masked_ids, labels = mask_tokens(batch.ids[told], share, mask_id, maskable, generator)
 
     id_parts, mask_parts = [batch.ids, masked_ids], [batch.mask, batch.mask[told]]
     if batch.foil_ids is not None and batch.foil_mask is not None:
@@ -90,12 +94,16 @@ def losses(
     with torch.no_grad():
         similarity = (text_itc @ image_itc.T).float() * model.logit_scale
         similarity = similarity.masked_fill(batch.true_of, float("-inf"))
-        hard_image = _draw(similarity, generator)  # [B]: for each text, a picture that it is false of
-        hard_text = _draw(similarity.T, generator)  # [B]: for each picture, a text that is false of it
+        false_image = _draw(
+            similarity, recipe.easy_share, generator
+        )  # [B]: for each text, a picture that it is false of
+        false_text = _draw(
+            similarity.T, recipe.easy_share, generator
+        )  # [B]: for each picture, a text that is false of it
 
     foils = b + len(told) + own if batch.foil_ids is not None else own[:0]
-    text_index = torch.cat([own, own, hard_text, foils])
-    image_index = torch.cat([own, hard_image, own, own[: len(foils)]])
+    text_index = torch.cat([own, own, false_text, foils])
+    image_index = torch.cat([own, false_image, own, own[: len(foils)]])
     pairs = model.fuse(text.select(text_index), image.select(image_index), keep_text=1, keep_image=1)
     # Half of the weight on what is true, half on what is false: the probability is that of an even guess.
     logits = model.itm(pairs).float()  # [3B or 4B, 2]
@@ -128,16 +136,20 @@ def contrastive_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Te
 
 
 def mask_tokens(
-    ids: Tensor, share: float, mask_id: int, maskable: Tensor, generator: torch.Generator
+    ids: Tensor, share: Tensor, mask_id: int, maskable: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace a share of the maskable tokens of each text, at least one if there is any, by `<mask>`.
+    """Replace one maskable token of each text, if it has any, and a share of the others, by `<mask>`.
 
-    Returns masked ids and labels, int64 [B, T]; a label is -100 where nothing was masked. Always `<mask>`, never a
-    random or the same token (BERT's 80/10/10): the task is to fill what is visibly missing.
+    `ids` int64 [B, T]; `share` float [B] in [0, 1]; `maskable` float [V]: the one is drawn in proportion to it, the
+    others evenly from all above 0. Returns masked ids and labels, int64 [B, T]; a label is -100 where nothing was
+    masked. Always `<mask>`, never a random or the same token (BERT's 80/10/10): the task is to fill what is visibly
+    missing.
     """
-    words = maskable[ids]  # bool [B, T]
-    draw = torch.rand(ids.shape, generator=generator).masked_fill(~words, 2.0)
-    chosen = words & ((draw < share) | (draw <= draw.min(dim=1, keepdim=True).values))
+    weights = maskable[ids]  # float [B, T]
+    words = weights > 0
+    one = torch.multinomial(weights + 1e-9, 1, generator=generator)  # [B, 1]; the mask below drops an empty row's
+    chosen = words & (torch.rand(ids.shape, generator=generator) < share[:, None])
+    chosen = chosen.scatter(1, one, True) & words
     return ids.masked_fill(chosen, mask_id), ids.masked_fill(~chosen, -100)
 
 
@@ -210,9 +222,13 @@ def _parameter_groups(model: BridgeTower, recipe: Recipe) -> list[dict[str, obje
     ]
 
 
-def _draw(similarity: Tensor, generator: torch.Generator) -> Tensor:
-    """One column for each row of logits [B, B], by softmax; a row without any candidate gives a uniform one."""
-    weights = similarity.softmax(dim=1)
+def _draw(similarity: Tensor, easy_share: float, generator: torch.Generator) -> Tensor:
+    """One finite column for each row of logits [B, B]: evenly for the share `easy_share` of the rows, else by softmax.
+
+    A row without any candidate gives a uniform one.
+    """
+    easy = torch.rand((len(similarity), 1), generator=generator) < easy_share
+    weights = torch.where(easy & similarity.isfinite(), 0.0, similarity).softmax(dim=1)
     return torch.multinomial(weights.nan_to_num(1.0) + 1e-8 * similarity.isfinite(), 1, generator=generator)[:, 0]
 
 

@@ -158,7 +158,7 @@ def part_of(claim: Claim, rng: random.Random) -> Claim:
     """A claim that says less, as people's queries do; true wherever `claim` is true."""
     if claim.background and rng.random() < 0.6:
         claim = replace(claim, background=None)
-    if claim.relation and rng.random() < 0.25:
+    if claim.relation and rng.random() < 0.4:
         noun = claim.other if claim.other and rng.random() < 0.5 else claim.noun
         colour = claim.attribute if noun == claim.noun else None
         claim = Claim(noun, claim.count, colour, None, None, claim.background)
@@ -193,8 +193,8 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
     def sometimes(share: float) -> bool:
         return not plain and rng.random() < share
 
-    def choose(usual: str, *others: str) -> str:
-        return rng.choice(others) if others and sometimes(0.45) else usual
+    def choose(usual: str, *others: str, share: float = 0.45) -> str:
+        return rng.choice(others) if others and sometimes(share) else usual
 
     subject = _things(claim.noun, claim.count, claim.attribute, sometimes)
     several = claim.count is None or claim.count > 1
@@ -202,7 +202,10 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
         other = _things(claim.other or "", 1, None, sometimes)
         ahead = ("to the left of", "left of", "on the left of") if claim.relation == "left" else ("above", "over")
         back = ("to the right of", "right of", "on the right of") if claim.relation == "left" else ("below", "under")
-        words = (other, choose(*back), subject) if sometimes(0.4) else (subject, choose(*ahead), other)
+        swapped, rarely = sometimes(0.5), 0.2
+        words = (
+            (other, choose(*back, share=rarely), subject) if swapped else (subject, choose(*ahead, share=rarely), other)
+        )
         text = " ".join(words)
     elif claim.relation == WINDOW:
         looking = choose("looking out of a window", "looking out of the window", "looking out", "at the window")
@@ -210,7 +213,7 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
     elif claim.relation:
         where = PLACES[claim.relation]
         name = SYNONYMS.get(claim.relation, claim.relation) if sometimes(0.3) else claim.relation
-        preposition = choose(where, *{"in": ("inside",), "under": ("beneath",)}.get(where, ()))
+        preposition = choose(where, *{"in": ("inside",), "under": ("beneath",)}.get(where, ()), share=0.2)
         place = f"{preposition} {choose(_article(name), 'the')} {name}"
         text = " ".join(filter(None, (subject, choose("", "sitting", "chilling", "waiting"), place)))
     else:
@@ -226,7 +229,7 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
 
 
 def _things(noun: str, count: int | None, attribute: str | None, sometimes: Callable[[float], bool]) -> str:
-    name = SYNONYMS[noun] if noun in SYNONYMS and sometimes(0.2) else noun
+    name = SYNONYMS[noun] if noun in SYNONYMS and sometimes(0.15) else noun
     described = " ".join(filter(None, (attribute, name if count == 1 else plural(name))))
     if count is None:
         return described
@@ -320,13 +323,17 @@ class _Stage:
 
     def row(self, scene: Scene, base: float, height: float, span: float, sunk: float = 0.0) -> None:
         """The scene's things side by side, as large as the span allows (they may overlap a little), standing on `base`,
-        or with the share `sunk` of their height below it."""
-        height = min(height, 1.2 * span / scene.count)
+        or with the share `sunk` of their height below it. Three and four stand in two ranks, every second one behind:
+        in one rank they would be too small to tell apart."""
+        ranks = 2 if scene.count > 2 else 1
+        lift = 0.55 * (ranks - 1)  # of the rank behind, as a share of the height
+        height = min(height, (1.2 if ranks == 1 else 1.75) * span / scene.count, (base - 0.03) / (1 + lift - sunk))
         base += sunk * height
-        for i in range(scene.count):
+        for i in sorted(range(scene.count), key=lambda i: i % ranks, reverse=True):  # what is behind comes first
             x = 0.5 + (i - (scene.count - 1) / 2) * span / scene.count
             wobble = self.rng.uniform(-0.012, 0.012)
-            self.sprite(scene.noun, x + wobble, base, height * self.rng.uniform(0.92, 1.03), scene.attribute)
+            size = height * self.rng.uniform(0.92, 1.03)
+            self.sprite(scene.noun, x + wobble, base - lift * height * (i % ranks), size, scene.attribute)
 
 
 def draw(scene: Scene, size: tuple[int, int], rng: random.Random) -> Image.Image:
