@@ -14,7 +14,7 @@ from bridgetower.training import Batch, Recipe, contrastive_loss, losses, mask_t
 from tests.tiny import tiny_config, tiny_model
 
 MASK = 4
-MASKABLE = torch.arange(400) >= 9  # specials, and some words that may not be hidden
+MASKABLE = (torch.arange(400) >= 9).float()  # specials, and some words that may not be hidden
 DETERMINISTIC = tiny_config(text={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
 
 
@@ -60,7 +60,7 @@ def test_masking_hides_what_may_be_hidden_and_at_least_one_word_of_each_text() -
     generator = torch.Generator().manual_seed(0)
     hidden = torch.zeros_like(ids)
     for _ in range(400):
-        masked, labels = mask_tokens(ids, 0.25, MASK, MASKABLE, generator)
+        masked, labels = mask_tokens(ids, torch.full((4,), 0.25), MASK, MASKABLE, generator)
         chosen = masked == MASK
         assert torch.equal(labels[chosen], ids[chosen])
         assert torch.equal(masked[~chosen], ids[~chosen])
@@ -70,6 +70,51 @@ def test_masking_hides_what_may_be_hidden_and_at_least_one_word_of_each_text() -
     assert bool((hidden[ids < 9] == 0).all())  # the last text has nothing that may be hidden
     assert bool((hidden[ids >= 9] > 0).all())
     assert int(hidden[1, 1]) == 400  # the only word of its text
+
+
+def test_a_share_of_nothing_hides_one_word_and_the_readiest_most_often() -> None:
+    ids = torch.tensor([[0, 10, 11, 12, 13, 2]] * 500)
+    weights = MASKABLE.clone()
+    weights[12] = 7.0  # of 10 in all
+    masked, _ = mask_tokens(ids, torch.zeros(500), MASK, weights, torch.Generator().manual_seed(0))
+    hidden = masked == MASK
+    assert bool((hidden.sum(dim=1) == 1).all())
+    assert 0.6 < float(hidden[:, 3].float().mean()) < 0.8
+
+
+def test_each_text_has_its_own_share() -> None:
+    ids = torch.arange(10, 30).repeat(2, 1)
+    masked, _ = mask_tokens(ids, torch.tensor([0.0, 1.0]), MASK, MASKABLE, torch.Generator().manual_seed(0))
+    assert (masked == MASK).sum(dim=1).tolist() == [1, 20]
+
+
+def negatives(easy_share: float, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """How often each picture was the false one of the first text, int64 [6]; the first picture is its true one."""
+    model, batch = tiny_model(DETERMINISTIC).train(), make_batch(foils=False)
+    with torch.no_grad():
+        model.itc_head.logit_scale.fill_(4.0)  # type: ignore[union-attr]
+    seen: list[Tensor] = []
+    real = model.fuse
+
+    def spy(text, image, **keep):  # type: ignore[no-untyped-def]
+        seen.append(image.layers[0][:, 0, 0])
+        return real(text, image, **keep)
+
+    monkeypatch.setattr(model, "fuse", spy)
+    with torch.no_grad():
+        for seed in range(60):
+            generator = torch.Generator().manual_seed(seed)
+            losses(model, batch, Recipe(1, easy_share=easy_share), MASK, MASKABLE, generator)
+    pairs = seen[::2]  # every other call is that for the masked texts
+    return torch.stack([torch.tensor([int((p[6] == p[i]).item()) for i in range(6)]) for p in pairs]).sum(dim=0)
+
+
+def test_a_share_of_the_negatives_is_drawn_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    hard, easy = negatives(0.0, monkeypatch), negatives(1.0, monkeypatch)
+    assert hard[0] == 0  # never the true one
+    assert easy[0] == 0
+    assert int(easy[1:].min()) >= 4  # of 12 expected
+    assert int(hard.max()) > int(easy.max())
 
 
 @pytest.mark.parametrize("foils", [True, False])

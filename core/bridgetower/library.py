@@ -1,0 +1,186 @@
+"""The Python interface: a model, and a library of pictures that it indexes and searches.
+
+    model = Model("demo")
+    with Library("photos.index", model) as library:
+        library.index(["photos"])
+        for hit in library.search("two cats on a couch", min_match=0.5).hits:
+            print(hit.match, hit.path)
+
+Two classes over the stages, which do the work: every method here is a line or two, and documents what it adds.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from bridgetower import indexing
+from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of
+from bridgetower.fill import Filled, fill_images, fill_library
+from bridgetower.indexing import IndexReport, Progress
+from bridgetower.matching import Results, match, rerank
+from bridgetower.pictures import in_batches, load
+from bridgetower.records import Fingerprint, Head, PairScore
+from bridgetower.search import default_depth, search
+from bridgetower.store import Store, Summary, Writer
+from bridgetower.weights import resolve
+
+AnyPath = str | os.PathLike[str]
+
+
+class Model:
+    """A checkpoint, and what it runs on. It is found at once; its weights are read when they are first needed."""
+
+    def __init__(self, name: str, *, device: str = "auto", precision: str = "auto") -> None:
+        """Find the model: a repository of the Hugging Face Hub (fetched if need be), a folder, or "demo".
+
+        `device` is auto, cpu, cuda or mps; `precision` auto, fp32 or bf16. Raises ModelError; UsageError for a device
+        that is not there.
+        """
+        self.runtime = choose_runtime(device, precision)  # first: it costs nothing, fetching may
+        self.checkpoint = resolve(name)
+
+    @property
+    def heads(self) -> frozenset[Head]:
+        """Of ITC (index, search), ITM (verify, match) and MLM (fill), those that the checkpoint has."""
+        return self.checkpoint.heads
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What makes its vectors comparable. Raises ModelError without an ITC head."""
+        return fingerprint_of(self.checkpoint)
+
+    @cached_property
+    def encoder(self) -> TorchEncoder:
+        """The network with its weights. Raises ModelError."""
+        return TorchEncoder(self.checkpoint, self.runtime)
+
+    def match(self, images: Iterable[AnyPath], texts: Sequence[str]) -> list[PairScore]:
+        """Score every picture with every text, by every head that there is; see `bridgetower.matching.match`."""
+        return list(match(self.encoder, _paths(images), texts))
+
+    def rerank(
+        self, text: str, images: Iterable[AnyPath], *, top: int | None = None, min_match: float | None = None
+    ) -> Results:
+        """Order pictures from anywhere by how probably `text` is true of them; see `bridgetower.matching.rerank`."""
+        return rerank(self.encoder, text, _paths(images), top=top, min_match=min_match)
+
+    def fill(self, text: str, images: Iterable[AnyPath], *, top: int = 5) -> Filled:
+        """Words for each `<mask>` of `text`, read out of these pictures; see `bridgetower.fill.fill_images`."""
+        return fill_images(self.encoder, text, _paths(images), top=top)
+
+    def embed_images(self, images: Iterable[AnyPath]) -> Vectors:
+        """ITC vectors of pictures, float32 [B, E], unit length. Raises PictureError at the first unreadable one."""
+        found = [
+            self.encoder.embed_images(np.stack([load(path, self.checkpoint.preprocessing) for path in batch]))
+            for batch in in_batches(_paths(images))
+        ]
+        return np.concatenate(found) if found else np.zeros((0, self.fingerprint.dim), np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """ITC vectors of texts, float32 [Q, E], unit length. Raises UsageError on an empty one."""
+        return self.encoder.embed_texts(texts) if texts else np.zeros((0, self.fingerprint.dim), np.float32)
+
+
+class Library:
+    """An index on disk and the model that made it: pictures to search.
+
+    Searching sees the index as it was at the first search, or after the last `index` of this object; what another
+    process adds meanwhile is seen by a new `Library`. An object belongs to the thread that made it.
+    """
+
+    def __init__(self, directory: AnyPath, model: Model | None = None) -> None:
+        """Name the index, which need not exist yet; `model` is needed then. Without one, the index says its own.
+
+        Raises ModelError where the model of the index cannot be found; StoreError where there is no index to say it.
+        """
+        self.directory = Path(directory).expanduser().absolute()
+        self._store: Store | None = None
+        self.model = Model(self._opened().fingerprint.model) if model is None else model
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the index. May be called twice; the next search opens it again."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def index(
+        self, paths: Iterable[AnyPath], *, on_progress: Callable[[Progress], None] = lambda progress: None
+    ) -> IndexReport:
+        """Bring the index up to date with these folders and files, creating it if need be; see `bridgetower.indexing`.
+
+        Pictures that cannot be read are named in the report. Raises InputError, ModelError, StoreError.
+        """
+        self.close()
+        model = self.model
+        with Writer.open(self.directory, model.fingerprint) as writer:
+            return indexing.index(
+                _paths(paths), writer, model.checkpoint.preprocessing, lambda: model.encoder, on_progress=on_progress
+            )
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: AnyPath | None = None,
+        top: int = 10,
+        depth: int | None = None,
+        min_match: float | None = None,
+    ) -> Results:
+        """Find pictures for a text, a picture, or both; see `bridgetower.search.search`.
+
+        `depth` is how many candidates are verified: by default 20 on a CPU and 100 on a GPU.
+        """
+        store = self._checked()
+        return search(
+            store,
+            self.model.encoder,
+            text=text,
+            image=None if image is None else Path(image),
+            top=top,
+            depth=default_depth(self.model.runtime) if depth is None else depth,
+            min_match=min_match,
+        )
+
+    def fill(self, text: str, *, top: int = 5, depth: int = 20) -> Filled:
+        """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best; see `bridgetower.fill`."""
+        return fill_library(self._checked(), self.model.encoder, text, top=top, depth=depth)
+
+    def summary(self) -> Summary:
+        """What the index holds. Raises StoreError."""
+        return self._opened().summary()
+
+    def __len__(self) -> int:
+        """Pictures that can be found. Raises StoreError."""
+        return len(self._opened())
+
+    def __bool__(self) -> bool:
+        return True  # also where it is empty, or not there yet
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            self._store = Store.open(self.directory)
+        return self._store
+
+    def _checked(self) -> Store:
+        store = self._opened()
+        store.check(self.model.fingerprint)
+        return store
+
+
+def _paths(paths: Iterable[AnyPath]) -> list[Path]:
+    if isinstance(paths, str | bytes | os.PathLike):
+        raise TypeError(f"a list of paths is wanted, not the path {os.fspath(paths)!r}")
+    return [Path(path) for path in paths]
