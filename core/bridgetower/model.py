@@ -12,7 +12,8 @@ What is unusual about BridgeTower:
   to yet and takes a LayerNorm over the uni-modal input alone.
 - The contrastive vectors (ITC) come from the towers alone, before any fusion; the third one, "cross", from the pooled
   output of the fusion.
-- The image side of everything before `fuse` is independent of the text, so it can be computed once and kept.
+- The image side of everything before `fuse` is independent of the text, so it can be computed once and kept: towers,
+  the projections, and the self-attention of the first cross-modal layer.
 
 Shapes: B batch, T text tokens, N visual tokens (1 + patches), D hidden size, V vocabulary, E length of an ITC vector,
 H heads. Wherever a batch of texts meets a batch of pictures, row i belongs to row i.
@@ -52,29 +53,35 @@ def require_heads(heads: frozenset[Head], *needed: Head) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """What the network needs to know about a batch of texts."""
+    """All that can be said of a batch of texts before they meet a picture."""
 
-    layers: tuple[Tensor, ...]  # n_cross x [B, T, D], projected and typed, ready for the bridges
+    layers: tuple[
+        Tensor, ...
+    ]  # n_cross x [B, T, D]: the input of the cross-modal encoder, then what is bridged into it
+    alone: Tensor  # [B, T, D]: the first of them after the self-attention of the first cross-modal layer
     mask: Tensor  # bool [B, T], True = token, False = padding
     itc: Tensor | None  # [B, E], unit length; None without an ITC head
 
     def select(self, rows: Tensor) -> Self:
         """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
         itc = None if self.itc is None else self.itc[rows]
-        return type(self)(tuple(layer[rows] for layer in self.layers), self.mask[rows], itc)
+        return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], self.mask[rows], itc)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """What the network needs to know about a batch of pictures; does not depend on any text."""
+    """All that can be said of a batch of pictures before they meet a text: worth keeping from one text to the next."""
 
-    layers: tuple[Tensor, ...]  # n_cross x [B, N, D], projected and typed, ready for the bridges
+    layers: tuple[
+        Tensor, ...
+    ]  # n_cross x [B, N, D]: the input of the cross-modal encoder, then what is bridged into it
+    alone: Tensor  # [B, N, D]: the first of them after the self-attention of the first cross-modal layer
     itc: Tensor | None  # [B, E], unit length; None without an ITC head
 
     def select(self, rows: Tensor) -> Self:
         """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
         itc = None if self.itc is None else self.itc[rows]
-        return type(self)(tuple(layer[rows] for layer in self.layers), itc)
+        return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], itc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +300,10 @@ class Bridge(nn.Module):
 
 
 class CrossLayer(nn.Module):
-    """One layer of one stream: self-attention, attention to the other stream, feed-forward; all post-norm."""
+    """One layer of one stream: self-attention, attention to the other stream, feed-forward; all post-norm.
+
+    The self-attention stands apart, as `alone`: that of the first layer needs nothing of the other stream.
+    """
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -306,11 +316,13 @@ class CrossLayer(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self, x: Tensor, other: Tensor, self_mask: Tensor | None, other_mask: Tensor | None, keep: int | None
-    ) -> Tensor:
-        """x [B, T, D], other [B, N, D] -> [B, T, D], or its first `keep` tokens."""
-        x = self.norm_self(x[:, :keep] + self.dropout(self.self_attention(x, self_mask, keep)))
+    def alone(self, x: Tensor, mask: Tensor | None, keep: int | None = None) -> Tensor:
+        """x [B, T, D] -> [B, T, D], or its first `keep` tokens; `mask` belongs to `x`."""
+        attended: Tensor = self.norm_self(x[:, :keep] + self.dropout(self.self_attention(x, mask, keep)))
+        return attended
+
+    def forward(self, x: Tensor, other: Tensor, other_mask: Tensor | None) -> Tensor:
+        """x [B, T, D] out of `alone`, the other stream before this layer [B, N, D] -> [B, T, D]."""
         x = self.norm_cross(x + self.dropout(self.cross_attention(x, other, other_mask)))
         x = self.norm_mlp(x + self.dropout(self.mlp(x)))
         return x
@@ -392,14 +404,18 @@ class BridgeTower(nn.Module):
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """ids int64 [B, T], padded with `pad_token_id`; mask bool [B, T], True = token."""
         hidden = self.text_tower(ids, mask, self.config.n_cross)
-        layers = tuple(self._text_input(x, k) for k, x in enumerate(hidden))
-        return TextFeatures(layers, mask, None if self.itc_head is None else self._itc_text(hidden[-1]))
+        first, *later = (self._text_input(x, k) for k, x in enumerate(hidden))
+        first = self.text_norm(first)
+        alone = _layer(self.text_stream, 0).alone(first, as_key_mask(mask))
+        return TextFeatures((first, *later), alone, mask, None if self.itc_head is None else self._itc_text(hidden[-1]))
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """pixels [B, 3, image_size, image_size], normalised; any float dtype."""
         hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, self.config.n_cross)
-        layers = tuple(self._image_input(x, k) for k, x in enumerate(hidden))
-        return ImageFeatures(layers, None if self.itc_head is None else self._itc_image(layers[-1]))
+        first, *later = (self._image_input(x, k) for k, x in enumerate(hidden))
+        itc = None if self.itc_head is None else self._itc_image(later[-1] if later else first)
+        first = self.image_norm(first)
+        return ImageFeatures((first, *later), _layer(self.image_stream, 0).alone(first, None), itc)
 
     def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """The ITC vectors alone, without the work for the bridges: -> [B, E], unit length."""
@@ -437,18 +453,19 @@ class BridgeTower(nn.Module):
         picture.
         """
         mask = as_key_mask(text.mask)
-        x: Tensor = self.text_norm(text.layers[0])
-        y: Tensor = self.image_norm(image.layers[0])
-        for k, (text_layer, image_layer) in enumerate(zip(self.text_stream, self.image_stream, strict=True)):
-            if k > 0:
+        x, y = text.layers[0], image.layers[0]
+        for k in range(self.config.n_cross):
+            last = k == self.config.n_cross - 1
+            text_keep, image_keep = (keep_text, keep_image) if last else (None, None)
+            text_layer, image_layer = _layer(self.text_stream, k), _layer(self.image_stream, k)
+            if k == 0:
+                x_alone, y_alone = text.alone[:, :text_keep], image.alone[:, :image_keep]
+            else:
                 x = self.text_bridges[k - 1](text.layers[k], x)
                 y = self.image_bridges[k - 1](image.layers[k], y)
-            last = k == self.config.n_cross - 1
+                x_alone, y_alone = text_layer.alone(x, mask, text_keep), image_layer.alone(y, None, image_keep)
             # One assignment: both streams read what the other one was before this layer.
-            x, y = (
-                text_layer(x, y, mask, None, keep_text if last else None),
-                image_layer(y, x, None, mask, keep_image if last else None),
-            )
+            x, y = text_layer(x_alone, y, None), image_layer(y_alone, x, mask)
         pooled = torch.cat([self.text_pooler(x[:, 0]), self.image_pooler(y[:, 0])], dim=-1).tanh()  # [B, 2D]
         return Fused(x, y, pooled)
 
@@ -522,6 +539,12 @@ class BridgeTower(nn.Module):
             layer.mlp.up.weight.normal_(std=(2 * width) ** -0.5, generator=generator)
             layer.mlp.down.weight.normal_(std=width**-0.5 * depth, generator=generator)
         return self
+
+
+def _layer(stream: nn.ModuleList, k: int) -> CrossLayer:
+    layer = stream[k]
+    assert isinstance(layer, CrossLayer)
+    return layer
 
 
 def _at(transforms: nn.ModuleList, k: int) -> nn.Module:
