@@ -23,7 +23,7 @@ from bridgetower.encoder import Encoder
 from bridgetower.errors import PictureError
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.records import Photo, Skipped
-from bridgetower.scan import scan
+from bridgetower.scan import passes_over, scan
 from bridgetower.store import NewImage, Writer
 
 _T = TypeVar("_T")
@@ -53,7 +53,7 @@ class IndexReport:
     unchanged: int
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
-    absent: tuple[Path, ...]  # roots under which nothing was met though the index has files there: all kept
+    absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +108,13 @@ def index(
     also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
     """
     found = list(scan(paths))
-    roots = [Path(os.path.abspath(path)) for path in paths]
+    roots = sorted({Path(os.path.abspath(path)) for path in paths})
     for root in roots:
         writer.add_root(root)
     run = _Run(writer, load_encoder, len(found), on_progress)
     try:
         run.take(_load_ahead(run.changed(found), writer, preprocessing))
-        sweeps = [(root, writer.sweep(root, run.unread)) for root in roots]
+        removed, absent = _sweep(writer, roots, found, run.unread)
     finally:
         writer.finish()
     return IndexReport(
@@ -122,10 +122,44 @@ def index(
         encoded=run.encoded,
         reused=run.reused,
         unchanged=run.unchanged,
-        removed=sum(sweep.removed for _, sweep in sweeps),
+        removed=removed,
         skipped=tuple(run.skipped),
-        absent=tuple(root for root, sweep in sweeps if sweep.kept),
+        absent=absent,
     )
+
+
+def _sweep(
+    writer: Writer, roots: Sequence[Path], found: Sequence[Photo | Skipped], unread: Sequence[Path]
+) -> tuple[int, tuple[Path, ...]]:
+    """Drop from the index what the scan of `roots` would have met if it were there; how many files, and what is kept
+    because its disk may be absent.
+
+    A root may lie in another. What was named by itself, and the walk of the outer root passes over, is not the outer
+    root's to drop; nor is an inner root in which nothing was met: that is what a disk that is not mounted looks like,
+    whatever was met around it. A single file that was named is judged by the folder that it was in.
+    """
+    folders = {item.path.parent for item in found if isinstance(item, Photo)}
+    met = {above for folder in folders for above in (folder, *folder.parents)}
+    removed, absent = 0, set()
+    known = writer.roots()
+    for root in roots:
+        spared = list(unread)
+        for inner in known:
+            if root not in inner.path.parents:
+                continue
+            is_file = writer.known(inner.path) is not None
+            folder = inner.path.parent if is_file else inner.path
+            if passes_over(root, inner.path, is_file=is_file):
+                spared.append(inner.path)
+            elif folder not in met:
+                spared.append(inner.path)
+                if inner.files:
+                    absent.add(folder)
+        sweep = writer.sweep(root, spared)
+        removed += sweep.removed
+        if sweep.kept:
+            absent.add(root)
+    return removed, tuple(sorted(absent))
 
 
 class _Run:

@@ -161,7 +161,8 @@ class Manifest:
                 manifest._db.execute("PRAGMA journal_mode = WAL")
                 manifest._db.execute("PRAGMA synchronous = FULL")
                 manifest._db.execute("PRAGMA foreign_keys = ON")
-                manifest._db.execute("CREATE TEMP TABLE seen (path BLOB PRIMARY KEY) WITHOUT ROWID")
+                for table in ("seen", "spared"):
+                    manifest._db.execute(f"CREATE TEMP TABLE {table} (path BLOB PRIMARY KEY) WITHOUT ROWID")
             if blank:
                 manifest._create(fingerprint)
         except BaseException:
@@ -351,17 +352,23 @@ class Manifest:
         self._db.execute(f"DELETE FROM roots WHERE {_UNDER}", _range(path))
         return self._db.execute(f"DELETE FROM files WHERE {_UNDER}", _range(path)).rowcount
 
-    def sweep(self, root: Path, unread: Collection[Path]) -> Sweep:
-        """Drop the files at or below `root` that were not marked, except for those below a folder in `unread`."""
+    def sweep(self, root: Path, spared: Collection[Path]) -> Sweep:
+        """Drop the files at or below `root` that were not marked, except for what is at or below a path in `spared`.
+
+        A file below it that was a root itself is one no more when it is dropped.
+        """
         self._flush_marks()
         if self._one(f"SELECT 1 FROM seen WHERE {_UNDER} LIMIT 1", _range(root)) is None:
             kept = self._count(f"files WHERE {_UNDER}", _range(root))
             if kept:
                 return Sweep(removed=0, kept=kept)
-        for folder in unread:
-            self._db.execute(f"INSERT OR IGNORE INTO seen SELECT path FROM files WHERE {_UNDER}", _range(folder))
-        gone = f"DELETE FROM files WHERE {_UNDER} AND path NOT IN (SELECT path FROM seen)"
-        removed = self._db.execute(gone, _range(root)).rowcount
+        self._db.execute("DELETE FROM spared")
+        for path in spared:
+            self._db.execute(f"INSERT OR IGNORE INTO spared SELECT path FROM files WHERE {_UNDER}", _range(path))
+        kept_paths = "SELECT path FROM seen UNION ALL SELECT path FROM spared"
+        gone = f"FROM files WHERE {_UNDER} AND path NOT IN ({kept_paths})"
+        self._db.execute(f"DELETE FROM roots WHERE path <> :root AND path IN (SELECT path {gone})", _range(root))
+        removed = self._db.execute(f"DELETE {gone}", _range(root)).rowcount
         self._db.execute("UPDATE roots SET scanned_at = ? WHERE path = ?", (int(time.time()), os.fsencode(root)))
         return Sweep(removed=removed, kept=0)
 

@@ -40,6 +40,12 @@ def scan(paths: Iterable[Path]) -> Iterator[Photo | Skipped]:
     return _Walk(roots, frozenset(folders)).run()
 
 
+def passes_over(folder: Path, path: Path, *, is_file: bool) -> bool:
+    """Whether the walk of `folder` leaves out what lies below it at `path`, so that it must be named to be met."""
+    hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
+    return hidden or (is_file and path.suffix.lower() not in EXTENSIONS)
+
+
 def _is_folder(root: Path) -> bool:
     try:
         return stat.S_ISDIR(root.stat().st_mode)

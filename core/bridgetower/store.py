@@ -218,14 +218,19 @@ class Writer:
         with self._manifest.transaction():
             self._manifest.add_root(root)
 
-    def sweep(self, root: Path, unread: Collection[Path] = ()) -> Sweep:
+    def roots(self) -> tuple[Root, ...]:
+        """What was given to be indexed, sorted by path."""
+        return _roots(self._manifest)
+
+    def sweep(self, root: Path, spared: Collection[Path] = ()) -> Sweep:
         """After a *complete* scan of `root`: drop the files under it that were neither marked nor committed.
 
-        Their vectors stay, so that a file that comes back is not encoded again. Folders in `unread` could not be
-        listed: what lies below them stays. If nothing at all was met under `root`, everything stays: see `Sweep.kept`.
+        Their vectors stay, so that a file that comes back is not encoded again. What lies at or below a path in
+        `spared` stays, because the scan could not or did not look there. If nothing at all was met under `root`,
+        everything stays: see `Sweep.kept`.
         """
         with self._manifest.transaction():
-            swept = self._manifest.sweep(root, unread)
+            swept = self._manifest.sweep(root, spared)
             self._manifest.touch()
         return swept
 
@@ -394,7 +399,7 @@ class Store:
             orphans=counts.orphans,
             skipped=counts.skipped,
             reasons=manifest.reasons(limit=10),
-            roots=tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots()),
+            roots=_roots(manifest),
             bytes_on_disk=_bytes_below(self.directory),
             generation=state.generation,
             vectors_file=vectors_file,
@@ -430,6 +435,10 @@ class Store:
                 return FlatVectors.load(self._file, self._state.vectors_sha256, self.fingerprint.dim)
             except OSError:  # a bad block: the manifest has it all
                 return None
+
+
+def _roots(manifest: Manifest) -> tuple[Root, ...]:
+    return tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots())
 
 
 def _add(index: "FlatVectors", rows: list[tuple[int, bytes]], directory: Path) -> None:

@@ -22,6 +22,18 @@ def never() -> Encoder:
     raise AssertionError("the encoder was loaded though nothing had to be encoded")
 
 
+def indexed(directory: Path) -> set[Path]:
+    """The files that lead to a picture."""
+    with Store.open(directory) as store:
+        images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 1000)[0]]
+        return {path for paths in store.photos(images).values() for path in paths}
+
+
+def some(folder: Path, *names: str) -> list[Path]:
+    """Pictures of different colours at these names in `folder`."""
+    return [paint(folder / name, (9 * n, 255 - 7 * n, 40), size=(20 + n, 20)) for n, name in enumerate(names)]
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
@@ -167,6 +179,56 @@ def test_a_root_that_turned_up_empty_loses_nothing(photos: Path, tmp_path: Path)
     assert (report.removed, report.absent) == (0, (photos,))
     with Store.open(tmp_path / "index") as store:
         assert len(store) == BATCH_SIZE + 3
+
+
+@pytest.mark.parametrize("again", [["."], [".", ".private/deep"], [".private/deep", "."]], ids=" ".join)
+def test_what_was_named_itself_is_not_dropped_by_the_walk_that_passes_it_over(tmp_path: Path, again: list[str]) -> None:
+    plain = paint(tmp_path / "np" / "a.png", "red")
+    hidden = some(tmp_path / "np" / ".private", "b.png", "deep/c.png")
+    odd = paint(tmp_path / "np" / "d.png", "blue").rename(tmp_path / "np" / "d.dat")
+    run([tmp_path / "np" / ".private", odd, tmp_path / "np" / ".private" / "deep"], tmp_path / "index")
+    report = run([tmp_path / "np" / path for path in again], tmp_path / "index")
+    assert (report.removed, report.absent) == (0, ())
+    assert indexed(tmp_path / "index") == {plain, *hidden, odd}
+
+
+@pytest.mark.parametrize("paths", [["nest"], ["nest", "nest/drive"], ["nest/drive", "nest"]], ids=" ".join)
+def test_a_drive_that_is_not_there_loses_nothing_when_what_it_hangs_in_is_indexed(
+    tmp_path: Path, paths: list[str]
+) -> None:
+    here, gone = some(tmp_path / "nest", "a.png", "b.png")
+    drive = tmp_path / "nest" / "drive"
+    away = some(drive, "c.png", "sub/d.png")
+    run([drive, tmp_path / "nest"], tmp_path / "index")
+    gone.unlink()
+    drive.rename(tmp_path / "unmounted")
+    drive.mkdir()
+    report = run([tmp_path / path for path in paths], tmp_path / "index")
+    assert (report.removed, report.absent) == (1, (drive,))
+    assert indexed(tmp_path / "index") == {here, *away}
+
+
+def test_files_that_were_named_on_a_drive_that_is_not_there_are_kept(tmp_path: Path) -> None:
+    here = paint(tmp_path / "nest" / "a.png", "red")
+    away = some(tmp_path / "nest" / "drive", "b.png", "c.png")
+    run([tmp_path / "nest", *away], tmp_path / "index")
+    (tmp_path / "nest" / "drive").rename(tmp_path / "unmounted")
+    report = run([tmp_path / "nest"], tmp_path / "index")
+    assert (report.removed, report.absent) == (0, (tmp_path / "nest" / "drive",))
+    assert indexed(tmp_path / "index") == {here, *away}
+
+
+def test_a_root_in_a_root_is_brought_up_to_date_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    a, b, c, d = some(folder, "a.png", "b.png", "sub/c.png", "sub/d.png")
+    run([folder, folder / "sub", b], tmp_path / "index")
+    for path in (b, d):
+        path.unlink()
+    report = run([folder], tmp_path / "index")
+    assert (report.removed, report.absent) == (2, ())
+    assert indexed(tmp_path / "index") == {a, c}
+    with Store.open(tmp_path / "index") as store:
+        assert [root.path for root in store.summary().roots] == [folder, folder / "sub"]  # a file that is gone is none
 
 
 def test_an_interrupted_run_keeps_what_was_committed_and_sweeps_nothing(photos: Path, tmp_path: Path) -> None:
