@@ -8,6 +8,7 @@ import typer
 from bridgetower.errors import UsageError
 from bridgetower.records import Hit
 from bridgetower_cli import engine, render
+from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Depth,
@@ -79,16 +80,23 @@ def search(
         encoder = chosen.load()
         if text is not None:
             engine.tell_truncated(encoder, text)
-        found = find_pictures(
-            store,
-            encoder,
-            text=text,
-            image=image,
-            top=top,
-            depth=default_depth(chosen.runtime) if depth is None else depth,
-            min_match=min_match,
-        )
+        with Meter("searching", "pictures") as meter:
+            found = find_pictures(
+                store,
+                encoder,
+                text=text,
+                image=image,
+                top=top,
+                depth=default_depth(chosen.runtime) if depth is None else depth,
+                min_match=min_match,
+                on_progress=meter.update,
+            )
     render.skipped(found.skipped)
+    if found.gone:
+        render.say(
+            f"note: passed over {render.counted(found.gone, 'picture')} whose files are gone; "
+            "`bt index` on their folders brings the index up to date"
+        )
     if json:
         for rank, hit in enumerate(found.hits, start=1):
             render.json_line({"rank": rank, **_fields(hit)})

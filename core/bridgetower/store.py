@@ -41,6 +41,8 @@ _UNCOVERED_AT_END = 16
 _UNCOVERED_MEANWHILE = 2
 _UNCOVERED_MIN = 8192
 
+_NEAREST_AT_FIRST = 256  # images that are recalled together, then four times as many
+
 # What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a
 # copied folder, or in a newer release of the package, are the same model.
 _COMPARED = {
@@ -357,6 +359,20 @@ class Store:
         scores = scores.clip(-1, 1)
         rows = zip(ids.tolist(), scores.tolist(), strict=True)
         return [[Neighbour(*pair) for pair in zip(*row, strict=True)] for row in rows]
+
+    def nearest(self, query: "NDArray[np.float32]") -> Iterator[tuple[tuple[Path, ...], float]]:
+        """The files and the similarity of every image, in the order of `recall`, read on as they are asked for.
+
+        `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
+        """
+        known, k = 0, _NEAREST_AT_FIRST
+        while True:
+            [neighbours] = self.recall(query, k)
+            for neighbour in neighbours[known:]:
+                yield self._manifest.photos(neighbour.image), neighbour.similarity
+            if len(neighbours) < k:
+                return
+            known, k = k, 4 * k
 
     def photos(self, images: Iterable[int]) -> dict[int, tuple[Path, ...]]:
         """The files of each image, sorted by the bytes of their paths, in the order of `images`; the first one stands
