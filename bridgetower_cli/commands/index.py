@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from bridgetower.errors import StoreError
+from bridgetower.errors import NoIndexError
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import DEFAULT_MODEL, Device, Index, Model, Precision, Settings, settle
+from bridgetower_cli.settings import DEFAULT_MODEL, Device, Index, Model, Precision, Settings, named_path, settle
 
 SOME_SKIPPED = 3
 
@@ -17,8 +17,7 @@ SOME_SKIPPED = 3
 def index(
     paths: Annotated[
         list[Path],
-        # Not to be read is for the run to name and skip, not for the parser to refuse; so in the other commands.
-        typer.Argument(metavar="PATH", readable=False, help="Folders, walked to any depth, or files."),
+        typer.Argument(metavar="PATH", parser=named_path, help="Folders, walked to any depth, or files."),
     ],
     index: Index = None,
     model: Model = None,
@@ -62,19 +61,21 @@ def index(
 
 
 def _model_for(settings: Settings) -> str:
-    """An index that has pictures keeps its model; a new one takes that of the settings."""
-    from bridgetower.store import Store
+    """An index that has pictures keeps its model; a new one takes that of the settings.
 
-    if settings.named_model is not None:
-        return settings.named_model
+    Raises StoreError for what is wrong with the index, before a model is fetched for it.
+    """
+    from bridgetower.store import Store, require_place
+
     try:
         with Store.open(settings.index) as store:
             summary = store.summary()
-    except StoreError:  # there is none yet; whatever else is wrong with it, the writer will say
+    except NoIndexError:
+        require_place(settings.index)
         return settings.model
-    if not summary.images and not summary.orphans:
+    if settings.named_model is not None or not (summary.images or summary.orphans):
         return settings.model
-    own = summary.fingerprint.model
+    own = engine.model_of(summary.fingerprint)
     if settings.model not in (own, DEFAULT_MODEL):
         render.say(f"note: the index keeps its model {own}; {settings.model} is for new ones")
     return own

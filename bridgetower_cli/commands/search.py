@@ -20,6 +20,7 @@ from bridgetower_cli.settings import (
     OptionalText,
     Precision,
     Top,
+    named_path,
     settle,
 )
 
@@ -30,7 +31,7 @@ def search(
     text: OptionalText = None,
     image: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", readable=False, help="Search for pictures like this one; TEXT may refine it."),
+        typer.Option(metavar="FILE", parser=named_path, help="Search for pictures like this one; TEXT may refine it."),
     ] = None,
     top: Top = 10,
     depth: Depth = None,

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from bridgetower.errors import StoreError
+from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.records import Fingerprint, Photo, Skipped
 
 _INTEGER = 2**63 - 1  # the largest that SQLite holds
@@ -117,7 +117,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Open one committed state, held until `close`. StoreError if there is no index or it cannot be read."""
+        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read."""
         with explained(path), suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()
             return cls._read(path)
@@ -429,8 +429,8 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def _absent(path: Path) -> StoreError:
-    return StoreError(f"no index at {path.parent}: run `bt index PHOTOS` first")
+def _absent(path: Path) -> NoIndexError:
+    return NoIndexError(f"no index at {path.parent}: run `bt index PHOTOS` first")
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from bridgetower.vectors import FlatVectors, VectorIndex
 
-__all__ = ["Known", "Neighbour", "NewImage", "Root", "Store", "Summary", "Sweep", "Writer"]
+__all__ = ["Known", "Neighbour", "NewImage", "Root", "Store", "Summary", "Sweep", "Writer", "require_place"]
 
 _MANIFEST = "manifest.sqlite"
 _LOCK = "writer.lock"
@@ -102,6 +102,18 @@ class Summary:
     uncovered: int  # images that each search reads from the manifest, because the vector file does not hold them
 
 
+def require_place(directory: Path) -> None:
+    """Raise StoreError where no index can stand because something else does; a damaged one may. Changes nothing."""
+    with explained(directory):
+        if not directory.exists():
+            return
+        if not directory.is_dir():
+            raise StoreError(f"{directory}: a file, not a folder: name another place with --index DIR")
+        names = {entry.name for entry in directory.iterdir()}
+    if _MANIFEST not in names and names - {_LOCK}:
+        raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
+
+
 class Writer:
     """The one process that changes an index, from `open` to `close`.
 
@@ -121,26 +133,26 @@ class Writer:
     def open(cls, directory: Path, fingerprint: Fingerprint) -> Self:
         """Open the index in `directory` to add images with this fingerprint; create it if there is none.
 
+        Where the index has the same model under another name, it takes the new name.
+
         Raises:
             StoreError: another writer is at work, the folder holds something else, the index was made by another
                 model or in another format, or the disk says no. Nothing was changed then.
         """
         directory = directory.absolute()
+        require_place(directory)
         with explained(directory):
-            if directory.exists() and not directory.is_dir():
-                raise StoreError(f"{directory}: a file, not a folder: name another place with --index DIR")
             directory.mkdir(parents=True, exist_ok=True)
-            names = {entry.name for entry in directory.iterdir()}
-        if _MANIFEST not in names and names - {_LOCK}:
-            raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
         lock = Lock(directory / _LOCK)
         try:
             manifest = Manifest.write(directory / _MANIFEST, fingerprint)
             try:
-                if manifest.count_images() == 0:  # nothing is bound to the old fingerprint yet
+                stored = manifest.fingerprint()
+                if manifest.count_images():  # before the first, nothing is bound to the fingerprint
+                    _require_same(directory, stored, fingerprint)
+                if stored != fingerprint:  # the same weights by another name: that is where they are found now
                     with manifest.transaction():
                         manifest.set_fingerprint(fingerprint)
-                _require_same(directory, manifest.fingerprint(), fingerprint)
                 return cls(directory, lock, manifest)
             except BaseException:
                 manifest.close()
@@ -312,7 +324,8 @@ class Store:
         """Open the index in `directory`.
 
         Raises:
-            StoreError: there is no index, it has a format that this program does not know, or it is damaged.
+            NoIndexError: there is none.
+            StoreError: it has a format that this program does not know, or it is damaged.
         """
         directory = directory.absolute()
         manifest = Manifest.read(directory / _MANIFEST)
