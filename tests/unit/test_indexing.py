@@ -2,14 +2,17 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from bridgetower.decode import read
-from bridgetower.encoder import Encoder, Vectors
-from bridgetower.errors import InputError, PictureError
+from bridgetower.encoder import Encoder, Runtime, TorchEncoder, Vectors
+from bridgetower.errors import InputError, ModelError, PictureError
 from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
 from bridgetower.scan import scan
 from bridgetower.store import Store, Writer
+from bridgetower.weights import resolve
 from tests.fakes import FakeEncoder, paint
+from tests.tiny import tiny_checkpoint
 
 
 def run(paths: list[Path], directory: Path, encoder: FakeEncoder | None = None) -> IndexReport:
@@ -257,6 +260,17 @@ def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(tmp_pa
         run([tmp_path / "nowhere"], tmp_path / "index")
     with Store.open(tmp_path / "index") as store:
         assert store.summary().roots == ()
+
+
+def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(photos: Path, tmp_path: Path) -> None:
+    encoder = TorchEncoder(resolve(str(tiny_checkpoint(tmp_path / "model"))), Runtime("cpu", "fp32", ""))
+    with torch.no_grad():
+        for parameter in encoder._model.vision_tower.parameters():
+            parameter.fill_(float("nan"))
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
+        index([photos], writer, encoder.preprocessing, lambda: encoder)
+    with Store.open(tmp_path / "index") as store:
+        assert (store.summary().images, store.summary().orphans) == (0, 0)
 
 
 def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
