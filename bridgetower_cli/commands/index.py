@@ -1,6 +1,7 @@
 """`bt index`."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -52,12 +53,29 @@ def index(
         render.say(
             f"note: nothing found in {render.short(root)}, so what the index has of it is kept: is its disk there?"
         )
+    others = _tell_unread(report.ignored)
     render.say(
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
         f"skipped {len(report.skipped)}: {render.counted(report.files, 'file')} in {time.monotonic() - began:.1f} s"
+        + (f"; ignored {render.counted(others, 'file')} of other kinds" if others else "")
     )
     if report.skipped:
         raise typer.Exit(SOME_SKIPPED)
+
+
+def _tell_unread(ignored: Mapping[str, int]) -> int:
+    """Name the kinds of pictures that were met and cannot be read: whoever has them expects to find them. Returns how
+    many other files were ignored."""
+    from bridgetower.scan import UNREAD_EXTENSIONS
+
+    kinds = {extension: number for extension, number in sorted(ignored.items()) if extension in UNREAD_EXTENSIONS}
+    if kinds:
+        listed = ", ".join(f"{number} x {extension}" for extension, number in kinds.items())
+        render.say(
+            f"note: {render.counted(sum(kinds.values()), 'picture')} of kinds that bt cannot read, not in the index: "
+            f"{listed}; convert them, to JPEG for example"
+        )
+    return sum(ignored.values()) - sum(kinds.values())
 
 
 def _model_for(settings: Settings) -> str:

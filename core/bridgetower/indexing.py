@@ -7,8 +7,8 @@ is known is not decoded. Killing the process loses the batch in flight and nothi
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +53,7 @@ class IndexReport:
     unchanged: int
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
+    ignored: Mapping[str, int]  # files that were passed over for their extension, by extension in lower case
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
 
 
@@ -107,7 +108,8 @@ def index(
     does not exist, ModelError from `load_encoder`, StoreError where the index cannot be written. On any exception,
     also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
     """
-    found = list(scan(paths))
+    ignored: Counter[str] = Counter()
+    found = list(scan(paths, ignored=ignored))
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
     for root in roots:
         writer.add_root(root)
@@ -124,6 +126,7 @@ def index(
         unchanged=run.unchanged,
         removed=removed,
         skipped=tuple(run.skipped),
+        ignored=ignored,
         absent=absent,
     )
 

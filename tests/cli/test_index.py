@@ -34,6 +34,16 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_indexed(bt: Bt, pho
     assert len(bt("search", "red", "--paths").stdout.splitlines()) == 4
 
 
+def test_files_of_other_kinds_are_counted_and_pictures_of_unread_kinds_named(bt: Bt, photos: Path) -> None:
+    for name in ("a.txt", "b.mp4", "c.HEIC", "d.heic", "e.nef"):
+        (photos / name).write_bytes(b"x")
+    done = bt("index", photos)
+    assert (done.exit_code, done.stdout) == (0, "")
+    note, last = done.stderr.splitlines()
+    assert note.startswith("note: 3 pictures of kinds that bt cannot read") and "2 x .heic, 1 x .nef;" in note
+    assert last.endswith("; ignored 2 files of other kinds")
+
+
 def test_skipped_files_are_named_again_as_long_as_they_are_there(bt: Bt, photos: Path) -> None:
     (photos / "bad.jpg").write_bytes(b"no picture")
     bt("index", photos)

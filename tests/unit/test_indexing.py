@@ -154,7 +154,7 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_remove(paths: list[Path]) -> object:
+    def scan_then_remove(paths: list[Path], **options: object) -> object:
         found = list(scan(paths))
         (photos / "000.png").unlink()
         return found
