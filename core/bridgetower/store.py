@@ -405,10 +405,6 @@ class Store:
         vector: NDArray[np.float32] = _unpacked([blob], self.fingerprint.dim, self.directory)[0]
         return vector
 
-    def known(self, path: Path) -> Known | None:
-        """What the index holds about a file; None if it was never seen."""
-        return self._manifest.known(path)
-
     def skipped(self) -> Iterator[Skipped]:
         """The files that were passed over, sorted by the bytes of their paths."""
         return self._manifest.skipped()
