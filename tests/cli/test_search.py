@@ -182,6 +182,13 @@ def test_pictures_that_vanished_are_no_reason_for_no_match(bt: Bt, library: Path
     assert (done.exit_code, done.stdout) == (0, f"{library / 'crimson.png'}\n")
 
 
+def test_verifying_shows_how_far_it_is(bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridgetower_cli.progress._LINE_EVERY_S", 0.0)
+    done = bt("search", "red", "--json", "--depth", 3)
+    assert (done.exit_code, len(lines(done))) == (0, 4)
+    assert "searching: 3 of 3 pictures" in done.stderr
+
+
 def test_a_text_beyond_what_the_model_reads_is_told(bt: Bt, library: Path) -> None:
     done = bt("search", "red " * 300)
     assert done.exit_code == 0
