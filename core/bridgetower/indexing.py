@@ -143,26 +143,21 @@ def _sweep(
     """
     folders = {item.path.parent for item in found if isinstance(item, Photo)}
     met = {above for folder in folders for above in (folder, *folder.parents)}
-    removed, absent = 0, set()
-    known = writer.roots()
-    for root in roots:
-        spared = list(unread)
-        for inner in known:
-            if root not in inner.path.parents:
-                continue
-            is_file = writer.known(inner.path) is not None
-            folder = inner.path.parent if is_file else inner.path
-            if passes_over(root, inner.path, is_file=is_file):
-                spared.append(inner.path)
-            elif folder not in met:
-                spared.append(inner.path)
-                if inner.files:
-                    absent.add(folder)
-        sweep = writer.sweep(root, spared)
-        removed += sweep.removed
-        if sweep.kept:
-            absent.add(root)
-    return removed, tuple(sorted(absent))
+    spared: dict[Path, list[Path]] = {root: list(unread) for root in roots}
+    absent: set[Path] = set()
+    for inner in writer.roots():
+        around = [root for root in inner.path.parents if root in spared]
+        is_file = bool(around) and writer.known(inner.path) is not None
+        folder = inner.path.parent if is_file else inner.path
+        for root in around:
+            hidden = passes_over(root, inner.path, is_file=is_file)
+            if hidden or folder not in met:
+                spared[root].append(inner.path)
+            if not hidden and folder not in met and inner.files:
+                absent.add(folder)
+    sweeps = {root: writer.sweep(root, spared[root]) for root in roots}
+    absent.update(root for root, sweep in sweeps.items() if sweep.kept)
+    return sum(sweep.removed for sweep in sweeps.values()), tuple(sorted(absent))
 
 
 class _Run:
