@@ -56,14 +56,19 @@ def find(name: str, settings: Settings) -> Engine:
 
 def of_index(store: "Store", settings: Settings) -> Engine:
     """Find the model that made an index. Raises ModelError, and StoreError where `--model` names another one."""
-    name = settings.named_model or store.fingerprint.model
-    if settings.named_model is None and os.path.isabs(name) and not Path(name).is_dir():
+    engine = find(settings.named_model or model_of(store.fingerprint), settings)
+    store.check(engine.fingerprint)
+    return engine
+
+
+def model_of(fingerprint: "Fingerprint") -> str:
+    """The name of the model that made an index. Raises ModelError where it was a folder that is gone."""
+    name = fingerprint.model
+    if os.path.isabs(name) and not Path(name).is_dir():
         raise ModelError(
             f"{name}: the index was made with the model in this folder, which is gone; say where it is now with --model"
         )
-    engine = find(name, settings)
-    store.check(engine.fingerprint)
-    return engine
+    return name
 
 
 def tell_truncated(encoder: "Encoder", *texts: str) -> None:

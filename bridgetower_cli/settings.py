@@ -31,9 +31,9 @@ class Settings:
 def settle(
     *, index: Path | None = None, model: str | None = None, device: str | None = None, precision: str | None = None
 ) -> Settings:
-    """Settle the options of a command, None for what was not given. Raises UsageError."""
+    """Settle the options of a command, None for what was not given; `index` is absolute. Raises UsageError."""
     return Settings(
-        index=Path(os.path.abspath((index or Path(_environment("BT_INDEX") or _default_index())).expanduser())),
+        index=index or index_folder(_environment("BT_INDEX") or _default_index()),
         model=model or _environment("BT_MODEL") or DEFAULT_MODEL,
         named_model=model,
         device=_one_of(DEVICES, "device", device or _environment("BT_DEVICE")),
@@ -48,7 +48,31 @@ def _environment(name: str) -> str | None:
 def _default_index() -> str:
     import platformdirs
 
-    return os.path.join(platformdirs.user_data_dir("bridgetower", appauthor=False), "index")
+    try:
+        folder = platformdirs.user_data_dir("bridgetower", appauthor=False)
+    except RuntimeError:
+        folder = "~"  # as older versions leave it
+    if folder.startswith("~"):
+        raise UsageError("there is no home folder to keep an index in: name a place for it with --index DIR")
+    return os.path.join(folder, "index")
+
+
+def index_folder(name: str) -> Path:
+    """The absolute path of the folder that is meant, "~" being a home. Raises UsageError."""
+    expanded = os.path.expanduser(name)
+    if expanded.startswith("~"):
+        raise UsageError(f"{name}: the home folder that is meant is not known; write the path of the index out")
+    return Path(os.path.abspath(named_path(expanded)))
+
+
+def named_path(name: str) -> Path:
+    """What was typed as a path. Raises UsageError where it is empty, which to Python means the current folder.
+
+    A parser for typer; its own would refuse what may not be read, which is for the command to name.
+    """
+    if not name:
+        raise UsageError('an empty path names nothing; the current folder is "."')
+    return Path(name)
 
 
 def _one_of(known: Sequence[str], name: str, value: str | None) -> str:
@@ -71,7 +95,9 @@ def _not_empty(text: str | None) -> str | None:
 Index = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", readable=False, help="The folder of the index. [env: BT_INDEX; default: in your data folder]"
+        metavar="DIR",
+        parser=index_folder,
+        help="The folder of the index. [env: BT_INDEX; default: in your data folder]",
     ),
 ]
 Model = Annotated[

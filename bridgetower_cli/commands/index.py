@@ -1,15 +1,16 @@
 """`bt index`."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bridgetower.errors import StoreError
+from bridgetower.errors import NoIndexError
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import DEFAULT_MODEL, Device, Index, Model, Precision, Settings, settle
+from bridgetower_cli.settings import DEFAULT_MODEL, Device, Index, Model, Precision, Settings, named_path, settle
 
 SOME_SKIPPED = 3
 
@@ -17,8 +18,7 @@ SOME_SKIPPED = 3
 def index(
     paths: Annotated[
         list[Path],
-        # Not to be read is for the run to name and skip, not for the parser to refuse; so in the other commands.
-        typer.Argument(metavar="PATH", readable=False, help="Folders, walked to any depth, or files."),
+        typer.Argument(metavar="PATH", parser=named_path, help="Folders, walked to any depth, or files."),
     ],
     index: Index = None,
     model: Model = None,
@@ -53,28 +53,47 @@ def index(
         render.say(
             f"note: nothing found in {render.short(root)}, so what the index has of it is kept: is its disk there?"
         )
+    others = _tell_unread(report.ignored)
     render.say(
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
         f"skipped {len(report.skipped)}: {render.counted(report.files, 'file')} in {time.monotonic() - began:.1f} s"
+        + (f"; ignored {render.counted(others, 'file')} of other kinds" if others else "")
     )
     if report.skipped:
         raise typer.Exit(SOME_SKIPPED)
 
 
-def _model_for(settings: Settings) -> str:
-    """An index that has pictures keeps its model; a new one takes that of the settings."""
-    from bridgetower.store import Store
+def _tell_unread(ignored: Mapping[str, int]) -> int:
+    """Name the kinds of pictures that were met and cannot be read: whoever has them expects to find them. Returns how
+    many other files were ignored."""
+    from bridgetower.scan import UNREAD_EXTENSIONS
 
-    if settings.named_model is not None:
-        return settings.named_model
+    kinds = {extension: number for extension, number in sorted(ignored.items()) if extension in UNREAD_EXTENSIONS}
+    if kinds:
+        listed = ", ".join(f"{number} x {extension}" for extension, number in kinds.items())
+        render.say(
+            f"note: {render.counted(sum(kinds.values()), 'picture')} of kinds that bt cannot read, not in the index: "
+            f"{listed}; convert them, to JPEG for example"
+        )
+    return sum(ignored.values()) - sum(kinds.values())
+
+
+def _model_for(settings: Settings) -> str:
+    """An index that has pictures keeps its model; a new one takes that of the settings.
+
+    Raises StoreError for what is wrong with the index, before a model is fetched for it.
+    """
+    from bridgetower.store import Store, require_place
+
     try:
         with Store.open(settings.index) as store:
             summary = store.summary()
-    except StoreError:  # there is none yet; whatever else is wrong with it, the writer will say
+    except NoIndexError:
+        require_place(settings.index)
         return settings.model
-    if not summary.images and not summary.orphans:
+    if settings.named_model is not None or not (summary.images or summary.orphans):
         return settings.model
-    own = summary.fingerprint.model
+    own = engine.model_of(summary.fingerprint)
     if settings.model not in (own, DEFAULT_MODEL):
         render.say(f"note: the index keeps its model {own}; {settings.model} is for new ones")
     return own

@@ -8,6 +8,7 @@ import typer
 from bridgetower.errors import UsageError
 from bridgetower.records import Hit
 from bridgetower_cli import engine, render
+from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Depth,
@@ -19,6 +20,7 @@ from bridgetower_cli.settings import (
     OptionalText,
     Precision,
     Top,
+    named_path,
     settle,
 )
 
@@ -29,7 +31,7 @@ def search(
     text: OptionalText = None,
     image: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", readable=False, help="Search for pictures like this one; TEXT may refine it."),
+        typer.Option(metavar="FILE", parser=named_path, help="Search for pictures like this one; TEXT may refine it."),
     ] = None,
     top: Top = 10,
     depth: Depth = None,
@@ -79,16 +81,23 @@ def search(
         encoder = chosen.load()
         if text is not None:
             engine.tell_truncated(encoder, text)
-        found = find_pictures(
-            store,
-            encoder,
-            text=text,
-            image=image,
-            top=top,
-            depth=default_depth(chosen.runtime) if depth is None else depth,
-            min_match=min_match,
-        )
+        with Meter("searching", "pictures") as meter:
+            found = find_pictures(
+                store,
+                encoder,
+                text=text,
+                image=image,
+                top=top,
+                depth=default_depth(chosen.runtime) if depth is None else depth,
+                min_match=min_match,
+                on_progress=meter.update,
+            )
     render.skipped(found.skipped)
+    if found.gone:
+        render.say(
+            f"note: passed over {render.counted(found.gone, 'picture')} whose files are gone; "
+            "`bt index` on their folders brings the index up to date"
+        )
     if json:
         for rank, hit in enumerate(found.hits, start=1):
             render.json_line({"rank": rank, **_fields(hit)})

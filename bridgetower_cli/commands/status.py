@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def status(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also what the model would run on here, and why.")
+        bool,
+        typer.Option("--verbose", "-v", help="Also each skipped file, and what the model would run on here, and why."),
     ] = False,
     json: Json = False,
     index: Index = None,
@@ -29,15 +30,21 @@ def status(
 
     with Store.open(settings.index) as store:
         summary = store.summary()
+        skipped = list(store.skipped()) if verbose else []
     runtime = None
     if verbose:
         from bridgetower.encoder import choose_runtime
 
         runtime = choose_runtime(settings.device, settings.precision)
     if json:
-        render.json_line(_fields(summary, runtime))
+        fields = _fields(summary, runtime)
+        if verbose:
+            fields["skipped_files"] = [{"path": file.path, "reason": file.reason} for file in skipped]
+        render.json_line(fields)
     else:
-        render.table([Column(""), Column("")], _rows(summary, runtime), header=False)
+        rows = _rows(summary, runtime)
+        rows += [["skipped file", f"{visible(str(file.path))}: {visible(file.reason)}"] for file in skipped]
+        render.table([Column(""), Column("")], rows, header=False)
 
 
 def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bridgetower.errors import UsageError
+from bridgetower.errors import ModelError, UsageError
 from bridgetower.model import ImageFeatures, TextFeatures, require_heads
 from bridgetower.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.records import Fingerprint, Head
@@ -60,11 +60,11 @@ class Encoder(Protocol):
     @property
     def preprocessing(self) -> Preprocessing: ...
     def embed_images(self, pixels: Pixels) -> Vectors:
-        """float32 [B, 3, H, W] -> unit vectors [B, E] (ITC)."""
+        """float32 [B, 3, H, W] -> unit vectors [B, E] (ITC). Raises ModelError where the weights give none."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Q texts -> unit vectors [Q, E] (ITC). Raises UsageError on an empty text."""
+        """Q texts -> unit vectors [Q, E] (ITC). Raises UsageError on an empty text, ModelError as `embed_images`."""
         ...
 
     def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -110,11 +110,11 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def embed_images(self, pixels: Pixels) -> Vectors:
-        return _unit(self._model.embed_image(self._pixels(pixels)))
+        return self._unit(self._model.embed_image(self._pixels(pixels)))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        return _unit(self._model.embed_text(*self._tokens(texts)))
+        return self._unit(self._model.embed_text(*self._tokens(texts)))
 
     @torch.inference_mode()
     def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -153,6 +153,16 @@ class TorchEncoder:
 
     def truncates(self, text: str) -> bool:
         return self._tokenizer.encode(text).truncated
+
+    def _unit(self, vectors: Tensor) -> Vectors:
+        """Unit length in fp32: what bf16 rounds is put right. Raises ModelError for vectors without a direction."""
+        unit = _numpy(torch.nn.functional.normalize(vectors.float(), dim=-1))
+        if not np.allclose(np.linalg.norm(unit, axis=-1), 1, atol=1e-3):  # NaN is close to nothing
+            raise ModelError(
+                f"{self._checkpoint.name}: this model computes vectors that are zero or no numbers, as with damaged "
+                "weights; fetch or convert it anew, or use another"
+            )
+        return unit
 
     def _pixels(self, pixels: Pixels) -> Tensor:
         return torch.from_numpy(pixels).to(self._device, self._dtype)
@@ -216,11 +226,6 @@ def _chunks(text: TextFeatures, image: ImageFeatures, pairs: Tensor) -> Iterator
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         some = pairs[start : start + PAIRS_AT_ONCE]
         yield text.select(some[:, 0]), image.select(some[:, 1])
-
-
-def _unit(vectors: Tensor) -> Vectors:
-    """Unit length in fp32: what bf16 rounds is put right."""
-    return _numpy(torch.nn.functional.normalize(vectors.float(), dim=-1))
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[np.float32]:

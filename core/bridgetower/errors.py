@@ -3,7 +3,8 @@
     BridgeTowerError                 exit code
     ├── UsageError                   2   options or values that cannot go together
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
-    ├── StoreError                   5   the index: absent, locked, foreign, damaged
+    ├── StoreError                   5   the index: locked, foreign, damaged
+    │   └── NoIndexError                 there is none; whoever writes makes one
     └── InputError                   6   a file that was named as input: a picture, a captions file
         └── PictureError                 one picture that cannot be read; a folder run skips and counts it
 
@@ -36,6 +37,10 @@ class StoreError(BridgeTowerError):
     """The index directory is absent, locked by another writer, made by another model, or damaged."""
 
     exit_code = 5
+
+
+class NoIndexError(StoreError):
+    """There is no index in the directory: it is absent, or holds none."""
 
 
 class InputError(BridgeTowerError):

@@ -7,8 +7,8 @@ is known is not decoded. Killing the process loses the batch in flight and nothi
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from bridgetower.encoder import Encoder
 from bridgetower.errors import PictureError
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.records import Photo, Skipped
-from bridgetower.scan import scan
+from bridgetower.scan import passes_over, scan
 from bridgetower.store import NewImage, Writer
 
 _T = TypeVar("_T")
@@ -53,7 +53,8 @@ class IndexReport:
     unchanged: int
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
-    absent: tuple[Path, ...]  # roots under which nothing was met though the index has files there: all kept
+    ignored: Mapping[str, int]  # files that were passed over for their extension, by extension in lower case
+    absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +108,15 @@ def index(
     does not exist, ModelError from `load_encoder`, StoreError where the index cannot be written. On any exception,
     also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
     """
-    found = list(scan(paths))
-    roots = [Path(os.path.abspath(path)) for path in paths]
+    ignored: Counter[str] = Counter()
+    found = list(scan(paths, ignored=ignored))
+    roots = sorted({Path(os.path.abspath(path)) for path in paths})
     for root in roots:
         writer.add_root(root)
     run = _Run(writer, load_encoder, len(found), on_progress)
     try:
         run.take(_load_ahead(run.changed(found), writer, preprocessing))
-        sweeps = [(root, writer.sweep(root, run.unread)) for root in roots]
+        removed, absent = _sweep(writer, roots, found, run.unread)
     finally:
         writer.finish()
     return IndexReport(
@@ -122,10 +124,40 @@ def index(
         encoded=run.encoded,
         reused=run.reused,
         unchanged=run.unchanged,
-        removed=sum(sweep.removed for _, sweep in sweeps),
+        removed=removed,
         skipped=tuple(run.skipped),
-        absent=tuple(root for root, sweep in sweeps if sweep.kept),
+        ignored=ignored,
+        absent=absent,
     )
+
+
+def _sweep(
+    writer: Writer, roots: Sequence[Path], found: Sequence[Photo | Skipped], unread: Sequence[Path]
+) -> tuple[int, tuple[Path, ...]]:
+    """Drop from the index what the scan of `roots` would have met if it were there; how many files, and what is kept
+    because its disk may be absent.
+
+    A root may lie in another. What was named by itself, and the walk of the outer root passes over, is not the outer
+    root's to drop; nor is an inner root in which nothing was met: that is what a disk that is not mounted looks like,
+    whatever was met around it. A single file that was named is judged by the folder that it was in.
+    """
+    folders = {item.path.parent for item in found if isinstance(item, Photo)}
+    met = {above for folder in folders for above in (folder, *folder.parents)}
+    spared: dict[Path, list[Path]] = {root: list(unread) for root in roots}
+    absent: set[Path] = set()
+    for inner in writer.roots():
+        around = [root for root in inner.path.parents if root in spared]
+        is_file = bool(around) and writer.known(inner.path) is not None
+        folder = inner.path.parent if is_file else inner.path
+        for root in around:
+            hidden = passes_over(root, inner.path, is_file=is_file)
+            if hidden or folder not in met:
+                spared[root].append(inner.path)
+            if not hidden and folder not in met and inner.files:
+                absent.add(folder)
+    sweeps = {root: writer.sweep(root, spared[root]) for root in roots}
+    absent.update(root for root, sweep in sweeps.items() if sweep.kept)
+    return sum(sweep.removed for sweep in sweeps.values()), tuple(sorted(absent))
 
 
 class _Run:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from bridgetower.errors import StoreError
+from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.records import Fingerprint, Photo, Skipped
 
 _INTEGER = 2**63 - 1  # the largest that SQLite holds
@@ -117,7 +117,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Open one committed state, held until `close`. StoreError if there is no index or it cannot be read."""
+        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read."""
         with explained(path), suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()
             return cls._read(path)
@@ -161,7 +161,8 @@ class Manifest:
                 manifest._db.execute("PRAGMA journal_mode = WAL")
                 manifest._db.execute("PRAGMA synchronous = FULL")
                 manifest._db.execute("PRAGMA foreign_keys = ON")
-                manifest._db.execute("CREATE TEMP TABLE seen (path BLOB PRIMARY KEY) WITHOUT ROWID")
+                for table in ("seen", "spared"):
+                    manifest._db.execute(f"CREATE TEMP TABLE {table} (path BLOB PRIMARY KEY) WITHOUT ROWID")
             if blank:
                 manifest._create(fingerprint)
         except BaseException:
@@ -351,17 +352,23 @@ class Manifest:
         self._db.execute(f"DELETE FROM roots WHERE {_UNDER}", _range(path))
         return self._db.execute(f"DELETE FROM files WHERE {_UNDER}", _range(path)).rowcount
 
-    def sweep(self, root: Path, unread: Collection[Path]) -> Sweep:
-        """Drop the files at or below `root` that were not marked, except for those below a folder in `unread`."""
+    def sweep(self, root: Path, spared: Collection[Path]) -> Sweep:
+        """Drop the files at or below `root` that were not marked, except for what is at or below a path in `spared`.
+
+        A file below it that was a root itself is one no more when it is dropped.
+        """
         self._flush_marks()
         if self._one(f"SELECT 1 FROM seen WHERE {_UNDER} LIMIT 1", _range(root)) is None:
             kept = self._count(f"files WHERE {_UNDER}", _range(root))
             if kept:
                 return Sweep(removed=0, kept=kept)
-        for folder in unread:
-            self._db.execute(f"INSERT OR IGNORE INTO seen SELECT path FROM files WHERE {_UNDER}", _range(folder))
-        gone = f"DELETE FROM files WHERE {_UNDER} AND path NOT IN (SELECT path FROM seen)"
-        removed = self._db.execute(gone, _range(root)).rowcount
+        self._db.execute("DELETE FROM spared")
+        for path in spared:
+            self._db.execute(f"INSERT OR IGNORE INTO spared SELECT path FROM files WHERE {_UNDER}", _range(path))
+        kept_paths = "SELECT path FROM seen UNION ALL SELECT path FROM spared"
+        gone = f"FROM files WHERE {_UNDER} AND path NOT IN ({kept_paths})"
+        self._db.execute(f"DELETE FROM roots WHERE path <> :root AND path IN (SELECT path {gone})", _range(root))
+        removed = self._db.execute(f"DELETE {gone}", _range(root)).rowcount
         self._db.execute("UPDATE roots SET scanned_at = ? WHERE path = ?", (int(time.time()), os.fsencode(root)))
         return Sweep(removed=removed, kept=0)
 
@@ -422,8 +429,8 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def _absent(path: Path) -> StoreError:
-    return StoreError(f"no index at {path.parent}: run `bt index PHOTOS` first")
+def _absent(path: Path) -> NoIndexError:
+    return NoIndexError(f"no index at {path.parent}: run `bt index PHOTOS` first")
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 What `search` verifies its candidates with, and what `bt rerank` and `bt match` are by themselves; no index is needed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,13 @@ class Verified:
         return float(match_probability(np.array(self.logits, np.float32)))
 
 
-def verify(encoder: Encoder, text: str, paths: Sequence[Path]) -> tuple[list[Verified], list[Skipped]]:
+def verify(
+    encoder: Encoder,
+    text: str,
+    paths: Sequence[Path],
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Verified], list[Skipped]]:
     """The text with each picture through the full encoder, best first (ties as given); and what is unreadable."""
     verified: list[Verified] = []
     skipped: list[Skipped] = []
@@ -51,6 +57,7 @@ def verify(encoder: Encoder, text: str, paths: Sequence[Path]) -> tuple[list[Ver
         there, pixels = load_readable(batch, encoder.preprocessing, skipped)
         logits = encoder.match([text], pixels, every_pair(1, len(there)))
         verified += [Verified(path, (no, yes)) for path, (no, yes) in zip(there, logits.tolist(), strict=True)]
+        on_progress(len(verified) + len(skipped), len(paths))
     return sorted(verified, key=lambda v: -v.margin), skipped
 
 

@@ -2,7 +2,7 @@
 
 Rules, in full:
 - Folders are walked to any depth, names sorted by code point. Names that begin with a dot (also the `._*` that macOS
-  leaves beside files) are passed over in silence, and so is what has no picture's extension.
+  leaves beside files) are passed over in silence. What has no picture's extension is passed over and counted.
 - What is named itself is taken as it is: hidden or not, whatever its extension.
 - Links to files and to folders are followed. A folder is listed once, however many links lead to it or back to it;
   the links' turn comes after everything else, so that a picture appears under its real path where it has one here.
@@ -13,6 +13,7 @@ Rules, in full:
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,15 +30,31 @@ EXTENSIONS = frozenset(
     """.split()
 )
 
+# Pictures that people have and expect to find, but of kinds that Pillow does not read: of phones, of cameras ("raw").
+UNREAD_EXTENSIONS = frozenset(
+    """
+    .heic .heif .hif .jxl
+    .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2
+    .srf .srw .x3f
+    """.split()
+)
 
-def scan(paths: Iterable[Path]) -> Iterator[Photo | Skipped]:
+
+def scan(paths: Iterable[Path], *, ignored: Counter[str] | None = None) -> Iterator[Photo | Skipped]:
     """Yield a Photo for each picture file in or at `paths`, once, and a Skipped for each that cannot be had.
 
-    Raises InputError at once, before anything is walked, where one of `paths` does not exist.
+    What is passed over in folders because it has no picture's extension is counted in `ignored`, by its extension in
+    lower case. Raises InputError at once, before anything is walked, where one of `paths` does not exist.
     """
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
     folders = [root for root in roots if _is_folder(root)]
-    return _Walk(roots, frozenset(folders)).run()
+    return _Walk(roots, frozenset(folders), Counter() if ignored is None else ignored).run()
+
+
+def passes_over(folder: Path, path: Path, *, is_file: bool) -> bool:
+    """Whether the walk of `folder` leaves out what lies below it at `path`, so that it must be named to be met."""
+    hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
+    return hidden or (is_file and path.suffix.lower() not in EXTENSIONS)
 
 
 def _is_folder(root: Path) -> bool:
@@ -52,9 +69,10 @@ def _is_folder(root: Path) -> bool:
 class _Walk:
     """One walk over all roots: what has been listed, and the links that are still to be followed."""
 
-    def __init__(self, roots: list[Path], folders: frozenset[Path]) -> None:
+    def __init__(self, roots: list[Path], folders: frozenset[Path], ignored: Counter[str]) -> None:
         self._roots = roots
         self._folders = folders
+        self._ignored = ignored
         self._named = {_entry_key(str(root)) for root in roots if root not in folders}
         self._listed: set[tuple[int, int]] = set()  # (device, inode) of each folder
         self._links: list[str] = []  # to folders
@@ -87,8 +105,10 @@ class _Walk:
                 self._links.append(entry.path)
             elif is_folder:
                 stack.extend(self._list(entry.path))
-            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+            elif (extension := os.path.splitext(entry.name)[1].lower()) in EXTENSIONS:
                 yield _photo(entry.path)
+            else:
+                self._ignored[extension] += 1
 
     def _list(self, folder: str) -> list[os.DirEntry[str] | Skipped]:
         """The entries of a folder that has not been listed, the last one first."""

@@ -4,20 +4,31 @@
                                                          -> verified, by matching logit; then the rest, unverified
 
 The two scores are never mixed. How many candidates are verified does not depend on how many are shown, so the first
-five results are always the first five of the first fifteen.
+five results are always the first five of the first fifteen. A picture whose files are gone is no candidate: the next
+one takes its place.
 """
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bridgetower.encoder import Encoder, Runtime, Vectors
 from bridgetower.errors import UsageError
-from bridgetower.matching import Results, verify
+from bridgetower.matching import Results, Verified, verify
 from bridgetower.model import require_heads
 from bridgetower.pictures import load
-from bridgetower.records import Head, Hit
+from bridgetower.records import Head, Hit, Skipped
 from bridgetower.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Results):
+    """What a search found, best first."""
+
+    gone: int  # pictures that would have come before the last one, but whose files are no longer there
 
 
 def default_depth(runtime: Runtime) -> int:
@@ -34,41 +45,63 @@ def search(
     top: int = 10,
     depth: int = 20,
     min_match: float | None = None,
-) -> Results:
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Found:
     """Find pictures for a text, for a picture, or for both (the mean of their vectors recalls, the text verifies).
 
     `depth` 0 verifies nothing; a picture alone cannot be verified, as matching needs a text. `min_match` keeps only
-    verified pictures of at least this probability. Raises UsageError for what cannot go together, PictureError for
-    `image`, StoreError and ModelError.
+    verified pictures of at least this probability. `on_progress(done, total)` counts pictures that are being verified.
+    Raises UsageError for what cannot go together, PictureError for `image`, StoreError and ModelError.
     """
     if text is None and image is None:
-        raise UsageError('nothing to search for: give a text, or a picture with --image, as in bt search "two cats"')
+        raise UsageError("nothing to search for: give a text, a picture, or both")
     if text is None:
         depth = 0
     if min_match is not None and depth == 0:
-        raise UsageError("--min-match cuts what was verified: it needs a text, and re-ranking at a depth of at least 1")
+        raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
     require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depth else []))
-    # Enough to fill the list even if every candidate that is to be verified has vanished from the disk: what is shown
-    # then is still the beginning of any longer list.
-    candidates = store.recall(_query(encoder, text, image), top + depth)[0]
-    paths = store.photos(candidate.image for candidate in candidates)
-    recalled = {_present(paths[c.image]): c.similarity for c in candidates if c.image in paths}
+    candidates = _Candidates(store, _query(encoder, text, image))
 
-    verified, skipped = verify(encoder, text, list(recalled)[:depth]) if text is not None and depth else ([], [])
-    hits = [Hit(v.path, v.match, recalled[v.path], True) for v in verified]
-    unreadable = {skip.path for skip in skipped}
+    head: dict[Path, float] = {}
+    verified: list[Verified] = []
+    unreadable: list[Skipped] = []
+
+    def tell(done: int, total: int) -> None:
+        on_progress(len(verified) + done, len(verified) + total)
+
+    while text is not None and len(verified) < depth and (some := candidates.take(depth - len(verified))):
+        more, skipped = verify(encoder, text, list(some), on_progress=tell)
+        head |= some
+        verified += more
+        unreadable += skipped
+    verified.sort(key=lambda v: -v.margin)
+    hits = [Hit(v.path, v.match, head[v.path], True) for v in verified]
     if min_match is not None:
         hits = [hit for hit in hits if hit.match is not None and hit.match >= min_match]
     else:
-        rest = list(recalled.items())[depth:]
-        hits += [Hit(path, None, similarity, False) for path, similarity in rest if path not in unreadable]
+        hits += [Hit(path, None, similarity, False) for path, similarity in candidates.take(top - len(hits)).items()]
     best = verified[0].match if verified else None
-    return Results(tuple(hits[:top]), len(verified), best, tuple(skipped))
+    return Found(tuple(hits[:top]), len(verified), best, tuple(unreadable), candidates.gone)
 
 
-def _present(copies: tuple[Path, ...]) -> Path:
-    """The first of equal files that is still there; the first of all if none is."""
-    return next((path for path in copies if path.exists()), copies[0])
+class _Candidates:
+    """The pictures of an index by similarity, each under the first of its files that is there."""
+
+    def __init__(self, store: Store, query: Vectors) -> None:
+        self._nearest = store.nearest(query)
+        self.gone = 0  # pictures that were passed over, as none of their files is there
+
+    def take(self, number: int) -> dict[Path, float]:
+        """The next pictures and their similarities; fewer than `number` only at the end of the index."""
+        taken: dict[Path, float] = {}
+        while len(taken) < number and (candidate := next(self._nearest, None)) is not None:
+            files, similarity = candidate
+            there = next(filter(os.path.isfile, files), None)
+            if there is None:
+                self.gone += 1
+            else:
+                taken[there] = similarity
+        return taken
 
 
 def _query(encoder: Encoder, text: str | None, image: Path | None) -> Vectors:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from bridgetower.vectors import FlatVectors, VectorIndex
 
-__all__ = ["Known", "Neighbour", "NewImage", "Root", "Store", "Summary", "Sweep", "Writer"]
+__all__ = ["Known", "Neighbour", "NewImage", "Root", "Store", "Summary", "Sweep", "Writer", "require_place"]
 
 _MANIFEST = "manifest.sqlite"
 _LOCK = "writer.lock"
@@ -40,6 +40,8 @@ _LOCK = "writer.lock"
 _UNCOVERED_AT_END = 16
 _UNCOVERED_MEANWHILE = 2
 _UNCOVERED_MIN = 8192
+
+_NEAREST_AT_FIRST = 256  # images that are recalled together, then four times as many
 
 # What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a
 # copied folder, or in a newer release of the package, are the same model.
@@ -100,6 +102,18 @@ class Summary:
     uncovered: int  # images that each search reads from the manifest, because the vector file does not hold them
 
 
+def require_place(directory: Path) -> None:
+    """Raise StoreError where no index can stand because something else does; a damaged one may. Changes nothing."""
+    with explained(directory):
+        if not directory.exists():
+            return
+        if not directory.is_dir():
+            raise StoreError(f"{directory}: a file, not a folder: name another place with --index DIR")
+        names = {entry.name for entry in directory.iterdir()}
+    if _MANIFEST not in names and names - {_LOCK}:
+        raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
+
+
 class Writer:
     """The one process that changes an index, from `open` to `close`.
 
@@ -119,26 +133,26 @@ class Writer:
     def open(cls, directory: Path, fingerprint: Fingerprint) -> Self:
         """Open the index in `directory` to add images with this fingerprint; create it if there is none.
 
+        Where the index has the same model under another name, it takes the new name.
+
         Raises:
             StoreError: another writer is at work, the folder holds something else, the index was made by another
                 model or in another format, or the disk says no. Nothing was changed then.
         """
         directory = directory.absolute()
+        require_place(directory)
         with explained(directory):
-            if directory.exists() and not directory.is_dir():
-                raise StoreError(f"{directory}: a file, not a folder: name another place with --index DIR")
             directory.mkdir(parents=True, exist_ok=True)
-            names = {entry.name for entry in directory.iterdir()}
-        if _MANIFEST not in names and names - {_LOCK}:
-            raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
         lock = Lock(directory / _LOCK)
         try:
             manifest = Manifest.write(directory / _MANIFEST, fingerprint)
             try:
-                if manifest.count_images() == 0:  # nothing is bound to the old fingerprint yet
+                stored = manifest.fingerprint()
+                if manifest.count_images():  # before the first, nothing is bound to the fingerprint
+                    _require_same(directory, stored, fingerprint)
+                if stored != fingerprint:  # the same weights by another name: that is where they are found now
                     with manifest.transaction():
                         manifest.set_fingerprint(fingerprint)
-                _require_same(directory, manifest.fingerprint(), fingerprint)
                 return cls(directory, lock, manifest)
             except BaseException:
                 manifest.close()
@@ -218,14 +232,19 @@ class Writer:
         with self._manifest.transaction():
             self._manifest.add_root(root)
 
-    def sweep(self, root: Path, unread: Collection[Path] = ()) -> Sweep:
+    def roots(self) -> tuple[Root, ...]:
+        """What was given to be indexed, sorted by path."""
+        return _roots(self._manifest)
+
+    def sweep(self, root: Path, spared: Collection[Path] = ()) -> Sweep:
         """After a *complete* scan of `root`: drop the files under it that were neither marked nor committed.
 
-        Their vectors stay, so that a file that comes back is not encoded again. Folders in `unread` could not be
-        listed: what lies below them stays. If nothing at all was met under `root`, everything stays: see `Sweep.kept`.
+        Their vectors stay, so that a file that comes back is not encoded again. What lies at or below a path in
+        `spared` stays, because the scan could not or did not look there. If nothing at all was met under `root`,
+        everything stays: see `Sweep.kept`.
         """
         with self._manifest.transaction():
-            swept = self._manifest.sweep(root, unread)
+            swept = self._manifest.sweep(root, spared)
             self._manifest.touch()
         return swept
 
@@ -305,7 +324,8 @@ class Store:
         """Open the index in `directory`.
 
         Raises:
-            StoreError: there is no index, it has a format that this program does not know, or it is damaged.
+            NoIndexError: there is none.
+            StoreError: it has a format that this program does not know, or it is damaged.
         """
         directory = directory.absolute()
         manifest = Manifest.read(directory / _MANIFEST)
@@ -353,6 +373,20 @@ class Store:
         rows = zip(ids.tolist(), scores.tolist(), strict=True)
         return [[Neighbour(*pair) for pair in zip(*row, strict=True)] for row in rows]
 
+    def nearest(self, query: "NDArray[np.float32]") -> Iterator[tuple[tuple[Path, ...], float]]:
+        """The files and the similarity of every image, in the order of `recall`, read on as they are asked for.
+
+        `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
+        """
+        known, k = 0, _NEAREST_AT_FIRST
+        while True:
+            [neighbours] = self.recall(query, k)
+            for neighbour in neighbours[known:]:
+                yield self._manifest.photos(neighbour.image), neighbour.similarity
+            if len(neighbours) < k:
+                return
+            known, k = k, 4 * k
+
     def photos(self, images: Iterable[int]) -> dict[int, tuple[Path, ...]]:
         """The files of each image, sorted by the bytes of their paths, in the order of `images`; the first one stands
         for the image. An image without a file is left out."""
@@ -370,10 +404,6 @@ class Store:
             raise KeyError(image)
         vector: NDArray[np.float32] = _unpacked([blob], self.fingerprint.dim, self.directory)[0]
         return vector
-
-    def known(self, path: Path) -> Known | None:
-        """What the index holds about a file; None if it was never seen."""
-        return self._manifest.known(path)
 
     def skipped(self) -> Iterator[Skipped]:
         """The files that were passed over, sorted by the bytes of their paths."""
@@ -394,7 +424,7 @@ class Store:
             orphans=counts.orphans,
             skipped=counts.skipped,
             reasons=manifest.reasons(limit=10),
-            roots=tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots()),
+            roots=_roots(manifest),
             bytes_on_disk=_bytes_below(self.directory),
             generation=state.generation,
             vectors_file=vectors_file,
@@ -430,6 +460,10 @@ class Store:
                 return FlatVectors.load(self._file, self._state.vectors_sha256, self.fingerprint.dim)
             except OSError:  # a bad block: the manifest has it all
                 return None
+
+
+def _roots(manifest: Manifest) -> tuple[Root, ...]:
+    return tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots())
 
 
 def _add(index: "FlatVectors", rows: list[tuple[int, bytes]], directory: Path) -> None:

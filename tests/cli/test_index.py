@@ -1,10 +1,13 @@
 """`bt index`: what it says, what it leaves, and how it ends."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import bridgetower.weights
 from tests.cli.conftest import Bt, Models
 from tests.fakes import paint
 
@@ -29,6 +32,16 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_indexed(bt: Bt, pho
     assert "skipped photos/empty.jpg: the file is empty" in done.stderr
     assert "indexed 4, reused 0, unchanged 0, removed 0, skipped 2: 6 files" in done.stderr
     assert len(bt("search", "red", "--paths").stdout.splitlines()) == 4
+
+
+def test_files_of_other_kinds_are_counted_and_pictures_of_unread_kinds_named(bt: Bt, photos: Path) -> None:
+    for name in ("a.txt", "b.mp4", "c.HEIC", "d.heic", "e.nef"):
+        (photos / name).write_bytes(b"x")
+    done = bt("index", photos)
+    assert (done.exit_code, done.stdout) == (0, "")
+    note, last = done.stderr.splitlines()
+    assert note.startswith("note: 3 pictures of kinds that bt cannot read") and "2 x .heic, 1 x .nef;" in note
+    assert last.endswith("; ignored 2 files of other kinds")
 
 
 def test_skipped_files_are_named_again_as_long_as_they_are_there(bt: Bt, photos: Path) -> None:
@@ -104,3 +117,55 @@ def test_a_folder_of_something_else_is_not_taken_for_an_index(bt: Bt, photos: Pa
 
 def test_it_wants_a_path(bt: Bt) -> None:
     assert bt("index").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [[""], ["photos", ""], ["photos", "--index", ""], ["photos", "--index", "~nosuchuser/x"]], ids=" ".join
+)
+def test_a_path_that_names_nothing_is_wrong_usage(bt: Bt, photos: Path, arguments: list[str]) -> None:
+    done = bt("index", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize("model", [[], ["--model", "mine"]], ids=" ".join)
+def test_a_damaged_index_is_told_before_a_model_is_fetched(
+    bt: Bt, library: Path, models: Models, model: list[str]
+) -> None:
+    manifest = library.parent / "index" / "manifest.sqlite"
+    for log in manifest.parent.glob("manifest.sqlite-*"):
+        log.unlink()
+    manifest.write_bytes(b"no database, and long enough not to be taken for an empty one" * 20)
+    models.resolved.clear()
+    done = bt("index", library, *model)
+    assert (done.exit_code, models.resolved) == (5, [])
+    assert "damaged" in done.stderr
+
+
+def test_a_place_that_is_taken_is_told_before_a_model_is_fetched(bt: Bt, photos: Path, models: Models) -> None:
+    for place in (photos, photos / "red.png"):
+        assert bt("index", photos, "--index", place).exit_code == 5
+    assert models.resolved == []
+
+
+def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered(
+    bt: Bt, photos: Path, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(name: str, **options: object) -> SimpleNamespace:
+        """Folders, all with the same weights."""
+        encoder = models.encoder_type()
+        encoder.fingerprint = replace(encoder.fingerprint, model=str(tmp_path / name))
+        return SimpleNamespace(name=name, preprocessing=encoder.preprocessing, encoder=encoder)
+
+    monkeypatch.setattr(bridgetower.weights, "resolve", resolve)
+    (tmp_path / "old").mkdir()
+    assert bt("index", photos, "--model", "old").exit_code == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    for command in (["index", photos], ["search", "red"]):
+        done = bt(*command)
+        assert (done.exit_code, done.stdout) == (4, "")
+        assert str(tmp_path / "old") in done.stderr and "--model" in done.stderr
+    assert bt("index", photos, "--model", "new").exit_code == 0
+    assert bt("search", "red").exit_code == 0
+    assert bt("index", photos).exit_code == 0

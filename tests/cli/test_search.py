@@ -164,12 +164,29 @@ def test_a_model_without_matching_head_can_still_recall(bt: Bt, photos: Path, mo
     assert bt("search", "red", "--no-rerank").exit_code == 0
 
 
-def test_pictures_that_vanished_are_named_and_left_out(bt: Bt, library: Path) -> None:
+@pytest.mark.parametrize("arguments", [[], ["--no-rerank"], ["--depth", "1"]], ids=" ".join)
+def test_pictures_that_vanished_are_counted_and_left_out(bt: Bt, library: Path, arguments: list[str]) -> None:
     (library / "red.png").unlink()
-    done = bt("search", "red", "--paths")
-    assert done.exit_code == 0
-    assert "skipped photos/red.png" in done.stderr
+    done = bt("search", "red", "--paths", *arguments)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 3)
     assert str(library / "red.png") not in done.stdout
+    assert done.stderr.startswith("note: passed over 1 picture whose files are gone") and "bt index" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_pictures_that_vanished_are_no_reason_for_no_match(bt: Bt, library: Path) -> None:
+    (library / "red.png").unlink()
+    (library / "crimson.png").write_bytes(paint(library / "x.png", (255, 60, 60)).read_bytes())
+    bt("index", library / "crimson.png")
+    done = bt("search", "red", "--min-match", 0.5, "--depth", 1, "--paths")
+    assert (done.exit_code, done.stdout) == (0, f"{library / 'crimson.png'}\n")
+
+
+def test_verifying_shows_how_far_it_is(bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridgetower_cli.progress._LINE_EVERY_S", 0.0)
+    done = bt("search", "red", "--json", "--depth", 3)
+    assert (done.exit_code, len(lines(done))) == (0, 4)
+    assert "searching: 3 of 3 pictures" in done.stderr
 
 
 def test_a_text_beyond_what_the_model_reads_is_told(bt: Bt, library: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 import bridgetower.encoder
 from bridgetower.errors import UsageError
-from bridgetower_cli.settings import DEFAULT_MODEL, DEVICES, PRECISIONS, settle
+from bridgetower_cli.settings import DEFAULT_MODEL, DEVICES, PRECISIONS, index_folder, settle
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -43,6 +43,29 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("INDEX", "MODEL", "DEVICE", "PRECISION"):
         monkeypatch.setenv(f"BT_{name}", "")
     assert settle().model == DEFAULT_MODEL
+
+
+def test_a_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert index_folder("~/pictures.index") == tmp_path / "home" / "pictures.index"
+    assert index_folder("./~") == tmp_path / "~"
+
+
+def test_a_home_folder_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"~nosuchuser/x: .* write the path"):
+        index_folder("~nosuchuser/x")
+
+
+def test_without_a_home_there_is_no_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nobody(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name)
+    with pytest.raises(UsageError, match=r"no home folder .* --index DIR"):
+        settle()
+    assert settle(index=tmp_path).index == tmp_path
 
 
 def test_nonsense_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

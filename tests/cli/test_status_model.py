@@ -40,6 +40,21 @@ def test_status_for_people(bt: Bt, library: Path) -> None:
     assert "precision" not in done.stdout
 
 
+def test_status_names_the_skipped_files_when_asked(bt: Bt, library: Path) -> None:
+    (library / "bad.jpg").write_bytes(b"no picture")
+    (library / "link.jpg").symlink_to("nowhere")  # may lead somewhere tomorrow: skipped by each run, and not remembered
+    assert "skipped 2:" in bt("index", library).stderr
+    [row] = [line for line in bt("status", "-v").stdout.splitlines() if line.startswith("skipped file")]
+    assert row.split(maxsplit=2)[2] == f"{library / 'bad.jpg'}: not a picture, or of an unknown kind"
+    status = json.loads(bt("status", "-v", "--json").stdout)
+    assert status["skipped"] == 1
+    assert status["skipped_files"] == [
+        {"path": str(library / "bad.jpg"), "reason": "not a picture, or of an unknown kind"}
+    ]
+    assert "bad.jpg" not in bt("status").stdout
+    assert "skipped_files" not in json.loads(bt("status", "--json").stdout)
+
+
 def test_status_gives_the_reason_of_its_choice(bt: Bt, library: Path) -> None:
     assert "fp32: as asked" in bt("status", "-v", "--precision", "fp32").stdout
     status = json.loads(bt("status", "--verbose", "--json", "--precision", "fp32").stdout)

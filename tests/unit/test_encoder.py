@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,17 @@ def test_vectors_are_unit_float32_and_do_not_depend_on_the_batch(encoder: TorchE
         assert vectors.shape[1] == encoder.fingerprint.dim == 32
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
         np.testing.assert_allclose(vectors[3], alone, atol=1e-5)  # padding and company change nothing
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_vectors_without_a_direction_name_the_model(encoder: TorchEncoder, folder: Path, value: float) -> None:
+    with torch.no_grad():
+        for name, parameter in encoder._model.named_parameters():
+            if name.startswith("itc_head"):
+                parameter.fill_(value)
+    for embed in (lambda: encoder.embed_images(pictures(2)), lambda: encoder.embed_texts(TEXTS)):
+        with pytest.raises(ModelError, match=re.escape(str(folder))):
+            embed()
 
 
 def test_indexing_never_runs_the_cross_modal_encoder(encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

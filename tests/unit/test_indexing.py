@@ -1,15 +1,19 @@
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from bridgetower.decode import read
-from bridgetower.encoder import Encoder, Vectors
-from bridgetower.errors import InputError, PictureError
+from bridgetower.encoder import Encoder, Runtime, TorchEncoder, Vectors
+from bridgetower.errors import InputError, ModelError, PictureError
 from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
 from bridgetower.scan import scan
 from bridgetower.store import Store, Writer
+from bridgetower.weights import resolve
 from tests.fakes import FakeEncoder, paint
+from tests.tiny import tiny_checkpoint
 
 
 def run(paths: list[Path], directory: Path, encoder: FakeEncoder | None = None) -> IndexReport:
@@ -20,6 +24,22 @@ def run(paths: list[Path], directory: Path, encoder: FakeEncoder | None = None) 
 
 def never() -> Encoder:
     raise AssertionError("the encoder was loaded though nothing had to be encoded")
+
+
+def content(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def indexed(directory: Path) -> set[Path]:
+    """The files that lead to a picture."""
+    with Store.open(directory) as store:
+        images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 1000)[0]]
+        return {path for paths in store.photos(images).values() for path in paths}
+
+
+def some(folder: Path, *names: str) -> list[Path]:
+    """Pictures of different colours at these names in `folder`."""
+    return [paint(folder / name, (9 * n, 255 - 7 * n, 40), size=(20 + n, 20)) for n, name in enumerate(names)]
 
 
 @pytest.fixture
@@ -35,7 +55,7 @@ def test_every_picture_is_found_by_its_own_vector(photos: Path, tmp_path: Path) 
     report = run([photos], tmp_path / "index", encoder)
     assert (report.files, report.encoded, report.skipped) == (BATCH_SIZE + 3, BATCH_SIZE + 3, ())
     with Store.open(tmp_path / "index") as store:
-        ids = [store.known(path).image for path in sorted(photos.iterdir())]  # type: ignore[union-attr]
+        ids = [store.image_id(content(path)) for path in sorted(photos.iterdir())]
         assert len(set(ids)) == BATCH_SIZE + 3
         for image in ids:
             assert image is not None
@@ -67,10 +87,9 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
         report = index([photos], writer, fake.preprocessing, never)
     assert (report.reused, report.removed, report.unchanged) == (2, 1, BATCH_SIZE + 2)
     with Store.open(tmp_path / "index") as store:
-        known = store.known(photos / "copy.png")
-        assert known is not None
-        assert known.image is not None
-        assert store.photos([known.image])[known.image] == (photos / "001.png", photos / "copy.png")
+        image = store.image_id(content(photos / "copy.png"))
+        assert image is not None
+        assert store.photos([image])[image] == (photos / "001.png", photos / "copy.png")
 
 
 def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
@@ -139,7 +158,7 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_remove(paths: list[Path]) -> object:
+    def scan_then_remove(paths: list[Path], **options: object) -> object:
         found = list(scan(paths))
         (photos / "000.png").unlink()
         return found
@@ -154,9 +173,7 @@ def test_deleted_files_are_removed(photos: Path, tmp_path: Path) -> None:
     run([photos], tmp_path / "index")
     (photos / "003.png").unlink()
     assert run([photos], tmp_path / "index").removed == 1
-    with Store.open(tmp_path / "index") as store:
-        assert store.known(photos / "003.png") is None
-        assert len(store) == BATCH_SIZE + 2
+    assert indexed(tmp_path / "index") == set(photos.iterdir())
 
 
 def test_a_root_that_turned_up_empty_loses_nothing(photos: Path, tmp_path: Path) -> None:
@@ -167,6 +184,56 @@ def test_a_root_that_turned_up_empty_loses_nothing(photos: Path, tmp_path: Path)
     assert (report.removed, report.absent) == (0, (photos,))
     with Store.open(tmp_path / "index") as store:
         assert len(store) == BATCH_SIZE + 3
+
+
+@pytest.mark.parametrize("again", [["."], [".", ".private/deep"], [".private/deep", "."]], ids=" ".join)
+def test_what_was_named_itself_is_not_dropped_by_the_walk_that_passes_it_over(tmp_path: Path, again: list[str]) -> None:
+    plain = paint(tmp_path / "np" / "a.png", "red")
+    hidden = some(tmp_path / "np" / ".private", "b.png", "deep/c.png")
+    odd = paint(tmp_path / "np" / "d.png", "blue").rename(tmp_path / "np" / "d.dat")
+    run([tmp_path / "np" / ".private", odd, tmp_path / "np" / ".private" / "deep"], tmp_path / "index")
+    report = run([tmp_path / "np" / path for path in again], tmp_path / "index")
+    assert (report.removed, report.absent) == (0, ())
+    assert indexed(tmp_path / "index") == {plain, *hidden, odd}
+
+
+@pytest.mark.parametrize("paths", [["nest"], ["nest", "nest/drive"], ["nest/drive", "nest"]], ids=" ".join)
+def test_a_drive_that_is_not_there_loses_nothing_when_what_it_hangs_in_is_indexed(
+    tmp_path: Path, paths: list[str]
+) -> None:
+    here, gone = some(tmp_path / "nest", "a.png", "b.png")
+    drive = tmp_path / "nest" / "drive"
+    away = some(drive, "c.png", "sub/d.png")
+    run([drive, tmp_path / "nest"], tmp_path / "index")
+    gone.unlink()
+    drive.rename(tmp_path / "unmounted")
+    drive.mkdir()
+    report = run([tmp_path / path for path in paths], tmp_path / "index")
+    assert (report.removed, report.absent) == (1, (drive,))
+    assert indexed(tmp_path / "index") == {here, *away}
+
+
+def test_files_that_were_named_on_a_drive_that_is_not_there_are_kept(tmp_path: Path) -> None:
+    here = paint(tmp_path / "nest" / "a.png", "red")
+    away = some(tmp_path / "nest" / "drive", "b.png", "c.png")
+    run([tmp_path / "nest", *away], tmp_path / "index")
+    (tmp_path / "nest" / "drive").rename(tmp_path / "unmounted")
+    report = run([tmp_path / "nest"], tmp_path / "index")
+    assert (report.removed, report.absent) == (0, (tmp_path / "nest" / "drive",))
+    assert indexed(tmp_path / "index") == {here, *away}
+
+
+def test_a_root_in_a_root_is_brought_up_to_date_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    a, b, c, d = some(folder, "a.png", "b.png", "sub/c.png", "sub/d.png")
+    run([folder, folder / "sub", b], tmp_path / "index")
+    for path in (b, d):
+        path.unlink()
+    report = run([folder], tmp_path / "index")
+    assert (report.removed, report.absent) == (2, ())
+    assert indexed(tmp_path / "index") == {a, c}
+    with Store.open(tmp_path / "index") as store:
+        assert [root.path for root in store.summary().roots] == [folder, folder / "sub"]  # a file that is gone is none
 
 
 def test_an_interrupted_run_keeps_what_was_committed_and_sweeps_nothing(photos: Path, tmp_path: Path) -> None:
@@ -185,7 +252,7 @@ def test_an_interrupted_run_keeps_what_was_committed_and_sweeps_nothing(photos: 
         run([photos], tmp_path / "index", Interrupted())
     with Store.open(tmp_path / "index") as store:
         assert store.summary().files == BATCH_SIZE + 3 + BATCH_SIZE
-        assert store.known(photos / "000.png") is not None
+    assert photos / "000.png" in indexed(tmp_path / "index")
     report = run([photos], tmp_path / "index")
     assert (report.encoded, report.removed) == (BATCH_SIZE, 1)
 
@@ -195,6 +262,17 @@ def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(tmp_pa
         run([tmp_path / "nowhere"], tmp_path / "index")
     with Store.open(tmp_path / "index") as store:
         assert store.summary().roots == ()
+
+
+def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(photos: Path, tmp_path: Path) -> None:
+    encoder = TorchEncoder(resolve(str(tiny_checkpoint(tmp_path / "model"))), Runtime("cpu", "fp32", ""))
+    with torch.no_grad():
+        for parameter in encoder._model.vision_tower.parameters():
+            parameter.fill_(float("nan"))
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
+        index([photos], writer, encoder.preprocessing, lambda: encoder)
+    with Store.open(tmp_path / "index") as store:
+        assert (store.summary().images, store.summary().orphans) == (0, 0)
 
 
 def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:

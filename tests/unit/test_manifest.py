@@ -188,6 +188,13 @@ def test_sweep_keeps_what_could_not_be_listed(manifest: Manifest) -> None:
     assert manifest.known(Path("/p/b/d/e")) is not None
 
 
+def test_what_one_sweep_spares_does_not_count_as_met_for_the_next(manifest: Manifest) -> None:
+    fill(manifest, "/p/a", "/p/b/c")
+    manifest.mark(Path("/p/a"))
+    assert swept(manifest, "/p", "/p/b") == Sweep(removed=0, kept=0)
+    assert swept(manifest, "/p/b") == Sweep(removed=0, kept=1)
+
+
 def test_sweep_of_a_root_where_nothing_was_met_keeps_all_and_says_so(manifest: Manifest) -> None:
     fill(manifest, "/p/a", "/p/b", "/q/a")
     with manifest.transaction():

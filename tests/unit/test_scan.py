@@ -2,7 +2,9 @@
 
 import inspect
 import os
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from bridgetower.decode import UNREADABLE_FORMATS
 from bridgetower.errors import InputError
 from bridgetower.records import Photo, Skipped
-from bridgetower.scan import EXTENSIONS, scan
+from bridgetower.scan import EXTENSIONS, UNREAD_EXTENSIONS, scan
 
 
 def put(path: Path, content: bytes = b"x") -> Path:
@@ -247,6 +249,22 @@ def test_a_folder_with_the_name_of_a_picture(tmp_path: Path) -> None:
 
 
 # --- extensions
+
+
+def test_what_is_passed_over_for_its_extension_is_counted(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.HEIC", "sub/b.heic", "notes.txt", "no extension", ".hidden.txt", ".git/x.txt", "b.CR2"):
+        put(tmp_path / name)
+    ignored: Counter[str] = Counter()
+    assert len(list(scan([tmp_path, tmp_path / "notes.txt"], ignored=ignored))) == 2
+    assert ignored == {".heic": 2, ".cr2": 1, "": 1}  # what is named itself is not passed over
+
+
+def test_the_commands_page_lists_what_is_read_and_what_is_not() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text("utf-8")
+    read, not_read = re.findall(r"^Extensions[^:]*:((?:\s`\.\w+`)+)", page, flags=re.MULTILINE)
+    assert set(re.findall(r"\.\w+", read)) == EXTENSIONS
+    assert set(re.findall(r"\.\w+", not_read)) == UNREAD_EXTENSIONS
+    assert not EXTENSIONS & UNREAD_EXTENSIONS
 
 
 def test_the_extensions_are_those_of_the_formats_that_pillow_reads() -> None:

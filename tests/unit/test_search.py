@@ -6,7 +6,7 @@ from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.indexing import index
 from bridgetower.matching import Results
 from bridgetower.records import Head
-from bridgetower.search import search
+from bridgetower.search import Found, search
 from bridgetower.store import Store, Writer
 from tests.fakes import FakeEncoder, paint
 
@@ -29,7 +29,7 @@ class Contrary(FakeEncoder):
         return -super().match(texts, pixels, pairs)
 
 
-def find(library: Path, encoder: FakeEncoder | None = None, **options: object) -> Results:
+def find(library: Path, encoder: FakeEncoder | None = None, **options: object) -> Found:
     with Store.open(library) as store:
         return search(store, encoder or FakeEncoder(), **options)  # type: ignore[arg-type]
 
@@ -95,20 +95,56 @@ def test_text_and_picture_recall_together_and_the_text_verifies(library: Path, t
     assert names(results)[0] == max(names(results))  # and of those the reddest first
 
 
-def test_a_picture_that_is_gone_is_named_and_left_out(library: Path, tmp_path: Path) -> None:
-    (tmp_path / "photos" / "r9.png").unlink()
-    results = find(library, text="red", top=2, depth=3)
-    assert names(results) == ["r8", "r7"]
-    assert [skip.path.stem for skip in results.skipped] == ["r9"]
+@pytest.fixture
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recall goes on after each picture."""
+    monkeypatch.setattr("bridgetower.store._NEAREST_AT_FIRST", 1)
 
 
-def test_a_short_list_is_a_prefix_also_where_files_are_gone(library: Path, tmp_path: Path) -> None:
-    for name in ("r9", "r8", "r7"):
+@pytest.mark.usefixtures("few_at_once")
+def test_the_next_pictures_take_the_place_of_those_that_are_gone(library: Path, tmp_path: Path) -> None:
+    for name in ("r9", "r8", "r6", "r3"):
         (tmp_path / "photos" / f"{name}.png").unlink()
-    long = find(library, text="red", top=6, depth=4)
-    assert names(long) == ["r6", "r5", "r4", "r3", "r2", "r1"]
-    for top in range(1, 6):
-        assert find(library, text="red", top=top, depth=4).hits == long.hits[:top]
+    results = find(library, text="red", top=4, depth=3)
+    assert names(results) == ["r7", "r5", "r4", "r2"]
+    assert [hit.verified for hit in results.hits] == [True, True, True, False]
+    assert (results.verified, results.gone, results.skipped) == (3, 4, ())
+    assert names(find(library, text="red", top=4, depth=0)) == ["r7", "r5", "r4", "r2"]
+    kept = find(library, text="red", top=4, depth=3, min_match=0.01)
+    assert (names(kept), kept.verified, kept.gone) == (["r7", "r5"], 3, 3)
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_the_next_pictures_take_the_place_of_those_that_cannot_be_read(library: Path, tmp_path: Path) -> None:
+    for name in ("r9", "r7"):
+        (tmp_path / "photos" / f"{name}.png").write_bytes(b"overwritten")
+    results = find(library, text="red", top=4, depth=3)
+    assert names(results) == ["r8", "r6", "r5", "r4"]
+    assert (results.verified, results.gone) == (3, 0)
+    assert [skip.path.stem for skip in results.skipped] == ["r9", "r7"]
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_a_short_list_is_a_prefix_also_where_files_are_gone(library: Path, tmp_path: Path) -> None:
+    for name in ("r9", "r8", "r6"):
+        (tmp_path / "photos" / f"{name}.png").unlink()
+    long = find(library, Contrary(), text="red", top=9, depth=4)
+    assert names(long) == ["r3", "r4", "r5", "r7", "r2", "r1", "r0"]
+    for top in range(1, 7):
+        assert find(library, Contrary(), text="red", top=top, depth=4).hits == long.hits[:top]
+
+
+def test_where_every_file_is_gone_there_is_no_result(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    results = find(library, text="red", depth=3)
+    assert (results.hits, results.verified, results.best_match, results.gone) == ((), 0, None, 10)
+
+
+def test_progress_counts_the_pictures_that_are_verified(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "r9.png").write_bytes(b"overwritten")
+    seen: list[tuple[int, int]] = []
+    find(library, text="red", depth=3, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(3, 3), (3, 3)]
 
 
 def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
@@ -139,9 +175,9 @@ def test_an_empty_index_has_no_results(tmp_path: Path) -> None:
 def test_what_cannot_go_together_is_refused(library: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to search for"):
         find(library)
-    with pytest.raises(UsageError, match="--min-match"):
+    with pytest.raises(UsageError, match="a least match"):
         find(library, text="red", depth=0, min_match=0.5)
-    with pytest.raises(UsageError, match="--min-match"):
+    with pytest.raises(UsageError, match="a least match"):
         find(library, image=paint(tmp_path / "q.png", "red"), min_match=0.5)
     with pytest.raises(PictureError, match=r"missing\.png"):
         find(library, image=tmp_path / "missing.png")
