@@ -50,6 +50,14 @@ def test_an_unknown_command(bt: Bt) -> None:
     assert (done.exit_code, done.stdout) == (2, "")
 
 
+@pytest.mark.parametrize("command", ["search", "rerank", "fill"])
+def test_a_text_without_quotes_gets_a_hint(bt: Bt, command: str) -> None:
+    done = bt(command, "two\x1b", "cats")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.endswith(f'(cats): a text of several words needs quotes, as in bt {command} "two\\x1b ..."\n')
+    assert "quotes" not in bt("status", "two", "cats").stderr
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help(bt: Bt, flag: str) -> None:
     assert bt("search", flag).stdout.startswith("Usage: bt search")
