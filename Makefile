@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # pip tells a person how far it is, and a log file nothing.
-PIP_INSTALL := $(BIN)/python -m pip install $$(test -t 1 || echo --quiet) \
+PIP_INSTALL := $(BIN)/python -m pip install $$(test -t 2 || echo --quiet) \
 	--disable-pip-version-check --constraint constraints.txt
 DEMO_INDEX := .demo/index
 

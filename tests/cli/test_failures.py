@@ -48,6 +48,7 @@ def test_version(bt: Bt) -> None:
 def test_an_unknown_command(bt: Bt) -> None:
     done = bt("serch", "red")
     assert (done.exit_code, done.stdout) == (2, "")
+    assert "Did you mean 'search'?" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["search", "rerank", "fill"])
