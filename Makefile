@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# pip tells a person how far it is, and a log file nothing.
+PIP_INSTALL := $(BIN)/python -m pip install $$(test -t 2 || echo --quiet) \
+	--disable-pip-version-check --constraint constraints.txt
 DEMO_INDEX := .demo/index
 
 .DEFAULT_GOAL := help
@@ -13,9 +15,16 @@ help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a blank
+	@echo; echo '== index the drawn pictures in examples/gallery, with the small model that comes with bt'
 	$(BIN)/bt index examples/gallery --model demo --index $(DEMO_INDEX)
+	@echo; echo '== find pictures by what they show, each verified'
 	$(BIN)/bt search "two cats on a couch" --top 5 --index $(DEMO_INDEX)
+	@echo; echo '== read a word out of all of them'
 	$(BIN)/bt fill "a <mask> looking out" --top 5 --index $(DEMO_INDEX)
+	@echo; echo '== go on: ask the same index something else, or index pictures of your own'
+	@echo '  $(BIN)/bt search "a dog in the snow" --index $(DEMO_INDEX)'
+	@echo '  $(BIN)/bt index ~/Pictures    # photographs: fetches the large model first, 3.7 GB'
+	@echo '  $(BIN)/bt --help'
 
 test: check  ## all of check, then all tests (ARGS="-k layers" for some)
 	$(BIN)/pytest $(ARGS)
@@ -37,12 +46,15 @@ clean:  ## remove all that the other targets made
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "bt needs Python 3.11 or newer, '$(PYTHON)' is not: try make PYTHON=python3.12" >&2; exit 1; }
+	@echo '== make a virtual environment in $(VENV)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo '== install bt and the libraries that it needs: hundreds of megabytes, which takes minutes'
 	$(PIP_INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo '== install bt, the libraries that it needs and the development tools: this takes minutes'
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.installed $@

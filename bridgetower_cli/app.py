@@ -1,110 +1,32 @@
-"""`bt`: the commands by name, each with examples of its use."""
+"""The entry of the installed `bt`. It imports next to nothing: from the first moment on, Ctrl-C is one line."""
 
-import signal
+import os
 import sys
-import warnings
-from typing import Annotated
 
-import typer
-
-from bridgetower import __version__
-from bridgetower_cli.commands.evaluate import evaluate
-from bridgetower_cli.commands.fill import fill
-from bridgetower_cli.commands.index import index
-from bridgetower_cli.commands.match import match
-from bridgetower_cli.commands.model import convert_model, list_models, pull_model
-from bridgetower_cli.commands.rerank import rerank
-from bridgetower_cli.commands.search import search
-from bridgetower_cli.commands.status import status
-from bridgetower_cli.failures import ReportingGroup, raise_terminated
-
-
-def examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)  # \b: leave the lines as they are
-
-
-app = typer.Typer(
-    cls=ReportingGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help is there in half the time, and reads the same in a pipe
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=examples("bt index ~/Pictures", 'bt search "two cats on a couch"', 'bt fill "a <mask> looking out"'),
-)
-model = typer.Typer(no_args_is_help=True, help="Look after the models on this machine.")
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"bt {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def bt(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """Search your pictures by what they show, on your own machine.
-
-    Every result can be verified: the model says how probably your words describe it. Nothing leaves the machine.
-    """
-
-
-app.command(
-    epilog=examples(
-        "bt index ~/Pictures",
-        "bt index ~/Pictures /media/camera --model demo",
-        "bt index scans/page-1.tiff --index ./scans.index",
-    )
-)(index)
-app.command(
-    epilog=examples(
-        'bt search "two cats on a couch"',
-        'bt search "a red car" --min-match 0.5 --json',
-        "bt search --image sunset.jpg --top 3",
-        'bt search "a dog in the snow" -0 | xargs -0 open',
-    )
-)(search)
-app.command(
-    epilog=examples(
-        'bt fill "a <mask> looking out"',
-        'bt fill "<mask> dogs in the <mask>" --image park.jpg --top 3',
-    )
-)(fill)
-app.command(
-    epilog=examples(
-        'bt match cat.jpg dog.jpg --text "a cat" --text "a dog"',
-        'bt match photo.jpg --text "two cats on a couch" --json',
-    )
-)(match)
-app.command(
-    epilog=examples(
-        "find . -name '*.jpg' -print0 | bt rerank -0 'a sunny beach' | xargs -0 open",
-        "ls *.png | bt rerank 'a bar chart' --min-match 0.5 --json",
-    )
-)(rerank)
-app.command(
-    "eval",
-    epilog=examples(
-        "bt eval examples/gallery/captions.jsonl --model demo",
-        "bt eval captions.jsonl --depth 10 --depth 50 --json",
-    ),
-)(evaluate)
-app.command(epilog=examples("bt status", "bt status -v", "bt status --index ./scans.index --json"))(status)
-
-app.add_typer(model, name="model")
-model.command("list", epilog=examples("bt model list", "bt model list --json"))(list_models)
-model.command("pull", epilog=examples("bt model pull", "bt model pull BridgeTower/bridgetower-base-itm-mlm"))(
-    pull_model
-)
-model.command("convert", epilog=examples("bt model convert BridgeTower/bridgetower-base-itm-mlm ./base"))(convert_model)
+from bridgetower_cli import interrupts
 
 
 def main() -> None:
-    """The entry of the installed `bt`."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # those of third parties tell a person nothing
-    signal.signal(signal.SIGTERM, raise_terminated)
-    app(prog_name="bt")
+    """Parse the command line, do what it says, and exit."""
+    interrupts.install()
+    try:
+        import warnings
+
+        from bridgetower_cli.parser import app
+
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # those of third parties tell a person nothing
+        app(prog_name="bt")
+    except KeyboardInterrupt as stop:  # before there is a command; that of a command is told by `failures`
+        interrupts.leave(stop)
+    finally:
+        _let_go_of_stdout()
+
+
+def _let_go_of_stdout() -> None:
+    """Drop what stdout would not take, which was told: Python would try again at the very end, and complain."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

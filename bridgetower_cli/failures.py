@@ -1,58 +1,84 @@
 """The one place where an error becomes a line on stderr and an exit code."""
 
-import signal
 import sys
 import traceback
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from bridgetower import __version__
 from bridgetower.errors import BridgeTowerError
-from bridgetower_cli import render
+from bridgetower_cli import interrupts, render
 
+NOTHING_MATCHED = 1
 DEFECT = 70
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 READER_GONE = 128 + 13  # SIGPIPE, which Windows has not: what other tools end with when `head` has seen enough
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: cleans up as Ctrl-C does."""
-
-
-def raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """A handler of SIGTERM."""
-    raise Terminated
+def no_match(why: str) -> typer.Exit:
+    """Say that there is nothing to show; raise what this returns."""
+    render.say(f"no match: {why}")
+    return typer.Exit(NOTHING_MATCHED)
 
 
 class ReportingGroup(TyperGroup):
-    """The root of the commands: whatever they raise ends here."""
+    """The root of the commands: whatever is raised as they are parsed and run ends here."""
 
-    def invoke(self, ctx: Any) -> Any:  # the type of `ctx` is private to typer
-        try:
+    def make_context(self, *args: Any, **extra: Any) -> Any:  # these types are private to typer
+        with _reported():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _reported(ctx):
             return super().invoke(ctx)
-        except BridgeTowerError as error:
-            render.say(f"error: {error}")
-            code = error.exit_code
-        except KeyboardInterrupt as stop:
-            kept = ": everything committed is kept, the same command goes on from there"
-            render.say(f"interrupted{kept if ctx.invoked_subcommand == 'index' else ''}")
-            code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
-        except BrokenPipeError:
-            code = READER_GONE
-        except Exception as error:
-            if _is_typers_own(error):
-                raise
+
+
+@contextmanager
+def _reported(ctx: Any = None) -> Iterator[None]:
+    """Say what goes wrong, and turn it into an exit code."""
+    try:
+        yield
+    except BridgeTowerError as error:
+        render.say(f"error: {error}")
+        code = error.exit_code
+    except KeyboardInterrupt as stop:
+        kept = ": everything committed is kept, the same command goes on from there"
+        render.say(f"interrupted{kept if ctx and ctx.invoked_subcommand == 'index' else ''}")
+        code = interrupts.code(stop)
+    except BrokenPipeError:
+        code = READER_GONE
+    except Exception as error:
+        if _is_typers_own(error):
+            _hint_at_quotes(error)
+            raise
+        if isinstance(error, OSError) and _raised_in_typer(error):  # it reads nothing; what it writes is help
+            render.say(f"error: {render.unwritable(error)}")
+            code = render.OutputError.exit_code
+        else:
             if sys.stderr is not None:
                 traceback.print_exc(file=sys.stderr)
             render.say(f"error: this is a defect of bt {__version__}, please report it with the lines above")
             code = DEFECT
-        raise typer.Exit(code)
+    else:
+        return
+    raise typer.Exit(code)
 
 
 def _is_typers_own(error: Exception) -> bool:
     """Whether typer knows what to do with it. Its errors of usage have private classes, so it is told by their home."""
     return type(error).__module__.partition(".")[0] == "typer"
+
+
+def _raised_in_typer(error: Exception) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "typer"
+
+
+def _hint_at_quotes(error: Any) -> None:
+    """Complete typer's message where a text came as several arguments, because nobody quoted it."""
+    if "unexpected extra argument" in getattr(error, "message", "") and error.ctx.params.get("text"):
+        begun = render.visible(error.ctx.params["text"])
+        error.message += f': a text of several words needs quotes, as in {error.ctx.command_path} "{begun} ..."'

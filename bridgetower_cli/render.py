@@ -30,11 +30,12 @@ class OutputError(BridgeTowerError):
 
 
 UNKNOWN = "-"  # in a table, for what there is not
+NARROWEST = 8  # characters to which a column that is no number may be squeezed
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table; numbers stand on the right, and whatever may be long is wrapped on a narrow terminal."""
+    """A column of a table. Numbers stand on the right and whole; all else is wrapped on a narrow terminal."""
 
     name: str
     number: bool = False
@@ -86,25 +87,32 @@ def paths(found: Iterable[Path | str], end: bytes = b"\n") -> None:
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
     """A table without lines around it. On a terminal long cells are wrapped; elsewhere nothing is cut or folded."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     terminal = _is_terminal(sys.stdout)
     drawn = io.StringIO()
-    console = Console(
-        file=drawn,
-        force_terminal=terminal,
-        color_system="auto" if terminal else None,
-        width=None if terminal else 1_000_000,
-    )
+    console = Console(file=drawn, force_terminal=terminal, color_system="auto" if terminal else None)
     grid = Table(box=None, pad_edge=False, show_header=header, header_style="bold")
-    for column in columns:
+    rows = [list(row) for row in rows]
+    needed = 0
+    for place, column in enumerate(columns):
+        longest = max(cell_len(text) for text in (column.name, *(row[place] for row in rows)))
+        least = longest if column.number else min(longest, NARROWEST)
+        needed += least + (2 if place else 0)
         grid.add_column(
-            column.name, justify="right" if column.number else "left", no_wrap=column.number, overflow="fold"
+            column.name,
+            justify="right" if column.number else "left",
+            no_wrap=column.number,
+            overflow="fold",
+            min_width=least,
         )
     for row in rows:
         grid.add_row(*(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row))
+    # On a terminal that is narrower still the lines run over; nothing is ever cut.
+    console.width = max(console.width, needed) if terminal else 1_000_000
     console.print(grid)
     lines = [line.rstrip() for line in drawn.getvalue().splitlines()]
     _write(_encoded("".join(line + "\n" for line in lines)))
@@ -128,9 +136,12 @@ def _write(data: bytes) -> None:
     except BrokenPipeError:
         raise  # the reader has what it wanted
     except OSError as error:
-        raise OutputError(
-            f"the results cannot be written: {error.strerror or error}: make room and run it again"
-        ) from error
+        raise unwritable(error) from error
+
+
+def unwritable(error: OSError) -> OutputError:
+    """What stdout said to something that was written there."""
+    return OutputError(f"the results cannot be written: {error.strerror or error}: make room and run it again")
 
 
 # Talk
@@ -149,6 +160,18 @@ def skipped(files: Iterable[Skipped]) -> None:
     """Name every file that was passed over, with the reason."""
     for skip in files:
         say(f"skipped {short(skip.path)}: {skip.reason}")
+
+
+def empty_index(directory: Path) -> str:
+    """Why a search of an empty index shows nothing, and the way out."""
+    return f"the index in {short(directory)} is empty; fill it with `bt index PHOTOS`"
+
+
+def how_far(verified: int, best: float | None) -> str:
+    """Why nothing is shown of what was verified: how far from matching the nearest picture was."""
+    if best is None:
+        return "none of the pictures could be read"
+    return f"the best of {counted(verified, 'verified picture')} has {best:.3f}"
 
 
 def counted(number: int, noun: str) -> str:

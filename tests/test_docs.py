@@ -24,7 +24,7 @@ Command = Any
 
 def commands() -> dict[str, Command]:
     """Every command and group by its full name, as "bt", "bt search", "bt model", "bt model pull"."""
-    from bridgetower_cli.app import app
+    from bridgetower_cli.parser import app
 
     def walk(name: str, command: Command) -> Iterator[tuple[str, Command]]:
         yield name, command

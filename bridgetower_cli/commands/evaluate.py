@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bridgetower.records import Head
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
@@ -31,9 +32,10 @@ def evaluate(
 ) -> None:
     """Measure recall@k on a file of captions.
 
-    Each line of the file is {"image": "cat.jpg", "captions": ["a cat", ...]}, paths relative to the file. Prints
-    how many of the queries, in percent, find their own among the first 1, 5 and 10 results (IR: text to picture, TR:
-    picture to text), by similarity alone and for each depth of verification.
+    Each line of the file is {"image": "cat.jpg", "captions": ["a cat", ...]}, paths relative to the file; several
+    lines for one picture count as one. Prints how many of the queries, in percent, find their own among the first 1,
+    5 and 10 results (IR: text to picture, TR: picture to text), by similarity alone and for each depth of
+    verification. A model without matching head is measured by similarity alone.
     """
     settings = settle(model=model, device=device, precision=precision)
     from bridgetower.evaluation import evaluate as measure
@@ -42,8 +44,15 @@ def evaluate(
     captioned = read_captions(captions)
     encoder = engine.find(settings.model, settings).load()
     depths = list(dict.fromkeys(depth or [DEFAULT_DEPTH]))
-    with Meter("evaluating", "pictures") as meter:
-        results = list(measure(encoder, captioned, depths=depths, on_progress=meter.update))
+    if Head.ITM not in encoder.heads and not depth:
+        render.say("note: this model has no ITM head to verify with; it is measured by similarity alone")
+        depths = []
+    with Meter("encoding", "pictures") as meter:
+        # `meter` is that of the pass at hand
+        measured = measure(encoder, captioned, depths=depths, on_progress=lambda *counts: meter.update(*counts))
+        results = [next(measured)]
+    with Meter("verifying", "pictures") as meter:
+        results += measured
     render.say(f"{render.counted(results[0].pictures, 'picture')}, {render.counted(results[0].texts, 'text')}")
     if json:
         for result in results:

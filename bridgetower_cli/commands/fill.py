@@ -9,11 +9,17 @@ import typer
 from bridgetower.errors import PictureError, StoreError, UsageError
 from bridgetower.records import Word
 from bridgetower_cli import engine, render
+from bridgetower_cli.failures import no_match
+from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Device, Index, Json, Precision, RequiredText, Settings, Top, settle
 
 if TYPE_CHECKING:
     from bridgetower.fill import Filled
+
+
+# Below this match a text has nothing to do with a picture. It is low: a sentence with a gap is true of nothing fully.
+UNFIT = 0.05
 
 
 def fill(
@@ -40,6 +46,8 @@ def fill(
 
     With --image these are the pictures that you name. Without, the whole index answers: the pictures that fit the
     sentence best are found, and each has the say that its match gives it.
+
+    Exits with 1 if there is nothing to read, as in an empty index.
     """
     if "<mask>" not in text:
         raise UsageError(
@@ -48,6 +56,10 @@ def fill(
     settings = settle(index=index, model=model, device=device, precision=precision)
     filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
     render.skipped(filled.skipped)
+    if not filled.words:
+        raise no_match("none of the pictures could be read")
+    if filled.best_match is not None and filled.best_match < UNFIT:
+        render.say(f"note: the text fits none of the pictures; the best match is {filled.best_match:.3f}")
     if json:
         for word in filled.words:
             render.json_line(_fields(word))
@@ -60,7 +72,9 @@ def _from_images(text: str, images: list[Path], top: int, settings: Settings) ->
 
     encoder = engine.find(settings.model, settings).load()
     engine.tell_truncated(encoder, text)
-    filled = fill_images(encoder, text, [Path(os.path.abspath(path)) for path in images], top=top)
+    paths = [Path(os.path.abspath(path)) for path in images]
+    with Meter("reading", "pictures") as meter:
+        filled = fill_images(encoder, text, paths, top=top, on_progress=meter.update)
     for skip in filled.skipped:  # they were named one by one: the answer would not be to what was asked
         raise PictureError(skip.path, skip.reason)
     return filled
@@ -77,14 +91,13 @@ def _from_library(text: str, top: int, settings: Settings) -> "Filled":
         raise StoreError(f"{error}, or name a picture with --image FILE") from error
     with store:
         if not len(store):
-            raise StoreError(
-                f"{settings.index}: the index is empty: fill it with `bt index PHOTOS`, "
-                "or name a picture with --image FILE"
-            )
+            raise no_match(f"{render.empty_index(settings.index)}, or name a picture with --image FILE")
         chosen = engine.of_index(store, settings)
         encoder = chosen.load()
         engine.tell_truncated(encoder, text)
-        return fill_library(store, encoder, text, top=top, depth=default_depth(chosen.runtime))
+        depth = default_depth(chosen.runtime)
+        with Meter("reading", "pictures") as meter:
+            return fill_library(store, encoder, text, top=top, depth=depth, on_progress=meter.update)
 
 
 def _fields(word: Word) -> dict[str, object]:
@@ -99,13 +112,13 @@ def _fields(word: Word) -> dict[str, object]:
 
 def _table(words: tuple[Word, ...]) -> None:
     """With a column for the mask where there are several."""
-    several = any(word.mask for word in words)
+    masks = 1 + max(word.mask for word in words)
     columns = [Column("word"), Column("probability", number=True), Column("seen in")]
     rows = [
         [render.visible(word.token), render.score(word.probability), ", ".join(map(render.short, word.images[:1]))]
         for word in words
     ]
-    if several:
+    if masks > 1:
         columns.insert(0, Column("mask", number=True))
-        rows = [[str(word.mask + 1), *row] for word, row in zip(words, rows, strict=True)]
+        rows = [[f"{word.mask + 1} of {masks}", *row] for word, row in zip(words, rows, strict=True)]
     render.table(columns, rows)

@@ -8,6 +8,7 @@ import typer
 
 from bridgetower.records import PairScore
 from bridgetower_cli import engine, render
+from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Device, Json, Model, Precision, settle
 
@@ -32,7 +33,9 @@ def match(
 
     encoder = engine.find(settings.model, settings).load()
     engine.tell_truncated(encoder, *text)
-    scores = score_pairs(encoder, [Path(os.path.abspath(image)) for image in images], text)
+    paths = [Path(os.path.abspath(image)) for image in images]
+    with Meter("matching", "pictures") as meter:
+        scores = list(score_pairs(encoder, paths, text, on_progress=meter.update))
     if json:
         for pair in scores:
             render.json_line(_fields(pair))

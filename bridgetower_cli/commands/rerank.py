@@ -9,7 +9,8 @@ import typer
 
 from bridgetower.errors import UsageError
 from bridgetower_cli import engine, render
-from bridgetower_cli.commands.search import NOTHING_MATCHED, tell_no_match
+from bridgetower_cli.failures import no_match
+from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import Device, Json, MinMatch, Model, Precision, RequiredText, settle
 
 
@@ -35,13 +36,13 @@ def rerank(
     settings = settle(model=model, device=device, precision=precision)
     spelled = _read_paths(b"\0" if null else b"\n")
     if not spelled:
-        render.say("no match: no paths came in on stdin")
-        raise typer.Exit(NOTHING_MATCHED)
+        raise no_match("no paths came in on stdin")
     from bridgetower.matching import rerank as order
 
     encoder = engine.find(settings.model, settings).load()
     engine.tell_truncated(encoder, text)
-    found = order(encoder, text, list(spelled), min_match=min_match)
+    with Meter("verifying", "pictures") as meter:
+        found = order(encoder, text, list(spelled), min_match=min_match, on_progress=meter.update)
     render.skipped(found.skipped)
     rows = [(path, hit.match) for hit in found.hits for path in spelled[hit.path]][:top]
     if json:
@@ -50,16 +51,20 @@ def rerank(
     else:
         render.paths((path for path, _ in rows), end=b"\0" if null else b"\n")
     if not found.hits:
-        tell_no_match(found.verified, found.best_match)
-        raise typer.Exit(NOTHING_MATCHED)
+        raise no_match(render.how_far(found.verified, found.best_match))
 
 
 def _read_paths(end: bytes) -> dict[Path, list[str]]:
     """Each path with the ways it was spelled, in order: what came in as "./-x.jpg" must not go out as "-x.jpg"."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("paths are read from stdin, as in `find . -name '*.jpg' | bt rerank TEXT`")
+    read = sys.stdin.buffer.read()
+    if b"\0" in read and end != b"\0":
+        raise UsageError("the paths on stdin end with NUL bytes, as from `find -print0`: add -0")
+    if b"\n" in read and end == b"\0" and b"\0" not in read and not os.path.lexists(read):
+        raise UsageError("the paths on stdin end with newlines, not with NUL bytes: run it without -0")
     spelled: dict[Path, list[str]] = {}
-    for path in map(os.fsdecode, filter(None, sys.stdin.buffer.read().split(end))):
+    for path in map(os.fsdecode, filter(None, read.split(end))):
         ways = spelled.setdefault(Path(path), [])
         if path not in ways:
             ways.append(path)

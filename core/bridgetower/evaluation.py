@@ -1,16 +1,16 @@
 """Recall@k over a captions file: of the recall stage alone, and after re-ranking to one or more depths.
 
-    {"image": "cat.jpg", "captions": ["a cat", "a cat on a couch"]}      one line a picture, paths relative to the file
+    {"image": "cat.jpg", "captions": ["a cat", "a cat on a couch"]}      paths relative to the file
 
 IR: each caption searches the pictures; TR: each picture searches the captions, and any of its own counts. Percent, as
 in the literature. Re-ranking verifies the first `depth` candidates of each query and leaves the rest in their order.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,12 @@ import numpy.typing as npt
 from bridgetower.encoder import Encoder
 from bridgetower.errors import InputError
 from bridgetower.model import require_heads
-from bridgetower.pictures import PICTURES_AT_ONCE, load
+from bridgetower.pictures import load
 from bridgetower.records import Head
 
 RANKS = (1, 5, 10)
+PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes again the texts that meet its pictures
+_FORM = '{"image": "path", "captions": ["text", ...]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +51,59 @@ class Evaluation:
 
 
 def read_captions(file: Path) -> list[Captioned]:
-    """Read a captions file. Raises InputError that names the line."""
+    """Read a captions file. Several lines for one picture are one picture with the captions of all of them.
+
+    Raises InputError that names the line.
+    """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # `splitlines` would also split inside of captions
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read as text ({error}); give a file of JSON lines") from error
-    captioned = []
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{file}: cannot be read: {reason}; give a file of JSON lines, each {_FORM}") from error
+    pictures: dict[str, Captioned] = {}  # by its real path: a picture in two rows would be its own rival
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                captioned.append(_captioned(json.loads(line), file.parent))
-            except (ValueError, TypeError, KeyError) as error:
-                raise InputError(
-                    f'{file}, line {number}: not {{"image": "path", "captions": ["text", ...]}} ({error}); mend it'
-                ) from error
-    if not captioned:
-        raise InputError(f"{file}: no captions in it; give one JSON object a line")
-    return captioned
+                read = _captioned(line, file.parent)
+            except ValueError as error:
+                raise InputError(f"{file}, line {number}: {error}; it should be {_FORM}") from error
+            place = os.path.realpath(read.image)
+            known = pictures.get(place, Captioned(read.image, ()))
+            pictures[place] = Captioned(known.image, known.captions + read.captions)
+    if not pictures:
+        raise InputError(f"{file}: no captions in it; give one line for each picture: {_FORM}")
+    return list(pictures.values())
 
 
-def _captioned(row: Any, folder: Path) -> Captioned:
-    captions = row["captions"]
-    if not isinstance(captions, list) or not captions or not all(isinstance(c, str) and c.strip() for c in captions):
-        raise ValueError("captions must be a list of texts")
-    return Captioned(folder / row["image"], tuple(captions))
+def _captioned(line: str, folder: Path) -> Captioned:
+    """One line. Raises ValueError that says in plain words what is wrong with it."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON from column {error.colno} on") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError("a number too long, or brackets too deep, to be read") from error
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    for name in ("image", "captions"):
+        if name not in row:
+            raise ValueError(f'"{name}" is missing')
+    image, captions = row["image"], row["captions"]
+    if not isinstance(image, str) or not _is_path(image):
+        raise ValueError('"image" is not a path')
+    if not isinstance(captions, list) or not captions:
+        raise ValueError('"captions" is not a list of at least one text')
+    if not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise ValueError('"captions" holds something that is no text, or an empty one')
+    return Captioned(folder / image, tuple(captions))
+
+
+def _is_path(text: str) -> bool:
+    """Whether the file system could have a file of this name."""
+    try:
+        return b"\0" not in os.fsencode(text) and text != ""
+    except UnicodeEncodeError:
+        return False
 
 
 def evaluate(
@@ -84,12 +115,12 @@ def evaluate(
 ) -> Iterator[Evaluation]:
     """Measure recall alone, then re-ranking at each of `depths`. Raises PictureError, ModelError.
 
-    `on_progress(done, total)` counts pictures, over both passes.
+    There are two passes over the pictures: one before the first result, that encodes them, and one before the second,
+    that verifies. `on_progress(done, total)` counts the pictures of the pass at hand.
     """
     require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depths else []))
     texts = [caption for item in captioned for caption in item.captions]
     owner = np.array([row for row, item in enumerate(captioned) for _ in item.captions])  # [Q]
-    passes = 2 if depths else 1
     batches = [range(i, min(i + PICTURES_AT_ONCE, len(captioned))) for i in range(0, len(captioned), PICTURES_AT_ONCE)]
 
     def pixels(rows: range) -> npt.NDArray[np.float32]:
@@ -98,7 +129,7 @@ def evaluate(
     vectors = []
     for rows in batches:
         vectors.append(encoder.embed_images(pixels(rows)))
-        on_progress(rows.stop, passes * len(captioned))
+        on_progress(rows.stop, len(captioned))
     text_vectors = [encoder.embed_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)]
     similarity = np.concatenate(text_vectors) @ np.concatenate(vectors).T  # [Q, B]
     yield _measure("recall", 0, similarity, similarity.T, owner)
@@ -115,7 +146,7 @@ def evaluate(
         pairs = np.argwhere(wanted[np.ix_(asked, columns)])
         logits = encoder.match([texts[i] for i in asked], pixels(rows), pairs)
         margins[asked[pairs[:, 0]], columns[pairs[:, 1]]] = logits[:, 1] - logits[:, 0]
-        on_progress(len(captioned) + rows.stop, passes * len(captioned))
+        on_progress(rows.stop, len(captioned))
     for depth in depths:
         yield _measure(
             "rerank", depth, _reranked(similarity, margins, depth), _reranked(similarity.T, margins.T, depth), owner

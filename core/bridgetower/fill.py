@@ -5,7 +5,7 @@
 The library's pictures are recalled by the masked text itself. A picture that the text does not fit has little say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bridgetower.encoder import Encoder, match_probability
 from bridgetower.model import require_heads
-from bridgetower.pictures import in_batches, load_readable
+from bridgetower.pictures import present, readable
 from bridgetower.records import Head, Skipped, Word
 from bridgetower.store import Store
 
@@ -30,36 +30,51 @@ class Filled:
     skipped: tuple[Skipped, ...]  # pictures that could not be read
 
 
-def fill_library(store: Store, encoder: Encoder, text: str, *, top: int = 5, depth: int = 20) -> Filled:
+def fill_library(
+    store: Store,
+    encoder: Encoder,
+    text: str,
+    *,
+    top: int = 5,
+    depth: int = 20,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
 
+    Where one of them cannot be read, as its file is gone, the next best takes its place, as far as twice `depth`.
     Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
     """
     require_heads(encoder.heads, Head.ITC, Head.ITM, Head.MLM)
-    candidates = store.recall(encoder.embed_texts([text]), depth)[0]
-    paths = store.photos(candidate.image for candidate in candidates)
-    return fill_images(encoder, text, [files[0] for files in paths.values()], top=top)
+    candidates = store.recall(encoder.embed_texts([text]), 2 * depth)[0]
+    photos = store.photos(candidate.image for candidate in candidates).values()
+    return fill_images(encoder, text, [*map(present, photos)], top=top, enough=depth, on_progress=on_progress)
 
 
-def fill_images(encoder: Encoder, text: str, images: Sequence[Path], *, top: int = 5) -> Filled:
-    """Fill the masks of `text` from these pictures. Raises UsageError where the text has no `<mask>`; ModelError.
+def fill_images(
+    encoder: Encoder,
+    text: str,
+    images: Sequence[Path],
+    *,
+    top: int = 5,
+    enough: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Filled:
+    """Fill the masks of `text` from these pictures: all that can be read, or the first `enough` of those.
 
-    One picture needs the MLM head alone; to mix several takes the ITM head, too.
+    One picture needs the MLM head alone; to mix several takes the ITM head, too. `on_progress(done, total)` counts
+    pictures. Raises UsageError where the text has no `<mask>`; ModelError.
     """
     require_heads(encoder.heads, Head.MLM, *([Head.ITM] if len(images) > 1 else []))
     skipped: list[Skipped] = []
     there: list[Path] = []
     matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
     words: list[npt.NDArray[np.float32]] = []  # of a batch: probabilities [B, M, V]
-    for batch in in_batches(images):
-        readable, pixels = load_readable(batch, encoder.preprocessing, skipped)
-        if readable:
-            reading = encoder.read(text, pixels)
-            there += readable
-            matches.append(
-                np.ones(len(readable), np.float32) if reading.itm is None else match_probability(reading.itm)
-            )
-            words.append(np.exp(reading.log_probabilities))
+    for batch, pixels in readable(images, encoder.preprocessing, skipped, enough=enough):
+        reading = encoder.read(text, pixels)
+        there += batch
+        matches.append(np.ones(len(batch), np.float32) if reading.itm is None else match_probability(reading.itm))
+        words.append(np.exp(reading.log_probabilities))
+        on_progress(len(there), min(len(images) - len(skipped), enough or len(images)))
     if not there:
         return Filled((), None, tuple(skipped))
     match, probabilities = np.concatenate(matches), np.concatenate(words)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bridgetower.encoder import Encoder, match_probability
 from bridgetower.model import require_heads
-from bridgetower.pictures import in_batches, load, load_readable
+from bridgetower.pictures import PICTURES_AT_ONCE, load, readable
 from bridgetower.records import Head, Hit, PairScore, Skipped
 
 
@@ -50,11 +50,13 @@ def verify(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Verified], list[Skipped]]:
-    """The text with each picture through the full encoder, best first (ties as given); and what is unreadable."""
+    """The text with each picture through the full encoder, best first (ties as given); and what is unreadable.
+
+    `on_progress(done, total)` counts pictures.
+    """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
-    for batch in in_batches(paths):
-        there, pixels = load_readable(batch, encoder.preprocessing, skipped)
+    for there, pixels in readable(paths, encoder.preprocessing, skipped):
         logits = encoder.match([text], pixels, every_pair(1, len(there)))
         verified += [Verified(path, (no, yes)) for path, (no, yes) in zip(there, logits.tolist(), strict=True)]
         on_progress(len(verified) + len(skipped), len(paths))
@@ -62,28 +64,45 @@ def verify(
 
 
 def rerank(
-    encoder: Encoder, text: str, paths: Sequence[Path], *, top: int | None = None, min_match: float | None = None
+    encoder: Encoder,
+    text: str,
+    paths: Sequence[Path],
+    *,
+    top: int | None = None,
+    min_match: float | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Results:
-    """Order pictures from anywhere by how probably the text is true of them; no index is needed."""
+    """Order pictures from anywhere by how probably the text is true of them; no index is needed.
+
+    `on_progress(done, total)` counts pictures.
+    """
     require_heads(encoder.heads, Head.ITM)
-    verified, skipped = verify(encoder, text, list(dict.fromkeys(paths)))
+    verified, skipped = verify(encoder, text, list(dict.fromkeys(paths)), on_progress=on_progress)
     hits = [Hit(v.path, v.match, None, True) for v in verified if min_match is None or v.match >= min_match]
     return Results(tuple(hits[:top]), len(verified), verified[0].match if verified else None, tuple(skipped))
 
 
-def match(encoder: Encoder, images: Sequence[Path], texts: Sequence[str]) -> Iterator[PairScore]:
+def match(
+    encoder: Encoder,
+    images: Sequence[Path],
+    texts: Sequence[str],
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[PairScore]:
     """Score every picture with every text, by every head that there is; pictures in order, texts in order for each.
 
-    Raises PictureError at the first picture that cannot be read.
+    `on_progress(done, total)` counts pictures. Raises PictureError at the first one that cannot be read.
     """
     if not encoder.heads & {Head.ITC, Head.ITM}:
         require_heads(encoder.heads, Head.ITM)
     text_vectors = encoder.embed_texts(texts) if Head.ITC in encoder.heads else None
-    for batch in in_batches(images):
+    for start in range(0, len(images), PICTURES_AT_ONCE):
+        batch = images[start : start + PICTURES_AT_ONCE]
         pixels = np.stack([load(path, encoder.preprocessing) for path in batch])
         pairs = every_pair(len(texts), len(batch))
         logits = encoder.match(texts, pixels, pairs) if Head.ITM in encoder.heads else None
         similarity = text_vectors @ encoder.embed_images(pixels).T if text_vectors is not None else None
+        on_progress(start + len(batch), len(images))
         for row, path in enumerate(batch):
             for column, text in enumerate(texts):
                 pair = None if logits is None else logits[column * len(batch) + row]

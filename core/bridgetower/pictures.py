@@ -1,6 +1,6 @@
 """Picture files -> pixels for the encoder, where a picture is wanted at once and no look-ahead pays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from bridgetower.errors import PictureError
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.records import Skipped
 
-PICTURES_AT_ONCE = 32  # that are held in memory together
+# Pictures that are encoded together: more gain nothing on a CPU, and progress is told after each such batch.
+PICTURES_AT_ONCE = 4
 
 
 def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -19,23 +20,31 @@ def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
     return preprocess(decode(read(path), path).image, preprocessing)
 
 
-def load_readable(
-    paths: Sequence[Path], preprocessing: Preprocessing, skipped: list[Skipped]
-) -> tuple[list[Path], npt.NDArray[np.float32]]:
-    """The pictures that can be read and their pixels float32 [B, 3, H, W]; the others are added to `skipped`."""
-    there: list[Path] = []
-    pixels = []
+def present(copies: Sequence[Path]) -> Path:
+    """The first of equal files that is still there; the first of all if none is."""
+    return next((path for path in copies if path.exists()), copies[0])
+
+
+def readable(
+    paths: Iterable[Path], preprocessing: Preprocessing, skipped: list[Skipped], *, enough: int | None = None
+) -> Iterator[tuple[list[Path], npt.NDArray[np.float32]]]:
+    """The pictures that can be read, in order, in batches of at most PICTURES_AT_ONCE: paths and float32 [B, 3, H, W].
+
+    The others are added to `skipped` as they are met. Stops at the first `enough` pictures that could be read.
+    """
+    wanted, there, pixels = enough, [], []
     for path in paths:
+        if wanted == 0:
+            break
         try:
             pixels.append(load(path, preprocessing))
-            there.append(path)
         except PictureError as error:
             skipped.append(Skipped(path, error.reason))
-    side = preprocessing.crop_size
-    return there, np.stack(pixels) if pixels else np.zeros((0, 3, side, side), np.float32)
-
-
-def in_batches(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    """`paths` in order, at most PICTURES_AT_ONCE at a time."""
-    for start in range(0, len(paths), PICTURES_AT_ONCE):
-        yield paths[start : start + PICTURES_AT_ONCE]
+            continue
+        there.append(path)
+        wanted = None if wanted is None else wanted - 1
+        if len(there) == PICTURES_AT_ONCE:
+            yield there, np.stack(pixels)
+            there, pixels = [], []
+    if there:
+        yield there, np.stack(pixels)

@@ -13,7 +13,7 @@ import bridgetower.encoder
 import bridgetower.weights
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
-from bridgetower_cli.app import app
+from bridgetower_cli.parser import app
 from tests.fakes import COLOURS, FakeEncoder, paint
 
 

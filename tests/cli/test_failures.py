@@ -48,6 +48,15 @@ def test_version(bt: Bt) -> None:
 def test_an_unknown_command(bt: Bt) -> None:
     done = bt("serch", "red")
     assert (done.exit_code, done.stdout) == (2, "")
+    assert "Did you mean 'search'?" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["search", "rerank", "fill"])
+def test_a_text_without_quotes_gets_a_hint(bt: Bt, command: str) -> None:
+    done = bt(command, "two\x1b", "cats")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.endswith(f'(cats): a text of several words needs quotes, as in bt {command} "two\\x1b ..."\n')
+    assert "quotes" not in bt("status", "two", "cats").stderr
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

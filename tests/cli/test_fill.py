@@ -10,7 +10,7 @@ from tests.fakes import paint
 
 
 def test_a_picture_says_what_it_shows(bt: Bt, photos: Path) -> None:
-    done = bt("fill", "a <mask> wall", "--image", photos / "blue.png", "--json", "--top", 2)
+    done = bt("fill", "a <mask> blue wall", "--image", photos / "blue.png", "--json", "--top", 2)
     assert (done.exit_code, done.stderr) == (0, "")
     first, second = map(json.loads, done.stdout.splitlines())
     assert first == {
@@ -52,16 +52,37 @@ def test_named_pictures_need_no_index_and_take_the_model_of_the_settings(bt: Bt,
 def test_masks_are_numbered_for_people_where_there_are_several(bt: Bt, library: Path) -> None:
     header, *rows = bt("fill", "<mask> <mask>", "--top", 1).stdout.splitlines()
     assert header.split()[0] == "mask"
-    assert [row.split()[0] for row in rows] == ["1", "2"]
+    assert [row.split()[:3] for row in rows] == [["1", "of", "2"], ["2", "of", "2"]]  # in JSON they are 0 and 1
 
 
-def test_neither_picture_nor_index_names_both_ways_out(bt: Bt, photos: Path, tmp_path: Path) -> None:
+def test_neither_picture_nor_index_names_both_ways_out(bt: Bt, photos: Path) -> None:
+    done = bt("fill", "a <mask>", "--index", "absent")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "bt index" in done.stderr and "--image" in done.stderr
+
+
+def test_an_empty_index_says_what_a_search_of_it_says(bt: Bt, photos: Path, models: Models, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    bt("index", "nothing", "--index", "empty")
-    for index in ("absent", "empty"):
-        done = bt("fill", "a <mask>", "--index", index)
-        assert (done.exit_code, done.stdout) == (5, "")
-        assert "bt index" in done.stderr and "--image" in done.stderr
+    bt("index", "nothing")
+    done = bt("fill", "a <mask>")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == bt("search", "a thing").stderr.rstrip() + ", or name a picture with --image FILE\n"
+    assert models.loaded == []
+
+
+def test_pictures_that_cannot_be_read_say_nothing_and_that_is_told(bt: Bt, library: Path) -> None:
+    for picture in library.iterdir():
+        picture.unlink()
+    for form in ([], ["--json"]):
+        done = bt("fill", "a <mask>", *form)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[-1] == "no match: none of the pictures could be read"
+
+
+def test_words_from_pictures_that_have_nothing_to_do_with_the_text_come_with_a_note(bt: Bt, library: Path) -> None:
+    done = bt("fill", "a red and green <mask>", "--image", library / "blue.png", "--top", 1)
+    assert (done.exit_code, done.stdout.splitlines()[1].split()[0]) == (0, "blue")
+    assert done.stderr == "note: the text fits none of the pictures; the best match is 0.000\n"
 
 
 def test_a_text_without_mask_is_wrong_usage(bt: Bt, library: Path, models: Models) -> None:

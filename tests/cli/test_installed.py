@@ -100,25 +100,85 @@ def empty_index(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
+# Python keeps what stdout did not take, unless it is told to keep nothing at all, and tries again at its very end.
+buffering = pytest.mark.parametrize("unbuffered", ["", "1"])
+anything = pytest.mark.parametrize(
+    "arguments", [["status"], ["--help"], ["search", "--help"], ["--version"]], ids=" ".join
+)
+
+
 @posix
-def test_a_reader_that_has_gone_is_no_error(empty_index: Path) -> None:
+@anything
+@buffering
+def test_a_reader_that_has_gone_is_no_error(empty_index: Path, arguments: list[str], unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command: list[str | Path] = [BT, "status", "--index", empty_index]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    environment = {**os.environ, "BT_INDEX": str(empty_index), "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        [BT, *arguments], stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=60, check=False
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_an_error_in_one_line(empty_index: Path) -> None:
+@anything
+@buffering
+def test_a_full_disk_is_an_error_in_one_line(empty_index: Path, arguments: list[str], unbuffered: str) -> None:
+    environment = {**os.environ, "BT_INDEX": str(empty_index), "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "wb") as full:
-        command: list[str | Path] = [BT, "status", "--index", empty_index]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(
+            [BT, *arguments], stdout=full, stderr=subprocess.PIPE, env=environment, timeout=60, check=False
+        )
     assert done.returncode == 74
     assert (
         done.stderr.startswith(b"error: the results cannot be written: No space left") and done.stderr.count(b"\n") == 1
     )
+
+
+# Sends itself a signal in the middle of the import of a module, or of the making of the parser.
+STOPPED = """
+import os, signal, sys
+program, number, where = sys.argv[:3]
+sys.argv[:3] = ["bt"]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Stopper:
+    def find_spec(self, name, *rest):
+        if name == where:
+            os.kill(os.getpid(), int(number))
+
+sys.meta_path.insert(0, Stopper())
+from bridgetower_cli.app import main
+if where == "the parser":
+    import typer.main
+    typer.main.get_command = lambda app: os.kill(os.getpid(), int(number))
+main()
+"""
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("where", ["typer", "the parser", "bridgetower_cli.commands.search", "numpy", "torch._C"])
+def test_stopping_it_early_is_one_line(empty_index: Path, where: str, number: signal.Signals, code: int) -> None:
+    tiny_checkpoint(empty_index / "model")
+    program: list[str | Path] = [sys.executable, "-c", STOPPED, str(number.value), where]
+    done = subprocess.run(
+        [*program, "match", "nowhere.png", "--text", "a cat", "--model", empty_index / "model"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"interrupted\n")
+
+
+@posix
+def test_signals_that_the_caller_ignores_stay_ignored() -> None:
+    ignoring = STOPPED.replace("signal.default_int_handler", "signal.SIG_IGN")
+    command = [sys.executable, "-c", ignoring, str(signal.SIGINT.value), "typer", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @posix

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower.records import Head
+from bridgetower_cli import progress
 from tests.cli.conftest import Bt, Models
 
 
@@ -27,7 +28,8 @@ def test_a_head_that_a_model_lacks_is_null(bt: Bt, photos: Path, models: Models,
     models.heads = frozenset({head})
     row = json.loads(bt("match", "photos/red.png", "--text", "red", "--json").stdout)
     assert [name for name, value in row.items() if value is None] == absent
-    assert bt("match", "photos/red.png", "--text", "red").stdout.splitlines()[1].count(" - ") <= 1
+    match, similarity, *_ = bt("match", "photos/red.png", "--text", "red").stdout.splitlines()[1].split()
+    assert (match == "-", similarity == "-") == ("match" in absent, "similarity" in absent)
 
 
 def test_the_table_of_matches(bt: Bt, photos: Path) -> None:
@@ -63,6 +65,27 @@ def test_rerank_takes_any_name_with_nul_bytes(bt: Bt, photos: Path) -> None:
     os.rename(photos / "red.png", name)
     done = bt("rerank", "red", "-0", input=b"photos/blue.png\0" + name + b"\0")
     assert done.stdout_bytes == name + b"\0photos/blue.png\0"
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "hint"),
+    [
+        ([], b"photos/red.png\0photos/blue.png\0", "add -0"),
+        (["-0"], b"photos/red.png\nphotos/blue.png\n", "without -0"),
+    ],
+)
+def test_rerank_hints_at_the_other_kind_of_line(
+    bt: Bt, photos: Path, models: Models, options: list[str], given: bytes, hint: str
+) -> None:
+    done = bt("rerank", "red", *options, input=given)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the paths on stdin end with") and hint in done.stderr
+    assert models.resolved == []
+
+
+def test_rerank_takes_one_name_with_a_line_break_where_there_is_such_a_file(bt: Bt, photos: Path) -> None:
+    os.rename(photos / "red.png", photos / "a\nb.png")
+    assert bt("rerank", "red", "-0", input=b"photos/a\nb.png").stdout_bytes == b"photos/a\nb.png\0"
 
 
 def test_rerank_names_what_it_cannot_read_and_orders_the_rest(bt: Bt, photos: Path) -> None:
@@ -110,6 +133,47 @@ def test_eval_as_a_table(bt: Bt, photos: Path) -> None:
     assert header.split() == ["method", "depth", "IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "rsum"]
     assert recall.split() == ["recall", "-", *["100.0"] * 6, "600.0"]
     assert rerank.split()[:2] == ["rerank", "20"]
+
+
+def test_eval_of_a_model_without_matching_head_measures_recall_alone(bt: Bt, photos: Path, models: Models) -> None:
+    models.heads = frozenset({Head.ITC})
+    done = bt("eval", captions(photos), "--json")
+    assert done.exit_code == 0
+    assert [json.loads(line)["method"] for line in done.stdout.splitlines()] == ["recall"]
+    note, counts = done.stderr.splitlines()
+    assert note.startswith("note: ") and "no ITM head" in note and counts == "3 pictures, 6 texts"
+
+
+@pytest.mark.parametrize(("head", "arguments"), [(Head.ITM, []), (Head.ITC, ["--depth", 5])])
+def test_eval_says_which_head_is_missing(
+    bt: Bt, photos: Path, models: Models, head: Head, arguments: list[object]
+) -> None:
+    models.heads = frozenset({head})
+    done = bt("eval", captions(photos), *arguments)
+    [missing] = {Head.ITM, Head.ITC} - {head}
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert f"no {missing.name} head" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["match", "photos/red.png", "photos/blue.png", "--text", "red"], ["matching: 2 of 2 pictures"]),
+        (["rerank", "red"], ["verifying: 2 of 2 pictures"]),
+        (["fill", "red <mask>", "--image", "photos/red.png"], ["reading: 1 of 1 pictures"]),
+        (["fill", "red <mask>"], ["reading: 4 of 4 pictures"]),
+        (["eval", "photos/captions.jsonl"], ["encoding: 3 of 3 pictures", "verifying: 3 of 3 pictures"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_how_far_it_is_is_told_on_stderr(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], shown: list[str]
+) -> None:
+    captions(library)
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0)
+    done = bt(*arguments, input="photos/red.png\nphotos/blue.png\n")
+    assert done.exit_code == 0
+    assert [line.partition(",")[0] for line in done.stderr.splitlines() if " of " in line] == shown
 
 
 @pytest.mark.parametrize("content", [None, "", "not json\n", '{"image": "nowhere.png", "captions": ["x"]}\n'])

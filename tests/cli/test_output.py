@@ -1,6 +1,7 @@
 """What reaches a terminal, a pipe, a full disk; how far a long run is."""
 
 import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,6 +63,20 @@ def test_a_terminal_gets_lines_of_its_width(terminal: Stream) -> None:
     assert ROWS[0][1] in drawn
     plain = [line for line in terminal.text().splitlines() if "\x1b" not in line]
     assert plain and max(map(len, plain)) <= 60
+
+
+@pytest.mark.parametrize("width", [40, 20, 10])
+def test_numbers_are_whole_however_narrow_the_terminal(
+    terminal: Stream, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns = [Column("match", number=True), Column("similarity", number=True), Column("picture")]
+    render.table(columns, [["unverified", "0.123", "a/long/path/to/a/picture.jpg"]])
+    header, *lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.text()).splitlines()
+    assert header.split() == ["match", "similarity", "picture"]
+    assert lines[0].split()[:2] == ["unverified", "0.123"]
+    assert "".join([lines[0].split()[2], *(line.strip() for line in lines[1:])]) == "a/long/path/to/a/picture.jpg"
+    assert max(map(len, lines)) <= max(width, 10 + 2 + 10 + 2 + render.NARROWEST)
 
 
 def test_no_color_is_honoured(terminal: Stream, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import bridgetower.evaluation
 from bridgetower.encoder import Pixels
 from bridgetower.errors import InputError, PictureError
 from bridgetower.evaluation import Captioned, evaluate, read_captions
@@ -69,10 +70,20 @@ def test_verified_pairs_stay_above_the_rest_even_with_the_worst_logits(captioned
     assert (reranked.ir, reranked.tr) == (usual.ir, usual.tr)
 
 
-def test_progress_counts_both_passes(captioned: list[Captioned]) -> None:
+def test_progress_counts_the_pictures_of_each_pass(captioned: list[Captioned]) -> None:
+    seen: list[object] = []
+    results = evaluate(FakeEncoder(), captioned, depths=(2,), on_progress=lambda *counts: seen.append(counts))
+    seen += (result.method for result in results)
+    assert seen == [(3, 3), "recall", (3, 3), "rerank"]
+
+
+def test_batches_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captioned = [Captioned(paint(tmp_path / f"{i}.png", (250, 10 * i, 0)), (f"red {i}",)) for i in range(7)]
+    whole = list(evaluate(FakeEncoder(), captioned, depths=(2, 5)))
+    monkeypatch.setattr(bridgetower.evaluation, "PICTURES_AT_ONCE", 3)
     seen: list[tuple[int, int]] = []
-    list(evaluate(FakeEncoder(), captioned, depths=(2,), on_progress=lambda done, total: seen.append((done, total))))
-    assert seen == [(3, 6), (6, 6)]
+    assert list(evaluate(FakeEncoder(), captioned, depths=(2, 5), on_progress=lambda *n: seen.append(n))) == whole
+    assert seen == [(3, 7), (6, 7), (7, 7)] * 2
 
 
 def test_captions_are_read_relative_to_their_file(tmp_path: Path) -> None:
@@ -82,32 +93,70 @@ def test_captions_are_read_relative_to_their_file(tmp_path: Path) -> None:
     assert read_captions(file) == [Captioned(tmp_path / "a.png", ("x", "y")), Captioned(Path("/b.png"), ("z",))]
 
 
+def test_several_lines_for_one_picture_are_one_picture(tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to(paint(tmp_path / "a.png", "red"))
+    rows = [("a.png", "w"), ("b.png", "x"), ("./b/../a.png", "y"), (str(tmp_path / "a.png"), "z"), ("link.png", "!")]
+    file = write(tmp_path / "c.jsonl", *({"image": image, "captions": [caption]} for image, caption in rows))
+    merged = [Captioned(tmp_path / "a.png", ("w", "y", "z", "!")), Captioned(tmp_path / "b.png", ("x",))]
+    assert read_captions(file) == merged
+
+
+def test_one_caption_a_line_measures_as_all_captions_in_one(tmp_path: Path, captioned: list[Captioned]) -> None:
+    split = write(
+        tmp_path / "split.jsonl",
+        *({"image": item.image.name, "captions": [text]} for item in captioned for text in item.captions),
+    )
+    assert list(evaluate(FakeEncoder(), read_captions(split))) == list(evaluate(FakeEncoder(), captioned))
+
+
+def test_a_line_ends_where_a_line_ends(tmp_path: Path) -> None:
+    r"""Not at the separators that JSON allows in a text; a byte order mark and \r\n are no part of a line."""
+    file = tmp_path / "c.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + '{"image": "a.png", "captions": ["a\u2028b\u0085c"]}\r\n\r\n'.encode())
+    assert read_captions(file) == [Captioned(tmp_path / "a.png", ("a\u2028b\u0085c",))]
+
+
 @pytest.mark.parametrize(
-    "row",
+    ("line", "complaint"),
     [
-        {"image": "a.png"},
-        {"captions": ["a"]},
-        {"image": "a.png", "captions": []},
-        {"image": "a.png", "captions": "a"},
-        {"image": "a.png", "captions": [""]},
-        {"image": 3, "captions": ["a"]},
-        [],
+        ("{'image': 1}", "not JSON from column 2 on"),
+        ('{"image": "a.png", "captions": ["a"]} x', "not JSON from column 39 on"),
+        ("9" * 5000, "a number too long, or brackets too deep, to be read"),
+        ("[" * 100_000, "a number too long, or brackets too deep, to be read"),
+        ("[]", "not a JSON object"),
+        ('{"image": "a.png"}', '"captions" is missing'),
+        ('{"captions": ["a"]}', '"image" is missing'),
+        ('{"image": 3, "captions": ["a"]}', '"image" is not a path'),
+        ('{"image": "", "captions": ["a"]}', '"image" is not a path'),
+        ('{"image": "a\\u0000", "captions": ["a"]}', '"image" is not a path'),
+        ('{"image": "\\ud800", "captions": ["a"]}', '"image" is not a path'),
+        ('{"image": "a.png", "captions": []}', '"captions" is not a list of at least one text'),
+        ('{"image": "a.png", "captions": "a"}', '"captions" is not a list of at least one text'),
+        (
+            '{"image": "a.png", "captions": ["a", " "]}',
+            '"captions" holds something that is no text, or an empty one',
+        ),
+        ('{"image": "a.png", "captions": [1]}', '"captions" holds something that is no text, or an empty one'),
     ],
+    ids=lambda text: text[:40],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, row: object) -> None:
-    file = write(tmp_path / "c.jsonl", {"image": "a.png", "captions": ["x"]}, row)
-    with pytest.raises(InputError, match=r"c\.jsonl, line 2"):
+def test_a_wrong_line_is_named_with_what_is_wrong(tmp_path: Path, line: str, complaint: str) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_text('{"image": "a.png", "captions": ["x"]}\n' + line)
+    with pytest.raises(InputError) as raised:
         read_captions(file)
+    form = '{"image": "path", "captions": ["text", ...]}'
+    assert str(raised.value) == f"{file}, line 2: {complaint}; it should be {form}"
 
 
 def test_files_that_are_no_captions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read: No such file"):
         read_captions(tmp_path / "missing.jsonl")
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(InputError, match="no captions"):
         read_captions(tmp_path / "empty.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read: it is not UTF-8 text"):
         read_captions(tmp_path / "binary.jsonl")
     with pytest.raises(PictureError, match="gone"):
         list(evaluate(FakeEncoder(), [Captioned(tmp_path / "gone.png", ("x",))]))

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from bridgetower.encoder import Pixels, Reading
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import fill_images, fill_library
 from bridgetower.indexing import index
+from bridgetower.pictures import PICTURES_AT_ONCE
 from bridgetower.records import Head
 from bridgetower.store import Store, Writer
 from tests.fakes import FakeEncoder, paint
@@ -66,6 +68,19 @@ def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
     assert (nothing.words, nothing.best_match) == ((), None)
 
 
+def test_progress_counts_pictures_and_enough_is_enough(tmp_path: Path) -> None:
+    there = [paint(tmp_path / f"{i}.png", (255, i, 0)) for i in range(PICTURES_AT_ONCE + 2)]
+    paths = [there[0], tmp_path / "gone.png", *there[1:]]
+    seen: list[tuple[int, int]] = []
+    fill_images(FakeEncoder(), "a <mask>", paths, on_progress=lambda *counts: seen.append(counts))
+    assert seen == [(PICTURES_AT_ONCE, len(there)), (len(there), len(there))]
+    seen.clear()
+    encoder = FakeEncoder()
+    filled = fill_images(encoder, "a <mask>", paths, enough=2, on_progress=lambda *counts: seen.append(counts))
+    assert (seen, encoder.matched) == ([(2, 2)], 2)
+    assert set(filled.words[0].images) == {there[0], there[1]}
+
+
 def test_a_text_without_a_mask_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="<mask>"):
         fill_images(FakeEncoder(), "a thing", [paint(tmp_path / "a.png", "red")])
@@ -84,6 +99,22 @@ def test_the_library_is_the_context(tmp_path: Path) -> None:
     assert filled.words[0].token == "green"
     assert {path.name[0] for path in filled.words[0].images} == {"g"}
     assert encoder.matched == 6
+
+
+def test_pictures_that_are_gone_make_room_for_copies_and_for_the_next_best(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name, green in (("best", 255), ("second", 250), ("third", 240), ("fourth", 200)):
+        paint(photos / f"{name}.png", (255 - green, green, 0))
+    shutil.copy(photos / "best.png", photos / "zz-copy-of-best.png")
+    encoder = FakeEncoder()
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+        index([photos], writer, encoder.preprocessing, lambda: encoder)
+    (photos / "best.png").unlink()
+    (photos / "second.png").unlink()
+    with Store.open(tmp_path / "index") as store:
+        filled = fill_library(store, encoder, "green <mask>", top=1, depth=2)
+    assert [path.stem for path in filled.words[0].images] == ["zz-copy-of-best", "third"]
+    assert [skip.path.stem for skip in filled.skipped] == ["second"]
 
 
 def test_an_empty_library_gives_no_words(tmp_path: Path) -> None:

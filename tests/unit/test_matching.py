@@ -84,3 +84,13 @@ def test_match_stops_at_a_picture_that_cannot_be_read(pictures: dict[str, Path],
 )
 def test_match_probability_is_the_softmax(logits: tuple[float, float], probability: float) -> None:
     assert match_probability(np.array(logits, np.float32)) == pytest.approx(probability, abs=1e-6)
+
+
+def test_progress_counts_every_picture(pictures: dict[str, Path], tmp_path: Path) -> None:
+    paths = [tmp_path / "gone.png", *(paint(tmp_path / f"{i}.png", "red") for i in range(PICTURES_AT_ONCE + 1))]
+    seen: list[tuple[int, int]] = []
+    rerank(FakeEncoder(), "red", paths, on_progress=lambda *counts: seen.append(counts))
+    assert seen == [(len(paths) - 1, len(paths)), (len(paths), len(paths))]
+    seen.clear()
+    list(match(FakeEncoder(), paths[1:], ["red", "blue"], on_progress=lambda *counts: seen.append(counts)))
+    assert seen == [(len(paths) - 2, len(paths) - 1), (len(paths) - 1, len(paths) - 1)]
