@@ -4,6 +4,7 @@ Strict means: a key is either used, fixed to the one value that the reference ca
 anything else raises `ModelError`. A key that is silently dropped is a model that silently computes something else.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self, get_args
@@ -253,7 +254,9 @@ def _check_ranges(config: Any) -> None:
     """Sizes and epsilons are positive, token ids not negative, probabilities in [0, 1)."""
     for f in fields(config):
         value = getattr(config, f.name)
-        if f.name.endswith("_prob"):
+        if isinstance(value, float) and not math.isfinite(value):
+            valid, what = False, "finite"
+        elif f.name.endswith("_prob"):
             valid, what = 0 <= value < 1, "in [0, 1)"
         elif f.name.endswith("token_id"):
             valid, what = value >= 0, "at least 0"
