@@ -173,6 +173,8 @@ def test_separate_norms_are_refused_only_where_the_reference_breaks() -> None:
         ("tie_word_embeddings", 1, "tie_word_embeddings is 1, not of type bool"),
         ("layer_norm_eps", True, "layer_norm_eps is True, not of type float"),
         ("layer_norm_eps", 0, "layer_norm_eps is 0.0, it must be positive"),
+        ("layer_norm_eps", float("inf"), "layer_norm_eps is inf, it must be finite"),
+        ("logit_scale_init_value", float("nan"), "logit_scale_init_value is nan, it must be finite"),
         ("text_config.num_attention_heads", 15, "1024 does not divide into 15 heads"),
         ("text_config.vocab_size", 1, "pad_token_id 1 lies outside vocab_size 1"),
         ("text_config.max_position_embeddings", 2, "2 leaves no position for a token"),

@@ -120,6 +120,14 @@ def test_a_picture_that_is_not_rgb_is_a_defect_of_the_caller() -> None:
         preprocess(Image.new("L", (8, 8)), Preprocessing(32, 32))
 
 
+def test_a_recipe_by_name_and_back() -> None:
+    spec = Preprocessing(128, 98, size_divisor=14)
+    assert spec.named("plain") == Preprocessing(128, 98, name="plain", size_divisor=14)
+    assert spec.named("plain").named("hf") == spec
+    with pytest.raises(ModelError, match='"square" is unknown'):
+        spec.named("square")
+
+
 # --- files
 
 
@@ -178,6 +186,8 @@ def test_the_reference_reads_what_is_written(tmp_path: Path) -> None:
         ({"image_mean": [0.5, 0.5]}, "image_mean"),
         ({"image_mean": 0.5}, "image_mean"),
         ({"image_std": [1, 1, 0]}, "image_std"),
+        ({"image_std": [1, 1, float("inf")]}, "finite"),
+        ({"image_mean": [0, 0, float("nan")]}, "finite"),
         ({"preprocessing": "square"}, "square"),
         ({"image_processor": []}, "image_processor"),
     ],

@@ -261,6 +261,16 @@ def test_preprocessing_under_its_old_and_its_new_name(folder: Path) -> None:
     assert "processor_config.json" in refusal(folder)
 
 
+def test_another_preprocessing_for_the_same_weights(folder: Path) -> None:
+    checkpoint = resolve(str(folder))
+    plain = checkpoint.with_preprocessing("plain")
+    assert plain.preprocessing == Preprocessing(96, 96, name="plain")
+    assert plain.weights_sha256 == checkpoint.weights_sha256
+    assert plain.with_preprocessing("hf") == checkpoint
+    with pytest.raises(ModelError, match='"square" is unknown'):
+        checkpoint.with_preprocessing("square")
+
+
 # Shards
 
 
