@@ -173,6 +173,12 @@ def test_separate_norms_are_refused_only_where_the_reference_breaks() -> None:
         ("tie_word_embeddings", 1, "tie_word_embeddings is 1, not of type bool"),
         ("layer_norm_eps", True, "layer_norm_eps is True, not of type float"),
         ("layer_norm_eps", 0, "layer_norm_eps is 0.0, it must be positive"),
+        (
+            "contrastive_hidden_size",
+            10**30,
+            "contrastive_hidden_size is 1" + 30 * "0" + ", it must be at most 2147483647",
+        ),
+        ("num_hidden_layers", 10**9, "num_hidden_layers is 1000000000, it must be at most 1000"),
         ("layer_norm_eps", float("inf"), "layer_norm_eps is inf, it must be finite"),
         ("logit_scale_init_value", float("nan"), "logit_scale_init_value is nan, it must be finite"),
         ("text_config.num_attention_heads", 15, "1024 does not divide into 15 heads"),
