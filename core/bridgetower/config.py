@@ -252,7 +252,7 @@ def _typed(name: str, value: Any, expected: Any) -> Any:
 
 
 def _check_ranges(config: Any) -> None:
-    """Numbers are finite, sizes and epsilons positive and not absurd, token ids not negative, probabilities in [0, 1)."""
+    """Numbers are finite, sizes positive and not absurd, token ids not negative, probabilities in [0, 1)."""
     for f in fields(config):
         value = getattr(config, f.name)
         if isinstance(value, float) and not math.isfinite(value):

@@ -155,7 +155,7 @@ def _cached(repository: str) -> tuple[Path | None, list[str]]:
         return None, []
     try:
         whole = bool(weight_files(folder))
-    except ModelError:
+    except (ModelError, OSError):
         whole = False
     return folder, missing if whole else [*missing, "its weights"]
 
