@@ -16,15 +16,16 @@ SCRATCH = pytest.StashKey[Path]()
 TERMINAL_VARIABLES = ("COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--network", action="store_true", help="also run the tests that download real weights")
+def uses_network(config: pytest.Config) -> bool:
+    """Whether the tests that download real weights were asked for: `pytest -m network`."""
+    return config.option.markexpr == "network"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle what third-party libraries read only once, when they are imported; `isolated` does the rest."""
     for name in [*TERMINAL_VARIABLES, *(name for name in os.environ if name.startswith("BT_"))]:
         os.environ.pop(name, None)
-    if not config.getoption("--network"):  # a run with it uses, and fills, the real cache: weights are gigabytes
+    if not uses_network(config):  # a run with it uses, and fills, the real cache: weights are gigabytes
         scratch = config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="bt-tests-"))
         os.environ["HF_HOME"] = str(scratch / "huggingface")
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -43,10 +44,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--network"):
+    if not uses_network(config):
         for item in items:
             if item.get_closest_marker("network"):
-                item.add_marker(pytest.mark.skip(reason="needs --network"))
+                item.add_marker(pytest.mark.skip(reason="downloads real weights: run it with pytest -m network"))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu:
         import torch
@@ -64,5 +65,5 @@ def isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
-    if not request.config.getoption("--network"):
+    if not uses_network(request.config):
         monkeypatch.setenv("HF_HOME", str(home / "huggingface"))

@@ -56,7 +56,7 @@ def pull_model(
     settings = settle(model=name)
     from bridgetower.weights import pull
 
-    checkpoint = pull(settings.model, progress=render.talks_to_terminal())
+    checkpoint = pull(settings.model, progress=render.talks_to_terminal(), say=render.say)
     render.say(f"{checkpoint.name} is on this machine, revision {checkpoint.revision}")
     render.paths([checkpoint.folder])
 
@@ -68,7 +68,7 @@ def convert_model(
     """Write a model as one folder of safetensors, which `transformers` reads too, and print that folder."""
     from bridgetower.weights import convert
 
-    checkpoint = convert(name, folder, progress=render.talks_to_terminal())
+    checkpoint = convert(name, folder, progress=render.talks_to_terminal(), say=render.say)
     render.paths([checkpoint.folder])
 
 

@@ -4,6 +4,7 @@ Strict means: a key is either used, fixed to the one value that the reference ca
 anything else raises `ModelError`. A key that is silently dropped is a model that silently computes something else.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self, get_args
@@ -12,6 +13,7 @@ from bridgetower.errors import ModelError
 
 MODEL_TYPE = "bridgetower"
 VISION_HEAD_WIDTH = 64  # the vision tower has no key for its heads: CLIP's are 64 wide
+_MOST_LAYERS, _MOST = 1000, 2**31 - 1  # beyond any network; without, a typing error exhausts the machine
 LINK_TOWER_TYPES = ("add", "scaled_add", "interpolate")
 
 # Keys with a single value that the reference runs: anything else is refused on reading, and they are written back.
@@ -250,10 +252,14 @@ def _typed(name: str, value: Any, expected: Any) -> Any:
 
 
 def _check_ranges(config: Any) -> None:
-    """Sizes and epsilons are positive, token ids not negative, probabilities in [0, 1)."""
+    """Numbers are finite, sizes positive and not absurd, token ids not negative, probabilities in [0, 1)."""
     for f in fields(config):
         value = getattr(config, f.name)
-        if f.name.endswith("_prob"):
+        if isinstance(value, float) and not math.isfinite(value):
+            valid, what = False, "finite"
+        elif type(value) is int and value > (most := _MOST_LAYERS if f.name.endswith("layers") else _MOST):
+            valid, what = False, f"at most {most}"
+        elif f.name.endswith("_prob"):
             valid, what = 0 <= value < 1, "in [0, 1)"
         elif f.name.endswith("token_id"):
             valid, what = value >= 0, "at least 0"

@@ -6,14 +6,16 @@ What is in the cache is used as it stands, without a word over the network; only
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from bridgetower.errors import ModelError
 
-_REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+Say = Callable[[str], object]  # takes one line for the person who waits
+
+_OWNER_AND_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
@@ -27,46 +29,76 @@ TOKENIZER_FILES = (
 )
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # old name first, new name second
 _SMALL_FILES = ["config.json", "README.md", *PREPROCESSOR_FILES, *TOKENIZER_FILES]
-# Asked for in this order: a repository often holds both, and each is gigabytes.
+# The first form that a repository has is fetched: many hold both, and each is gigabytes.
 _WEIGHTS = (
-    ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"],
-    ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"],
+    re.compile(r"model(-.+)?\.safetensors|model\.safetensors\.index\.json"),
+    re.compile(r"pytorch_model(-.+)?\.bin|pytorch_model\.bin\.index\.json"),
 )
+# What is read of a checkpoint besides its weights. Of each piece the first form that there is counts.
+_PIECES = (
+    (("config.json",),),
+    (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    tuple((name,) for name in PREPROCESSOR_FILES),
+)
+_OPTIONAL_PIECES = ((("tokenizer_config.json",),),)  # many repositories have none
+
+_PATIENCE_S = 5.0  # for the first answer of the Hub; `huggingface_hub` itself would wait for minutes
 
 
 def is_repository_id(name: str) -> bool:
-    """Whether `name` has the form owner/name."""
-    return _REPOSITORY_ID.fullmatch(name) is not None
+    """Whether `name` has the form owner/name, with what the Hub allows in either."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return _OWNER_AND_NAME.fullmatch(name) is not None
 
 
 def cached_repositories() -> list[tuple[str, Path]]:
-    """Id and newest snapshot folder of each model repository in the cache that holds a BridgeTower, by id."""
+    """Id and newest snapshot folder of each model repository in the cache that holds a whole BridgeTower, by id."""
     from huggingface_hub import constants
 
     found = []
     for storage in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
         repository = storage.name.removeprefix("models--").replace("--", "/", 1)
-        folder = _cached_folder(repository)
-        if folder is not None and _model_type(folder) == "bridgetower":
-            found.append((repository, folder))
+        if is_repository_id(repository):  # whatever else lies about there
+            folder, missing = _cached(repository)
+            if folder is not None and not missing and _model_type(folder) == "bridgetower":
+                found.append((repository, folder))
     return found
 
 
-def find_or_fetch(repository: str, *, refresh: bool = False, progress: bool = True) -> Path:
-    """The snapshot folder of a repository, complete with weights; its name is the commit.
+def find_or_fetch(repository: str, *, refresh: bool, progress: bool, say: Say) -> Path:
+    """The snapshot folder of a repository with all that the repository has of what is needed; its name is the commit.
 
-    With `refresh` the Hub is asked for a newer commit even where the cache has one. `progress` lets `huggingface_hub`
-    show bars on stderr. Raises `ModelError`.
+    With `refresh` the Hub is asked for a newer commit even where the cache has one; if it cannot be reached, that one
+    serves. `progress` lets `huggingface_hub` show bars on stderr. Raises `ModelError`.
     """
-    if not refresh and (cached := _cached_folder(repository)) is not None:
+    cached, missing = _cached(repository)
+    if cached is not None and not missing and not refresh:
         return cached
-    for weights in _WEIGHTS:
-        folder = _snapshot(repository, weights, progress=progress)
-        if weight_files(folder):
-            return folder
-    raise ModelError(
-        f"{repository}: the repository holds neither {SAFETENSORS} nor {PICKLE}; choose another checkpoint"
-    )
+    say(f"asking the Hub for {repository} ...")
+    try:
+        names = _files_on_the_hub(repository)
+    except _UnreachableError as error:
+        if cached is not None and not missing:
+            say(f"the Hub cannot be reached ({error}): what is on this machine, revision {cached.name}, is not updated")
+            return cached
+        here = f"is on this machine without {', '.join(missing)}" if cached is not None else "is not on this machine"
+        raise ModelError(
+            f"{repository} {here} and the Hub cannot be reached ({error}): "
+            f"run `bt model pull {repository}` where there is a network and copy its folder here, "
+            "point --model at a folder that holds it, or try --model demo"
+        ) from error
+    weights = next((found for form in _WEIGHTS if (found := list(filter(form.fullmatch, names)))), None)
+    if weights is None:
+        raise ModelError(
+            f"{repository}: the repository holds neither {SAFETENSORS} nor {PICKLE}; choose another checkpoint"
+        )
+    return _download(repository, [*_SMALL_FILES, *weights], progress=progress)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -97,49 +129,78 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises `ModelError`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not readable as JSON ({error}); fetch it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: it holds no JSON object; fetch it again")
     return content
 
 
-def _cached_folder(repository: str) -> Path | None:
-    """The snapshot in the cache if it is complete, else None; never uses the network."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    for weights in _WEIGHTS:
-        try:
-            folder = Path(
-                snapshot_download(repository, allow_patterns=[*_SMALL_FILES, *weights], local_files_only=True)
-            )
-            if weight_files(folder) and (folder / "config.json").is_file():
-                return folder
-        except (LocalEntryNotFoundError, ModelError):
-            continue  # not there, or half of it: fetching goes on where it stopped
-    return None
-
-
-def _snapshot(repository: str, weights: list[str], *, progress: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+def _cached(repository: str) -> tuple[Path | None, list[str]]:
+    """The snapshot in the cache, None if there is none, and what it lacks; never uses the network."""
+    from huggingface_hub import get_cached_repo_tree, try_to_load_from_cache
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
-        with nullcontext() if progress else _no_bars():
-            return Path(snapshot_download(repository, allow_patterns=[*_SMALL_FILES, *weights]))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        config = try_to_load_from_cache(repository, "config.json")
+        if not isinstance(config, str):
+            return None, []
+        folder = Path(config).parent
+        try:
+            listed = {file.path for file in get_cached_repo_tree(repository)}
+        except CachedRepoTreeNotFoundError:  # other programs fetch file by file
+            listed = None
+        missing = _missing({file.name for file in folder.iterdir() if file.is_file()}, listed)
+    except (OSError, ValueError):  # a cache that somebody has put other things into
+        return None, []
+    try:
+        whole = bool(weight_files(folder))
+    except (ModelError, OSError):
+        whole = False
+    return folder, missing if whole else [*missing, "its weights"]
+
+
+def _missing(there: set[str], listed: set[str] | None) -> list[str]:
+    """Which files a snapshot of the files `there` lacks; `listed` is what its repository has, None if nobody knows."""
+    missing: list[str] = []
+    if listed is None:
+        for forms in _PIECES:
+            if not any(there.issuperset(form) for form in forms):
+                missing += forms[0]
+    else:
+        for forms in _PIECES + _OPTIONAL_PIECES:
+            first = next((form for form in forms if listed.issuperset(form)), ())
+            missing += [name for name in first if name not in there]
+    return missing
+
+
+class _UnreachableError(Exception):
+    """The Hub does not answer; the message says why."""
+
+
+def _files_on_the_hub(repository: str) -> list[str]:
+    """Raises `ModelError` where there is no such repository, `_UnreachableError` where nobody can tell."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return [file.rfilename for file in HfApi().model_info(repository, timeout=_PATIENCE_S).siblings or ()]
+    except RepositoryNotFoundError as error:
         raise ModelError(
             f"{repository}: no such repository on the Hub, or it is private or gated; check the name, "
             "or log in with `hf auth login`"
         ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"{repository} is not on this machine and the Hub cannot be reached ({_reason(error)}): "
-            f"run `bt model pull {repository}` where there is a network and copy its folder here, "
-            "point --model at a folder that holds it, or try --model demo"
-        ) from error
     except Exception as error:  # whatever the HTTP library of the day raises: here it all means the same
+        raise _UnreachableError(_reason(error)) from error
+
+
+def _download(repository: str, files: list[str], *, progress: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        with nullcontext() if progress else _no_bars():
+            return Path(snapshot_download(repository, allow_patterns=files))
+    except Exception as error:  # as above
         raise ModelError(
             f"{repository}: the download failed ({_reason(error)}); start it again, it goes on where it stopped"
         ) from error

@@ -12,7 +12,7 @@ neither; it is how those weights were trained.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ class Preprocessing:
 
     shortest_edge: int
     crop_size: int  # H and W of the result
-    name: Literal["hf", "plain"] = "hf"
+    name: str = "hf"  # or "plain", which takes nothing but the crop size, mean and std
     size_divisor: int = 32
     mean: tuple[float, float, float] = CLIP_MEAN  # of RGB in [0, 1]
     std: tuple[float, float, float] = CLIP_STD
@@ -55,12 +55,12 @@ class Preprocessing:
             raise ModelError(f'preprocessing "{self.name}" is unknown; there are "hf" and "plain"')
         if min(self.shortest_edge, self.crop_size, self.size_divisor) < 1:
             raise ModelError("preprocessing: size, crop_size and size_divisor must be at least 1 pixel")
-        if min(self.std) <= 0:
-            raise ModelError("preprocessing: image_std must be above 0")
+        if not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0:
+            raise ModelError("preprocessing: image_mean and image_std must be finite numbers, image_std above 0")
 
-    def plain(self) -> Self:
-        """The same crop and normalisation without frame and bars."""
-        return replace(self, name="plain", shortest_edge=self.crop_size, size_divisor=1)
+    def named(self, name: str) -> Self:
+        """The same crop and normalisation by the recipe "hf" or "plain". Raises ModelError for another name."""
+        return replace(self, name=name)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], image_size: int, source: str = "preprocessor_config.json") -> Self:

@@ -45,7 +45,7 @@ class Tokenizer:
         self._backend = backend
         self.max_tokens = max_tokens
         self._special = frozenset(special.values())
-        self.begin_id, self.pad_id, self.end_id, self.unknown_id, self.mask_id = special.values()
+        self.begin_id, self.pad_id, self.end_id, _, self.mask_id = special.values()
         if backend.encode("").ids != [self.begin_id, self.end_id]:
             raise ModelError(f"{source}: it does not put texts between <s> and </s>; this is not a RoBERTa tokenizer")
 
@@ -56,7 +56,7 @@ class Tokenizer:
         `max_tokens` is what the network has positions for (RoBERTa: max_position_embeddings - 2); a smaller
         "model_max_length" in `tokenizer_config.json` wins. Raises ModelError where a file is missing or damaged.
         """
-        limit = min(max_tokens, _saved_limit(folder / "tokenizer_config.json", default=max_tokens))
+        limit = _saved_limit(folder / "tokenizer_config.json", max_tokens)
         whole, vocab, merges = folder / "tokenizer.json", folder / "vocab.json", folder / "merges.txt"
         if whole.exists():
             return cls(_load(whole), limit, whole)
@@ -75,7 +75,7 @@ class Tokenizer:
     def encode(self, text: str) -> Encoding:
         """Turn one text into ids; what goes beyond `max_tokens` is cut off at the end, before </s>.
 
-        Raises UsageError for a text without a visible character: its vector would mean nothing.
+        Raises UsageError for an empty text and for one of white space: its vector would mean nothing.
         """
         if not text.strip():
             raise UsageError("the text is empty; give at least one word")
@@ -138,13 +138,15 @@ def _special_ids(backend: tokenizers.Tokenizer, source: Path) -> dict[str, int]:
     return ids
 
 
-def _saved_limit(path: Path, default: int) -> int:
-    """The "model_max_length" of a `tokenizer_config.json`; unlimited ones are written as an absurdly large number."""
+def _saved_limit(path: Path, most: int) -> int:
+    """The "model_max_length" of a `tokenizer_config.json`, at most `most`: unlimited is written as a huge number."""
     if not path.exists():
-        return default
+        return most
     try:
         settings: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not readable as JSON ({error}); fetch it again") from error
     limit = settings.get("model_max_length") if isinstance(settings, dict) else None
-    return int(limit) if isinstance(limit, int | float) and limit > 0 else default
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+        return most
+    return int(min(limit, most))  # Infinity, too, is a way to say unlimited

@@ -10,7 +10,7 @@ read without running code, and a converted copy of them is kept. The user's fold
 written to; what we keep stands under `platformdirs.user_cache_dir("bridgetower")`:
 
     converted/<sha256>/model.safetensors   from the pickles with this digest
-    digests/<sha256 of the path>.json      digest of a weights file, valid for one size and modification time
+    digests/<sha256 of what>.json          a digest, valid while its files have the same size and modification time
 
 Both may be deleted at any time.
 """
@@ -21,9 +21,11 @@ import os
 import pickle
 import secrets
 import shutil
+import stat
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from torch import Tensor
 from bridgetower import hub
 from bridgetower.config import ModelConfig
 from bridgetower.errors import ModelError
-from bridgetower.hub import SAFETENSORS
+from bridgetower.hub import SAFETENSORS, Say
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, from_hf, hf_names, normalised_key, to_hf
 from bridgetower.model import BridgeTower
 from bridgetower.preprocess import Preprocessing
@@ -67,12 +69,22 @@ class Checkpoint:
     preprocessing: Preprocessing
     heads: frozenset[Head]
     weights: tuple[Path, ...]  # safetensors
-    sources: tuple[Path, ...]  # what the weights were converted from; the weights themselves if they were not
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hex digest of the weights as they were published: of the file, or over the sorted digests of the files."""
-        return _digest_of_all(self.sources)
+        """Hex digest of the weights themselves, whatever files they stand in.
+
+        sha256 over the tensors that the network reads, in the order of their keys: key, type and shape as one line of
+        JSON, then the bytes. A pickle, its conversion and the same in several files have the same digest.
+        """
+        names = _expected_shapes(self.config, self.heads)
+        return _remembered(
+            self.weights, "\n".join(sorted(names)), lambda: _digest_of_tensors(_open(self.weights), names)
+        )
+
+    def with_preprocessing(self, name: str) -> "Checkpoint":
+        """The same weights fed with other pixels: "hf" or "plain". Raises `ModelError` for another name."""
+        return replace(self, preprocessing=self.preprocessing.named(name))
 
     def tokenizer(self) -> Tokenizer:
         """Raises `ModelError` where the folder has no tokenizer, or one with more words than the network knows."""
@@ -99,31 +111,41 @@ class LocalModel:
 # Finding
 
 
-def resolve(name: str, *, refresh: bool = False, progress: bool = True) -> Checkpoint:
+def _keep_quiet(_line: str) -> None:
+    pass
+
+
+def resolve(name: str, *, refresh: bool = False, progress: bool = True, say: Say = _keep_quiet) -> Checkpoint:
     """Find a checkpoint by name, fetching it from the Hub if it is not on this machine.
 
     A folder of that name goes before a repository. With `refresh` the Hub is asked for a newer commit; `progress` lets
-    `huggingface_hub` show bars on stderr. Raises `ModelError`.
+    `huggingface_hub` show bars on stderr; `say` gets a line before the Hub is asked. Raises `ModelError`.
     """
-    folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, leaves alone what it does not know
+    folder = os.path.expanduser(name)  # unlike Path.expanduser, leaves alone what it does not know
     if name == DEMO:
         if not DEMO_FOLDER.is_dir():
             raise ModelError(f"{DEMO_FOLDER}: this installation lacks the demo model; install it anew")
         return _read(DEMO, DEMO_FOLDER, _BUNDLED)
-    if folder.is_dir():
-        folder = folder.resolve()
-        return _read(str(folder), folder, "local")
-    if folder.exists():
+    try:
+        mode = os.stat(folder).st_mode
+    except PermissionError as error:
+        raise ModelError(f"{name}: cannot be read ({error.strerror}); check the permissions of its folders") from error
+    except (OSError, ValueError):  # not there, or no name that a file could have
+        mode = None
+    if mode is not None and stat.S_ISDIR(mode):
+        folder = os.path.realpath(folder)
+        return _read(folder, Path(folder), "local")
+    if mode is not None:
         raise ModelError(f"{name}: this is a file; point at the folder that holds config.json and the weights")
     if not hub.is_repository_id(name):
         raise ModelError(f"{name}: no such folder, and no repository id either (owner/name); try --model demo")
-    folder = hub.find_or_fetch(name, refresh=refresh, progress=progress)
-    return _read(name, folder, folder.name)
+    snapshot = hub.find_or_fetch(name, refresh=refresh, progress=progress, say=say)
+    return _read(name, snapshot, snapshot.name)
 
 
-def pull(name: str, *, progress: bool = True) -> Checkpoint:
+def pull(name: str, *, progress: bool = True, say: Say = _keep_quiet) -> Checkpoint:
     """Fetch the newest commit of a repository, or what is missing of it. Raises `ModelError`."""
-    return resolve(name, refresh=True, progress=progress)
+    return resolve(name, refresh=True, progress=progress, say=say)
 
 
 def available() -> list[LocalModel]:
@@ -134,17 +156,32 @@ def available() -> list[LocalModel]:
 
 
 def _describe(name: str, folder: Path, revision: str) -> LocalModel:
-    files = hub.weight_files(folder)
-    size = sum(file.stat().st_size for file in files)
-    if _is_pickled(files):
-        return LocalModel(name, folder, size, None, None)
+    size = 0
     try:
-        return LocalModel(name, folder, size, _read(name, folder, revision).heads, None)
+        with _readable(folder):
+            files = hub.weight_files(folder)
+            size = sum(file.stat().st_size for file in files)
+        heads = None if _is_pickled(files) else _read(name, folder, revision).heads
+        return LocalModel(name, folder, size, heads, None)
     except ModelError as error:
         return LocalModel(name, folder, size, None, str(error))
 
 
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What the file system refuses in here is a `ModelError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
 def _read(name: str, folder: Path, revision: str) -> Checkpoint:
+    with _readable(folder):
+        return _read_folder(name, folder, revision)
+
+
+def _read_folder(name: str, folder: Path, revision: str) -> Checkpoint:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no config.json here; point at the folder of a checkpoint, with its weights")
     config = ModelConfig.from_json(hub.read_json(folder / "config.json"), source=str(folder / "config.json"))
@@ -163,7 +200,6 @@ def _read(name: str, folder: Path, revision: str) -> Checkpoint:
         preprocessing=_read_preprocessing(folder, config),
         heads=heads,
         weights=weights,
-        sources=sources,
     )
 
 
@@ -197,6 +233,11 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32
         _check_tied(tensors[TIED_KEY].read(), state["text_tower.word.weight"], checkpoint.folder)
     if dtype is not None:
         state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    for name, tensor in state.items():
+        low, high = tensor.aminmax()  # NaN if one is among them
+        if not (low.isfinite() and high.isfinite()):
+            key = hf_names(name, checkpoint.config)[0]
+            raise ModelError(f"{checkpoint.folder}: {key} holds numbers that are not finite; fetch the weights again")
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_words()
     return model.eval()
@@ -231,14 +272,7 @@ def _check_layout(
     tensors: Mapping[str, _StoredTensor], config: ModelConfig, heads: frozenset[Head], folder: Path
 ) -> None:
     """Every key that the network needs is there in the right shape, and no other one but those on the ignore list."""
-    with torch.device("meta"):
-        model = BridgeTower(config, heads)
-    expected: dict[str, tuple[int, ...]] = {}
-    for name, parameter in model.named_parameters():
-        keys = hf_names(name, config)
-        rows = (parameter.shape[0] // len(keys),) if parameter.ndim else ()
-        expected |= dict.fromkeys(keys, (*rows, *parameter.shape[1:]))
-
+    expected = _expected_shapes(config, heads)
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
         raise ModelError(f"{folder}: the weights lack {_some(missing)}; fetch the whole checkpoint again")
@@ -259,6 +293,27 @@ def _check_layout(
             raise ModelError(
                 f"{folder}: {key} is of type {tensors[key].dtype}, not a float; quantized checkpoints are not supported"
             )
+
+
+def _expected_shapes(config: ModelConfig, heads: frozenset[Head]) -> dict[str, tuple[int, ...]]:
+    """The key and shape of every tensor that the network reads."""
+    with torch.device("meta"):
+        model = BridgeTower(config, heads)
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, parameter in model.named_parameters():
+        keys = hf_names(name, config)
+        rows = (parameter.shape[0] // len(keys),) if parameter.ndim else ()
+        expected |= dict.fromkeys(keys, (*rows, *parameter.shape[1:]))
+    return expected
+
+
+def _digest_of_tensors(tensors: Mapping[str, _StoredTensor], names: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        stored = tensors[name]
+        digest.update(json.dumps([name, stored.dtype, stored.shape]).encode() + b"\n")
+        digest.update(stored.read().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _check_tied(decoder: Tensor, words: Tensor, folder: Path) -> None:
@@ -297,9 +352,8 @@ def save(
     width = config.text.hidden_size
     tensors["bridgetower.text_model.pooler.dense.weight"] = word.new_zeros(width, width)
     tensors["bridgetower.text_model.pooler.dense.bias"] = word.new_zeros(width)
-    dtype = dtype or word.dtype
     tensors = {key: tensor.to("cpu", dtype).contiguous() for key, tensor in tensors.items()}
-    _replace(folder / SAFETENSORS, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+    _write_tensors(folder / SAFETENSORS, tensors)
 
     if tokenizer_from is not None:
         for name in hub.TOKENIZER_FILES:
@@ -308,24 +362,34 @@ def save(
     if preprocessing is not None:
         _write_json(folder / hub.PREPROCESSOR_FILES[0], preprocessing.to_json())
     architecture = next((c for head, c in _ARCHITECTURES.items() if head in model.heads), "BridgeTowerModel")
-    stored = {"architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
+    stored = {"architectures": [architecture], "dtype": str(dtype or word.dtype).removeprefix("torch.")}
     _write_json(folder / "config.json", stored | config.to_json())
 
 
-def convert(name: str, destination: Path, *, progress: bool = True) -> Checkpoint:
+def convert(name: str, destination: Path, *, progress: bool = True, say: Say = _keep_quiet) -> Checkpoint:
     """Write the checkpoint `name` as a new folder: one safetensors file and all that goes with it.
 
     Raises `ModelError`, also where the folder is there already and not empty.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ModelError(f"{destination}: it is there already and not empty; give a new folder")
-    checkpoint = resolve(name, progress=progress)
+    checkpoint = resolve(name, progress=progress, say=say)
     model = load_model(checkpoint, dtype=None)
     try:
         save(model, destination, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
-    except OSError as error:
-        raise ModelError(f"{destination}: cannot be written ({error}); choose another place") from error
+    except BaseException as error:
+        shutil.rmtree(destination, ignore_errors=True)  # it was new or empty, and shall be so when tried again
+        if not isinstance(error, OSError):
+            raise
+        raise ModelError(f"{destination}: cannot be written ({error}); make room, or choose another place") from error
     return resolve(str(destination))
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        _replace(path, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+    except SafetensorError as error:  # how it wraps what the file system says, of a full disk for one
+        raise OSError(str(error)) from error
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -357,14 +421,15 @@ def _cache() -> Path:
 
 def _converted(pickles: tuple[Path, ...]) -> Path:
     """The safetensors file with the content of these pickles, written on the first call."""
-    target = _cache() / "converted" / _digest_of_all(pickles) / SAFETENSORS
+    digest = _remembered(pickles, "files", lambda: _digest_of_files(pickles))
+    target = _cache() / "converted" / digest / SAFETENSORS
     if not target.is_file():
         tensors: dict[str, Tensor] = {}
         for path in pickles:
             tensors |= _unpickled(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _replace(target, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+            _write_tensors(target, tensors)
         except OSError as error:
             raise ModelError(
                 f"{target}: cannot keep a converted copy of the weights ({error}); make room there"
@@ -397,28 +462,30 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _digest_of_all(files: tuple[Path, ...]) -> str:
-    digests = sorted(_digest(file) for file in files)
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+def _digest_of_files(files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: digest)
+    return digest.hexdigest()
 
 
-def _digest(file: Path) -> str:
-    """sha256 of a file, remembered for its size and modification time: hashing gigabytes takes seconds."""
-    file = file.resolve()  # the Hub's cache is made of links
-    stat = file.stat()
-    memory = _cache() / "digests" / f"{hashlib.sha256(os.fsencode(file)).hexdigest()}.json"
-    key = {"path": str(file), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+def _remembered(files: tuple[Path, ...], what: str, compute: Callable[[], str]) -> str:
+    """The digest of `what` is in `files`, kept for their sizes and modification times: gigabytes take seconds."""
+    files = tuple(file.resolve() for file in files)  # the Hub's cache is made of links
+    key = hashlib.sha256(what.encode() + b"\0".join(map(os.fsencode, files))).hexdigest()
+    memory = _cache() / "digests" / f"{key}.json"
+    valid_for = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     try:
         remembered = json.loads(memory.read_text(encoding="utf-8"))
-        if {**remembered, "sha256": None} == {**key, "sha256": None}:
+        if remembered["files"] == valid_for:
             return str(remembered["sha256"])
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError):
         pass  # never hashed, or the note is damaged
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = compute()
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(memory, {**key, "sha256": digest})
+        _write_json(memory, {"files": valid_for, "sha256": digest})
     except OSError:
         pass  # a read-only or full disk costs time, not correctness
     return digest

@@ -1,14 +1,17 @@
 """`bt status`, `bt model`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 import bridgetower.weights
 from bridgetower.records import Head
 from bridgetower.weights import LocalModel
+from bridgetower_cli.app import app
 from tests.cli.conftest import Bt
 
 
@@ -107,14 +110,16 @@ def test_model_list_as_json(bt: Bt) -> None:
 def test_model_pull_prints_the_folder(bt: Bt, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def pull(name: str, *, progress: bool) -> SimpleNamespace:
+    def pull(name: str, *, progress: bool, say: Callable[[str], None]) -> SimpleNamespace:
         asked.append((name, progress))
+        say("asking the Hub")
         return SimpleNamespace(name=name, folder=Path("/hub/folder"), revision="abc")
 
     monkeypatch.setattr(bridgetower.weights, "pull", pull)
     done = bt("model", "pull", "some/model")
     assert (done.exit_code, done.stdout) == (0, "/hub/folder\n")
     assert "some/model" in done.stderr
+    assert "asking the Hub" in done.stderr
     bt("model", "pull")
     assert asked == [("some/model", False), ("fake", False)]  # BT_MODEL; no bars, as stderr is no terminal
 
@@ -123,3 +128,26 @@ def test_model_convert_into_a_folder_that_is_taken(bt: Bt, photos: Path) -> None
     done = bt("model", "convert", "demo", photos)
     assert (done.exit_code, done.stdout) == (4, "")
     assert str(photos) in done.stderr
+
+
+@pytest.mark.parametrize("name", ["foo/bar--baz", "foo/bar.git", f"foo/{'x' * 97}", "x" * 300, "no-such-folder"])
+def test_model_names_that_cannot_be(name: str, tmp_path: Path) -> None:
+    for arguments in (["pull", name], ["convert", name, str(tmp_path / "new")]):
+        done = CliRunner().invoke(app, ["model", *arguments])
+        assert (done.exit_code, done.stdout) == (4, "")
+        assert (
+            done.stderr
+            == f"error: {name}: no such folder, and no repository id either (owner/name); try --model demo\n"
+        )
+
+
+def test_model_pull_announces_the_hub_and_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens on the discard port
+    done = CliRunner().invoke(app, ["model", "pull", "some/model"])
+    assert (done.exit_code, done.stdout) == (4, "")
+    announced, error = done.stderr.splitlines()
+    assert announced == "asking the Hub for some/model ..."
+    assert error.startswith("error: some/model is not on this machine and the Hub cannot be reached (")

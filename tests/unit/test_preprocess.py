@@ -82,7 +82,7 @@ def test_hf_frames_the_large_checkpoints_in_black() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (3, 900), (4000, 130)])
-@pytest.mark.parametrize("spec", [Preprocessing(294, 294), Preprocessing(294, 294).plain()], ids=["hf", "plain"])
+@pytest.mark.parametrize("spec", [Preprocessing(294, 294), Preprocessing(294, 294, name="plain")], ids=["hf", "plain"])
 def test_pictures_too_thin_for_the_reference_still_become_pixels(size: tuple[int, int], spec: Preprocessing) -> None:
     pixels = preprocess(Image.new("RGB", size, "white"), spec)
     assert pixels.shape == (3, 294, 294)
@@ -92,7 +92,7 @@ def test_pictures_too_thin_for_the_reference_still_become_pixels(size: tuple[int
 
 
 def test_plain_is_the_central_square_without_frame_or_bars() -> None:
-    spec = Preprocessing(294, 294).plain()
+    spec = Preprocessing(294, 294, name="plain")
     image = Image.new("RGB", (900, 300), "red")
     image.paste((0, 255, 0), (300, 0, 600, 300))
     pixels = preprocess(image, spec)
@@ -104,7 +104,7 @@ def test_plain_is_the_central_square_without_frame_or_bars() -> None:
 
 def test_plain_of_a_square_of_the_right_size_is_that_square() -> None:
     image = noise(98, 98)
-    pixels = preprocess(image, Preprocessing(98, 98).plain())
+    pixels = preprocess(image, Preprocessing(98, 98).named("plain"))
     back = pixels * np.array(CLIP_STD)[:, None, None] + np.array(CLIP_MEAN)[:, None, None]
     np.testing.assert_allclose(back.transpose(1, 2, 0) * 255, np.asarray(image), atol=1e-3)
 
@@ -118,6 +118,14 @@ def test_mean_and_std_of_the_checkpoint_are_used() -> None:
 def test_a_picture_that_is_not_rgb_is_a_defect_of_the_caller() -> None:
     with pytest.raises(ValueError, match="RGB"):
         preprocess(Image.new("L", (8, 8)), Preprocessing(32, 32))
+
+
+def test_a_recipe_by_name_and_back() -> None:
+    spec = Preprocessing(128, 98, size_divisor=14)
+    assert spec.named("plain") == Preprocessing(128, 98, name="plain", size_divisor=14)
+    assert spec.named("plain").named("hf") == spec
+    with pytest.raises(ModelError, match='"square" is unknown'):
+        spec.named("square")
 
 
 # --- files
@@ -141,7 +149,9 @@ def test_reads_the_older_files_of_the_hub() -> None:
     assert Preprocessing.from_json({}, 294) == Preprocessing(294, 294)
 
 
-@pytest.mark.parametrize("spec", [Preprocessing(128, 98, size_divisor=14, mean=(0.1, 0.2, 0.3)), SPECS[1].plain()])
+@pytest.mark.parametrize(
+    "spec", [Preprocessing(128, 98, size_divisor=14, mean=(0.1, 0.2, 0.3)), SPECS[1].named("plain")]
+)
 def test_what_is_written_reads_back_the_same(spec: Preprocessing, tmp_path: Path) -> None:
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(spec.to_json()))
@@ -176,6 +186,8 @@ def test_the_reference_reads_what_is_written(tmp_path: Path) -> None:
         ({"image_mean": [0.5, 0.5]}, "image_mean"),
         ({"image_mean": 0.5}, "image_mean"),
         ({"image_std": [1, 1, 0]}, "image_std"),
+        ({"image_std": [1, 1, float("inf")]}, "finite"),
+        ({"image_mean": [0, 0, float("nan")]}, "finite"),
         ({"preprocessing": "square"}, "square"),
         ({"image_processor": []}, "image_processor"),
     ],

@@ -4,7 +4,14 @@ import hashlib
 import json
 import os
 import pickle
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import bridgetower.hub
 from bridgetower import weights
 from bridgetower.errors import ModelError
 from bridgetower.preprocess import Preprocessing
@@ -93,6 +101,43 @@ def test_wrong_names(folder: Path, tmp_path: Path) -> None:
     assert "no such folder" in refusal(tmp_path / "nowhere")
     assert "this is a file" in refusal(folder / "config.json")
     assert "no such folder" in refusal("~nobody-of-that-name/model/x")
+    assert "no such folder" in refusal("x" * 300)
+    assert "no such folder" in refusal(f"owner/{'x' * 300}")
+
+
+@pytest.mark.parametrize(
+    "name", ["foo/bar--baz", "foo/bar.git", "foo/a..b", f"foo/{'x' * 97}", "-foo/bar", "foo/bar-", "foo/", "/", "a/b/c"]
+)
+def test_names_that_the_hub_does_not_allow(name: str) -> None:
+    assert "no such folder, and no repository id either" in refusal(name) or name == "/"
+
+
+FORBIDDEN = """
+import os, sys
+from bridgetower.weights import resolve
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may read anything
+for name in sys.argv[1:]:
+    try:
+        resolve(name)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of a folder mean something else on Windows")
+def test_a_folder_that_may_not_be_read() -> None:
+    with tempfile.TemporaryDirectory() as place:  # those of pytest are closed to others
+        os.chmod(place, 0o755)
+        below = Path(place) / "closed" / "model"
+        tiny_checkpoint(below)
+        for closed in (below, below.parent):
+            closed.chmod(0)
+            try:
+                [message] = run(FORBIDDEN, below).splitlines()
+            finally:
+                closed.chmod(0o755)
+            assert message.startswith(f"ModelError {below}: cannot be read (Permission denied)")
 
 
 # Folders
@@ -162,6 +207,20 @@ def test_weights_that_are_no_floats(folder: Path) -> None:
     assert f"{QUERY} is of type I8, not a float" in refusal(folder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("key", [WORDS, QUERY, "logit_scale"])
+def test_numbers_that_are_not_finite(folder: Path, key: str, dtype: torch.dtype, value: float) -> None:
+    def damage(tensors: dict[str, Any]) -> None:
+        tensors[key] = tensors[key].to(dtype).clone()
+        tensors[key].view(-1)[-1:] = value
+
+    change_weights(folder, damage)
+    for wanted in (torch.float32, torch.bfloat16):
+        with pytest.raises(ModelError, match=f"{re.escape(key)} holds numbers that are not finite"):
+            load_model(resolve(str(folder)), wanted)
+
+
 def test_keys_that_nothing_reads_are_passed_over(folder: Path) -> None:
     def add(tensors: dict[str, torch.Tensor]) -> None:
         del tensors["bridgetower.text_model.pooler.dense.bias"]
@@ -202,6 +261,16 @@ def test_preprocessing_under_its_old_and_its_new_name(folder: Path) -> None:
     assert "processor_config.json" in refusal(folder)
 
 
+def test_another_preprocessing_for_the_same_weights(folder: Path) -> None:
+    checkpoint = resolve(str(folder))
+    plain = checkpoint.with_preprocessing("plain")
+    assert plain.preprocessing == Preprocessing(96, 96, name="plain")
+    assert plain.weights_sha256 == checkpoint.weights_sha256
+    assert plain.with_preprocessing("hf") == checkpoint
+    with pytest.raises(ModelError, match='"square" is unknown'):
+        checkpoint.with_preprocessing("square")
+
+
 # Shards
 
 
@@ -222,8 +291,7 @@ def test_weights_in_several_files(folder: Path) -> None:
     checkpoint = resolve(str(folder))
     after = load_model(checkpoint).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    digests = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in shards)
-    assert checkpoint.weights_sha256 == hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    assert checkpoint.weights == tuple(shards)
 
 
 def test_half_a_download(folder: Path) -> None:
@@ -258,7 +326,6 @@ def test_a_pickle_is_converted_once_and_kept_elsewhere(folder: Path, monkeypatch
     untouched = contents(folder)
     checkpoint = resolve(str(folder))
     digest = hashlib.sha256(pickled.read_bytes()).hexdigest()
-    assert checkpoint.weights_sha256 == digest
     [converted] = checkpoint.weights
     assert converted.parts[-3:] == ("converted", digest, "model.safetensors")
     assert contents(folder) == untouched
@@ -299,44 +366,95 @@ def test_a_pickle_of_something_else(folder: Path) -> None:
     assert refusal(folder).startswith(f"{file}: it holds no plain mapping of tensors")
 
 
-def test_a_full_disk_leaves_no_half_of_a_conversion(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FULL = """
+import resource, sys
+from pathlib import Path
+from bridgetower.weights import convert, resolve
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # fails in the same calls as a full disk
+try:
+    convert(sys.argv[1], Path(sys.argv[2])) if len(sys.argv) > 2 else resolve(sys.argv[1])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def run(program: str, *arguments: str | Path) -> str:
+    command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit on Windows")
+def test_a_full_disk_leaves_no_half_of_a_conversion(folder: Path, tmp_path: Path) -> None:
+    message = run(FULL, folder, tmp_path / "converted")
+    assert message.startswith(f"ModelError {tmp_path / 'converted'}: cannot be written (") and "too large" in message
+    assert not (tmp_path / "converted").exists()
     as_pickle(folder)
-
-    def full(_tensors: Any, file: Path, **_: Any) -> None:
-        file.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(weights, "save_file", full)
-        assert "No space left on device" in refusal(folder)
-    assert resolve(str(folder)).heads == ALL_HEADS
+    message = run(FULL, folder)
+    assert message.startswith("ModelError ") and "cannot keep a converted copy" in message and "too large" in message
+    assert not [file for file in Path(os.environ["XDG_CACHE_HOME"]).rglob("*.safetensors*") if file.is_file()]
+    assert convert(str(folder), tmp_path / "converted").heads == ALL_HEADS
 
 
 # Fingerprint
 
 
-def test_the_digest_is_that_of_the_file_and_follows_it(folder: Path) -> None:
+def test_the_digest_is_that_of_the_tensors_by_the_documented_rule(folder: Path) -> None:
+    expected = hashlib.sha256()
+    for name, tensor in sorted(load_file(folder / "model.safetensors").items()):
+        if "text_model.pooler" not in name:  # on the list of what nothing reads
+            expected.update(json.dumps([name, "F32", list(tensor.shape)]).encode() + b"\n" + tensor.numpy().tobytes())
+    assert resolve(str(folder)).weights_sha256 == expected.hexdigest()
+
+
+def test_copies_of_the_same_weights_have_the_same_digest(folder: Path, tmp_path: Path) -> None:
+    digest = resolve(str(folder)).weights_sha256
+    assert convert(str(folder), tmp_path / "converted").weights_sha256 == digest
+    extra = {"bridgetower.text_model.embeddings.position_ids": torch.arange(34)[None]}
+    change_weights(folder, lambda tensors: tensors.update(extra))
+    assert resolve(str(folder)).weights_sha256 == digest
+    shutil.copytree(folder, tmp_path / "pickled")
+    as_pickle(tmp_path / "pickled")
+    assert resolve(str(tmp_path / "pickled")).weights_sha256 == digest
+    assert convert(str(tmp_path / "pickled"), tmp_path / "from pickle").weights_sha256 == digest
+    shard(folder)
+    assert resolve(str(folder)).weights_sha256 == digest
+    assert convert(str(folder), tmp_path / "from shards").weights_sha256 == digest
+
+
+def test_conversion_keeps_the_type_of_each_tensor(folder: Path, tmp_path: Path) -> None:
+    def halve(tensors: dict[str, Any]) -> None:
+        tensors |= {key: tensor.to(torch.bfloat16) for key, tensor in tensors.items() if key != "logit_scale"}
+        tensors["logit_scale"].fill_(2.6592)  # no number of bfloat16
+
+    whole = resolve(str(folder)).weights_sha256
+    change_weights(folder, halve)
+    digest = resolve(str(folder)).weights_sha256
+    assert digest != whole
+    assert convert(str(folder), tmp_path / "converted").weights_sha256 == digest
+
+
+def test_the_digest_follows_the_file(folder: Path) -> None:
     file = folder / "model.safetensors"
     first = resolve(str(folder)).weights_sha256
-    assert first == hashlib.sha256(file.read_bytes()).hexdigest()
     change_weights(folder, lambda tensors: tensors["logit_scale"].add_(1))
     second = resolve(str(folder)).weights_sha256
-    assert second == hashlib.sha256(file.read_bytes()).hexdigest() != first
+    assert second != first
     data = bytearray(file.read_bytes())
     data[-1] ^= 1  # the size stays, the time does not
     file.write_bytes(data)
     os.utime(file, ns=(1, 1))
-    assert resolve(str(folder)).weights_sha256 == hashlib.sha256(data).hexdigest() != second
+    assert resolve(str(folder)).weights_sha256 not in (first, second)
 
 
 def test_a_file_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = resolve(str(folder)).weights_sha256
     with monkeypatch.context() as patched:
-        patched.setattr(hashlib, "file_digest", None)
+        patched.setattr(weights, "_digest_of_tensors", None)
         assert resolve(str(folder)).weights_sha256 == digest
     [note] = (Path(os.environ["XDG_CACHE_HOME"]) / "bridgetower" / "digests").iterdir()
-    note.write_text("{}")
-    assert resolve(str(folder)).weights_sha256 == digest
+    for damaged in ("{}", "[]", "", '{"files": null}'):
+        note.write_text(damaged)
+        assert resolve(str(folder)).weights_sha256 == digest
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,7 +569,9 @@ class Hub:
         path = request.path.partition("?")[0]
         self.requests.append(f"{request.command} {path}")
         files = {file.name: file for file in self.folder.iterdir()}
-        api, resolve_prefix = f"/api/models/{self.repository}", f"/{self.repository}/resolve/{self.commit}/"
+        api = f"/api/models/{self.repository}"
+        path = path.replace(f"/{self.repository}/resolve/main/", f"/{self.repository}/resolve/{self.commit}/")
+        resolve_prefix = f"/{self.repository}/resolve/{self.commit}/"
         if path in (f"{api}/revision/main", api):
             siblings = [{"rfilename": name} for name in files]
             self.send_json(request, {"id": self.repository, "sha": self.commit, "siblings": siblings, "tags": []})
@@ -579,9 +699,135 @@ def test_an_interrupted_download_is_named_and_goes_on(hub: Hub, monkeypatch: pyt
     assert available() == []
     with monkeypatch.context() as offline:
         offline.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert "is not on this machine" in refusal(hub.repository)
+        assert "is on this machine without its weights" in refusal(hub.repository)
     hub.cut = None
     assert resolve(hub.repository, progress=False).heads == ALL_HEADS
+
+
+def by_another_program(hub: Hub, *names: str) -> None:
+    """Fetch single files into the cache: nothing there says which other ones the repository has."""
+    from huggingface_hub import hf_hub_download
+
+    for name in names:
+        hf_hub_download(hub.repository, name)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    from huggingface_hub import constants
+
+    return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        ("config.json", "tokenizer.json, preprocessor_config.json, its weights"),
+        ("config.json model.safetensors", "tokenizer.json, preprocessor_config.json"),
+        ("config.json model.safetensors tokenizer.json", "preprocessor_config.json"),
+        ("config.json model.safetensors preprocessor_config.json vocab.json", "tokenizer.json"),
+    ],
+)
+def test_what_another_program_left_out_is_fetched(
+    there: str, missing: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    by_another_program(hub, *there.split())
+    assert available() == []
+    with monkeypatch.context() as offline:
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        message = refusal(hub.repository)
+    assert f"is on this machine without {missing} and the Hub cannot be reached" in message
+    assert f"bt model pull {hub.repository}" in message
+    change = {"size": {"shortest_edge": 128}, "crop_size": 96}
+    (hub.folder / "preprocessor_config.json").write_text(json.dumps(change))
+    if "preprocessor" in missing:
+        assert resolve(hub.repository, progress=False).preprocessing == Preprocessing(128, 96)
+    assert resolve(hub.repository, progress=False).tokenizer().encode("two cats").ids
+    assert [model.name for model in available()] == [hub.repository]
+
+
+@pytest.mark.parametrize("tokenizer", ["tokenizer.json", "vocab.json merges.txt"])
+def test_what_another_program_fetched_serves_without_a_network(
+    tokenizer: str, hub: Hub, offline: Callable[[], None]
+) -> None:
+    by_another_program(hub, "config.json", "model.safetensors", "preprocessor_config.json", *tokenizer.split())
+    offline()
+    assert resolve(hub.repository).tokenizer().encode("two cats").ids
+    assert [model.name for model in available()] == [hub.repository]
+
+
+def test_a_snapshot_is_whole_if_it_has_what_its_repository_has(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, offline: Callable[[], None]
+) -> None:
+    """Neither a preprocessor nor a tokenizer configuration, and no README: some repositories are like that."""
+    (hub.folder / "preprocessor_config.json").unlink()
+    (hub.folder / "tokenizer.json").unlink()
+    resolve(hub.repository, progress=False)
+    offline()
+    assert resolve(hub.repository).preprocessing == Preprocessing(96, 96)  # the defaults of the reference
+    assert resolve(hub.repository).tokenizer().encode("two cats").ids
+
+
+@pytest.mark.parametrize(
+    "lost", ["config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "model.safetensors"]
+)
+def test_what_is_gone_from_a_snapshot_is_missed(lost: str, hub: Hub, offline: Callable[[], None]) -> None:
+    (hub.folder / "tokenizer_config.json").write_text('{"model_max_length": 8}')
+    (resolve(hub.repository, progress=False).folder / lost).unlink()
+    assert available() == []
+    restored = resolve(hub.repository, progress=False)
+    assert restored.tokenizer().max_tokens == 8
+    (restored.folder / lost).unlink()
+    offline()
+    assert "the Hub cannot be reached" in refusal(hub.repository)
+
+
+def test_strays_in_the_cache_are_passed_over(hub: Hub, cache: Path) -> None:
+    resolve(hub.repository, progress=False)
+    (cache / "models--a--b--c").mkdir()
+    (cache / "models--a--b.git" / "refs").mkdir(parents=True)
+    (cache / "models----").mkdir()
+    (cache / f"models--a--{'x' * 200}").mkdir()
+    (cache / "models--some--file").write_text("a file")
+    (cache / "models--odd--refs" / "refs" / "main").mkdir(parents=True)
+    (cache / "models--odd--bytes" / "refs").mkdir(parents=True)
+    (cache / "models--odd--bytes" / "snapshots").mkdir()
+    (cache / "models--odd--bytes" / "refs" / "main").write_bytes(b"\xff\x00")
+    (cache / "models--odd--snapshots" / "refs").mkdir(parents=True)
+    (cache / "models--odd--snapshots" / "refs" / "main").write_text("abc")
+    (cache / "models--odd--snapshots" / "snapshots").write_text("a file")
+    assert [model.name for model in available()] == [hub.repository]
+
+
+def test_the_hub_is_announced_before_it_is_asked(hub: Hub) -> None:
+    said: list[str] = []
+    resolve(hub.repository, progress=False, say=said.append)
+    assert said == [f"asking the Hub for {hub.repository} ..."]
+    resolve(hub.repository, say=said.append)
+    assert len(said) == 1  # it is in the cache
+
+
+def test_pull_without_a_network_says_that_nothing_was_updated(hub: Hub, offline: Callable[[], None]) -> None:
+    first = resolve(hub.repository, progress=False)
+    offline()
+    said: list[str] = []
+    assert pull(hub.repository, say=said.append).folder == first.folder
+    assert "cannot be reached" in said[1] and f"revision {hub.commit}, is not updated" in said[1]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(bridgetower.hub, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        assert "the Hub cannot be reached" in refusal("someone/something")
+        assert time.monotonic() - began < 5
 
 
 def test_progress_is_shown_unless_it_is_switched_off(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
