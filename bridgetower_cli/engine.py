@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.errors import ModelError
@@ -42,21 +41,27 @@ class Engine:
         return TorchEncoder(self.checkpoint, self.runtime)
 
 
-def find(name: str, settings: Settings) -> Engine:
-    """Find the model `name`, fetching it if need be. Raises ModelError, and UsageError for a device that is absent."""
+def find(name: str, settings: Settings, *, preprocessing: str | None = None) -> Engine:
+    """Find the model `name`, fetching it if need be; `preprocessing` is "hf", "plain", or None for that of the model.
+
+    Raises ModelError, and UsageError for a device that is absent.
+    """
     from bridgetower.encoder import choose_runtime
     from bridgetower.weights import DEMO, resolve
 
     runtime = choose_runtime(settings.device, settings.precision)  # first: it costs nothing, fetching may
-    checkpoint = resolve(name, progress=render.talks_to_terminal())
+    checkpoint = resolve(name, progress=render.talks_to_terminal(), say=render.say)
     if checkpoint.name == DEMO:
         render.say("note: the demo model knows drawn scenes only; of photographs it knows nothing")
+    if preprocessing is not None:
+        checkpoint = checkpoint.with_preprocessing(preprocessing)
     return Engine(checkpoint, runtime)
 
 
 def of_index(store: "Store", settings: Settings) -> Engine:
     """Find the model that made an index. Raises ModelError, and StoreError where `--model` names another one."""
-    engine = find(settings.named_model or model_of(store.fingerprint), settings)
+    made_by = store.fingerprint
+    engine = find(settings.named_model or model_of(made_by), settings, preprocessing=made_by.preprocessing)
     store.check(engine.fingerprint)
     return engine
 
@@ -64,7 +69,7 @@ def of_index(store: "Store", settings: Settings) -> Engine:
 def model_of(fingerprint: "Fingerprint") -> str:
     """The name of the model that made an index. Raises ModelError where it was a folder that is gone."""
     name = fingerprint.model
-    if os.path.isabs(name) and not Path(name).is_dir():
+    if os.path.isabs(name) and not os.path.isdir(name):
         raise ModelError(
             f"{name}: the index was made with the model in this folder, which is gone; say where it is now with --model"
         )

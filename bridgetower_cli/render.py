@@ -162,6 +162,15 @@ def skipped(files: Iterable[Skipped]) -> None:
         say(f"skipped {short(skip.path)}: {skip.reason}")
 
 
+def gone(pictures: int) -> None:
+    """Say how many pictures of an index were passed over because their files are gone."""
+    if pictures:
+        say(
+            f"note: passed over {counted(pictures, 'picture')} whose files are gone; "
+            "`bt index` on their folders brings the index up to date"
+        )
+
+
 def empty_index(directory: Path) -> str:
     """Why a search of an empty index shows nothing, and the way out."""
     return f"the index in {short(directory)} is empty; fill it with `bt index PHOTOS`"

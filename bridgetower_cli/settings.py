@@ -15,6 +15,7 @@ DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 # As in `bridgetower.encoder`, which takes too long to import for a list of four words; a test holds them together.
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
+PREPROCESSINGS = ("hf", "plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ def _one_of(known: Sequence[str], name: str, value: str | None) -> str:
     return value
 
 
-def _completing(words: Sequence[str]) -> Callable[[str], list[str]]:
+def completing(words: Sequence[str]) -> Callable[[str], list[str]]:
+    """What the shell completes to."""
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
@@ -118,7 +120,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(DEVICES),
-        autocompletion=_completing(DEVICES),
+        autocompletion=completing(DEVICES),
         help="What to compute on. [env: BT_DEVICE; default: auto, the best there is]",
     ),
 ]
@@ -126,7 +128,7 @@ Precision = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(PRECISIONS),
-        autocompletion=_completing(PRECISIONS),
+        autocompletion=completing(PRECISIONS),
         help="How to compute. [env: BT_PRECISION; default: auto, bf16 where the hardware has it]",
     ),
 ]

@@ -1,9 +1,11 @@
 """Train the demo model from nothing, on scenes drawn as it goes.
 
-    python examples/train_demo.py --out runs/demo            # goes on where it was stopped
+    python examples/train_demo.py --out runs/demo                 # goes on where it was stopped
+    python examples/train_demo.py --out runs/demo --diet binding  # for 500 steps, somewhere on the way
     python examples/train_demo.py --out runs/demo --export core/bridgetower/assets/demo
 
-Every batch is made from its own number, so a run that was interrupted draws what it would have drawn.
+Every batch is made from its own number, so a run that was interrupted draws what it would have drawn. Why there are
+two diets: docs/decisions/2026-11-20-binding.md.
 """
 
 import argparse
@@ -11,7 +13,8 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,22 @@ IMAGE_PX = 96
 MAX_TOKENS = 64
 PREPROCESSING = Preprocessing(shortest_edge=IMAGE_PX, crop_size=IMAGE_PX)
 FUNCTION_WORDS = frozenset("a an the of to there is are image picture photo sitting chilling waiting".split())
+
+
+@dataclass(frozen=True)
+class Diet:
+    """What the batches of a phase are made of."""
+
+    kinds: Mapping[str, int]  # how often each kind of scene is
+    exchange: float  # how many near misses of a pair are the pair the other way round
+    relation_weight: float  # how readily a relation is the word that is masked; a noun has 1
+
+
+DIETS = {
+    "usual": Diet({"alone": 22, "place": 34, "sides": 36, "window": 8}, exchange=0.3, relation_weight=4.0),
+    "binding": Diet({"alone": 5, "place": 6, "sides": 87, "window": 2}, exchange=0.7, relation_weight=30.0),
+}
+NUMBER_WEIGHT = 4.0
 RELATION_WORDS = frozenset("left right above over below under".split())
 # Shapes of the drawn pictures (width, height): the resize of preprocessing is then part of what is learned.
 CANVASES = ((128, 128), (144, 128), (128, 144), (171, 128), (128, 171), (192, 128), (128, 192), (227, 128), (160, 160))
@@ -52,8 +71,8 @@ def random_text(scene: Scene, rng: random.Random) -> tuple[str, object]:
 class Scenes(Dataset[Batch]):
     """Batch number i, drawn from its own seed."""
 
-    def __init__(self, tokenizer: Tokenizer, steps: int) -> None:
-        self.tokenizer, self.steps = tokenizer, steps
+    def __init__(self, tokenizer: Tokenizer, steps: int, diet: Diet) -> None:
+        self.tokenizer, self.steps, self.diet = tokenizer, steps, diet
 
     def __len__(self) -> int:
         return self.steps
@@ -62,8 +81,8 @@ class Scenes(Dataset[Batch]):
         rng = random.Random(SEED * 1_000_003 + index)
         scenes: list[Scene] = []
         while len(scenes) < BATCH:
-            first = random_scene(rng, held_out=False)
-            scenes += [first, *(near_miss(first, rng) for _ in range(FAMILY - 1))]
+            first = random_scene(rng, held_out=False, kinds=self.diet.kinds)
+            scenes += [first, *(near_miss(first, rng, exchange=self.diet.exchange) for _ in range(FAMILY - 1))]
         pixels = np.stack([preprocess(draw(scene, rng.choice(CANVASES), rng), PREPROCESSING) for scene in scenes])
         texts, claims = zip(*(random_text(scene, rng) for scene in scenes), strict=True)
         ids, mask = self.tokenizer.encode_batch([*texts, *(foil(scene, rng) for scene in scenes)])
@@ -101,13 +120,13 @@ def train_tokenizer(folder: Path) -> None:
     backend.save(str(folder / "tokenizer.json"))
 
 
-def maskable_words(tokenizer: Tokenizer) -> torch.Tensor:
+def maskable_words(tokenizer: Tokenizer, diet: Diet) -> torch.Tensor:
     """float [V]: the words that a picture can tell, the hardest the most. An article teaches nothing about pictures."""
     words = [tokenizer.word(token).lower() for token in range(tokenizer.vocab_size)]
     return torch.tensor([
         0.0 if not word.isalnum() or word in FUNCTION_WORDS
-        else 4.0 if word in RELATION_WORDS
-        else 2.0 if word in NUMBERS
+        else diet.relation_weight if word in RELATION_WORDS
+        else NUMBER_WEIGHT if word in NUMBERS
         else 1.0
         for word in words
     ])  # fmt: skip
@@ -138,6 +157,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the state of the run")
     parser.add_argument("--steps", type=int, default=4350)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--diet", choices=DIETS, default="usual")
     parser.add_argument("--export", type=Path, help="write what the run has reached as a checkpoint, and stop")
     args = parser.parse_args()
 
@@ -154,6 +174,7 @@ def main() -> None:
         save(model, args.export, preprocessing=PREPROCESSING, tokenizer_from=args.out, dtype=torch.float16)
         sys.stderr.write(f"{args.export}: step {state['step']}\n")
         return
+    diet = DIETS[args.diet]
     recipe = Recipe(
         steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.5, maskings=2.0,
         single_share=0.5, easy_share=0.25,
@@ -161,14 +182,14 @@ def main() -> None:
 
     def batches(step: int) -> Iterable[Batch]:
         left = range(step, args.steps)
-        dataset = Scenes(tokenizer, args.steps)
+        dataset = Scenes(tokenizer, args.steps, diet)
         return DataLoader(dataset, batch_size=None, sampler=left, num_workers=1, prefetch_factor=8)
 
     started, log = time.perf_counter(), (args.out / "log.jsonl").open("a", buffering=1)
     recent: list[tuple[float, float, float]] = []
     first = None
     for report in train(
-        model, batches, recipe, mask_id=tokenizer.mask_id, maskable=maskable_words(tokenizer), seed=SEED,
+        model, batches, recipe, mask_id=tokenizer.mask_id, maskable=maskable_words(tokenizer, diet), seed=SEED,
         state_file=args.out / "state.pt", save_every=100,
     ):  # fmt: skip
         first = report.step if first is None else first
@@ -185,7 +206,7 @@ def main() -> None:
                 "lr": report.learning_rate,
                 "pairs/s": rate,
             }
-            line = {key: round(float(value), 6) for key, value in line.items()}
+            line = {key: round(float(value), 6) if key != "step" else value for key, value in line.items()}
             log.write(json.dumps(line) + "\n")
             sys.stderr.write(f"{line}\n")
 

@@ -9,7 +9,7 @@ from bridgetower.records import Head
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Json, Model, Precision, settle
+from bridgetower_cli.settings import Device, Json, Model, Precision, named_path, settle
 
 if TYPE_CHECKING:
     from bridgetower.evaluation import Evaluation
@@ -18,7 +18,7 @@ DEFAULT_DEPTH = 20
 
 
 def evaluate(
-    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", readable=False, help="A file of JSON lines.")],
+    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", parser=named_path, help="A file of JSON lines.")],
     depth: Annotated[
         list[int] | None,
         typer.Option(

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.errors import PictureError, StoreError, UsageError
+from bridgetower.errors import NoIndexError, PictureError, UsageError
 from bridgetower.records import Word
 from bridgetower_cli import engine, render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Index, Json, Precision, RequiredText, Settings, Top, settle
+from bridgetower_cli.settings import Device, Index, Json, Precision, RequiredText, Settings, Top, named_path, settle
 
 if TYPE_CHECKING:
     from bridgetower.fill import Filled
@@ -27,7 +27,7 @@ def fill(
     image: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", readable=False, help="Read the words out of this picture; may be given several times."
+            metavar="FILE", parser=named_path, help="Read the words out of this picture; may be given several times."
         ),
     ] = None,
     top: Top = 5,
@@ -56,6 +56,7 @@ def fill(
     settings = settle(index=index, model=model, device=device, precision=precision)
     filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
     render.skipped(filled.skipped)
+    render.gone(filled.gone)
     if not filled.words:
         raise no_match("none of the pictures could be read")
     if filled.best_match is not None and filled.best_match < UNFIT:
@@ -87,8 +88,8 @@ def _from_library(text: str, top: int, settings: Settings) -> "Filled":
 
     try:
         store = Store.open(settings.index)
-    except StoreError as error:
-        raise StoreError(f"{error}, or name a picture with --image FILE") from error
+    except NoIndexError as error:
+        raise NoIndexError(f"{error}, or name a picture with --image FILE") from error
     with store:
         if not len(store):
             raise no_match(f"{render.empty_index(settings.index)}, or name a picture with --image FILE")

@@ -7,10 +7,21 @@ from typing import Annotated
 
 import typer
 
-from bridgetower.errors import NoIndexError
+from bridgetower.errors import NoIndexError, UsageError
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import DEFAULT_MODEL, Device, Index, Model, Precision, Settings, named_path, settle
+from bridgetower_cli.settings import (
+    DEFAULT_MODEL,
+    PREPROCESSINGS,
+    Device,
+    Index,
+    Model,
+    Precision,
+    Settings,
+    completing,
+    named_path,
+    settle,
+)
 
 SOME_SKIPPED = 3
 
@@ -22,6 +33,15 @@ def index(
     ],
     index: Index = None,
     model: Model = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hf|plain",
+            autocompletion=completing(PREPROCESSINGS),
+            help="How pictures are cut to size: as the weights are served everywhere, or as they were trained, whole "
+            "and without a frame. An index keeps its own. [default: hf]",
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = None,
 ) -> None:
@@ -32,13 +52,16 @@ def index(
 
     Exits with 3 if some files could not be read: each is named, with the reason, and the others are indexed.
     """
+    if preprocessing not in (None, *PREPROCESSINGS):
+        raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
     from bridgetower.indexing import index as bring_up_to_date
     from bridgetower.scan import scan
     from bridgetower.store import Writer
 
     scan(paths)  # raises for a path that does not exist, before a model is fetched for it
-    chosen = engine.find(_model_for(settings), settings)
+    name, own_preprocessing = _made_with(settings)
+    chosen = engine.find(name, settings, preprocessing=preprocessing or own_preprocessing)
     began = time.monotonic()
     with Writer.open(settings.index, chosen.fingerprint) as writer, Meter("indexing", "files") as meter:
         report = bring_up_to_date(
@@ -78,8 +101,9 @@ def _tell_unread(ignored: Mapping[str, int]) -> int:
     return sum(ignored.values()) - sum(kinds.values())
 
 
-def _model_for(settings: Settings) -> str:
-    """An index that has pictures keeps its model; a new one takes that of the settings.
+def _made_with(settings: Settings) -> tuple[str, str | None]:
+    """Model and preprocessing: an index that has pictures keeps its own; a new one takes what the settings say, and
+    None for what belongs to the model.
 
     Raises StoreError for what is wrong with the index, before a model is fetched for it.
     """
@@ -90,10 +114,13 @@ def _model_for(settings: Settings) -> str:
             summary = store.summary()
     except NoIndexError:
         require_place(settings.index)
-        return settings.model
-    if settings.named_model is not None or not (summary.images or summary.orphans):
-        return settings.model
+        return settings.model, None
+    if not (summary.images or summary.orphans):
+        return settings.model, None
+    preprocessing = summary.fingerprint.preprocessing
+    if settings.named_model is not None:
+        return settings.named_model, preprocessing
     own = engine.model_of(summary.fingerprint)
     if settings.model not in (own, DEFAULT_MODEL):
         render.say(f"note: the index keeps its model {own}; {settings.model} is for new ones")
-    return own
+    return own, preprocessing

@@ -10,11 +10,11 @@ from bridgetower.records import PairScore
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Json, Model, Precision, settle
+from bridgetower_cli.settings import Device, Json, Model, Precision, named_path, settle
 
 
 def match(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", readable=False, help="Picture files.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", parser=named_path, help="Picture files.")],
     text: Annotated[
         list[str], typer.Option(metavar="TEXT", help="A text to score them with; may be given several times.")
     ],

@@ -8,6 +8,7 @@ import typer
 from bridgetower.errors import UsageError
 from bridgetower.records import Hit
 from bridgetower_cli import engine, render
+from bridgetower_cli.failures import no_match
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
@@ -23,8 +24,6 @@ from bridgetower_cli.settings import (
     named_path,
     settle,
 )
-
-NOTHING_MATCHED = 1
 
 
 def search(
@@ -73,10 +72,7 @@ def search(
 
     with Store.open(settings.index) as store:
         if not len(store):
-            render.say(
-                f"no match: the index in {render.short(settings.index)} is empty; fill it with `bt index PHOTOS`"
-            )
-            raise typer.Exit(NOTHING_MATCHED)
+            raise no_match(render.empty_index(settings.index))
         chosen = engine.of_index(store, settings)
         encoder = chosen.load()
         if text is not None:
@@ -93,11 +89,7 @@ def search(
                 on_progress=meter.update,
             )
     render.skipped(found.skipped)
-    if found.gone:
-        render.say(
-            f"note: passed over {render.counted(found.gone, 'picture')} whose files are gone; "
-            "`bt index` on their folders brings the index up to date"
-        )
+    render.gone(found.gone)
     if json:
         for rank, hit in enumerate(found.hits, start=1):
             render.json_line({"rank": rank, **_fields(hit)})
@@ -106,16 +98,7 @@ def search(
     elif found.hits:
         _table(found.hits)
     if not found.hits:
-        tell_no_match(found.verified, found.best_match)
-        raise typer.Exit(NOTHING_MATCHED)
-
-
-def tell_no_match(verified: int, best: float | None) -> None:
-    """Say how far from matching the nearest picture was."""
-    if best is None:
-        render.say("no match: none of the pictures could be read")
-    else:
-        render.say(f"no match: the best of {render.counted(verified, 'verified picture')} has {best:.3f}")
+        raise no_match(render.how_far(found.verified, found.best_match))
 
 
 def _fields(hit: Hit) -> dict[str, object]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bridgetower.library import Library, Model
     from bridgetower.matching import Results
     from bridgetower.records import Head, Hit, PairScore, Skipped, Word
+    from bridgetower.search import Found
     from bridgetower.store import Summary
 
 _HOMES = {
@@ -22,6 +23,7 @@ _HOMES = {
     "matching": ("Results",),
     "fill": ("Filled",),
     "indexing": ("IndexReport", "Progress"),
+    "search": ("Found",),
     "store": ("Summary",),
     "errors": ("BridgeTowerError", "InputError", "ModelError", "PictureError", "StoreError", "UsageError"),
 }
@@ -30,6 +32,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BridgeTowerError",
     "Filled",
+    "Found",
     "Head",
     "Hit",
     "IndexReport",

@@ -6,7 +6,7 @@ The library's pictures are recalled by the masked text itself. A picture that th
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from bridgetower.encoder import Encoder, match_probability
 from bridgetower.model import require_heads
-from bridgetower.pictures import present, readable
+from bridgetower.pictures import readable
+from bridgetower.recall import Candidates
 from bridgetower.records import Head, Skipped, Word
 from bridgetower.store import Store
 
@@ -28,6 +29,7 @@ class Filled:
     words: tuple[Word, ...]
     best_match: float | None  # the highest ITM probability of the masked text with any picture; None if there is none
     skipped: tuple[Skipped, ...]  # pictures that could not be read
+    gone: int = 0  # pictures of the library that were passed over, as their files are no longer there
 
 
 def fill_library(
@@ -41,13 +43,15 @@ def fill_library(
 ) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
 
-    Where one of them cannot be read, as its file is gone, the next best takes its place, as far as twice `depth`.
-    Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
+    Where one of them is gone or cannot be read, the next best takes its place. `on_progress(done, total)` counts
+    pictures. Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
     """
     require_heads(encoder.heads, Head.ITC, Head.ITM, Head.MLM)
-    candidates = store.recall(encoder.embed_texts([text]), 2 * depth)[0]
-    photos = store.photos(candidate.image for candidate in candidates).values()
-    return fill_images(encoder, text, [*map(present, photos)], top=top, enough=depth, on_progress=on_progress)
+    candidates = Candidates(store, encoder.embed_texts([text]))
+    reader = _Reader(encoder, text, on_progress)
+    while len(reader.images) < depth and (some := candidates.take(depth - len(reader.images))):
+        reader.read(list(some))
+    return replace(reader.filled(top), gone=candidates.gone)
 
 
 def fill_images(
@@ -56,37 +60,54 @@ def fill_images(
     images: Sequence[Path],
     *,
     top: int = 5,
-    enough: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Filled:
-    """Fill the masks of `text` from these pictures: all that can be read, or the first `enough` of those.
+    """Fill the masks of `text` from these pictures, those that can be read.
 
     One picture needs the MLM head alone; to mix several takes the ITM head, too. `on_progress(done, total)` counts
     pictures. Raises UsageError where the text has no `<mask>`; ModelError.
     """
     require_heads(encoder.heads, Head.MLM, *([Head.ITM] if len(images) > 1 else []))
-    skipped: list[Skipped] = []
-    there: list[Path] = []
-    matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
-    words: list[npt.NDArray[np.float32]] = []  # of a batch: probabilities [B, M, V]
-    for batch, pixels in readable(images, encoder.preprocessing, skipped, enough=enough):
-        reading = encoder.read(text, pixels)
-        there += batch
-        matches.append(np.ones(len(batch), np.float32) if reading.itm is None else match_probability(reading.itm))
-        words.append(np.exp(reading.log_probabilities))
-        on_progress(len(there), min(len(images) - len(skipped), enough or len(images)))
-    if not there:
-        return Filled((), None, tuple(skipped))
-    match, probabilities = np.concatenate(matches), np.concatenate(words)
-    # The least say of a picture is tiny, not none: if no picture fits, all are as good as each other.
-    weights = np.maximum(match, 1e-9) / np.maximum(match, 1e-9).sum()  # [N]
-    ranked = [
-        word
-        for mask in range(probabilities.shape[1])
-        for word in _ranked(encoder, weights[:, None] * probabilities[:, mask], mask, there, top)
-    ]
-    best = float(match.max()) if Head.ITM in encoder.heads else None
-    return Filled(tuple(ranked), best, tuple(skipped))
+    reader = _Reader(encoder, text, on_progress)
+    reader.read(images)
+    return reader.filled(top)
+
+
+class _Reader:
+    """What the pictures that were read say about one masked text."""
+
+    def __init__(self, encoder: Encoder, text: str, on_progress: Callable[[int, int], None]) -> None:
+        self._encoder, self._text, self._on_progress = encoder, text, on_progress
+        self.images: list[Path] = []  # N
+        self._skipped: list[Skipped] = []
+        self._matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
+        self._words: list[npt.NDArray[np.float32]] = []  # of a batch: probabilities [B, M, V]
+
+    def read(self, images: Sequence[Path]) -> None:
+        """Read more pictures, those that can be read."""
+        total = len(self.images) + len(images)
+        for batch, pixels in readable(images, self._encoder.preprocessing, self._skipped):
+            reading = self._encoder.read(self._text, pixels)
+            self.images += batch
+            itm = reading.itm
+            self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))
+            self._words.append(np.exp(reading.log_probabilities))
+            self._on_progress(len(self.images), total)
+
+    def filled(self, top: int) -> Filled:
+        """The mixture: the `top` words for each mask."""
+        if not self.images:
+            return Filled((), None, tuple(self._skipped))
+        match, probabilities = np.concatenate(self._matches), np.concatenate(self._words)
+        # The least say of a picture is tiny, not none: if no picture fits, all are as good as each other.
+        weights = np.maximum(match, 1e-9) / np.maximum(match, 1e-9).sum()  # [N]
+        words = [
+            word
+            for mask in range(probabilities.shape[1])
+            for word in _ranked(self._encoder, weights[:, None] * probabilities[:, mask], mask, self.images, top)
+        ]
+        best = float(match.max()) if Head.ITM in self._encoder.heads else None
+        return Filled(tuple(words), best, tuple(self._skipped))
 
 
 def _ranked(

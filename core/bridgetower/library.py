@@ -23,9 +23,9 @@ from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerpri
 from bridgetower.fill import Filled, fill_images, fill_library
 from bridgetower.indexing import IndexReport, Progress
 from bridgetower.matching import Results, match, rerank
-from bridgetower.pictures import in_batches, load
+from bridgetower.pictures import PICTURES_AT_ONCE, load
 from bridgetower.records import Fingerprint, Head, PairScore
-from bridgetower.search import default_depth, search
+from bridgetower.search import Found, default_depth, search
 from bridgetower.store import Store, Summary, Writer
 from bridgetower.weights import resolve
 
@@ -35,14 +35,18 @@ AnyPath = str | os.PathLike[str]
 class Model:
     """A checkpoint, and what it runs on. It is found at once; its weights are read when they are first needed."""
 
-    def __init__(self, name: str, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, name: str, *, device: str = "auto", precision: str = "auto", preprocessing: str | None = None
+    ) -> None:
         """Find the model: a repository of the Hugging Face Hub (fetched if need be), a folder, or "demo".
 
-        `device` is auto, cpu, cuda or mps; `precision` auto, fp32 or bf16. Raises ModelError; UsageError for a device
-        that is not there.
+        `device` is auto, cpu, cuda or mps; `precision` auto, fp32 or bf16; `preprocessing` "hf", as the weights are
+        served everywhere, "plain", as they were trained, or None for that of the checkpoint. Raises ModelError, and
+        UsageError for a device that is not there.
         """
         self.runtime = choose_runtime(device, precision)  # first: it costs nothing, fetching may
-        self.checkpoint = resolve(name)
+        checkpoint = resolve(name)
+        self.checkpoint = checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
 
     @property
     def heads(self) -> frozenset[Head]:
@@ -75,11 +79,12 @@ class Model:
 
     def embed_images(self, images: Iterable[AnyPath]) -> Vectors:
         """ITC vectors of pictures, float32 [B, E], unit length. Raises PictureError at the first unreadable one."""
-        found = [
-            self.encoder.embed_images(np.stack([load(path, self.checkpoint.preprocessing) for path in batch]))
-            for batch in in_batches(_paths(images))
-        ]
-        return np.concatenate(found) if found else np.zeros((0, self.fingerprint.dim), np.float32)
+        found = [np.zeros((0, self.fingerprint.dim), np.float32)]
+        paths = _paths(images)
+        for start in range(0, len(paths), PICTURES_AT_ONCE):
+            batch = [load(path, self.checkpoint.preprocessing) for path in paths[start : start + PICTURES_AT_ONCE]]
+            found.append(self.encoder.embed_images(np.stack(batch)))
+        return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """ITC vectors of texts, float32 [Q, E], unit length. Raises UsageError on an empty one."""
@@ -100,7 +105,10 @@ class Library:
         """
         self.directory = Path(directory).expanduser().absolute()
         self._store: Store | None = None
-        self.model = Model(self._opened().fingerprint.model) if model is None else model
+        if model is None:
+            made_by = self._opened().fingerprint
+            model = Model(made_by.model, preprocessing=made_by.preprocessing)
+        self.model = model
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +146,7 @@ class Library:
         top: int = 10,
         depth: int | None = None,
         min_match: float | None = None,
-    ) -> Results:
+    ) -> Found:
         """Find pictures for a text, a picture, or both; see `bridgetower.search.search`.
 
         `depth` is how many candidates are verified: by default 20 on a CPU and 100 on a GPU.

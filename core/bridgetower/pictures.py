@@ -1,6 +1,6 @@
 """Picture files -> pixels for the encoder, where a picture is wanted at once and no look-ahead pays."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +20,21 @@ def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
     return preprocess(decode(read(path), path).image, preprocessing)
 
 
-def present(copies: Sequence[Path]) -> Path:
-    """The first of equal files that is still there; the first of all if none is."""
-    return next((path for path in copies if path.exists()), copies[0])
-
-
 def readable(
-    paths: Iterable[Path], preprocessing: Preprocessing, skipped: list[Skipped], *, enough: int | None = None
+    paths: Iterable[Path], preprocessing: Preprocessing, skipped: list[Skipped]
 ) -> Iterator[tuple[list[Path], npt.NDArray[np.float32]]]:
     """The pictures that can be read, in order, in batches of at most PICTURES_AT_ONCE: paths and float32 [B, 3, H, W].
 
-    The others are added to `skipped` as they are met. Stops at the first `enough` pictures that could be read.
+    The others are added to `skipped` as they are met.
     """
-    wanted, there, pixels = enough, [], []
+    there, pixels = [], []
     for path in paths:
-        if wanted == 0:
-            break
         try:
             pixels.append(load(path, preprocessing))
         except PictureError as error:
             skipped.append(Skipped(path, error.reason))
             continue
         there.append(path)
-        wanted = None if wanted is None else wanted - 1
         if len(there) == PICTURES_AT_ONCE:
             yield there, np.stack(pixels)
             there, pixels = [], []

@@ -8,7 +8,6 @@ five results are always the first five of the first fifteen. A picture whose fil
 one takes its place.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from bridgetower.errors import UsageError
 from bridgetower.matching import Results, Verified, verify
 from bridgetower.model import require_heads
 from bridgetower.pictures import load
+from bridgetower.recall import Candidates
 from bridgetower.records import Head, Hit, Skipped
 from bridgetower.store import Store
 
@@ -60,7 +60,7 @@ def search(
     if min_match is not None and depth == 0:
         raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
     require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depth else []))
-    candidates = _Candidates(store, _query(encoder, text, image))
+    candidates = Candidates(store, _query(encoder, text, image))
 
     head: dict[Path, float] = {}
     verified: list[Verified] = []
@@ -82,26 +82,6 @@ def search(
         hits += [Hit(path, None, similarity, False) for path, similarity in candidates.take(top - len(hits)).items()]
     best = verified[0].match if verified else None
     return Found(tuple(hits[:top]), len(verified), best, tuple(unreadable), candidates.gone)
-
-
-class _Candidates:
-    """The pictures of an index by similarity, each under the first of its files that is there."""
-
-    def __init__(self, store: Store, query: Vectors) -> None:
-        self._nearest = store.nearest(query)
-        self.gone = 0  # pictures that were passed over, as none of their files is there
-
-    def take(self, number: int) -> dict[Path, float]:
-        """The next pictures and their similarities; fewer than `number` only at the end of the index."""
-        taken: dict[Path, float] = {}
-        while len(taken) < number and (candidate := next(self._nearest, None)) is not None:
-            files, similarity = candidate
-            there = next(filter(os.path.isfile, files), None)
-            if there is None:
-                self.gone += 1
-            else:
-                taken[there] = similarity
-        return taken
 
 
 def _query(encoder: Encoder, text: str | None, image: Path | None) -> Vectors:

@@ -9,7 +9,7 @@ Nothing here needs more than Pillow and the sprite sheet beside this file.
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +38,7 @@ COLUMNS = 14
 
 WINDOW = "window"  # relation: looking out of a window
 SIDES = ("left", "above")  # relation between two things; right and below are the same scenes told the other way round
+KINDS = {"alone": 28, "place": 34, "sides": 30, "window": 8}  # of scenes, and their usual weights
 HELD_OUT_SHARE = 10  # one composition in ten
 
 
@@ -90,17 +91,17 @@ class Claim:
         return self.noun == scene.other and self.count == 1 and self.attribute is None
 
 
-def random_scene(rng: random.Random, *, held_out: bool) -> Scene:
-    """A scene drawn from the training compositions, or from the held-out ones."""
+def random_scene(rng: random.Random, *, held_out: bool, kinds: Mapping[str, int] = KINDS) -> Scene:
+    """A scene drawn from the training compositions, or from the held-out ones; `kinds` says how often each kind is."""
     while True:
-        scene = _any_scene(rng)
+        scene = _any_scene(rng, kinds)
         if scene.held_out == held_out:
             return scene
 
 
-def _any_scene(rng: random.Random) -> Scene:
+def _any_scene(rng: random.Random, kinds: Mapping[str, int]) -> Scene:
     background = rng.choice(list(BACKGROUNDS)) if rng.random() < 0.8 else ""
-    kind = rng.choices(("alone", "place", "sides", "window"), (28, 34, 30, 8))[0]
+    kind = rng.choices(list(kinds), list(kinds.values()))[0]
     if kind == "window":
         return Scene(rng.choice(list(ANIMALS)), rng.randint(1, 2), relation=WINDOW, background=background)
     noun = rng.choice(list(PAINTED)) if rng.random() < 0.12 else rng.choice(list(ANIMALS | OBJECTS))
@@ -115,16 +116,20 @@ def _any_scene(rng: random.Random) -> Scene:
     return Scene(noun, count, colour or size, "", "", background)
 
 
-def near_miss(scene: Scene, rng: random.Random) -> Scene:
-    """A training scene that differs from `scene` in one thing that its full caption speaks of."""
+def near_miss(scene: Scene, rng: random.Random, *, exchange: float = 0.0) -> Scene:
+    """A training scene that differs from `scene` in one thing that its full caption speaks of.
+
+    `exchange` is how often that is which of two things is where, before any other change is thought of.
+    """
     while True:
-        changed = _change_one(scene, rng)
+        exchanged = scene.other and scene.noun not in PAINTED and rng.random() < exchange
+        changed = replace(scene, noun=scene.other, other=scene.noun) if exchanged else _change_one(scene, rng)
         if changed != scene and not changed.held_out:
             return changed
 
 
 def _change_one(scene: Scene, rng: random.Random) -> Scene:
-    match rng.choice(("noun", "count", "attribute", "relation", "relation", "other", "background")):
+    match rng.choice(("noun", "count", "count", "attribute", "relation", "relation", "other", "background")):
         case "noun" if scene.noun not in PAINTED:
             return replace(scene, noun=rng.choice([n for n in _like(scene) if n != scene.other]))
         case "noun":

@@ -32,7 +32,18 @@ class Models:
         self.resolved.append(name)
         encoder = self.encoder_type(heads=self.heads, weights=name)
         encoder.fingerprint = replace(encoder.fingerprint, model=name)
-        return SimpleNamespace(name=name, preprocessing=encoder.preprocessing, encoder=encoder)
+        return self._checkpoint(name, encoder)
+
+    def _checkpoint(self, name: str, encoder: FakeEncoder) -> SimpleNamespace:
+        def with_preprocessing(preprocessing: str) -> SimpleNamespace:
+            fingerprint = replace(encoder.fingerprint, preprocessing=preprocessing)
+            other = self.encoder_type(heads=self.heads, weights=name)
+            other.fingerprint, other.preprocessing = fingerprint, encoder.preprocessing.named(preprocessing)
+            return self._checkpoint(name, other)
+
+        return SimpleNamespace(
+            name=name, preprocessing=encoder.preprocessing, encoder=encoder, with_preprocessing=with_preprocessing
+        )
 
     def load(self, checkpoint: SimpleNamespace, runtime: Any) -> FakeEncoder:
         self.loaded.append((checkpoint.name, runtime.device))

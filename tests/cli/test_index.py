@@ -169,3 +169,20 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
     assert bt("index", photos, "--model", "new").exit_code == 0
     assert bt("search", "red").exit_code == 0
     assert bt("index", photos).exit_code == 0
+
+
+def test_an_index_keeps_its_preprocessing(bt: Bt, photos: Path) -> None:
+    assert bt("index", photos, "--preprocessing", "plain").exit_code == 0
+    assert json.loads(bt("status", "--json").stdout)["preprocessing"] == "plain"
+    paint(photos / "new.png", "red")
+    assert "indexed 1" in bt("index", photos).stderr
+    assert bt("search", "red").exit_code == 0
+    refused = bt("index", photos, "--preprocessing", "hf")
+    assert refused.exit_code == 5
+    assert "preprocessing" in refused.stderr
+
+
+def test_an_unknown_preprocessing_is_wrong_usage(bt: Bt, photos: Path) -> None:
+    refused = bt("index", photos, "--preprocessing", "square")
+    assert refused.exit_code == 2
+    assert "hf, plain" in refused.stderr

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import bridgetower.weights
 from bridgetower.records import Head
 from bridgetower.weights import LocalModel
-from bridgetower_cli.app import app
+from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from bridgetower.records import Head
 from bridgetower.weights import DEMO_FOLDER
-from bridgetower_cli.app import app
+from bridgetower_cli.parser import app
 from tests.parity.conftest import CLASSES, make_reference, reference_config
 from tests.tiny import tiny_tokenizer
 
