@@ -60,9 +60,9 @@ def measure_words(encoder: TorchEncoder, captioned: list[Captioned]) -> dict[str
     """For each kind of word, and all: how many were asked, and the percentage that came first."""
     outcomes: dict[str, list[tuple[bool, bool]]] = {kind: [] for kind in KINDS}
     for item in captioned:
-        pixels = load(item.image, encoder.preprocessing)[None]
+        picture = encoder.encode_images(load(item.image, encoder.preprocessing)[None])
         for kind, masked, word in masked_words(item.captions[0]):
-            scores = encoder.read(masked, pixels).log_probabilities[0, 0]
+            scores = encoder.read(encoder.encode_texts([masked]), picture).log_probabilities[0, 0]
             guess = encoder.word(int(scores.argmax())).lower()
             meaning = KINDS[kind]
             outcomes[kind].append((guess == word, meaning.get(guess, guess) == meaning[word]))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bridgetower.encoder import Pixels, Reading, Vectors
+from bridgetower.encoder import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Fingerprint, Head
@@ -36,20 +36,28 @@ class FakeEncoder:
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         return np.stack([self._named(text) for text in texts])
 
-    def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str]) -> Texts:
+        masks = tuple(tuple(range(text.count("<mask>"))) for text in texts)
+        return Texts(self.embed_texts(texts) if Head.ITC in self.heads else None, masks, tuple(texts))
+
+    def encode_images(self, pixels: Pixels) -> Pictures:
+        return Pictures(self._colour(pixels) if Head.ITC in self.heads else None, pixels)
+
+    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         self.matched += len(pairs)
-        cosine = (self.embed_texts(texts) @ self._colour(pixels).T)[pairs[:, 0], pairs[:, 1]]
+        cosine = (self.embed_texts(texts.features) @ self._colour(images.features).T)[pairs[:, 0], pairs[:, 1]]
         return np.stack([np.zeros_like(cosine), 20 * (cosine - 0.9)], axis=1)
 
-    def read(self, text: str, pixels: Pixels) -> Reading:
-        if "<mask>" not in text:
+    def read(self, text: Texts, images: Pictures) -> Reading:
+        [masks] = text.masks
+        if not masks:
             raise UsageError("no <mask>: write it where a word is wanted")
-        colour = self._colour(pixels)
+        colour = self._colour(images.features)
         named = np.stack([np.zeros(3), *(np.array(rgb) / np.linalg.norm(rgb) for rgb in COLOURS.values())])
         logits = (20 * colour @ named.T).astype(np.float32)  # [B, V]
         log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        itm = self.match([text], pixels, np.array([[0, row] for row in range(len(pixels))]))
-        return Reading(itm, np.repeat(log_probabilities[:, None], text.count("<mask>"), axis=1))
+        itm = self.match(text, images, np.array([[0, row] for row in range(len(colour))]))
+        return Reading(itm, np.repeat(log_probabilities[:, None], len(masks), axis=1))
 
     def word(self, token: int) -> str:
         return WORDS[token]

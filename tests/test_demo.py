@@ -99,5 +99,9 @@ def test_transformers_reads_it_and_agrees(encoder: TorchEncoder) -> None:
             attention_mask=tokens["attention_mask"],
             pixel_values=pixels["pixel_values"],
         ).logits.numpy()
-    ours = encoder.match([text], load(path, encoder.preprocessing)[None], np.array([[0, 0]]))
+    ours = encoder.match(
+        encoder.encode_texts([text]),
+        encoder.encode_images(load(path, encoder.preprocessing)[None]),
+        np.array([[0, 0]]),
+    )
     np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -8,7 +8,7 @@ Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabula
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,23 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Q texts, encoded once for any number of pictures. Made by `Encoder.encode_texts`."""
+
+    vectors: Vectors | None  # [Q, E] (ITC); None without that head
+    masks: tuple[tuple[int, ...], ...]  # for each text, the tokens at which `<mask>` stands
+    features: Any  # for the cross-modal encoder; only the encoder that made them looks inside
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """B pictures, encoded once for any number of texts. Made by `Encoder.encode_images`."""
+
+    vectors: Vectors | None  # [B, E] (ITC); None without that head
+    features: Any  # for the cross-modal encoder; only the encoder that made them looks inside
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What each of B pictures says about one masked text."""
 
@@ -67,12 +84,23 @@ class Encoder(Protocol):
         """Q texts -> unit vectors [Q, E] (ITC). Raises UsageError on an empty text, ModelError as `embed_images`."""
         ...
 
-    def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Matching logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `pixels`); column 1 says "true" (ITM)."""
+    def encode_texts(self, texts: Sequence[str]) -> Texts:
+        """All that can be said of Q texts before they meet a picture. Raises as `embed_texts` does."""
         ...
 
-    def read(self, text: str, pixels: Pixels) -> Reading:
-        """What stands at the masks of `text`, by each picture (MLM; ITM if it is there). UsageError: no `<mask>`."""
+    def encode_images(self, pixels: Pixels) -> Pictures:
+        """All that can be said of pictures before they meet a text. Raises as `embed_images` does."""
+        ...
+
+    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Matching logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `images`); column 1 says "true" (ITM)."""
+        ...
+
+    def read(self, text: Texts, images: Pictures) -> Reading:
+        """What stands at the masks of the one text, by each picture (MLM; ITM if it is there).
+
+        Raises UsageError where it has no `<mask>`.
+        """
         ...
 
     def word(self, token: int) -> str:
@@ -117,30 +145,41 @@ class TorchEncoder:
         return self._unit(self._model.embed_text(*self._tokens(texts)))
 
     @torch.inference_mode()
-    def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str]) -> Texts:
+        features = self._model.encode_text(*self._tokens(texts))
+        masks = tuple(self._tokenizer.encode(text).masks for text in texts)
+        return Texts(None if features.itc is None else self._unit(features.itc), masks, features)
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Pixels) -> Pictures:
+        features = self._model.encode_image(self._pixels(pixels))
+        return Pictures(None if features.itc is None else self._unit(features.itc), features)
+
+    @torch.inference_mode()
+    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         require_heads(self.heads, Head.ITM)
         if not len(pairs):
             return np.zeros((0, 2), np.float32)
-        text, image = self._model.encode_text(*self._tokens(texts)), self._model.encode_image(self._pixels(pixels))
         rows = torch.from_numpy(pairs).to(self._device)
         logits = [
-            self._model.itm(self._model.fuse(*some, keep_text=1, keep_image=1)) for some in _chunks(text, image, rows)
+            self._model.itm(self._model.fuse(*some, keep_text=1, keep_image=1))
+            for some in _chunks(texts.features, images.features, rows)
         ]
         return _numpy(torch.cat(logits))
 
     @torch.inference_mode()
-    def read(self, text: str, pixels: Pixels) -> Reading:
+    def read(self, text: Texts, images: Pictures) -> Reading:
         require_heads(self.heads, Head.MLM)
-        encoding = self._tokenizer.encode(text)
-        if not encoding.masks:
-            where = " in the part that the network reads" if "<mask>" in text else ""
-            raise UsageError(f'no <mask>{where}: write it where a word is wanted, as in "a <mask> looking out"')
-        masks = torch.tensor(encoding.masks, device=self._device)
-        features = self._model.encode_text(*self._tokens([text]))
-        image = self._model.encode_image(self._pixels(pixels))
-        rows = torch.tensor([[0, row] for row in range(len(pixels))], device=self._device)
+        [where] = text.masks
+        if not where:
+            raise UsageError(
+                'no <mask> in what the network reads of the text: write it where a word is wanted, as in "a <mask> '
+                'looking out"'
+            )
+        masks = torch.tensor(where, device=self._device)
+        rows = torch.tensor([[0, row] for row in range(len(images.features.alone))], device=self._device)
         itm, words = [], []
-        for some in _chunks(features, image, rows):
+        for some in _chunks(text.features, images.features, rows):
             fused = self._model.fuse(*some, keep_image=1)
             if Head.ITM in self.heads:
                 itm.append(self._model.itm(fused))

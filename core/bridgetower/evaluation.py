@@ -144,7 +144,9 @@ def evaluate(
         columns = np.arange(rows.start, rows.stop)
         asked = np.flatnonzero(wanted[:, columns].any(axis=1))  # the texts that meet any of these pictures
         pairs = np.argwhere(wanted[np.ix_(asked, columns)])
-        logits = encoder.match([texts[i] for i in asked], pixels(rows), pairs)
+        logits = encoder.match(
+            encoder.encode_texts([texts[i] for i in asked]), encoder.encode_images(pixels(rows)), pairs
+        )
         margins[asked[pairs[:, 0]], columns[pairs[:, 1]]] = logits[:, 1] - logits[:, 0]
         on_progress(rows.stop, len(captioned))
     for depth in depths:

@@ -47,8 +47,9 @@ def fill_library(
     pictures. Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
     """
     require_heads(encoder.heads, Head.ITC, Head.ITM, Head.MLM)
-    candidates = Candidates(store, encoder.embed_texts([text]))
     reader = _Reader(encoder, text, on_progress)
+    assert reader.text.vectors is not None
+    candidates = Candidates(store, reader.text.vectors)
     while len(reader.images) < depth and (some := candidates.take(depth - len(reader.images))):
         reader.read(list(some))
     return replace(reader.filled(top), gone=candidates.gone)
@@ -77,7 +78,7 @@ class _Reader:
     """What the pictures that were read say about one masked text."""
 
     def __init__(self, encoder: Encoder, text: str, on_progress: Callable[[int, int], None]) -> None:
-        self._encoder, self._text, self._on_progress = encoder, text, on_progress
+        self._encoder, self.text, self._on_progress = encoder, encoder.encode_texts([text]), on_progress
         self.images: list[Path] = []  # N
         self._skipped: list[Skipped] = []
         self._matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
@@ -87,7 +88,7 @@ class _Reader:
         """Read more pictures, those that can be read."""
         total = len(self.images) + len(images)
         for batch, pixels in readable(images, self._encoder.preprocessing, self._skipped):
-            reading = self._encoder.read(self._text, pixels)
+            reading = self._encoder.read(self.text, self._encoder.encode_images(pixels))
             self.images += batch
             itm = reading.itm
             self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))

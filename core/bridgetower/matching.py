@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoder import Encoder, match_probability
+from bridgetower.encoder import Encoder, Texts, match_probability
 from bridgetower.model import require_heads
 from bridgetower.pictures import PICTURES_AT_ONCE, load, readable
 from bridgetower.records import Head, Hit, PairScore, Skipped
@@ -45,19 +45,19 @@ class Verified:
 
 def verify(
     encoder: Encoder,
-    text: str,
+    text: Texts,
     paths: Sequence[Path],
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Verified], list[Skipped]]:
-    """The text with each picture through the full encoder, best first (ties as given); and what is unreadable.
+    """The one text with each picture through the full encoder, best first (ties as given); and what is unreadable.
 
     `on_progress(done, total)` counts pictures.
     """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
     for there, pixels in readable(paths, encoder.preprocessing, skipped):
-        logits = encoder.match([text], pixels, every_pair(1, len(there)))
+        logits = encoder.match(text, encoder.encode_images(pixels), every_pair(1, len(there)))
         verified += [Verified(path, (no, yes)) for path, (no, yes) in zip(there, logits.tolist(), strict=True)]
         on_progress(len(verified) + len(skipped), len(paths))
     return sorted(verified, key=lambda v: -v.margin), skipped
@@ -77,7 +77,8 @@ def rerank(
     `on_progress(done, total)` counts pictures.
     """
     require_heads(encoder.heads, Head.ITM)
-    verified, skipped = verify(encoder, text, list(dict.fromkeys(paths)), on_progress=on_progress)
+    encoded = encoder.encode_texts([text])
+    verified, skipped = verify(encoder, encoded, list(dict.fromkeys(paths)), on_progress=on_progress)
     hits = [Hit(v.path, v.match, None, True) for v in verified if min_match is None or v.match >= min_match]
     return Results(tuple(hits[:top]), len(verified), verified[0].match if verified else None, tuple(skipped))
 
@@ -95,13 +96,15 @@ def match(
     """
     if not encoder.heads & {Head.ITC, Head.ITM}:
         require_heads(encoder.heads, Head.ITM)
-    text_vectors = encoder.embed_texts(texts) if Head.ITC in encoder.heads else None
+    encoded = encoder.encode_texts(texts)
     for start in range(0, len(images), PICTURES_AT_ONCE):
         batch = images[start : start + PICTURES_AT_ONCE]
-        pixels = np.stack([load(path, encoder.preprocessing) for path in batch])
+        pictures = encoder.encode_images(np.stack([load(path, encoder.preprocessing) for path in batch]))
         pairs = every_pair(len(texts), len(batch))
-        logits = encoder.match(texts, pixels, pairs) if Head.ITM in encoder.heads else None
-        similarity = text_vectors @ encoder.embed_images(pixels).T if text_vectors is not None else None
+        logits = encoder.match(encoded, pictures, pairs) if Head.ITM in encoder.heads else None
+        similarity = None
+        if encoded.vectors is not None and pictures.vectors is not None:
+            similarity = encoded.vectors @ pictures.vectors.T  # [Q, B]
         on_progress(start + len(batch), len(images))
         for row, path in enumerate(batch):
             for column, text in enumerate(texts):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgetower.encoder import Encoder, Runtime, Vectors
+from bridgetower.encoder import Encoder, Runtime, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.matching import Results, Verified, verify
 from bridgetower.model import require_heads
@@ -60,7 +60,8 @@ def search(
     if min_match is not None and depth == 0:
         raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
     require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depth else []))
-    candidates = Candidates(store, _query(encoder, text, image))
+    encoded = encoder.encode_texts([text]) if text is not None and depth else None
+    candidates = Candidates(store, _query(encoder, text, image, encoded))
 
     head: dict[Path, float] = {}
     verified: list[Verified] = []
@@ -69,8 +70,8 @@ def search(
     def tell(done: int, total: int) -> None:
         on_progress(len(verified) + done, len(verified) + total)
 
-    while text is not None and len(verified) < depth and (some := candidates.take(depth - len(verified))):
-        more, skipped = verify(encoder, text, list(some), on_progress=tell)
+    while encoded is not None and len(verified) < depth and (some := candidates.take(depth - len(verified))):
+        more, skipped = verify(encoder, encoded, list(some), on_progress=tell)
         head |= some
         verified += more
         unreadable += skipped
@@ -84,9 +85,12 @@ def search(
     return Found(tuple(hits[:top]), len(verified), best, tuple(unreadable), candidates.gone)
 
 
-def _query(encoder: Encoder, text: str | None, image: Path | None) -> Vectors:
-    """The unit vector [1, E] to recall with."""
-    vectors = [encoder.embed_texts([text])] if text is not None else []
+def _query(encoder: Encoder, text: str | None, image: Path | None, encoded: Texts | None) -> Vectors:
+    """The unit vector [1, E] to recall with; `encoded` is the text, if it is to be verified."""
+    vectors = []
+    if text is not None:
+        known = None if encoded is None else encoded.vectors
+        vectors.append(encoder.embed_texts([text]) if known is None else known)
     if image is not None:
         vectors.append(encoder.embed_images(load(image, encoder.preprocessing)[None]))
     mean = np.sum(vectors, axis=0)

@@ -40,6 +40,12 @@ def test_vectors_are_unit_float32_and_do_not_depend_on_the_batch(encoder: TorchE
         assert vectors.shape[1] == encoder.fingerprint.dim == 32
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
         np.testing.assert_allclose(vectors[3], alone, atol=1e-5)  # padding and company change nothing
+    for encoded, alone in (
+        (encoder.encode_images(pictures(4)).vectors, encoder.embed_images(pictures(4))),
+        (encoder.encode_texts(TEXTS).vectors, encoder.embed_texts(TEXTS)),
+    ):
+        assert encoded is not None
+        np.testing.assert_allclose(encoded, alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [float("nan"), 0.0])
@@ -63,33 +69,37 @@ def test_match_gives_each_pair_what_it_gets_alone_across_chunks(encoder: TorchEn
     pixels = pictures(PAIRS_AT_ONCE // 2 + 3)
     pairs = np.array([[text, picture] for picture in range(len(pixels)) for text in (2, 0, 1)])
     assert len(pairs) > PAIRS_AT_ONCE
-    logits = encoder.match(TEXTS, pixels, pairs)
+    texts, images = encoder.encode_texts(TEXTS), encoder.encode_images(pixels)
+    logits = encoder.match(texts, images, pairs)
     assert logits.shape == (len(pairs), 2)
     assert logits.dtype == np.float32
     for row in (0, 1, PAIRS_AT_ONCE, len(pairs) - 1):
         text, picture = pairs[row]
-        alone = encoder.match([TEXTS[text]], pixels[picture : picture + 1], np.array([[0, 0]]))
+        one = encoder.encode_texts([TEXTS[text]]), encoder.encode_images(pixels[picture : picture + 1])
+        alone = encoder.match(*one, np.array([[0, 0]]))
         np.testing.assert_allclose(logits[row], alone[0], atol=1e-4)
-    assert encoder.match(TEXTS, pixels[:0], np.zeros((0, 2), np.int64)).shape == (0, 2)
+    assert encoder.match(texts, images, np.zeros((0, 2), np.int64)).shape == (0, 2)
 
 
 def test_read_gives_log_probabilities_at_each_mask_and_the_match_of_the_masked_text(encoder: TorchEncoder) -> None:
     pixels = pictures(3)
     text = "a <mask> on a <mask>"
-    reading = encoder.read(text, pixels)
+    one, images = encoder.encode_texts([text]), encoder.encode_images(pixels)
+    reading = encoder.read(one, images)
     assert reading.log_probabilities.shape == (3, 2, 400)
     np.testing.assert_allclose(np.exp(reading.log_probabilities).sum(axis=-1), 1, atol=1e-4)
     assert not np.allclose(reading.log_probabilities[:, 0], reading.log_probabilities[:, 1])
     pairs = np.array([[0, row] for row in range(3)])
     assert reading.itm is not None
-    np.testing.assert_allclose(reading.itm, encoder.match([text], pixels, pairs), atol=1e-4)
+    np.testing.assert_allclose(reading.itm, encoder.match(one, images, pairs), atol=1e-4)
 
 
 def test_texts_that_cannot_be_read_are_refused(encoder: TorchEncoder) -> None:
-    with pytest.raises(UsageError, match="no <mask>: write"):
-        encoder.read("a cat", pictures(1))
-    with pytest.raises(UsageError, match="no <mask> in the part"):
-        encoder.read("a cat " * 40 + "<mask>", pictures(1))
+    images = encoder.encode_images(pictures(1))
+    with pytest.raises(UsageError, match="no <mask>"):
+        encoder.read(encoder.encode_texts(["a cat"]), images)
+    with pytest.raises(UsageError, match="no <mask> in what the network reads"):
+        encoder.read(encoder.encode_texts(["a cat " * 40 + "<mask>"]), images)
     with pytest.raises(UsageError, match="empty"):
         encoder.embed_texts([" "])
     assert encoder.truncates("a cat " * 40)
@@ -104,7 +114,7 @@ def test_special_tokens_are_no_words(encoder: TorchEncoder) -> None:
 
 def test_masked_words_need_no_matching_head(tmp_path: Path) -> None:
     only = TorchEncoder(resolve(str(tiny_checkpoint(tmp_path, heads=frozenset({Head.MLM})))), FP32)
-    reading = only.read("a <mask>", pictures(1))
+    reading = only.read(only.encode_texts(["a <mask>"]), only.encode_images(pictures(1)))
     assert reading.itm is None
     assert reading.log_probabilities.shape == (1, 1, 400)
 
@@ -117,7 +127,7 @@ def test_a_head_that_is_not_there_is_named_with_a_checkpoint_that_has_it(tmp_pat
     with pytest.raises(ModelError, match="no ITC head"):
         without.embed_images(pictures(1))
     with pytest.raises(ModelError, match="no ITM head"):
-        without.match(["a"], pictures(1), np.array([[0, 0]]))
+        without.match(without.encode_texts(["a"]), without.encode_images(pictures(1)), np.array([[0, 0]]))
 
 
 def test_bf16_agrees_with_fp32(folder: Path, encoder: TorchEncoder) -> None:

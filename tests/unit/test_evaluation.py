@@ -1,5 +1,4 @@
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +6,7 @@ import numpy.typing as npt
 import pytest
 
 import bridgetower.evaluation
-from bridgetower.encoder import Pixels
+from bridgetower.encoder import Pictures, Texts
 from bridgetower.errors import InputError, PictureError
 from bridgetower.evaluation import Captioned, evaluate, read_captions
 from tests.fakes import FakeEncoder, paint
@@ -39,11 +38,11 @@ def test_recall_is_what_brute_force_says(captioned: list[Captioned]) -> None:
 class Judge(FakeEncoder):
     """A matching head that knows better: "white" belongs to blue and to nothing else."""
 
-    def match(self, texts: Sequence[str], pixels: Pixels, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        logits = super().match(texts, pixels, pairs)
+    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        logits = super().match(texts, images, pairs)
         for row, (text, picture) in enumerate(pairs):
-            if texts[text] == "white":
-                logits[row] = (0, 5) if self._colour(pixels)[picture][2] > 0.9 else (5, 0)
+            if texts.features[text] == "white":
+                logits[row] = (0, 5) if self._colour(images.features)[picture][2] > 0.9 else (5, 0)
         return logits
 
 
@@ -62,8 +61,8 @@ def test_no_pair_is_verified_twice(captioned: list[Captioned]) -> None:
 
 def test_verified_pairs_stay_above_the_rest_even_with_the_worst_logits(captioned: list[Captioned]) -> None:
     class Gloomy(FakeEncoder):
-        def match(self, texts, pixels, pairs):  # type: ignore[no-untyped-def]
-            return super().match(texts, pixels, pairs) - np.array([0, 1e4], np.float32)
+        def match(self, texts, images, pairs):  # type: ignore[no-untyped-def]
+            return super().match(texts, images, pairs) - np.array([0, 1e4], np.float32)
 
     _, reranked = evaluate(Gloomy(), captioned, depths=(2,))
     _, usual = evaluate(FakeEncoder(), captioned, depths=(2,))

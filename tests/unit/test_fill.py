@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridgetower.encoder import Pixels, Reading
+from bridgetower.encoder import Pictures, Reading, Texts
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import fill_images, fill_library
 from bridgetower.indexing import index
@@ -47,7 +47,7 @@ def test_each_mask_has_its_own_words(tmp_path: Path) -> None:
 
 def test_a_word_with_and_without_a_space_is_shown_once_with_the_likelier_ones_probability(tmp_path: Path) -> None:
     class Doubled(FakeEncoder):
-        def read(self, text: str, pixels: Pixels) -> Reading:
+        def read(self, text: Texts, images: Pictures) -> Reading:
             probabilities = np.array([[[0.1, 0.3, 0.35, 0.25]]], np.float32)  # nothing, "red", "green", " red"
             return Reading(np.array([[0, 9]], np.float32), np.log(probabilities))
 
@@ -122,8 +122,8 @@ def test_an_empty_library_gives_no_words(tmp_path: Path) -> None:
 
 def test_one_picture_needs_no_matching_head_and_several_do(tmp_path: Path) -> None:
     class OnlyWords(FakeEncoder):
-        def read(self, text: str, pixels: Pixels) -> Reading:
-            return Reading(None, super().read(text, pixels).log_probabilities)
+        def read(self, text: Texts, images: Pictures) -> Reading:
+            return Reading(None, super().read(text, images).log_probabilities)
 
     encoder = OnlyWords(frozenset({Head.MLM}))
     picture = paint(tmp_path / "a.png", "blue")

@@ -25,8 +25,8 @@ def library(tmp_path: Path) -> Path:
 class Contrary(FakeEncoder):
     """Its matching head prefers what recall likes least."""
 
-    def match(self, texts, pixels, pairs):  # type: ignore[no-untyped-def]
-        return -super().match(texts, pixels, pairs)
+    def match(self, texts, images, pairs):  # type: ignore[no-untyped-def]
+        return -super().match(texts, images, pairs)
 
 
 def find(library: Path, encoder: FakeEncoder | None = None, **options: object) -> Found:
