@@ -47,14 +47,16 @@ class Diet:
 
     kinds: Mapping[str, int]  # how often each kind of scene is
     exchange: float  # how many near misses of a pair are the pair the other way round
+    recount: float  # how many near misses of things in a place are another number of them
     relation_weight: float  # how readily a relation is the word that is masked; a noun has 1
+    number_weight: float
 
 
 DIETS = {
-    "usual": Diet({"alone": 22, "place": 34, "sides": 36, "window": 8}, exchange=0.3, relation_weight=4.0),
-    "binding": Diet({"alone": 5, "place": 6, "sides": 87, "window": 2}, exchange=0.7, relation_weight=30.0),
+    "usual": Diet({"alone": 22, "place": 34, "sides": 36, "window": 8}, 0.3, 0.2, 4.0, 4.0),
+    "binding": Diet({"alone": 5, "place": 6, "sides": 87, "window": 2}, 0.7, 0.2, 30.0, 4.0),
+    "counting": Diet({"alone": 8, "place": 70, "sides": 20, "window": 2}, 0.3, 0.7, 4.0, 30.0),
 }
-NUMBER_WEIGHT = 4.0
 RELATION_WORDS = frozenset("left right above over below under".split())
 # Shapes of the drawn pictures (width, height): the resize of preprocessing is then part of what is learned.
 CANVASES = ((128, 128), (144, 128), (128, 144), (171, 128), (128, 171), (192, 128), (128, 192), (227, 128), (160, 160))
@@ -77,12 +79,15 @@ class Scenes(Dataset[Batch]):
     def __len__(self) -> int:
         return self.steps
 
+    def _near_miss(self, scene: Scene, rng: random.Random) -> Scene:
+        return near_miss(scene, rng, exchange=self.diet.exchange, recount=self.diet.recount)
+
     def __getitem__(self, index: int) -> Batch:
         rng = random.Random(SEED * 1_000_003 + index)
         scenes: list[Scene] = []
         while len(scenes) < BATCH:
             first = random_scene(rng, held_out=False, kinds=self.diet.kinds)
-            scenes += [first, *(near_miss(first, rng, exchange=self.diet.exchange) for _ in range(FAMILY - 1))]
+            scenes += [first, *(self._near_miss(first, rng) for _ in range(FAMILY - 1))]
         pixels = np.stack([preprocess(draw(scene, rng.choice(CANVASES), rng), PREPROCESSING) for scene in scenes])
         texts, claims = zip(*(random_text(scene, rng) for scene in scenes), strict=True)
         ids, mask = self.tokenizer.encode_batch([*texts, *(foil(scene, rng) for scene in scenes)])
@@ -126,7 +131,7 @@ def maskable_words(tokenizer: Tokenizer, diet: Diet) -> torch.Tensor:
     return torch.tensor([
         0.0 if not word.isalnum() or word in FUNCTION_WORDS
         else diet.relation_weight if word in RELATION_WORDS
-        else NUMBER_WEIGHT if word in NUMBERS
+        else diet.number_weight if word in NUMBERS
         else 1.0
         for word in words
     ])  # fmt: skip

@@ -156,7 +156,9 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
         """Folders, all with the same weights."""
         encoder = models.encoder_type()
         encoder.fingerprint = replace(encoder.fingerprint, model=str(tmp_path / name))
-        return SimpleNamespace(name=name, preprocessing=encoder.preprocessing, encoder=encoder)
+        checkpoint = SimpleNamespace(name=name, preprocessing=encoder.preprocessing, encoder=encoder)
+        checkpoint.with_preprocessing = lambda recorded: checkpoint
+        return checkpoint
 
     monkeypatch.setattr(bridgetower.weights, "resolve", resolve)
     (tmp_path / "old").mkdir()
@@ -174,7 +176,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
 def test_an_index_keeps_its_preprocessing(bt: Bt, photos: Path) -> None:
     assert bt("index", photos, "--preprocessing", "plain").exit_code == 0
     assert json.loads(bt("status", "--json").stdout)["preprocessing"] == "plain"
-    paint(photos / "new.png", "red")
+    paint(photos / "new.png", (10, 20, 30))
     assert "indexed 1" in bt("index", photos).stderr
     assert bt("search", "red").exit_code == 0
     refused = bt("index", photos, "--preprocessing", "hf")
