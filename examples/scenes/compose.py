@@ -185,7 +185,8 @@ def foil(scene: Scene, rng: random.Random) -> str:
     if rng.random() < 0.3:
         stranger = rng.choice(UNDRAWN)
         claim = replace(claim, other=stranger) if claim.other and rng.random() < 0.5 else replace(claim, noun=stranger)
-        return phrase(part_of(claim, rng) if claim.noun == stranger and rng.random() < 0.4 else claim, rng)
+        less = part_of(claim, rng)
+        return phrase(less if rng.random() < 0.4 and stranger in (less.noun, less.other) else claim, rng)
     while True:
         missed = near_miss(scene, rng).claim()
         if missed.true_of(scene):
