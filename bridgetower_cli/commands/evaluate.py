@@ -42,7 +42,7 @@ def evaluate(
     from bridgetower.evaluation import read_captions
 
     captioned = read_captions(captions)
-    encoder = engine.find(settings.model, settings).load()
+    encoder = engine.find(settings.model, settings).encoder
     depths = list(dict.fromkeys(depth or [DEFAULT_DEPTH]))
     if Head.ITM not in encoder.heads and not depth:
         render.say("note: this model has no ITM head to verify with; it is measured by similarity alone")

@@ -71,7 +71,7 @@ def fill(
 def _from_images(text: str, images: list[Path], top: int, settings: Settings) -> "Filled":
     from bridgetower.fill import fill_images
 
-    encoder = engine.find(settings.model, settings).load()
+    encoder = engine.find(settings.model, settings).encoder
     engine.tell_truncated(encoder, text)
     paths = [Path(os.path.abspath(path)) for path in images]
     with Meter("reading", "pictures") as meter:
@@ -94,7 +94,7 @@ def _from_library(text: str, top: int, settings: Settings) -> "Filled":
         if not len(store):
             raise no_match(f"{render.empty_index(settings.index)}, or name a picture with --image FILE")
         chosen = engine.of_index(store, settings)
-        encoder = chosen.load()
+        encoder = chosen.encoder
         engine.tell_truncated(encoder, text)
         depth = default_depth(chosen.runtime)
         with Meter("reading", "pictures") as meter:

@@ -67,8 +67,8 @@ def index(
         report = bring_up_to_date(
             paths,
             writer,
-            chosen.preprocessing,
-            chosen.load,
+            chosen.checkpoint.preprocessing,
+            lambda: chosen.encoder,
             on_progress=lambda progress: meter.update(progress.done, progress.total),
         )
     render.skipped(report.skipped)

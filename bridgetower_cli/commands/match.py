@@ -31,7 +31,7 @@ def match(
     settings = settle(model=model, device=device, precision=precision)
     from bridgetower.matching import match as score_pairs
 
-    encoder = engine.find(settings.model, settings).load()
+    encoder = engine.find(settings.model, settings).encoder
     engine.tell_truncated(encoder, *text)
     paths = [Path(os.path.abspath(image)) for image in images]
     with Meter("matching", "pictures") as meter:

@@ -39,7 +39,7 @@ def rerank(
         raise no_match("no paths came in on stdin")
     from bridgetower.matching import rerank as order
 
-    encoder = engine.find(settings.model, settings).load()
+    encoder = engine.find(settings.model, settings).encoder
     engine.tell_truncated(encoder, text)
     with Meter("verifying", "pictures") as meter:
         found = order(encoder, text, list(spelled), min_match=min_match, on_progress=meter.update)

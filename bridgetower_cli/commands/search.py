@@ -74,7 +74,7 @@ def search(
         if not len(store):
             raise no_match(render.empty_index(settings.index))
         chosen = engine.of_index(store, settings)
-        encoder = chosen.load()
+        encoder = chosen.encoder
         if text is not None:
             engine.tell_truncated(encoder, text)
         with Meter("searching", "pictures") as meter:

@@ -36,16 +36,24 @@ class Model:
     """A checkpoint, and what it runs on. It is found at once; its weights are read when they are first needed."""
 
     def __init__(
-        self, name: str, *, device: str = "auto", precision: str = "auto", preprocessing: str | None = None
+        self,
+        name: str,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        preprocessing: str | None = None,
+        progress: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Find the model: a repository of the Hugging Face Hub (fetched if need be), a folder, or "demo".
 
         `device` is auto, cpu, cuda or mps; `precision` auto, fp32 or bf16; `preprocessing` "hf", as the weights are
-        served everywhere, "plain", as they were trained, or None for that of the checkpoint. Raises ModelError, and
+        served everywhere, "plain", as they were trained, or None for that of the checkpoint. While it is
+        fetched, `progress` shows bars on stderr, and `say` gets a line about what goes on. Raises ModelError, and
         UsageError for a device that is not there.
         """
         self.runtime = choose_runtime(device, precision)  # first: it costs nothing, fetching may
-        checkpoint = resolve(name)
+        checkpoint = resolve(name, progress=progress, say=say)
         self.checkpoint = checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
 
     @property

@@ -115,7 +115,7 @@ def _keep_quiet(_line: str) -> None:
     pass
 
 
-def resolve(name: str, *, refresh: bool = False, progress: bool = True, say: Say = _keep_quiet) -> Checkpoint:
+def resolve(name: str, *, refresh: bool = False, progress: bool = False, say: Say = _keep_quiet) -> Checkpoint:
     """Find a checkpoint by name, fetching it from the Hub if it is not on this machine.
 
     A folder of that name goes before a repository. With `refresh` the Hub is asked for a newer commit; `progress` lets
@@ -143,7 +143,7 @@ def resolve(name: str, *, refresh: bool = False, progress: bool = True, say: Say
     return _read(name, snapshot, snapshot.name)
 
 
-def pull(name: str, *, progress: bool = True, say: Say = _keep_quiet) -> Checkpoint:
+def pull(name: str, *, progress: bool = False, say: Say = _keep_quiet) -> Checkpoint:
     """Fetch the newest commit of a repository, or what is missing of it. Raises `ModelError`."""
     return resolve(name, refresh=True, progress=progress, say=say)
 
@@ -366,7 +366,7 @@ def save(
     _write_json(folder / "config.json", stored | config.to_json())
 
 
-def convert(name: str, destination: Path, *, progress: bool = True, say: Say = _keep_quiet) -> Checkpoint:
+def convert(name: str, destination: Path, *, progress: bool = False, say: Say = _keep_quiet) -> Checkpoint:
     """Write the checkpoint `name` as a new folder: one safetensors file and all that goes with it.
 
     Raises `ModelError`, also where the folder is there already and not empty.

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner, Result
 
-import bridgetower.encoder
-import bridgetower.weights
+import bridgetower.library
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
 from bridgetower_cli.parser import app
@@ -58,9 +57,9 @@ class Bt(Protocol):
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
-    monkeypatch.setattr(bridgetower.weights, "resolve", models.resolve)
-    monkeypatch.setattr(bridgetower.encoder, "fingerprint_of", lambda checkpoint: checkpoint.encoder.fingerprint)
-    monkeypatch.setattr(bridgetower.encoder, "TorchEncoder", models.load)
+    monkeypatch.setattr(bridgetower.library, "resolve", models.resolve)
+    monkeypatch.setattr(bridgetower.library, "fingerprint_of", lambda checkpoint: checkpoint.encoder.fingerprint)
+    monkeypatch.setattr(bridgetower.library, "TorchEncoder", models.load)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run
     return models

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import bridgetower.weights
+import bridgetower.library
 from tests.cli.conftest import Bt, Models
 from tests.fakes import paint
 
@@ -160,7 +160,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
         checkpoint.with_preprocessing = lambda recorded: checkpoint
         return checkpoint
 
-    monkeypatch.setattr(bridgetower.weights, "resolve", resolve)
+    monkeypatch.setattr(bridgetower.library, "resolve", resolve)
     (tmp_path / "old").mkdir()
     assert bt("index", photos, "--model", "old").exit_code == 0
     (tmp_path / "old").rename(tmp_path / "new")

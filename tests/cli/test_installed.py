@@ -25,7 +25,7 @@ SLOW_INDEX = """
 import signal, time
 from types import SimpleNamespace
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import bridgetower.encoder, bridgetower.weights
+import bridgetower.library
 from tests.fakes import FakeEncoder
 
 class Slow(FakeEncoder):
@@ -34,9 +34,9 @@ class Slow(FakeEncoder):
         return super().embed_images(pixels)
 
 slow = Slow()
-bridgetower.weights.resolve = lambda name, **options: SimpleNamespace(name=name, preprocessing=slow.preprocessing)
-bridgetower.encoder.fingerprint_of = lambda checkpoint: slow.fingerprint
-bridgetower.encoder.TorchEncoder = lambda checkpoint, runtime: slow
+bridgetower.library.resolve = lambda name, **options: SimpleNamespace(name=name, preprocessing=slow.preprocessing)
+bridgetower.library.fingerprint_of = lambda checkpoint: slow.fingerprint
+bridgetower.library.TorchEncoder = lambda checkpoint, runtime: slow
 from bridgetower_cli.app import main
 main()
 """
