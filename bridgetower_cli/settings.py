@@ -1,6 +1,7 @@
 """What commands have in common: where things are and what to compute on. Flag > environment > default, settled once."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 
 from bridgetower.errors import UsageError
 
+DEFAULT_FEATURES_CACHE = "2GB"
 DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 
 # As in `bridgetower.encoder`, which takes too long to import for a list of four words; a test holds them together.
@@ -27,10 +29,16 @@ class Settings:
     named_model: str | None  # what --model said: the only thing that goes before the model of an index
     device: str
     precision: str
+    features_cache: int  # bytes
 
 
 def settle(
-    *, index: Path | None = None, model: str | None = None, device: str | None = None, precision: str | None = None
+    *,
+    index: Path | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    features_cache: int | None = None,
 ) -> Settings:
     """Settle the options of a command, None for what was not given; `index` is absolute. Raises UsageError."""
     return Settings(
@@ -39,6 +47,11 @@ def settle(
         named_model=model,
         device=_one_of(DEVICES, "device", device or _environment("BT_DEVICE")),
         precision=_one_of(PRECISIONS, "precision", precision or _environment("BT_PRECISION")),
+        features_cache=(
+            byte_size(_environment("BT_FEATURES_CACHE") or DEFAULT_FEATURES_CACHE)
+            if features_cache is None
+            else features_cache
+        ),
     )
 
 
@@ -74,6 +87,22 @@ def named_path(name: str) -> Path:
     if not name:
         raise UsageError('an empty path names nothing; the current folder is "."')
     return Path(name)
+
+
+def byte_size(text: str) -> int:
+    """ "2GB", "500MB", "0" -> bytes. Raises UsageError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(B|kB|MB|GB|TB)?", text.strip(), re.IGNORECASE)
+    if found is None or (found[2] is None and float(found[1]) != 0):
+        raise UsageError(f"{text!r} is no size: write it as 500MB or 2GB, or 0 for none")
+    return int(float(found[1]) * 1000 ** ("b", "kb", "mb", "gb", "tb").index((found[2] or "B").lower()))
+
+
+def duration(text: str) -> float:
+    """ "2s", "500ms", "1.5m" -> seconds. Raises UsageError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(ms|s|m|h)", text.strip())
+    if found is None:
+        raise UsageError(f"{text!r} is no duration: write it as 500ms, 2s or 1m")
+    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
 def _one_of(known: Sequence[str], name: str, value: str | None) -> str:
@@ -130,6 +159,15 @@ Precision = Annotated[
         metavar="|".join(PRECISIONS),
         autocompletion=completing(PRECISIONS),
         help="How to compute. [env: BT_PRECISION; default: auto, bf16 where the hardware has it]",
+    ),
+]
+FeaturesCache = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SIZE",
+        parser=byte_size,
+        help="Disk space for what the model saw in pictures, so that the next search need not look again; 0 for none. "
+        f"[env: BT_FEATURES_CACHE; default: {DEFAULT_FEATURES_CACHE}]",
     ),
 ]
 Top = Annotated[int, typer.Option(min=1, metavar="N", help="Show at most this many.")]

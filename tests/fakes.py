@@ -43,6 +43,22 @@ class FakeEncoder:
     def encode_images(self, pixels: Pixels) -> Pictures:
         return Pictures(self._colour(pixels) if Head.ITC in self.heads else None, pixels)
 
+    @property
+    def features_id(self) -> str:
+        return f"{self.fingerprint.weights_sha256}-1"
+
+    @property
+    def features_bytes(self) -> int:
+        return 2 * 3 * self.preprocessing.crop_size**2
+
+    def pack(self, images: Pictures) -> list[bytes]:
+        return [picture.astype(np.float16).tobytes() for picture in images.features]
+
+    def unpack(self, stored: Sequence[bytes]) -> Pictures:
+        side = self.preprocessing.crop_size
+        arrays = [np.frombuffer(one, np.float16).reshape(3, side, side) for one in stored]
+        return Pictures(None, np.stack(arrays).astype(np.float32))
+
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         self.matched += len(pairs)
         cosine = (self.embed_texts(texts.features) @ self._colour(images.features).T)[pairs[:, 0], pairs[:, 1]]

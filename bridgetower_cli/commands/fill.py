@@ -12,7 +12,18 @@ from bridgetower_cli import engine, render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Index, Json, Precision, RequiredText, Settings, Top, named_path, settle
+from bridgetower_cli.settings import (
+    Device,
+    FeaturesCache,
+    Index,
+    Json,
+    Precision,
+    RequiredText,
+    Settings,
+    Top,
+    named_path,
+    settle,
+)
 
 if TYPE_CHECKING:
     from bridgetower.fill import Filled
@@ -32,6 +43,7 @@ def fill(
     ] = None,
     top: Top = 5,
     json: Json = False,
+    features_cache: FeaturesCache = None,
     index: Index = None,
     model: Annotated[
         str | None,
@@ -53,7 +65,7 @@ def fill(
         raise UsageError(
             'there is no <mask> in the text: write it where a word is wanted, as in "a <mask> looking out"'
         )
-    settings = settle(index=index, model=model, device=device, precision=precision)
+    settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
     filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
     render.skipped(filled.skipped)
     render.gone(filled.gone)
@@ -98,7 +110,8 @@ def _from_library(text: str, top: int, settings: Settings) -> "Filled":
         engine.tell_truncated(encoder, text)
         depth = default_depth(chosen.runtime)
         with Meter("reading", "pictures") as meter:
-            return fill_library(store, encoder, text, top=top, depth=depth, on_progress=meter.update)
+            cache = store.feature_cache(settings.features_cache)
+            return fill_library(store, encoder, text, top=top, depth=depth, cache=cache, on_progress=meter.update)
 
 
 def _fields(word: Word) -> dict[str, object]:

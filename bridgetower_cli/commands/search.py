@@ -1,5 +1,6 @@
 """`bt search`."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Depth,
     Device,
+    FeaturesCache,
     Index,
     IndexModel,
     Json,
@@ -21,6 +23,7 @@ from bridgetower_cli.settings import (
     OptionalText,
     Precision,
     Top,
+    duration,
     named_path,
     settle,
 )
@@ -37,10 +40,19 @@ def search(
     no_rerank: Annotated[
         bool, typer.Option("--no-rerank", help="Verify nothing: faster, ordered by similarity alone.")
     ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME",
+            parser=duration,
+            help='Verify, the best candidates first, until this time is up: "2s", "500ms".',
+        ),
+    ] = None,
     min_match: MinMatch = None,
     json: Json = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print bare paths, one a line.")] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="Print bare paths, each ended by a NUL byte.")] = False,
+    features_cache: FeaturesCache = None,
     index: Index = None,
     model: IndexModel = None,
     device: Device = None,
@@ -65,7 +77,7 @@ def search(
         raise UsageError(
             "--min-match cuts by what was verified: it needs a TEXT, and neither --no-rerank nor --depth 0"
         )
-    settings = settle(index=index, model=model, device=device, precision=precision)
+    settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
     from bridgetower.search import default_depth
     from bridgetower.search import search as find_pictures
     from bridgetower.store import Store
@@ -77,6 +89,8 @@ def search(
         encoder = chosen.encoder
         if text is not None:
             engine.tell_truncated(encoder, text)
+        if depth is None:
+            depth = default_depth(chosen.runtime)
         with Meter("searching", "pictures") as meter:
             found = find_pictures(
                 store,
@@ -84,12 +98,16 @@ def search(
                 text=text,
                 image=image,
                 top=top,
-                depth=default_depth(chosen.runtime) if depth is None else depth,
+                depth=depth,
                 min_match=min_match,
+                budget=math.inf if budget is None else budget,
+                cache=store.feature_cache(settings.features_cache),
                 on_progress=meter.update,
             )
     render.skipped(found.skipped)
     render.gone(found.gone)
+    if budget is not None and depth:
+        render.say(f"verified {render.counted(found.verified, 'picture')} of at most {depth} in the time given")
     if json:
         for rank, hit in enumerate(found.hits, start=1):
             render.json_line({"rank": rank, **_fields(hit)})

@@ -33,6 +33,9 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PAIRS_AT_ONCE = 32
 
 
+_FEATURES_VERSION = 1  # of the bytes that `pack` gives
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What the network runs on, and why."""
@@ -90,6 +93,24 @@ class Encoder(Protocol):
 
     def encode_images(self, pixels: Pixels) -> Pictures:
         """All that can be said of pictures before they meet a text. Raises as `embed_images` does."""
+        ...
+
+    @property
+    def features_id(self) -> str:
+        """What the bytes of `pack` depend on besides the picture: letters, digits and dashes."""
+        ...
+
+    @property
+    def features_bytes(self) -> int:
+        """How many bytes `pack` gives for each picture."""
+        ...
+
+    def pack(self, images: Pictures) -> list[bytes]:
+        """The features of each picture as bytes, to be kept."""
+        ...
+
+    def unpack(self, stored: Sequence[bytes]) -> Pictures:
+        """Pictures out of what `pack` gave under the same `features_id`, without their vectors."""
         ...
 
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -154,6 +175,34 @@ class TorchEncoder:
     def encode_images(self, pixels: Pixels) -> Pictures:
         features = self._model.encode_image(self._pixels(pixels))
         return Pictures(None if features.itc is None else self._unit(features.itc), features)
+
+    @property
+    def features_id(self) -> str:
+        made_by = self._checkpoint
+        recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}"
+        return f"{made_by.weights_sha256[:16]}-{recipe}-{self.runtime.precision}-{_FEATURES_VERSION}"
+
+    @property
+    def features_bytes(self) -> int:
+        return int(np.prod(self._features_shape)) * np.dtype(np.float16).itemsize
+
+    @property
+    def _features_shape(self) -> tuple[int, int, int]:
+        """[1 + n_cross, N, D]: `ImageFeatures.alone`, then its layers."""
+        config = self._checkpoint.config
+        return 1 + config.n_cross, config.vision.num_tokens, config.hidden_size
+
+    @torch.inference_mode()
+    def pack(self, images: Pictures) -> list[bytes]:
+        features: ImageFeatures = images.features
+        stacked = torch.stack([features.alone, *features.layers], dim=1)  # [B, 1 + n_cross, N, D]
+        return [picture.tobytes() for picture in stacked.to("cpu", torch.float16).numpy()]
+
+    @torch.inference_mode()
+    def unpack(self, stored: Sequence[bytes]) -> Pictures:
+        arrays = [np.frombuffer(one, np.float16).reshape(self._features_shape) for one in stored]
+        alone, *layers = torch.from_numpy(np.stack(arrays)).to(self._device, self._dtype).unbind(dim=1)
+        return Pictures(None, ImageFeatures(tuple(layers), alone, None))
 
     @torch.inference_mode()
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

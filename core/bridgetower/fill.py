@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encoder import Encoder, match_probability
+from bridgetower.features import FeatureCache
 from bridgetower.model import require_heads
-from bridgetower.pictures import readable
+from bridgetower.pictures import Kept, encoded
 from bridgetower.recall import Candidates
 from bridgetower.records import Head, Skipped, Word
 from bridgetower.store import Store
@@ -39,17 +40,20 @@ def fill_library(
     *,
     top: int = 5,
     depth: int = 20,
+    cache: FeatureCache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
 
-    Where one of them is gone or cannot be read, the next best takes its place. `on_progress(done, total)` counts
+    Where one of them is gone or cannot be read, the next best takes its place. `cache` keeps the features of pictures
+    for the next time. `on_progress(done, total)` counts
     pictures. Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
     """
     require_heads(encoder.heads, Head.ITC, Head.ITM, Head.MLM)
-    reader = _Reader(encoder, text, on_progress)
+    kept = None if cache is None else Kept(cache)
+    reader = _Reader(encoder, text, on_progress, kept)
     assert reader.text.vectors is not None
-    candidates = Candidates(store, reader.text.vectors)
+    candidates = Candidates(store, reader.text.vectors, kept)
     while len(reader.images) < depth and (some := candidates.take(depth - len(reader.images))):
         reader.read(list(some))
     return replace(reader.filled(top), gone=candidates.gone)
@@ -77,8 +81,11 @@ def fill_images(
 class _Reader:
     """What the pictures that were read say about one masked text."""
 
-    def __init__(self, encoder: Encoder, text: str, on_progress: Callable[[int, int], None]) -> None:
-        self._encoder, self.text, self._on_progress = encoder, encoder.encode_texts([text]), on_progress
+    def __init__(
+        self, encoder: Encoder, text: str, on_progress: Callable[[int, int], None], kept: Kept | None = None
+    ) -> None:
+        self._encoder, self.text = encoder, encoder.encode_texts([text])
+        self._on_progress, self._kept = on_progress, kept
         self.images: list[Path] = []  # N
         self._skipped: list[Skipped] = []
         self._matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
@@ -87,8 +94,8 @@ class _Reader:
     def read(self, images: Sequence[Path]) -> None:
         """Read more pictures, those that can be read."""
         total = len(self.images) + len(images)
-        for batch, pixels in readable(images, self._encoder.preprocessing, self._skipped):
-            reading = self._encoder.read(self.text, self._encoder.encode_images(pixels))
+        for batch, pictures in encoded(self._encoder, images, self._skipped, self._kept):
+            reading = self._encoder.read(self.text, pictures)
             self.images += batch
             itm = reading.itm
             self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))

@@ -9,6 +9,7 @@
 Two classes over the stages, which do the work: every method here is a line or two, and documents what it adds.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -106,12 +107,16 @@ class Library:
     process adds meanwhile is seen by a new `Library`. An object belongs to the thread that made it.
     """
 
-    def __init__(self, directory: AnyPath, model: Model | None = None) -> None:
+    def __init__(self, directory: AnyPath, model: Model | None = None, *, features_cache: int = 2 * 1000**3) -> None:
         """Name the index, which need not exist yet; `model` is needed then. Without one, the index says its own.
+
+        `features_cache` is the disk space in bytes, below the index, for what the model saw in pictures, so that the
+        next search need not look again; 0 for none.
 
         Raises ModelError where the model of the index cannot be found; StoreError where there is no index to say it.
         """
         self.directory = Path(directory).expanduser().absolute()
+        self.features_cache = features_cache
         self._store: Store | None = None
         if model is None:
             made_by = self._opened().fingerprint
@@ -154,10 +159,12 @@ class Library:
         top: int = 10,
         depth: int | None = None,
         min_match: float | None = None,
+        budget: float = math.inf,
     ) -> Found:
         """Find pictures for a text, a picture, or both; see `bridgetower.search.search`.
 
-        `depth` is how many candidates are verified: by default 20 on a CPU and 100 on a GPU.
+        `depth` is how many candidates are verified: by default 20 on a CPU and 100 on a GPU; `budget` for how many
+        seconds.
         """
         store = self._checked()
         return search(
@@ -168,11 +175,15 @@ class Library:
             top=top,
             depth=default_depth(self.model.runtime) if depth is None else depth,
             min_match=min_match,
+            budget=budget,
+            cache=store.feature_cache(self.features_cache),
         )
 
     def fill(self, text: str, *, top: int = 5, depth: int = 20) -> Filled:
         """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best; see `bridgetower.fill`."""
-        return fill_library(self._checked(), self.model.encoder, text, top=top, depth=depth)
+        store = self._checked()
+        cache = store.feature_cache(self.features_cache)
+        return fill_library(store, self.model.encoder, text, top=top, depth=depth, cache=cache)
 
     def summary(self) -> Summary:
         """What the index holds. Raises StoreError."""

@@ -281,6 +281,12 @@ class Manifest:
         rows = self._all("SELECT path FROM files WHERE image = ? ORDER BY path", (image,))
         return tuple(_path(path) for (path,) in rows)
 
+    def content(self, image: int) -> tuple[bytes, tuple[Photo, ...]]:
+        """The hash of an image and the files that hold it, sorted by the bytes of their paths."""
+        sql = "SELECT hash, path, size, mtime_ns FROM files JOIN images ON id = image WHERE image = ? ORDER BY path"
+        rows = list(self._all(sql, (image,)))
+        return rows[0][0] if rows else b"", tuple(Photo(_path(path), size, time) for _, path, size, time in rows)
+
     def skipped(self) -> Iterator[Skipped]:
         rows = self._all("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path")
         return (Skipped(_path(path), reason) for path, reason in rows)

@@ -3,6 +3,8 @@
 What `search` verifies its candidates with, and what `bt rerank` and `bt match` are by themselves; no index is needed.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from bridgetower.encoder import Encoder, Texts, match_probability
 from bridgetower.model import require_heads
-from bridgetower.pictures import PICTURES_AT_ONCE, load, readable
+from bridgetower.pictures import PICTURES_AT_ONCE, Kept, encoded, load
 from bridgetower.records import Head, Hit, PairScore, Skipped
 
 
@@ -48,19 +50,25 @@ def verify(
     text: Texts,
     paths: Sequence[Path],
     *,
+    kept: Kept | None = None,
+    deadline: float = math.inf,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Verified], list[Skipped]]:
     """The one text with each picture through the full encoder, best first (ties as given); and what is unreadable.
 
-    `on_progress(done, total)` counts pictures.
+    `kept` features are used and added to. No batch begins after `deadline` (`time.monotonic()`), but the first one
+    always does. `on_progress(done, total)` counts pictures.
     """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
-    for there, pixels in readable(paths, encoder.preprocessing, skipped):
-        logits = encoder.match(text, encoder.encode_images(pixels), every_pair(1, len(there)))
+    for there, pictures in encoded(encoder, paths, skipped, kept):
+        logits = encoder.match(text, pictures, every_pair(1, len(there)))
         verified += [Verified(path, (no, yes)) for path, (no, yes) in zip(there, logits.tolist(), strict=True)]
         on_progress(len(verified) + len(skipped), len(paths))
-    return sorted(verified, key=lambda v: -v.margin), skipped
+        if time.monotonic() >= deadline:
+            break
+    given = {path: place for place, path in enumerate(paths)}
+    return sorted(verified, key=lambda v: (-v.margin, given[v.path])), skipped
 
 
 def rerank(

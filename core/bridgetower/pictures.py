@@ -1,13 +1,16 @@
-"""Picture files -> pixels for the encoder, where a picture is wanted at once and no look-ahead pays."""
+"""Picture files -> encoded pictures, where they are wanted at once and no look-ahead pays."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bridgetower.decode import decode, read
+from bridgetower.encoder import Encoder, Pictures
 from bridgetower.errors import PictureError
+from bridgetower.features import FeatureCache
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.records import Skipped
 
@@ -15,28 +18,55 @@ from bridgetower.records import Skipped
 PICTURES_AT_ONCE = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where the features of pictures are kept between searches, and which pictures those are."""
+
+    cache: FeatureCache
+    contents: dict[Path, bytes] = field(default_factory=dict)  # hash of the content of each file that is known
+
+    def name(self, encoder: Encoder, path: Path) -> str | None:
+        """The name of a picture's features in the cache; None where the content of the file is not known."""
+        content = self.contents.get(path)
+        return None if content is None else f"{content.hex()}-{encoder.features_id}"
+
+
 def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
     """A picture file as float32 [3, H, W]. Raises PictureError."""
     return preprocess(decode(read(path), path).image, preprocessing)
 
 
-def readable(
-    paths: Iterable[Path], preprocessing: Preprocessing, skipped: list[Skipped]
-) -> Iterator[tuple[list[Path], npt.NDArray[np.float32]]]:
-    """The pictures that can be read, in order, in batches of at most PICTURES_AT_ONCE: paths and float32 [B, 3, H, W].
+def encoded(
+    encoder: Encoder, paths: Sequence[Path], skipped: list[Skipped], kept: Kept | None = None
+) -> Iterator[tuple[list[Path], Pictures]]:
+    """The pictures that can be read, encoded, in batches of at most PICTURES_AT_ONCE and nearly in order.
 
-    The others are added to `skipped` as they are met.
+    The others are added to `skipped` as they are met. What is `kept` is not read again; what is not, is kept then.
     """
-    there, pixels = [], []
-    for path in paths:
-        try:
-            pixels.append(load(path, preprocessing))
-        except PictureError as error:
-            skipped.append(Skipped(path, error.reason))
-            continue
-        there.append(path)
-        if len(there) == PICTURES_AT_ONCE:
-            yield there, np.stack(pixels)
-            there, pixels = [], []
-    if there:
-        yield there, np.stack(pixels)
+    for start in range(0, len(paths), PICTURES_AT_ONCE):
+        stored: dict[Path, bytes] = {}
+        pixels: dict[Path, npt.NDArray[np.float32]] = {}
+        names: dict[Path, str] = {}
+        for path in paths[start : start + PICTURES_AT_ONCE]:
+            name = kept.name(encoder, path) if kept is not None else None
+            if kept is not None and name is not None:
+                names[path] = name
+                content = kept.cache.get(name)
+                if content is not None and len(content) == encoder.features_bytes:
+                    stored[path] = content
+                    continue
+            try:
+                pixels[path] = load(path, encoder.preprocessing)
+            except PictureError as error:
+                skipped.append(Skipped(path, error.reason))
+        if stored:
+            yield list(stored), encoder.unpack(list(stored.values()))
+        if pixels:
+            pictures = encoder.encode_images(np.stack(list(pixels.values())))
+            if kept is not None:
+                packed = encoder.pack(pictures)
+                for path, content in zip(pixels, packed, strict=True):
+                    if path in names:
+                        kept.cache.put(names[path], content)
+                pictures = encoder.unpack(packed)  # rounded as they are kept: the next search finds the same
+            yield list(pixels), pictures

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 from bridgetower.encoder import Vectors
+from bridgetower.pictures import Kept
+from bridgetower.records import Photo
 from bridgetower.store import Store
 
 
@@ -13,19 +15,32 @@ class Candidates:
     A picture whose files are gone is no candidate: it is counted, and the next one takes its place.
     """
 
-    def __init__(self, store: Store, query: Vectors) -> None:
-        """`query` is a unit vector [1, E]. Taking from it may raise StoreError."""
+    def __init__(self, store: Store, query: Vectors, kept: Kept | None = None) -> None:
+        """`query` is a unit vector [1, E]. Taking from it may raise StoreError.
+
+        `kept` is told the content of each file that is as the index knows it.
+        """
         self._nearest = store.nearest(query)
+        self._kept = kept
         self.gone = 0  # pictures that were passed over, as none of their files is there
 
     def take(self, number: int) -> dict[Path, float]:
         """The next pictures and their similarities; fewer than `number` only at the end of the index."""
         taken: dict[Path, float] = {}
         while len(taken) < number and (candidate := next(self._nearest, None)) is not None:
-            files, similarity = candidate
-            there = next(filter(os.path.isfile, files), None)
+            there = next((photo for photo in candidate.photos if os.path.isfile(photo.path)), None)
             if there is None:
                 self.gone += 1
-            else:
-                taken[there] = similarity
+                continue
+            taken[there.path] = candidate.similarity
+            if self._kept is not None and _unchanged(there):
+                self._kept.contents[there.path] = candidate.content
         return taken
+
+
+def _unchanged(photo: Photo) -> bool:
+    try:
+        status = photo.path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (photo.size, photo.mtime_ns)

@@ -8,6 +8,8 @@ five results are always the first five of the first fifteen. A picture whose fil
 one takes its place.
 """
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,10 @@ import numpy as np
 
 from bridgetower.encoder import Encoder, Runtime, Texts, Vectors
 from bridgetower.errors import UsageError
+from bridgetower.features import FeatureCache
 from bridgetower.matching import Results, Verified, verify
 from bridgetower.model import require_heads
-from bridgetower.pictures import load
+from bridgetower.pictures import Kept, load
 from bridgetower.recall import Candidates
 from bridgetower.records import Head, Hit, Skipped
 from bridgetower.store import Store
@@ -45,12 +48,15 @@ def search(
     top: int = 10,
     depth: int = 20,
     min_match: float | None = None,
+    budget: float = math.inf,
+    cache: FeatureCache | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
     """Find pictures for a text, for a picture, or for both (the mean of their vectors recalls, the text verifies).
 
     `depth` 0 verifies nothing; a picture alone cannot be verified, as matching needs a text. `min_match` keeps only
-    verified pictures of at least this probability. `on_progress(done, total)` counts pictures that are being verified.
+    verified pictures of at least this probability. After `budget` seconds no more are verified. `cache` keeps the
+    features of pictures for the next time. `on_progress(done, total)` counts pictures that are being verified.
     Raises UsageError for what cannot go together, PictureError for `image`, StoreError and ModelError.
     """
     if text is None and image is None:
@@ -60,10 +66,12 @@ def search(
     if min_match is not None and depth == 0:
         raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
     require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depth else []))
+    deadline = time.monotonic() + budget
+    kept = None if cache is None else Kept(cache)
     encoded = encoder.encode_texts([text]) if text is not None and depth else None
-    candidates = Candidates(store, _query(encoder, text, image, encoded))
+    candidates = Candidates(store, _query(encoder, text, image, encoded), kept)
 
-    head: dict[Path, float] = {}
+    recalled: dict[Path, float] = {}
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
 
@@ -71,16 +79,21 @@ def search(
         on_progress(len(verified) + done, len(verified) + total)
 
     while encoded is not None and len(verified) < depth and (some := candidates.take(depth - len(verified))):
-        more, skipped = verify(encoder, encoded, list(some), on_progress=tell)
-        head |= some
+        recalled |= some
+        more, skipped = verify(encoder, encoded, list(some), kept=kept, deadline=deadline, on_progress=tell)
         verified += more
         unreadable += skipped
+        if time.monotonic() >= deadline:
+            break
     verified.sort(key=lambda v: -v.margin)
-    hits = [Hit(v.path, v.match, head[v.path], True) for v in verified]
+    hits = [Hit(v.path, v.match, recalled.pop(v.path), True) for v in verified]
     if min_match is not None:
         hits = [hit for hit in hits if hit.match is not None and hit.match >= min_match]
     else:
-        hits += [Hit(path, None, similarity, False) for path, similarity in candidates.take(top - len(hits)).items()]
+        for skip in unreadable:
+            recalled.pop(skip.path, None)
+        recalled |= candidates.take(top - len(hits) - len(recalled))  # after those that there was no time for
+        hits += [Hit(path, None, similarity, False) for path, similarity in recalled.items()]
     best = verified[0].match if verified else None
     return Found(tuple(hits[:top]), len(verified), best, tuple(unreadable), candidates.gone)
 

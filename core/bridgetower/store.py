@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from bridgetower.errors import StoreError
+from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
 from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, State, Sweep, explained
 from bridgetower.records import Fingerprint, Photo, Skipped
@@ -30,10 +31,22 @@ if TYPE_CHECKING:
 
     from bridgetower.vectors import FlatVectors, VectorIndex
 
-__all__ = ["Known", "Neighbour", "NewImage", "Root", "Store", "Summary", "Sweep", "Writer", "require_place"]
+__all__ = [
+    "Candidate",
+    "Known",
+    "Neighbour",
+    "NewImage",
+    "Root",
+    "Store",
+    "Summary",
+    "Sweep",
+    "Writer",
+    "require_place",
+]
 
 _MANIFEST = "manifest.sqlite"
 _LOCK = "writer.lock"
+_FEATURES = "features"
 
 # A new vector file is published when more than 1/16 of the images are not in the old one at the end of a run, or more
 # than 1/2, and more than 8192, in the middle of one: readers stay fast, and all publishing together stays linear.
@@ -69,6 +82,14 @@ class Neighbour(NamedTuple):
     """One candidate of the recall stage."""
 
     image: int  # image id
+    similarity: float  # cosine in [-1, 1], higher is better
+
+
+class Candidate(NamedTuple):
+    """An image with all that leads to it."""
+
+    content: bytes  # hash of it
+    photos: tuple[Photo, ...]  # its files, as the index knows them, sorted by the bytes of their paths
     similarity: float  # cosine in [-1, 1], higher is better
 
 
@@ -349,6 +370,10 @@ class Store:
             self._file.close()
         self._manifest.close()
 
+    def feature_cache(self, capacity: int) -> FeatureCache | None:
+        """Where the features of this index's pictures may be kept, in at most `capacity` bytes; None for 0."""
+        return FeatureCache(self.directory / _FEATURES, capacity) if capacity else None
+
     def check(self, fingerprint: Fingerprint) -> None:
         """Raise StoreError unless vectors with this fingerprint can be compared with those of the index."""
         _require_same(self.directory, self.fingerprint, fingerprint)
@@ -373,8 +398,8 @@ class Store:
         rows = zip(ids.tolist(), scores.tolist(), strict=True)
         return [[Neighbour(*pair) for pair in zip(*row, strict=True)] for row in rows]
 
-    def nearest(self, query: "NDArray[np.float32]") -> Iterator[tuple[tuple[Path, ...], float]]:
-        """The files and the similarity of every image, in the order of `recall`, read on as they are asked for.
+    def nearest(self, query: "NDArray[np.float32]") -> Iterator[Candidate]:
+        """Every image that has a file, in the order of `recall`, read on as they are asked for.
 
         `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
         """
@@ -382,7 +407,7 @@ class Store:
         while True:
             [neighbours] = self.recall(query, k)
             for neighbour in neighbours[known:]:
-                yield self._manifest.photos(neighbour.image), neighbour.similarity
+                yield Candidate(*self._manifest.content(neighbour.image), neighbour.similarity)
             if len(neighbours) < k:
                 return
             known, k = k, 4 * k

@@ -222,3 +222,32 @@ def test_names_that_could_steer_a_terminal(bt: Bt, photos: Path) -> None:
     assert row.endswith("photos/two\\nlines \\x1b[31m[bold]\\u202e.png")
     [hit] = lines(bt("search", "red", "--json", "--top", 1))
     assert hit["path"] == f"{photos}/two\nlines \x1b[31m[bold]\u202e.png"
+
+
+def test_features_are_kept_below_the_index_unless_told_otherwise(bt: Bt, library: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "index" / "features"
+    assert bt("search", "red", "--features-cache", "0").exit_code == 0
+    assert not kept.exists()
+    fresh = bt("search", "red", "--json")
+    assert len(list(kept.iterdir())) == 4
+    again = bt("search", "red", "--json")
+    assert [json.loads(line)["path"] for line in again.stdout.splitlines()] == [
+        json.loads(line)["path"] for line in fresh.stdout.splitlines()
+    ]
+    assert bt("fill", "a <mask>").exit_code == 0
+    assert bt("index", library).exit_code == 0  # what is there is no obstacle to a writer
+
+
+@pytest.mark.parametrize("size", ["much", "12", "-1GB", ""])
+def test_a_cache_of_no_size_is_wrong_usage(bt: Bt, library: Path, size: str) -> None:
+    refused = bt("search", "red", "--features-cache", size)
+    assert refused.exit_code == 2
+    assert "500MB" in refused.stderr
+
+
+def test_a_budget_says_how_many_were_verified(bt: Bt, library: Path) -> None:
+    done = bt("search", "red", "--budget", "0s", "--json")
+    assert done.exit_code == 0
+    assert "verified 4 pictures of at most 20" in done.stderr
+    assert bt("search", "red", "--budget", "soon").exit_code == 2
+    assert "verified" not in bt("search", "red").stderr

@@ -172,3 +172,34 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         choose_runtime("tpu")
     with pytest.raises(UsageError, match="auto, fp32, bf16"):
         choose_runtime("cpu", "fp8")
+
+
+def test_kept_features_match_as_fresh_ones_do(encoder: TorchEncoder) -> None:
+    text, images = encoder.encode_texts(TEXTS[:1]), encoder.encode_images(pictures(3))
+    stored = encoder.pack(images)
+    assert {len(one) for one in stored} == {encoder.features_bytes}
+    pairs = np.array([[0, 2], [0, 0], [0, 1]])
+    again = encoder.match(text, encoder.unpack(stored), pairs)
+    fresh = encoder.match(text, images, pairs)
+    np.testing.assert_allclose(again, fresh, atol=5e-3)
+    assert np.abs(fresh - fresh.mean(axis=0)).max() > 0.02  # or anything would agree
+
+
+def test_features_in_bf16_lose_nothing(folder: Path) -> None:
+    half = TorchEncoder(resolve(str(folder)), Runtime("cpu", "bf16", ""))
+    text, images = half.encode_texts(TEXTS[:1]), half.encode_images(pictures(2))
+    pairs = np.array([[0, 0], [0, 1]])
+    np.testing.assert_array_equal(
+        half.match(text, half.unpack(half.pack(images)), pairs), half.match(text, images, pairs)
+    )
+
+
+def test_what_changes_features_changes_their_name(encoder: TorchEncoder, folder: Path) -> None:
+    checkpoint = resolve(str(folder))
+    names = {
+        encoder.features_id,
+        TorchEncoder(checkpoint, Runtime("cpu", "bf16", "")).features_id,
+        TorchEncoder(checkpoint.with_preprocessing("plain"), FP32).features_id,
+    }
+    assert len(names) == 3
+    assert all(re.fullmatch(r"[A-Za-z0-9-]+", name) for name in names)

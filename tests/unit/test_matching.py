@@ -90,7 +90,7 @@ def test_progress_counts_every_picture(pictures: dict[str, Path], tmp_path: Path
     paths = [tmp_path / "gone.png", *(paint(tmp_path / f"{i}.png", "red") for i in range(PICTURES_AT_ONCE + 1))]
     seen: list[tuple[int, int]] = []
     rerank(FakeEncoder(), "red", paths, on_progress=lambda *counts: seen.append(counts))
-    assert seen == [(len(paths) - 1, len(paths)), (len(paths), len(paths))]
+    assert seen == [(PICTURES_AT_ONCE, len(paths)), (len(paths), len(paths))]
     seen.clear()
     list(match(FakeEncoder(), paths[1:], ["red", "blue"], on_progress=lambda *counts: seen.append(counts)))
     assert seen == [(len(paths) - 2, len(paths) - 1), (len(paths) - 1, len(paths) - 1)]

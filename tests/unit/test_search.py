@@ -2,9 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from bridgetower.encoder import Pictures, Pixels
 from bridgetower.errors import ModelError, PictureError, UsageError
+from bridgetower.features import FeatureCache
 from bridgetower.indexing import index
 from bridgetower.matching import Results
+from bridgetower.pictures import PICTURES_AT_ONCE
 from bridgetower.records import Head
 from bridgetower.search import Found, search
 from bridgetower.store import Store, Writer
@@ -187,3 +190,50 @@ def test_a_checkpoint_without_the_head_is_refused_before_any_work(library: Path)
     with pytest.raises(ModelError, match="ITM"):
         find(library, FakeEncoder(frozenset({Head.ITC})), text="red")
     assert names(find(library, FakeEncoder(frozenset({Head.ITC})), text="red", depth=0, top=1)) == ["r9"]
+
+
+class Counting(FakeEncoder):
+    """Counts the pictures whose features it computes."""
+
+    computed = 0
+
+    def encode_images(self, pixels: Pixels) -> Pictures:
+        self.computed += len(pixels)
+        return super().encode_images(pixels)
+
+
+def test_features_are_computed_once_and_found_again(library: Path) -> None:
+    encoder, cache = Counting(), FeatureCache(library / "features", 10**6)
+    first = find(library, encoder, text="red", top=4, depth=4, cache=cache)
+    assert encoder.computed == 4
+    again = find(library, encoder, text="red", top=5, depth=5, cache=cache)
+    assert encoder.computed == 5
+    assert again.hits[:4] == first.hits
+
+
+def test_a_picture_that_has_changed_is_read_anew(library: Path, tmp_path: Path) -> None:
+    cache = FeatureCache(library / "features", 10**6)
+    find(library, text="red", top=3, depth=3, cache=cache)
+    paint(tmp_path / "photos" / "r9.png", "blue", size=(50, 50))
+    results = find(library, text="red", top=3, depth=3, cache=cache)
+    assert names(results)[-1] == "r9"
+    assert names(find(library, text="red", top=3, depth=3, cache=cache))[-1] == "r9"
+
+
+def test_damaged_features_are_computed_anew(library: Path) -> None:
+    encoder, cache = Counting(), FeatureCache(library / "features", 10**6)
+    first = find(library, encoder, text="red", top=2, depth=2, cache=cache)
+    for path in (library / "features").iterdir():
+        path.write_bytes(path.read_bytes()[:-5])
+    assert find(library, encoder, text="red", top=2, depth=2, cache=cache).hits == first.hits
+    assert encoder.computed == 4
+
+
+def test_out_of_time_the_best_candidates_are_verified_and_the_rest_follow(library: Path) -> None:
+    results = find(library, Contrary(), text="red", top=8, depth=8, budget=0)
+    assert results.verified == PICTURES_AT_ONCE  # a batch is always begun
+    assert names(results)[:PICTURES_AT_ONCE] == ["r6", "r7", "r8", "r9"]
+    assert names(results)[PICTURES_AT_ONCE:] == ["r5", "r4", "r3", "r2"]
+    assert [hit.verified for hit in results.hits] == [True] * PICTURES_AT_ONCE + [False] * (8 - PICTURES_AT_ONCE)
+    enough = find(library, Contrary(), text="red", top=8, depth=8, budget=60)
+    assert enough.verified == 8
