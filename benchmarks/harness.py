@@ -37,9 +37,7 @@ def command_line(doc: str | None, *, sizes: Sequence[str], rounds: int) -> argpa
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", nargs="+", choices=NAMES, default=sizes, help="of the network (%(default)s)")
     parser.add_argument("--rounds", type=int, default=rounds, help="that are timed (%(default)s)")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="also append the rows to FILE, one JSON object a line"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also append rows to FILE, one JSON object a line")
     parser.add_argument("--work", type=Path, default=WORK, help="what is made once is kept here (%(default)s)")
     return parser
 
@@ -101,21 +99,22 @@ class Report:
         if self._rows:  # also of a run that broke off
             sys.stdout.write(f"{self._common['benchmark']}: {self._heading}\n\n{as_table(self._rows)}\n\n")
 
-    def add(self, times: Times | None = None, **fields: Any) -> None:
+    def add(self, times: Times | None = None, /, **fields: Any) -> None:
         """A row; its `times` become a median, a spread and, in JSON, all the rounds."""
-        row = fields | ({"seconds": times.median, "spread %": 100 * times.spread} if times else {})
+        row = fields | ({"seconds": times.median, "spread": times.spread} if times else {})
         self._rows.append(row)
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            line = self._common | row | ({"all seconds": times.seconds} if times else {})
+            line = self._common | row | ({"all_seconds": times.seconds} if times else {})
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, legible as it is; the columns of all rows, in the order in which they first occur."""
+    """Markdown, legible as it is; the fields of all rows, in the order in which they first occur."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    header = [column.replace("_", " ") for column in columns]
+    cells = [header, *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric = [all(not isinstance(row.get(column), str) for row in rows) for column in columns]
     lines = [
@@ -198,12 +197,10 @@ def compare(
             size=size,
             contender=contender.name,
             error=errors[contender.name],
-            **{
-                f"{unit}/s": 1 / per_item,
-                "x documented": times[first.name].median / first.items / per_item,
-                "GFLOP/s": rate / 1e9,
-                "of ceiling %": None if ceiling is None else 100 * rate / ceiling,
-            },
+            **{f"{unit}_per_s": 1 / per_item},
+            x_documented=times[first.name].median / first.items / per_item,
+            gflop_per_s=rate / 1e9,
+            of_ceiling=None if ceiling is None else rate / ceiling,
         )
     for name, rate in rates.items():
-        report.add(times[name], size=size, contender=name, **{"GFLOP/s": rate / 1e9})
+        report.add(times[name], size=size, contender=name, gflop_per_s=rate / 1e9)

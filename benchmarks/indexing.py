@@ -9,8 +9,7 @@ with --size base or large, the network does. The files were read before: the dis
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
-from itertools import count
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,26 +61,28 @@ def photos_for(size: str, args: argparse.Namespace) -> Path:
     return photo_folder(args.work, args.photos or 64, 4000, 3000)
 
 
+def start(name: str, photos: Path, model: Path, scratch: Path) -> None:
+    """Run one of the commands, into a folder of its own."""
+    processes.run(commands(photos, model, Path(tempfile.mkdtemp(dir=scratch)) / "index")[name])
+
+
 def main() -> None:
     args = parser().parse_args()
-    with Report(Path(__file__).stem, args) as report, tempfile.TemporaryDirectory() as scratch:
+    with Report(Path(__file__).stem, args) as report, tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
         for size in args.size:
             photos, model = photos_for(size, args), checkpoint(size, args.work).absolute()
-            number = len(list(photos.glob("*.jpg")))
-            out = (Path(scratch) / f"{size}-{run}" for run in count())  # an index of its own for each run
-            check(photos, model, next(out))
-
-            def start(name: str) -> Callable[[], object]:
-                return lambda: processes.run(commands(photos, model, next(out))[name])
-
-            times = take_turns({name: start(name) for name in (PLAIN, "bt index")}, args.rounds)
+            number = len(list(photos.iterdir()))
+            check(photos, model, scratch / size)
+            runs = {name: partial(start, name, photos, model, scratch) for name in (PLAIN, "bt index")}
+            times = take_turns(runs, args.rounds)
             for name, measured in times.items():
                 report.add(
                     measured,
                     size=size,
                     contender=name,
-                    pictures=number,
-                    **{"pictures/s": number / measured.median, "x plain": times[PLAIN].median / measured.median},
+                    pictures_per_s=number / measured.median,
+                    x_plain=times[PLAIN].median / measured.median,
                 )
 
 

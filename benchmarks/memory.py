@@ -52,7 +52,7 @@ def main() -> None:
                     for contender, command in commands(of, size, args.work, out).items():
                         peaks[contender].append(processes.peak(command) / 1e6)
                 for contender, megabytes in peaks.items():
-                    report.add(size=size, of=of, contender=contender, **{"peak MB": statistics.median(megabytes)})
+                    report.add(size=size, of=of, contender=contender, peak_mb=statistics.median(megabytes))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
     pictures = [photo(seed) for seed in range(CANDIDATES)]
     tokens = len(found.tokenizer().encode(TEXT).ids)
     query = flops.text(found.config, tokens) + CANDIDATES * flops.pair(found.config, tokens)
-    everything = query + CANDIDATES * flops.image(found.config)
+    everything = query + CANDIDATES * (flops.image(found.config) + flops.projections(found.config))
 
     # `transformers` is imported by those who use it: memory.py runs them one by one.
     def documented() -> Callable[[], Array]:

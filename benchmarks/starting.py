@@ -77,9 +77,10 @@ def check(index: Path, images: int) -> None:
     with Store.open(index) as store:
         if len(store) != images:
             raise SystemExit(f"{index}: holds {len(store)} pictures, not {images}; remove it")
-    for command in commands(index).values():
+    *others, search = commands(index).values()
+    for command in others:
         processes.run(command)
-    verified = processes.run([*commands(index)["bt search"], "--json"]).count('"verified": true')
+    verified = processes.run([*search, "--json"]).count('"verified": true')
     if verified != 10:
         raise SystemExit(f"bt search is wrong: {verified} of its 10 results are verified")
 
@@ -108,10 +109,8 @@ def main() -> None:
                     size=size,
                     contender=name,
                     images=images,
-                    **{
-                        "s more than python": measured.median - times[PYTHON].median,
-                        "s more than torch": measured.median - times[TORCH].median,
-                    },
+                    more_than_python=measured.median - times[PYTHON].median,
+                    more_than_torch=measured.median - times[TORCH].median,
                 )
 
 

@@ -1,20 +1,26 @@
 """The benchmarks run, time nothing that is wrong, and count right. What they measure is not asserted here."""
 
 import argparse
+import dataclasses
 import json
 import re
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import flops, harness, machine, memory, processes
+from benchmarks import flops, machine, memory, processes
 from benchmarks.checkpoints import NAMES, SIZES, checkpoint
 from benchmarks.embedding import LIMITS, error
 from benchmarks.harness import Array, Contender, Report, Times, as_table, compare, take_turns
+from bridgetower.model import BridgeTower
 from bridgetower.weights import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +55,7 @@ def test_each_benchmark_gives_a_table_and_json_lines(
     for row, line in zip(rows, body, strict=True):
         assert row["benchmark"] == script and row["size"] == "tiny" and row["machine"]["cores"] >= 1
         assert row["contender"] in line
-        assert row["peak MB"] > 1 if script == "memory" else row["seconds"] == row["all seconds"][0] > 0
+        assert row["peak_mb"] > 1 if script == "memory" else row["seconds"] == row["all_seconds"][0] > 0
 
 
 def test_make_bench_runs_all_of_them() -> None:
@@ -65,7 +71,9 @@ def test_memory_starts_every_contender_alone(work: Path, tmp_path: Path) -> None
         assert {name.partition(",")[0] for name in commands} == {"bt", "transformers"}
         assert all(command[-2:] == ["--only", name] for name, command in commands.items())
     command = memory.commands("embedding", "tiny", work, tmp_path)["bt, fp32"]
-    assert processes.run(["python", "-X", "importtime", *command[1:]]) == ""
+    program = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__');"
+    program += "print('transformers' in sys.modules)"
+    assert processes.run([sys.executable, "-c", program, *command[1:]]) == "False\n"
 
 
 # A wrong result is not timed
@@ -89,7 +97,7 @@ def test_contenders_that_agree_are_timed() -> None:
     rows = compared([contender("first", RIGHT), contender("second", RIGHT, "bf16")])
     names = [row["contender"] for row in rows]
     assert names == ["first, fp32", "second, bf16", "ceiling, fp32", "ceiling, bf16"]
-    assert rows[0]["x documented"] == 1
+    assert rows[0]["x_documented"] == 1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +143,7 @@ def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run
 
-    monkeypatch.setattr(harness.time, "perf_counter", lambda: now)
+    monkeypatch.setattr("benchmarks.harness.time.perf_counter", lambda: now)
     times = take_turns({"a": taking("a", 1, 9, 2), "b": taking("b", 5, 5, 6)}, rounds=3)
     assert order == ["a", "b", "a", "b", "a", "b"]
     assert times == {"a": Times((1, 9, 2)), "b": Times((5, 5, 6))}
@@ -143,12 +151,12 @@ def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_table() -> None:
-    rows = [{"who": "a", "s": 0.12345, "n": 3}, {"who": "bcd", "s": 1234.5, "MB": None}]
+    rows = [{"who": "a", "s": 0.12345, "n": 3}, {"who": "bcd", "s": 1234.5, "peak_mb": None}]
     assert as_table(rows).splitlines() == [
-        "| who |     s | n | MB |",
-        "|-----|------:|--:|---:|",
-        "| a   | 0.123 | 3 |    |",
-        "| bcd |  1234 |   |    |",
+        "| who |     s | n | peak mb |",
+        "|-----|------:|--:|--------:|",
+        "| a   | 0.123 | 3 |         |",
+        "| bcd |  1234 |   |         |",
     ]
 
 
@@ -156,22 +164,39 @@ def test_peak_memory_is_that_of_the_command_alone() -> None:
     little = processes.peak([sys.executable, "-c", "pass"])
     much = processes.peak([sys.executable, "-c", "bytearray(200_000_000).count(1)"])
     assert little < 50_000_000  # this process, with torch in it, is many times that
-    assert 200_000_000 <= much - little < 220_000_000
+    assert much - little == pytest.approx(200_000_000, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("size", "image", "pair"), [("base", 60e9, 39e9), ("large", 288e9, 90e9)]
-)  # as measured elsewhere, to a few percent
+def counted_by_torch(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("size", ["tiny", "demo"])
+def test_arithmetic_is_what_torch_counts(size: str, work: Path) -> None:
+    config = resolve(str(checkpoint(size, work))).config
+    model = BridgeTower(config).initialise(torch.Generator()).eval()
+    pixels = torch.zeros(1, 3, config.vision.image_size, config.vision.image_size)
+    ids, mask = torch.full((1, 12), 9), torch.ones(1, 12, dtype=torch.bool)
+    # The kernels for attention alone are not all known to the counter; its plain products are.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+        text, image = model.encode_text(ids, mask), model.encode_image(pixels)
+        counted = {
+            "image": counted_by_torch(lambda: model.encode_image(pixels)),
+            "text": counted_by_torch(lambda: model.text_tower(ids, mask, 1)),
+            "pair": counted_by_torch(lambda: model.fuse(text, image)),
+        }
+    assert counted["image"] == pytest.approx(flops.image(config) + flops.projections(config), rel=0.01)
+    assert counted["text"] == flops.text(config, 12)
+    assert counted["pair"] == pytest.approx(flops.pair(config, 12), rel=0.01)
+
+
+@pytest.mark.parametrize(("size", "image", "pair"), [("base", 59.5e9, 40.3e9), ("large", 286.7e9, 96.6e9)])
 def test_arithmetic_of_the_true_sizes(size: str, image: float, pair: float) -> None:
-    assert flops.image(SIZES[size]) == pytest.approx(image, rel=0.02)
-    assert flops.pair(SIZES[size], tokens=12) == pytest.approx(pair, rel=0.1)
-
-
-def test_arithmetic_grows_as_it_must() -> None:
-    config = SIZES["base"]
-    per_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072)
-    assert flops.text(config, 1) == per_token + 12 * 4 * 768
-    assert flops.text(config, 10) == 10 * per_token + 12 * 4 * 100 * 768
+    """As the documents state it."""
+    assert flops.image(SIZES[size]) == pytest.approx(image, rel=0.002)
+    assert flops.pair(SIZES[size], tokens=12) == pytest.approx(pair, rel=0.002)
 
 
 def test_checkpoints_have_all_heads_and_their_size(work: Path) -> None:
@@ -186,8 +211,6 @@ def test_checkpoints_have_all_heads_and_their_size(work: Path) -> None:
 
 
 def test_a_checkpoint_of_another_shape_is_drawn_anew(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
     checkpoint("tiny", work)
     other = dataclasses.replace(SIZES["tiny"], contrastive_hidden_size=16)
     monkeypatch.setitem(SIZES, "tiny", other)
