@@ -86,7 +86,7 @@ class Report:
     """Collects rows: each is a JSON line at once, all are a Markdown table at the end."""
 
     def __init__(self, benchmark: str, args: argparse.Namespace) -> None:
-        self._rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
         self._file: Path | None = args.json
         facts = machine.describe(getattr(args, "device", "cpu"))
         self._common = {"benchmark": benchmark, "rounds": args.rounds, "machine": facts}
@@ -96,13 +96,13 @@ class Report:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._rows:  # also of a run that broke off
-            sys.stdout.write(f"{self._common['benchmark']}: {self._heading}\n\n{as_table(self._rows)}\n\n")
+        if self.rows:  # also of a run that broke off
+            sys.stdout.write(f"{self._common['benchmark']}: {self._heading}\n\n{as_table(self.rows)}\n\n")
 
     def add(self, times: Times | None = None, /, **fields: Any) -> None:
         """A row; its `times` become a median, a spread and, in JSON, all the rounds."""
         row = fields | ({"seconds": times.median, "spread": times.spread} if times else {})
-        self._rows.append(row)
+        self.rows.append(row)
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             line = self._common | row | ({"all_seconds": times.seconds} if times else {})
@@ -177,6 +177,8 @@ def compare(
         raise SystemExit(f"{size}: the items are too alike: rows in a wrong order would pass for right")
     errors = {name: error(result, reference) for name, result in results.items()}
     for contender in contenders:
+        if len(results[contender.name]) != contender.items:
+            raise SystemExit(f"{size}: {contender.name} is wrong: {len(results[contender.name])} results")
         if not errors[contender.name] <= limits[contender.precision]:  # NaN is wrong, too
             raise SystemExit(f"{size}: {contender.name} is wrong: {errors[contender.name]:.1e} from {first.name}")
 

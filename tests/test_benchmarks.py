@@ -24,7 +24,9 @@ from bridgetower.model import BridgeTower
 from bridgetower.weights import resolve
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("embedding", "reranking", "text", "indexing", "starting", "memory")
+IN_PROCESS = ("embedding", "reranking", "text")
+IN_MANY = ("indexing", "starting", "memory")  # processes, each of which loads torch
+SCRIPTS = (*IN_PROCESS, *IN_MANY)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def run(script: str, *options: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path(str(path), run_name="__main__")
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*IN_PROCESS, *(pytest.param(name, marks=pytest.mark.slow) for name in IN_MANY)])
 def test_each_benchmark_gives_a_table_and_json_lines(
     script: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +89,7 @@ def compared(contenders: list[Contender], **changes: Any) -> list[dict[str, Any]
     args = argparse.Namespace(**{"rounds": 1, "json": None, "only": None, "device": "cpu", **changes})
     report = Report("test", args)
     compare(report, contenders, args, size="tiny", unit="pictures", error=error, limits=LIMITS)
-    return report._rows
+    return report.rows
 
 
 RIGHT = np.eye(3, 8, dtype=np.float32)
@@ -107,6 +109,12 @@ def test_a_wrong_result_is_refused(wrong: Array) -> None:
     wrong = wrong / np.linalg.norm(wrong, axis=1, keepdims=True)
     with pytest.raises(SystemExit, match="second, fp32 is wrong"):
         compared([contender("first", RIGHT), contender("second", wrong)])
+
+
+def test_results_that_are_missing_are_refused() -> None:
+    too_few = dataclasses.replace(contender("second", RIGHT), items=4)
+    with pytest.raises(SystemExit, match="second, fp32 is wrong: 3 results"):
+        compared([contender("first", RIGHT), too_few])
 
 
 def test_items_that_are_all_alike_are_refused() -> None:
