@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -89,7 +90,8 @@ class Report:
         self.rows: list[dict[str, Any]] = []
         self._file: Path | None = args.json
         facts = machine.describe(getattr(args, "device", "cpu"))
-        self._common = {"benchmark": benchmark, "rounds": args.rounds, "machine": facts}
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._common = {"benchmark": benchmark, "at": at, "rounds": args.rounds, "machine": facts}
         self._heading = ", ".join(f"{name} {value}" for name, value in facts.items())
 
     def __enter__(self) -> Self:

@@ -25,7 +25,7 @@ from bridgetower.weights import load_model, resolve
 
 TEXT = "two cats on a couch, and a dog in a car"
 CANDIDATES = 20
-LIMITS = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.2}  # of the difference from fp32, relative to the largest logit
+LIMITS = {"fp32": 1e-4, "bf16": 0.1, "int8": 0.3}  # of the difference from fp32, relative to the largest logit
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
