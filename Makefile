@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install $$(test -t 2 || echo --quiet) \
 	--disable-pip-version-check --constraint constraints.txt
 DEMO_INDEX := .demo/index
+BENCHMARKS := embedding reranking text indexing starting memory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -37,6 +38,11 @@ check: $(VENV)/.installed-dev  ## formatting, lint and types
 format: $(VENV)/.installed-dev  ## rewrite the sources in the one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev  ## all benchmarks (ARGS="--size base" for one size); see docs/benchmarks.md
+	for name in $(BENCHMARKS); do \
+		$(BIN)/python benchmarks/$$name.py --json runs/benchmarks/results.jsonl $(ARGS) || exit 1; \
+	done
 
 clean:  ## remove all that the other targets made
 	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,76 @@
+"""Pictures -> vectors: how many a second, against `transformers` and against the GEMM ceiling.
+
+    python benchmarks/embedding.py --size base large
+
+From pixels in memory, preprocessed, to vectors in memory. The whole of `bt index`, with files, is indexing.py.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import flops
+from benchmarks.checkpoints import checkpoint
+from benchmarks.harness import DOCUMENTED, EXPERT, Array, Contender, Report, command_line, compare, network_options
+from benchmarks.pictures import photo
+from bridgetower.encoder import PRECISIONS, TorchEncoder, choose_runtime
+from bridgetower.indexing import BATCH_SIZE
+from bridgetower.preprocess import preprocess
+from bridgetower.weights import resolve
+
+TEXT = "two cats on a couch, and a dog in a car"
+LIMITS = {"fp32": 1e-5, "bf16": 1e-3, "int8": 1e-2}  # of 1 - cosine, from fp32
+
+
+def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
+    folder = checkpoint(size, args.work)
+    pictures = [photo(seed) for seed in range(args.pictures)]
+    flop = args.pictures * flops.image(resolve(str(folder)).config)
+
+    # `transformers` is imported by those who use it: memory.py runs them one by one.
+    def documented() -> Callable[[], Array]:
+        from benchmarks import peer
+
+        return peer.embed_documented(folder, args.device, pictures, TEXT)
+
+    def expert(precision: str) -> Callable[[], Array]:
+        from benchmarks import peer
+
+        return peer.embed_expert(folder, args.device, precision, pictures)
+
+    def bt(precision: str) -> Callable[[], Array]:
+        encoder = TorchEncoder(resolve(str(folder)), choose_runtime(args.device, precision))
+        pixels = np.stack([preprocess(picture, encoder.preprocessing) for picture in pictures])
+        return partial(encoder.embed_images, pixels)
+
+    yield Contender(DOCUMENTED, "fp32", documented, args.pictures, flop)
+    for precision in ("fp32", "bf16"):
+        yield Contender(EXPERT, precision, partial(expert, precision), args.pictures, flop)
+    for precision in PRECISIONS:
+        if precision != "auto":
+            yield Contender("bt", precision, partial(bt, precision), args.pictures, flop)
+
+
+def error(vectors: Array, reference: Array) -> float:
+    """How far the worst vector is from the reference: 1 - cosine."""
+    return float(1 - (vectors * reference).sum(axis=1).min())
+
+
+def parser() -> argparse.ArgumentParser:
+    options = network_options(command_line(__doc__, sizes=["base", "large"], rounds=5))
+    options.add_argument("--pictures", type=int, default=BATCH_SIZE, help="in a batch (%(default)s, as in bt index)")
+    return options
+
+
+def main() -> None:
+    args = parser().parse_args()
+    with Report(Path(__file__).stem, args) as report:
+        for size in args.size:
+            compare(report, list(contenders(size, args)), args, size=size, unit="pictures", error=error, limits=LIMITS)
+
+
+if __name__ == "__main__":
+    main()

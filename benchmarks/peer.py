@@ -1,0 +1,123 @@
+"""The peer: `transformers`, as its documentation uses it and as an expert would.
+
+Documented: `BridgeTowerProcessor`, then the class for the task on one picture and one text, in fp32; each class runs
+the whole network. Expert: many at once, in bf16 where that is faster, and of the network the parts that its classes
+let one call, from the outside and without rewriting them. Either runs without gradients, which is kinder to the
+documented use than the examples in the documentation are.
+
+Each function loads what it needs and returns what is to be timed. Preparing pixels is not: both sides get them ready.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import (
+    BridgeTowerForContrastiveLearning,
+    BridgeTowerForImageAndTextRetrieval,
+    BridgeTowerProcessor,
+)
+
+from benchmarks.harness import Array
+
+transformers.logging.set_verbosity_error()  # it reports the heads of the checkpoint that a class does not use
+transformers.logging.disable_progress_bar()
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+Run = Callable[[], Array]
+
+
+@cache
+def load(kind: Any, folder: Path, precision: str, device: str) -> Any:
+    return kind.from_pretrained(folder, dtype=DTYPES[precision]).to(device).eval()
+
+
+@cache
+def processor(folder: Path) -> Any:
+    return BridgeTowerProcessor.from_pretrained(folder)
+
+
+def embed_documented(folder: Path, device: str, pictures: Sequence[Image.Image], text: str) -> Run:
+    """Vectors [B, E] of pictures, one full forward each."""
+    model = load(BridgeTowerForContrastiveLearning, folder, "fp32", device)
+    pairs = _pairs(folder, device, pictures, text)
+    return _timed(lambda: torch.cat([model(**pair).image_embeds for pair in pairs]))
+
+
+def embed_expert(folder: Path, device: str, precision: str, pictures: Sequence[Image.Image]) -> Run:
+    """Vectors [B, E] of pictures: the vision tower alone, on all at once, and then what the class does with it."""
+    model = load(BridgeTowerForContrastiveLearning, folder, precision, device)
+    network = model.bridgetower
+    pixels = _pixels(folder, device, pictures)
+
+    def run() -> Tensor:
+        first = network.vision_model(pixels)[-1][:, 0]  # the last layer, normed, its class token: [B, width]
+        projected = network.cross_modal_image_transform(first) + network.token_type_embeddings.weight[1]
+        return normalize(model.itc_image_head(projected).float(), dim=-1)
+
+    return _timed(run)
+
+
+def match_documented(folder: Path, device: str, pictures: Sequence[Image.Image], text: str) -> Run:
+    """Matching logits [B, 2] of one text with each picture, one full forward each."""
+    model = load(BridgeTowerForImageAndTextRetrieval, folder, "fp32", device)
+    pairs = _pairs(folder, device, pictures, text)
+    return _timed(lambda: torch.cat([model(**pair).logits for pair in pairs]))
+
+
+def match_expert(folder: Path, device: str, precision: str, pictures: Sequence[Image.Image], text: str) -> Run:
+    """Matching logits [B, 2] of one text with each picture, all in one forward."""
+    model = load(BridgeTowerForImageAndTextRetrieval, folder, precision, device)
+    batch = processor(folder)(list(pictures), [text] * len(pictures), return_tensors="pt").to(device)
+    return _timed(lambda: model(**batch).logits)
+
+
+def embed_text_documented(folder: Path, device: str, picture: Image.Image, texts: Sequence[str]) -> Run:
+    """Vectors [Q, E] of texts, one full forward each, with a picture because the class asks for one."""
+    model = load(BridgeTowerForContrastiveLearning, folder, "fp32", device)
+    pixels = _pixels(folder, device, [picture])
+
+    def run() -> Tensor:
+        tokens = (processor(folder).tokenizer(text, return_tensors="pt").to(device) for text in texts)
+        return torch.cat([model(**one, pixel_values=pixels).text_embeds for one in tokens])
+
+    return _timed(run)
+
+
+def embed_text_expert(folder: Path, device: str, precision: str, texts: Sequence[str], batch: int) -> Run:
+    """Vectors [Q, E] of texts: the text tower alone, on `batch` of them at once."""
+    model = load(BridgeTowerForContrastiveLearning, folder, precision, device)
+
+    def embed(some: Sequence[str]) -> Tensor:
+        tokens = processor(folder).tokenizer(list(some), padding=True, return_tensors="pt").to(device)
+        hidden = model.bridgetower.text_model(**tokens).last_hidden_state
+        return normalize(model.itc_text_head(hidden[:, 0]).float(), dim=-1)
+
+    return _timed(lambda: torch.cat([embed(texts[i : i + batch]) for i in range(0, len(texts), batch)]))
+
+
+def _pairs(folder: Path, device: str, pictures: Sequence[Image.Image], text: str) -> list[Any]:
+    return [processor(folder)(picture, text, return_tensors="pt").to(device) for picture in pictures]
+
+
+def _pixels(folder: Path, device: str, pictures: Sequence[Image.Image]) -> Tensor:
+    pixels: Tensor = processor(folder).image_processor(list(pictures), return_tensors="pt").pixel_values
+    return pixels.to(device)
+
+
+def _timed(run: Callable[[], Tensor]) -> Run:
+    """Without gradients, and to the end: the result is on the CPU."""
+
+    @torch.inference_mode()
+    def finished() -> Array:
+        return np.asarray(run().float().cpu())
+
+    return finished

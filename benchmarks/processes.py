@@ -1,0 +1,32 @@
+"""Whole processes, as a person starts them: their time is taken from outside, their memory from the system."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BT = str(Path(sys.executable).with_name("bt"))  # the one that is installed beside this Python
+PEAK = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
+
+
+def run(command: list[str]) -> str:
+    """Run a command to its end and return what it printed; SystemExit, with what it complained of, if it failed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BT_")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+def peak(command: list[str]) -> int:
+    """The most memory, in bytes, that a command had in RAM at once.
+
+    It is started by a small process of its own: Linux counts what a process was before it became the command, too.
+    """
+    printed = int(run([sys.executable, "-c", PEAK, *command]))
+    return printed if sys.platform == "darwin" else 1024 * printed

@@ -1,0 +1,233 @@
+"""The benchmarks run, time nothing that is wrong, and count right. What they measure is not asserted here."""
+
+import argparse
+import dataclasses
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import flops, machine, memory, processes
+from benchmarks.checkpoints import NAMES, SIZES, checkpoint
+from benchmarks.embedding import LIMITS, error
+from benchmarks.harness import Array, Contender, Report, Times, as_table, compare, take_turns
+from bridgetower.model import BridgeTower
+from bridgetower.weights import resolve
+
+ROOT = Path(__file__).parents[1]
+IN_PROCESS = ("embedding", "reranking", "text")
+IN_MANY = ("indexing", "starting", "memory")  # processes, each of which loads torch
+SCRIPTS = (*IN_PROCESS, *IN_MANY)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+def run(script: str, *options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / "benchmarks" / f"{script}.py"
+    monkeypatch.setattr(sys, "argv", [str(path), *options])
+    runpy.run_path(str(path), run_name="__main__")
+
+
+@pytest.mark.parametrize("script", [*IN_PROCESS, *(pytest.param(name, marks=pytest.mark.slow) for name in IN_MANY)])
+def test_each_benchmark_gives_a_table_and_json_lines(
+    script: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    options = ["--size", "tiny", "--rounds", "1", "--work", str(work), "--json", str(lines)]
+    options += ["--of", "starting"] if script == "memory" else []  # of all of them would take a minute
+    run(script, *options, monkeypatch=monkeypatch)
+    rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    heading, _, header, rule, *body = capsys.readouterr().out.strip().splitlines()
+    assert heading.startswith(f"{script}: processor ")
+    assert re.fullmatch(r"\|(-+[:-]\|)+", rule)
+    assert len(body) == len(rows) >= 2
+    assert {len(line) for line in (header, rule, *body)} == {len(header)}
+    for row, line in zip(rows, body, strict=True):
+        assert row["benchmark"] == script and row["size"] == "tiny" and row["machine"]["cores"] >= 1
+        assert row["contender"] in line
+        assert row["peak_mb"] > 1 if script == "memory" else row["seconds"] == row["all_seconds"][0] > 0
+
+
+def test_make_bench_runs_all_of_them() -> None:
+    listed = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
+    assert listed is not None and sorted(listed[1].split()) == sorted(SCRIPTS)
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
+    assert scripts == {*SCRIPTS, "plain_indexing"}
+
+
+def test_memory_starts_every_contender_alone(work: Path, tmp_path: Path) -> None:
+    for benchmark in memory.NETWORKS:
+        commands = memory.commands(benchmark, "tiny", work, tmp_path)
+        assert {name.partition(",")[0] for name in commands} == {"bt", "transformers"}
+        assert all(command[-2:] == ["--only", name] for name, command in commands.items())
+    command = memory.commands("embedding", "tiny", work, tmp_path)["bt, fp32"]
+    program = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__');"
+    program += "print('transformers' in sys.modules)"
+    assert processes.run([sys.executable, "-c", program, *command[1:]]) == "False\n"
+
+
+# A wrong result is not timed
+
+
+def contender(side: str, result: Array, precision: str = "fp32") -> Contender:
+    return Contender(side, precision, lambda: lambda: result, items=len(result), flop=1000)
+
+
+def compared(contenders: list[Contender], **changes: Any) -> list[dict[str, Any]]:
+    args = argparse.Namespace(**{"rounds": 1, "json": None, "only": None, "device": "cpu", **changes})
+    report = Report("test", args)
+    compare(report, contenders, args, size="tiny", unit="pictures", error=error, limits=LIMITS)
+    return report.rows
+
+
+RIGHT = np.eye(3, 8, dtype=np.float32)
+
+
+def test_contenders_that_agree_are_timed() -> None:
+    rows = compared([contender("first", RIGHT), contender("second", RIGHT, "bf16")])
+    names = [row["contender"] for row in rows]
+    assert names == ["first, fp32", "second, bf16", "ceiling, fp32", "ceiling, bf16"]
+    assert rows[0]["x_documented"] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [RIGHT[::-1], RIGHT * np.float32("nan"), RIGHT + np.float32(0.1)], ids=["order", "nan", "value"]
+)
+def test_a_wrong_result_is_refused(wrong: Array) -> None:
+    wrong = wrong / np.linalg.norm(wrong, axis=1, keepdims=True)
+    with pytest.raises(SystemExit, match="second, fp32 is wrong"):
+        compared([contender("first", RIGHT), contender("second", wrong)])
+
+
+def test_results_that_are_missing_are_refused() -> None:
+    too_few = dataclasses.replace(contender("second", RIGHT), items=4)
+    with pytest.raises(SystemExit, match="second, fp32 is wrong: 3 results"):
+        compared([contender("first", RIGHT), too_few])
+
+
+def test_items_that_are_all_alike_are_refused() -> None:
+    with pytest.raises(SystemExit, match="too alike"):
+        compared([contender("first", np.ones((3, 1), np.float32))])
+
+
+def test_only_runs_one_contender_and_times_nothing() -> None:
+    assert compared([contender("first", RIGHT), contender("second", RIGHT)], only="second, fp32") == []
+    with pytest.raises(SystemExit, match=r"third is none of: first, fp32; second, fp32"):
+        compared([contender("first", RIGHT), contender("second", RIGHT)], only="third")
+
+
+def test_a_command_that_fails_is_not_timed() -> None:
+    with pytest.raises(SystemExit, match=r"(?s)failed with 3:.*what went wrong"):
+        processes.run([sys.executable, "-c", "import sys; sys.stderr.write('what went wrong'); sys.exit(3)"])
+    with pytest.raises(SystemExit, match="failed with 3"):
+        processes.peak([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+# Clock, table, memory, arithmetic
+
+
+def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, order = 0.0, []
+
+    def taking(name: str, *seconds: float) -> Any:
+        left = list(seconds)
+
+        def run() -> None:
+            nonlocal now
+            now += left.pop(0)
+            order.append(name)
+
+        return run
+
+    monkeypatch.setattr("benchmarks.harness.time.perf_counter", lambda: now)
+    times = take_turns({"a": taking("a", 1, 9, 2), "b": taking("b", 5, 5, 6)}, rounds=3)
+    assert order == ["a", "b", "a", "b", "a", "b"]
+    assert times == {"a": Times((1, 9, 2)), "b": Times((5, 5, 6))}
+    assert (times["a"].median, times["a"].spread) == (2, 4)
+
+
+def test_table() -> None:
+    rows = [{"who": "a", "s": 0.12345, "n": 3}, {"who": "bcd", "s": 1234.5, "peak_mb": None}]
+    assert as_table(rows).splitlines() == [
+        "| who |     s | n | peak mb |",
+        "|-----|------:|--:|--------:|",
+        "| a   | 0.123 | 3 |         |",
+        "| bcd |  1234 |   |         |",
+    ]
+
+
+def test_peak_memory_is_that_of_the_command_alone() -> None:
+    little = processes.peak([sys.executable, "-c", "pass"])
+    much = processes.peak([sys.executable, "-c", "bytearray(200_000_000).count(1)"])
+    assert little < 50_000_000  # this process, with torch in it, is many times that
+    assert much - little == pytest.approx(200_000_000, rel=0.05)
+
+
+def counted_by_torch(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("size", ["tiny", "demo"])
+def test_arithmetic_is_what_torch_counts(size: str, work: Path) -> None:
+    config = resolve(str(checkpoint(size, work))).config
+    model = BridgeTower(config).initialise(torch.Generator()).eval()
+    pixels = torch.zeros(1, 3, config.vision.image_size, config.vision.image_size)
+    ids, mask = torch.full((1, 12), 9), torch.ones(1, 12, dtype=torch.bool)
+    # The kernels for attention alone are not all known to the counter; its plain products are.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+        text, image = model.encode_text(ids, mask), model.encode_image(pixels)
+        counted = {
+            "image": counted_by_torch(lambda: model.encode_image(pixels)),
+            "text": counted_by_torch(lambda: model.text_tower(ids, mask, 1)),
+            "pair": counted_by_torch(lambda: model.fuse(text, image)),
+        }
+    assert counted["image"] == pytest.approx(flops.image(config) + flops.projections(config), rel=0.01)
+    assert counted["text"] == flops.text(config, 12)
+    assert counted["pair"] == pytest.approx(flops.pair(config, 12), rel=0.01)
+
+
+@pytest.mark.parametrize(("size", "image", "pair"), [("base", 59.5e9, 40.3e9), ("large", 286.7e9, 96.6e9)])
+def test_arithmetic_of_the_true_sizes(size: str, image: float, pair: float) -> None:
+    """As the documents state it."""
+    assert flops.image(SIZES[size]) == pytest.approx(image, rel=0.002)
+    assert flops.pair(SIZES[size], tokens=12) == pytest.approx(pair, rel=0.002)
+
+
+def test_checkpoints_have_all_heads_and_their_size(work: Path) -> None:
+    folder = checkpoint("tiny", work)
+    found = resolve(str(folder))
+    assert found.config == SIZES["tiny"]
+    assert len(found.heads) == 3
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert checkpoint("tiny", work) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written  # drawn once
+    assert set(NAMES) == {*SIZES, "demo"}
+
+
+def test_a_checkpoint_of_another_shape_is_drawn_anew(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint("tiny", work)
+    other = dataclasses.replace(SIZES["tiny"], contrastive_hidden_size=16)
+    monkeypatch.setitem(SIZES, "tiny", other)
+    assert resolve(str(checkpoint("tiny", work))).config == other
+
+
+def test_products_in_every_precision() -> None:
+    for precision in ("fp32", "bf16"):
+        run = machine.product(precision, "cpu", 8)
+        assert run is not None
+        run()
+    assert machine.product("fp4", "cpu", 8) is None
