@@ -7,6 +7,7 @@ with --size base or large, the network does. The files were read before: the dis
 """
 
 import argparse
+import hashlib
 import sys
 import tempfile
 from functools import partial
@@ -39,8 +40,8 @@ def check(photos: Path, model: Path, out: Path) -> None:
         processes.run(command)
     reference: Array = np.load(f"{out}.npy")
     with Store.open(out) as store:
-        known = [store.known(file.absolute()) for file in sorted(photos.glob("*.jpg"))]
-        vectors = [store.vector(file.image) for file in known if file is not None and file.image is not None]
+        hashes = [hashlib.sha256(file.read_bytes()).digest() for file in sorted(photos.glob("*.jpg"))]
+        vectors = [store.vector(image) for image in map(store.image_id, hashes) if image is not None]
     if len(vectors) != len(reference):
         raise SystemExit(f"bt index is wrong: it has {len(vectors)} of {len(reference)} pictures")
     error = 1 - (np.stack(vectors) * reference).sum(axis=1).min()

@@ -12,21 +12,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks import flops
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import DOCUMENTED, EXPERT, Array, Contender, Report, command_line, compare, network_options
 from benchmarks.pictures import photo
-from bridgetower.encoder import PRECISIONS, TorchEncoder, choose_runtime
+from bridgetower.encoder import PRECISIONS, Pixels, TorchEncoder, choose_runtime
 from bridgetower.matching import every_pair
 from bridgetower.preprocess import preprocess
-from bridgetower.weights import load_model, resolve
+from bridgetower.weights import resolve
 
 TEXT = "two cats on a couch, and a dog in a car"
 CANDIDATES = 20
+PAIRS = every_pair(1, CANDIDATES)
 LIMITS = {"fp32": 1e-4, "bf16": 0.1, "int8": 0.3}  # of the difference from fp32, relative to the largest logit
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
@@ -47,24 +46,18 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
 
         return peer.match_expert(found.folder, args.device, precision, pictures, TEXT)
 
-    def cold(precision: str) -> Callable[[], Array]:
+    def prepared(precision: str) -> tuple[TorchEncoder, Pixels]:
         encoder = TorchEncoder(found, choose_runtime(args.device, precision))
-        pixels = np.stack([preprocess(picture, found.preprocessing) for picture in pictures])
-        return partial(encoder.match, [TEXT], pixels, every_pair(1, CANDIDATES))
+        return encoder, np.stack([preprocess(picture, found.preprocessing) for picture in pictures])
 
-    @torch.inference_mode()
+    def cold(precision: str) -> Callable[[], Array]:
+        encoder, pixels = prepared(precision)
+        return lambda: encoder.match(encoder.encode_texts([TEXT]), encoder.encode_images(pixels), PAIRS)
+
     def cached(precision: str) -> Callable[[], Array]:
-        model = load_model(found, DTYPES[precision]).to(args.device)
-        pixels = np.stack([preprocess(picture, found.preprocessing) for picture in pictures])
-        features = model.encode_image(torch.from_numpy(pixels).to(args.device))
-
-        @torch.inference_mode()
-        def match() -> Array:
-            ids, mask = (torch.from_numpy(array).to(args.device) for array in found.tokenizer().encode_batch([TEXT]))
-            text = model.encode_text(ids, mask).select(torch.zeros(CANDIDATES, dtype=torch.int64, device=args.device))
-            return np.asarray(model.itm(model.fuse(text, features, keep_text=1, keep_image=1)).float().cpu())
-
-        return match
+        encoder, pixels = prepared(precision)
+        kept = encoder.pack(encoder.encode_images(pixels))  # as bytes, as they come from the disk
+        return lambda: encoder.match(encoder.encode_texts([TEXT]), encoder.unpack(kept), PAIRS)
 
     yield Contender(DOCUMENTED, "fp32", documented, CANDIDATES, everything)
     for precision in ("fp32", "bf16"):
@@ -72,7 +65,6 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
     for precision in PRECISIONS:
         if precision != "auto":
             yield Contender("bt, cold", precision, partial(cold, precision), CANDIDATES, everything)
-        if precision in DTYPES:
             yield Contender("bt, cached", precision, partial(cached, precision), CANDIDATES, query)
 
 
