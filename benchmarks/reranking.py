@@ -25,7 +25,8 @@ from bridgetower.weights import resolve
 TEXT = "two cats on a couch, and a dog in a car"
 CANDIDATES = 20
 PAIRS = every_pair(1, CANDIDATES)
-LIMITS = {"fp32": 1e-4, "bf16": 0.1, "int8": 0.3}  # of the difference from fp32, relative to the largest logit
+# Of the difference from fp32, relative to the largest logit; that of fp32 lets features pass that were kept as fp16.
+LIMITS = {"fp32": 2e-3, "bf16": 0.1, "int8": 0.3}
 
 
 def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
