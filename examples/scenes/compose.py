@@ -116,17 +116,21 @@ def _any_scene(rng: random.Random, kinds: Mapping[str, int]) -> Scene:
     return Scene(noun, count, colour or size, "", "", background)
 
 
-def near_miss(scene: Scene, rng: random.Random, *, exchange: float = 0.0, recount: float = 0.0) -> Scene:
+def near_miss(
+    scene: Scene, rng: random.Random, *, exchange: float = 0.0, recount: float = 0.0, rename: float = 0.0
+) -> Scene:
     """A training scene that differs from `scene` in one thing that its full caption speaks of.
 
-    `exchange` is how often that is which of two things is where, `recount` how often it is the number of things, before
-    any other change is thought of.
+    `exchange` is how often that is which of two things is where, `recount` how often the number of things, `rename` how
+    often the thing itself, each before any other change is thought of.
     """
     while True:
         if scene.other and scene.noun not in PAINTED and rng.random() < exchange:
             changed = replace(scene, noun=scene.other, other=scene.noun)
         elif scene.relation in PLACES and rng.random() < recount:
             changed = replace(scene, count=rng.choice([1, 2, 3, 4]))
+        elif scene.noun not in PAINTED and rng.random() < rename:
+            changed = replace(scene, noun=rng.choice([noun for noun in _like(scene) if noun != scene.other]))
         else:
             changed = _change_one(scene, rng)
         if changed != scene and not changed.held_out:
