@@ -39,6 +39,7 @@ COLUMNS = 14
 WINDOW = "window"  # relation: looking out of a window
 SIDES = ("left", "above")  # relation between two things; right and below are the same scenes told the other way round
 KINDS = {"alone": 28, "place": 34, "sides": 30, "window": 8}  # of scenes, and their usual weights
+RARELY = 0.1  # how often another word for the same thing or relation is used: a masked word then has one best answer
 HELD_OUT_SHARE = 10  # one composition in ten
 
 
@@ -227,8 +228,8 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
         text = f"{subject} {looking}"
     elif claim.relation:
         where = PLACES[claim.relation]
-        name = SYNONYMS.get(claim.relation, claim.relation) if sometimes(0.3) else claim.relation
-        preposition = choose(where, *{"in": ("inside",), "under": ("beneath",)}.get(where, ()), share=0.2)
+        name = SYNONYMS.get(claim.relation, claim.relation) if sometimes(RARELY) else claim.relation
+        preposition = choose(where, *{"in": ("inside",), "under": ("beneath",)}.get(where, ()), share=RARELY)
         place = f"{preposition} {choose(_article(name), 'the')} {name}"
         text = " ".join(filter(None, (subject, choose("", "sitting", "chilling", "waiting"), place)))
     else:
@@ -244,7 +245,7 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
 
 
 def _things(noun: str, count: int | None, attribute: str | None, sometimes: Callable[[float], bool]) -> str:
-    name = SYNONYMS[noun] if noun in SYNONYMS and sometimes(0.15) else noun
+    name = SYNONYMS[noun] if noun in SYNONYMS and sometimes(RARELY) else noun
     described = " ".join(filter(None, (attribute, name if count == 1 else plural(name))))
     if count is None:
         return described
