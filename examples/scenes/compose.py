@@ -216,12 +216,12 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
     several = claim.count is None or claim.count > 1
     if claim.relation in SIDES:
         other = _things(claim.other or "", 1, None, sometimes)
-        ahead = ("to the left of", "left of", "on the left of") if claim.relation == "left" else ("above", "over")
-        back = ("to the right of", "right of", "on the right of") if claim.relation == "left" else ("below", "under")
-        swapped, rarely = sometimes(0.5), 0.2
-        words = (
-            (other, choose(*back, share=rarely), subject) if swapped else (subject, choose(*ahead, share=rarely), other)
-        )
+        if claim.relation == "left":
+            ahead = choose("to the left of", "left of", "on the left of")
+            back = choose("to the right of", "right of", "on the right of")
+        else:
+            ahead, back = choose("above", "over", share=RARELY), choose("below", "under", share=RARELY)
+        words = (other, back, subject) if sometimes(0.5) else (subject, ahead, other)
         text = " ".join(words)
     elif claim.relation == WINDOW:
         looking = choose("looking out of a window", "looking out of the window", "looking out", "at the window")
