@@ -204,7 +204,7 @@ def test_match_with_the_demo_model(demo: Oracle) -> None:
 
 
 def test_fill_with_the_demo_model(demo: Oracle) -> None:
-    for picture in (GALLERY / "a-cat-looking-out-of-a-window-in-the-snow.jpg", GALLERY / "a-big-donut.jpg"):
+    for picture in (GALLERY / "a-cat-looking-out-of-a-window-in-the-snow.jpg", GALLERY / "a-small-fox-in-the-snow.jpg"):
         fill_and_compare(demo, picture, "a <mask> looking out of a <mask>")
 
 
