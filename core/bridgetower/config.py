@@ -209,7 +209,21 @@ class ModelConfig:
             },
         }
 
+    def computing(self) -> dict[str, Any]:
+        """The fields that results depend on: with equal weights, networks that differ in one compute otherwise."""
 
+        def kept(section: dict[str, Any]) -> dict[str, Any]:
+            return {k: kept(v) if isinstance(v, dict) else v for k, v in section.items() if k not in _NOT_COMPUTING}
+
+        fields_by_name = asdict(self)
+        del fields_by_name["num_attention_heads"]  # the heads are those of `text`
+        return kept(fields_by_name)
+
+
+# The network is trained with these, its results do not depend on them.
+_NOT_COMPUTING = frozenset(
+    "hidden_dropout_prob attention_probs_dropout_prob bos_token_id eos_token_id logit_scale_init_value".split()
+)
 _SEPARATE_KEYS = frozenset({"text_config", "vision_config", "init_layernorm_from_vision_encoder"})  # read by name above
 
 

@@ -60,6 +60,7 @@ _NEAREST_AT_FIRST = 256  # images that are recalled together, then four times as
 # copied folder, or in a newer release of the package, are the same model.
 _COMPARED = {
     "weights_sha256": "weights",
+    "config_sha256": "configuration",
     "preprocessing": "preprocessing",
     "preprocessing_version": "preprocessing version",
     "precision_family": "precision family",

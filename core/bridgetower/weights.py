@@ -25,7 +25,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,18 @@ class Checkpoint:
         return _remembered(
             self.weights, "\n".join(sorted(names)), lambda: _digest_of_tensors(_open(self.weights), names)
         )
+
+    @property
+    def config_sha256(self) -> str:
+        """Hex digest of what else makes the vectors what they are, apart from the name of the preprocessing.
+
+        sha256 over one line of JSON with sorted keys: the settings that the network computes with, and the numbers of
+        the preprocessing. What the files leave out stands there with its default.
+        """
+        numbers = asdict(self.preprocessing)
+        del numbers["name"]  # a field of its own in a fingerprint
+        recipe = {"network": self.config.computing(), "preprocessing": numbers}
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
     def with_preprocessing(self, name: str) -> "Checkpoint":
         """The same weights fed with other pixels: "hf" or "plain". Raises `ModelError` for another name."""

@@ -26,7 +26,7 @@ from bridgetower.records import Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Sweep, Writer
 
 DIM = 16
-FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "hf", 1, "float", DIM)
+FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(bridgetower.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "index-format.md"
 
@@ -521,6 +521,7 @@ def test_killing_the_writer_loses_no_committed_batch(directory: Path) -> None:
     ("change", "named"),
     [
         ({"weights_sha256": "0" * 64}, "weights ffffffffffffffff, not 0000000000000000"),
+        ({"config_sha256": "0" * 64}, "configuration cccccccccccccccc, not 0000000000000000"),
         ({"preprocessing": "plain"}, "preprocessing hf, not plain"),
         ({"preprocessing_version": 2}, "preprocessing version 1, not 2"),
         ({"precision_family": "int8"}, "precision family float, not int8"),
