@@ -542,6 +542,26 @@ def test_another_model_is_refused_with_the_way_out_and_nothing_is_touched(
     assert_holds(directory, 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("change", "way_out"),
+    [
+        ({"preprocessing": "plain"}, "use preprocessing hf, or build another index"),
+        ({"preprocessing": "plain", "model": "copy"}, "use preprocessing hf, or build another index"),
+        ({"weights_sha256": "0" * 64}, "this has changed since; build a new index in another place"),
+        ({"config_sha256": "0" * 64}, "this has changed since; build a new index in another place"),
+        ({"weights_sha256": "0" * 64, "model": "other"}, "use that model, or build another index"),
+        ({"weights_sha256": "0" * 64, "preprocessing": "plain", "model": "other"}, "use that model, or build another"),
+    ],
+)
+def test_the_way_out_goes_by_what_differs(directory: Path, change: dict[str, str], way_out: str) -> None:
+    build(directory, 1)
+    other = dataclasses.replace(FINGERPRINT, **change)  # type: ignore[arg-type]
+    with Store.open(directory) as store, pytest.raises(StoreError, match=rf"\): {way_out}") as refused:
+        store.check(other)
+    message = str(refused.value)
+    assert "those of some/model" not in message and message.endswith(" with `bt index --index NEW PHOTOS`")
+
+
 def test_the_same_weights_under_another_name_are_the_same_model_and_found_there_from_now_on(directory: Path) -> None:
     build(directory, 1)
     copy = dataclasses.replace(FINGERPRINT, model="/models/copy", revision="local")
