@@ -25,7 +25,7 @@ class FakeEncoder:
     def __init__(self, heads: frozenset[Head] = frozenset(Head), weights: str = "fake") -> None:
         self.heads = heads
         self.preprocessing = Preprocessing(32, 32)
-        self.fingerprint = Fingerprint("fake", "local", weights, "hf", 1, "float", 3)
+        self.fingerprint = Fingerprint("fake", "local", weights, "fake", "hf", 1, "float", 3)
         self.encoded = 0  # pictures that were asked for a vector
         self.matched = 0  # pairs that were asked for a match
 

@@ -4,6 +4,7 @@ Strict means: a key is either used, fixed to the one value that the reference ca
 anything else raises `ModelError`. A key that is silently dropped is a model that silently computes something else.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -209,7 +210,21 @@ class ModelConfig:
             },
         }
 
+    def computing(self) -> dict[str, Any]:
+        """The fields that results depend on: with equal weights, networks that differ in one compute otherwise."""
 
+        def kept(section: dict[str, Any]) -> dict[str, Any]:
+            return {k: kept(v) if isinstance(v, dict) else v for k, v in section.items() if k not in _NOT_COMPUTING}
+
+        fields_by_name = asdict(self)
+        del fields_by_name["num_attention_heads"]  # the heads are those of `text`
+        return kept(fields_by_name)
+
+
+# The network is trained with these, its results do not depend on them.
+_NOT_COMPUTING = frozenset(
+    "hidden_dropout_prob attention_probs_dropout_prob bos_token_id eos_token_id logit_scale_init_value".split()
+)
 _SEPARATE_KEYS = frozenset({"text_config", "vision_config", "init_layernorm_from_vision_encoder"})  # read by name above
 
 
@@ -240,14 +255,20 @@ def _read(cls: type[Any], mapping: Mapping[str, Any], fixed: Mapping[str, Any], 
     return values
 
 
+_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+
+
 def _typed(name: str, value: Any, expected: Any) -> Any:
     """`value` if it is of the annotated type; an int passes for a float, a bool for nothing but a bool."""
     allowed = get_args(expected) or (expected,)
     if float in allowed and type(value) is int:
-        return float(value)
-    if type(value) not in allowed and not (value is None and type(None) in allowed):
-        names = " or ".join(t.__name__ for t in allowed)
-        raise ModelError(f"{name} is {value!r}, not of type {names}")
+        try:
+            return float(value)
+        except OverflowError:
+            raise ModelError(f"{name} is too large a number: a file has it up to about 1e308") from None
+    if type(value) not in allowed:
+        wanted = " or ".join(_IN_WORDS[t] for t in allowed)
+        raise ModelError(f"{name} is {json.dumps(value)}: {wanted} is wanted")
     return value
 
 

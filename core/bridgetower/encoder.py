@@ -179,8 +179,9 @@ class TorchEncoder:
     @property
     def features_id(self) -> str:
         made_by = self._checkpoint
+        digests = f"{made_by.weights_sha256[:16]}-{made_by.config_sha256[:16]}"
         recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}"
-        return f"{made_by.weights_sha256[:16]}-{recipe}-{self.runtime.precision}-{_FEATURES_VERSION}"
+        return f"{digests}-{recipe}-{self.runtime.precision}-{_FEATURES_VERSION}"
 
     @property
     def features_bytes(self) -> int:
@@ -296,6 +297,7 @@ def fingerprint_of(checkpoint: Checkpoint) -> Fingerprint:
         model=checkpoint.name,
         revision=checkpoint.revision,
         weights_sha256=checkpoint.weights_sha256,
+        config_sha256=checkpoint.config_sha256,
         preprocessing=checkpoint.preprocessing.name,
         preprocessing_version=PREPROCESSING_VERSION,
         precision_family="float",

@@ -129,7 +129,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises `ModelError`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: not UTF-8 text; fetch it again") from error
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not readable as JSON ({error}); fetch it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: it holds no JSON object; fetch it again")

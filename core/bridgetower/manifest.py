@@ -26,6 +26,7 @@ SCHEMA = (
         model TEXT NOT NULL,
         revision TEXT NOT NULL,
         weights_sha256 TEXT NOT NULL,
+        config_sha256 TEXT NOT NULL,
         preprocessing TEXT NOT NULL,
         preprocessing_version INTEGER NOT NULL,
         precision_family TEXT NOT NULL,
@@ -326,8 +327,8 @@ class Manifest:
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
         f = fingerprint
         preprocessing = (f.preprocessing, f.preprocessing_version, f.precision_family)
-        row = (_text(f.model), _text(f.revision), f.weights_sha256, *preprocessing, f.dim)
-        self._db.execute("INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?)", row)
+        row = (_text(f.model), _text(f.revision), f.weights_sha256, f.config_sha256, *preprocessing, f.dim)
+        self._db.execute("INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> bool:
         """Add an image; False if its content is there already, which then keeps its id and its vector."""

@@ -37,6 +37,8 @@ _REQUIRED: dict[str, object] = {
     "resample": int(Image.Resampling.BICUBIC),
 }
 _RESCALE_FACTOR = 1 / 255
+_MOST_PX = 4096  # beyond any vision tower; without, a typing error exhausts the memory
+_MOST_MEAN = 1000  # of image_mean, and of image_std and its inverse: beyond, pixels overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,14 @@ class Preprocessing:
             raise ModelError(f'preprocessing "{self.name}" is unknown; there are "hf" and "plain"')
         if min(self.shortest_edge, self.crop_size, self.size_divisor) < 1:
             raise ModelError("preprocessing: size, crop_size and size_divisor must be at least 1 pixel")
-        if not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0:
-            raise ModelError("preprocessing: image_mean and image_std must be finite numbers, image_std above 0")
+        # Written so that a NaN fails, too.
+        if not all(abs(x) <= _MOST_MEAN for x in self.mean) or not all(
+            1 / _MOST_MEAN <= x <= _MOST_MEAN for x in self.std
+        ):
+            raise ModelError(
+                f"preprocessing: image_mean must be from -{_MOST_MEAN} to {_MOST_MEAN}, "
+                f"image_std from {1 / _MOST_MEAN} to {_MOST_MEAN}"
+            )
 
     def named(self, name: str) -> Self:
         """The same crop and normalisation by the recipe "hf" or "plain". Raises ModelError for another name."""
@@ -77,8 +85,8 @@ class Preprocessing:
         for key, required in _REQUIRED.items():
             if given.get(key, required) != required:
                 raise ModelError(f"{source}: {key} = {given[key]} is not supported, only {required}")
-        factor = given.get("rescale_factor", _RESCALE_FACTOR)
-        if not isinstance(factor, int | float) or not math.isclose(factor, _RESCALE_FACTOR, rel_tol=1e-6):
+        factor = given.get("rescale_factor", _RESCALE_FACTOR)  # a fraction, so never an int
+        if not isinstance(factor, float) or not math.isclose(factor, _RESCALE_FACTOR, rel_tol=1e-6):
             raise ModelError(f"{source}: rescale_factor = {factor} is not supported, only 1/255")
 
         shortest_edge = _edge(given.get("size", image_size), "size", source)
@@ -171,13 +179,16 @@ def _edge(value: object, key: str, source: str) -> int:
 
 
 def _whole(value: object, key: str, source: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ModelError(f"{source}: {key} = {value} must be a whole number of pixels, at least 1")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PX:
+        raise ModelError(f"{source}: {key} = {value} must be a whole number of pixels, from 1 to {_MOST_PX}")
     return value
 
 
 def _triple(value: object, key: str, source: str) -> tuple[float, float, float]:
     if not isinstance(value, list | tuple) or len(value) != 3 or not all(isinstance(x, int | float) for x in value):
         raise ModelError(f"{source}: {key} = {value} must be three numbers, for red, green and blue")
-    red, green, blue = map(float, value)
+    try:
+        red, green, blue = map(float, value)
+    except OverflowError:
+        raise ModelError(f"{source}: {key} holds too large a number") from None
     return red, green, blue

@@ -60,6 +60,7 @@ _NEAREST_AT_FIRST = 256  # images that are recalled together, then four times as
 # copied folder, or in a newer release of the package, are the same model.
 _COMPARED = {
     "weights_sha256": "weights",
+    "config_sha256": "configuration",
     "preprocessing": "preprocessing",
     "preprocessing_version": "preprocessing version",
     "precision_family": "precision family",
@@ -509,16 +510,23 @@ def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.floa
 
 
 def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> None:
-    differences = [
-        f"{name} {getattr(stored, field)!s:.16}, not {getattr(given, field)!s:.16}"
-        for field, name in _COMPARED.items()
-        if getattr(stored, field) != getattr(given, field)
-    ]
-    if differences:
-        raise StoreError(
-            f"{directory}: made by model {stored.model}, whose vectors cannot be compared with those of {given.model} "
-            f"({'; '.join(differences)}): use that model, or build another index with `bt index --index NEW PHOTOS`"
-        )
+    differing = [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
+    if not differing:
+        return
+    if differing == ["preprocessing"]:
+        way_out = f"use preprocessing {stored.preprocessing}, or build another index"
+    elif stored.model != given.model:
+        way_out = "use that model, or build another index"
+    else:
+        way_out = "this has changed since; build a new index in another place"
+    others = "those that it makes now" if stored.model == given.model else f"those of {given.model}"
+    differences = "; ".join(
+        f"{_COMPARED[field]} {getattr(stored, field)!s:.16}, not {getattr(given, field)!s:.16}" for field in differing
+    )
+    raise StoreError(
+        f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({differences}): "
+        f"{way_out} with `bt index --index NEW PHOTOS`"
+    )
 
 
 def _vectors_path(directory: Path, generation: int) -> Path:

@@ -72,6 +72,11 @@ class Tokenizer:
         """Number of ids, special tokens included."""
         return self._backend.get_vocab_size()
 
+    @property
+    def highest_id(self) -> int:
+        """The largest id that a text can have; ids need not be without gaps."""
+        return max(self._backend.get_vocab().values())
+
     def encode(self, text: str) -> Encoding:
         """Turn one text into ids; what goes beyond `max_tokens` is cut off at the end, before </s>.
 
@@ -144,7 +149,11 @@ def _saved_limit(path: Path, most: int) -> int:
         return most
     try:
         settings: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: not UTF-8 text; fetch it again") from error
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not readable as JSON ({error}); fetch it again") from error
     limit = settings.get("model_max_length") if isinstance(settings, dict) else None
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:

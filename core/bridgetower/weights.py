@@ -10,7 +10,7 @@ read without running code, and a converted copy of them is kept. The user's fold
 written to; what we keep stands under `platformdirs.user_cache_dir("bridgetower")`:
 
     converted/<sha256>/model.safetensors   from the pickles with this digest
-    digests/<sha256 of what>.json          a digest, valid while its files have the same size and modification time
+    digests/<sha256 of what>.json          a digest, valid while nothing has touched its files
 
 Both may be deleted at any time.
 """
@@ -24,8 +24,8 @@ import shutil
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ from bridgetower.tokenizer import Tokenizer
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / "assets" / "demo"
 _BUNDLED = "bundled"  # not our version: an index stays valid as long as the weights are the same
+
+_FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors calls them
 
 # The class of `transformers` that a configuration names: it can name one, so the first head that is there decides.
 _ARCHITECTURES = {
@@ -82,17 +84,29 @@ class Checkpoint:
             self.weights, "\n".join(sorted(names)), lambda: _digest_of_tensors(_open(self.weights), names)
         )
 
+    @property
+    def config_sha256(self) -> str:
+        """Hex digest of what else makes the vectors what they are, apart from the name of the preprocessing.
+
+        sha256 over one line of JSON with sorted keys: the settings that the network computes with, and the numbers of
+        the preprocessing. What the files leave out stands there with its default.
+        """
+        numbers = asdict(self.preprocessing)
+        del numbers["name"]  # a field of its own in a fingerprint
+        recipe = {"network": self.config.computing(), "preprocessing": numbers}
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
     def with_preprocessing(self, name: str) -> "Checkpoint":
         """The same weights fed with other pixels: "hf" or "plain". Raises `ModelError` for another name."""
         return replace(self, preprocessing=self.preprocessing.named(name))
 
     def tokenizer(self) -> Tokenizer:
-        """Raises `ModelError` where the folder has no tokenizer, or one with more words than the network knows."""
+        """Raises `ModelError` where the folder has no tokenizer, or one with ids that the network does not know."""
         tokenizer = Tokenizer.from_folder(self.folder, self.config.text.max_tokens)
-        if tokenizer.vocab_size > self.config.text.vocab_size:
+        if tokenizer.highest_id >= self.config.text.vocab_size:
             raise ModelError(
-                f"{self.folder}: the tokenizer has {tokenizer.vocab_size} words, the network only "
-                f"{self.config.text.vocab_size}; fetch the tokenizer that belongs to this checkpoint"
+                f"{self.folder}: the tokenizer has ids up to {tokenizer.highest_id}, the network only "
+                f"{self.config.text.vocab_size} words; fetch the tokenizer that belongs to this checkpoint"
             )
         return tokenizer
 
@@ -289,9 +303,10 @@ def _check_layout(
                 f"{folder}: {key} has shape {list(tensors[key].shape)} in the weights but {list(shape)} by "
                 "config.json; they do not belong together"
             )
-        if not tensors[key].dtype.startswith(("F", "BF")):
+        if tensors[key].dtype not in _FLOATS:
             raise ModelError(
-                f"{folder}: {key} is of type {tensors[key].dtype}, not a float; quantized checkpoints are not supported"
+                f"{folder}: {key} is of type {tensors[key].dtype}, none of {', '.join(_FLOATS)}; "
+                "quantized checkpoints are not supported"
             )
 
 
@@ -371,18 +386,34 @@ def convert(name: str, destination: Path, *, progress: bool = False, say: Say = 
 
     Raises `ModelError`, also where the folder is there already and not empty.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ModelError(f"{destination}: it is there already and not empty; give a new folder")
+    destination = Path(os.path.realpath(destination))
+    with _writable(destination), suppress(FileNotFoundError):
+        if os.listdir(destination):
+            raise ModelError(f"{destination}: it is there already and not empty; give a new folder")
     checkpoint = resolve(name, progress=progress, say=say)
     model = load_model(checkpoint, dtype=None)
-    try:
-        save(model, destination, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
-    except BaseException as error:
-        shutil.rmtree(destination, ignore_errors=True)  # it was new or empty, and shall be so when tried again
-        if not isinstance(error, OSError):
-            raise
-        raise ModelError(f"{destination}: cannot be written ({error}); make room, or choose another place") from error
+    # Beside the place first: what fails half-way leaves nothing in it, and nothing that others put there is removed.
+    unfinished = destination.parent / f".{secrets.token_hex(8)}.partial"
+    with _writable(destination):
+        try:
+            save(model, unfinished, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
+            with suppress(FileNotFoundError):
+                destination.rmdir()  # refused unless it is still empty
+            unfinished.rename(destination)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return resolve(str(destination))
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """What the file system refuses in here is a `ModelError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room, or choose another place"
+        ) from error
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -432,7 +463,7 @@ def _converted(pickles: tuple[Path, ...]) -> Path:
             _write_tensors(target, tensors)
         except OSError as error:
             raise ModelError(
-                f"{target}: cannot keep a converted copy of the weights ({error}); make room there"
+                f"{target}: cannot keep a converted copy of the weights ({error.strerror or error}); make room there"
             ) from error
     return target
 
@@ -471,11 +502,15 @@ def _digest_of_files(files: tuple[Path, ...]) -> str:
 
 
 def _remembered(files: tuple[Path, ...], what: str, compute: Callable[[], str]) -> str:
-    """The digest of `what` is in `files`, kept for their sizes and modification times: gigabytes take seconds."""
+    """The digest of `what` is in `files`, kept until something touches them: gigabytes take seconds.
+
+    Whoever writes to a file can set its modification time back, but not the time of its last change of any kind.
+    """
     files = tuple(file.resolve() for file in files)  # the Hub's cache is made of links
     key = hashlib.sha256(what.encode() + b"\0".join(map(os.fsencode, files))).hexdigest()
     memory = _cache() / "digests" / f"{key}.json"
-    valid_for = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    stats = [(str(file), file.stat()) for file in files]
+    valid_for = [[name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats]
     try:
         remembered = json.loads(memory.read_text(encoding="utf-8"))
         if remembered["files"] == valid_for:

@@ -16,7 +16,7 @@ from bridgetower.records import Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Sweep, Writer
 
 DIM = 8
-FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "hf", 1, "float", DIM)
+FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
 ROOT = Path("/photos")
 
 paths = st.sampled_from([ROOT / name for name in ("a", "b", "b-1", "c/a", "c/b", "c/d/e")])

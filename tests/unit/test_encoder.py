@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -149,6 +150,46 @@ def test_the_fingerprint_says_what_made_the_vectors(folder: Path, tmp_path: Path
     assert len(ours.weights_sha256) == 64
     other = fingerprint_of(resolve(str(tiny_checkpoint(tmp_path, seed=1))))
     assert other.weights_sha256 != ours.weights_sha256
+    assert other.config_sha256 == ours.config_sha256
+
+
+@pytest.mark.parametrize(
+    ("file", "section", "change"),
+    [
+        ("preprocessor_config.json", None, {"image_mean": [0.5, 0.5, 0.5]}),
+        ("preprocessor_config.json", None, {"image_std": [0.5, 0.5, 0.5]}),
+        ("preprocessor_config.json", None, {"size": {"shortest_edge": 128}}),
+        ("preprocessor_config.json", None, {"size_divisor": 16}),
+        ("config.json", None, {"layer_norm_eps": 0.1}),
+        ("config.json", "text_config", {"num_attention_heads": 8}),
+        ("config.json", "text_config", {"layer_norm_eps": 0.1}),
+        ("config.json", "vision_config", {"layer_norm_eps": 0.1}),
+    ],
+)
+def test_the_fingerprint_covers_what_computes_beside_the_weights(
+    folder: Path, encoder: TorchEncoder, tmp_path: Path, file: str, section: str | None, change: dict[str, object]
+) -> None:
+    copy = tiny_checkpoint(tmp_path)
+    content = json.loads((copy / file).read_text())
+    (content[section] if section else content).update(change)
+    (copy / file).write_text(json.dumps(content))
+    ours, theirs = fingerprint_of(resolve(str(folder))), fingerprint_of(resolve(str(copy)))
+    assert theirs.weights_sha256 == ours.weights_sha256
+    assert len(theirs.config_sha256) == 64
+    assert theirs.config_sha256 != ours.config_sha256
+    assert TorchEncoder(resolve(str(copy)), FP32).features_id != encoder.features_id
+
+
+def test_what_only_training_reads_is_not_in_the_fingerprint(folder: Path, tmp_path: Path) -> None:
+    copy = tiny_checkpoint(tmp_path)
+    content = json.loads((copy / "config.json").read_text())
+    content |= {"num_attention_heads": 2, "logit_scale_init_value": 1.0}
+    content["text_config"] |= {"hidden_dropout_prob": 0.5, "bos_token_id": 7}
+    del content["text_config"]["layer_norm_eps"]  # its default
+    (copy / "config.json").write_text(json.dumps(content))
+    ours, theirs = fingerprint_of(resolve(str(folder))), fingerprint_of(resolve(str(copy)))
+    assert theirs.config_sha256 == ours.config_sha256
+    assert fingerprint_of(resolve(str(copy)).with_preprocessing("plain")).config_sha256 == ours.config_sha256
 
 
 def test_auto_takes_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

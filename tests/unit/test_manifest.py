@@ -15,7 +15,7 @@ from bridgetower.errors import StoreError
 from bridgetower.manifest import FORMAT_VERSION, SCHEMA, Known, Manifest, Sweep
 from bridgetower.records import Fingerprint, Photo
 
-FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "hf", 1, "float", 4)
+FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 4)
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "index-format.md"
 
 

@@ -26,7 +26,7 @@ from bridgetower.records import Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Sweep, Writer
 
 DIM = 16
-FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "hf", 1, "float", DIM)
+FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(bridgetower.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "index-format.md"
 
@@ -521,6 +521,7 @@ def test_killing_the_writer_loses_no_committed_batch(directory: Path) -> None:
     ("change", "named"),
     [
         ({"weights_sha256": "0" * 64}, "weights ffffffffffffffff, not 0000000000000000"),
+        ({"config_sha256": "0" * 64}, "configuration cccccccccccccccc, not 0000000000000000"),
         ({"preprocessing": "plain"}, "preprocessing hf, not plain"),
         ({"preprocessing_version": 2}, "preprocessing version 1, not 2"),
         ({"precision_family": "int8"}, "precision family float, not int8"),
@@ -539,6 +540,26 @@ def test_another_model_is_refused_with_the_way_out_and_nothing_is_touched(
         store.check(other)
     build(directory, 2)  # the lock was let go
     assert_holds(directory, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "way_out"),
+    [
+        ({"preprocessing": "plain"}, "use preprocessing hf, or build another index"),
+        ({"preprocessing": "plain", "model": "copy"}, "use preprocessing hf, or build another index"),
+        ({"weights_sha256": "0" * 64}, "this has changed since; build a new index in another place"),
+        ({"config_sha256": "0" * 64}, "this has changed since; build a new index in another place"),
+        ({"weights_sha256": "0" * 64, "model": "other"}, "use that model, or build another index"),
+        ({"weights_sha256": "0" * 64, "preprocessing": "plain", "model": "other"}, "use that model, or build another"),
+    ],
+)
+def test_the_way_out_goes_by_what_differs(directory: Path, change: dict[str, str], way_out: str) -> None:
+    build(directory, 1)
+    other = dataclasses.replace(FINGERPRINT, **change)  # type: ignore[arg-type]
+    with Store.open(directory) as store, pytest.raises(StoreError, match=rf"\): {way_out}") as refused:
+        store.check(other)
+    message = str(refused.value)
+    assert "those of some/model" not in message and message.endswith(" with `bt index --index NEW PHOTOS`")
 
 
 def test_the_same_weights_under_another_name_are_the_same_model_and_found_there_from_now_on(directory: Path) -> None:

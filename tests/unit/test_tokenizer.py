@@ -274,6 +274,9 @@ def test_a_damaged_tokenizer_config(learned: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"tokenizer_config\.json"):
         Tokenizer.from_folder(tmp_path, MAX_TOKENS)
+    (tmp_path / "tokenizer_config.json").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json: not UTF-8 text"):
+        Tokenizer.from_folder(tmp_path, MAX_TOKENS)
 
 
 def test_a_limit_that_leaves_no_room(learned: Path) -> None:

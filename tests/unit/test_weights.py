@@ -204,7 +204,10 @@ def test_a_wrong_shape(folder: Path, key: str) -> None:
 
 def test_weights_that_are_no_floats(folder: Path) -> None:
     change_weights(folder, lambda tensors: tensors.update({QUERY: torch.zeros(64, 64, dtype=torch.int8)}))
-    assert f"{QUERY} is of type I8, not a float" in refusal(folder)
+    assert f"{QUERY} is of type I8, none of F16, BF16, F32, F64" in refusal(folder)
+    tiny = torch.zeros(64, 64).to(torch.float8_e4m3fn)
+    change_weights(folder, lambda tensors: tensors.update({QUERY: tiny}))
+    assert f"{QUERY} is of type F8_E4M3, none of F16, BF16, F32, F64" in refusal(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -247,6 +250,18 @@ def test_tied_words_may_stand_twice_but_must_be_equal(tmp_path: Path) -> None:
 def test_a_tokenizer_with_more_words_than_the_network(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path, tiny_config(text={"vocab_size": 300}))
     with pytest.raises(ModelError, match="the network only 300"):
+        resolve(str(folder)).tokenizer()
+
+
+def test_a_tokenizer_with_few_words_of_which_one_is_beyond_the_network(folder: Path) -> None:
+    assert resolve(str(folder)).tokenizer().highest_id == 349
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["zebra"] = 400  # the network has 0 to 399
+    file.write_text(json.dumps(content))
+    with pytest.raises(
+        ModelError, match=f"{re.escape(str(folder))}: the tokenizer has ids up to 400, the network only 400"
+    ):
         resolve(str(folder)).tokenizer()
 
 
@@ -446,6 +461,32 @@ def test_the_digest_follows_the_file(folder: Path) -> None:
     assert resolve(str(folder)).weights_sha256 not in (first, second)
 
 
+def test_bytes_changed_in_place_are_noticed_though_size_and_time_are_set_back(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    before, digest = file.stat(), resolve(str(folder)).weights_sha256
+    with file.open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        last = stream.read(1)[0]
+        stream.seek(-1, os.SEEK_END)
+        stream.write(bytes([last ^ 1]))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert resolve(str(folder)).weights_sha256 != digest
+
+
+def test_a_pickle_changed_in_place_is_converted_anew(folder: Path) -> None:
+    file = as_pickle(folder)
+    before, digest = file.stat(), resolve(str(folder)).weights_sha256
+    other = folder.parent / file.name  # the name stands in the bytes
+    torch.save({**torch.load(file), "logit_scale": torch.tensor(0.25)}, other)
+    changed = other.read_bytes()
+    assert len(changed) == before.st_size
+    file.write_bytes(changed)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert resolve(str(folder)).weights_sha256 != digest
+
+
 def test_a_file_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = resolve(str(folder)).weights_sha256
     with monkeypatch.context() as patched:
@@ -528,6 +569,74 @@ def test_convert_takes_everything_along(folder: Path, tmp_path: Path) -> None:
         convert(str(folder), checkpoint.folder)
     with pytest.raises(ModelError, match="cannot be written"):
         convert(str(folder), folder / "config.json" / "below")
+    with pytest.raises(ModelError, match=r"cannot be written \(Not a directory\)"):
+        convert(str(folder), folder / "config.json")
+
+
+def test_convert_into_an_empty_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert convert(str(folder), tmp_path / "link").folder == tmp_path / "empty"
+    assert not list(tmp_path.glob(".*"))
+    assert (tmp_path / "empty").stat().st_mode == folder.stat().st_mode  # as the umask has it
+
+
+def test_a_failed_conversion_removes_nothing_but_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def interrupted(_model: Any, unfinished: Path, **_: Any) -> None:
+        unfinished.mkdir()
+        (unfinished / "half").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(str(folder), place)
+    assert place.is_dir()
+
+    def overtaken(*arguments: Any, **options: Any) -> None:
+        save(*arguments, **options)
+        (place / "theirs").touch()
+
+    monkeypatch.setattr(weights, "save", overtaken)
+    with pytest.raises(ModelError, match=r"cannot be written \(Directory not empty\)"):
+        convert(str(folder), place)
+    assert list(contents(place)) == ["theirs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "place"]
+
+
+def test_places_that_the_file_system_refuses_are_told_in_one_plain_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelError, match=r"cannot be written \(File name too long\)") as caught:
+        convert(str(folder), folder.parent / ("x" * 300))
+    assert "Errno" not in str(caught.value) and "\n" not in str(caught.value)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(ModelError, match=r"new: cannot be written \(Permission denied\)"):
+        convert(str(folder), folder.parent / "locked" / "new")
+    as_pickle(folder)
+    assert "cannot keep a converted copy of the weights (Permission denied); make room" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_file_that_is_no_utf8(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b'{"a": "\xe9"}')
+    assert refusal(folder) == f"{folder / name}: not UTF-8 text; fetch it again"
+
+
+def test_a_configuration_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    assert refusal(folder) == f"{folder / 'config.json'}: cannot be read (Permission denied); check its permissions"
 
 
 # The Hub
