@@ -32,19 +32,15 @@ from bridgetower.records import Head
 
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
-_PUBLIC_CHECKPOINT_WITH = {
-    Head.ITC: "BridgeTower/bridgetower-large-itm-mlm-itc",
-    Head.ITM: "BridgeTower/bridgetower-base-itm-mlm",
-    Head.MLM: "BridgeTower/bridgetower-base-itm-mlm",
-}
-
 
 def require_heads(heads: frozenset[Head], *needed: Head) -> None:
-    """Raise `ModelError`, naming a checkpoint that would do, unless all of `needed` are there."""
+    """Raise `ModelError`, naming a checkpoint that has all of `needed`, unless they are all there."""
     for head in needed:
         if head not in heads:
+            published = "large-itm-mlm-itc" if Head.ITC in needed else "base-itm-mlm"
             raise ModelError(
-                f"this checkpoint has no {head.name} head: use one that has, such as {_PUBLIC_CHECKPOINT_WITH[head]}"
+                f"this checkpoint has no {head.name} head: use one that has, such as "
+                f"BridgeTower/bridgetower-{published}"
             )
 
 
