@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -243,6 +244,6 @@ def test_out_of_time_the_best_candidates_are_verified_and_the_rest_follow(librar
     "limits",
     [{"min_match": float("nan")}, {"min_match": 2}, {"min_match": -0.1}, {"depth": -1}, {"top": -1}, {"top": 0}],
 )
-def test_limits_out_of_range_are_refused(library: Path, limits: dict[str, float]) -> None:
+def test_limits_out_of_range_are_refused(library: Path, limits: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(limits))):
         find(library, text="red", **limits)
