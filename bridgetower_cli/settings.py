@@ -123,6 +123,13 @@ def _not_empty(text: str | None) -> str | None:
     return text
 
 
+def model_name(name: str) -> str:
+    """What was typed as a model. Raises UsageError where it is empty. A parser for typer."""
+    if not name.strip():
+        raise UsageError('an empty name is no model: give a repository of the Hugging Face Hub, a folder, or "demo"')
+    return name
+
+
 Index = Annotated[
     Path | None,
     typer.Option(
@@ -135,6 +142,7 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        parser=model_name,
         help=f'A repository of the Hugging Face Hub, a folder, or "demo". [env: BT_MODEL; default: {DEFAULT_MODEL}]',
     ),
 ]
@@ -142,6 +150,7 @@ IndexModel = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        parser=model_name,
         help="Where the model of the index is to be found now, if it has moved. [default: as the index was made]",
     ),
 ]

@@ -21,6 +21,7 @@ from bridgetower_cli.settings import (
     RequiredText,
     Settings,
     Top,
+    model_name,
     named_path,
     settle,
 )
@@ -48,7 +49,9 @@ def fill(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="As for bt match with --image, else as for bt search. [env with --image: BT_MODEL]"
+            metavar="NAME",
+            parser=model_name,
+            help="As for bt match with --image, else as for bt search. [env with --image: BT_MODEL]",
         ),
     ] = None,
     device: Device = None,

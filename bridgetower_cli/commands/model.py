@@ -7,7 +7,7 @@ import typer
 
 from bridgetower_cli import render
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import DEFAULT_MODEL, Json, settle
+from bridgetower_cli.settings import DEFAULT_MODEL, Json, model_name, settle
 
 if TYPE_CHECKING:
     from bridgetower.weights import LocalModel
@@ -48,7 +48,9 @@ def pull_model(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="A repository of the Hugging Face Hub. [env: BT_MODEL; default: the model of bt index]"
+            metavar="NAME",
+            parser=model_name,
+            help="A repository of the Hugging Face Hub. [env: BT_MODEL; default: the model of bt index]",
         ),
     ] = None,
 ) -> None:
@@ -62,7 +64,10 @@ def pull_model(
 
 
 def convert_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A repository of the Hugging Face Hub, or a folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", parser=model_name, help="A repository of the Hugging Face Hub, or a folder."),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it: a new or empty folder.")],
 ) -> None:
     """Write a model as one folder of safetensors, which `transformers` reads too, and print that folder."""

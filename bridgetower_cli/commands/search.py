@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bridgetower.errors import UsageError
-from bridgetower.records import Hit
+from bridgetower.errors import ModelError, UsageError
+from bridgetower.records import Head, Hit
 from bridgetower_cli import engine, render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.progress import Meter
@@ -78,6 +78,7 @@ def search(
             "--min-match cuts by what was verified: it needs a TEXT, and neither --no-rerank nor --depth 0"
         )
     settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
+    from bridgetower.model import require_heads
     from bridgetower.search import default_depth
     from bridgetower.search import search as find_pictures
     from bridgetower.store import Store
@@ -86,6 +87,11 @@ def search(
         if not len(store):
             raise no_match(render.empty_index(settings.index))
         chosen = engine.of_index(store, settings)
+        if depth != 0:
+            try:
+                require_heads(chosen.heads, Head.ITC, Head.ITM)
+            except ModelError as error:
+                raise ModelError(f"{error}; or verify nothing, with --no-rerank") from error
         encoder = chosen.encoder
         if text is not None:
             engine.tell_truncated(encoder, text)

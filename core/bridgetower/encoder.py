@@ -114,13 +114,16 @@ class Encoder(Protocol):
         ...
 
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Matching logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `images`); column 1 says "true" (ITM)."""
+        """Matching logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `images`); column 1 says "true" (ITM).
+
+        They are finite. Raises ModelError where the weights give others.
+        """
         ...
 
     def read(self, text: Texts, images: Pictures) -> Reading:
         """What stands at the masks of the one text, by each picture (MLM; ITM if it is there).
 
-        Raises UsageError where it has no `<mask>`.
+        Raises UsageError where it has no `<mask>`, ModelError as `match`.
         """
         ...
 
@@ -215,7 +218,7 @@ class TorchEncoder:
             self._model.itm(self._model.fuse(*some, keep_text=1, keep_image=1))
             for some in _chunks(texts.features, images.features, rows)
         ]
-        return _numpy(torch.cat(logits))
+        return self._finite(torch.cat(logits))
 
     @torch.inference_mode()
     def read(self, text: Texts, images: Pictures) -> Reading:
@@ -235,7 +238,7 @@ class TorchEncoder:
                 itm.append(self._model.itm(fused))
             at_masks = replace(fused, text=fused.text[:, masks])
             words.append(self._model.mlm(at_masks).float().log_softmax(-1))
-        return Reading(_numpy(torch.cat(itm)) if itm else None, _numpy(torch.cat(words)))
+        return Reading(self._finite(torch.cat(itm)) if itm else None, self._finite(torch.cat(words)))
 
     def word(self, token: int) -> str:
         return "" if self._tokenizer.is_special(token) else self._tokenizer.word(token)
@@ -247,11 +250,21 @@ class TorchEncoder:
         """Unit length in fp32: what bf16 rounds is put right. Raises ModelError for vectors without a direction."""
         unit = _numpy(torch.nn.functional.normalize(vectors.float(), dim=-1))
         if not np.allclose(np.linalg.norm(unit, axis=-1), 1, atol=1e-3):  # NaN is close to nothing
-            raise ModelError(
-                f"{self._checkpoint.name}: this model computes vectors that are zero or no numbers, as with damaged "
-                "weights; fetch or convert it anew, or use another"
-            )
+            raise self._senseless("vectors that are zero or no numbers")
         return unit
+
+    def _finite(self, scores: Tensor) -> npt.NDArray[np.float32]:
+        """Scores as fp32. Raises ModelError for what orders nothing: NaN and infinity."""
+        array = _numpy(scores)
+        if not np.isfinite(array).all():
+            raise self._senseless("scores that are no numbers or infinite")
+        return array
+
+    def _senseless(self, what: str) -> ModelError:
+        return ModelError(
+            f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it anew, "
+            "or use another"
+        )
 
     def _pixels(self, pixels: Pixels) -> Tensor:
         return torch.from_numpy(pixels).to(self._device, self._dtype)

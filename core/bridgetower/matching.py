@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encoder import Encoder, Texts, match_probability
+from bridgetower.errors import UsageError
 from bridgetower.model import require_heads
 from bridgetower.pictures import PICTURES_AT_ONCE, Kept, encoded, load
 from bridgetower.records import Head, Hit, PairScore, Skipped
@@ -43,6 +44,16 @@ class Verified:
     @property
     def match(self) -> float:
         return float(match_probability(np.array(self.logits, np.float32)))
+
+
+def require_limits(*, top: int | None = None, depth: int = 0, min_match: float | None = None) -> None:
+    """Raise UsageError unless `top` is at least 1, `depth` at least 0 and `min_match` in [0, 1]."""
+    if top is not None and top < 1:
+        raise UsageError(f"top {top}: how many to give at most is at least 1")
+    if depth < 0:
+        raise UsageError(f"depth {depth}: how many to verify is at least 0")
+    if min_match is not None and not 0 <= min_match <= 1:
+        raise UsageError(f"min_match {min_match}: a probability is between 0 and 1")
 
 
 def verify(
@@ -82,8 +93,9 @@ def rerank(
 ) -> Results:
     """Order pictures from anywhere by how probably the text is true of them; no index is needed.
 
-    `on_progress(done, total)` counts pictures.
+    `on_progress(done, total)` counts pictures. Raises UsageError for limits out of range, ModelError.
     """
+    require_limits(top=top, min_match=min_match)
     require_heads(encoder.heads, Head.ITM)
     encoded = encoder.encode_texts([text])
     verified, skipped = verify(encoder, encoded, list(dict.fromkeys(paths)), on_progress=on_progress)

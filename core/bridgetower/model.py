@@ -32,19 +32,15 @@ from bridgetower.records import Head
 
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
-_PUBLIC_CHECKPOINT_WITH = {
-    Head.ITC: "BridgeTower/bridgetower-large-itm-mlm-itc",
-    Head.ITM: "BridgeTower/bridgetower-base-itm-mlm",
-    Head.MLM: "BridgeTower/bridgetower-base-itm-mlm",
-}
-
 
 def require_heads(heads: frozenset[Head], *needed: Head) -> None:
-    """Raise `ModelError`, naming a checkpoint that would do, unless all of `needed` are there."""
+    """Raise `ModelError`, naming a checkpoint that has all of `needed`, unless they are all there."""
     for head in needed:
         if head not in heads:
+            published = "large-itm-mlm-itc" if Head.ITC in needed else "base-itm-mlm"
             raise ModelError(
-                f"this checkpoint has no {head.name} head: use one that has, such as {_PUBLIC_CHECKPOINT_WITH[head]}"
+                f"this checkpoint has no {head.name} head: use one that has, such as "
+                f"BridgeTower/bridgetower-{published}"
             )
 
 
@@ -555,15 +551,26 @@ def _at(transforms: nn.ModuleList, k: int) -> nn.Module:
 # The losses
 
 
-def itc_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor) -> Tensor:
+def itc_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor, excused: Tensor | None = None) -> Tensor:
     """Contrastive loss of a batch of matching pairs, all [B, E] unit vectors -> scalar.
 
     Mean of three cross entropies: each text among the images, each text and each image among the pairs. Rows only, as
-    in the reference.
+    in the reference. `excused` bool [B, B], [i, j] takes text i and image j out of each other's denominators.
     """
-    labels = torch.arange(len(text), device=text.device)
-    pairs = ((text, image), (text, cross), (image, cross))
-    return torch.stack([F.cross_entropy(logit_scale * (a @ b.T), labels) for a, b in pairs]).mean()
+    by_image = None if excused is None else excused.T
+    rows = ((text, image, excused), (text, cross, excused), (image, cross, by_image))
+    return torch.stack([contrast(queries, keys, logit_scale, out) for queries, keys, out in rows]).mean()
+
+
+def contrast(queries: Tensor, keys: Tensor, logit_scale: Tensor, excused: Tensor | None = None) -> Tensor:
+    """Cross entropy of each query among all keys, both [B, E], its own being that of the same row -> scalar.
+
+    `excused` bool [B, B] takes keys (columns) out of the denominators of queries (rows).
+    """
+    logits = (queries @ keys.T).float() * logit_scale
+    if excused is not None:
+        logits = logits.masked_fill(excused, float("-inf"))
+    return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
 
 
 def itm_loss(logits: Tensor, labels: Tensor) -> Tensor:

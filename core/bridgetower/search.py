@@ -19,7 +19,7 @@ import numpy as np
 from bridgetower.encoder import Encoder, Runtime, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.features import FeatureCache
-from bridgetower.matching import Results, Verified, verify
+from bridgetower.matching import Results, Verified, require_limits, verify
 from bridgetower.model import require_heads
 from bridgetower.pictures import Kept, load
 from bridgetower.recall import Candidates
@@ -57,10 +57,11 @@ def search(
     `depth` 0 verifies nothing; a picture alone cannot be verified, as matching needs a text. `min_match` keeps only
     verified pictures of at least this probability. After `budget` seconds no more are verified. `cache` keeps the
     features of pictures for the next time. `on_progress(done, total)` counts pictures that are being verified.
-    Raises UsageError for what cannot go together, PictureError for `image`, StoreError and ModelError.
+    Raises UsageError for what is out of range or cannot go together, PictureError for `image`; StoreError, ModelError.
     """
     if text is None and image is None:
         raise UsageError("nothing to search for: give a text, a picture, or both")
+    require_limits(top=top, depth=depth, min_match=min_match)
     if text is None:
         depth = 0
     if min_match is not None and depth == 0:

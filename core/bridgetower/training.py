@@ -12,15 +12,15 @@ negative is said by the batch, not guessed: `Batch.true_of` names every text tha
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bridgetower.model import BridgeTower, Fused, itm_loss, mlm_loss, require_heads
+from bridgetower.model import BridgeTower, Fused, contrast, itc_loss, itm_loss, mlm_loss, require_heads
 from bridgetower.records import Head
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound: beyond it the contrastive loss grows unstable
@@ -71,7 +71,7 @@ class StepReport:
 def losses(
     model: BridgeTower, batch: Batch, recipe: Recipe, mask_id: int, maskable: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The ITC, ITM and MLM losses of one batch, scalars.
+    """The ITC, ITM and MLM losses of one batch, scalars; on the CPU only.
 
     `mask_id` is the id of `<mask>`; `maskable` float [V] says how readily a word is the one that is hidden, 0 is never.
     """
@@ -94,12 +94,9 @@ def losses(
     with torch.no_grad():
         similarity = (text_itc @ image_itc.T).float() * model.logit_scale
         similarity = similarity.masked_fill(batch.true_of, float("-inf"))
-        false_image = _draw(
-            similarity, recipe.easy_share, generator
-        )  # [B]: for each text, a picture that it is false of
-        false_text = _draw(
-            similarity.T, recipe.easy_share, generator
-        )  # [B]: for each picture, a text that is false of it
+        # [B] each: for each text a picture that it is false of, for each picture a text that is false of it.
+        false_image = _draw(similarity, recipe.easy_share, generator)
+        false_text = _draw(similarity.T, recipe.easy_share, generator)
 
     foils = b + len(told) + own if batch.foil_ids is not None else own[:0]
     text_index = torch.cat([own, own, false_text, foils])
@@ -120,19 +117,12 @@ def losses(
 def contrastive_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor, true_of: Tensor) -> Tensor:
     """Mean cross entropy of text-image (both ways), text-cross and image-cross, each [B, E] with unit rows.
 
-    `true_of` bool [B, B] takes pairs that are true by chance out of the denominator, so that saying less is not
-    punished. With an identity matrix and without the image-text rows this is the loss of the reference.
+    The loss of the reference and, as images search too, each image among the texts. `true_of` bool [B, B] takes pairs
+    that are true by chance out of the denominator, so that saying less is not punished.
     """
-    labels = torch.arange(len(text))
     by_chance = true_of & ~torch.eye(len(text), dtype=torch.bool)
-
-    def one(queries: Tensor, keys: Tensor, excused: Tensor) -> Tensor:
-        logits = (queries @ keys.T).float() * logit_scale
-        return F.cross_entropy(logits.masked_fill(excused, float("-inf")), labels)
-
-    by_text = one(text, image, by_chance) + one(text, cross, by_chance)
-    by_image = one(image, text, by_chance.T) + one(image, cross, by_chance.T)
-    return (by_text + by_image) / 4
+    image_text = contrast(image, text, logit_scale, by_chance.T)
+    return (3 * itc_loss(text, image, cross, logit_scale, by_chance) + image_text) / 4
 
 
 def mask_tokens(
@@ -164,8 +154,9 @@ def train(
     state_file: Path | None = None,
     save_every: int = 500,
 ) -> Iterator[StepReport]:
-    """Train in place and report each step; stops after `recipe.steps`. `mask_id` and `maskable` as for `losses`.
+    """Train in place, on the CPU only, and report each step; stops after `recipe.steps`.
 
+    `mask_id` and `maskable` as for `losses`.
     `batches(step)` gives the batches from `step` on. With a `state_file`, model, optimiser and step are saved there
     every `save_every` steps and at the end, and a later call goes on from it.
     """
@@ -176,7 +167,6 @@ def train(
     assert model.itc_head is not None
     scale = model.itc_head.logit_scale
     model.train()
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # for the CPU too: bf16 products stay bf16
     for batch in batches(step):
         if step >= recipe.steps:
             break
@@ -184,8 +174,7 @@ def train(
         for group, rate in zip(optimiser.param_groups, base_rates, strict=True):
             group["lr"] = rate * factor
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        # The flash kernel's backward is the slowest part of a CPU step at these lengths; plain products are not.
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+        with _plain_products(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             itc, itm, mlm = losses(model, batch, recipe, mask_id, maskable, generator)
         optimiser.zero_grad(set_to_none=True)
         (itc + itm + mlm).backward()  # type: ignore[no-untyped-call]
@@ -198,6 +187,21 @@ def train(
             _save_state(model, optimiser, step, state_file)
         yield StepReport(step, itc.item(), itm.item(), mlm.item(), base_rates[0] * factor)
     model.eval()
+
+
+@contextmanager
+def _plain_products() -> Iterator[None]:
+    """Attention as two plain products, in bf16 where its input is.
+
+    The flash kernel's backward is the slowest part of a CPU step at these lengths; plain products are not.
+    """
+    reduces = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # for the CPU too
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(reduces)
 
 
 def _schedule(step: int, recipe: Recipe) -> float:

@@ -41,7 +41,11 @@ class Models:
             return self._checkpoint(name, other)
 
         return SimpleNamespace(
-            name=name, preprocessing=encoder.preprocessing, encoder=encoder, with_preprocessing=with_preprocessing
+            name=name,
+            heads=encoder.heads,
+            preprocessing=encoder.preprocessing,
+            encoder=encoder,
+            with_preprocessing=with_preprocessing,
         )
 
     def load(self, checkpoint: SimpleNamespace, runtime: Any) -> FakeEncoder:

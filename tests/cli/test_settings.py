@@ -7,6 +7,7 @@ import pytest
 import bridgetower.encoder
 from bridgetower.errors import UsageError
 from bridgetower_cli.settings import DEFAULT_MODEL, DEVICES, PRECISIONS, index_folder, settle
+from tests.cli.conftest import Bt, Models
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -77,3 +78,24 @@ def test_nonsense_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_the_words_are_those_of_the_library() -> None:
     assert DEVICES == bridgetower.encoder.DEVICES
     assert PRECISIONS == bridgetower.encoder.PRECISIONS
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["index", "photos", "--model", ""],
+        ["search", "red", "--model", " "],
+        ["fill", "a <mask>", "--model", ""],
+        ["match", "photos/red.png", "--text", "red", "--model", ""],
+        ["rerank", "red", "--model", ""],
+        ["eval", "captions.jsonl", "--model", ""],
+        ["model", "pull", ""],
+        ["model", "convert", "", "there"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_a_model_without_a_name_is_wrong_usage(bt: Bt, library: Path, models: Models, arguments: list[str]) -> None:
+    models.resolved.clear()
+    done = bt(*arguments)
+    assert (done.exit_code, done.stdout, models.resolved) == (2, "", [])
+    assert done.stderr.startswith("error: an empty name is no model")

@@ -60,6 +60,21 @@ def test_vectors_without_a_direction_name_the_model(encoder: TorchEncoder, folde
             embed()
 
 
+@pytest.mark.parametrize("value", [float("nan"), 3e38])
+@pytest.mark.parametrize("head", ["itm_head", "mlm_head"])
+def test_scores_that_order_nothing_name_the_model(encoder: TorchEncoder, folder: Path, head: str, value: float) -> None:
+    with torch.no_grad():
+        for name, parameter in encoder._model.named_parameters():
+            if name.startswith(head):
+                parameter.fill_(value)
+    text, images = encoder.encode_texts(["a <mask>"]), encoder.encode_images(pictures(1))
+    with pytest.raises(ModelError, match=re.escape(str(folder)) + ": .* scores"):
+        encoder.read(text, images)
+    if head == "itm_head":
+        with pytest.raises(ModelError, match=re.escape(str(folder)) + ": .* scores"):
+            encoder.match(text, images, np.array([[0, 0]]))
+
+
 def test_indexing_never_runs_the_cross_modal_encoder(encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BridgeTower, "fuse", lambda *_: pytest.fail("fused"))
     encoder.embed_images(pictures(2))

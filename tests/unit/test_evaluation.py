@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,43 @@ def test_reranking_reorders_the_head_only(captioned: list[Captioned]) -> None:
     assert (shallow.method, shallow.depth) == ("rerank", 1)
     assert shallow.ir == (75.0, 100.0, 100.0)  # a head of one cannot change its order
     assert deep.ir == (100.0, 100.0, 100.0)
+
+
+class Table(FakeEncoder):
+    """What texts (named by their row) and pictures (in order) have to do with each other is written in tables."""
+
+    def __init__(self, similarity: npt.NDArray[np.float32], margins: npt.NDArray[np.float32]) -> None:
+        super().__init__()
+        self.similarity, self.margins = similarity, margins  # [Q, B]
+
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return self.similarity[[int(text) for text in texts]]
+
+    def embed_images(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.eye(len(pixels), dtype=np.float32)
+
+    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        rows = np.array([int(text) for text in texts.features])
+        margins = self.margins[rows[pairs[:, 0]], pairs[:, 1]]
+        return np.stack([np.zeros_like(margins), margins], axis=1)
+
+
+def test_a_picture_finds_any_of_its_captions_at_any_rank_that_counts(tmp_path: Path) -> None:
+    owned = [("0", "1"), ("2", "3"), tuple(str(row) for row in range(4, 12))]
+    captioned = [Captioned(paint(tmp_path / f"{i}.png", "red"), captions) for i, captions in enumerate(owned)]
+    ranked = [  # for each picture all captions, best first: the best of its own is 3rd, 7th, 1st, and not its first one
+        [4, 5, 1, 6, 7, 8, 9, 10, 11, 2, 3, 0],
+        [4, 5, 6, 7, 8, 9, 3, 10, 11, 0, 1, 2],
+        [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0],
+    ]
+    similarity, margins = np.zeros((12, 3), np.float32), np.zeros((12, 3), np.float32)
+    for picture, order in enumerate(ranked):
+        similarity[order, picture] = np.linspace(1, 0.1, 12)
+        margins[[int(caption) for caption in owned[picture]], picture] = 5
+    recall, shallow, deep = evaluate(Table(similarity, margins), captioned, depths=(3, 7))
+    assert recall.tr == pytest.approx((100 / 3, 200 / 3, 100))
+    assert shallow.tr == pytest.approx((200 / 3, 200 / 3, 100))  # the 7th is beyond its reach
+    assert deep.tr == (100, 100, 100)
 
 
 def test_no_pair_is_verified_twice(captioned: list[Captioned]) -> None:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bridgetower.decode import read
+from bridgetower.decode import decode, read
 from bridgetower.encoder import Encoder, Runtime, TorchEncoder, Vectors
 from bridgetower.errors import InputError, ModelError, PictureError
 from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
@@ -285,11 +286,101 @@ def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
     assert seen[-1] == Progress(BATCH_SIZE + 4, BATCH_SIZE + 4, BATCH_SIZE + 3, 1)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_folder_is_not_a_mass_deletion(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_listed_is_not_a_mass_deletion(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = some(photos / "inner", "a.png", "b.png")
     run([photos], tmp_path / "index")
-    photos.chmod(0)
-    try:
-        assert run([photos], tmp_path / "index").removed == 0
-    finally:
-        photos.chmod(0o755)
+    real = os.scandir
+    for refused in (photos, photos / "inner"):
+
+        def refuse(folder: str, refused: Path = refused) -> object:
+            if Path(folder) == refused:
+                raise PermissionError(errno.EACCES, "Permission denied", folder)
+            return real(folder)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        report = run([photos], tmp_path / "index")
+        monkeypatch.undo()
+        assert ([skip.path for skip in report.skipped], report.removed) == ([refused], 0)
+        assert set(inner) < indexed(tmp_path / "index")
+
+
+def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_then_change(path: Path) -> bytes:
+        data = read(path)
+        if path.name == "000.png":
+            paint(path, "blue", size=(50, 50))
+        return data
+
+    monkeypatch.setattr("bridgetower.indexing.read", read_then_change)
+    run([photos], tmp_path / "index")
+    monkeypatch.undo()
+    assert run([photos], tmp_path / "index").encoded == 1
+
+
+def test_a_change_before_a_file_is_read_is_not_a_second_one(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan_then_change(paths: list[Path], **options: object) -> object:
+        found = list(scan(paths))
+        paint(photos / "000.png", "blue", size=(50, 50))
+        return found
+
+    monkeypatch.setattr("bridgetower.indexing.scan", scan_then_change)
+    run([photos], tmp_path / "index")
+    monkeypatch.undo()
+    assert run([photos], tmp_path / "index").unchanged == BATCH_SIZE + 3
+
+
+def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run([photos], tmp_path / "index")
+    paint(photos / "000.png", "blue", size=(50, 50))
+
+    def refuse(path: Path) -> bytes:
+        raise PictureError(path, "cannot be read: Input/output error")
+
+    monkeypatch.setattr("bridgetower.indexing.read", refuse)
+    report = run([photos], tmp_path / "index")
+    assert ([skip.path.name for skip in report.skipped], report.removed) == (["000.png"], 0)
+    assert photos / "000.png" in indexed(tmp_path / "index")
+
+
+def test_a_picture_that_there_was_no_memory_for_is_tried_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(data: bytes, path: Path) -> object:
+        if path.name == "000.png":
+            raise PictureError(path, "too large for the memory that is free") from MemoryError()
+        return decode(data, path)
+
+    monkeypatch.setattr("bridgetower.indexing.decode", exhausted)
+    assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
+    monkeypatch.undo()
+    report = run([photos], tmp_path / "index")
+    assert (report.encoded, report.skipped) == (1, ())
+
+
+def test_a_run_that_fails_is_finished_all_the_same(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished: list[Writer] = []
+    real = Writer.finish
+
+    def spy(writer: Writer) -> None:
+        finished.append(writer)
+        real(writer)
+
+    monkeypatch.setattr(Writer, "finish", spy)
+
+    class Interrupted(FakeEncoder):
+        def embed_images(self, pixels: Vectors) -> Vectors:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([photos], tmp_path / "index", Interrupted())
+    assert len(finished) == 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
-from bridgetower.model import BridgeTower, Fused, itc_loss, itm_loss, mlm_loss
+from bridgetower.model import BridgeTower, Fused, itc_loss, itm_loss, mlm_loss, require_heads
 from bridgetower.records import Head
 from tests.tiny import ALL_HEADS, tiny_config, tiny_model
 
@@ -127,6 +127,19 @@ def test_an_absent_head_names_a_checkpoint_that_has_it(head: Head, use: Callable
     with pytest.raises(ModelError, match=f"no {head.name} head") as caught:
         use(model, *pad(SHORT))
     assert checkpoint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("needed", "checkpoint"),
+    [
+        ((Head.ITC, Head.ITM), "BridgeTower/bridgetower-large-itm-mlm-itc"),  # an index is of no use without ITC
+        ((Head.ITC, Head.ITM, Head.MLM), "BridgeTower/bridgetower-large-itm-mlm-itc"),
+        ((Head.MLM, Head.ITM), "BridgeTower/bridgetower-base-itm-mlm"),
+    ],
+)
+def test_the_checkpoint_that_is_named_has_all_heads_that_are_needed(needed: tuple[Head, ...], checkpoint: str) -> None:
+    with pytest.raises(ModelError, match=f"no ITM head: use one that has, such as {checkpoint}$"):
+        require_heads(ALL_HEADS - {Head.ITM}, *needed)
 
 
 def test_a_head_that_is_absent_costs_nothing() -> None:

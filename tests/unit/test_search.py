@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,3 +238,12 @@ def test_out_of_time_the_best_candidates_are_verified_and_the_rest_follow(librar
     assert [hit.verified for hit in results.hits] == [True] * PICTURES_AT_ONCE + [False] * (8 - PICTURES_AT_ONCE)
     enough = find(library, Contrary(), text="red", top=8, depth=8, budget=60)
     assert enough.verified == 8
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"min_match": float("nan")}, {"min_match": 2}, {"min_match": -0.1}, {"depth": -1}, {"top": -1}, {"top": 0}],
+)
+def test_limits_out_of_range_are_refused(library: Path, limits: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(limits))):
+        find(library, text="red", **limits)

@@ -1,16 +1,18 @@
 """The trainer: what counts as true, what is drawn as false, what is masked, and that all of it learns and resumes."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from bridgetower.model import itc_loss
-from bridgetower.training import Batch, Recipe, contrastive_loss, losses, mask_tokens, train
+from bridgetower.model import BridgeTower, Fused, itc_loss
+from bridgetower.training import Batch, Recipe, _parameter_groups, contrastive_loss, losses, mask_tokens, train
 from tests.tiny import tiny_config, tiny_model
 
 MASK = 4
@@ -37,20 +39,52 @@ def make_batch(size: int = 6, seed: int = 0, foils: bool = True) -> Batch:
     return Batch(pixels, ids, mask, truth, false_ids if foils else None, mask if foils else None)
 
 
-def test_the_contrastive_loss_is_that_of_the_model_where_nothing_is_true_by_chance() -> None:
+def entropy(queries: Tensor, keys: Tensor, scale: float, counts: Callable[[int, int], bool]) -> float:
+    """Each query among the keys that count, written out."""
+    rows = range(len(queries))
+    logits = (scale * queries @ keys.T).tolist()
+    sums = [sum(math.exp(logits[i][j]) for j in rows if counts(i, j)) for i in rows]
+    return sum(math.log(sums[i]) - logits[i][i] for i in rows) / len(queries)
+
+
+def test_the_contrastive_loss_is_that_of_the_model_and_each_picture_among_the_texts() -> None:
     text, image, cross, scale = unit(5, 1), unit(5, 2), unit(5, 3), torch.tensor(7.0)
     ours = contrastive_loss(text, image, cross, scale, torch.eye(5, dtype=torch.bool))
-    image_rows = torch.nn.functional.cross_entropy(scale * image @ text.T, torch.arange(5))
-    assert ours == pytest.approx(float((3 * itc_loss(text, image, cross, scale) + image_rows) / 4), rel=1e-6)
+    image_rows = entropy(image, text, 7.0, lambda i, j: True)
+    assert float(ours) == pytest.approx((3 * float(itc_loss(text, image, cross, scale)) + image_rows) / 4, rel=1e-5)
 
 
-def test_a_pair_that_is_true_by_chance_is_no_negative() -> None:
-    text, image, cross, scale = unit(3, 1), unit(3, 2), unit(3, 3), torch.tensor(50.0)
-    image[1] = text[0]  # picture 1 fits text 0 perfectly
-    denied = contrastive_loss(text, image, cross, scale, torch.eye(3, dtype=torch.bool))
-    true_of = torch.eye(3, dtype=torch.bool)
-    true_of[0, 1] = True
-    assert contrastive_loss(text, image, cross, scale, true_of) < denied - 1
+def test_a_pair_that_is_true_by_chance_is_no_negative_from_either_side() -> None:
+    text, image, cross, scale = unit(4, 1), unit(4, 2), unit(4, 3), 7.0
+    true_of = torch.eye(4, dtype=torch.bool)
+    true_of[0, 1] = true_of[0, 2] = true_of[3, 1] = True  # and picture 1's text is not true of picture 0
+
+    def by_text(i: int, j: int) -> bool:
+        return i == j or not true_of[i, j]
+
+    def by_image(i: int, j: int) -> bool:
+        return by_text(j, i)
+
+    expected = (
+        entropy(text, image, scale, by_text)
+        + entropy(text, cross, scale, by_text)
+        + entropy(image, text, scale, by_image)
+        + entropy(image, cross, scale, by_image)
+    ) / 4
+    ours = contrastive_loss(text, image, cross, torch.tensor(scale), true_of)
+    assert float(ours) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_true_and_what_is_false_weigh_alike_in_matching(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(DETERMINISTIC)
+
+    def judge(pairs: Fused) -> Tensor:  # 6 true pairs, then 18 false ones
+        return torch.tensor([[0.0, 3.0]] * 6 + [[0.0, 2.0]] * (len(pairs.pooled) - 6))
+
+    monkeypatch.setattr(model, "itm", judge)
+    with torch.no_grad():
+        _, itm, _ = losses(model, make_batch(), Recipe(1), MASK, MASKABLE, torch.Generator().manual_seed(0))
+    assert float(itm) == pytest.approx((math.log1p(math.exp(-3)) + math.log1p(math.exp(2))) / 2, rel=1e-5)
 
 
 def test_masking_hides_what_may_be_hidden_and_at_least_one_word_of_each_text() -> None:
@@ -128,23 +162,25 @@ def test_the_three_losses_reach_every_parameter(foils: bool) -> None:
 
 
 def test_hard_negatives_are_never_pairs_that_are_true(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all but one picture is true of a text, that one is the negative, however dissimilar it is."""
+    """Where a text is false of one picture only, these two are each other's negative, however dissimilar they are."""
     batch = make_batch(4, foils=False)
     true_of = torch.ones(4, 4, dtype=torch.bool)
     true_of[torch.arange(4), torch.tensor([1, 2, 3, 0])] = False
     batch = replace(batch, true_of=true_of)
-    seen: list[Tensor] = []
+    seen: list[tuple[Tensor, Tensor]] = []
     model = tiny_model(DETERMINISTIC).train()
     real = model.fuse
 
     def spy(text, image, **keep):  # type: ignore[no-untyped-def]
-        seen.append(image.layers[0][:, 0, 0])
+        seen.append((text.layers[0][:, 0, 0], image.layers[0][:, 0, 0]))
         return real(text, image, **keep)
 
     monkeypatch.setattr(model, "fuse", spy)
     losses(model, batch, Recipe(1), MASK, MASKABLE, torch.Generator().manual_seed(0))
-    own, hard = seen[0][:4], seen[0][4:8]
-    assert torch.equal(hard, own[[1, 2, 3, 0]])
+    texts, images = seen[0]
+    assert torch.equal(texts, texts[[0, 1, 2, 3, 0, 1, 2, 3, 3, 0, 1, 2]])
+    assert torch.equal(images, images[[0, 1, 2, 3, 1, 2, 3, 0, 0, 1, 2, 3]])
+    assert len(set(texts.tolist())) == len(set(images.tolist())) == 4  # or any would be equal to any
 
 
 def endless(step: int) -> Iterator[Batch]:
@@ -178,6 +214,49 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     assert rest == pytest.approx(whole[10:], rel=1e-4)
     for name, tensor in weights.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=1e-3, atol=1e-4)  # rounding, through Adam
+
+
+def one_step(model: BridgeTower, **recipe: Any) -> None:
+    list(train(model, endless, Recipe(1, bf16=False, **recipe), mask_id=MASK, maskable=MASKABLE, seed=0))
+
+
+def test_the_logit_scale_stays_in_its_bound() -> None:
+    model = tiny_model(DETERMINISTIC)
+    assert model.itc_head is not None
+    with torch.no_grad():
+        model.itc_head.logit_scale.fill_(5.0)
+    one_step(model)
+    assert model.itc_head.logit_scale.item() == pytest.approx(math.log(100))
+
+
+def test_gradients_are_cut_to_a_length() -> None:
+    model = tiny_model(DETERMINISTIC)
+    one_step(model, clip_norm=1e-3)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_what_is_new_learns_faster_and_matrices_alone_decay() -> None:
+    model = tiny_model(DETERMINISTIC)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    told = {
+        names[parameter]: (group["lr"], group["weight_decay"])
+        for group in _parameter_groups(model, Recipe(1, learning_rate=2.0, new_factor=3.0, weight_decay=0.5))
+        for parameter in group["params"]  # type: ignore[attr-defined]
+    }
+    assert told.keys() == set(names.values())
+    assert told["text_tower.word.weight"] == told["vision_tower.layers.0.attention.out.weight"] == (2.0, 0.5)
+    assert told["vision_tower.layers.0.attention.out.bias"] == told["vision_tower.class_token"] == (2.0, 0.0)
+    assert told["text_stream.0.mlp.up.weight"] == told["itc_head.text.weight"] == (6.0, 0.5)
+    assert told["text_stream.0.mlp.up.bias"] == told["text_norm.weight"] == told["mlm_head.norm.weight"] == (6.0, 0.0)
+    assert told["itc_head.logit_scale"] == (6.0, 0.0)
+
+
+def test_training_leaves_attention_as_it_found_it() -> None:
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(False)  # the default
+    steps = train(tiny_model(DETERMINISTIC), endless, Recipe(2), mask_id=MASK, maskable=MASKABLE, seed=0)
+    next(steps)
+    assert not torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
 
 
 def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
