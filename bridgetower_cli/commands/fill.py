@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from bridgetower.fill import Filled
 
 
-# Below this match a text has nothing to do with a picture. It is low: a sentence with a gap is true of nothing fully.
-UNFIT = 0.05
-
-
 def fill(
     text: RequiredText,
     image: Annotated[
@@ -74,8 +70,6 @@ def fill(
     render.gone(filled.gone)
     if not filled.words:
         raise no_match("none of the pictures could be read")
-    if filled.best_match is not None and filled.best_match < UNFIT:
-        render.say(f"note: the text fits none of the pictures; the best match is {filled.best_match:.3f}")
     if json:
         for word in filled.words:
             render.json_line(_fields(word))
