@@ -31,14 +31,16 @@ class Models:
         self.resolved.append(name)
         encoder = self.encoder_type(heads=self.heads, weights=name)
         encoder.fingerprint = replace(encoder.fingerprint, model=name)
-        return self._checkpoint(name, encoder)
+        return self.checkpoint(name, encoder)
 
-    def _checkpoint(self, name: str, encoder: FakeEncoder) -> SimpleNamespace:
+    def checkpoint(self, name: str, encoder: FakeEncoder) -> SimpleNamespace:
+        """What `resolve` gives for this encoder."""
+
         def with_preprocessing(preprocessing: str) -> SimpleNamespace:
             fingerprint = replace(encoder.fingerprint, preprocessing=preprocessing)
-            other = self.encoder_type(heads=self.heads, weights=name)
+            other = self.encoder_type(heads=encoder.heads)
             other.fingerprint, other.preprocessing = fingerprint, encoder.preprocessing.named(preprocessing)
-            return self._checkpoint(name, other)
+            return self.checkpoint(name, other)
 
         return SimpleNamespace(
             name=name,

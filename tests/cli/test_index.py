@@ -156,9 +156,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
         """Folders, all with the same weights."""
         encoder = models.encoder_type()
         encoder.fingerprint = replace(encoder.fingerprint, model=str(tmp_path / name))
-        checkpoint = SimpleNamespace(name=name, preprocessing=encoder.preprocessing, encoder=encoder)
-        checkpoint.with_preprocessing = lambda recorded: checkpoint
-        return checkpoint
+        return models.checkpoint(name, encoder)
 
     monkeypatch.setattr(bridgetower.library, "resolve", resolve)
     (tmp_path / "old").mkdir()

@@ -213,7 +213,8 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     assert first == pytest.approx(whole[:12])
     assert rest == pytest.approx(whole[10:], rel=1e-4)
     for name, tensor in weights.items():
-        torch.testing.assert_close(resumed[name], tensor, rtol=1e-3, atol=1e-4)  # rounding, through Adam
+        # Adam makes steps of its full length out of rounding where there is no gradient, as on the keys' biases.
+        torch.testing.assert_close(resumed[name], tensor, rtol=1e-3, atol=2e-3)
 
 
 def one_step(model: BridgeTower, **recipe: Any) -> None:
