@@ -61,7 +61,7 @@ app.command(
         'bt search "two cats on a couch"',
         'bt search "a red car" --min-match 0.5 --json',
         "bt search --image sunset.jpg --top 3",
-        'bt search "a dog in the snow" -0 | xargs -0 open',
+        'bt search "a dog in the snow" -0 | xargs -0 -r open',
     )
 )(search)
 app.command(
@@ -78,7 +78,7 @@ app.command(
 )(match)
 app.command(
     epilog=examples(
-        "find . -name '*.jpg' -print0 | bt rerank -0 'a sunny beach' | xargs -0 open",
+        "find . -name '*.jpg' -print0 | bt rerank -0 'a sunny beach' | xargs -0 -r open",
         "ls *.png | bt rerank 'a bar chart' --min-match 0.5 --json",
     )
 )(rerank)

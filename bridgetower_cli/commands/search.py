@@ -73,6 +73,8 @@ def search(
         raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
     if no_rerank or text is None:
         depth = 0
+    if budget is not None and depth == 0:
+        raise UsageError("--budget is for verifying: it needs a TEXT, and neither --no-rerank nor --depth 0")
     if min_match is not None and depth == 0:
         raise UsageError(
             "--min-match cuts by what was verified: it needs a TEXT, and neither --no-rerank nor --depth 0"

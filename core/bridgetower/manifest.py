@@ -437,7 +437,7 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _absent(path: Path) -> NoIndexError:
-    return NoIndexError(f"no index at {path.parent}: run `bt index PHOTOS` first")
+    return NoIndexError(f"no index at {path.parent}: make one there with `bt index PHOTOS`")
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

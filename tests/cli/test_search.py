@@ -251,4 +251,5 @@ def test_a_budget_says_how_many_were_verified(bt: Bt, library: Path) -> None:
     assert done.exit_code == 0
     assert "verified 4 pictures of at most 20" in done.stderr
     assert bt("search", "red", "--budget", "soon").exit_code == 2
+    assert bt("search", "red", "--budget", "1s", "--no-rerank").exit_code == 2
     assert "verified" not in bt("search", "red").stderr

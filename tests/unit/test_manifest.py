@@ -236,7 +236,7 @@ def test_a_reader_keeps_its_state_while_the_writer_goes_on(manifest: Manifest, p
 
 
 def test_an_absent_or_unfinished_manifest_is_no_index(path: Path) -> None:
-    with pytest.raises(StoreError, match=r"no index at .*: run `bt index PHOTOS` first"):
+    with pytest.raises(StoreError, match=r"no index at .*: make one there with `bt index PHOTOS`"):
         Manifest.read(path)
     with pytest.raises(StoreError, match="no index at"):
         Manifest.read(path / "below a file that is not there")

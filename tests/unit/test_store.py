@@ -583,7 +583,9 @@ def test_an_index_without_images_takes_the_model_that_comes(directory: Path) -> 
 
 
 def test_no_index_says_how_to_make_one(directory: Path) -> None:
-    with pytest.raises(NoIndexError, match=rf"no index at {re.escape(str(directory))}: run `bt index PHOTOS` first"):
+    with pytest.raises(
+        NoIndexError, match=rf"no index at {re.escape(str(directory))}: make one there with `bt index PHOTOS`"
+    ):
         Store.open(directory)
     assert not directory.exists()
 
