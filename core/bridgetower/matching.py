@@ -78,8 +78,7 @@ def verify(
         on_progress(len(verified) + len(skipped), len(paths))
         if time.monotonic() >= deadline:
             break
-    given = {path: place for place, path in enumerate(paths)}
-    return sorted(verified, key=lambda v: (-v.margin, given[v.path])), skipped
+    return sorted(verified, key=lambda v: -v.margin), skipped
 
 
 def rerank(

@@ -51,9 +51,7 @@ def require_heads(heads: frozenset[Head], *needed: Head) -> None:
 class TextFeatures:
     """All that can be said of a batch of texts before they meet a picture."""
 
-    layers: tuple[
-        Tensor, ...
-    ]  # n_cross x [B, T, D]: the input of the cross-modal encoder, then what is bridged into it
+    layers: tuple[Tensor, ...]  # n_cross x [B, T, D]: input of the cross-modal encoder, then what is bridged into it
     alone: Tensor  # [B, T, D]: the first of them after the self-attention of the first cross-modal layer
     mask: Tensor  # bool [B, T], True = token, False = padding
     itc: Tensor | None  # [B, E], unit length; None without an ITC head
@@ -68,9 +66,7 @@ class TextFeatures:
 class ImageFeatures:
     """All that can be said of a batch of pictures before they meet a text: worth keeping from one text to the next."""
 
-    layers: tuple[
-        Tensor, ...
-    ]  # n_cross x [B, N, D]: the input of the cross-modal encoder, then what is bridged into it
+    layers: tuple[Tensor, ...]  # n_cross x [B, N, D]: input of the cross-modal encoder, then what is bridged into it
     alone: Tensor  # [B, N, D]: the first of them after the self-attention of the first cross-modal layer
     itc: Tensor | None  # [B, E], unit length; None without an ITC head
 

@@ -39,7 +39,7 @@ def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
 def encoded(
     encoder: Encoder, paths: Sequence[Path], skipped: list[Skipped], kept: Kept | None = None
 ) -> Iterator[tuple[list[Path], Pictures]]:
-    """The pictures that can be read, encoded, in batches of at most PICTURES_AT_ONCE and nearly in order.
+    """The pictures that can be read, encoded, in order, in batches of at most PICTURES_AT_ONCE.
 
     The others are added to `skipped` as they are met. What is `kept` is not read again; what is not, is kept then.
     """
@@ -59,14 +59,16 @@ def encoded(
                 pixels[path] = load(path, encoder.preprocessing)
             except PictureError as error:
                 skipped.append(Skipped(path, error.reason))
-        if stored:
-            yield list(stored), encoder.unpack(list(stored.values()))
-        if pixels:
-            pictures = encoder.encode_images(np.stack(list(pixels.values())))
-            if kept is not None:
-                packed = encoder.pack(pictures)
-                for path, content in zip(pixels, packed, strict=True):
-                    if path in names:
-                        kept.cache.put(names[path], content)
-                pictures = encoder.unpack(packed)  # rounded as they are kept: the next search finds the same
-            yield list(pixels), pictures
+        fresh = encoder.encode_images(np.stack(list(pixels.values()))) if pixels else None
+        if kept is None:
+            if fresh is not None:
+                yield list(pixels), fresh
+            continue
+        if fresh is not None:
+            for path, content in zip(pixels, encoder.pack(fresh), strict=True):
+                stored[path] = content
+                if path in names:
+                    kept.cache.put(names[path], content)
+        there = [path for path in paths[start : start + PICTURES_AT_ONCE] if path in stored]
+        if there:  # all as they are kept, rounded and in one batch: the next search finds the same
+            yield there, encoder.unpack([stored[path] for path in there])
