@@ -33,7 +33,7 @@ def synthetic_index(model: Path, images: int, work: Path) -> Path:
 
     The files are one small JPEG under many names: 20 of them are decoded by a search that verifies.
     """
-    fingerprint = fingerprint_of(resolve(str(model)))
+    fingerprint = fingerprint_of(resolve(str(model)), "fp32")
     folder = work / f"index-{images}-{fingerprint.weights_sha256[:12]}"
     if (folder / "complete").exists():
         return folder / "index"

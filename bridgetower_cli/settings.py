@@ -16,7 +16,7 @@ DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 
 # As in `bridgetower.encoder`, which takes too long to import for a list of four words; a test holds them together.
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 PREPROCESSINGS = ("hf", "plain")
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +61,7 @@ def index(
     from bridgetower.store import Writer
 
     scan(paths)  # raises for a path that does not exist, before a model is fetched for it
-    name, own_preprocessing = _made_with(settings)
+    name, own_preprocessing, settings = _made_with(settings)
     chosen = engine.find(name, settings, preprocessing=preprocessing or own_preprocessing)
     began = time.monotonic()
     with Writer.open(settings.index, chosen.fingerprint) as writer, Meter("indexing", "files") as meter:
@@ -101,9 +102,9 @@ def _tell_unread(ignored: Mapping[str, int]) -> int:
     return sum(ignored.values()) - sum(kinds.values())
 
 
-def _made_with(settings: Settings) -> tuple[str, str | None]:
-    """Model and preprocessing: an index that has pictures keeps its own; a new one takes what the settings say, and
-    None for what belongs to the model.
+def _made_with(settings: Settings) -> tuple[str, str | None, Settings]:
+    """Model, preprocessing and the settings, with the precision: an index that has pictures keeps its own; a new one
+    takes what the settings say, and None for what belongs to the model.
 
     Raises StoreError for what is wrong with the index, before a model is fetched for it.
     """
@@ -114,13 +115,15 @@ def _made_with(settings: Settings) -> tuple[str, str | None]:
             summary = store.summary()
     except NoIndexError:
         require_place(settings.index)
-        return settings.model, None
+        return settings.model, None, settings
     if not (summary.images or summary.orphans):
-        return settings.model, None
+        return settings.model, None, settings
+    if summary.fingerprint.precision_family == "int8" and settings.precision == "auto":
+        settings = replace(settings, precision="int8")
     preprocessing = summary.fingerprint.preprocessing
     if settings.named_model is not None:
-        return settings.named_model, preprocessing
+        return settings.named_model, preprocessing, settings
     own = engine.model_of(summary.fingerprint)
     if settings.model not in (own, DEFAULT_MODEL):
         render.say(f"note: the index keeps its model {own}; {settings.model} is for new ones")
-    return own, preprocessing
+    return own, preprocessing, settings

@@ -6,7 +6,7 @@ stand behind it. `TorchEncoder` is the one that runs in this process. Neither se
 Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,22 +15,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bridgetower import prepared, quantized
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.model import ImageFeatures, TextFeatures, require_heads
 from bridgetower.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.records import Fingerprint, Head
-from bridgetower.weights import Checkpoint, load_model
+from bridgetower.weights import Checkpoint
 
 Pixels = npt.NDArray[np.float32]  # [B, 3, H, W], preprocessed
 Vectors = npt.NDArray[np.float32]  # [B, E], unit length
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+INT8 = "int8"  # a precision, and a family of its own
+PRECISIONS = ("auto", "fp32", "bf16", INT8)
 
-# Pairs that run through the cross-modal encoder at once. Its working memory is a few megabytes a pair at the size of
-# the large checkpoints; more pairs than this gain nothing on a CPU.
-PAIRS_AT_ONCE = 32
+# Bytes of the widest tensor of a layer, which decides how many pictures or pairs run at once. On a CPU it should stay
+# in the cache of the processor from one operation to the next, and below the 32 MB from which on glibc maps memory
+# anew for each tensor, whose pages the kernel then has to zero; a GPU wants to be kept busy.
+_WIDEST_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3, "mps": 256 * 1024**2}
 
 
 _FEATURES_VERSION = 1  # of the bytes that `pack` gives
@@ -41,7 +43,7 @@ class Runtime:
     """What the network runs on, and why."""
 
     device: str  # "cpu", "cuda" or "mps"
-    precision: str  # "fp32" or "bf16"
+    precision: str  # "fp32", "bf16" or "int8"
     reason: str
 
 
@@ -139,18 +141,20 @@ class Encoder(Protocol):
 class TorchEncoder:
     """The network in this process, on one device."""
 
-    def __init__(self, checkpoint: Checkpoint, runtime: Runtime) -> None:
-        """Load the weights. Raises ModelError."""
+    def __init__(
+        self, checkpoint: Checkpoint, runtime: Runtime, *, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """Load the weights; `say` gets a line before what takes seconds. Raises ModelError."""
         self._checkpoint = checkpoint
         self.runtime = runtime
         self._tokenizer = checkpoint.tokenizer()
         self._device = torch.device(runtime.device)
-        self._dtype = _DTYPES[runtime.precision]
-        self._model = load_model(checkpoint, self._dtype).to(self._device)
+        self._dtype = prepared.DTYPES[runtime.precision]
+        self._model = prepared.load(checkpoint, runtime.precision, say=say).to(self._device)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        return fingerprint_of(self._checkpoint)
+        return fingerprint_of(self._checkpoint, self.runtime.precision)
 
     @property
     def heads(self) -> frozenset[Head]:
@@ -162,7 +166,7 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def embed_images(self, pixels: Pixels) -> Vectors:
-        return self._unit(self._model.embed_image(self._pixels(pixels)))
+        return self._unit(torch.cat([self._model.embed_image(some) for some in self._pixels(pixels)]))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
@@ -176,7 +180,7 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def encode_images(self, pixels: Pixels) -> Pictures:
-        features = self._model.encode_image(self._pixels(pixels))
+        features = ImageFeatures.join([self._model.encode_image(some) for some in self._pixels(pixels)])
         return Pictures(None if features.itc is None else self._unit(features.itc), features)
 
     @property
@@ -216,7 +220,7 @@ class TorchEncoder:
         rows = torch.from_numpy(pairs).to(self._device)
         logits = [
             self._model.itm(self._model.fuse(*some, keep_text=1, keep_image=1))
-            for some in _chunks(texts.features, images.features, rows)
+            for some in self._pairs(texts.features, images.features, rows)
         ]
         return self._finite(torch.cat(logits))
 
@@ -232,7 +236,7 @@ class TorchEncoder:
         masks = torch.tensor(where, device=self._device)
         rows = torch.tensor([[0, row] for row in range(len(images.features.alone))], device=self._device)
         itm, words = [], []
-        for some in _chunks(text.features, images.features, rows):
+        for some in self._pairs(text.features, images.features, rows):
             fused = self._model.fuse(*some, keep_image=1)
             if Head.ITM in self.heads:
                 itm.append(self._model.itm(fused))
@@ -266,8 +270,25 @@ class TorchEncoder:
             "or use another"
         )
 
-    def _pixels(self, pixels: Pixels) -> Tensor:
-        return torch.from_numpy(pixels).to(self._device, self._dtype)
+    def _pixels(self, pixels: Pixels) -> Iterator[Tensor]:
+        """As many at once as the vision tower should take: each [B', 3, H, W], on the device."""
+        vision = self._checkpoint.config.vision
+        step = self._at_once(vision.num_tokens, 4 * vision.hidden_size)
+        for start in range(0, len(pixels), step):
+            yield torch.from_numpy(pixels[start : start + step]).to(self._device, self._dtype)
+
+    def _pairs(
+        self, text: TextFeatures, image: ImageFeatures, pairs: Tensor
+    ) -> Iterator[tuple[TextFeatures, ImageFeatures]]:
+        """As many at once as the cross-modal encoder should take, of int64 [P, 2] = (row of text, row of image)."""
+        config = self._checkpoint.config
+        step = self._at_once(config.vision.num_tokens, config.text.intermediate_size)
+        for start in range(0, len(pairs), step):
+            some = pairs[start : start + step]
+            yield text.select(some[:, 0]), image.select(some[:, 1])
+
+    def _at_once(self, tokens: int, width: int) -> int:
+        return max(1, _WIDEST_BYTES[self.runtime.device] // (tokens * width * self._dtype.itemsize))
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         ids, mask = self._tokenizer.encode_batch(texts)
@@ -277,7 +298,8 @@ class TorchEncoder:
 def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """Settle "auto": the best device there is, and bf16 where it computes in it natively, else fp32.
 
-    Raises UsageError for names that are unknown and for a device that this machine does not have.
+    Raises UsageError for names that are unknown, for a device that this machine does not have, and for int8 where it
+    is not possible.
     """
     if device not in DEVICES or precision not in PRECISIONS:
         raise UsageError(f"device is one of {', '.join(DEVICES)}; precision is one of {', '.join(PRECISIONS)}")
@@ -286,6 +308,10 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         device = next(name for name in ("cuda", "mps", "cpu") if there[name])
     elif not there[device]:
         raise UsageError(f"device {device}: this machine, or this build of PyTorch, has none; use --device auto")
+    if precision == INT8 and not (device == "cpu" and quantized.is_possible()):
+        raise UsageError(
+            f"precision int8: not on this {'processor' if device == 'cpu' else 'device'}; use --precision auto"
+        )
     if precision != "auto":
         return Runtime(device, precision, f"{precision}: as asked")
     if device == "cuda":
@@ -299,10 +325,11 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     return Runtime(device, "fp32", "fp32: the processor has no bf16 instructions")
 
 
-def fingerprint_of(checkpoint: Checkpoint) -> Fingerprint:
+def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:
     """What identifies the vectors that this checkpoint makes; loads no weights. Raises ModelError without ITC head.
 
-    fp32 and bf16 are one family: their vectors agree to a cosine of 0.999 and may stand in one index.
+    fp32 and bf16 are one family: their vectors agree to a cosine of 0.999 and may stand in one index. Those of int8
+    agree to 0.99 only and stand by themselves.
     """
     require_heads(checkpoint.heads, Head.ITC)
     assert checkpoint.config.contrastive_hidden_size is not None
@@ -313,7 +340,7 @@ def fingerprint_of(checkpoint: Checkpoint) -> Fingerprint:
         config_sha256=checkpoint.config_sha256,
         preprocessing=checkpoint.preprocessing.name,
         preprocessing_version=PREPROCESSING_VERSION,
-        precision_family="float",
+        precision_family=INT8 if precision == INT8 else "float",
         dim=checkpoint.config.contrastive_hidden_size,
     )
 
@@ -323,12 +350,6 @@ def match_probability(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
     margin = logits[..., 1] - logits[..., 0]
     probability = 0.5 + 0.5 * np.tanh(margin / 2)  # softmax over two, safe for any logit
     return probability.astype(np.float32)
-
-
-def _chunks(text: TextFeatures, image: ImageFeatures, pairs: Tensor) -> Iterator[tuple[TextFeatures, ImageFeatures]]:
-    for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[start : start + PAIRS_AT_ONCE]
-        yield text.select(some[:, 0]), image.select(some[:, 1])
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[np.float32]:

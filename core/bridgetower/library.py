@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from bridgetower import indexing
-from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of
+from bridgetower.encoder import INT8, TorchEncoder, Vectors, choose_runtime, fingerprint_of
 from bridgetower.fill import Filled, fill_images, fill_library
 from bridgetower.indexing import IndexReport, Progress
 from bridgetower.matching import Results, match, rerank
@@ -48,13 +48,14 @@ class Model:
     ) -> None:
         """Find the model: a repository of the Hugging Face Hub (fetched if need be), a folder, or "demo".
 
-        `device` is auto, cpu, cuda or mps; `precision` auto, fp32 or bf16; `preprocessing` "hf", as the weights are
-        served everywhere, "plain", as they were trained, or None for that of the checkpoint. While it is
-        fetched, `progress` shows bars on stderr, and `say` gets a line about what goes on. Raises ModelError, and
-        UsageError for a device that is not there.
+        `device` is auto, cpu, cuda or mps; `precision` auto, fp32, bf16 or int8; `preprocessing` "hf", as the
+        weights are served everywhere, "plain", as they were trained, or None for that of the checkpoint. While it is
+        fetched, `progress` shows bars on stderr; `say` gets a line about what goes on, then and when the weights are
+        prepared. Raises ModelError, and UsageError for what this machine cannot do.
         """
         self.runtime = choose_runtime(device, precision)  # first: it costs nothing, fetching may
         checkpoint = resolve(name, progress=progress, say=say)
+        self._say = say
         self.checkpoint = checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
 
     @property
@@ -65,12 +66,12 @@ class Model:
     @property
     def fingerprint(self) -> Fingerprint:
         """What makes its vectors comparable. Raises ModelError without an ITC head."""
-        return fingerprint_of(self.checkpoint)
+        return fingerprint_of(self.checkpoint, self.runtime.precision)
 
     @cached_property
     def encoder(self) -> TorchEncoder:
         """The network with its weights. Raises ModelError."""
-        return TorchEncoder(self.checkpoint, self.runtime)
+        return TorchEncoder(self.checkpoint, self.runtime, say=self._say)
 
     def match(self, images: Iterable[AnyPath], texts: Sequence[str]) -> list[PairScore]:
         """Score every picture with every text, by every head that there is; see `bridgetower.matching.match`."""
@@ -120,7 +121,8 @@ class Library:
         self._store: Store | None = None
         if model is None:
             made_by = self._opened().fingerprint
-            model = Model(made_by.model, preprocessing=made_by.preprocessing)
+            precision = INT8 if made_by.precision_family == INT8 else "auto"
+            model = Model(made_by.model, precision=precision, preprocessing=made_by.preprocessing)
         self.model = model
 
     def __enter__(self) -> Self:

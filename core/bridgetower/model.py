@@ -19,6 +19,7 @@ Shapes: B batch, T text tokens, N visual tokens (1 + patches), D hidden size, V 
 H heads. Wherever a batch of texts meets a batch of pictures, row i belongs to row i.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -75,6 +76,15 @@ class ImageFeatures:
         itc = None if self.itc is None else self.itc[rows]
         return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], itc)
 
+    @classmethod
+    def join(cls, batches: Sequence[Self]) -> Self:
+        """Batches, at least one, as one."""
+        if len(batches) == 1:
+            return batches[0]
+        layers = tuple(torch.cat(same) for same in zip(*(batch.layers for batch in batches), strict=True))
+        itc = [batch.itc for batch in batches if batch.itc is not None]
+        return cls(layers, torch.cat([batch.alone for batch in batches]), torch.cat(itc) if itc else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Fused:
@@ -97,6 +107,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None,
     return F.scaled_dot_product_attention(q, k, v, key_mask, dropout).transpose(1, 2).flatten(2)
 
 
+class Linear(nn.Linear):
+    """The linear layers that do nearly all of the arithmetic: those that may run in int8 instead."""
+
+    def part(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Outputs `start` to `stop` alone: [..., D] -> [..., stop - start]."""
+        return F.linear(x, self.weight[start:stop], self.bias[start:stop])
+
+
 class SelfAttention(nn.Module):
     """Queries, keys and values in one product."""
 
@@ -104,8 +122,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None, keep: int | None = None) -> Tensor:
         """[B, T, D] -> [B, T, D], or [B, keep, D]: only the first `keep` tokens ask, all of them answer."""
@@ -113,9 +131,8 @@ class SelfAttention(nn.Module):
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
             width = x.shape[-1]
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = F.linear(x[:, :keep], weight[:width], bias[:width])
-            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+            q = self.qkv.part(x[:, :keep], 0, width)
+            k, v = self.qkv.part(x, width, 3 * width).chunk(2, dim=-1)
         attended: Tensor = self.out(attend(q, k, v, self.heads, key_mask, self.dropout if self.training else 0.0))
         return attended
 
@@ -127,9 +144,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.kv = Linear(width, 2 * width)
+        self.out = Linear(width, width)
 
     def forward(self, x: Tensor, other: Tensor, key_mask: Tensor | None) -> Tensor:
         """x [B, T, D], other [B, N, D] -> [B, T, D]; `key_mask` belongs to `other`."""
@@ -139,21 +156,42 @@ class CrossAttention(nn.Module):
         return attended
 
 
+_QUICK = 1.702  # the quick GELU of CLIP is x * sigmoid(1.702 x)
+
+
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between them, exact or in the cheaper form that CLIP was trained with."""
 
     def __init__(self, width: int, inner: int, quick: bool = False) -> None:
         super().__init__()
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
+        self.up = Linear(width, inner)
+        self.down = Linear(inner, width)
         self.quick = quick
+        self.folded = False
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
         x = self.up(x)
-        x = x * torch.sigmoid(1.702 * x) if self.quick else F.gelu(x)
+        if not self.quick:
+            x = F.gelu(x)
+        elif self.folded:
+            x = F.silu(x, inplace=True)
+        else:
+            x = x * torch.sigmoid(_QUICK * x)
         x = self.down(x)
         return x
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put the factor of the quick GELU into the weights: one pass over the widest tensor instead of three.
+
+        For inference: the weights are others after it, what the layer computes is not.
+        """
+        if self.quick and not self.folded:
+            self.up.weight.mul_(_QUICK)
+            self.up.bias.mul_(_QUICK)
+            self.down.weight.div_(_QUICK)
+            self.folded = True
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
@@ -368,8 +406,8 @@ class BridgeTower(nn.Module):
 
         # One projection for all layers, or one for each of them.
         n_transforms = 1 if config.share_cross_modal_transformer_layers else n_cross
-        self.text_transforms = nn.ModuleList(nn.Linear(config.text.hidden_size, width) for _ in range(n_transforms))
-        self.image_transforms = nn.ModuleList(nn.Linear(config.vision.hidden_size, width) for _ in range(n_transforms))
+        self.text_transforms = nn.ModuleList(Linear(config.text.hidden_size, width) for _ in range(n_transforms))
+        self.image_transforms = nn.ModuleList(Linear(config.vision.hidden_size, width) for _ in range(n_transforms))
         self.stream_type = embedding(2, width)  # row 0 marks the text stream, row 1 the image stream
 
         self.text_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)

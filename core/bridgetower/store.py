@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
@@ -376,8 +376,12 @@ class Store:
         return FeatureCache(self.directory / _FEATURES, capacity) if capacity else None
 
     def check(self, fingerprint: Fingerprint) -> None:
-        """Raise StoreError unless vectors with this fingerprint can be compared with those of the index."""
-        _require_same(self.directory, self.fingerprint, fingerprint)
+        """Raise StoreError unless a query with this fingerprint can be compared with the vectors of the index.
+
+        Its precision may be another: the one vector of the query is a little off then, but off for all pictures alike.
+        """
+        family = self.fingerprint.precision_family
+        _require_same(self.directory, self.fingerprint, replace(fingerprint, precision_family=family))
 
     def __len__(self) -> int:
         """Images that can be found: those that have a file."""
@@ -515,6 +519,9 @@ def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> N
         return
     if differing == ["preprocessing"]:
         way_out = f"use preprocessing {stored.preprocessing}, or build another index"
+    elif differing == ["precision_family"]:
+        precision = "int8" if stored.precision_family == "int8" else "auto"
+        way_out = f"use precision {precision}, or build another index"
     elif stored.model != given.model:
         way_out = "use that model, or build another index"
     else:

@@ -11,8 +11,9 @@ written to; what we keep stands under `platformdirs.user_cache_dir("bridgetower"
 
     converted/<sha256>/model.safetensors   from the pickles with this digest
     digests/<sha256 of what>.json          a digest, valid while nothing has touched its files
+    prepared/                              see `bridgetower.prepared`
 
-Both may be deleted at any time.
+All of it may be deleted at any time.
 """
 
 import hashlib
@@ -32,8 +33,6 @@ from typing import Any
 
 import platformdirs
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bridgetower import hub
@@ -44,6 +43,7 @@ from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, from_hf, h
 from bridgetower.model import BridgeTower
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
+from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes, replace_file, write_tensors
 from bridgetower.tokenizer import Tokenizer
 
 DEMO = "demo"
@@ -81,7 +81,9 @@ class Checkpoint:
         """
         names = _expected_shapes(self.config, self.heads)
         return _remembered(
-            self.weights, "\n".join(sorted(names)), lambda: _digest_of_tensors(_open(self.weights), names)
+            self.weights,
+            "\n".join(sorted(names)),
+            lambda: _digest_of_tensors(open_tensors(self.weights, normalised_key), names),
         )
 
     @property
@@ -203,7 +205,7 @@ def _read_folder(name: str, folder: Path, revision: str) -> Checkpoint:
     if not sources:
         raise ModelError(f"{folder}: neither {SAFETENSORS} nor {hub.PICKLE} here; fetch the weights, too")
     weights = (_converted(sources),) if _is_pickled(sources) else sources
-    tensors = _open(weights)
+    tensors = open_tensors(weights, normalised_key)
     heads = frozenset(h for h, prefixes in HEAD_PREFIXES.items() if any(k.startswith(prefixes) for k in tensors))
     _check_layout(tensors, config, heads, folder)
     return Checkpoint(
@@ -239,7 +241,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32
     """
     with torch.device("meta"):  # shapes without memory: every parameter is replaced below
         model = BridgeTower(checkpoint.config, checkpoint.heads)
-    tensors = _open(checkpoint.weights)
+    tensors = open_tensors(checkpoint.weights, normalised_key)
     state = {
         name: from_hf(name, checkpoint.config, lambda key: tensors[key].read()) for name, _ in model.named_parameters()
     }
@@ -257,33 +259,8 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32
     return model.eval()
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredTensor:
-    """A tensor in a safetensors file, of which only the header has been read."""
-
-    shape: tuple[int, ...]
-    dtype: str  # as the header has it: F32, BF16, I64, ...
-    read: Callable[[], Tensor]
-
-
-def _open(files: tuple[Path, ...]) -> dict[str, _StoredTensor]:
-    """Every tensor of the files, under its normalised key. A file is closed when its last tensor is forgotten."""
-    tensors: dict[str, _StoredTensor] = {}
-    for path in files:
-        try:
-            file: Any = safe_open(path, framework="pt")
-            for key in file.keys():  # noqa: SIM118 - the file is no mapping
-                header = file.get_slice(key)
-                tensors[normalised_key(key)] = _StoredTensor(
-                    tuple(header.get_shape()), header.get_dtype(), partial(file.get_tensor, key)
-                )
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: not a complete safetensors file ({error}); fetch it again") from error
-    return tensors
-
-
 def _check_layout(
-    tensors: Mapping[str, _StoredTensor], config: ModelConfig, heads: frozenset[Head], folder: Path
+    tensors: Mapping[str, StoredTensor], config: ModelConfig, heads: frozenset[Head], folder: Path
 ) -> None:
     """Every key that the network needs is there in the right shape, and no other one but those on the ignore list."""
     expected = _expected_shapes(config, heads)
@@ -322,12 +299,12 @@ def _expected_shapes(config: ModelConfig, heads: frozenset[Head]) -> dict[str, t
     return expected
 
 
-def _digest_of_tensors(tensors: Mapping[str, _StoredTensor], names: Iterable[str]) -> str:
+def _digest_of_tensors(tensors: Mapping[str, StoredTensor], names: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(names):
         stored = tensors[name]
         digest.update(json.dumps([name, stored.dtype, stored.shape]).encode() + b"\n")
-        digest.update(stored.read().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(raw_bytes(stored.read()))
     return digest.hexdigest()
 
 
@@ -368,12 +345,12 @@ def save(
     tensors["bridgetower.text_model.pooler.dense.weight"] = word.new_zeros(width, width)
     tensors["bridgetower.text_model.pooler.dense.bias"] = word.new_zeros(width)
     tensors = {key: tensor.to("cpu", dtype).contiguous() for key, tensor in tensors.items()}
-    _write_tensors(folder / SAFETENSORS, tensors)
+    write_tensors(folder / SAFETENSORS, tensors)
 
     if tokenizer_from is not None:
         for name in hub.TOKENIZER_FILES:
             if (tokenizer_from / name).is_file():
-                _replace(folder / name, partial(shutil.copyfile, tokenizer_from / name))
+                replace_file(folder / name, partial(shutil.copyfile, tokenizer_from / name))
     if preprocessing is not None:
         _write_json(folder / hub.PREPROCESSOR_FILES[0], preprocessing.to_json())
     architecture = next((c for head, c in _ARCHITECTURES.items() if head in model.heads), "BridgeTowerModel")
@@ -416,51 +393,30 @@ def _writable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    try:
-        _replace(path, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
-    except SafetensorError as error:  # how it wraps what the file system says, of a full disk for one
-        raise OSError(str(error)) from error
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2) + "\n"
-    _replace(path, lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a new file, then put it in the place of `path` in one step that survives a power cut."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        unfinished.touch()
-        mode = unfinished.stat().st_mode  # as the umask has it; safetensors makes its file for the owner alone
-        write(unfinished)
-        unfinished.chmod(mode)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 # What we keep
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where copies are kept that may be deleted at any time."""
     return Path(platformdirs.user_cache_dir("bridgetower"))
 
 
 def _converted(pickles: tuple[Path, ...]) -> Path:
     """The safetensors file with the content of these pickles, written on the first call."""
     digest = _remembered(pickles, "files", lambda: _digest_of_files(pickles))
-    target = _cache() / "converted" / digest / SAFETENSORS
+    target = cache_folder() / "converted" / digest / SAFETENSORS
     if not target.is_file():
         tensors: dict[str, Tensor] = {}
         for path in pickles:
             tensors |= _unpickled(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_tensors(target, tensors)
+            write_tensors(target, tensors)
         except OSError as error:
             raise ModelError(
                 f"{target}: cannot keep a converted copy of the weights ({error.strerror or error}); make room there"
@@ -508,7 +464,7 @@ def _remembered(files: tuple[Path, ...], what: str, compute: Callable[[], str]) 
     """
     files = tuple(file.resolve() for file in files)  # the Hub's cache is made of links
     key = hashlib.sha256(what.encode() + b"\0".join(map(os.fsencode, files))).hexdigest()
-    memory = _cache() / "digests" / f"{key}.json"
+    memory = cache_folder() / "digests" / f"{key}.json"
     stats = [(str(file), file.stat()) for file in files]
     valid_for = [[name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats]
     try:

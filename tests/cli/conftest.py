@@ -64,7 +64,9 @@ class Bt(Protocol):
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
     monkeypatch.setattr(bridgetower.library, "resolve", models.resolve)
-    monkeypatch.setattr(bridgetower.library, "fingerprint_of", lambda checkpoint: checkpoint.encoder.fingerprint)
+    monkeypatch.setattr(
+        bridgetower.library, "fingerprint_of", lambda checkpoint, precision: checkpoint.encoder.fingerprint
+    )
     monkeypatch.setattr(bridgetower.library, "TorchEncoder", models.load)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run

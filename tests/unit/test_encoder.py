@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bridgetower.encoder import PAIRS_AT_ONCE, Pixels, Runtime, TorchEncoder, choose_runtime, fingerprint_of
+import bridgetower.encoder
+from bridgetower.encoder import Pixels, Runtime, TorchEncoder, choose_runtime, fingerprint_of
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.model import BridgeTower
+from bridgetower.model import BridgeTower, Fused, ImageFeatures, TextFeatures
 from bridgetower.records import Head
 from bridgetower.weights import resolve
 from tests.tiny import tiny_checkpoint
@@ -81,15 +82,26 @@ def test_indexing_never_runs_the_cross_modal_encoder(encoder: TorchEncoder, monk
     encoder.embed_texts(TEXTS)
 
 
-def test_match_gives_each_pair_what_it_gets_alone_across_chunks(encoder: TorchEncoder) -> None:
-    pixels = pictures(PAIRS_AT_ONCE // 2 + 3)
+def test_match_gives_each_pair_what_it_gets_alone_across_chunks(
+    encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = pictures(5)
     pairs = np.array([[text, picture] for picture in range(len(pixels)) for text in (2, 0, 1)])
-    assert len(pairs) > PAIRS_AT_ONCE
+    a_pair = 37 * 96 * 4  # bytes of the widest tensor: tokens of a picture x the feed-forward of a cross-modal layer
+    monkeypatch.setitem(bridgetower.encoder._WIDEST_BYTES, "cpu", 4 * a_pair)
+    sizes, fuse = [], BridgeTower.fuse
+
+    def counted(self: BridgeTower, text: TextFeatures, image: ImageFeatures, **keep: int) -> Fused:
+        sizes.append(len(text.mask))
+        return fuse(self, text, image, **keep)
+
+    monkeypatch.setattr(BridgeTower, "fuse", counted)
     texts, images = encoder.encode_texts(TEXTS), encoder.encode_images(pixels)
     logits = encoder.match(texts, images, pairs)
     assert logits.shape == (len(pairs), 2)
     assert logits.dtype == np.float32
-    for row in (0, 1, PAIRS_AT_ONCE, len(pairs) - 1):
+    assert sizes == [4, 4, 4, 3]
+    for row in (0, 1, 4, len(pairs) - 1):
         text, picture = pairs[row]
         one = encoder.encode_texts([TEXTS[text]]), encoder.encode_images(pixels[picture : picture + 1])
         alone = encoder.match(*one, np.array([[0, 0]]))
@@ -138,7 +150,7 @@ def test_masked_words_need_no_matching_head(tmp_path: Path) -> None:
 def test_a_head_that_is_not_there_is_named_with_a_checkpoint_that_has_it(tmp_path: Path) -> None:
     checkpoint = resolve(str(tiny_checkpoint(tmp_path, heads=frozenset({Head.MLM}))))
     with pytest.raises(ModelError, match=r"no ITC head.*bridgetower-large-itm-mlm-itc"):
-        fingerprint_of(checkpoint)
+        fingerprint_of(checkpoint, "fp32")
     without = TorchEncoder(checkpoint, FP32)
     with pytest.raises(ModelError, match="no ITC head"):
         without.embed_images(pictures(1))
@@ -159,11 +171,11 @@ def test_bf16_agrees_with_fp32(folder: Path, encoder: TorchEncoder) -> None:
 
 
 def test_the_fingerprint_says_what_made_the_vectors(folder: Path, tmp_path: Path) -> None:
-    ours = fingerprint_of(resolve(str(folder)))
+    ours = fingerprint_of(resolve(str(folder)), "fp32")
     assert ours.model == str(folder)
     assert (ours.revision, ours.preprocessing, ours.precision_family, ours.dim) == ("local", "hf", "float", 32)
     assert len(ours.weights_sha256) == 64
-    other = fingerprint_of(resolve(str(tiny_checkpoint(tmp_path, seed=1))))
+    other = fingerprint_of(resolve(str(tiny_checkpoint(tmp_path, seed=1))), "fp32")
     assert other.weights_sha256 != ours.weights_sha256
     assert other.config_sha256 == ours.config_sha256
 
@@ -188,7 +200,7 @@ def test_the_fingerprint_covers_what_computes_beside_the_weights(
     content = json.loads((copy / file).read_text())
     (content[section] if section else content).update(change)
     (copy / file).write_text(json.dumps(content))
-    ours, theirs = fingerprint_of(resolve(str(folder))), fingerprint_of(resolve(str(copy)))
+    ours, theirs = fingerprint_of(resolve(str(folder)), "fp32"), fingerprint_of(resolve(str(copy)), "fp32")
     assert theirs.weights_sha256 == ours.weights_sha256
     assert len(theirs.config_sha256) == 64
     assert theirs.config_sha256 != ours.config_sha256
@@ -202,9 +214,9 @@ def test_what_only_training_reads_is_not_in_the_fingerprint(folder: Path, tmp_pa
     content["text_config"] |= {"hidden_dropout_prob": 0.5, "bos_token_id": 7}
     del content["text_config"]["layer_norm_eps"]  # its default
     (copy / "config.json").write_text(json.dumps(content))
-    ours, theirs = fingerprint_of(resolve(str(folder))), fingerprint_of(resolve(str(copy)))
+    ours, theirs = fingerprint_of(resolve(str(folder)), "fp32"), fingerprint_of(resolve(str(copy)), "fp32")
     assert theirs.config_sha256 == ours.config_sha256
-    assert fingerprint_of(resolve(str(copy)).with_preprocessing("plain")).config_sha256 == ours.config_sha256
+    assert fingerprint_of(resolve(str(copy)).with_preprocessing("plain"), "fp32").config_sha256 == ours.config_sha256
 
 
 def test_auto_takes_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

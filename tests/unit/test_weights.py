@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bridgetower.hub
-from bridgetower import weights
+from bridgetower import tensors, weights
 from bridgetower.errors import ModelError
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
@@ -545,7 +545,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(folder: Path, monkeypatch
         file.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights, "save_file", interrupted)
+    monkeypatch.setattr(tensors, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(tiny_model(seed=1), folder)
     assert contents(folder) == before

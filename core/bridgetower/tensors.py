@@ -1,0 +1,73 @@
+"""Safetensors files: headers read at once, tensors memory-mapped when they are asked for, files replaced as a whole."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bridgetower.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file, of which only the header has been read."""
+
+    shape: tuple[int, ...]
+    dtype: str  # as the header has it: F32, BF16, I64, ...
+    read: Callable[[], Tensor]  # memory-mapped
+
+
+def open_tensors(files: Iterable[Path], rename: Callable[[str], str] = lambda key: key) -> dict[str, StoredTensor]:
+    """Every tensor of the files, by its name after `rename`. A file is closed when its last tensor is forgotten.
+
+    Raises ModelError.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for path in files:
+        try:
+            file: Any = safe_open(path, framework="pt")
+            for key in file.keys():  # noqa: SIM118 - the file is no mapping
+                header = file.get_slice(key)
+                tensors[rename(key)] = StoredTensor(
+                    tuple(header.get_shape()), header.get_dtype(), partial(file.get_tensor, key)
+                )
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: not a complete safetensors file ({error}); fetch it again") from error
+    return tensors
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises OSError."""
+    try:
+        replace_file(path, lambda file: save_file(dict(tensors), file, metadata={"format": "pt"}))
+    except SafetensorError as error:  # how it wraps what the file system says, of a full disk for one
+        raise OSError(str(error)) from error
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a new file, then put it in the place of `path` in one step that survives a power cut."""
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # as the umask has it; safetensors makes its file for the owner alone
+        write(unfinished)
+        unfinished.chmod(mode)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor as they lie in memory, of any type."""
+    array = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array.data)
