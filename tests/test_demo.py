@@ -71,6 +71,24 @@ def test_fill_reads_the_library_and_a_picture(index: Path) -> None:
     assert one[0]["token"] == "cat"
 
 
+def test_an_index_in_int8_stays_in_int8_and_any_precision_may_search_it(index: Path, tmp_path: Path) -> None:
+    own, pictures = tmp_path / "index", [*sorted(GALLERY.glob("*cats*")), *sorted(GALLERY.glob("*dogs*"))]
+    bt("index", *pictures[:-1], "--model", "demo", "--precision", "int8", "--index", own)
+    bt("index", pictures[-1], "--index", own)
+    assert bt("status", "--json", "--index", own)[0]["precision_family"] == "int8"
+    bt("index", pictures[-1], "--precision", "fp32", "--index", own, status=5)
+    for where, precision in ((own, "auto"), (own, "fp32"), (own, "int8"), (index, "int8")):
+        found = bt("search", "two cats on a couch", "--json", "--precision", precision, "--index", where)
+        assert Path(str(found[0]["path"])).name == "two-cats-on-a-couch-in-the-desert.jpg"
+
+
+def test_int8_finds_what_fp32_finds(encoder: TorchEncoder) -> None:
+    captioned = read_captions(GALLERY / "captions.jsonl")
+    in_int8 = TorchEncoder(resolve("demo"), Runtime("cpu", "int8", ""))
+    [ours], [theirs] = (evaluate(one, captioned, depths=()) for one in (in_int8, encoder))
+    assert ours.ir[0] >= theirs.ir[0] - 2  # of 150; the thousand of the model card are held to 1
+
+
 def test_its_figures_on_the_gallery(encoder: TorchEncoder) -> None:
     """Well below what the model card says of a thousand scenes: a broken network or scene is caught, chance is not."""
     captioned = read_captions(GALLERY / "captions.jsonl")

@@ -4,6 +4,8 @@ Each row of a weight matrix has a scale of its own, each input tensor has one sc
 weight nor an input of such a layer (norms, attention, biases, what is added up) stays fp32.
 """
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +52,8 @@ class QuantizedLinear(nn.Module):
 
     def _pack(self, rows: slice) -> torch.ScriptObject:
         """The weights in the order in which the processor wants them."""
+        # Tensors that know their scale will leave PyTorch some day: `is_possible` will say so.
+        warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
         weight = torch._make_per_channel_quantized_tensor(
             self.weight[rows], self.scale[rows].double(), torch.zeros(len(self.scale[rows]), dtype=torch.int64), 0
         )
@@ -67,7 +71,8 @@ def quantize(network: BridgeTower) -> None:
 
 def is_possible() -> bool:
     """Whether this build of PyTorch computes in int8 on this processor."""
-    return torch.backends.quantized.engine in ("x86", "fbgemm", "onednn")
+    operators = hasattr(torch.ops.quantized, "linear_dynamic") and hasattr(torch, "_make_per_channel_quantized_tensor")
+    return operators and torch.backends.quantized.engine in ("x86", "fbgemm", "onednn")
 
 
 def processor_is_wide() -> bool:

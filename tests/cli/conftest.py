@@ -50,7 +50,7 @@ class Models:
             with_preprocessing=with_preprocessing,
         )
 
-    def load(self, checkpoint: SimpleNamespace, runtime: Any) -> FakeEncoder:
+    def load(self, checkpoint: SimpleNamespace, runtime: Any, **options: object) -> FakeEncoder:
         self.loaded.append((checkpoint.name, runtime.device))
         encoder: FakeEncoder = checkpoint.encoder
         return encoder

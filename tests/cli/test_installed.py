@@ -36,7 +36,7 @@ class Slow(FakeEncoder):
 slow = Slow()
 bridgetower.library.resolve = lambda name, **options: SimpleNamespace(name=name, preprocessing=slow.preprocessing)
 bridgetower.library.fingerprint_of = lambda checkpoint, precision: slow.fingerprint
-bridgetower.library.TorchEncoder = lambda checkpoint, runtime: slow
+bridgetower.library.TorchEncoder = lambda checkpoint, runtime, **options: slow
 from bridgetower_cli.app import main
 main()
 """

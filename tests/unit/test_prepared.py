@@ -1,0 +1,181 @@
+"""The network as it runs: what is kept of it, and what it has to prove."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bridgetower import prepared, quantized
+from bridgetower.encoder import Runtime, TorchEncoder, choose_runtime
+from bridgetower.errors import ModelError, UsageError
+from bridgetower.model import Linear
+from bridgetower.records import Head
+from bridgetower.weights import Checkpoint, cache_folder, load_model, resolve
+from tests.tiny import tiny_checkpoint, tiny_config
+
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return resolve(str(tiny_checkpoint(tmp_path / "model")))
+
+
+def pixels(count: int = 3) -> torch.Tensor:
+    return torch.randn(count, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+
+
+def vectors(checkpoint: Checkpoint, precision: str) -> npt.NDArray[np.float32]:
+    return TorchEncoder(checkpoint, Runtime("cpu", precision, "")).embed_images(pixels().numpy())
+
+
+def kept() -> list[Path]:
+    return sorted((cache_folder() / "prepared").glob("*"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_it_says_what_the_checkpoint_says_at_first_and_from_what_was_kept(
+    checkpoint: Checkpoint, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.inference_mode():
+        expected = load_model(checkpoint).embed_image(pixels()).numpy()
+    first = vectors(checkpoint, precision)
+    cosines = (first * expected).sum(axis=1)
+    assert cosines.min() >= (1 - 1e-6 if precision == "fp32" else prepared.LEAST_COSINE[precision])
+    monkeypatch.setattr(prepared, "load_model", lambda *_: pytest.fail("prepared again"))
+    np.testing.assert_array_equal(vectors(checkpoint, precision), first)
+    [file] = kept()
+    assert precision in file.name
+
+
+def test_precisions_are_what_they_are_called(checkpoint: Checkpoint) -> None:
+    for precision in PRECISIONS:
+        prepared.load(checkpoint, precision)
+    types = {next(p for p in PRECISIONS if p in file.name): load_file(file) for file in kept()}
+    name = "vision_tower.layers.0.mlp.up.weight"
+    assert [types[precision][name].dtype for precision in PRECISIONS] == [torch.float32, torch.bfloat16, torch.int8]
+    assert {tensor.dtype for tensor in types["bf16"].values()} == {torch.bfloat16}
+    assert types["int8"]["itm_head.weight"].dtype == torch.float32  # heads are small, and decide
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what is mapped")
+def test_what_is_kept_is_mapped_not_read(checkpoint: Checkpoint) -> None:
+    prepared.load(checkpoint, "fp32")
+    [file] = kept()
+    network = prepared.load(checkpoint, "fp32")
+    mapped = [line.split() for line in Path("/proc/self/maps").read_text("utf-8").splitlines() if str(file) in line]
+    ranges = [[int(end, 16) for end in fields[0].split("-")] for fields in mapped]
+    for parameter in network.parameters():
+        assert any(low <= parameter.data_ptr() < high for low, high in ranges)
+
+
+@pytest.mark.parametrize("harm", ["truncated", "emptied", "another type", "another shape", "a tensor less"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_is_damaged_is_made_again(checkpoint: Checkpoint, precision: str, harm: str) -> None:
+    expected = vectors(checkpoint, precision)
+    [file] = kept()
+    tensors = load_file(file)
+    name = "vision_tower.layers.0.mlp.up.weight"
+    if harm == "truncated":
+        file.write_bytes(file.read_bytes()[:-1000])
+    elif harm == "emptied":
+        file.write_bytes(b"")
+    else:
+        if harm == "another type":
+            tensors[name] = tensors[name].to(torch.float16)
+        elif harm == "another shape":
+            tensors[name] = tensors[name][1:].contiguous()
+        else:
+            del tensors[name]
+        save_file(tensors, file)
+    np.testing.assert_array_equal(vectors(checkpoint, precision), expected)
+    assert load_file(file)[name].shape == (256, 64)  # and kept again
+
+
+def test_a_disk_that_takes_nothing_costs_time_only(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepared, "write_tensors", full)
+    assert vectors(checkpoint, "fp32").shape == (3, 32)
+    assert kept() == []
+
+
+def test_other_weights_or_settings_are_kept_apart(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    other = resolve(str(tiny_checkpoint(tmp_path / "other", seed=1)))
+    assert not np.allclose(vectors(checkpoint, "fp32"), vectors(other, "fp32"), atol=1e-2)
+    assert len(kept()) == 2
+
+
+@pytest.mark.parametrize("heads", [frozenset(Head), frozenset({Head.ITM, Head.MLM})])
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_precision_that_says_something_else_is_refused(
+    tmp_path: Path, heads: frozenset[Head], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = resolve(str(tiny_checkpoint(tmp_path / "model", heads=heads)))
+    prepared.load(checkpoint, precision)  # this one passes
+    [file] = kept()
+    file.unlink()
+    monkeypatch.setitem(prepared.LEAST_COSINE, precision, 1.0)
+    with pytest.raises(ModelError, match=rf"in {precision} this model makes other vectors .*--precision fp32"):
+        prepared.load(checkpoint, precision)
+    assert kept() == []
+
+
+def test_tied_words_stay_tied(tmp_path: Path) -> None:
+    checkpoint = resolve(str(tiny_checkpoint(tmp_path / "model", tiny_config(tie_word_embeddings=True))))
+    for _ in range(2):
+        network = prepared.load(checkpoint, "int8")
+        assert network.mlm_head is not None
+        assert network.mlm_head.decoder.weight is network.text_tower.word.weight
+
+
+def test_what_takes_seconds_is_announced_once(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(prepared, "_TAKES_SECONDS", 0)
+    for _ in range(2):
+        prepared.load(checkpoint, "bf16", say=said.append)
+    assert len(said) == 1
+    assert checkpoint.name in said[0]
+
+
+def test_what_a_killed_process_left_is_removed(checkpoint: Checkpoint) -> None:
+    folder = cache_folder() / "prepared"
+    folder.mkdir(parents=True)
+    old, young = folder / ".a.partial", folder / ".b.partial"
+    for file in (old, young):
+        file.touch()
+    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    prepared.load(checkpoint, "fp32")
+    assert not old.exists()
+    assert young.exists()
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_a_layer_in_int8_gives_nearly_the_same(narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if narrow:
+        monkeypatch.setattr(quantized, "processor_is_wide", lambda: False)
+    torch.manual_seed(0)
+    layer, x = Linear(96, 64), torch.randn(2, 5, 96)
+    with torch.inference_mode():
+        expected = layer(x)
+        ours = quantized.QuantizedLinear.of(layer)
+        assert torch.nn.functional.cosine_similarity(ours(x), expected, dim=-1).min() > 0.999
+        assert (ours(x) - expected).abs().max() > 0  # it is another computation
+        torch.testing.assert_close(ours.part(x, 16, 48), ours(x)[..., 16:48], atol=1e-6, rtol=0)
+        torch.testing.assert_close(ours.part(x[:, :1], 0, 16), expected[:, :1, :16], atol=0.05, rtol=0)
+
+
+def test_int8_is_refused_where_it_is_not_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_runtime("cpu", "int8").precision == "int8"
+    monkeypatch.setattr(quantized, "is_possible", lambda: False)
+    with pytest.raises(UsageError, match="not on this processor; use --precision auto"):
+        choose_runtime("cpu", "int8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UsageError, match="not on this device"):
+        choose_runtime("cuda", "int8")
