@@ -174,6 +174,8 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Texts:
+        # Pictures will follow: what they take is read from the disk while the texts, and then the index, are at work.
+        prepared.read_ahead(self._checkpoint, self.runtime.precision)
         features = self._model.encode_text(*self._tokens(texts))
         masks = tuple(self._tokenizer.encode(text).masks for text in texts)
         return Texts(None if features.itc is None else self._unit(features.itc), masks, features)

@@ -8,6 +8,7 @@ conversion, and what a command does not use is not even read:
 Each file may be deleted at any time; one that is damaged, or cannot be written, is as good as not there.
 """
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,14 @@ def load(checkpoint: Checkpoint, precision: str, *, say: Callable[[str], None] =
         network = _prepare(checkpoint, precision)
         _keep(kept, network)
     return network
+
+
+def read_ahead(checkpoint: Checkpoint, precision: str) -> None:
+    """Have the system read what is kept while this process does something else; returns at once."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError), _place(checkpoint, precision).open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _prepare(checkpoint: Checkpoint, precision: str) -> BridgeTower:
@@ -117,7 +126,7 @@ def _kept(kept: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | N
     with torch.device("meta"):  # shapes without memory: every tensor is replaced below
         network = BridgeTower(checkpoint.config, checkpoint.heads).to(DTYPES[precision])
         if precision == "int8":
-            quantized.quantize(network)
+            quantized.quantize(network, quantized.QuantizedLinear.blank)
     for module in network.modules():
         if isinstance(module, FeedForward):
             module.folded = True

@@ -1,10 +1,11 @@
 """Linear layers in int8: weights rounded once, inputs as they come.
 
 Each row of a weight matrix has a scale of its own, each input tensor has one scale for all of it. What is neither a
-weight nor an input of such a layer (norms, attention, biases, what is added up) stays fp32.
+weight nor an input of such a layer (norms, attention, biases, sums, the text tower) stays fp32.
 """
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,13 @@ class QuantizedLinear(nn.Module):
         rounded = (weight / scale[:, None]).round().to(torch.int8)
         return cls(rounded, scale, linear.bias.detach().float())
 
+    @classmethod
+    def blank(cls, linear: Linear) -> "QuantizedLinear":
+        """The same in shape, without memory: on the meta device."""
+        rows = linear.out_features
+        weight = torch.empty(rows, linear.in_features, dtype=torch.int8, device="meta")
+        return cls(weight, torch.empty(rows, device="meta"), torch.empty(rows, device="meta"))
+
     def forward(self, x: Tensor) -> Tensor:
         """float32 [..., in] -> float32 [..., out]."""
         return self.part(x, 0, len(self.weight))
@@ -61,12 +69,18 @@ class QuantizedLinear(nn.Module):
         return packed
 
 
-def quantize(network: BridgeTower) -> None:
-    """Replace every `Linear` of the network; heads and poolers, which cost little, have none."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, Linear):
-                setattr(module, name, QuantizedLinear.of(child))
+def quantize(network: BridgeTower, convert: Callable[[Linear], QuantizedLinear] = QuantizedLinear.of) -> None:
+    """Replace each `Linear` through which pictures pass.
+
+    The text tower stays as it is: the dozen tokens of a query would not earn the time that packing its weights takes
+    in every process. So do heads and poolers, which have no `Linear`: they cost little and decide.
+    """
+    sections = (network.vision_tower, network.image_transforms, network.text_stream, network.image_stream)
+    for section in sections:
+        for module in list(section.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, Linear):
+                    setattr(module, name, convert(child))
 
 
 def is_possible() -> bool:

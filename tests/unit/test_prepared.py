@@ -60,7 +60,8 @@ def test_precisions_are_what_they_are_called(checkpoint: Checkpoint) -> None:
     name = "vision_tower.layers.0.mlp.up.weight"
     assert [types[precision][name].dtype for precision in PRECISIONS] == [torch.float32, torch.bfloat16, torch.int8]
     assert {tensor.dtype for tensor in types["bf16"].values()} == {torch.bfloat16}
-    assert types["int8"]["itm_head.weight"].dtype == torch.float32  # heads are small, and decide
+    wide = {name for name, tensor in types["int8"].items() if tensor.dtype == torch.float32}
+    assert {"itm_head.weight", "text_tower.layers.0.mlp.up.weight", "text_stream.0.norm_mlp.weight"} <= wide
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what is mapped")
@@ -125,6 +126,21 @@ def test_a_precision_that_says_something_else_is_refused(
     with pytest.raises(ModelError, match=rf"in {precision} this model makes other vectors .*--precision fp32"):
         prepared.load(checkpoint, precision)
     assert kept() == []
+
+
+def test_reading_ahead_asks_for_what_is_kept_and_needs_none(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *rest: asked.append(rest), raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    prepared.read_ahead(checkpoint, "fp32")
+    assert asked == []
+    encoder = TorchEncoder(checkpoint, Runtime("cpu", "fp32", ""))
+    encoder.embed_texts(["a cat"])  # recall wants the text tower alone
+    assert asked == []
+    encoder.encode_texts(["a cat"])
+    assert asked == [(0, 0, 3)]
 
 
 def test_tied_words_stay_tied(tmp_path: Path) -> None:
