@@ -56,6 +56,7 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
+    from bridgetower.encoder import batch_size
     from bridgetower.indexing import index as bring_up_to_date
     from bridgetower.scan import scan
     from bridgetower.store import Writer
@@ -70,6 +71,7 @@ def index(
             writer,
             chosen.checkpoint.preprocessing,
             lambda: chosen.encoder,
+            batch_size=batch_size(chosen.runtime),
             on_progress=lambda progress: meter.update(progress.done, progress.total),
         )
     render.skipped(report.skipped)

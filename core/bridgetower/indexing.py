@@ -29,7 +29,7 @@ from bridgetower.store import NewImage, Writer
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-BATCH_SIZE = 16  # pictures that are encoded and committed together
+BATCH_SIZE = 16  # pictures that are encoded and committed together, unless told otherwise
 COMMIT_FILES = 1024  # files without a new picture that are committed together
 
 
@@ -100,11 +100,13 @@ def index(
     preprocessing: Preprocessing,
     load_encoder: Callable[[], Encoder],
     *,
+    batch_size: int = BATCH_SIZE,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> IndexReport:
     """Bring the index up to date with the files in and at `paths`.
 
-    `load_encoder` is called once, and only if there is something to encode. Raises InputError where one of `paths`
+    `load_encoder` is called once, and only if there is something to encode; `batch_size` pictures are encoded and
+    committed together. Raises InputError where one of `paths`
     does not exist, ModelError from `load_encoder`, StoreError where the index cannot be written. On any exception,
     also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
     """
@@ -113,9 +115,10 @@ def index(
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
     for root in roots:
         writer.add_root(root)
-    run = _Run(writer, load_encoder, len(found), on_progress)
+    run = _Run(writer, load_encoder, batch_size, len(found), on_progress)
     try:
-        run.take(_load_ahead(run.changed(found), writer, preprocessing))
+        # Two batches: one is being filled while the other is encoded.
+        run.take(_load_ahead(run.changed(found), writer, preprocessing, window=2 * batch_size))
         removed, absent = _sweep(writer, roots, found, run.unread)
     finally:
         writer.finish()
@@ -164,9 +167,15 @@ class _Run:
     """The counts of one run, and the batch that is being filled."""
 
     def __init__(
-        self, writer: Writer, load_encoder: Callable[[], Encoder], total: int, report: Callable[[Progress], None]
+        self,
+        writer: Writer,
+        load_encoder: Callable[[], Encoder],
+        batch_size: int,
+        total: int,
+        report: Callable[[Progress], None],
     ) -> None:
-        self._writer, self._load_encoder, self._total, self._report = writer, load_encoder, total, report
+        self._writer, self._load_encoder, self._batch_size = writer, load_encoder, batch_size
+        self._total, self._report = total, report
         self._encoder: Encoder | None = None
         self._new: dict[bytes, _Picture] = {}  # content that waits to be encoded, by hash
         self._files: list[tuple[Photo, bytes]] = []
@@ -213,7 +222,7 @@ class _Run:
                     self.reused += 1
                 else:
                     self._new[item.hash] = item.picture
-            if len(self._new) == BATCH_SIZE or len(self._files) + len(self._failed) >= COMMIT_FILES:
+            if len(self._new) == self._batch_size or len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
             self._tell()
         self._commit()
@@ -238,8 +247,10 @@ class _Run:
         self._report(Progress(done, self._total, self.encoded, len(self.skipped)))
 
 
-def _load_ahead(photos: Iterable[Photo], writer: Writer, preprocessing: Preprocessing) -> Iterator[_Loaded | _Failed]:
-    """Read, hash, decode and preprocess in threads, in order, a bounded window ahead.
+def _load_ahead(
+    photos: Iterable[Photo], writer: Writer, preprocessing: Preprocessing, window: int
+) -> Iterator[_Loaded | _Failed]:
+    """Read, hash, decode and preprocess in threads, in order, at most `window` pictures ahead.
 
     In two passes, because the index is asked in this thread: content that it knows never reaches the decoder.
     """
@@ -251,8 +262,7 @@ def _load_ahead(photos: Iterable[Photo], writer: Writer, preprocessing: Preproce
                 (content, isinstance(content, _Content) and writer.image_id(content.hash) is None)
                 for content in contents
             )
-            # Two batches: one is being filled while the other is encoded.
-            yield from _ahead(threads, partial(_decode, preprocessing=preprocessing), new_or_not, 2 * BATCH_SIZE)
+            yield from _ahead(threads, partial(_decode, preprocessing=preprocessing), new_or_not, window)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 

@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from bridgetower import indexing
-from bridgetower.encoder import INT8, TorchEncoder, Vectors, choose_runtime, fingerprint_of
+from bridgetower.encoder import INT8, TorchEncoder, Vectors, batch_size, choose_runtime, fingerprint_of
 from bridgetower.fill import Filled, fill_images, fill_library
 from bridgetower.indexing import IndexReport, Progress
 from bridgetower.matching import Results, match, rerank
@@ -150,7 +150,12 @@ class Library:
         model = self.model
         with Writer.open(self.directory, model.fingerprint) as writer:
             return indexing.index(
-                _paths(paths), writer, model.checkpoint.preprocessing, lambda: model.encoder, on_progress=on_progress
+                _paths(paths),
+                writer,
+                model.checkpoint.preprocessing,
+                lambda: model.encoder,
+                batch_size=batch_size(model.runtime),
+                on_progress=on_progress,
             )
 
     def search(
