@@ -167,7 +167,8 @@ Precision = Annotated[
     typer.Option(
         metavar="|".join(PRECISIONS),
         autocompletion=completing(PRECISIONS),
-        help="How to compute. [env: BT_PRECISION; default: auto, bf16 where the hardware has it]",
+        help="How to compute; int8 is fast on any CPU, a little less exact, and for an index of its own. "
+        "[env: BT_PRECISION; default: auto, bf16 where the hardware has it]",
     ),
 ]
 FeaturesCache = Annotated[
