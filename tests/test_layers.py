@@ -14,6 +14,7 @@ CLI = ROOT / "bridgetower_cli"
 LAYERS = {
     "errors": 0,
     "records": 0,
+    "ahead": 0,
     "scan": 1,
     "decode": 1,
     "tokenizer": 1,

@@ -7,17 +7,16 @@ is known is not decoded. Killing the process loses the batch in flight and nothi
 
 import hashlib
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from bridgetower.ahead import ahead, workers
 from bridgetower.decode import decode, read
 from bridgetower.encoder import Encoder
 from bridgetower.errors import PictureError
@@ -25,9 +24,6 @@ from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.records import Photo, Skipped
 from bridgetower.scan import passes_over, scan
 from bridgetower.store import NewImage, Writer
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 BATCH_SIZE = 16  # pictures that are encoded and committed together, unless told otherwise
 COMMIT_FILES = 1024  # files without a new picture that are committed together
@@ -254,28 +250,12 @@ def _load_ahead(
 
     In two passes, because the index is asked in this thread: content that it knows never reaches the decoder.
     """
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads:
-        try:
-            contents = _ahead(threads, _read, photos, workers)
-            new_or_not = (
-                (content, isinstance(content, _Content) and writer.image_id(content.hash) is None)
-                for content in contents
-            )
-            yield from _ahead(threads, partial(_decode, preprocessing=preprocessing), new_or_not, window)
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _ahead(threads: ThreadPoolExecutor, task: Callable[[_T], _R], items: Iterable[_T], window: int) -> Iterator[_R]:
-    """`map` in threads: results in order, at most `window` of them waiting or in the making."""
-    pending: deque[Future[_R]] = deque()
-    for item in items:
-        pending.append(threads.submit(task, item))
-        if len(pending) > window:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+    with workers() as threads:
+        contents = ahead(threads, _read, photos, os.cpu_count() or 1)
+        new_or_not = (
+            (content, isinstance(content, _Content) and writer.image_id(content.hash) is None) for content in contents
+        )
+        yield from ahead(threads, partial(_decode, preprocessing=preprocessing), new_or_not, window)
 
 
 def _read(photo: Photo) -> _Content | _Failed:

@@ -7,12 +7,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoder import Encoder, Texts, match_probability
+from bridgetower.ahead import ahead, workers
+from bridgetower.encoder import Encoder, Pictures, Texts, match_probability
 from bridgetower.errors import UsageError
 from bridgetower.model import require_heads
 from bridgetower.pictures import PICTURES_AT_ONCE, Kept, encoded, load
@@ -116,25 +119,33 @@ def match(
     if not encoder.heads & {Head.ITC, Head.ITM}:
         require_heads(encoder.heads, Head.ITM)
     encoded = encoder.encode_texts(texts)
-    for start in range(0, len(images), PICTURES_AT_ONCE):
-        batch = images[start : start + PICTURES_AT_ONCE]
-        pictures = encoder.encode_images(np.stack([load(path, encoder.preprocessing) for path in batch]))
-        pairs = every_pair(len(texts), len(batch))
-        logits = encoder.match(encoded, pictures, pairs) if Head.ITM in encoder.heads else None
-        similarity = None
-        if encoded.vectors is not None and pictures.vectors is not None:
-            similarity = encoded.vectors @ pictures.vectors.T  # [Q, B]
-        on_progress(start + len(batch), len(images))
-        for row, path in enumerate(batch):
-            for column, text in enumerate(texts):
-                pair = None if logits is None else logits[column * len(batch) + row]
-                yield PairScore(
-                    image=path,
-                    text=text,
-                    match=None if pair is None else float(match_probability(pair)),
-                    itm_logits=None if pair is None else (float(pair[0]), float(pair[1])),
-                    similarity=None if similarity is None else float(similarity[column, row]),
-                )
+    with workers() as threads:
+        loaded = ahead(threads, partial(load, preprocessing=encoder.preprocessing), images, 2 * PICTURES_AT_ONCE)
+        for start in range(0, len(images), PICTURES_AT_ONCE):
+            batch = images[start : start + PICTURES_AT_ONCE]
+            pictures = encoder.encode_images(np.stack(list(islice(loaded, len(batch)))))
+            on_progress(start + len(batch), len(images))
+            yield from _scores(encoder, encoded, pictures, batch, texts)
+
+
+def _scores(
+    encoder: Encoder, encoded: Texts, pictures: Pictures, images: Sequence[Path], texts: Sequence[str]
+) -> Iterator[PairScore]:
+    pairs = every_pair(len(texts), len(images))
+    logits = encoder.match(encoded, pictures, pairs) if Head.ITM in encoder.heads else None
+    similarity = None
+    if encoded.vectors is not None and pictures.vectors is not None:
+        similarity = encoded.vectors @ pictures.vectors.T  # [Q, B]
+    for row, path in enumerate(images):
+        for column, text in enumerate(texts):
+            pair = None if logits is None else logits[column * len(images) + row]
+            yield PairScore(
+                image=path,
+                text=text,
+                match=None if pair is None else float(match_probability(pair)),
+                itm_logits=None if pair is None else (float(pair[0]), float(pair[1])),
+                similarity=None if similarity is None else float(similarity[column, row]),
+            )
 
 
 def every_pair(texts: int, images: int) -> npt.NDArray[np.int64]:

@@ -1,12 +1,14 @@
-"""Picture files -> encoded pictures, where they are wanted at once and no look-ahead pays."""
+"""Picture files -> encoded pictures, read and decoded in threads ahead of the encoder."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bridgetower.ahead import ahead, workers
 from bridgetower.decode import decode, read
 from bridgetower.encoder import Encoder, Pictures
 from bridgetower.errors import PictureError
@@ -43,32 +45,35 @@ def encoded(
 
     The others are added to `skipped` as they are met. What is `kept` is not read again; what is not, is kept then.
     """
-    for start in range(0, len(paths), PICTURES_AT_ONCE):
-        stored: dict[Path, bytes] = {}
-        pixels: dict[Path, npt.NDArray[np.float32]] = {}
-        names: dict[Path, str] = {}
-        for path in paths[start : start + PICTURES_AT_ONCE]:
-            name = kept.name(encoder, path) if kept is not None else None
-            if kept is not None and name is not None:
-                names[path] = name
-                content = kept.cache.get(name)
-                if content is not None and len(content) == encoder.features_bytes:
-                    stored[path] = content
-                    continue
-            try:
-                pixels[path] = load(path, encoder.preprocessing)
-            except PictureError as error:
-                skipped.append(Skipped(path, error.reason))
-        fresh = encoder.encode_images(np.stack(list(pixels.values()))) if pixels else None
-        if kept is None:
+
+    def fetch(path: Path) -> bytes | npt.NDArray[np.float32] | Skipped:
+        """The features of a picture, or its pixels [3, H, W], or why there are neither."""
+        name = None if kept is None else kept.name(encoder, path)
+        if kept is not None and name is not None:
+            content = kept.cache.get(name)
+            if content is not None and len(content) == encoder.features_bytes:
+                return content
+        try:
+            return load(path, encoder.preprocessing)
+        except PictureError as error:
+            return Skipped(path, error.reason)
+
+    with workers() as threads:
+        fetched = zip(paths, ahead(threads, fetch, paths, 2 * PICTURES_AT_ONCE), strict=True)
+        while batch := list(islice(fetched, PICTURES_AT_ONCE)):
+            skipped += [item for _, item in batch if isinstance(item, Skipped)]
+            pixels = {path: item for path, item in batch if isinstance(item, np.ndarray)}
+            stored = {path: item for path, item in batch if isinstance(item, bytes)}
+            fresh = encoder.encode_images(np.stack(list(pixels.values()))) if pixels else None
+            if kept is None:
+                if fresh is not None:
+                    yield list(pixels), fresh
+                continue
             if fresh is not None:
-                yield list(pixels), fresh
-            continue
-        if fresh is not None:
-            for path, content in zip(pixels, encoder.pack(fresh), strict=True):
-                stored[path] = content
-                if path in names:
-                    kept.cache.put(names[path], content)
-        there = [path for path in paths[start : start + PICTURES_AT_ONCE] if path in stored]
-        if there:  # all as they are kept, rounded and in one batch: the next search finds the same
-            yield there, encoder.unpack([stored[path] for path in there])
+                for path, content in zip(pixels, encoder.pack(fresh), strict=True):
+                    stored[path] = content
+                    if (name := kept.name(encoder, path)) is not None:
+                        kept.cache.put(name, content)
+            there = [path for path, _ in batch if path in stored]
+            if there:  # all as they are kept, rounded and in one batch: the next search finds the same
+                yield there, encoder.unpack([stored[path] for path in there])

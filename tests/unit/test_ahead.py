@@ -1,0 +1,45 @@
+"""Work in threads: in order, bounded, and given up with whoever wanted it."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bridgetower.ahead import ahead, workers
+
+
+def test_results_come_in_order_and_work_goes_on_at_most_a_window_ahead() -> None:
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    with workers() as threads:
+        results = ahead(threads, lambda number: number * number, numbers(), window=3)
+        for number, result in enumerate(results):
+            assert result == number * number
+            assert len(taken) <= number + 4  # this one, and three more
+    assert len(taken) == 20
+
+
+def test_what_a_task_raises_comes_in_its_place() -> None:
+    with workers() as threads:
+        results = ahead(threads, lambda number: 1 // number, [1, 0, 1], window=3)
+        assert next(results) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_leaving_gives_up_what_has_not_begun() -> None:
+    begun: list[int] = []
+
+    def task(number: int) -> int:
+        begun.append(number)
+        time.sleep(0.02)
+        return number
+
+    with workers() as threads:
+        assert next(ahead(threads, task, range(1000), window=500)) == 0
+    assert len(begun) < 250  # of 501 that were asked for

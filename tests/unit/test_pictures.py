@@ -1,0 +1,49 @@
+"""Pictures on their way to the encoder."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+import bridgetower.pictures
+from bridgetower.encoder import Pictures, Pixels
+from bridgetower.pictures import PICTURES_AT_ONCE, encoded
+from bridgetower.records import Skipped
+from tests.fakes import COLOURS, FakeEncoder, paint
+
+
+def test_the_next_pictures_are_decoded_while_the_encoder_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(2 * PICTURES_AT_ONCE)]
+    for path in paths:
+        paint(path, COLOURS["red"])
+    last_is_loaded = threading.Event()
+    load = bridgetower.pictures.load
+
+    def watched(path: Path, *rest: object) -> object:
+        pixels = load(path, *rest)  # type: ignore[arg-type]
+        if path == paths[-1]:
+            last_is_loaded.set()
+        return pixels
+
+    class Waiting(FakeEncoder):
+        def encode_images(self, pixels: Pixels) -> Pictures:
+            assert last_is_loaded.wait(20), "decoding waits for the encoder"
+            return super().encode_images(pixels)
+
+    monkeypatch.setattr(bridgetower.pictures, "load", watched)
+    batches = [there for there, _ in encoded(Waiting(), paths, [])]
+    assert batches == [paths[:PICTURES_AT_ONCE], paths[PICTURES_AT_ONCE:]]
+
+
+def test_what_cannot_be_read_is_told_in_order_and_the_rest_is_encoded(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(PICTURES_AT_ONCE + 2)]
+    for path in paths:
+        paint(path, COLOURS["red"])
+    for bad in (paths[1], paths[-1]):
+        bad.write_bytes(b"no picture")
+    skipped: list[Skipped] = []
+    batches = [there for there, _ in encoded(FakeEncoder(), paths, skipped)]
+    assert batches == [[paths[0], *paths[2:PICTURES_AT_ONCE]], [paths[PICTURES_AT_ONCE]]]
+    assert [skip.path for skip in skipped] == [paths[1], paths[-1]]
