@@ -24,7 +24,7 @@ from bridgetower.model import BridgeTower
 from bridgetower.weights import resolve
 
 ROOT = Path(__file__).parents[1]
-IN_PROCESS = ("embedding", "reranking", "text")
+IN_PROCESS = ("embedding", "reranking", "text", "decoding")
 IN_MANY = ("indexing", "starting", "memory")  # processes, each of which loads torch
 SCRIPTS = (*IN_PROCESS, *IN_MANY)
 

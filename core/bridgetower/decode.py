@@ -43,15 +43,23 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation; 1 is upright
 
+# The markers of JPEG frames made of DCT coefficients: baseline, extended and progressive, then the same with arithmetic
+# coding. Lossless ones have none, so libjpeg never decodes them at a fraction of their size; Pillow relies on it all
+# the same, which at best fails.
+_DCT_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A picture in memory."""
 
-    image: Image.Image  # RGB, upright
-    width: int  # pixels, upright
-    height: int  # pixels, upright
+    image: Image.Image  # RGB, upright; smaller than the picture is where that was enough
+    width: int  # pixels of the picture itself, upright
+    height: int  # pixels of the picture itself, upright
     taken_at: int | None  # seconds since the epoch, from EXIF; a time without a zone is read as UTC on every machine
+    # Left, top, right, bottom of what `image` shows of the picture; None where it is all of it. A fraction of a side is
+    # seldom whole, so of a smaller `image` the pixels at one edge may belong to the picture only in part.
+    box: tuple[float, float, float, float] | None = None
 
 
 def read(path: Path) -> bytes:
@@ -70,8 +78,12 @@ def read(path: Path) -> bytes:
         raise PictureError(path, f"cannot be read: {error.strerror or error}") from error
 
 
-def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Decoded:
     """Decode the content of the file `path` by what it is, not by how it is called.
+
+    `min_side` says how many pixels of the short side are enough, at least 1. A JPEG file that has at least 2, 4 or 8
+    times as many is decoded at that fraction of its size, which takes a fraction of the time. Without it, and in every
+    other format, pictures are decoded in full.
 
     Raises PictureError for what is empty, truncated, damaged, no picture, or larger than `max_pixels` (at most
     MAX_PIXELS; the size is taken from the header, before any memory is spent on it).
@@ -83,6 +95,8 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         with _SILENCE, Image.open(BytesIO(data), formats=_formats()) as opened:
             if opened.width * opened.height > limit:
                 raise PictureError(path, _too_large(opened.width * opened.height, limit))
+            size = opened.size
+            scale = 1 if min_side is None else _draft(opened, data, min_side)
             opened.load()
             # TIFF is turned upright by `load`, which also takes the orientation out of its EXIF: look only now.
             orientation, taken_at = _read_exif(opened)
@@ -101,7 +115,9 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         raise PictureError(path, "not enough memory to decode it") from error
     except Exception as error:  # on damaged files Pillow's plugins raise nearly anything
         raise PictureError(path, _damage(error)) from error
-    return Decoded(image=image, width=image.width, height=image.height, taken_at=taken_at)
+    if scale == 1:
+        return Decoded(image, image.width, image.height, taken_at)
+    return _reduced(image, size, scale, orientation, taken_at)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -138,6 +154,39 @@ def _eight_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 def _grey(values: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(values).convert("RGB")
+
+
+def _draft(opened: Image.Image, data: bytes, min_side: int) -> int:
+    """Have `opened` decoded at a fraction of its size whose short side is at least `min_side`; 1, 2, 4 or 8."""
+    if _frame(data) not in _DCT_FRAMES:
+        return 1
+    width, drafted = opened.width, opened.draft(None, (min_side, min_side))
+    return 1 if drafted is None else round(width / drafted[1][2])
+
+
+def _frame(data: bytes) -> int | None:
+    """The marker of the frame of a JPEG file, None where there is none or the way to it is not plain."""
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # which are tables, or reserved
+            return marker
+        elif marker < 0xC0 or 0xD0 <= marker <= 0xD9:  # has no length, and no place before a frame
+            return None
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
+def _reduced(image: Image.Image, size: tuple[int, int], scale: int, orientation: int, taken_at: int | None) -> Decoded:
+    """`image`, upright, of a picture that is stored with `size`, `scale` times as large and in that orientation."""
+    width, height = reversed(size) if orientation in (5, 6, 7, 8) else size
+    # Stored pictures begin at the top left, so that is where a whole pixel is.
+    left = image.width - width / scale if orientation in (2, 3, 6, 7) else 0
+    top = image.height - height / scale if orientation in (3, 4, 7, 8) else 0
+    return Decoded(image, width, height, taken_at, (left, top, left + width / scale, top + height / scale))
 
 
 @cache

@@ -280,8 +280,8 @@ def _decode(item: tuple[_Content | _Failed, bool], preprocessing: Preprocessing)
     if not new:
         return _Loaded(content.photo, content.hash, None)
     try:
-        decoded = decode(content.data, content.photo.path)
+        decoded = decode(content.data, content.photo.path, min_side=preprocessing.min_side)
     except PictureError as error:
         return _Failed(content.photo, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
-    picture = _Picture(decoded.width, decoded.height, decoded.taken_at, preprocess(decoded.image, preprocessing))
+    picture = _Picture(decoded.width, decoded.height, decoded.taken_at, preprocess(decoded, preprocessing))
     return _Loaded(content.photo, content.hash, picture)

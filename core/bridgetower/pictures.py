@@ -35,7 +35,7 @@ class Kept:
 
 def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
     """A picture file as float32 [3, H, W]. Raises PictureError."""
-    return preprocess(decode(read(path), path).image, preprocessing)
+    return preprocess(decode(read(path), path, min_side=preprocessing.min_side), preprocessing)
 
 
 def encoded(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bridgetower.decode import Decoded
 from bridgetower.errors import ModelError
 
 PREPROCESSING_VERSION = 1  # raise it with any change that alters pixels: stored vectors are then refused, not mixed
@@ -26,6 +27,10 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 LONG_SIDE_LIMIT = 1333 / 800  # of the short side, in `hf`
+
+# Of a picture's short side, this many times the pixels that it is resized to are enough. What decoding at a fraction of
+# the size then changes is less than what bf16 does, and so no other version (docs/decisions/2026-11-21-jpeg-draft.md).
+OVERSAMPLING = 2
 
 # Keys that the reference image processor acts on, with the only value that we reproduce. The rest of such a file is
 # bookkeeping of other programs (whole training configurations, in the published ones) and changes no pixel.
@@ -69,6 +74,14 @@ class Preprocessing:
     def named(self, name: str) -> Self:
         """The same crop and normalisation by the recipe "hf" or "plain". Raises ModelError for another name."""
         return replace(self, name=name)
+
+    @property
+    def min_side(self) -> int:
+        """The short side, in pixels, that is enough of any picture: what `decode` is to be asked for.
+
+        `hf` makes the short side of elongated pictures smaller still; for those it is more than enough.
+        """
+        return OVERSAMPLING * (self.crop_size if self.name == "plain" else self.shortest_edge)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], image_size: int, source: str = "preprocessor_config.json") -> Self:
@@ -121,11 +134,15 @@ class Preprocessing:
         }
 
 
-def preprocess(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32]:
-    """Turn one upright RGB picture of any size into float32 [3, H, W], contiguous, H = W = `spec.crop_size`."""
-    if image.mode != "RGB":
-        raise ValueError(f"preprocess takes RGB, not {image.mode}")
-    square = _plain_square(image, spec.crop_size) if spec.name == "plain" else _hf_square(image, spec)
+def preprocess(picture: Image.Image | Decoded, spec: Preprocessing) -> npt.NDArray[np.float32]:
+    """Turn one upright RGB picture of any size into float32 [3, H, W], contiguous, H = W = `spec.crop_size`.
+
+    One that was decoded at a fraction of its size is laid out as the whole picture would be.
+    """
+    decoded = picture if isinstance(picture, Decoded) else Decoded(picture, picture.width, picture.height, None)
+    if decoded.image.mode != "RGB":
+        raise ValueError(f"preprocess takes RGB, not {decoded.image.mode}")
+    square = _plain_square(decoded, spec.crop_size) if spec.name == "plain" else _hf_square(decoded, spec)
     # One pass to reorder and widen, two in place: the fastest of the ways measured, within 3e-7 of dividing twice.
     mean, std = np.array(spec.mean)[:, None, None], np.array(spec.std)[:, None, None]
     pixels: npt.NDArray[np.float32] = np.asarray(square).transpose(2, 0, 1).astype(np.float32, order="C")  # [3, H, W]
@@ -134,8 +151,10 @@ def preprocess(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float3
     return pixels
 
 
-def _hf_square(image: Image.Image, spec: Preprocessing) -> Image.Image:
-    resized = image.resize(_hf_size(image.width, image.height, spec), Image.Resampling.BICUBIC)
+def _hf_square(picture: Decoded, spec: Preprocessing) -> Image.Image:
+    # The size is that of the whole picture: by the rounded sides of a smaller copy, it may be a multiple of 32 off.
+    size = _hf_size(picture.width, picture.height, spec)
+    resized = picture.image.resize(size, Image.Resampling.BICUBIC, box=picture.box)
     left, top = (resized.width - spec.crop_size) // 2, (resized.height - spec.crop_size) // 2
     # Negative offsets reach outside the picture, where `crop` gives black: frame, bars and cut in one call.
     return resized.crop((left, top, left + spec.crop_size, top + spec.crop_size))
@@ -160,10 +179,12 @@ def _hf_size(width: int, height: int, spec: Preprocessing) -> tuple[int, int]:
     return new_width, new_height
 
 
-def _plain_square(image: Image.Image, crop_size: int) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((crop_size, crop_size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+def _plain_square(picture: Decoded, crop_size: int) -> Image.Image:
+    left, top, right, bottom = picture.box or (0, 0, *picture.image.size)
+    side = min(right - left, bottom - top)
+    left, top = (left + right - side) / 2, (top + bottom - side) / 2
+    box = (left, top, left + side, top + side)
+    return picture.image.resize((crop_size, crop_size), Image.Resampling.BICUBIC, box=box)
 
 
 def _edge(value: object, key: str, source: str) -> int:

@@ -197,14 +197,25 @@ def test_fill(random: Oracle, pictures: list[Path], text: str) -> None:
         fill_and_compare(random, picture, text)
 
 
-def test_match_with_the_demo_model(demo: Oracle) -> None:
-    found = sorted(GALLERY.glob("*.jpg"))[::30]
+@pytest.fixture
+def gallery(tmp_path: Path) -> list[Path]:
+    """Some of it as PNG: of a JPEG file `bt` decodes no more than it needs, which is near, but not the same."""
+    names = "a-cat-looking-out-of-a-window-in-the-snow", "a-small-fox-in-the-snow"
+    found = [*(GALLERY / f"{name}.jpg" for name in names), *sorted(GALLERY.glob("*.jpg"))[::30]]
+    for path in found:
+        with Image.open(path) as picture:
+            picture.save(tmp_path / f"{path.stem}.png")
+    return [tmp_path / f"{path.stem}.png" for path in found]
+
+
+def test_match_with_the_demo_model(demo: Oracle, gallery: list[Path]) -> None:
+    found = gallery[2:]
     texts = [found[0].stem.replace("-", " "), "two cats on a couch", "a fox to the left of an octopus in the snow"]
     match_and_compare(demo, found, texts)
 
 
-def test_fill_with_the_demo_model(demo: Oracle) -> None:
-    for picture in (GALLERY / "a-cat-looking-out-of-a-window-in-the-snow.jpg", GALLERY / "a-small-fox-in-the-snow.jpg"):
+def test_fill_with_the_demo_model(demo: Oracle, gallery: list[Path]) -> None:
+    for picture in gallery[:2]:
         fill_and_compare(demo, picture, "a <mask> looking out of a <mask>")
 
 

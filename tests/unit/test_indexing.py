@@ -1,15 +1,19 @@
 import errno
 import hashlib
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 
-from bridgetower.decode import decode, read
-from bridgetower.encoder import Encoder, Runtime, TorchEncoder, Vectors
+from bridgetower.decode import Decoded, decode, read
+from bridgetower.encoder import Encoder, Pixels, Runtime, TorchEncoder, Vectors
 from bridgetower.errors import InputError, ModelError, PictureError
 from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
+from bridgetower.pictures import load
+from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.scan import scan
 from bridgetower.store import Store, Writer
 from bridgetower.weights import resolve
@@ -82,7 +86,7 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
     run([photos], tmp_path / "index")
     (photos / "000.png").rename(photos / "renamed.png")
     (photos / "copy.png").write_bytes((photos / "001.png").read_bytes())
-    monkeypatch.setattr("bridgetower.indexing.decode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("bridgetower.indexing.decode", lambda *_, **__: pytest.fail("decoded"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
         report = index([photos], writer, fake.preprocessing, never)
@@ -353,16 +357,35 @@ def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
 def test_a_picture_that_there_was_no_memory_for_is_tried_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(data: bytes, path: Path) -> object:
+    def exhausted(data: bytes, path: Path, *, min_side: int) -> object:
         if path.name == "000.png":
             raise PictureError(path, "too large for the memory that is free") from MemoryError()
-        return decode(data, path)
+        return decode(data, path, min_side=min_side)
 
     monkeypatch.setattr("bridgetower.indexing.decode", exhausted)
     assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
     monkeypatch.undo()
     report = run([photos], tmp_path / "index")
     assert (report.encoded, report.skipped) == (1, ())
+
+
+def test_a_large_jpeg_is_decoded_no_larger_than_needed_and_recorded_at_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = paint(tmp_path / "photos" / "large.jpg", "red", size=(1285, 643))
+    seen: list[Decoded] = []
+
+    def spy(picture: Decoded, preprocessing: Preprocessing) -> Pixels:
+        seen.append(picture)
+        return preprocess(picture, preprocessing)
+
+    monkeypatch.setattr("bridgetower.indexing.preprocess", spy)
+    monkeypatch.setattr("bridgetower.pictures.preprocess", spy)
+    run([path], tmp_path / "index")
+    load(path, FakeEncoder().preprocessing)
+    assert [picture.image.size for picture in seen] == 2 * [(161, 81)]
+    with closing(sqlite3.connect(tmp_path / "index" / "manifest.sqlite")) as database:
+        assert database.execute("SELECT width, height FROM images").fetchall() == [(1285, 643)]
 
 
 def test_a_run_that_fails_is_finished_all_the_same(

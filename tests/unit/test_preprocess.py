@@ -1,6 +1,7 @@
 """Pixels: `hf` agrees with the reference image processor, `plain` has no frame and no bars, files are read strictly."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 from transformers.models.bridgetower.image_processing_pil_bridgetower import BridgeTowerImageProcessorPil
 
+from benchmarks.pictures import photo
+from bridgetower.decode import decode
 from bridgetower.errors import ModelError
-from bridgetower.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing, preprocess
+from bridgetower.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing, _hf_size, preprocess
 
 TOLERANCE = 1e-5  # absolute, on normalised pixels; one step of 1/255 is 0.014
 
@@ -126,6 +129,49 @@ def test_a_recipe_by_name_and_back() -> None:
     assert spec.named("plain").named("hf") == spec
     with pytest.raises(ModelError, match='"square" is unknown'):
         spec.named("square")
+
+
+# --- pictures that were decoded at a fraction of their size
+
+
+def jpeg(width: int, height: int) -> bytes:
+    buffer = BytesIO()
+    photo(width + height, width, height).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def test_what_is_enough_is_twice_the_side_that_pictures_are_resized_to() -> None:
+    spec = Preprocessing(128, 96)
+    assert (spec.min_side, spec.named("plain").min_side) == (256, 192)
+
+
+@pytest.mark.parametrize("spec", [Preprocessing(96, 96), Preprocessing(98, 98), Preprocessing(96, 96, name="plain")])
+@pytest.mark.parametrize("size", [(2000, 1500), (1501, 1999), (1603, 801), (793, 3001)])
+def test_a_fraction_of_a_jpeg_gives_nearly_the_pixels_of_the_whole(spec: Preprocessing, size: tuple[int, int]) -> None:
+    data = jpeg(*size)
+    full, small = (decode(data, Path("photo.jpg"), min_side=side) for side in (None, spec.min_side))
+    assert small.image.width <= full.image.width / 4 + 1
+    difference = np.abs(preprocess(small, spec) - preprocess(full, spec)) * np.array(spec.std)[:, None, None] * 255
+    assert difference.max() < 8  # steps of 1/255
+    assert difference.mean() < 0.6
+
+
+def test_the_layout_is_that_of_the_whole_picture() -> None:
+    """A copy of 1/8 has rounded sides, and one pixel of them may decide over 32 of the result."""
+    spec, data = Preprocessing(96, 96), jpeg(1593, 1200)
+    full, small = (decode(data, Path("photo.jpg"), min_side=side) for side in (None, 150))
+    assert small.image.size == (200, 150)
+    assert _hf_size(1593, 1200, spec) == (96, 96)
+    assert _hf_size(200, 150, spec) == (128, 96)
+    whole = preprocess(full, spec)
+    assert np.abs(preprocess(small, spec) - whole).mean() < 0.05
+    assert np.abs(preprocess(small.image, spec) - whole).mean() > 0.2
+
+
+def test_a_picture_decoded_in_full_gives_the_same_as_the_bare_image() -> None:
+    for spec in (SPECS[1], SPECS[1].named("plain")):
+        decoded = decode(jpeg(641, 479), Path("photo.jpg"))
+        np.testing.assert_array_equal(preprocess(decoded, spec), preprocess(decoded.image, spec))
 
 
 # --- files
