@@ -4,8 +4,9 @@ Each row of a weight matrix has a scale of its own, each input tensor has one sc
 weight nor an input of such a layer (norms, attention, biases, sums, the text tower) stays fp32.
 """
 
-import warnings
+import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
-        self._packed: dict[tuple[int, int], torch.ScriptObject] = {}
+        self._parts: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     @classmethod
     def of(cls, linear: Linear) -> "QuantizedLinear":
@@ -52,21 +53,34 @@ class QuantizedLinear(nn.Module):
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone: [..., in] -> [..., stop - start]."""
-        rows = (start, stop)
-        if rows not in self._packed:  # on first use: a layer that is never used is never read
-            self._packed[rows] = self._pack(slice(*rows))
-        y: Tensor = torch.ops.quantized.linear_dynamic(x, self._packed[rows], not processor_is_wide())
+        if (start, stop) not in self._parts:  # on first use: a layer that is never used is never read
+            self._parts[start, stop] = self._packed(slice(start, stop))
+        weight, scale, zeros, bias = self._parts[start, stop]
+        least, greatest = (float(bound) for bound in x.aminmax())
+        if not math.isfinite(greatest - least):  # no step is fit for that; whoever gets the result will say so
+            return x.new_full((*x.shape[:-1], stop - start), math.nan)
+        step, zero, rounded = _rounded(x, least, greatest)
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            *(rounded, step, zero, weight, scale, zeros, bias),
+            *(1.0, 0, torch.float32),  # what comes out is not rounded
+            *("none", [], "none"),  # nothing is done to it, either
+        )
         return y
 
-    def _pack(self, rows: slice) -> torch.ScriptObject:
-        """The weights in the order in which the processor wants them."""
-        # Tensors that know their scale will leave PyTorch some day: `is_possible` will say so.
-        warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
-        weight = torch._make_per_channel_quantized_tensor(
-            self.weight[rows], self.scale[rows].double(), torch.zeros(len(self.scale[rows]), dtype=torch.int64), 0
-        )
-        packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(weight, self.bias[rows])
-        return packed
+    def _packed(self, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The weights in the order in which the processor wants them, and what belongs to them."""
+        scale = self.scale[rows].contiguous()
+        packed = torch.ops.onednn.qlinear_prepack(self.weight[rows].contiguous(), None)
+        return packed, scale, torch.zeros(len(scale), dtype=torch.int64), self.bias[rows].contiguous()
+
+
+def _rounded(x: Tensor, least: float, greatest: float) -> tuple[float, int, Tensor]:
+    """float32 between two bounds -> the size of a step, the step that is zero, and uint8 of the same shape."""
+    least, greatest = min(least, 0.0), max(greatest, 1e-30)
+    step = (greatest - least) / (254 if processor_is_wide() else 126)  # one to spare: `zero` is rounded, too
+    zero = round(-least / step)
+    # One pass: what is cut off after a half was added, is rounded.
+    return step, zero, torch.add(torch.tensor(zero + 0.5), x, alpha=1 / step).to(torch.uint8)
 
 
 def quantize(network: BridgeTower, convert: Callable[[Linear], QuantizedLinear] = QuantizedLinear.of) -> None:
@@ -85,10 +99,12 @@ def quantize(network: BridgeTower, convert: Callable[[Linear], QuantizedLinear] 
 
 def is_possible() -> bool:
     """Whether this build of PyTorch computes in int8 on this processor."""
-    operators = hasattr(torch.ops.quantized, "linear_dynamic") and hasattr(torch, "_make_per_channel_quantized_tensor")
-    return operators and torch.backends.quantized.engine in ("x86", "fbgemm", "onednn")
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    operators = has_onednn and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    return operators and bool(torch.cpu.get_capabilities().get("avx2"))
 
 
+@cache
 def processor_is_wide() -> bool:
     """Whether the processor multiplies int8 in full; inputs are rounded to 7 bits where it does not."""
     capabilities = torch.cpu.get_capabilities()

@@ -195,3 +195,24 @@ def test_int8_is_refused_where_it_is_not_possible(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(UsageError, match="not on this device"):
         choose_runtime("cuda", "int8")
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [1.0, 3.0], [-3.0, -1.0], [-1e-30, 1e-30], [-7.3, 2.9], [-1e30, 1e30]])
+@pytest.mark.parametrize("wide", [True, False])
+def test_inputs_are_rounded_to_the_nearest_step_and_never_wrap(
+    values: list[float], wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantized, "processor_is_wide", lambda: wide)
+    x = torch.tensor(values)
+    x = torch.cat([x, torch.linspace(values[0], values[1], 1001)])
+    step, zero, rounded = quantized._rounded(x, float(x.min()), float(x.max()))
+    assert rounded.max() <= (255 if wide else 127)
+    torch.testing.assert_close((rounded.double() - zero) * step, x.double(), atol=0.51 * step, rtol=0)
+
+
+def test_what_is_no_number_stays_none() -> None:
+    layer = quantized.QuantizedLinear.of(Linear(8, 4))
+    for value in (torch.nan, torch.inf, -torch.inf):
+        x = torch.ones(2, 8)
+        x[0, 0] = value
+        assert not layer(x).isfinite().any()
