@@ -14,9 +14,19 @@ import numpy as np
 
 from benchmarks import flops
 from benchmarks.checkpoints import checkpoint
-from benchmarks.harness import DOCUMENTED, EXPERT, Array, Contender, Report, command_line, compare, network_options
+from benchmarks.harness import (
+    DOCUMENTED,
+    EXPERT,
+    PRECISIONS,
+    Array,
+    Contender,
+    Report,
+    command_line,
+    compare,
+    network_options,
+)
 from benchmarks.pictures import photo
-from bridgetower.encoder import PRECISIONS, TorchEncoder, choose_runtime
+from bridgetower.encoder import TorchEncoder, choose_runtime
 from bridgetower.indexing import BATCH_SIZE
 from bridgetower.preprocess import preprocess
 from bridgetower.weights import resolve
@@ -50,8 +60,7 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
     for precision in ("fp32", "bf16"):
         yield Contender(EXPERT, precision, partial(expert, precision), args.pictures, flop)
     for precision in PRECISIONS:
-        if precision != "auto":
-            yield Contender("bt", precision, partial(bt, precision), args.pictures, flop)
+        yield Contender("bt", precision, partial(bt, precision), args.pictures, flop)
 
 
 def error(vectors: Array, reference: Array) -> float:
@@ -69,7 +78,7 @@ def main() -> None:
     args = parser().parse_args()
     with Report(Path(__file__).stem, args) as report:
         for size in args.size:
-            compare(report, list(contenders(size, args)), args, size=size, unit="pictures", error=error, limits=LIMITS)
+            compare(report, contenders(size, args), args, size=size, unit="pictures", error=error, limits=LIMITS)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from benchmarks.checkpoints import NAMES
 Array = npt.NDArray[np.float32]
 
 WORK = Path("runs/benchmarks")
+PRECISIONS = ("fp32", "bf16", "int8")
 DOCUMENTED = "transformers, documented"
 EXPERT = "transformers, expert"
 
@@ -46,6 +47,9 @@ def command_line(doc: str | None, *, sizes: Sequence[str], rounds: int) -> argpa
 def network_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Those of the benchmarks that run networks in their own process."""
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for both sides (%(default)s)")
+    parser.add_argument(
+        "--precision", nargs="+", choices=PRECISIONS, help="those to run (all that the device computes in natively)"
+    )
     parser.add_argument("--only", metavar="NAME", help="run this contender once, alone and unchecked: for profilers")
     return parser
 
@@ -151,9 +155,20 @@ class Contender:
         return f"{self.side}, {self.precision}"
 
 
+def chosen(contenders: Iterable[Contender], args: argparse.Namespace) -> list[Contender]:
+    """Those in the precisions that were asked for, after the first, which is the reference.
+
+    What a device does not compute in natively is not compared unless asked for: bf16 on such a processor takes ten
+    times as long as fp32.
+    """
+    reference, *others = contenders
+    precisions = args.precision or machine.precisions(args.device)
+    return [reference, *(contender for contender in others if contender.precision in precisions)]
+
+
 def compare(
     report: Report,
-    contenders: Sequence[Contender],
+    contenders: Iterable[Contender],
     args: argparse.Namespace,
     *,
     size: str,
@@ -171,6 +186,7 @@ def compare(
             raise SystemExit(f"{args.only} is none of: {'; '.join(named)}")
         named[args.only].prepare()()
         return
+    contenders = chosen(contenders, args)
     runs = {contender.name: contender.prepare() for contender in contenders}
     results = {name: run() for name, run in runs.items()}
     first = contenders[0]

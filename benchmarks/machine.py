@@ -2,13 +2,15 @@
 
 import os
 import platform
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+
+from bridgetower import quantized
+from bridgetower.encoder import choose_runtime
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -38,26 +40,31 @@ def _processor() -> str:
     return " ".join([name, *(feature for feature in wanted if there.get(feature))])
 
 
+def precisions(device: str) -> tuple[str, ...]:
+    """Those that the device has instructions for."""
+    if device == "cuda":
+        return "fp32", "bf16"
+    bf16 = choose_runtime(device).precision == "bf16"
+    return ("fp32", *(["bf16"] if bf16 else []), *(["int8"] if quantized.is_possible() else []))
+
+
 def product(precision: str, device: str, side: int) -> Callable[[], None] | None:
     """A function that multiplies two square matrices [side, side]: 2 x side^3 operations, the GEMM ceiling.
 
-    As a linear layer, because that is what the network consists of; int8 as PyTorch's dynamically quantised one, whose
-    activations are float outside. None where this build of PyTorch has no such thing.
+    As a linear layer, because that is what the network consists of. int8 is the product alone: uint8 by int8 to
+    float32, without rounding the inputs. None where this machine has no such thing.
     """
     x, weight = torch.randn(side, side), torch.randn(side, side)
     if precision in _DTYPES:
         x, weight = (tensor.to(device, _DTYPES[precision]) for tensor in (x, weight))
         return _timed_to_the_end(lambda: F.linear(x, weight), device)
-    if precision == "int8" and device == "cpu" and torch.backends.quantized.engine != "none":
-        from torch.ao.nn.quantized.dynamic import Linear
-        from torch.ao.quantization import default_dynamic_qconfig
-
-        layer = nn.Linear(side, side)
-        layer.qconfig = default_dynamic_qconfig  # type: ignore[assignment]
-        with warnings.catch_warnings(action="ignore"):  # it will be replaced by torchao some day
-            quantised = Linear.from_float(layer)
-        return _timed_to_the_end(lambda: quantised(x), device)
-    return None
+    if device != "cpu" or not quantized.is_possible():
+        return None
+    scales, zeros = torch.ones(side), torch.zeros(side, dtype=torch.int64)
+    packed = torch.ops.onednn.qlinear_prepack((weight * 30).to(torch.int8), None)
+    rounded = (x * 15 + 64).to(torch.uint8)
+    given: Any = (rounded, 1.0, 64, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "none")
+    return _timed_to_the_end(lambda: torch.ops.onednn.qlinear_pointwise(*given), device)
 
 
 def _timed_to_the_end(run: Callable[[], object], device: str) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import embedding, indexing, processes, reranking, starting, text
 from benchmarks.checkpoints import checkpoint
-from benchmarks.harness import Report, command_line
+from benchmarks.harness import Report, chosen, command_line
 
 NETWORKS = {"embedding": embedding, "reranking": reranking, "text": text}  # run in their own process
 BENCHMARKS = (*NETWORKS, "indexing", "starting")
@@ -26,7 +26,8 @@ def commands(benchmark: str, size: str, work: Path, out: Path) -> dict[str, list
     if benchmark in NETWORKS:
         script = NETWORKS[benchmark]
         options = ["--size", size, "--work", str(work)]
-        names = [contender.name for contender in script.contenders(size, script.parser().parse_args(options))]
+        args = script.parser().parse_args(options)
+        names = [contender.name for contender in chosen(script.contenders(size, args), args)]
         return {name: [sys.executable, str(script.__file__), *options, "--only", name] for name in names}
     model = checkpoint(size, work).absolute()
     if benchmark == "indexing":

@@ -15,9 +15,19 @@ import numpy as np
 
 from benchmarks import flops
 from benchmarks.checkpoints import checkpoint
-from benchmarks.harness import DOCUMENTED, EXPERT, Array, Contender, Report, command_line, compare, network_options
+from benchmarks.harness import (
+    DOCUMENTED,
+    EXPERT,
+    PRECISIONS,
+    Array,
+    Contender,
+    Report,
+    command_line,
+    compare,
+    network_options,
+)
 from benchmarks.pictures import photo
-from bridgetower.encoder import PRECISIONS, Pixels, TorchEncoder, choose_runtime
+from bridgetower.encoder import Pixels, TorchEncoder, choose_runtime
 from bridgetower.matching import every_pair
 from bridgetower.preprocess import preprocess
 from bridgetower.weights import resolve
@@ -64,9 +74,8 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
     for precision in ("fp32", "bf16"):
         yield Contender(EXPERT, precision, partial(expert, precision), CANDIDATES, everything)
     for precision in PRECISIONS:
-        if precision != "auto":
-            yield Contender("bt, cold", precision, partial(cold, precision), CANDIDATES, everything)
-            yield Contender("bt, cached", precision, partial(cached, precision), CANDIDATES, query)
+        yield Contender("bt, cold", precision, partial(cold, precision), CANDIDATES, everything)
+        yield Contender("bt, cached", precision, partial(cached, precision), CANDIDATES, query)
 
 
 def error(logits: Array, reference: Array) -> float:
@@ -82,9 +91,7 @@ def main() -> None:
     args = parser().parse_args()
     with Report(Path(__file__).stem, args) as report:
         for size in args.size:
-            compare(
-                report, list(contenders(size, args)), args, size=size, unit="candidates", error=error, limits=LIMITS
-            )
+            compare(report, contenders(size, args), args, size=size, unit="candidates", error=error, limits=LIMITS)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,19 @@ import numpy as np
 from benchmarks import flops
 from benchmarks.checkpoints import checkpoint
 from benchmarks.embedding import LIMITS, error
-from benchmarks.harness import DOCUMENTED, EXPERT, Array, Contender, Report, command_line, compare, network_options
+from benchmarks.harness import (
+    DOCUMENTED,
+    EXPERT,
+    PRECISIONS,
+    Array,
+    Contender,
+    Report,
+    command_line,
+    compare,
+    network_options,
+)
 from benchmarks.pictures import photo
-from bridgetower.encoder import PRECISIONS, TorchEncoder, choose_runtime
+from bridgetower.encoder import TorchEncoder, choose_runtime
 from bridgetower.weights import resolve
 
 ANIMALS = ("cat", "dog", "bird", "horse", "frog", "fox", "bear", "fish")
@@ -54,8 +64,7 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
             prepare = partial(expert, precision, texts, batch)
             yield Contender(f"{EXPERT}, {how}", precision, prepare, count, needed)
         for precision in PRECISIONS:
-            if precision != "auto":
-                yield Contender(f"bt, {how}", precision, partial(bt, precision, texts, batch), count, needed)
+            yield Contender(f"bt, {how}", precision, partial(bt, precision, texts, batch), count, needed)
 
 
 def first_error(vectors: Array, reference: Array) -> float:
@@ -71,9 +80,7 @@ def main() -> None:
     args = parser().parse_args()
     with Report(Path(__file__).stem, args) as report:
         for size in args.size:
-            compare(
-                report, list(contenders(size, args)), args, size=size, unit="texts", error=first_error, limits=LIMITS
-            )
+            compare(report, contenders(size, args), args, size=size, unit="texts", error=first_error, limits=LIMITS)
 
 
 if __name__ == "__main__":

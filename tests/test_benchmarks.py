@@ -101,7 +101,9 @@ def contender(side: str, result: Array, precision: str = "fp32") -> Contender:
 
 
 def compared(contenders: list[Contender], **changes: Any) -> list[dict[str, Any]]:
-    args = argparse.Namespace(**{"rounds": 1, "json": None, "only": None, "device": "cpu", **changes})
+    args = argparse.Namespace(
+        **{"rounds": 1, "json": None, "only": None, "precision": None, "device": "cpu", **changes}
+    )
     report = Report("test", args)
     compare(report, contenders, args, size="tiny", unit="pictures", error=error, limits=LIMITS)
     return report.rows
@@ -111,10 +113,24 @@ RIGHT = np.eye(3, 8, dtype=np.float32)
 
 
 def test_contenders_that_agree_are_timed() -> None:
-    rows = compared([contender("first", RIGHT), contender("second", RIGHT, "bf16")])
+    rows = compared([contender("first", RIGHT), contender("second", RIGHT, "bf16")], precision=["bf16"])
     names = [row["contender"] for row in rows]
     assert names == ["first, fp32", "second, bf16", "ceiling, fp32", "ceiling, bf16"]
     assert rows[0]["x_documented"] == 1
+
+
+def test_what_the_processor_is_not_made_for_is_compared_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "precisions", lambda device: ("fp32", "int8"))
+    contenders = [contender("first", RIGHT), contender("second", RIGHT, "bf16"), contender("third", RIGHT, "int8")]
+    usual = [row["contender"] for row in compared(contenders)]
+    assert "second, bf16" not in usual and "third, int8" in usual
+    asked = [row["contender"] for row in compared(contenders, precision=["bf16"])]
+    assert "second, bf16" in asked and "third, int8" not in asked
+
+
+def test_the_precisions_of_a_machine() -> None:
+    assert machine.precisions("cuda") == ("fp32", "bf16")
+    assert machine.precisions("cpu")[0] == "fp32"
 
 
 @pytest.mark.parametrize(
@@ -243,8 +259,8 @@ def test_a_checkpoint_of_another_shape_is_drawn_anew(work: Path, monkeypatch: py
 
 
 def test_products_in_every_precision() -> None:
-    for precision in ("fp32", "bf16"):
+    for precision in {"fp32", "bf16", *machine.precisions("cpu")}:
         run = machine.product(precision, "cpu", 8)
         assert run is not None
         run()
-    assert machine.product("fp4", "cpu", 8) is None
+    assert machine.product("int8", "cuda", 8) is None
