@@ -33,7 +33,7 @@ def run(program: str, arguments: list[str], folder: Path) -> tuple[subprocess.Co
 
 
 def bt(arguments: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
-    return run("from bridgetower_cli.app import main; main()", arguments, folder)
+    return run("from bridgetower_cli import app; sys.exit(app.run())", arguments, folder)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["model", "--help"]], ids=" ".join)

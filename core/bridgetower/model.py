@@ -108,7 +108,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None,
 
 
 class Linear(nn.Linear):
-    """The linear layers that do nearly all of the arithmetic: those that may run in int8 instead."""
+    """A linear layer without weights, which does nearly all of the arithmetic and so may run in int8 instead."""
+
+    def reset_parameters(self) -> None:
+        """To draw them, on the meta device too, would take most of the time in which the network is made."""
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone: [..., D] -> [..., stop - start]."""
@@ -368,9 +371,9 @@ class ContrastiveHead(nn.Module):
         super().__init__()
         if config.contrastive_hidden_size is None:
             raise ModelError("contrastive_hidden_size is missing: a contrastive head needs the length of its vectors")
-        self.text = nn.Linear(config.hidden_size, config.contrastive_hidden_size)
-        self.image = nn.Linear(config.hidden_size, config.contrastive_hidden_size)
-        self.cross = nn.Linear(2 * config.hidden_size, config.contrastive_hidden_size)
+        self.text = Linear(config.hidden_size, config.contrastive_hidden_size)
+        self.image = Linear(config.hidden_size, config.contrastive_hidden_size)
+        self.cross = Linear(2 * config.hidden_size, config.contrastive_hidden_size)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
 
 
@@ -379,9 +382,9 @@ class WordHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.transform = Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.decoder = nn.Linear(config.hidden_size, config.text.vocab_size)
+        self.decoder = Linear(config.hidden_size, config.text.vocab_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
@@ -416,11 +419,11 @@ class BridgeTower(nn.Module):
         self.image_bridges = nn.ModuleList(Bridge(config) for _ in range(n_cross - 1))
         self.text_stream = nn.ModuleList(CrossLayer(config.text) for _ in range(n_cross))
         self.image_stream = nn.ModuleList(CrossLayer(config.text) for _ in range(n_cross))
-        self.text_pooler = nn.Linear(width, width)
-        self.image_pooler = nn.Linear(width, width)
+        self.text_pooler = Linear(width, width)
+        self.image_pooler = Linear(width, width)
 
         self.itc_head = ContrastiveHead(config) if Head.ITC in heads else None
-        self.itm_head = nn.Linear(2 * width, 2) if Head.ITM in heads else None
+        self.itm_head = Linear(2 * width, 2) if Head.ITM in heads else None
         self.mlm_head = WordHead(config) if Head.MLM in heads else None
         self.tie_words()
 

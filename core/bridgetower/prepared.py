@@ -124,9 +124,11 @@ def _kept(kept: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | N
     if not kept.is_file():
         return None
     with torch.device("meta"):  # shapes without memory: every tensor is replaced below
-        network = BridgeTower(checkpoint.config, checkpoint.heads).to(DTYPES[precision])
-        if precision == "int8":
-            quantized.quantize(network, quantized.QuantizedLinear.blank)
+        network = BridgeTower(checkpoint.config, checkpoint.heads)
+    if precision == "int8":
+        quantized.quantize(network, quantized.QuantizedLinear.blank)
+    elif DTYPES[precision] != torch.float32:
+        network.to(DTYPES[precision])
     for module in network.modules():
         if isinstance(module, FeedForward):
             module.folded = True

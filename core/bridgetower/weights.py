@@ -27,7 +27,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +287,8 @@ def _check_layout(
             )
 
 
-def _expected_shapes(config: ModelConfig, heads: frozenset[Head]) -> dict[str, tuple[int, ...]]:
+@cache
+def _expected_shapes(config: ModelConfig, heads: frozenset[Head]) -> Mapping[str, tuple[int, ...]]:
     """The key and shape of every tensor that the network reads."""
     with torch.device("meta"):
         model = BridgeTower(config, heads)
