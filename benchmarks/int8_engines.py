@@ -179,7 +179,7 @@ class PointwiseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         low, high = (float(bound) for bound in x.aminmax())
         low, high = min(low, 0), max(high, 1e-12)
-        scale = (high - low) / (2**self.bits - 1)
+        scale = (high - low) / (2**self.bits - 2)  # one to spare: `zero` is rounded, too
         zero = round(-low / scale)
         q = torch.add(torch.tensor(zero + 0.5), x, alpha=1 / scale).to(torch.uint8)  # cut off, thus rounded
         return self.product(q, scale, zero, self.bias)

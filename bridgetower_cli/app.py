@@ -11,8 +11,8 @@ from bridgetower_cli import interrupts
 
 def main() -> NoReturn:
     """Do what the command line says, and end the process."""
-    # Looking for garbage among the millions of objects that are made while libraries load takes a fifth of a start,
-    # and taking them apart again at the end a third of it: what was written is written, the system frees the rest.
+    # Looking for garbage among all that libraries make as they load takes a fifth of a start, and taking it apart again
+    # at the end another: what was written is written, the system frees the rest.
     gc.set_threshold(100_000, 20, 20)
     code = run()
     with suppress(OSError, ValueError):  # stderr is closed
@@ -38,6 +38,6 @@ def run() -> int:
         interrupts.leave(stop)
     finally:
         if sys.stdout is not None:
-            with suppress(OSError):  # what it would not take was told
+            with suppress(OSError, ValueError):  # what it would not take was told
                 sys.stdout.flush()
     return 0

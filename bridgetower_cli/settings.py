@@ -29,6 +29,7 @@ class Settings:
     named_model: str | None  # what --model said: the only thing that goes before the model of an index
     device: str
     precision: str
+    named_precision: str | None  # what --precision said: the only thing that may be refused by an index
     features_cache: int  # bytes
 
 
@@ -47,6 +48,7 @@ def settle(
         named_model=model,
         device=_one_of(DEVICES, "device", device or _environment("BT_DEVICE")),
         precision=_one_of(PRECISIONS, "precision", precision or _environment("BT_PRECISION")),
+        named_precision=precision,
         features_cache=(
             byte_size(_environment("BT_FEATURES_CACHE") or DEFAULT_FEATURES_CACHE)
             if features_cache is None
@@ -167,7 +169,7 @@ Precision = Annotated[
     typer.Option(
         metavar="|".join(PRECISIONS),
         autocompletion=completing(PRECISIONS),
-        help="How to compute; int8 is fast on any CPU, a little less exact, and for an index of its own. "
+        help="How to compute; int8 is for x86 CPUs, a little less exact, and kept by an index that is begun in it. "
         "[env: BT_PRECISION; default: auto, bf16 where the hardware has it]",
     ),
 ]

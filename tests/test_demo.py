@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bridgetower import quantized
 from bridgetower.encoder import Runtime, TorchEncoder
 from bridgetower.evaluation import evaluate, read_captions
 from bridgetower.records import Head
 from bridgetower.weights import DEMO_FOLDER, resolve
 from examples.measure_demo import measure_words
 
+needs_int8 = pytest.mark.skipif(not quantized.is_possible(), reason="no int8 on this processor")
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 BT = Path(sys.executable).with_name("bt")
 
@@ -71,6 +73,7 @@ def test_fill_reads_the_library_and_a_picture(index: Path) -> None:
     assert one[0]["token"] == "cat"
 
 
+@needs_int8
 def test_an_index_in_int8_stays_in_int8_and_any_precision_may_search_it(index: Path, tmp_path: Path) -> None:
     own, pictures = tmp_path / "index", [*sorted(GALLERY.glob("*cats*")), *sorted(GALLERY.glob("*dogs*"))]
     bt("index", *pictures[:-1], "--model", "demo", "--precision", "int8", "--index", own)
@@ -82,6 +85,7 @@ def test_an_index_in_int8_stays_in_int8_and_any_precision_may_search_it(index: P
         assert Path(str(found[0]["path"])).name == "two-cats-on-a-couch-in-the-desert.jpg"
 
 
+@needs_int8
 def test_int8_finds_what_fp32_finds(encoder: TorchEncoder) -> None:
     captioned = read_captions(GALLERY / "captions.jsonl")
     in_int8 = TorchEncoder(resolve("demo"), Runtime("cpu", "int8", ""))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bridgetower.errors import NoIndexError, UsageError
+from bridgetower.records import INT8
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import (
@@ -56,7 +57,7 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
-    from bridgetower.encoder import batch_size
+    from bridgetower.indexing import batch_size
     from bridgetower.indexing import index as bring_up_to_date
     from bridgetower.scan import scan
     from bridgetower.store import Writer
@@ -120,8 +121,7 @@ def _made_with(settings: Settings) -> tuple[str, str | None, Settings]:
         return settings.model, None, settings
     if not (summary.images or summary.orphans):
         return settings.model, None, settings
-    if summary.fingerprint.precision_family == "int8" and settings.precision == "auto":
-        settings = replace(settings, precision="int8")
+    settings = _in_family(summary.fingerprint.precision_family, settings)
     preprocessing = summary.fingerprint.preprocessing
     if settings.named_model is not None:
         return settings.named_model, preprocessing, settings
@@ -129,3 +129,15 @@ def _made_with(settings: Settings) -> tuple[str, str | None, Settings]:
     if settings.model not in (own, DEFAULT_MODEL):
         render.say(f"note: the index keeps its model {own}; {settings.model} is for new ones")
     return own, preprocessing, settings
+
+
+def _in_family(family: str, settings: Settings) -> Settings:
+    """The settings with the precision in which to add to an index that has pictures of this family: what --precision
+    says, which may be refused, else one of the family."""
+    from bridgetower.encoder import precision_for
+
+    precision = settings.precision
+    if settings.named_precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
+        render.say(f"note: the index keeps its precision, {family}; {precision} is for new ones")
+        precision = "auto"
+    return replace(settings, precision=precision_for(family, precision))

@@ -12,9 +12,13 @@ _R = TypeVar("_R")
 
 
 @contextmanager
-def workers() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as there are processors. What has not begun when the block is left, never does."""
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ahead") as threads:
+def workers(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """As many threads as there are processors, but no more than `most`.
+
+    What has not begun when the block is left, never does.
+    """
+    processors = os.cpu_count() or 1
+    with ThreadPoolExecutor(min(processors, most or processors), thread_name_prefix="ahead") as threads:
         try:
             yield threads
         finally:

@@ -19,14 +19,13 @@ from bridgetower import prepared, quantized
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.model import ImageFeatures, TextFeatures, require_heads
 from bridgetower.preprocess import PREPROCESSING_VERSION, Preprocessing
-from bridgetower.records import Fingerprint, Head
+from bridgetower.records import INT8, Fingerprint, Head
 from bridgetower.weights import Checkpoint
 
 Pixels = npt.NDArray[np.float32]  # [B, 3, H, W], preprocessed
 Vectors = npt.NDArray[np.float32]  # [B, E], unit length
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-INT8 = "int8"  # a precision, and a family of its own
 PRECISIONS = ("auto", "fp32", "bf16", INT8)
 
 # Bytes of the widest tensor of a layer, which decides how many pictures or pairs run at once. On a CPU it should stay
@@ -82,7 +81,7 @@ class Encoder(Protocol):
     @property
     def preprocessing(self) -> Preprocessing: ...
     def embed_images(self, pixels: Pixels) -> Vectors:
-        """float32 [B, 3, H, W] -> unit vectors [B, E] (ITC). Raises ModelError where the weights give none."""
+        """float32 [B, 3, H, W], B >= 1, -> unit vectors [B, E] (ITC). Raises ModelError where the weights give none."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
@@ -94,7 +93,7 @@ class Encoder(Protocol):
         ...
 
     def encode_images(self, pixels: Pixels) -> Pictures:
-        """All that can be said of pictures before they meet a text. Raises as `embed_images` does."""
+        """All that can be said of pictures, at least one, before they meet a text. Raises as `embed_images` does."""
         ...
 
     @property
@@ -150,7 +149,8 @@ class TorchEncoder:
         self._tokenizer = checkpoint.tokenizer()
         self._device = torch.device(runtime.device)
         self._dtype = prepared.DTYPES[runtime.precision]
-        self._model = prepared.load(checkpoint, runtime.precision, say=say).to(self._device)
+        self._model = prepared.load(checkpoint, runtime.precision, runtime.device, say=say)
+        self._is_read_ahead = runtime.device != "cpu"  # elsewhere the weights are whole already
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -174,8 +174,9 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Texts:
-        # Pictures will follow: what they take is read from the disk while the texts, and then the index, are at work.
-        prepared.read_ahead(self._checkpoint, self.runtime.precision)
+        if not self._is_read_ahead:  # pictures will follow: what they take is read while the texts are encoded
+            prepared.read_ahead(self._checkpoint, self.runtime.precision)
+            self._is_read_ahead = True
         features = self._model.encode_text(*self._tokens(texts))
         masks = tuple(self._tokenizer.encode(text).masks for text in texts)
         return Texts(None if features.itc is None else self._unit(features.itc), masks, features)
@@ -267,6 +268,7 @@ class TorchEncoder:
         return array
 
     def _senseless(self, what: str) -> ModelError:
+        prepared.forget(self._checkpoint, self.runtime.precision, self.runtime.device)  # it may be what is damaged
         return ModelError(
             f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it anew, "
             "or use another"
@@ -278,9 +280,10 @@ class TorchEncoder:
         step = self._at_once(vision.num_tokens, 4 * vision.hidden_size)
         for start in range(0, len(pixels), step):
             some = torch.from_numpy(pixels[start : start + step])
-            if self.runtime.device == "cuda":  # a copy from pinned memory runs beside what the GPU does
-                some = some.pin_memory()
-            yield some.to(self._device, non_blocking=True).to(self._dtype)
+            if self.runtime.device == "cuda":  # from pinned memory this thread need not wait for the copy
+                yield some.pin_memory().to(self._device, non_blocking=True).to(self._dtype)
+            else:
+                yield some.to(self._device, self._dtype)
 
     def _pairs(
         self, text: TextFeatures, image: ImageFeatures, pairs: Tensor
@@ -309,14 +312,16 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     if device not in DEVICES or precision not in PRECISIONS:
         raise UsageError(f"device is one of {', '.join(DEVICES)}; precision is one of {', '.join(PRECISIONS)}")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
+    if device == "auto" and precision == INT8:
+        device = "cpu"
+    elif device == "auto":
         device = next(name for name in ("cuda", "mps", "cpu") if there[name])
     elif not there[device]:
         raise UsageError(f"device {device}: this machine, or this build of PyTorch, has none; use --device auto")
     if precision == INT8 and not (device == "cpu" and quantized.is_possible()):
-        raise UsageError(
-            f"precision int8: not on this {'processor' if device == 'cpu' else 'device'}; use --precision auto"
-        )
+        if device == "cpu":
+            raise UsageError("precision int8: not possible on this processor; use --precision auto")
+        raise UsageError(f"precision int8: not possible on {device}; use --device cpu, or --precision auto")
     if precision != "auto":
         return Runtime(device, precision, f"{precision}: as asked")
     if device == "cuda":
@@ -324,15 +329,15 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     if device == "mps":
         return Runtime(device, "fp32", "fp32: bf16 is not proven on this device")
     capabilities = torch.cpu.get_capabilities()
-    for name in ("amx_bf16", "avx512_bf16", "arm_bf16"):
+    for name in ("amx_bf16", "avx512_bf16", "bf16"):  # the last on Arm
         if capabilities.get(name):
             return Runtime(device, "bf16", f"bf16: the processor has {name}")
     return Runtime(device, "fp32", "fp32: the processor has no bf16 instructions")
 
 
-def batch_size(runtime: Runtime) -> int:
-    """How many pictures are worth encoding together on this device."""
-    return 128 if runtime.device == "cuda" else 16
+def precision_for(family: str, precision: str) -> str:
+    """`precision` for adding to an index of this family: where it is "auto", one of the family."""
+    return INT8 if family == INT8 and precision == "auto" else precision
 
 
 def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:

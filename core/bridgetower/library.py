@@ -12,6 +12,8 @@ Two classes over the stages, which do the work: every method here is a line or t
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +22,10 @@ from typing import Self
 import numpy as np
 
 from bridgetower import indexing
-from bridgetower.encoder import INT8, TorchEncoder, Vectors, batch_size, choose_runtime, fingerprint_of
+from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of, precision_for
+from bridgetower.errors import NoIndexError
 from bridgetower.fill import Filled, fill_images, fill_library
-from bridgetower.indexing import IndexReport, Progress
+from bridgetower.indexing import IndexReport, Progress, batch_size
 from bridgetower.matching import Results, match, rerank
 from bridgetower.pictures import PICTURES_AT_ONCE, load
 from bridgetower.records import Fingerprint, Head, PairScore
@@ -54,6 +57,7 @@ class Model:
         prepared. Raises ModelError, and UsageError for what this machine cannot do.
         """
         self.runtime = choose_runtime(device, precision)  # first: it costs nothing, fetching may
+        self._device, self._precision = device, precision
         checkpoint = resolve(name, progress=progress, say=say)
         self._say = say
         self.checkpoint = checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
@@ -72,6 +76,19 @@ class Model:
     def encoder(self) -> TorchEncoder:
         """The network with its weights. Raises ModelError."""
         return TorchEncoder(self.checkpoint, self.runtime, say=self._say)
+
+    def for_index(self, made_by: Fingerprint) -> "Model":
+        """The model that adds to an index made by `made_by`: in int8 where the index is and nobody asked for another.
+
+        Raises UsageError where int8 is not possible.
+        """
+        precision = precision_for(made_by.precision_family, self._precision)
+        if precision == self._precision:
+            return self
+        other = copy(self)
+        other.runtime = choose_runtime(self._device, precision)
+        other.__dict__.pop("encoder", None)
+        return other
 
     def match(self, images: Iterable[AnyPath], texts: Sequence[str]) -> list[PairScore]:
         """Score every picture with every text, by every head that there is; see `bridgetower.matching.match`."""
@@ -121,8 +138,7 @@ class Library:
         self._store: Store | None = None
         if model is None:
             made_by = self._opened().fingerprint
-            precision = INT8 if made_by.precision_family == INT8 else "auto"
-            model = Model(made_by.model, precision=precision, preprocessing=made_by.preprocessing)
+            model = Model(made_by.model, preprocessing=made_by.preprocessing)
         self.model = model
 
     def __enter__(self) -> Self:
@@ -146,8 +162,10 @@ class Library:
 
         Pictures that cannot be read are named in the report. Raises InputError, ModelError, StoreError.
         """
-        self.close()
         model = self.model
+        with suppress(NoIndexError):
+            model = model.for_index(self._opened().fingerprint)
+        self.close()
         with Writer.open(self.directory, model.fingerprint) as writer:
             return indexing.index(
                 _paths(paths),

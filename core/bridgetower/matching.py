@@ -119,7 +119,7 @@ def match(
     if not encoder.heads & {Head.ITC, Head.ITM}:
         require_heads(encoder.heads, Head.ITM)
     encoded = encoder.encode_texts(texts)
-    with workers() as threads:
+    with workers(PICTURES_AT_ONCE) as threads:
         loaded = ahead(threads, partial(load, preprocessing=encoder.preprocessing), images, 2 * PICTURES_AT_ONCE)
         for start in range(0, len(images), PICTURES_AT_ONCE):
             batch = images[start : start + PICTURES_AT_ONCE]

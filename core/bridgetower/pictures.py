@@ -58,7 +58,7 @@ def encoded(
         except PictureError as error:
             return Skipped(path, error.reason)
 
-    with workers() as threads:
+    with workers(PICTURES_AT_ONCE) as threads:
         fetched = zip(paths, ahead(threads, fetch, paths, 2 * PICTURES_AT_ONCE), strict=True)
         while batch := list(islice(fetched, PICTURES_AT_ONCE)):
             skipped += [item for _, item in batch if isinstance(item, Skipped)]

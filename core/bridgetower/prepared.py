@@ -1,17 +1,19 @@
-"""A checkpoint -> the network as it runs: fused, folded, in one precision, and proven to say what fp32 says.
+"""A checkpoint -> the network as it runs: fused, folded, in one precision, its vectors checked against those of fp32.
 
 That is done once. The result is kept in the cache folder and memory-mapped from then on, so that starting costs no
 conversion, and what a command does not use is not even read:
 
-    prepared/<digits of weights_sha256>-<of config_sha256>-<precision>-<version of this format>.safetensors
+    prepared/<of weights_sha256>-<of config_sha256>-<precision>-<device>-<version of PyTorch>-<of this>.safetensors
 
-Each file may be deleted at any time; one that is damaged, or cannot be written, is as good as not there.
+Only the few that were used last are kept, and each may be deleted at any time: one whose header is damaged, or that
+cannot be written, is as good as not there.
 """
 
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor
 from bridgetower import quantized
 from bridgetower.errors import ModelError
 from bridgetower.model import BridgeTower, FeedForward
-from bridgetower.records import Head
+from bridgetower.records import INT8, Head
 from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
 from bridgetower.weights import Checkpoint, cache_folder, load_model
 
@@ -32,47 +34,68 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.99}
 
 _VERSION = 1
+_MOST_FILES = 6
 _STORED = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int8: "I8"}  # as safetensors calls them
 _TAKES_SECONDS = 500 * 1000**2  # bytes of weights
 _ABANDONED_S = 24 * 3600
 _PROBES = 2
 
 
-def load(checkpoint: Checkpoint, precision: str, *, say: Callable[[str], None] = lambda line: None) -> BridgeTower:
-    """The network in `precision` ("fp32", "bf16" or "int8"), for inference, on the CPU.
+def load(
+    checkpoint: Checkpoint, precision: str, device: str = "cpu", *, say: Callable[[str], None] = lambda line: None
+) -> BridgeTower:
+    """The network in `precision` ("fp32", "bf16" or "int8"), for inference on `device`.
 
-    `say` gets a line before what takes seconds. Raises ModelError, also where the network makes other vectors in this
-    precision than in fp32.
+    `say` gets a line before a conversion that takes seconds, and where its result cannot be kept. Raises ModelError,
+    also where the network makes other vectors in this precision than in fp32.
     """
-    kept = _place(checkpoint, precision)
-    network = _kept(kept, checkpoint, precision)
-    if network is None:
-        if sum(file.stat().st_size for file in checkpoint.weights) > _TAKES_SECONDS:
-            say(f"preparing the weights of {checkpoint.name} in {precision}, once: this takes a moment")
-        network = _prepare(checkpoint, precision)
-        _keep(kept, network)
+    place = _place(checkpoint, precision, device)
+    network = _kept(place, checkpoint, precision)
+    if network is not None:
+        return network.to(device)
+    if sum(file.stat().st_size for file in checkpoint.weights) > _TAKES_SECONDS:
+        say(f"preparing the weights of {checkpoint.name} in {precision}, once: this takes a moment")
+    network = _prepare(checkpoint, precision, device)
+    if replace(checkpoint).weights_sha256 != checkpoint.weights_sha256:  # which was remembered, or is computed anew
+        raise ModelError(f"{checkpoint.folder}: the weights were replaced while they were read; run it again")
+    try:
+        _keep(place, network)
+    except OSError as error:
+        say(f"note: {place}: the prepared weights cannot be kept ({error.strerror or error}); make room there")
     return network
 
 
+def forget(checkpoint: Checkpoint, precision: str, device: str) -> None:
+    """Have the network prepared anew the next time, as what is kept of it may be damaged."""
+    with suppress(OSError):
+        _place(checkpoint, precision, device).unlink(missing_ok=True)
+
+
 def read_ahead(checkpoint: Checkpoint, precision: str) -> None:
-    """Have the system read what is kept while this process does something else; returns at once."""
+    """Have the system read what is kept for the CPU while this process does something else."""
     if not hasattr(os, "posix_fadvise"):
         return
-    with suppress(OSError), _place(checkpoint, precision).open("rb") as file:
+    with suppress(OSError), _place(checkpoint, precision, "cpu").open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _prepare(checkpoint: Checkpoint, precision: str) -> BridgeTower:
-    network = load_model(checkpoint)
+def _prepare(checkpoint: Checkpoint, precision: str, device: str) -> BridgeTower:
+    network = load_model(checkpoint).to(device)
     vectors = _vectors(network)
     for module in network.modules():
         if isinstance(module, FeedForward):
             module.fold()
-    if precision == "int8":
+    if precision == INT8:
         quantized.quantize(network)
     else:
         network.to(DTYPES[precision])
-    cosine = F.cosine_similarity(vectors, _vectors(network)).min().item()
+    try:
+        cosine = F.cosine_similarity(vectors, _vectors(network)).min().item()
+    except (RuntimeError, TypeError) as error:
+        if precision != INT8:
+            raise
+        # Its operators are no public interface of PyTorch: another version may have others.
+        raise ModelError(f"int8: this version of PyTorch refuses it ({error}); use --precision auto") from error
     if not cosine >= LEAST_COSINE[precision]:  # NaN is not, either
         raise ModelError(
             f"{checkpoint.name}: in {precision} this model makes other vectors than in fp32 (cosine {cosine:.4f}, less "
@@ -85,33 +108,34 @@ def _prepare(checkpoint: Checkpoint, precision: str) -> BridgeTower:
 def _vectors(network: BridgeTower) -> Tensor:
     """What the towers make of some noise, float32 [2 * _PROBES, E]: the ITC vectors, or what they are made of."""
     config, generator = network.config, torch.Generator().manual_seed(0)
-    size, dtype = config.vision.image_size, network.vision_tower.position.dtype
+    size, position = config.vision.image_size, network.vision_tower.position
     coarse = torch.randn(_PROBES, 3, 8, 8, generator=generator)
     pixels = F.interpolate(coarse, size=(size, size), mode="bicubic")  # pictures are smooth, with some grain
     pixels += 0.3 * torch.randn(pixels.shape, generator=generator)
     length = min(12, config.text.max_tokens)
     ids = torch.randint(config.text.vocab_size, (_PROBES, length), generator=generator)
     ids[ids == config.text.pad_token_id] = config.text.vocab_size - 1
+    ids, pixels = ids.to(position.device), pixels.to(position.device, position.dtype)
     mask = torch.ones_like(ids, dtype=torch.bool)
-    pixels = pixels.to(dtype)
     if Head.ITC in network.heads:
         image, text = network.embed_image(pixels), network.embed_text(ids, mask)
-        return torch.cat([image, text]).float()
+        return torch.cat([image, text]).float().cpu()
     image = network.vision_tower(pixels, config.text.num_hidden_layers, 1)[0][:, 0]
     text = network.text_tower(ids, mask, 1)[0][:, 0]
     # Of different widths: padding with zeros changes no cosine.
     width = max(image.shape[1], text.shape[1])
-    return torch.cat([F.pad(x.float(), (0, width - x.shape[1])) for x in (image, text)])
+    return torch.cat([F.pad(x.float(), (0, width - x.shape[1])) for x in (image, text)]).cpu()
 
 
 # What is kept
 
 
-def _place(checkpoint: Checkpoint, precision: str) -> Path:
+def _place(checkpoint: Checkpoint, precision: str, device: str) -> Path:
+    """Named after all that the check depends on, too."""
     digests = f"{checkpoint.weights_sha256[:16]}-{checkpoint.config_sha256[:16]}"
-    if precision == "int8" and not quantized.processor_is_wide():
-        precision = "int8-narrow"  # the same weights, but not the same proof
-    return cache_folder() / "prepared" / f"{digests}-{precision}-{_VERSION}.safetensors"
+    if precision == INT8 and not quantized.processor_is_wide():
+        precision = "int8-narrow"
+    return cache_folder() / "prepared" / f"{digests}-{precision}-{device}-{torch.__version__}-{_VERSION}.safetensors"
 
 
 def _tensors(network: BridgeTower) -> dict[str, Tensor]:
@@ -119,13 +143,13 @@ def _tensors(network: BridgeTower) -> dict[str, Tensor]:
     return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
-def _kept(kept: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | None:
-    """The network out of what is kept, if that is what it needs."""
-    if not kept.is_file():
+def _kept(place: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | None:
+    """The network out of what is kept, on the CPU, if that is what it needs."""
+    if not place.is_file():
         return None
     with torch.device("meta"):  # shapes without memory: every tensor is replaced below
         network = BridgeTower(checkpoint.config, checkpoint.heads)
-    if precision == "int8":
+    if precision == INT8:
         quantized.quantize(network, quantized.QuantizedLinear.blank)
     elif DTYPES[precision] != torch.float32:
         network.to(DTYPES[precision])
@@ -134,13 +158,15 @@ def _kept(kept: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | N
             module.folded = True
     wanted = _tensors(network)
     try:
-        stored = open_tensors([kept])
+        stored = open_tensors([place])
     except ModelError:
         return None
     if stored.keys() != wanted.keys() or not all(_fits(stored[name], wanted[name]) for name in wanted):
         return None
     network.load_state_dict({name: tensor.read() for name, tensor in stored.items()}, strict=False, assign=True)
     network.tie_words()
+    with suppress(OSError):
+        os.utime(place)  # it was used just now
     return network.eval()
 
 
@@ -149,10 +175,14 @@ def _fits(stored: StoredTensor, wanted: Tensor) -> bool:
 
 
 def _keep(place: Path, network: BridgeTower) -> None:
-    """Write the network if the disk lets us."""
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for unfinished in place.parent.glob(".*.partial"):  # of a process that was killed
+    """Write the network, and remove what was not used for longest. Raises OSError."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for unfinished in place.parent.glob(".*.partial"):  # of a process that was killed
+        with suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > _ABANDONED_S:
                 unfinished.unlink()
-        write_tensors(place, {name: tensor.detach().contiguous() for name, tensor in _tensors(network).items()})
+    write_tensors(place, {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(network).items()})
+    with suppress(OSError):  # another process was faster
+        by_use = sorted(place.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+        for file in by_use[:-_MOST_FILES]:
+            file.unlink()

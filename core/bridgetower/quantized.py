@@ -1,6 +1,7 @@
 """Linear layers in int8: weights rounded once, inputs as they come.
 
-Each row of a weight matrix has a scale of its own, each input tensor has one scale for all of it. What is neither a
+Each row of a weight matrix has a scale of its own, each input tensor has one scale for all of it: what becomes of a
+picture depends a little on those that are computed with it. What is neither a
 weight nor an input of such a layer (norms, attention, biases, sums, the text tower) stays fp32.
 """
 
@@ -57,11 +58,11 @@ class QuantizedLinear(nn.Module):
             self._parts[start, stop] = self._packed(slice(start, stop))
         weight, scale, zeros, bias = self._parts[start, stop]
         least, greatest = (float(bound) for bound in x.aminmax())
-        if not math.isfinite(greatest - least):  # no step is fit for that; whoever gets the result will say so
+        if not math.isfinite(greatest - least):  # no scale is fit for that; whoever gets the result will say so
             return x.new_full((*x.shape[:-1], stop - start), math.nan)
-        step, zero, rounded = _rounded(x, least, greatest)
+        x_scale, zero_point, quantized = _quantized(x, least, greatest)
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            *(rounded, step, zero, weight, scale, zeros, bias),
+            *(quantized, x_scale, zero_point, weight, scale, zeros, bias),
             *(1.0, 0, torch.float32),  # what comes out is not rounded
             *("none", [], "none"),  # nothing is done to it, either
         )
@@ -74,20 +75,20 @@ class QuantizedLinear(nn.Module):
         return packed, scale, torch.zeros(len(scale), dtype=torch.int64), self.bias[rows].contiguous()
 
 
-def _rounded(x: Tensor, least: float, greatest: float) -> tuple[float, int, Tensor]:
-    """float32 between two bounds -> the size of a step, the step that is zero, and uint8 of the same shape."""
+def _quantized(x: Tensor, least: float, greatest: float) -> tuple[float, int, Tensor]:
+    """float32 between two bounds -> scale, zero point, and uint8 of the same shape."""
     least, greatest = min(least, 0.0), max(greatest, 1e-30)
-    step = (greatest - least) / (254 if processor_is_wide() else 126)  # one to spare: `zero` is rounded, too
-    zero = round(-least / step)
+    scale = (greatest - least) / (254 if processor_is_wide() else 126)  # one to spare: the zero point is rounded, too
+    zero_point = round(-least / scale)
     # One pass: what is cut off after a half was added, is rounded.
-    return step, zero, torch.add(torch.tensor(zero + 0.5), x, alpha=1 / step).to(torch.uint8)
+    return scale, zero_point, torch.add(torch.tensor(zero_point + 0.5), x, alpha=1 / scale).to(torch.uint8)
 
 
 def quantize(network: BridgeTower, convert: Callable[[Linear], QuantizedLinear] = QuantizedLinear.of) -> None:
     """Replace each `Linear` through which pictures pass.
 
-    The text tower stays as it is: the dozen tokens of a query would not earn the time that packing its weights takes
-    in every process. So do heads and poolers, which have no `Linear`: they cost little and decide.
+    These are the four sections below. The text tower stays as it is: the dozen tokens of a query would not earn the
+    time that packing its weights takes in every process. So do poolers and heads: they cost little and decide.
     """
     sections = (network.vision_tower, network.image_transforms, network.text_stream, network.image_stream)
     for section in sections:

@@ -30,6 +30,9 @@ class Skipped:
     reason: str
 
 
+INT8 = "int8"  # a precision, and a family of its own; fp32 and bf16 are the family "float"
+
+
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What produced the vectors of an index; vectors with different fingerprints cannot be compared."""

@@ -21,7 +21,7 @@ from bridgetower.errors import StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
 from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, State, Sweep, explained
-from bridgetower.records import Fingerprint, Photo, Skipped
+from bridgetower.records import INT8, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -378,7 +378,8 @@ class Store:
     def check(self, fingerprint: Fingerprint) -> None:
         """Raise StoreError unless a query with this fingerprint can be compared with the vectors of the index.
 
-        Its precision may be another: the one vector of the query is a little off then, but off for all pictures alike.
+        Its precision may be another: texts are encoded by the same tower in int8 as in fp32, and what a picture that is
+        searched for becomes is within a cosine of 0.99.
         """
         family = self.fingerprint.precision_family
         _require_same(self.directory, self.fingerprint, replace(fingerprint, precision_family=family))
@@ -520,7 +521,7 @@ def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> N
     if differing == ["preprocessing"]:
         way_out = f"use preprocessing {stored.preprocessing}, or build another index"
     elif differing == ["precision_family"]:
-        precision = "int8" if stored.precision_family == "int8" else "auto"
+        precision = INT8 if stored.precision_family == INT8 else "auto"
         way_out = f"use precision {precision}, or build another index"
     elif stored.model != given.model:
         way_out = "use that model, or build another index"

@@ -40,7 +40,7 @@ from bridgetower.config import ModelConfig
 from bridgetower.errors import ModelError
 from bridgetower.hub import SAFETENSORS, Say
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, from_hf, hf_names, normalised_key, to_hf
-from bridgetower.model import BridgeTower
+from bridgetower.model import BridgeTower, FeedForward
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
 from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes, replace_file, write_tensors
@@ -337,6 +337,8 @@ def save(
     `tokenizer_from` is a folder whose tokenizer files are copied; `dtype` None keeps that of the parameters. Each file
     is replaced as a whole, the configuration last, so a reader never meets half of one.
     """
+    if any(isinstance(module, FeedForward) and module.folded for module in model.modules()):
+        raise ValueError("this network was folded for inference: its weights are no longer those of a checkpoint")
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
     tensors = to_hf({name: p.detach() for name, p in model.named_parameters()}, config)

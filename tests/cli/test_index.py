@@ -4,12 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import bridgetower.library
 from tests.cli.conftest import Bt, Models
-from tests.fakes import paint
+from tests.fakes import FakeEncoder, paint
 
 
 def test_it_counts_what_it_did(bt: Bt, photos: Path) -> None:
@@ -186,3 +187,54 @@ def test_an_unknown_preprocessing_is_wrong_usage(bt: Bt, photos: Path) -> None:
     refused = bt("index", photos, "--preprocessing", "square")
     assert refused.exit_code == 2
     assert "hf, plain" in refused.stderr
+
+
+def begun_in(models: Models, family: str) -> None:
+    """From now on models make indexes of this family."""
+
+    def in_family(**options: Any) -> FakeEncoder:
+        encoder = FakeEncoder(**options)
+        encoder.fingerprint = replace(encoder.fingerprint, precision_family=family)
+        return encoder
+
+    models.encoder_type = in_family
+
+
+@pytest.mark.parametrize(
+    ("family", "variable", "option", "taken"),
+    [
+        ("float", "int8", None, "auto"),  # what the environment says is for new indexes
+        ("float", "bf16", None, "bf16"),
+        ("float", None, "int8", "int8"),  # what was asked for is refused by the index, or not
+        ("int8", None, None, "int8"),
+        ("int8", "bf16", None, "int8"),
+        ("int8", "int8", None, "int8"),
+        ("int8", "int8", "fp32", "fp32"),
+    ],
+)
+def test_an_index_keeps_its_precision(
+    bt: Bt,
+    models: Models,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    variable: str | None,
+    option: str | None,
+    taken: str,
+) -> None:
+    begun_in(models, family)
+    assert bt("index", photos).exit_code == 0
+    asked: list[str] = []
+
+    def choose_runtime(device: str, precision: str) -> SimpleNamespace:
+        asked.append(precision)
+        return SimpleNamespace(device=device, precision=precision)
+
+    monkeypatch.setattr(bridgetower.library, "choose_runtime", choose_runtime)
+    if variable:
+        monkeypatch.setenv("BT_PRECISION", variable)
+    done = bt("index", photos, *(["--precision", option] if option else []))
+    assert done.exit_code == 0
+    assert asked == [taken]
+    told = f"the index keeps its precision, {family}; {variable} is for new ones" in done.stderr
+    assert told == (option is None and variable is not None and taken != variable)

@@ -40,6 +40,6 @@ def test_leaving_gives_up_what_has_not_begun() -> None:
         time.sleep(0.02)
         return number
 
-    with workers() as threads:
+    with workers(4) as threads:
         assert next(ahead(threads, task, range(1000), window=500)) == 0
     assert len(begun) < 250  # of 501 that were asked for

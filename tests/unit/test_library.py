@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import bridgetower
-from bridgetower import Head, Library, Model, ModelError, PictureError, StoreError
+from bridgetower import Head, Library, Model, ModelError, PictureError, StoreError, quantized
+from tests.fakes import COLOURS, paint
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "examples" / "gallery"
@@ -153,3 +154,23 @@ def test_importing_a_record_does_not_load_the_network() -> None:
     code = "import sys; from bridgetower import Hit, StoreError; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout.strip().lower()) is False
+
+
+@pytest.mark.skipif(not quantized.is_possible(), reason="no int8 on this processor")
+def test_an_index_begun_in_int8_is_added_to_in_int8_and_read_in_any_precision(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    paint(photos / "red.png", COLOURS["red"])
+    with Library(tmp_path / "index", Model("demo", precision="int8")) as library:
+        library.index([photos])
+        assert library.summary().fingerprint.precision_family == "int8"
+    paint(photos / "blue.png", COLOURS["blue"])
+    with Library(tmp_path / "index") as library:
+        assert library.index([photos]).encoded == 1
+        assert library.model.runtime.precision != "int8"
+        assert len(library.search("a cat").hits) == 2
+    with (
+        Library(tmp_path / "index", Model("demo", precision="fp32")) as library,
+        pytest.raises(StoreError, match="use precision int8"),
+    ):
+        library.index([photos])

@@ -15,10 +15,11 @@ from bridgetower.encoder import Runtime, TorchEncoder, choose_runtime
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.model import Linear
 from bridgetower.records import Head
-from bridgetower.weights import Checkpoint, cache_folder, load_model, resolve
+from bridgetower.weights import Checkpoint, cache_folder, load_model, resolve, save
 from tests.tiny import tiny_checkpoint, tiny_config
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", *(["int8"] if quantized.is_possible() else []))
+needs_int8 = pytest.mark.skipif(not quantized.is_possible(), reason="no int8 on this processor")
 
 
 @pytest.fixture
@@ -53,10 +54,11 @@ def test_it_says_what_the_checkpoint_says_at_first_and_from_what_was_kept(
     assert precision in file.name
 
 
+@needs_int8
 def test_precisions_are_what_they_are_called(checkpoint: Checkpoint) -> None:
     for precision in PRECISIONS:
         prepared.load(checkpoint, precision)
-    types = {next(p for p in PRECISIONS if p in file.name): load_file(file) for file in kept()}
+    types = {next(p for p in PRECISIONS if f"-{p}-" in file.name): load_file(file) for file in kept()}
     name = "vision_tower.layers.0.mlp.up.weight"
     assert [types[precision][name].dtype for precision in PRECISIONS] == [torch.float32, torch.bfloat16, torch.int8]
     assert {tensor.dtype for tensor in types["bf16"].values()} == {torch.bfloat16}
@@ -103,14 +105,73 @@ def test_a_disk_that_takes_nothing_costs_time_only(checkpoint: Checkpoint, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(prepared, "write_tensors", full)
-    assert vectors(checkpoint, "fp32").shape == (3, 32)
+    said: list[str] = []
+    prepared.load(checkpoint, "fp32", say=said.append)
+    assert len(said) == 1
+    assert "No space left on device" in said[0] and str(cache_folder() / "prepared") in said[0]
     assert kept() == []
 
 
 def test_other_weights_or_settings_are_kept_apart(checkpoint: Checkpoint, tmp_path: Path) -> None:
     other = resolve(str(tiny_checkpoint(tmp_path / "other", seed=1)))
+    config = tiny_config(vision={"layer_norm_eps": 1e-2})
+    elsewhere = resolve(str(tiny_checkpoint(tmp_path / "elsewhere", config)))
     assert not np.allclose(vectors(checkpoint, "fp32"), vectors(other, "fp32"), atol=1e-2)
-    assert len(kept()) == 2
+    assert not np.allclose(vectors(checkpoint, "fp32"), vectors(elsewhere, "fp32"), atol=1e-5)
+    assert len(kept()) == 3
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_preparing_leaves_the_checkpoint_as_it_is(checkpoint: Checkpoint, precision: str) -> None:
+    before = [file.read_bytes() for file in checkpoint.weights]
+    prepared.load(checkpoint, precision)
+    assert [file.read_bytes() for file in checkpoint.weights] == before
+
+
+def test_weights_that_are_replaced_meanwhile_are_not_kept_under_the_name_of_others(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    assert checkpoint.weights_sha256  # as the index asked for it
+    tiny_checkpoint(checkpoint.folder, seed=1)
+    with pytest.raises(ModelError, match="replaced while they were read; run it again"):
+        prepared.load(checkpoint, "fp32")
+    assert kept() == []
+
+
+def test_what_makes_no_sense_is_prepared_anew(checkpoint: Checkpoint) -> None:
+    expected = vectors(checkpoint, "fp32")
+    [file] = kept()
+    tensors = load_file(file)
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}, file)
+    with pytest.raises(ModelError, match="damaged weights"):
+        vectors(checkpoint, "fp32")
+    np.testing.assert_array_equal(vectors(checkpoint, "fp32"), expected)
+
+
+def test_only_what_was_used_last_is_kept(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "_MOST_FILES", 2)
+    for age, precision in ((3, "fp32"), (2, "bf16")):
+        prepared.load(checkpoint, precision)
+        [file] = [file for file in kept() if precision in file.name]
+        os.utime(file, (time.time() - age,) * 2)
+    prepared.load(checkpoint, "fp32")  # used again, so the other one is older now
+    prepared.load(checkpoint, "int8")
+    assert sorted("fp32" in file.name or "int8" in file.name for file in kept()) == [True, True]
+
+
+def test_int8_operators_that_changed_are_named(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(*_: object) -> None:
+        raise RuntimeError("expected at most 3 arguments")
+
+    monkeypatch.setattr(quantized.QuantizedLinear, "part", changed)
+    with pytest.raises(ModelError, match=r"int8: this version of PyTorch refuses it .*--precision auto"):
+        prepared.load(checkpoint, "int8")
+
+
+def test_a_folded_network_is_no_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="folded"):
+        save(prepared.load(checkpoint, "fp32"), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 @pytest.mark.parametrize("heads", [frozenset(Head), frozenset({Head.ITM, Head.MLM})])
@@ -143,6 +204,7 @@ def test_reading_ahead_asks_for_what_is_kept_and_needs_none(
     assert asked == [(0, 0, 3)]
 
 
+@needs_int8
 def test_tied_words_stay_tied(tmp_path: Path) -> None:
     checkpoint = resolve(str(tiny_checkpoint(tmp_path / "model", tiny_config(tie_word_embeddings=True))))
     for _ in range(2):
@@ -172,29 +234,41 @@ def test_what_a_killed_process_left_is_removed(checkpoint: Checkpoint) -> None:
     assert young.exists()
 
 
+def linear(inner: int, outer: int) -> Linear:
+    """With weights, which depend on nothing."""
+    layer, generator = Linear(inner, outer), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        layer.weight.normal_(generator=generator)
+        layer.bias.normal_(generator=generator)
+    return layer
+
+
+@needs_int8
 @pytest.mark.parametrize("narrow", [True, False])
 def test_a_layer_in_int8_gives_nearly_the_same(narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if narrow:
         monkeypatch.setattr(quantized, "processor_is_wide", lambda: False)
-    torch.manual_seed(0)
-    layer, x = Linear(96, 64), torch.randn(2, 5, 96)
+    layer, x = linear(96, 64), torch.randn(2, 5, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = layer(x)
         ours = quantized.QuantizedLinear.of(layer)
         assert torch.nn.functional.cosine_similarity(ours(x), expected, dim=-1).min() > 0.999
         assert (ours(x) - expected).abs().max() > 0  # it is another computation
         torch.testing.assert_close(ours.part(x, 16, 48), ours(x)[..., 16:48], atol=1e-6, rtol=0)
-        torch.testing.assert_close(ours.part(x[:, :1], 0, 16), expected[:, :1, :16], atol=0.05, rtol=0)
+        torch.testing.assert_close(
+            ours.part(x[:, :1], 0, 16), expected[:, :1, :16], atol=0.5, rtol=0
+        )  # of outputs of about 10
 
 
 def test_int8_is_refused_where_it_is_not_possible(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_runtime("cpu", "int8").precision == "int8"
-    monkeypatch.setattr(quantized, "is_possible", lambda: False)
-    with pytest.raises(UsageError, match="not on this processor; use --precision auto"):
-        choose_runtime("cpu", "int8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(UsageError, match="not on this device"):
+    monkeypatch.setattr(quantized, "is_possible", lambda: True)
+    assert choose_runtime("auto", "int8").device == "cpu"  # beside a GPU, too
+    with pytest.raises(UsageError, match="not possible on cuda; use --device cpu"):
         choose_runtime("cuda", "int8")
+    monkeypatch.setattr(quantized, "is_possible", lambda: False)
+    with pytest.raises(UsageError, match="not possible on this processor; use --precision auto"):
+        choose_runtime("auto", "int8")
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1.0, 3.0], [-3.0, -1.0], [-1e-30, 1e-30], [-7.3, 2.9], [-1e30, 1e30]])
@@ -205,13 +279,14 @@ def test_inputs_are_rounded_to_the_nearest_step_and_never_wrap(
     monkeypatch.setattr(quantized, "processor_is_wide", lambda: wide)
     x = torch.tensor(values)
     x = torch.cat([x, torch.linspace(values[0], values[1], 1001)])
-    step, zero, rounded = quantized._rounded(x, float(x.min()), float(x.max()))
-    assert rounded.max() <= (255 if wide else 127)
-    torch.testing.assert_close((rounded.double() - zero) * step, x.double(), atol=0.51 * step, rtol=0)
+    scale, zero_point, integers = quantized._quantized(x, float(x.min()), float(x.max()))
+    assert integers.max() <= (255 if wide else 127)
+    torch.testing.assert_close((integers.double() - zero_point) * scale, x.double(), atol=0.51 * scale, rtol=0)
 
 
+@needs_int8
 def test_what_is_no_number_stays_none() -> None:
-    layer = quantized.QuantizedLinear.of(Linear(8, 4))
+    layer = quantized.QuantizedLinear.of(linear(8, 4))
     for value in (torch.nan, torch.inf, -torch.inf):
         x = torch.ones(2, 8)
         x[0, 0] = value
