@@ -53,7 +53,8 @@ def load(
     network = _kept(place, checkpoint, precision)
     if network is not None:
         return network.to(device)
-    if sum(file.stat().st_size for file in checkpoint.weights) > _TAKES_SECONDS:
+    takes_seconds = sum(file.stat().st_size for file in checkpoint.weights) > _TAKES_SECONDS
+    if takes_seconds:
         say(f"preparing the weights of {checkpoint.name} in {precision}, once: this takes a moment")
     network = _prepare(checkpoint, precision, device)
     if replace(checkpoint).weights_sha256 != checkpoint.weights_sha256:  # which was remembered, or is computed anew
@@ -61,7 +62,8 @@ def load(
     try:
         _keep(place, network)
     except OSError as error:
-        say(f"note: {place}: the prepared weights cannot be kept ({error.strerror or error}); make room there")
+        if takes_seconds:  # each time, from now on
+            say(f"note: {place}: the prepared weights cannot be kept ({error.strerror or error}); make room there")
     return network
 
 
