@@ -14,7 +14,8 @@ installed (openvino, nncf, torchao) or not possible on this processor is a row t
     extra mb        resident memory that it added, beside the network in fp32
     installed mb    of its packages and what they require beyond what bt does
 
-"7 bits" is what activations have. Without VNNI two products at a time are added up in 16 bits, which 8 may overflow.
+"bt" is the layer that bt runs, `QuantizedLinear`. "7 bits" is what activations have: without VNNI two products at a time
+are added up in 16 bits, which 8 may overflow.
 """
 
 import argparse
@@ -47,8 +48,9 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.embedding import LIMITS, error
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo
-from bridgetower.model import BridgeTower
+from bridgetower.model import BridgeTower, Linear
 from bridgetower.preprocess import preprocess
+from bridgetower.quantized import QuantizedLinear
 from bridgetower.weights import load_model, resolve
 
 _T = TypeVar("_T")
@@ -110,12 +112,12 @@ def own_modules(network: BridgeTower) -> BridgeTower:
     return copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
 
 
-def replaced(layer: Callable[[nn.Linear], nn.Module], job: Job) -> Run:
+def replaced(layer: Callable[[Linear], nn.Module], job: Job) -> Run:
     """The vision tower with `layer` in place of every linear layer."""
     network = own_modules(job.network)
     for module in list(network.vision_tower.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
+            if isinstance(child, Linear):
                 setattr(module, name, layer(child))
     return on_torch(network, job)
 
@@ -157,8 +159,8 @@ def backend_for_packing(name: str) -> Iterator[None]:
         torch.backends.quantized.engine = usual
 
 
-class PointwiseLinear(nn.Module):
-    """`onednn.qlinear_pointwise`: activations are quantised by us, with one scale for the whole tensor."""
+class TokenLinear(nn.Module):
+    """The operator of `QuantizedLinear` with a scale for each token: what one becomes depends on no other."""
 
     def __init__(self, bits: int, linear: nn.Linear) -> None:
         super().__init__()
@@ -175,18 +177,6 @@ class PointwiseLinear(nn.Module):
         args = (x, scale, zero, self.packed, self.scales, self.zeros, bias, *output, *none)
         y: Tensor = torch.ops.onednn.qlinear_pointwise(*args)
         return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        low, high = (float(bound) for bound in x.aminmax())
-        low, high = min(low, 0), max(high, 1e-12)
-        scale = (high - low) / (2**self.bits - 2)  # one to spare: `zero` is rounded, too
-        zero = round(-low / scale)
-        q = torch.add(torch.tensor(zero + 0.5), x, alpha=1 / scale).to(torch.uint8)  # cut off, thus rounded
-        return self.product(q, scale, zero, self.bias)
-
-
-class TokenLinear(PointwiseLinear):
-    """The same with a scale for each token, symmetric: what a token becomes depends on no other token or picture."""
 
     def forward(self, x: Tensor) -> Tensor:
         middle = 2 ** (self.bits - 1)
@@ -277,13 +267,12 @@ def weights_and_activations(model: Any, job: Job) -> Any:
 
 def engines() -> list[Engine]:
     """The first is the reference."""
-    found = [Engine("torch fp32", fp32)]
+    found = [Engine("torch fp32", fp32), Engine("bt", partial(replaced, QuantizedLinear.of))]
     for bits in (7, 8):
         for backend in ("x86", "fbgemm", "onednn"):
             layer = partial(DynamicLinear, backend, bits)
             found.append(Engine(f"torch {backend}, {bits} bits", partial(replaced, layer)))
-        for name, kind in (("tensor", PointwiseLinear), ("token", TokenLinear)):
-            found.append(Engine(f"torch qlinear by {name}, {bits} bits", partial(replaced, partial(kind, bits))))
+        found.append(Engine(f"torch qlinear by token, {bits} bits", partial(replaced, partial(TokenLinear, bits))))
     found.append(Engine("torch _int_mm", partial(replaced, IntLinear)))
     found.append(Engine("torchao, uncompiled", torchao, packages=("torchao",)))
     dynamic = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}

@@ -66,3 +66,11 @@ def test_the_probe_sees_what_is_loaded(tmp_path: Path) -> None:
     done, loaded = run("import numpy; raise SystemExit(7)", [], tmp_path)
     assert done.returncode == 7
     assert loaded == {"numpy"}
+
+
+def test_the_process_ends_as_soon_as_everything_is_written(tmp_path: Path) -> None:
+    program = "import atexit, sys; atexit.register(print, 'taken apart'); sys.argv = ['bt', '--help'];"
+    program += "from bridgetower_cli.app import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout and "taken apart" not in done.stdout

@@ -107,9 +107,9 @@ def index(
     """Bring the index up to date with the files in and at `paths`.
 
     `load_encoder` is called once, and only if there is something to encode; `batch_size` pictures are encoded and
-    committed together. Raises InputError where one of `paths`
-    does not exist, ModelError from `load_encoder`, StoreError where the index cannot be written. On any exception,
-    also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
+    committed together. Raises InputError where one of `paths` does not exist, ModelError from `load_encoder`,
+    StoreError where the index cannot be written. On any exception, also KeyboardInterrupt, what was committed stays and
+    nothing is taken for deleted.
     """
     ignored: Counter[str] = Counter()
     found = list(scan(paths, ignored=ignored))

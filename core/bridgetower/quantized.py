@@ -1,8 +1,8 @@
 """Linear layers in int8: weights rounded once, inputs as they come.
 
 Each row of a weight matrix has a scale of its own, each input tensor has one scale for all of it: what becomes of a
-picture depends a little on those that are computed with it. What is neither a
-weight nor an input of such a layer (norms, attention, biases, sums, the text tower) stays fp32.
+picture depends a little on those that are computed with it. What is neither a weight nor an input of such a layer
+(norms, attention, biases, sums, the text tower) stays fp32.
 """
 
 import math

@@ -9,7 +9,7 @@ import torch
 import bridgetower.encoder
 from bridgetower.encoder import Pixels, Runtime, TorchEncoder, choose_runtime, fingerprint_of
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.model import BridgeTower, Fused, ImageFeatures, TextFeatures
+from bridgetower.model import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
 from bridgetower.records import Head
 from bridgetower.weights import resolve
 from tests.tiny import tiny_checkpoint
@@ -107,6 +107,30 @@ def test_match_gives_each_pair_what_it_gets_alone_across_chunks(
         alone = encoder.match(*one, np.array([[0, 0]]))
         np.testing.assert_allclose(logits[row], alone[0], atol=1e-4)
     assert encoder.match(texts, images, np.zeros((0, 2), np.int64)).shape == (0, 2)
+
+
+def test_pictures_are_the_same_however_many_run_at_once(encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, sizes, tower = pictures(5), [], VisionTower.forward
+    vectors, together = encoder.embed_images(pixels), encoder.encode_images(pixels)
+
+    def counted(self: VisionTower, pixels: torch.Tensor, depth: int, n_last: int) -> list[torch.Tensor]:
+        sizes.append(len(pixels))
+        return tower(self, pixels, depth, n_last)
+
+    monkeypatch.setattr(VisionTower, "forward", counted)
+    a_picture = 37 * 256 * 4  # bytes of the widest tensor: its tokens x the feed-forward of the vision tower
+    monkeypatch.setitem(bridgetower.encoder._WIDEST_BYTES, "cpu", 2 * a_picture)
+    np.testing.assert_allclose(encoder.embed_images(pixels), vectors, atol=1e-5)
+    apart = encoder.encode_images(pixels)
+    assert sizes == [2, 2, 1] * 2
+    assert apart.vectors is not None
+    np.testing.assert_allclose(apart.vectors, vectors, atol=1e-5)
+    for one, other in zip(
+        (apart.features.alone, *apart.features.layers),
+        (together.features.alone, *together.features.layers),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 
 def test_read_gives_log_probabilities_at_each_mask_and_the_match_of_the_masked_text(encoder: TorchEncoder) -> None:
