@@ -14,8 +14,8 @@ installed (openvino, nncf, torchao) or not possible on this processor is a row t
     extra mb        resident memory that it added, beside the network in fp32
     installed mb    of its packages and what they require beyond what bt does
 
-"bt" is the layer that bt runs, `QuantizedLinear`. "7 bits" is what activations have: without VNNI two products at a time
-are added up in 16 bits, which 8 may overflow.
+"bt" is the layer that bt runs, `QuantizedLinear`. "7 bits" is what activations have: without VNNI two products at a
+time are added up in 16 bits, which 8 may overflow.
 """
 
 import argparse
