@@ -5,10 +5,13 @@ needs neither numpy nor FAISS. The layout and its invariants are described in do
 """
 
 import errno
+import json
 import os
 import sqlite3
+import struct
 import time
-from collections.abc import Collection, Iterator
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -17,7 +20,7 @@ from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.records import Fingerprint, Photo, Skipped
 
 _INTEGER = 2**63 - 1  # the largest that SQLite holds
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _APPLICATION_ID = 0x42546978  # "BTix"
 
 SCHEMA = (
@@ -36,9 +39,23 @@ SCHEMA = (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         created_at INTEGER NOT NULL,
         updated_at INTEGER NOT NULL,
+        images INTEGER NOT NULL,
         generation INTEGER NOT NULL,
         covered INTEGER NOT NULL,
         vectors_sha256 BLOB
+    ) STRICT""",
+    """CREATE TABLE tuning (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        lists INTEGER NOT NULL,
+        trained INTEGER NOT NULL,
+        effort INTEGER NOT NULL,
+        recall REAL NOT NULL,
+        texts INTEGER NOT NULL,
+        pictures INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE queries (
+        id INTEGER PRIMARY KEY,
+        vector BLOB NOT NULL
     ) STRICT""",
     """CREATE TABLE roots (
         path BLOB PRIMARY KEY,
@@ -50,7 +67,8 @@ SCHEMA = (
         width INTEGER NOT NULL,
         height INTEGER NOT NULL,
         taken_at INTEGER,
-        vector BLOB NOT NULL
+        vector BLOB NOT NULL,
+        crc32 INTEGER NOT NULL
     ) STRICT""",
     """CREATE TABLE files (
         path BLOB PRIMARY KEY,
@@ -58,17 +76,64 @@ SCHEMA = (
         mtime_ns INTEGER NOT NULL,
         image INTEGER REFERENCES images (id),
         reason TEXT,
+        crc32 INTEGER NOT NULL,
         CHECK ((image IS NULL) <> (reason IS NULL))
     ) STRICT, WITHOUT ROWID""",
+    "CREATE TABLE orphans (image INTEGER PRIMARY KEY) STRICT",
+    "CREATE TABLE pruned (image INTEGER PRIMARY KEY) STRICT",
     "CREATE INDEX files_by_image ON files (image) WHERE image IS NOT NULL",
+    "CREATE INDEX images_by_time ON images (taken_at)",
+    """CREATE TRIGGER image_added AFTER INSERT ON images BEGIN
+        UPDATE state SET images = images + 1;
+        INSERT INTO orphans VALUES (NEW.id);
+    END""",
+    """CREATE TRIGGER image_pruned AFTER DELETE ON images BEGIN
+        UPDATE state SET images = images - 1;
+        DELETE FROM orphans WHERE image = OLD.id;
+        INSERT INTO pruned VALUES (OLD.id);
+    END""",
+    """CREATE TRIGGER file_added AFTER INSERT ON files WHEN NEW.image IS NOT NULL BEGIN
+        DELETE FROM orphans WHERE image = NEW.image;
+    END""",
+    """CREATE TRIGGER file_changed AFTER UPDATE OF image ON files WHEN OLD.image IS NOT NEW.image BEGIN
+        DELETE FROM orphans WHERE image = NEW.image;
+        INSERT INTO orphans SELECT OLD.image
+            WHERE OLD.image IS NOT NULL AND NOT EXISTS (SELECT 1 FROM files WHERE image = OLD.image);
+    END""",
+    """CREATE TRIGGER file_gone AFTER DELETE ON files WHEN OLD.image IS NOT NULL BEGIN
+        INSERT INTO orphans SELECT OLD.image
+            WHERE NOT EXISTS (SELECT 1 FROM files WHERE image = OLD.image);
+    END""",
 )
 
+_PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; of SQLite's 4096 a quarter would stay empty
 _BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
-DAMAGED = "damaged ({}): restore it from a copy, or build a new index in another place with --index DIR"
+DAMAGED = "damaged ({}): `bt verify --repair` saves what can be saved; or restore it from a copy"
 _ROWS = 1024  # rows that are fetched or buffered at a time
 # A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
 # neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
 _UNDER = "path >= :root AND path < :after AND (path = :root OR path >= :below)"
+_SEALED = "hash, width, height, taken_at, vector, crc32"  # what an image is, and the sum by which damage is seen
+# Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
+_PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
+    mtime_ns = excluded.mtime_ns, image = excluded.image, reason = excluded.reason, crc32 = excluded.crc32"""
+
+
+# What version 1 lacks is computed on the way; ids are kept.
+_FROM_1 = (
+    "DROP INDEX files_by_image",
+    *(f"ALTER TABLE {name} RENAME TO old_{name}" for name in ("fingerprint", "state", "roots", "images", "files")),
+    *SCHEMA,
+    "INSERT INTO fingerprint SELECT * FROM old_fingerprint",
+    "INSERT INTO state SELECT one, created_at, updated_at, 0, generation, covered, vectors_sha256 FROM old_state",
+    "INSERT INTO roots SELECT * FROM old_roots",
+    """INSERT INTO images SELECT id, hash, width, height, taken_at, vector,
+        image_crc32(hash, width, height, taken_at, vector) FROM old_images""",
+    """INSERT INTO files SELECT path, size, mtime_ns, image, reason, file_crc32(path, size, mtime_ns, hash, reason)
+        FROM old_files LEFT JOIN old_images ON old_images.id = image""",
+    *(f"DROP TABLE old_{name}" for name in ("files", "images", "roots", "state", "fingerprint")),
+)
+_UPGRADES = {1: _FROM_1}
 
 
 class Known(NamedTuple):
@@ -85,9 +150,21 @@ class State(NamedTuple):
 
     created_at: int  # unix seconds
     updated_at: int
+    images: int  # orphans included
     generation: int  # 0: no vector file was published yet
     covered: int  # the vector file holds the images with id <= covered
     vectors_sha256: bytes | None
+
+
+class Tuning(NamedTuple):
+    """How the vector file is searched, if not exactly, and how well that was found to do."""
+
+    lists: int  # into which the vectors are sorted
+    trained: int  # images that there were when the lists were chosen
+    effort: int  # lists that a search reads
+    recall: float  # of the true 100 nearest, the share that is found, in [0, 1]
+    texts: int  # queries that it was measured with
+    pictures: int
 
 
 class Sweep(NamedTuple):
@@ -157,8 +234,10 @@ class Manifest:
         try:
             with explained(path):
                 blank = manifest._is_blank()
-                if not blank:
-                    manifest._require_format()  # before anything of a file that may not be ours is touched
+                if blank:
+                    manifest._db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+                else:
+                    manifest._require_format(upgradable=True)  # before a file that may not be ours is touched
                 manifest._db.execute("PRAGMA journal_mode = WAL")
                 manifest._db.execute("PRAGMA synchronous = FULL")
                 manifest._db.execute("PRAGMA foreign_keys = ON")
@@ -166,6 +245,7 @@ class Manifest:
                     manifest._db.execute(f"CREATE TEMP TABLE {table} (path BLOB PRIMARY KEY) WITHOUT ROWID")
             if blank:
                 manifest._create(fingerprint)
+            manifest._upgrade()
         except BaseException:
             manifest.close()
             raise
@@ -176,22 +256,38 @@ class Manifest:
             for statement in SCHEMA:
                 self._db.execute(statement)
             now = int(time.time())
-            self._db.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, NULL)", (now, now))
+            self._db.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, 0, NULL)", (now, now))
             self.set_fingerprint(fingerprint)
             self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def _upgrade(self) -> None:
+        """Bring an older format forward, version by version, each in one transaction."""
+        while (version := self._pragma("user_version")) != FORMAT_VERSION:
+            self._db.create_function("image_crc32", 5, _image_crc32, deterministic=True)
+            self._db.create_function("file_crc32", 5, _file_crc32, deterministic=True)
+            with self.transaction():
+                for statement in _UPGRADES[version]:
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {version + 1}")
 
     def _is_blank(self) -> bool:
         tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         return not tables and not self._pragma("application_id") and not self._pragma("user_version")
 
-    def _require_format(self) -> None:
+    def _require_format(self, *, upgradable: bool = False) -> None:
         version = self._pragma("user_version")
         if self._pragma("application_id") != _APPLICATION_ID:
             raise StoreError(f"{self.path}: a database of another program: name another place with --index DIR")
-        if version != FORMAT_VERSION:
-            advice = "update bt" if version > FORMAT_VERSION else "build a new index in another place with --index DIR"
-            raise StoreError(f"{self.path}: index format {version}, this bt reads format {FORMAT_VERSION}: {advice}")
+        if version == FORMAT_VERSION or (upgradable and version in _UPGRADES):
+            return
+        if version in _UPGRADES:
+            advice = "`bt index` on any of its folders brings it forward, and encodes nothing again"
+        elif version > FORMAT_VERSION:
+            advice = "update bt"
+        else:
+            advice = "build a new index in another place with --index DIR"
+        raise StoreError(f"{self.path}: index format {version}, this bt reads format {FORMAT_VERSION}: {advice}")
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
@@ -245,37 +341,66 @@ class Manifest:
         return None if row is None else int(row[0])
 
     def vector(self, image: int) -> bytes | None:
-        row = self._one("SELECT vector FROM images WHERE id = ?", (image,))
-        return None if row is None else row[0]
+        """The vector of an image, as it was stored."""
+        row = self._one(f"SELECT id, {_SEALED} FROM images WHERE id = ?", (image,))
+        return None if row is None else self._unsealed([row])[0][1]
 
-    def vectors(self, first: int = 0) -> Iterator[list[tuple[int, bytes]]]:
-        """Ids and vectors of all images from id `first` on, orphans included, ascending, some at a time."""
-        yield from self._rows("SELECT id, vector FROM images WHERE id >= ? ORDER BY id", (first,))
+    def vectors(self, after: int = 0) -> Iterator[list[tuple[int, bytes]]]:
+        """Ids and vectors of all images with a higher id, orphans included, ascending, some at a time, as stored."""
+        for rows in self._rows(f"SELECT id, {_SEALED} FROM images WHERE id > ? ORDER BY id", (after,)):
+            yield self._unsealed(rows)
 
-    def live_images(self) -> Iterator[int]:
-        """Ids of the images that have a file, ascending."""
-        return (id for (id,) in self._all("SELECT DISTINCT image FROM files WHERE image IS NOT NULL ORDER BY image"))
+    def vectors_of(self, images: Sequence[int]) -> Iterator[list[tuple[int, bytes]]]:
+        """Ids and vectors of these images, as they were stored; what there is not is left out."""
+        sql = f"SELECT id, {_SEALED} FROM images WHERE id IN (SELECT value FROM json_each(?))"
+        for start in range(0, len(images), _ROWS):
+            for rows in self._rows(sql, (json.dumps(images[start : start + _ROWS]),)):
+                yield self._unsealed(rows)
+
+    def _unsealed(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, bytes]]:
+        """Ids and vectors of rows of `_SEALED`. StoreError where one is not as it was written."""
+        for id, *row, crc32 in rows:
+            if _image_crc32(*row) != crc32:
+                raise StoreError(f"{self.path}: {DAMAGED.format(f'image {id} is not as it was written')}")
+        return [(row[0], row[5]) for row in rows]
+
+    def orphans(self) -> Iterator[int]:
+        """Ids of the images that have no file, ascending."""
+        return (id for (id,) in self._all("SELECT image FROM orphans ORDER BY image"))
+
+    def pruned(self) -> Iterator[int]:
+        """Ids of the images that were removed since the vector file was published, ascending."""
+        return (id for (id,) in self._all("SELECT image FROM pruned ORDER BY image"))
+
+    def queries(self) -> list[bytes]:
+        """Vectors of texts by which recall is measured."""
+        return [vector for (vector,) in self._all("SELECT vector FROM queries ORDER BY id")]
+
+    def tuning(self) -> Tuning | None:
+        """How the vector file is searched; None where it is searched exactly, or there is none."""
+        row = self._one("SELECT * FROM tuning")
+        return None if row is None else Tuning(*row[1:])
 
     def count_images(self, after: int = 0) -> int:
         """Images with a higher id, orphans included."""
-        return self._count("images WHERE id > ?", (after,))
+        return self._count("images WHERE id > ?", (after,)) if after else self.state().images
 
     def _count(self, what: str, parameters: Any = ()) -> int:
         row = self._one(f"SELECT count(*) FROM {what}", parameters)
         return int(row[0]) if row else 0
 
     def counts(self) -> Counts:
-        images = self.count_live()
+        orphans = self._count("orphans")
         return Counts(
             files=self._count("files WHERE image IS NOT NULL"),
-            images=images,
-            orphans=self._count("images") - images,
+            images=self.state().images - orphans,
+            orphans=orphans,
             skipped=self._count("files WHERE image IS NULL"),
         )
 
     def count_live(self, after: int = 0) -> int:
         """Images with a file and a higher id."""
-        return self._count("(SELECT DISTINCT image FROM files WHERE image > ?)", (after,))
+        return self.count_images(after) - self._count("orphans WHERE image > ?", (after,))
 
     def photos(self, image: int) -> tuple[Path, ...]:
         """The files that hold this image, sorted by the bytes of their paths."""
@@ -283,10 +408,18 @@ class Manifest:
         return tuple(_path(path) for (path,) in rows)
 
     def content(self, image: int) -> tuple[bytes, tuple[Photo, ...]]:
-        """The hash of an image and the files that hold it, sorted by the bytes of their paths."""
-        sql = "SELECT hash, path, size, mtime_ns FROM files JOIN images ON id = image WHERE image = ? ORDER BY path"
+        """The hash of an image and the files that hold it, sorted by the bytes of their paths.
+
+        StoreError where a file's row is not as it was written.
+        """
+        sql = """SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
+            WHERE image = ? ORDER BY path"""
         rows = list(self._all(sql, (image,)))
-        return rows[0][0] if rows else b"", tuple(Photo(_path(path), size, time) for _, path, size, time in rows)
+        for hash, path, size, mtime_ns, crc32 in rows:
+            if _file_crc32(path, size, mtime_ns, hash, None) != crc32:
+                damage = f"the row of {os.fsdecode(path)!r} is not as it was written"
+                raise StoreError(f"{self.path}: {DAMAGED.format(damage)}")
+        return rows[0][0] if rows else b"", tuple(Photo(_path(path), size, at) for _, path, size, at, _ in rows)
 
     def skipped(self) -> Iterator[Skipped]:
         rows = self._all("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path")
@@ -332,24 +465,26 @@ class Manifest:
 
     def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> bool:
         """Add an image; False if its content is there already, which then keeps its id and its vector."""
-        sql = "INSERT INTO images (hash, width, height, taken_at, vector) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        return self._db.execute(sql, (hash, width, height, taken_at, vector)).rowcount == 1
+        row = (hash, width, height, taken_at, vector)
+        sql = f"INSERT INTO images ({_SEALED}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        return self._db.execute(sql, (*row, _image_crc32(*row))).rowcount == 1
 
     def put_file(self, photo: Photo, hash: bytes) -> None:
         """Say that a file has this content; ValueError if no image has."""
         image = self.image_id(hash)
         if image is None:
             raise ValueError(f"{photo.path}: its content was not added to the index")
-        self._put(photo, image, None)
+        self._put(photo, image, hash, None)
 
     def put_skipped(self, photo: Photo, reason: str) -> None:
-        self._put(photo, None, _text(reason))
+        self._put(photo, None, None, _text(reason))
 
-    def _put(self, photo: Photo, image: int | None, reason: str | None) -> None:
+    def _put(self, photo: Photo, image: int | None, hash: bytes | None, reason: str | None) -> None:
         # A clock gone wild may give a time that SQLite cannot hold; such a file is read anew by each run.
         mtime_ns = max(-_INTEGER, min(photo.mtime_ns, _INTEGER))
-        row = (os.fsencode(photo.path), photo.size, mtime_ns, image, reason)
-        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+        path = os.fsencode(photo.path)
+        row = (path, photo.size, mtime_ns, image, reason, _file_crc32(path, photo.size, mtime_ns, hash, reason))
+        self._db.execute(_PUT_FILE, row)
 
     def add_root(self, root: Path) -> None:
         self._db.execute("INSERT OR IGNORE INTO roots VALUES (?, NULL)", (os.fsencode(root),))
@@ -379,10 +514,19 @@ class Manifest:
         self._db.execute("UPDATE roots SET scanned_at = ? WHERE path = ?", (int(time.time()), os.fsencode(root)))
         return Sweep(removed=removed, kept=0)
 
-    def publish(self, generation: int, covered: int, sha256: bytes) -> None:
-        """Name the vector file that readers use from now on."""
+    def set_queries(self, vectors: Iterable[bytes]) -> None:
+        """Keep vectors of texts by which recall is measured from now on."""
+        self._db.execute("DELETE FROM queries")
+        self._db.executemany("INSERT INTO queries (vector) VALUES (?)", ((vector,) for vector in vectors))
+
+    def publish(self, generation: int, covered: int, sha256: bytes, tuning: Tuning | None = None) -> None:
+        """Name the vector file that readers use from now on, and how it is searched; None: exactly."""
         row = (generation, covered, sha256)
         self._db.execute("UPDATE state SET generation = ?, covered = ?, vectors_sha256 = ?", row)
+        self._db.execute("DELETE FROM pruned")
+        self._db.execute("DELETE FROM tuning")
+        if tuning is not None:
+            self._db.execute("INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?)", tuning)
 
     # Marks live in a temporary table (memory, then a temporary file): they are not part of the index and vanish with
     # the connection, and a sweep over a million files holds none of them in Python.
@@ -463,3 +607,15 @@ def _path(path: bytes) -> Path:
 def _text(text: str) -> str:
     """A TEXT value is UTF-8: what a path that is not brings into a message is written as an escape."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _image_crc32(hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> int:
+    """The sum over all that an image's row says; docs/index-format.md has its layout."""
+    numbers = struct.pack("<qq?q", width, height, taken_at is not None, taken_at or 0)
+    return zlib.crc32(vector, zlib.crc32(numbers, zlib.crc32(hash)))
+
+
+def _file_crc32(path: bytes, size: int, mtime_ns: int, hash: bytes | None, reason: str | None) -> int:
+    """The sum over all that a file's row says, the content that it leads to included."""
+    leads_to = hash if reason is None else reason.encode()
+    return zlib.crc32(leads_to or b"", zlib.crc32(struct.pack("<qq", size, mtime_ns), zlib.crc32(path)))

@@ -470,14 +470,12 @@ class Store:
         from bridgetower.vectors import FlatVectors
 
         if self._index is None:
-            live = np.fromiter(self._manifest.live_images(), dtype=np.int64)
-            index = self._published() or FlatVectors(self.fingerprint.dim)
-            index.remove(np.setdiff1d(index.ids(), live, assume_unique=True))
-            missing = np.setdiff1d(live, index.ids(), assume_unique=True)
-            if len(missing):
-                wanted = set(missing.tolist())
-                for rows in self._manifest.vectors(first=int(missing[0])):
-                    _add(index, [row for row in rows if row[0] in wanted], self.directory)
+            orphans = set(self._manifest.orphans())
+            published = self._published()
+            index = published or FlatVectors(self.fingerprint.dim)
+            index.remove(np.array([*orphans, *self._manifest.pruned()], dtype=np.int64))
+            for rows in self._manifest.vectors(after=self._state.covered if published else 0):
+                _add(index, [row for row in rows if row[0] not in orphans], self.directory)
             self._index = index
         return self._index
 

@@ -102,9 +102,9 @@ def test_a_file_either_has_an_image_or_a_reason(manifest: Manifest, path: Path) 
     fill(manifest, "/a")
     assert manifest.known(Path("/a")) == Known(1, 2, 1, None)
     with pytest.raises(sqlite3.IntegrityError), manifest.transaction():
-        manifest._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 1, 'both')")
+        manifest._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 1, 'both', 0)")
     with pytest.raises(sqlite3.IntegrityError), manifest.transaction():
-        manifest._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 77, NULL)")  # no such image
+        manifest._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 77, NULL, 0)")  # no such image
 
 
 def test_equal_content_is_one_image_and_keeps_its_vector(manifest: Manifest) -> None:

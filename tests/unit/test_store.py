@@ -310,7 +310,10 @@ def test_a_damaged_vector_in_the_manifest_is_named(directory: Path) -> None:
     with manifest.transaction():
         manifest._db.execute("UPDATE images SET vector = ? WHERE id = 2", (b"\xff" * 2 * DIM,))
     manifest.close()
-    with Store.open(directory) as store, pytest.raises(StoreError, match=r"manifest\.sqlite: damaged .*not finite"):
+    with (
+        Store.open(directory) as store,
+        pytest.raises(StoreError, match=r"manifest\.sqlite: damaged .*image 2 is not as it was written"),
+    ):
         store.recall(image(1).vector[None], 1)
 
 

@@ -1,0 +1,96 @@
+"""An index of an older format, as it was written then, becomes one of today's format and loses nothing."""
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from bridgetower import manifest as manifest_module
+from bridgetower.errors import StoreError
+from bridgetower.manifest import FORMAT_VERSION, Manifest
+from bridgetower.records import Fingerprint
+from bridgetower.store import Store, Writer
+
+# 24 images, the last not in the vector file; one is an orphan, one a copy; odd names; a skipped file; three roots
+FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
+FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 16)
+ODD = Path(os.fsdecode(b"/photos/odd/\xff\n\xc3\xa9.jpg"))
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    shutil.copytree(FORMAT_1, tmp_path / "index")
+    return tmp_path / "index"
+
+
+def dump(directory: Path, sql: str) -> list[tuple]:
+    with sqlite3.connect(directory / "manifest.sqlite") as db:
+        rows = db.execute(sql).fetchall()
+    db.close()
+    return rows
+
+
+def test_reading_asks_for_it_and_changes_nothing(old: Path) -> None:
+    before = (old / "manifest.sqlite").read_bytes()
+    with pytest.raises(StoreError, match=r"index format 1, .* `bt index` .* brings it forward"):
+        Store.open(old)
+    assert (old / "manifest.sqlite").read_bytes() == before
+
+
+def test_writing_brings_it_forward_with_all_that_it_holds(old: Path, tmp_path: Path) -> None:
+    tables = {
+        "images": "id, hash, width, height, taken_at, vector",
+        "files": "path, size, mtime_ns, image, reason",
+        "roots": "*",
+        "fingerprint": "*",
+        "state": "created_at, updated_at, generation, covered, vectors_sha256",
+    }
+    before = {table: dump(old, f"SELECT {columns} FROM {table}") for table, columns in tables.items()}
+    assert len(before["images"]) == 24
+    Writer.open(old, FINGERPRINT).close()
+    assert {table: dump(old, f"SELECT {columns} FROM {table}") for table, columns in tables.items()} == before
+    assert dump(old, "SELECT * FROM orphans") == [(23,)]
+    assert dump(old, "SELECT images FROM state") == [(24,)]
+    assert dump(old, "SELECT count(*) FROM tuning") == dump(old, "SELECT count(*) FROM pruned") == [(0,)]
+
+    Writer.open(tmp_path / "new", FINGERPRINT).close()
+    schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+    assert dump(old, schema) == dump(tmp_path / "new", schema)
+    assert dump(old, "PRAGMA user_version") == [(FORMAT_VERSION,)]
+    assert dump(old, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_it_then_answers_as_before(old: Path) -> None:
+    Writer.open(old, FINGERPRINT).close()
+    with Store.open(old) as store:
+        assert len(store) == 23
+        found: dict[Path, float] = {}
+        for candidate in store.nearest(np.eye(1, 16, dtype=np.float32)):
+            found |= {photo.path: candidate.similarity for photo in candidate.photos}
+        assert len(found) == 24 and {ODD, Path("/scans/page.tiff"), Path("/photos/late.jpg")} <= set(found)
+        assert found[Path("/photos/copy of 03.jpg")] == found[Path("/photos/03.jpg")]
+        np.testing.assert_allclose(found[Path("/photos/00.jpg")], store.vector(1)[0], atol=1e-6)
+        assert [skipped.path for skipped in store.skipped()] == [Path("/photos/bad.jpg")]
+
+
+def test_ids_are_not_used_again_after_it(old: Path) -> None:
+    with Writer.open(old, FINGERPRINT):
+        assert dump(old, "SELECT seq FROM sqlite_sequence WHERE name = 'images'") == [(24,)]
+
+
+def test_a_failure_on_the_way_leaves_the_old_one_whole(old: Path) -> None:
+    broken = (*manifest_module._FROM_1[:-2], "DROP TABLE there_is_none")
+    with (
+        patch.dict(manifest_module._UPGRADES, {1: broken}),
+        pytest.raises(StoreError),
+        Manifest.write(old / "manifest.sqlite", FINGERPRINT).transaction(),
+    ):
+        pytest.fail("it opened")
+    assert dump(old, "PRAGMA user_version") == [(1,)]
+    assert dump(old, "SELECT count(*) FROM files") == [(25,)]
+    Writer.open(old, FINGERPRINT).close()
+    assert dump(old, "SELECT count(*) FROM files") == [(25,)]
