@@ -70,6 +70,9 @@ class Rules:
     follow_symlinks: bool = False
 
 
+USUAL_RULES = Rules()
+
+
 @dataclass(slots=True)
 class PassedOver:
     """What a walk left out, as far as it is counted."""
@@ -81,7 +84,7 @@ class PassedOver:
 
 def scan(
     paths: Iterable[Path],
-    rules: Rules = Rules(),
+    rules: Rules = USUAL_RULES,
     passed_over: PassedOver | None = None,
 ) -> Iterator[File | Skipped]:
     """Yield a File for each picture file in or at `paths`, once, and a Skipped for each that cannot be had.

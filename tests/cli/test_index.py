@@ -163,6 +163,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
     (tmp_path / "old").mkdir()
     assert bt("index", photos, "--model", "old").exit_code == 0
     (tmp_path / "old").rename(tmp_path / "new")
+    paint(photos / "new.png", (9, 99, 199))
     for command in (["index", photos], ["search", "red"]):
         done = bt(*command)
         assert (done.exit_code, done.stdout) == (4, "")
@@ -224,6 +225,7 @@ def test_an_index_keeps_its_precision(
 ) -> None:
     begun_in(models, family)
     assert bt("index", photos).exit_code == 0
+    paint(photos / "new.png", (9, 99, 199))
     asked: list[str] = []
 
     def choose_runtime(device: str, precision: str) -> SimpleNamespace:

@@ -4,31 +4,39 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from bridgetower.decode import Decoded, decode, read
-from bridgetower.encoder import Encoder, Pixels, Runtime, TorchEncoder, Vectors
+from bridgetower.encoder import Pixels, Runtime, TorchEncoder, Vectors
 from bridgetower.errors import InputError, ModelError, PictureError
-from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
+from bridgetower.indexing import BATCH_SIZE, Engine, IndexReport, Progress, index
 from bridgetower.pictures import load
 from bridgetower.preprocess import Preprocessing, preprocess
-from bridgetower.scan import scan
+from bridgetower.scan import USUAL_RULES, Rules, scan
 from bridgetower.store import Store, Writer
 from bridgetower.weights import resolve
 from tests.fakes import FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
 
 
-def run(paths: list[Path], directory: Path, encoder: FakeEncoder | None = None) -> IndexReport:
+def run(
+    paths: list[Path],
+    directory: Path,
+    encoder: FakeEncoder | None = None,
+    rules: Rules = USUAL_RULES,
+    *,
+    retry: bool = False,
+) -> IndexReport:
     encoder = encoder or FakeEncoder()
     with Writer.open(directory, encoder.fingerprint) as writer:
-        return index(paths, writer, encoder.preprocessing, lambda: encoder)
+        return index(paths, writer, lambda: Engine(encoder.preprocessing, lambda: encoder), rules, retry=retry)
 
 
-def never() -> Encoder:
-    raise AssertionError("the encoder was loaded though nothing had to be encoded")
+def never() -> Engine:
+    raise AssertionError("a model was looked for though nothing had to be encoded")
 
 
 def content(path: Path) -> bytes:
@@ -73,10 +81,10 @@ def test_a_second_run_opens_no_file_and_loads_no_encoder(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run([photos], tmp_path / "index")
-    monkeypatch.setattr("bridgetower.indexing.read", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("bridgetower.decode.read", lambda path: pytest.fail(f"{path} was opened"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
-        report = index([photos], writer, fake.preprocessing, never)
+        report = index([photos], writer, never)
     assert (report.unchanged, report.encoded, report.reused, report.removed) == (BATCH_SIZE + 3, 0, 0, 0)
 
 
@@ -86,10 +94,10 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
     run([photos], tmp_path / "index")
     (photos / "000.png").rename(photos / "renamed.png")
     (photos / "copy.png").write_bytes((photos / "001.png").read_bytes())
-    monkeypatch.setattr("bridgetower.indexing.decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("bridgetower.decode.decode", lambda *_, **__: pytest.fail("decoded"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
-        report = index([photos], writer, fake.preprocessing, never)
+        report = index([photos], writer, never)
     assert (report.reused, report.removed, report.unchanged) == (2, 1, BATCH_SIZE + 2)
     with Store.open(tmp_path / "index") as store:
         image = store.image_id(content(photos / "copy.png"))
@@ -134,7 +142,7 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(
             raise PictureError(path, "cannot be read: Input/output error")
         return read(path)
 
-    monkeypatch.setattr("bridgetower.indexing.read", refuse)
+    monkeypatch.setattr("bridgetower.decode.read", refuse)
     assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
     monkeypatch.undo()
     report = run([photos], tmp_path / "index")
@@ -163,8 +171,8 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_remove(paths: list[Path], **options: object) -> object:
-        found = list(scan(paths))
+    def scan_then_remove(paths: list[Path], *options: Any) -> object:
+        found = list(scan(paths, *options))
         (photos / "000.png").unlink()
         return found
 
@@ -275,7 +283,7 @@ def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(pho
         for parameter in encoder._model.vision_tower.parameters():
             parameter.fill_(float("nan"))
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
-        index([photos], writer, encoder.preprocessing, lambda: encoder)
+        index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
     with Store.open(tmp_path / "index") as store:
         assert (store.summary().images, store.summary().orphans) == (0, 0)
 
@@ -285,7 +293,8 @@ def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([photos], writer, encoder.preprocessing, lambda: encoder, on_progress=seen.append)
+        engine = Engine(encoder.preprocessing, lambda: encoder)
+        index([photos], writer, lambda: engine, on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[-1] == Progress(BATCH_SIZE + 4, BATCH_SIZE + 4, BATCH_SIZE + 3, 1)
 
@@ -298,8 +307,8 @@ def test_a_folder_that_cannot_be_listed_is_not_a_mass_deletion(
     real = os.scandir
     for refused in (photos, photos / "inner"):
 
-        def refuse(folder: str, refused: Path = refused) -> object:
-            if Path(folder) == refused:
+        def refuse(folder: bytes, refused: Path = refused) -> object:
+            if Path(os.fsdecode(folder)) == refused:
                 raise PermissionError(errno.EACCES, "Permission denied", folder)
             return real(folder)
 
@@ -319,7 +328,7 @@ def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
             paint(path, "blue", size=(50, 50))
         return data
 
-    monkeypatch.setattr("bridgetower.indexing.read", read_then_change)
+    monkeypatch.setattr("bridgetower.decode.read", read_then_change)
     run([photos], tmp_path / "index")
     monkeypatch.undo()
     assert run([photos], tmp_path / "index").encoded == 1
@@ -328,8 +337,8 @@ def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
 def test_a_change_before_a_file_is_read_is_not_a_second_one(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_change(paths: list[Path], **options: object) -> object:
-        found = list(scan(paths))
+    def scan_then_change(paths: list[Path], *options: Any) -> object:
+        found = list(scan(paths, *options))
         paint(photos / "000.png", "blue", size=(50, 50))
         return found
 
@@ -348,7 +357,7 @@ def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
     def refuse(path: Path) -> bytes:
         raise PictureError(path, "cannot be read: Input/output error")
 
-    monkeypatch.setattr("bridgetower.indexing.read", refuse)
+    monkeypatch.setattr("bridgetower.decode.read", refuse)
     report = run([photos], tmp_path / "index")
     assert ([skip.path.name for skip in report.skipped], report.removed) == (["000.png"], 0)
     assert photos / "000.png" in indexed(tmp_path / "index")
@@ -362,7 +371,7 @@ def test_a_picture_that_there_was_no_memory_for_is_tried_again(
             raise PictureError(path, "too large for the memory that is free") from MemoryError()
         return decode(data, path, min_side=min_side)
 
-    monkeypatch.setattr("bridgetower.indexing.decode", exhausted)
+    monkeypatch.setattr("bridgetower.decode.decode", exhausted)
     assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
     monkeypatch.undo()
     report = run([photos], tmp_path / "index")
@@ -379,7 +388,7 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed_and_recorded_at_its_size(
         seen.append(picture)
         return preprocess(picture, preprocessing)
 
-    monkeypatch.setattr("bridgetower.indexing.preprocess", spy)
+    monkeypatch.setattr("bridgetower.preprocess.preprocess", spy)
     monkeypatch.setattr("bridgetower.pictures.preprocess", spy)
     run([path], tmp_path / "index")
     load(path, FakeEncoder().preprocessing)
