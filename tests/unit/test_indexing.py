@@ -2,9 +2,13 @@ import errno
 import hashlib
 import os
 import sqlite3
+import tracemalloc
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from bridgetower.errors import InputError, ModelError, PictureError
 from bridgetower.indexing import BATCH_SIZE, Engine, IndexReport, Progress, index
 from bridgetower.pictures import load
 from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.records import File, Photo
 from bridgetower.scan import USUAL_RULES, Rules, scan
 from bridgetower.store import Store, Writer
 from bridgetower.weights import resolve
@@ -416,3 +421,112 @@ def test_a_run_that_fails_is_finished_all_the_same(
     with pytest.raises(KeyboardInterrupt):
         run([photos], tmp_path / "index", Interrupted())
     assert len(finished) == 1
+
+
+# What is left out
+
+
+def test_what_is_excluded_now_is_dropped_and_encodes_nothing_when_it_comes_back(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    kept, *_ = some(photos, "a.png", "sub/b.png", ".c.png")
+    (photos / "link.png").symlink_to(photos / "sub" / "b.png")
+    everything = Rules(hidden=True, follow_symlinks=True)
+    report = run([photos], tmp_path / "index", rules=everything)
+    assert (report.files, report.encoded, report.reused) == (4, 3, 1)
+    report = run([photos], tmp_path / "index", rules=Rules(exclude=("sub/",)))
+    assert (report.unchanged, report.removed, report.absent, report.links) == (1, 3, (), 1)
+    assert indexed(tmp_path / "index") == {kept}
+    report = run([photos], tmp_path / "index", rules=everything)
+    assert (report.encoded, report.reused, report.unchanged, report.links) == (0, 3, 1, 0)
+
+
+@pytest.mark.parametrize("folders", [["nest"], ["nest", "nest/drive"]], ids=" ".join)
+def test_a_folder_in_which_everything_is_excluded_is_not_a_disk_that_is_not_there(
+    tmp_path: Path, folders: list[str]
+) -> None:
+    drive = tmp_path / "nest" / "drive"
+    some(drive, "a.jpg", "b.jpg")
+    paths = [tmp_path / folder for folder in folders]
+    run([*paths, drive], tmp_path / "index")
+    (drive / ".btignore").write_text("*.jpg")
+    report = run(paths, tmp_path / "index")
+    assert (report.removed, report.absent) == (2, ())
+
+
+def test_what_was_named_itself_is_not_dropped_by_a_walk_that_excludes_it(tmp_path: Path) -> None:
+    a, b = some(tmp_path / "photos", "a.png", "sub/b.png")
+    (tmp_path / "photos" / ".btignore").write_text("sub")
+    run([tmp_path / "photos", tmp_path / "photos" / "sub"], tmp_path / "index")
+    report = run([tmp_path / "photos"], tmp_path / "index")
+    assert (report.removed, report.absent) == (0, ())
+    assert indexed(tmp_path / "index") == {a, b}
+
+
+def test_skipped_files_are_tried_again_if_that_is_asked_for(photos: Path, tmp_path: Path) -> None:
+    bad = photos / "bad.jpg"
+    bad.write_text("no picture")
+    run([photos], tmp_path / "index")
+    with patch("bridgetower.decode.read", side_effect=AssertionError):
+        assert [skip.path for skip in run([photos], tmp_path / "index").skipped] == [bad]
+    with patch("bridgetower.decode.read", side_effect=read) as tried:
+        report = run([photos], tmp_path / "index", retry=True)
+    assert ([skip.path for skip in report.skipped], report.unchanged) == ([bad], BATCH_SIZE + 3)
+    tried.assert_called_once_with(bad)
+    with patch("bridgetower.decode.read", return_value=(photos / "000.png").read_bytes()):  # as a newer bt reads it
+        report = run([photos], tmp_path / "index", retry=True)
+    assert (report.skipped, report.reused) == ((), 1)
+
+
+# Many files
+
+
+def test_a_rename_of_a_folder_needs_no_engine(photos: Path, tmp_path: Path) -> None:
+    run([photos], tmp_path / "index")
+    photos.rename(tmp_path / "renamed")
+    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+        report = index([tmp_path / "renamed"], writer, never)
+    assert (report.reused, report.encoded) == (BATCH_SIZE + 3, 0)
+
+
+def test_what_has_changed_is_read_in_the_order_of_paths_over_several_pages(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.manifest._ROWS", 5)
+    monkeypatch.setattr("bridgetower.manifest._SEEN_ROWS", 3)
+    files = [File(b"/a/%02d" % number, 1, 1) for number in range(17)]
+    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+        assert writer.meet(reversed(files)) == 17
+        for number, photo in enumerate(writer.changed()):
+            assert os.fsencode(photo.path) == files[number].path
+            writer.commit(skipped=[(photo, "no picture")])
+        assert number == 16
+        assert [*writer.changed()] == []
+        assert len([*writer.changed(retry=True)]) == len([*writer.still_skipped()]) == 17
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tree(number: int) -> Iterator[File]:
+        return (File(b"/photos/%03d/%03d.jpg" % divmod(at, 100), 1000 + at, at) for at in range(number))
+
+    def peak(number: int) -> int:
+        with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
+            photos = (Photo(Path(os.fsdecode(path)), size, at) for path, size, at in tree(number))
+            while batch := [(photo, "not a picture") for photo in islice(photos, 2000)]:
+                writer.commit(skipped=batch)
+            db = writer._manifest._db
+            with writer._manifest.transaction():  # pictures, without the work
+                db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, x'0000', 0)")
+                db.execute("UPDATE files SET image = 1, reason = NULL")
+        monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over: tree(number))
+        with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
+            monkeypatch.setattr(writer, "finish", lambda: None)
+            tracemalloc.start()
+            try:
+                report = index([Path("/photos")], writer, never)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+                assert (report.unchanged, report.removed) == (number, 0)
+
+    small, large = peak(2000), peak(20_000)
+    assert large < small + 20_000  # bytes: one for each of the files would be more than their number
