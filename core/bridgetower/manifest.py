@@ -13,11 +13,12 @@ import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from bridgetower.errors import NoIndexError, StoreError
-from bridgetower.records import Filter, Fingerprint, Photo, Skipped
+from bridgetower.records import File, Filter, Fingerprint, Photo, Skipped
 
 _INTEGER = 2**63 - 1  # the largest that SQLite holds
 FORMAT_VERSION = 2
@@ -125,6 +126,16 @@ _SEALED = "hash, width, height, taken_at, vector, crc32"  # what an image is, an
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
     mtime_ns = excluded.mtime_ns, image = excluded.image, reason = excluded.reason, crc32 = excluded.crc32"""
 
+# What one run meets, and what its sweep spares and drops: not part of the index, gone with the connection. In a
+# temporary file, where it outgrows SQLite's cache: a run over millions of files holds none of them in memory.
+_TEMPORARY = (
+    "PRAGMA temp_store = FILE",
+    "CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID",
+    *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
+)
+_SEEN_ROWS = 256  # that are inserted by one statement: twice as fast as one by one
+_MEET = "INSERT OR IGNORE INTO seen VALUES "
+_AS_KNOWN = "(files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns)"
 
 # What version 1 lacks is computed on the way; ids are kept.
 _FROM_1 = (
@@ -198,37 +209,39 @@ class Manifest:
     def __init__(self, path: Path, db: sqlite3.Connection, *, immutable: bool = False) -> None:
         self.path = path
         self._db = db
-        self._marked: list[tuple[bytes]] = []
         self._stat = _identity(path) if immutable else None
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read."""
+    def read(cls, path: Path, *, older: bool = False) -> Self:
+        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read.
+
+        With `older` also that of a format which a writer brings forward; only what made it can be asked then.
+        """
         with explained(path), suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()
-            return cls._read(path)
+            return cls._read(path, older)
         raise _absent(path)
 
     @classmethod
-    def _read(cls, path: Path) -> Self:
+    def _read(cls, path: Path, older: bool) -> Self:
         try:
-            return cls._snapshot(path, immutable=False)
+            return cls._snapshot(path, older, immutable=False)
         except sqlite3.Error as error:
             # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
             log = path.with_name(path.name + "-wal")
             if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or _size(log):
                 raise
-        return cls._snapshot(path, immutable=True)
+        return cls._snapshot(path, older, immutable=True)
 
     @classmethod
-    def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
+    def _snapshot(cls, path: Path, older: bool = False, *, immutable: bool) -> Self:
         uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
         manifest = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S), immutable=immutable)
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
                 raise _absent(path)
-            manifest._require_format()
+            manifest._require_format(upgradable=older)
         except BaseException:
             manifest.close()
             raise
@@ -250,8 +263,8 @@ class Manifest:
                 manifest._db.execute("PRAGMA synchronous = FULL")
                 manifest._db.execute("PRAGMA foreign_keys = ON")
                 manifest._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-                for table in ("seen", "spared"):
-                    manifest._db.execute(f"CREATE TEMP TABLE {table} (path BLOB PRIMARY KEY) WITHOUT ROWID")
+                for statement in _TEMPORARY:
+                    manifest._db.execute(statement)
             if blank:
                 manifest._create(fingerprint)
             manifest._upgrade()
@@ -340,6 +353,10 @@ class Manifest:
         if row is None:
             raise StoreError(f"{self.path}: {DAMAGED.format(f'its table {table} is empty')}")
         return row[1:]
+
+    def has_images(self) -> bool:
+        """Whether there is any image, orphans included."""
+        return self._one("SELECT 1 FROM images LIMIT 1") is not None
 
     def known(self, path: Path) -> Known | None:
         row = self._one("SELECT size, mtime_ns, image, reason FROM files WHERE path = ?", (os.fsencode(path),))
@@ -516,23 +533,27 @@ class Manifest:
         self._db.execute(f"DELETE FROM roots WHERE {_UNDER}", _range(path))
         return self._db.execute(f"DELETE FROM files WHERE {_UNDER}", _range(path)).rowcount
 
-    def sweep(self, root: Path, spared: Collection[Path]) -> Sweep:
-        """Drop the files at or below `root` that were not marked, except for what is at or below a path in `spared`.
+    def sweep(self, root: Path, spared: Collection[Path], *, present: bool = False) -> Sweep:
+        """Drop the files at or below `root` that were not met, except for what is at or below a path in `spared`.
 
-        A file below it that was a root itself is one no more when it is dropped.
+        A file below it that was a root itself is one no more when it is dropped. If nothing was met, all is kept
+        unless `present` says that the root is there all the same.
         """
-        self._flush_marks()
-        if self._one(f"SELECT 1 FROM seen WHERE {_UNDER} LIMIT 1", _range(root)) is None:
+        if not present and not self.has_met(root):
             kept = self._count(f"files WHERE {_UNDER}", _range(root))
             if kept:
                 return Sweep(removed=0, kept=kept)
-        self._db.execute("DELETE FROM spared")
+        for table in ("spared", "gone"):
+            self._db.execute(f"DELETE FROM {table}")
         for path in spared:
             self._db.execute(f"INSERT OR IGNORE INTO spared SELECT path FROM files WHERE {_UNDER}", _range(path))
-        kept_paths = "SELECT path FROM seen UNION ALL SELECT path FROM spared"
-        gone = f"FROM files WHERE {_UNDER} AND path NOT IN ({kept_paths})"
-        self._db.execute(f"DELETE FROM roots WHERE path <> :root AND path IN (SELECT path {gone})", _range(root))
-        removed = self._db.execute(f"DELETE {gone}", _range(root)).rowcount
+        stays = (f"EXISTS (SELECT 1 FROM {table} WHERE {table}.path = files.path)" for table in ("seen", "spared"))
+        sql = f"INSERT INTO gone SELECT path FROM files WHERE {_UNDER} AND NOT {' AND NOT '.join(stays)}"
+        removed = self._db.execute(sql, _range(root)).rowcount
+        if removed:
+            gone = "path IN (SELECT path FROM gone)"
+            self._db.execute(f"DELETE FROM roots WHERE path <> ? AND {gone}", (os.fsencode(root),))
+            self._db.execute(f"DELETE FROM files WHERE {gone}")
         self._db.execute("UPDATE roots SET scanned_at = ? WHERE path = ?", (int(time.time()), os.fsencode(root)))
         return Sweep(removed=removed, kept=0)
 
@@ -556,21 +577,44 @@ class Manifest:
         if tuning is not None:
             self._db.execute("INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?)", tuning)
 
-    # Marks live in a temporary table (memory, then a temporary file): they are not part of the index and vanish with
-    # the connection, and a sweep over a million files holds none of them in Python.
+    # What a run meets, in a temporary table: none of it needs a transaction
 
-    def mark(self, path: Path) -> None:
-        """Keep this file from `sweep`, for as long as this connection lives. Needs no transaction."""
-        self._marked.append((os.fsencode(path),))
-        if len(self._marked) >= _ROWS and not self._db.in_transaction:
+    def meet(self, files: Iterable[File]) -> int:
+        """Note what a walk met, which `sweep` then keeps; how many files that were. Vanishes with the connection."""
+        files, met = iter(files), 0
+        while batch := list(islice(files, _SEEN_ROWS)):
+            sql = _MEET + ",".join(["(?, ?, ?)"] * len(batch))
             with explained(self.path):
-                self._db.execute("BEGIN")
-                self._flush_marks()
-                self._db.execute("COMMIT")
+                try:
+                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
+                except OverflowError:  # a clock gone wild: a time that SQLite cannot hold equals none
+                    batch = [File(path, size, 0 if abs(at) > _INTEGER else at) for path, size, at in batch]
+                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
+        return met
 
-    def _flush_marks(self) -> None:
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", self._marked)
-        self._marked.clear()
+    def has_met(self, path: Path) -> bool:
+        """Whether anything was met at or below `path`."""
+        return self._one(f"SELECT 1 FROM seen WHERE {_UNDER} LIMIT 1", _range(path)) is not None
+
+    def count_unchanged(self) -> int:
+        """Files that were met with the size and time that they are known by, and that lead to an image."""
+        return self._count(f"seen JOIN files USING (path) WHERE {_AS_KNOWN} AND reason IS NULL")
+
+    def still_skipped(self) -> Iterator[Skipped]:
+        """Files that were met with the size and time that they were skipped with, sorted by path."""
+        sql = f"""SELECT path, reason FROM seen JOIN files USING (path)
+            WHERE {_AS_KNOWN} AND reason IS NOT NULL ORDER BY path"""
+        return (Skipped(_path(path), reason) for path, reason in self._all(sql))
+
+    def changed(self, *, retry: bool = False) -> Iterator[Photo]:
+        """Files that were met and are new or have changed, sorted by the bytes of their paths; with `retry` also those
+        that are still skipped. They may be put while this goes on."""
+        sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
+            WHERE seen.path > ? AND (NOT {_AS_KNOWN} OR ? AND reason IS NOT NULL) ORDER BY seen.path LIMIT {_ROWS}"""
+        rows: list[tuple[Any, ...]] = [(b"",)]
+        while rows := list(self._all(sql, (rows[-1][0], retry))):
+            for path, size, mtime_ns in rows:
+                yield Photo(_path(path), size, mtime_ns)
 
 
 @contextmanager

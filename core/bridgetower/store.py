@@ -8,18 +8,18 @@ Both belong to the thread that opened them. Layout, invariants and the order of 
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from bridgetower.errors import StoreError
+from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
 from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, Sweep, Tuning, explained
 from bridgetower.published import Published
-from bridgetower.records import INT8, Filter, Fingerprint, Photo, Skipped
+from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -39,6 +39,7 @@ __all__ = [
     "Summary",
     "Sweep",
     "Writer",
+    "made_by",
     "require_place",
 ]
 
@@ -135,6 +136,16 @@ def require_place(directory: Path) -> None:
         raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
 
 
+def made_by(directory: Path) -> Fingerprint | None:
+    """What the index in `directory` is bound to; None where it has no images yet, or is not there.
+
+    Also of an index whose format a writer brings forward. Raises StoreError where it cannot be read.
+    """
+    with suppress(NoIndexError), closing(Manifest.read(directory.absolute() / _MANIFEST, older=True)) as manifest:
+        return manifest.fingerprint() if manifest.has_images() else None
+    return None
+
+
 class Writer:
     """The one process that changes an index, from `open` to `close`.
 
@@ -169,12 +180,7 @@ class Writer:
         try:
             manifest = Manifest.write(directory / _MANIFEST, fingerprint)
             try:
-                stored = manifest.fingerprint()
-                if manifest.count_images():  # before the first, nothing is bound to the fingerprint
-                    _require_same(directory, stored, fingerprint)
-                if stored != fingerprint:  # the same weights by another name: that is where they are found now
-                    with manifest.transaction():
-                        manifest.set_fingerprint(fingerprint)
+                _take(manifest, directory, fingerprint)
                 return cls(directory, lock, manifest)
             except BaseException:
                 manifest.close()
@@ -196,6 +202,12 @@ class Writer:
         self._manifest.close()
         self._lock.release()
 
+    def take(self, fingerprint: Fingerprint) -> None:
+        """Add images with this fingerprint from now on. For who opened an index with the fingerprint that it has, and
+        finds the model only now: refused and remembered as by `open`."""
+        _take(self._manifest, self.directory, fingerprint)
+        self._dim = fingerprint.dim
+
     def known(self, path: Path) -> Known | None:
         """What the index holds about a file; None if it was never seen."""
         return self._manifest.known(path)
@@ -204,9 +216,29 @@ class Writer:
         """The image with this content, if it was ever encoded; no file need have it any more."""
         return self._manifest.image_id(hash)
 
-    def mark(self, path: Path) -> None:
-        """Say that a scan met this file, unchanged: keeps it from `sweep`. What is committed is marked by itself."""
-        self._manifest.mark(path)
+    def meet(self, files: Iterable[File]) -> int:
+        """Say what a scan meets, which keeps it from `sweep`, as being committed does; how many files that were.
+
+        `files` are read on as they come; none is held in memory. What was said is forgotten by `close`.
+        """
+        return self._manifest.meet(files)
+
+    def has_met(self, path: Path) -> bool:
+        """Whether anything was met at or below `path`."""
+        return self._manifest.has_met(path)
+
+    def count_unchanged(self) -> int:
+        """Files that were met as the index knows them and that lead to an image."""
+        return self._manifest.count_unchanged()
+
+    def still_skipped(self) -> Iterator[Skipped]:
+        """Files that were met as they were when they were skipped, sorted by the bytes of their paths."""
+        return self._manifest.still_skipped()
+
+    def changed(self, *, retry: bool = False) -> Iterator[Photo]:
+        """Files that were met and are new or have changed, sorted by the bytes of their paths; with `retry` also those
+        that are still skipped. They may be committed while this goes on."""
+        return self._manifest.changed(retry=retry)
 
     def commit(
         self,
@@ -237,8 +269,7 @@ class Writer:
             for photo, reason in skipped:
                 self._manifest.put_skipped(photo, reason)
             self._manifest.touch()
-        for photo, _ in (*files, *skipped):
-            self._manifest.mark(photo.path)
+        self._manifest.meet(File(os.fsencode(photo.path), -1, 0) for photo, _ in (*files, *skipped))
         self._images += added
         self._uncovered += added
         if self._uncovered > _UNCOVERED_MIN and self._uncovered * _UNCOVERED_MEANWHILE > self._images:
@@ -258,15 +289,23 @@ class Writer:
         """What was given to be indexed, sorted by path."""
         return _roots(self._manifest)
 
-    def sweep(self, root: Path, spared: Collection[Path] = ()) -> Sweep:
-        """After a *complete* scan of `root`: drop the files under it that were neither marked nor committed.
+    def root_paths(self) -> tuple[Path, ...]:
+        """The same, without counting what lies in them."""
+        return tuple(path for path, _ in self._manifest.roots())
+
+    def holds(self, path: Path) -> bool:
+        """Whether any picture at or below `path` is in the index."""
+        return self._manifest.count_under(path) > 0
+
+    def sweep(self, root: Path, spared: Collection[Path] = (), *, present: bool = False) -> Sweep:
+        """After a *complete* scan of `root`: drop the files under it that were neither met nor committed.
 
         Their vectors stay, so that a file that comes back is not encoded again. What lies at or below a path in
         `spared` stays, because the scan could not or did not look there. If nothing at all was met under `root`,
-        everything stays: see `Sweep.kept`.
+        everything stays: see `Sweep.kept`; unless `present` says that what was there was left out on purpose.
         """
         with self._manifest.transaction():
-            swept = self._manifest.sweep(root, spared)
+            swept = self._manifest.sweep(root, spared, present=present)
             self._manifest.touch()
         return swept
 
@@ -481,6 +520,15 @@ def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.floa
         return unpack(blobs, dim)
     except ValueError as error:
         raise StoreError(f"{directory / _MANIFEST}: {DAMAGED.format(error)}") from error
+
+
+def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint) -> None:
+    stored = manifest.fingerprint()
+    if manifest.count_images():  # before the first, nothing is bound to the fingerprint
+        _require_same(directory, stored, fingerprint)
+    if stored != fingerprint:  # the same weights by another name: that is where they are found now
+        with manifest.transaction():
+            manifest.set_fingerprint(fingerprint)
 
 
 def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> None:
