@@ -26,6 +26,7 @@ LAYERS = {
     "vectors": 1,
     "tensors": 1,
     "preprocess": 2,
+    "decoders": 3,
     "model": 2,
     "layout": 2,
     "store": 2,

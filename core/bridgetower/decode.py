@@ -1,9 +1,9 @@
 """A picture file -> upright RGB, exactly as a person would see it: rotated as its EXIF says, over white where it is
 transparent, its first frame where it moves.
 
-Whatever is wrong with a file comes out as one PictureError with a reason that a person understands. Nothing here
-changes a setting of Pillow, and all of it may run in many threads at once. Colour profiles are not applied: the model
-was trained without.
+Whatever is wrong with a file comes out as one PictureError with a reason that a person understands. Nothing here but
+`let_pass` changes a setting of Pillow, and all of it may run in many threads at once. Colour profiles are not applied:
+the model was trained without.
 """
 
 import re
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from bridgetower.errors import PictureError
+from bridgetower.errors import PictureError, PixelLimitError
 
 MAX_PIXELS = 178_956_970  # beyond it Pillow takes a picture for an attack on memory and refuses it
 MAX_BYTES = 2 * 1000**3  # of a file; the largest picture of MAX_PIXELS, uncompressed and 16 bits deep, is below
@@ -85,16 +85,17 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     times as many is decoded at that fraction of its size, which takes a fraction of the time. Without it, and in every
     other format, pictures are decoded in full.
 
-    Raises PictureError for what is empty, truncated, damaged, no picture, or larger than `max_pixels` (at most
-    MAX_PIXELS; the size is taken from the header, before any memory is spent on it).
+    Raises PictureError for what is empty, truncated, damaged, or no picture, and PixelLimitError for what is larger
+    than `max_pixels`, or than Pillow lets pass: MAX_PIXELS, unless `let_pass` said another number. The size is taken
+    from the header, before any memory is spent on it.
     """
     if not data:
         raise PictureError(path, "the file is empty")
-    limit = min(max_pixels, MAX_PIXELS)
+    limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
         with _SILENCE, Image.open(BytesIO(data), formats=_formats()) as opened:
             if opened.width * opened.height > limit:
-                raise PictureError(path, _too_large(opened.width * opened.height, limit))
+                raise PixelLimitError(path, _too_large(opened.width * opened.height, limit))
             size = opened.size
             scale = 1 if min_side is None else _draft(opened, data, min_side)
             opened.load()
@@ -108,7 +109,7 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
         reason = _too_large(int(found[1]), limit) if found else f"more than {_megapixels(limit)} megapixels"
-        raise PictureError(path, reason) from error
+        raise PixelLimitError(path, reason) from error
     except UnidentifiedImageError as error:
         raise PictureError(path, "not a picture, or of an unknown kind") from error
     except MemoryError as error:
@@ -118,6 +119,11 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     if scale == 1:
         return Decoded(image, image.width, image.height, taken_at)
     return _reduced(image, size, scale, orientation, taken_at)
+
+
+def let_pass(pixels: int) -> None:
+    """Have Pillow accept pictures of up to this many pixels: for the whole process, so only in one of our own."""
+    Image.MAX_IMAGE_PIXELS = (pixels + 1) // 2  # Pillow warns there, and refuses what is twice as large
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,32 +1,34 @@
 """Folders -> index: scan -> read + hash -> decode -> preprocess -> embed -> commit, batch by batch.
 
-Threads read, hash and decode ahead of the encoder, through a window of bounded size; this thread alone talks to the
-encoder and to the index. A file whose size and time are as the index knows them is not opened; a file whose content
-is known is not decoded. Killing the process loses the batch in flight and nothing else.
+Threads read and hash, processes decode, ahead of the encoder, through a window of bounded size; this thread alone talks
+to the encoder and to the index. A file whose size and time are as the index knows them is not opened; a file whose
+content is known is not decoded. Killing the process loses the batch in flight and nothing else.
 """
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
-from bridgetower.decode import decode, read
+from bridgetower.decode import MAX_PIXELS, read
+from bridgetower.decoders import Decoders, Picture, Refused
 from bridgetower.encoder import Encoder, Runtime
 from bridgetower.errors import PictureError
-from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Photo, Skipped
 from bridgetower.scan import passes_over, scan
 from bridgetower.store import NewImage, Writer
 
 BATCH_SIZE = 16  # pictures that are encoded and committed together, on a CPU
 COMMIT_FILES = 1024  # files without a new picture that are committed together
+READ_AHEAD = 500 * 1000**2  # bytes of files in memory: those that are read, and again those that wait to be decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +65,12 @@ class _Content:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """New content, ready for the encoder."""
-
-    width: int  # upright pixels
-    height: int
-    taken_at: int | None
-    pixels: npt.NDArray[np.float32]  # [3, H, W]
-
-
-@dataclass(frozen=True, slots=True)
 class _Loaded:
     """A file that the threads are done with."""
 
     photo: Photo
     hash: bytes
-    picture: _Picture | None  # None where the index has the content
+    picture: Picture | None  # None where the index has the content
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +94,15 @@ def index(
     load_encoder: Callable[[], Encoder],
     *,
     batch_size: int = BATCH_SIZE,
+    max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> IndexReport:
     """Bring the index up to date with the files in and at `paths`.
 
     `load_encoder` is called once, and only if there is something to encode; `batch_size` pictures are encoded and
-    committed together. Raises InputError where one of `paths` does not exist, ModelError from `load_encoder`,
-    StoreError where the index cannot be written. On any exception, also KeyboardInterrupt, what was committed stays and
+    committed together; those of more than `max_pixels` are skipped. Raises InputError where one of `paths` does not
+    exist, ModelError from `load_encoder`, StoreError where the index cannot be written, ProcessError where pictures
+    cannot be decoded in processes of their own. On any exception, also KeyboardInterrupt, what was committed stays and
     nothing is taken for deleted.
     """
     ignored: Counter[str] = Counter()
@@ -119,7 +113,9 @@ def index(
     run = _Run(writer, load_encoder, batch_size, len(found), on_progress)
     try:
         # Two batches: one is being filled while the other is encoded.
-        run.take(_load_ahead(run.changed(found), writer, preprocessing, window=2 * batch_size))
+        changed = run.changed(found)
+        with closing(_load_ahead(changed, writer, preprocessing, max_pixels, window=2 * batch_size)) as loaded:
+            run.take(loaded)
         removed, absent = _sweep(writer, roots, found, run.unread)
     finally:
         writer.finish()
@@ -178,7 +174,7 @@ class _Run:
         self._writer, self._load_encoder, self._batch_size = writer, load_encoder, batch_size
         self._total, self._report = total, report
         self._encoder: Encoder | None = None
-        self._new: dict[bytes, _Picture] = {}  # content that waits to be encoded, by hash
+        self._new: dict[bytes, Picture] = {}  # content that waits to be encoded, by hash
         self._files: list[tuple[Photo, bytes]] = []
         self._failed: list[tuple[Photo, str]] = []
         self.encoded = self.reused = self.unchanged = 0
@@ -222,6 +218,7 @@ class _Run:
                 if item.picture is None or item.hash in self._new or self._writer.image_id(item.hash) is not None:
                     self.reused += 1
                 else:
+                    self._encoder = self._encoder or self._load_encoder()  # while further ones are decoded
                     self._new[item.hash] = item.picture
             if len(self._new) == self._batch_size or len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
@@ -231,8 +228,7 @@ class _Run:
 
     def _commit(self) -> None:
         images = []
-        if self._new:
-            self._encoder = self._encoder or self._load_encoder()
+        if self._new and self._encoder:
             vectors = self._encoder.embed_images(np.stack([picture.pixels for picture in self._new.values()]))
             images = [
                 NewImage(hash, picture.width, picture.height, picture.taken_at, vector)
@@ -249,18 +245,21 @@ class _Run:
 
 
 def _load_ahead(
-    photos: Iterable[Photo], writer: Writer, preprocessing: Preprocessing, window: int
-) -> Iterator[_Loaded | _Failed]:
-    """Read, hash, decode and preprocess in threads, in order, at most `window` pictures ahead.
+    photos: Iterable[Photo], writer: Writer, preprocessing: Preprocessing, max_pixels: int, window: int
+) -> Generator[_Loaded | _Failed]:
+    """Read, hash, decode and preprocess, in order, at most `window` pictures ahead.
 
-    In two passes, because the index is asked in this thread: content that it knows never reaches the decoder.
+    In two passes, because the index is asked in this thread: content that it knows never reaches a decoder.
     """
-    with workers() as threads:
-        contents = ahead(threads, _read, photos, os.cpu_count() or 1)
+    # The processes are left first: a thread that waits for one then ends at once.
+    with workers() as readers, workers() as waiting, Decoders(preprocessing, max_pixels=max_pixels) as decoders:
+        contents = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
         new_or_not = (
             (content, isinstance(content, _Content) and writer.image_id(content.hash) is None) for content in contents
         )
-        yield from ahead(threads, partial(_decode, preprocessing=preprocessing), new_or_not, window)
+        yield from ahead(
+            waiting, partial(_decode, decoders=decoders), new_or_not, window, weigh=_bytes_to_decode, most=READ_AHEAD
+        )
 
 
 def _read(photo: Photo) -> _Content | _Failed:
@@ -278,15 +277,18 @@ def _read(photo: Photo) -> _Content | _Failed:
     return _Content(photo, hashlib.sha256(data).digest(), data)
 
 
-def _decode(item: tuple[_Content | _Failed, bool], preprocessing: Preprocessing) -> _Loaded | _Failed:
+def _bytes_to_decode(item: tuple[_Content | _Failed, bool]) -> int:
+    content, new = item
+    return len(content.data) if isinstance(content, _Content) and new else 0
+
+
+def _decode(item: tuple[_Content | _Failed, bool], decoders: Decoders) -> _Loaded | _Failed:
     content, new = item
     if isinstance(content, _Failed):
         return content
     if not new:
         return _Loaded(content.photo, content.hash, None)
-    try:
-        decoded = decode(content.data, content.photo.path, min_side=preprocessing.min_side)
-    except PictureError as error:
-        return _Failed(content.photo, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
-    picture = _Picture(decoded.width, decoded.height, decoded.taken_at, preprocess(decoded, preprocessing))
-    return _Loaded(content.photo, content.hash, picture)
+    found = decoders.decode(content.data)
+    if isinstance(found, Refused):
+        return _Failed(content.photo, found.reason, found.lasting)
+    return _Loaded(content.photo, content.hash, found)

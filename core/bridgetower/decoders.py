@@ -1,0 +1,360 @@
+"""The content of picture files -> pixels, in processes of their own: what no decoder does to one of them is done to the
+run.
+
+A codec that crashes, hangs or takes all memory costs its process and its file; the file is refused with the reason, the
+process replaced. This module is both ends: `Decoders` starts `python -m bridgetower.decoders`, which is `serve`.
+
+Over stdin comes a JSON line of settings, then pictures: a length (8 bytes) and that many of content. Over stdout goes
+one byte, once everything is imported, then a header and what it announces for each picture. Nothing is pickled, and
+`multiprocessing` is not used: it imports the program that calls it again, and forks where threads run.
+"""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from bridgetower.decode import MAX_BYTES, MAX_PIXELS, decode, let_pass
+from bridgetower.errors import PictureError, PixelLimitError, ProcessError
+from bridgetower.preprocess import Preprocessing, preprocess
+
+TIME_LIMIT = 60.0  # seconds for one picture; the largest and slowest that is well made takes about ten
+
+# Address space of a process. The greediest codec, JPEG 2000, takes 16 bytes a pixel and the picture 4; measurements as
+# floating point numbers take 40 on their way to grey. Some plugins copy the file. The rest is Python and libraries.
+_BYTES_A_PIXEL = 48
+_BYTES_BESIDES = 2 * MAX_BYTES + 1024**3
+
+_MOMENT = 1.0  # seconds from the last word of a process to its end
+_TICKS = 60  # of the watch in a time limit
+_PIPE_BYTES = 1024**2  # a picture's pixels pass in one or a few turns
+_COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoders")  # -P: not what lies in the current folder
+
+_LENGTH = struct.Struct("<Q")
+_HEADER = struct.Struct("<cQQqQ")  # kind, width, height, time taken, length of the reason
+_READY = b"\x01"
+_PICTURE, _REFUSED, _TRY_AGAIN = b"p", b"r", b"t"
+_NO_TIME = -(2**63)
+_LONGEST_REASON = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """New content, ready for the encoder."""
+
+    width: int  # upright pixels
+    height: int
+    taken_at: int | None
+    pixels: npt.NDArray[np.float32]  # [3, H, W]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Content that does not become a picture."""
+
+    reason: str
+    lasting: bool  # it lies in the content: the next time it will be the same
+
+
+class Decoders:
+    """Processes that decode and preprocess, started as they are needed: as many as there are calls at one time."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        time_limit: float = TIME_LIMIT,
+        memory_limit: int | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Start nothing yet. A picture has `max_pixels` at most and takes `time_limit` seconds at most, in a process
+        of `memory_limit` bytes of address space, by default what `max_pixels` may need.
+
+        `command` stands for the program that is started.
+        """
+        self._preprocessing, self._time_limit = preprocessing, time_limit
+        self._command = tuple(command or _COMMAND)
+        settings = {
+            "preprocessing": asdict(preprocessing),
+            "max_pixels": max_pixels,
+            "time_limit": time_limit,
+            "memory_limit": memory_limit or _BYTES_A_PIXEL * max_pixels + _BYTES_BESIDES,
+        }
+        self._settings = json.dumps(settings).encode() + b"\n"
+        self._lock = threading.Lock()
+        self._idle: list[_Process] = []
+        self._busy: set[_Process] = set()
+        self._closed = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes at once; calls that are under way fail with ProcessError."""
+        with self._lock:
+            self._closed.set()
+            for process in (*self._busy, *self._idle):
+                process.kill()
+            idle, self._idle = self._idle, []
+        for process in idle:  # the others are put away by who waits for them
+            process.end()
+
+    def decode(self, content: bytes) -> Picture | Refused:
+        """Decode the content of one file, as `bridgetower.decode` and `preprocess` do; from any number of threads.
+
+        Raises ProcessError where no process can be started.
+        """
+        process = self._take()
+        answer: Picture | Refused | None = None
+        try:
+            answer = process.ask(content, self._preprocessing.crop_size)
+        finally:
+            with self._lock:
+                self._busy.discard(process)
+                keeps = answer is not None and not process.expired and not self._closed.is_set()
+                if keeps:
+                    self._idle.append(process)
+            status = 0 if keeps else process.end()
+        if answer is not None:
+            return answer
+        if self._closed.is_set():
+            raise ProcessError("pictures are no longer decoded: the run has ended")
+        if not process.ready:
+            raise ProcessError(_not_started(f"it ended with {_named(status)}", self._command))
+        if process.expired:
+            return Refused(f"took longer than {self._time_limit:g} s to decode", lasting=True)
+        return Refused(f"the decoder died on it ({_named(status)})", lasting=True)
+
+    def _take(self) -> "_Process":
+        """A process that waits for a picture, or a new one."""
+        ended = []
+        with self._lock:
+            if self._closed.is_set():
+                raise ProcessError("pictures are no longer decoded: the run has ended")
+            process = None
+            while self._idle and process is None:
+                process = self._idle.pop()
+                if process.has_ended():  # while it had nothing to do: no picture is to blame
+                    ended.append(process)
+                    process = None
+            if process is None:
+                try:
+                    process = _Process(self._command, self._settings)
+                except (OSError, ValueError) as error:
+                    raise ProcessError(_not_started(str(error), self._command)) from error
+            process.ticks = 0
+            self._busy.add(process)
+            if self._watch is None:
+                self._watch = threading.Thread(target=self._keep_time, name="time limit of decoders", daemon=True)
+                self._watch.start()
+        for one in ended:
+            one.end()
+        return process
+
+    def _keep_time(self) -> None:
+        """Kill what takes too long. Time is counted in ticks: those in which this process was stopped are not."""
+        while not self._closed.wait(self._time_limit / _TICKS):
+            with self._lock:
+                for process in self._busy:
+                    process.ticks += 1
+                    if process.ticks > _TICKS:
+                        process.expired = True
+                        process.kill()
+
+
+class _Process:
+    """One process, seen from here."""
+
+    def __init__(self, command: Sequence[str], settings: bytes) -> None:
+        """Start it. Raises OSError."""
+        # As this process finds its modules, whatever it did to its path.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        )
+        assert self._popen.stdin is not None and self._popen.stdout is not None
+        self._to: IO[bytes] = self._popen.stdin
+        self._from: IO[bytes] = self._popen.stdout
+        self._settings = settings
+        for pipe in (self._to, self._from):
+            _widen(pipe)
+        self.ready = False  # it answered once
+        self.ticks = 0  # since it was given a picture
+        self.expired = False  # killed for the time that it took
+
+    def ask(self, content: bytes, side: int) -> Picture | Refused | None:
+        """What becomes of the content of a file, pixels [3, side, side]; None where the process died on it."""
+        try:
+            if not self.ready:
+                self._to.write(self._settings)
+                self._to.flush()
+                self.ready = self._from.read(1) == _READY
+                if not self.ready:
+                    return None
+            self._to.write(_LENGTH.pack(len(content)))
+            self._to.write(content)
+            self._to.flush()
+            kind, width, height, taken_at, length = _HEADER.unpack(self._from.read(_HEADER.size))
+            if kind == _PICTURE:
+                pixels = np.empty((3, side, side), np.float32)
+                if self._from.readinto(pixels.data.cast("B")) != pixels.nbytes:  # type: ignore[attr-defined]
+                    return None
+                return Picture(width, height, None if taken_at == _NO_TIME else taken_at, pixels)
+            reason = self._from.read(min(length, _LONGEST_REASON))
+            return Refused(reason.decode(), lasting=kind == _REFUSED) if len(reason) == length else None
+        except (OSError, struct.error, UnicodeDecodeError):
+            return None
+
+    def has_ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    def kill(self) -> None:
+        self._popen.kill()
+
+    def end(self) -> int:
+        """Wait for its end, a moment, and put it away; its exit status, negative where it was a signal."""
+        try:
+            status = self._popen.wait(_MOMENT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self._popen.wait()
+        for pipe in (self._to, self._from):
+            with suppress(OSError):  # what it did not take is lost
+                pipe.close()
+        return status
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Give a pipe more room, where that can be done."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _named(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _not_started(why: str, command: Sequence[str]) -> str:
+    return (
+        f"no process to decode pictures in could be started: {why}; "
+        f'"{" ".join(command)}" says more, and the limits of memory and of processes may be too low'
+    )
+
+
+# The other end
+
+
+def serve() -> None:
+    """Decode what comes over stdin until it is closed. Never returns to a terminal: stdout is no text."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent decides
+    to = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "wb") as nowhere:  # what libraries print must not get between
+        os.dup2(nowhere.fileno(), 1)
+    source = sys.stdin.buffer
+    line = source.readline()
+    if not line:
+        return
+    settings: dict[str, Any] = json.loads(line)
+    preprocessing = Preprocessing(**settings["preprocessing"])
+    let_pass(settings["max_pixels"])
+    limit_memory = _limit_memory(settings["memory_limit"])
+    start_clock = _clock(settings["time_limit"])
+    to.write(_READY)
+    to.flush()
+    while len(length := source.read(_LENGTH.size)) == _LENGTH.size:
+        content = source.read(_LENGTH.unpack(length)[0])
+        start_clock()
+        answer = _answer(content, preprocessing, settings["max_pixels"], limit_memory)
+        del content
+        for part in answer:
+            to.write(part)
+        to.flush()
+
+
+def _answer(
+    content: bytes, preprocessing: Preprocessing, max_pixels: int, memory_limit: int | None
+) -> tuple[bytes, memoryview | bytes]:
+    try:
+        decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side)
+        pixels = preprocess(decoded, preprocessing)
+    except PixelLimitError as error:
+        kind, reason = _REFUSED, f"{error.reason}; --max-pixels raises it"
+    except PictureError as error:
+        kind, reason = _REFUSED, error.reason
+        if isinstance(error.__cause__, MemoryError):
+            kind, reason = _out_of_memory(error.reason, memory_limit)
+    except MemoryError:
+        kind, reason = _out_of_memory("not enough memory to decode it", memory_limit)
+    else:
+        taken_at = _NO_TIME if decoded.taken_at is None else decoded.taken_at
+        return _HEADER.pack(_PICTURE, decoded.width, decoded.height, taken_at, 0), pixels.data.cast("B")
+    written = reason.encode()[:_LONGEST_REASON]
+    return _HEADER.pack(kind, 0, 0, _NO_TIME, len(written)), written
+
+
+def _out_of_memory(reason: str, limit: int | None) -> tuple[bytes, str]:
+    """With a limit it was the limit, which is far above what a well made picture takes: so it is the picture."""
+    if limit is None:
+        return _TRY_AGAIN, reason
+    return _REFUSED, f"takes more than {limit / 1e9:.2g} GB of memory to decode"
+
+
+def _limit_memory(limit: int) -> int | None:
+    """Let this process have no more address space than this; what it may have then, None where that has no limit.
+
+    Where the system as a whole runs out, this process goes first: its file is lost, and nothing else.
+    """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (OSError, ValueError):  # macOS has limits that cannot be set
+        return None
+    return limit
+
+
+def _clock(time_limit: float) -> Callable[[], object]:
+    """What to call before each picture: a decoder that spins ends by itself, should nobody be left to end it.
+
+    It counts computing time, of all threads of a codec, and so is slower than the parent's watch in any case.
+    """
+    if not hasattr(signal, "setitimer"):
+        return lambda: None
+    seconds = 2 * time_limit * (os.cpu_count() or 1)
+    return lambda: signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+if __name__ == "__main__":
+    serve()
