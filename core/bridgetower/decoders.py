@@ -2,11 +2,7 @@
 run.
 
 A codec that crashes, hangs or takes all memory costs its process and its file; the file is refused with the reason, the
-process replaced. This module is both ends: `Decoders` starts `python -m bridgetower.decoders`, which is `serve`.
-
-Over stdin comes a JSON line of settings, then pictures: a length (8 bytes) and that many of content. Over stdout goes
-one byte, once everything is imported, then a header and what it announces for each picture. Nothing is pickled, and
-`multiprocessing` is not used: it imports the program that calls it again, and forks where threads run.
+process replaced. Not by `multiprocessing`: it imports the program that calls it once more, or forks where threads run.
 """
 
 import json
@@ -16,19 +12,19 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.decode import MAX_BYTES, MAX_PIXELS, decode, let_pass
-from bridgetower.errors import PictureError, PixelLimitError, ProcessError
-from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.decode import MAX_BYTES, MAX_PIXELS
+from bridgetower.decoder import HEADER, LENGTH, NO_TIME, PICTURE, READY, REFUSED
+from bridgetower.errors import ProcessError
+from bridgetower.preprocess import Preprocessing, normalise
 
 TIME_LIMIT = 60.0  # seconds for one picture; the largest and slowest that is well made takes about ten
 
@@ -40,13 +36,8 @@ _BYTES_BESIDES = 2 * MAX_BYTES + 1024**3
 _MOMENT = 1.0  # seconds from the last word of a process to its end
 _TICKS = 60  # of the watch in a time limit
 _PIPE_BYTES = 1024**2  # a picture's pixels pass in one or a few turns
-_COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoders")  # -P: not what lies in the current folder
+_COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoder")  # -P: not what lies in the current folder
 
-_LENGTH = struct.Struct("<Q")
-_HEADER = struct.Struct("<cQQqQ")  # kind, width, height, time taken, length of the reason
-_READY = b"\x01"
-_PICTURE, _REFUSED, _TRY_AGAIN = b"p", b"r", b"t"
-_NO_TIME = -(2**63)
 _LONGEST_REASON = 10_000
 
 
@@ -124,7 +115,7 @@ class Decoders:
         process = self._take()
         answer: Picture | Refused | None = None
         try:
-            answer = process.ask(content, self._preprocessing.crop_size)
+            answer = process.ask(content, self._preprocessing)
         finally:
             with self._lock:
                 self._busy.discard(process)
@@ -199,27 +190,25 @@ class _Process:
         self.ticks = 0  # since it was given a picture
         self.expired = False  # killed for the time that it took
 
-    def ask(self, content: bytes, side: int) -> Picture | Refused | None:
-        """What becomes of the content of a file, pixels [3, side, side]; None where the process died on it."""
+    def ask(self, content: bytes, spec: Preprocessing) -> Picture | Refused | None:
+        """What becomes of the content of a file; None where the process died on it."""
         try:
             if not self.ready:
                 self._to.write(self._settings)
                 self._to.flush()
-                self.ready = self._from.read(1) == _READY
+                self.ready = self._from.read(1) == READY
                 if not self.ready:
                     return None
-            self._to.write(_LENGTH.pack(len(content)))
+            self._to.write(LENGTH.pack(len(content)))
             self._to.write(content)
             self._to.flush()
-            kind, width, height, taken_at, length = _HEADER.unpack(self._from.read(_HEADER.size))
-            if kind == _PICTURE:
-                pixels = np.empty((3, side, side), np.float32)
-                if self._from.readinto(pixels.data.cast("B")) != pixels.nbytes:  # type: ignore[attr-defined]
-                    return None
-                return Picture(width, height, None if taken_at == _NO_TIME else taken_at, pixels)
+            kind, width, height, taken_at, length = HEADER.unpack(self._from.read(HEADER.size))
+            if kind == PICTURE:
+                rgb = self._from.read(3 * spec.crop_size**2)
+                return Picture(width, height, None if taken_at == NO_TIME else taken_at, normalise(rgb, spec))
             reason = self._from.read(min(length, _LONGEST_REASON))
-            return Refused(reason.decode(), lasting=kind == _REFUSED) if len(reason) == length else None
-        except (OSError, struct.error, UnicodeDecodeError):
+            return Refused(reason.decode(), lasting=kind == REFUSED)
+        except (OSError, ValueError, struct.error):  # it broke off
             return None
 
     def has_ended(self) -> bool:
@@ -264,97 +253,3 @@ def _not_started(why: str, command: Sequence[str]) -> str:
         f"no process to decode pictures in could be started: {why}; "
         f'"{" ".join(command)}" says more, and the limits of memory and of processes may be too low'
     )
-
-
-# The other end
-
-
-def serve() -> None:
-    """Decode what comes over stdin until it is closed. Never returns to a terminal: stdout is no text."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent decides
-    to = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "wb") as nowhere:  # what libraries print must not get between
-        os.dup2(nowhere.fileno(), 1)
-    source = sys.stdin.buffer
-    line = source.readline()
-    if not line:
-        return
-    settings: dict[str, Any] = json.loads(line)
-    preprocessing = Preprocessing(**settings["preprocessing"])
-    let_pass(settings["max_pixels"])
-    limit_memory = _limit_memory(settings["memory_limit"])
-    start_clock = _clock(settings["time_limit"])
-    to.write(_READY)
-    to.flush()
-    while len(length := source.read(_LENGTH.size)) == _LENGTH.size:
-        content = source.read(_LENGTH.unpack(length)[0])
-        start_clock()
-        answer = _answer(content, preprocessing, settings["max_pixels"], limit_memory)
-        del content
-        for part in answer:
-            to.write(part)
-        to.flush()
-
-
-def _answer(
-    content: bytes, preprocessing: Preprocessing, max_pixels: int, memory_limit: int | None
-) -> tuple[bytes, memoryview | bytes]:
-    try:
-        decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side)
-        pixels = preprocess(decoded, preprocessing)
-    except PixelLimitError as error:
-        kind, reason = _REFUSED, f"{error.reason}; --max-pixels raises it"
-    except PictureError as error:
-        kind, reason = _REFUSED, error.reason
-        if isinstance(error.__cause__, MemoryError):
-            kind, reason = _out_of_memory(error.reason, memory_limit)
-    except MemoryError:
-        kind, reason = _out_of_memory("not enough memory to decode it", memory_limit)
-    else:
-        taken_at = _NO_TIME if decoded.taken_at is None else decoded.taken_at
-        return _HEADER.pack(_PICTURE, decoded.width, decoded.height, taken_at, 0), pixels.data.cast("B")
-    written = reason.encode()[:_LONGEST_REASON]
-    return _HEADER.pack(kind, 0, 0, _NO_TIME, len(written)), written
-
-
-def _out_of_memory(reason: str, limit: int | None) -> tuple[bytes, str]:
-    """With a limit it was the limit, which is far above what a well made picture takes: so it is the picture."""
-    if limit is None:
-        return _TRY_AGAIN, reason
-    return _REFUSED, f"takes more than {limit / 1e9:.2g} GB of memory to decode"
-
-
-def _limit_memory(limit: int) -> int | None:
-    """Let this process have no more address space than this; what it may have then, None where that has no limit.
-
-    Where the system as a whole runs out, this process goes first: its file is lost, and nothing else.
-    """
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    try:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    except (OSError, ValueError):  # macOS has limits that cannot be set
-        return None
-    return limit
-
-
-def _clock(time_limit: float) -> Callable[[], object]:
-    """What to call before each picture: a decoder that spins ends by itself, should nobody be left to end it.
-
-    It counts computing time, of all threads of a codec, and so is slower than the parent's watch in any case.
-    """
-    if not hasattr(signal, "setitimer"):
-        return lambda: None
-    seconds = 2 * time_limit * (os.cpu_count() or 1)
-    return lambda: signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-if __name__ == "__main__":
-    serve()
