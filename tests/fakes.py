@@ -1,5 +1,6 @@
 """A deterministic Encoder that sees nothing but colour: fast, without weights, and easy to predict by hand."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,3 +103,37 @@ def paint(path: Path, colour: tuple[int, int, int] | str, size: tuple[int, int] 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, COLOURS[colour] if isinstance(colour, str) else colour).save(path)
     return path
+
+
+# A `bridgetower.decoder` that does what the content of a file says, and adds its number to "pids" in the folder that is
+# its last argument.
+HOSTILE = [
+    sys.executable,
+    "-c",
+    """
+import os, sys, time
+from bridgetower import decoder
+
+def obey(content, *rest, **options):
+    if content == b"print":
+        os.write(1, b"a warning")
+    elif content == b"stack":
+        sys.setrecursionlimit(10**9)
+        loop = lambda: [*map(lambda _: loop(), [0])]
+        loop()
+    elif content == b"sleep":
+        time.sleep(1000)
+    elif content == b"spin":
+        while True: pass
+    elif content.startswith(b"die "):
+        os.kill(os.getpid(), int(content[4:]))
+    elif content.startswith(b"exit "):
+        os._exit(int(content[5:]))
+    return decode(content, *rest, **options)
+
+decode, decoder.decode = decoder.decode, obey
+with open(os.path.join(sys.argv[-1], "pids"), "a") as pids:
+    print(os.getpid(), file=pids)
+decoder.serve()
+""",
+]

@@ -6,6 +6,7 @@ Whatever is wrong with a file comes out as one PictureError with a reason that a
 the model was trained without.
 """
 
+import os
 import re
 import stat
 import threading
@@ -74,11 +75,17 @@ def read(path: Path) -> bytes:
             raise PictureError(path, f"not a file but {kind}")
         if status.st_size > MAX_BYTES:
             raise PictureError(path, f"{status.st_size / 1e9:.1f} GB, more than the limit of {MAX_BYTES / 1e9:g} GB")
-        return path.read_bytes()
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+            return file.read(status.st_size)  # no more, should it grow meanwhile
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise PictureError(path, "no such file") from error
     except OSError as error:
         raise PictureError(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener that does not wait for a writer, should the path have become a pipe meanwhile."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Decoded:

@@ -36,7 +36,7 @@ _BYTES_BESIDES = 2 * MAX_BYTES + 1024**3
 _MOMENT = 1.0  # seconds from the last word of a process to its end
 _TICKS = 60  # of the watch in a time limit
 _PIPE_BYTES = 1024**2  # a picture's pixels pass in one or a few turns
-_COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoder")  # -P: not what lies in the current folder
+COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoder")  # -P: not what lies in the current folder
 
 _LONGEST_REASON = 10_000
 
@@ -77,7 +77,7 @@ class Decoders:
         `command` stands for the program that is started.
         """
         self._preprocessing, self._time_limit = preprocessing, time_limit
-        self._command = tuple(command or _COMMAND)
+        self._command = tuple(command or COMMAND)
         settings = {
             "preprocessing": asdict(preprocessing),
             "max_pixels": max_pixels,
@@ -175,10 +175,8 @@ class _Process:
 
     def __init__(self, command: Sequence[str], settings: bytes) -> None:
         """Start it. Raises OSError."""
-        # As this process finds its modules, whatever it did to its path.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self._popen = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
         )
         assert self._popen.stdin is not None and self._popen.stdout is not None
         self._to: IO[bytes] = self._popen.stdin
@@ -228,6 +226,11 @@ class _Process:
             with suppress(OSError):  # what it did not take is lost
                 pipe.close()
         return status
+
+
+def environment() -> dict[str, str]:
+    """In which another Python finds the modules that this one does, whatever was done to its path."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def _widen(pipe: IO[bytes]) -> None:
