@@ -67,21 +67,19 @@ class Decoders:
         preprocessing: Preprocessing,
         *,
         max_pixels: int = MAX_PIXELS,
-        time_limit: float = TIME_LIMIT,
+        time_limit: float | None = None,
         memory_limit: int | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        """Start nothing yet. A picture has `max_pixels` at most and takes `time_limit` seconds at most, in a process
-        of `memory_limit` bytes of address space, by default what `max_pixels` may need.
-
-        `command` stands for the program that is started.
+        """Start nothing yet. A picture has `max_pixels` at most and takes `time_limit` seconds at most (TIME_LIMIT), in
+        a process of `memory_limit` bytes of address space, by default what `max_pixels` may need. `command` starts it.
         """
-        self._preprocessing, self._time_limit = preprocessing, time_limit
+        self._preprocessing, self._time_limit = preprocessing, time_limit or TIME_LIMIT
         self._command = tuple(command or COMMAND)
         settings = {
             "preprocessing": asdict(preprocessing),
             "max_pixels": max_pixels,
-            "time_limit": time_limit,
+            "time_limit": self._time_limit,
             "memory_limit": memory_limit or _BYTES_A_PIXEL * max_pixels + _BYTES_BESIDES,
         }
         self._settings = json.dumps(settings).encode() + b"\n"
