@@ -22,6 +22,7 @@ from bridgetower_cli.settings import (
     Settings,
     completing,
     named_path,
+    pixel_count,
     settle,
 )
 
@@ -44,6 +45,14 @@ def index(
             "and without a frame. An index keeps its own. [default: hf]",
         ),
     ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=pixel_count,
+            help="Skip pictures that have more pixels, as 400MP; each takes up to 48 bytes of memory. [default: 179MP]",
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = None,
 ) -> None:
@@ -57,6 +66,7 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
+    from bridgetower.decode import MAX_PIXELS
     from bridgetower.indexing import batch_size
     from bridgetower.indexing import index as bring_up_to_date
     from bridgetower.scan import scan
@@ -73,6 +83,7 @@ def index(
             chosen.checkpoint.preprocessing,
             lambda: chosen.encoder,
             batch_size=batch_size(chosen.runtime),
+            max_pixels=max_pixels or MAX_PIXELS,
             on_progress=lambda progress: meter.update(progress.done, progress.total),
         )
     render.skipped(report.skipped)

@@ -27,6 +27,7 @@ HEADER = struct.Struct("<cQQqQ")  # kind, width, height, time taken, bytes that 
 READY = b"!"
 PICTURE, REFUSED, TRY_AGAIN = b"p", b"r", b"t"  # kinds
 NO_TIME = -(2**63)
+LONGEST_REASON = 1000  # bytes
 
 
 def serve() -> None:
@@ -42,20 +43,20 @@ def serve() -> None:
     settings: dict[str, Any] = json.loads(line)
     preprocessing = Preprocessing(**settings["preprocessing"])
     let_pass(settings["max_pixels"])
-    limit_memory = _limit_memory(settings["memory_limit"])
+    memory_limit = _limit_memory(settings["memory_limit"])
     start_clock = _clock(settings["time_limit"])
     to.write(READY)
     to.flush()
     while len(length := source.read(LENGTH.size)) == LENGTH.size:
         content = source.read(LENGTH.unpack(length)[0])
         start_clock()
-        answer = _answer(content, preprocessing, settings["max_pixels"], limit_memory)
+        to.write(answer(content, preprocessing, settings["max_pixels"], memory_limit))
         del content
-        to.write(answer)
         to.flush()
 
 
-def _answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory_limit: int | None) -> bytes:
+def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory_limit: int | None) -> bytes:
+    """What goes back for the content of one file."""
     try:
         decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side)
         rgb = square(decoded, preprocessing).tobytes()
@@ -70,7 +71,7 @@ def _answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memor
     else:
         taken_at = NO_TIME if decoded.taken_at is None else decoded.taken_at
         return HEADER.pack(PICTURE, decoded.width, decoded.height, taken_at, len(rgb)) + rgb
-    written = reason.encode()
+    written = reason.encode(errors="replace")[:LONGEST_REASON]
     return HEADER.pack(kind, 0, 0, NO_TIME, len(written)) + written
 
 

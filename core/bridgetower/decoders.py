@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.decode import MAX_BYTES, MAX_PIXELS
-from bridgetower.decoder import HEADER, LENGTH, NO_TIME, PICTURE, READY, REFUSED
+from bridgetower.decoder import HEADER, LENGTH, LONGEST_REASON, NO_TIME, PICTURE, READY, REFUSED
 from bridgetower.errors import ProcessError
 from bridgetower.preprocess import Preprocessing, normalise
 
@@ -37,8 +37,6 @@ _MOMENT = 1.0  # seconds from the last word of a process to its end
 _TICKS = 60  # of the watch in a time limit
 _PIPE_BYTES = 1024**2  # a picture's pixels pass in one or a few turns
 COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoder")  # -P: not what lies in the current folder
-
-_LONGEST_REASON = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +196,7 @@ class _Process:
             self._to.write(LENGTH.pack(len(content)))
             self._to.write(content)
             self._to.flush()
-            kind, width, height, taken_at, length = HEADER.unpack(self._from.read(HEADER.size))
-            if kind == PICTURE:
-                rgb = self._from.read(3 * spec.crop_size**2)
-                return Picture(width, height, None if taken_at == NO_TIME else taken_at, normalise(rgb, spec))
-            reason = self._from.read(min(length, _LONGEST_REASON))
-            return Refused(reason.decode(), lasting=kind == REFUSED)
+            return read_answer(self._from, spec)
         except (OSError, ValueError, struct.error):  # it broke off
             return None
 
@@ -224,6 +217,15 @@ class _Process:
             with suppress(OSError):  # what it did not take is lost
                 pipe.close()
         return status
+
+
+def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
+    """What `decoder.answer` wrote. Raises struct.error or ValueError where it broke off."""
+    kind, width, height, taken_at, length = HEADER.unpack(source.read(HEADER.size))
+    if kind == PICTURE:
+        pixels = normalise(source.read(3 * spec.crop_size**2), spec)
+        return Picture(width, height, None if taken_at == NO_TIME else taken_at, pixels)
+    return Refused(source.read(min(length, LONGEST_REASON)).decode(), lasting=kind == REFUSED)
 
 
 def environment() -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 
 from bridgetower import indexing
+from bridgetower.decode import MAX_PIXELS
 from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of, precision_for
 from bridgetower.errors import NoIndexError
 from bridgetower.fill import Filled, fill_images, fill_library
@@ -156,11 +157,16 @@ class Library:
             self._store = None
 
     def index(
-        self, paths: Iterable[AnyPath], *, on_progress: Callable[[Progress], None] = lambda progress: None
+        self,
+        paths: Iterable[AnyPath],
+        *,
+        max_pixels: int = MAX_PIXELS,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> IndexReport:
         """Bring the index up to date with these folders and files, creating it if need be; see `bridgetower.indexing`.
 
-        Pictures that cannot be read are named in the report. Raises InputError, ModelError, StoreError.
+        Pictures that cannot be read, or have more than `max_pixels`, are named in the report. They are decoded in
+        processes of their own. Raises InputError, ModelError, StoreError, ProcessError.
         """
         model = self.model
         with suppress(NoIndexError):
@@ -173,6 +179,7 @@ class Library:
                 model.checkpoint.preprocessing,
                 lambda: model.encoder,
                 batch_size=batch_size(model.runtime),
+                max_pixels=max_pixels,
                 on_progress=on_progress,
             )
 
