@@ -225,7 +225,7 @@ def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
     if kind == PICTURE:
         pixels = normalise(source.read(3 * spec.crop_size**2), spec)
         return Picture(width, height, None if taken_at == NO_TIME else taken_at, pixels)
-    return Refused(source.read(min(length, LONGEST_REASON)).decode(), lasting=kind == REFUSED)
+    return Refused(source.read(min(length, LONGEST_REASON)).decode(errors="replace"), lasting=kind == REFUSED)
 
 
 def environment() -> dict[str, str]:
