@@ -140,6 +140,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow image as RGB, by what its values mean: full range of 16 bits, transparency over white."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _deep_to_rgb(image)
+    if image.mode == "P" and image.palette is None:  # of icons on a Mac: the pixels have it, Pillow does not know
+        image = image.convert("RGBA")
     if image.has_transparency_data:
         straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
         rgba = (image.convert(straight) if straight else image).convert("RGBA")

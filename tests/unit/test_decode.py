@@ -140,6 +140,14 @@ def test_rgb_is_taken_as_it_is() -> None:
     np.testing.assert_array_equal(decoded(Image.fromarray(pixels), "PNG"), pixels)
 
 
+def test_an_icon_with_a_palette() -> None:
+    palette = Image.fromarray(noise(16, 16)).convert("P", palette=Image.Palette.ADAPTIVE)
+    expected = np.asarray(palette.convert("RGB").resize((512, 512), Image.Resampling.NEAREST))
+    result = np.asarray(decode(encoded(palette.resize((512, 512), Image.Resampling.NEAREST), "ICNS"), HERE).image)
+    assert result.shape[:2] in ((512, 512), (1024, 1024))
+    np.testing.assert_array_equal(result[:: result.shape[0] // 512, :: result.shape[1] // 512], expected)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_grey_and_black_and_white(kind: str) -> None:
     grey = noise(9, 5, 1)
