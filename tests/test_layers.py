@@ -28,6 +28,8 @@ LAYERS = {
     "published": 1,
     "tensors": 1,
     "preprocess": 2,
+    "decoder": 3,
+    "decoders": 4,
     "model": 2,
     "layout": 2,
     "inverted": 2,

@@ -23,6 +23,7 @@ from bridgetower_cli.settings import (
     Settings,
     completing,
     named_path,
+    pixel_count,
     settle,
 )
 
@@ -67,6 +68,14 @@ def index(
             "and without a frame. An index keeps its own. [default: hf]",
         ),
     ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=pixel_count,
+            help="Skip pictures that have more pixels, as 400MP; each takes up to 48 bytes of memory. [default: 179MP]",
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = None,
 ) -> None:
@@ -93,7 +102,7 @@ def index(
     may_wait = all(option is None for option in (model, preprocessing, device, precision))
     fingerprint = begun if begun is not None and may_wait else find().fingerprint
 
-    report = _bring_up_to_date(paths, rules, settings, fingerprint, find, retry=retry)
+    report = _bring_up_to_date(paths, rules, settings, fingerprint, find, retry=retry, max_pixels=max_pixels)
     if report.skipped:
         raise typer.Exit(SOME_SKIPPED)
 
@@ -106,6 +115,7 @@ def _bring_up_to_date(
     find: "Callable[[], FoundModel]",
     *,
     retry: bool,
+    max_pixels: int | None,
 ) -> "IndexReport":
     """One run, and what there is to say of it."""
     from bridgetower.indexing import index
@@ -119,6 +129,7 @@ def _bring_up_to_date(
             lambda: _checked(find(), writer),
             rules,
             retry=retry,
+            max_pixels=max_pixels,
             on_progress=lambda progress: meter.update(progress.done, progress.total),
         )
     render.skipped(report.skipped)

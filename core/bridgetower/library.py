@@ -167,14 +167,15 @@ class Library:
         hidden: bool = False,
         follow_symlinks: bool = False,
         retry: bool = False,
+        max_pixels: int | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> IndexReport:
         """Bring the index up to date with these folders and files, creating it if need be; see `bridgetower.indexing`.
 
         `exclude` holds patterns as in .gitignore, anchored at each folder; what they, `hidden` and `follow_symlinks`
         let in is as described in `bridgetower.scan`, and holds for this run. With `retry`, files that were skipped are
-        tried again. Pictures that cannot be read are named in the report. Raises InputError, UsageError, ModelError,
-        StoreError.
+        tried again. Pictures that cannot be read, or have more than `max_pixels`, are named in the report. They are
+        decoded in processes of their own. Raises InputError, UsageError, ModelError, StoreError, ProcessError.
         """
         begun = made_by(self.directory)
         model = self.model if begun is None else self.model.for_index(begun)
@@ -186,6 +187,7 @@ class Library:
                 lambda: model.engine,
                 Rules(_patterns(exclude), hidden, follow_symlinks),
                 retry=retry,
+                max_pixels=max_pixels,
                 on_progress=on_progress,
             )
 

@@ -398,8 +398,9 @@ class Manifest:
         """Ids of the images that were removed since the vector file was published, ascending."""
         return (id for (id,) in self._all("SELECT image FROM pruned ORDER BY image"))
 
-    def count_pruned(self) -> int:
-        return self._count("pruned")
+    def count_pruned(self, covered: int) -> int:
+        """Images with an id up to `covered` that were removed since the vector file was published."""
+        return self._count("pruned WHERE image <= ?", (covered,))
 
     def highest_image(self) -> int:
         """The highest id of an image; 0 where there is none."""

@@ -18,7 +18,7 @@ from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
 from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, Sweep, Tuning, explained
-from bridgetower.published import Published
+from bridgetower.published import Published, codes_bytes
 from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
@@ -336,9 +336,12 @@ class Writer:
             self._publish()
 
     def _intact(self) -> bool:
-        from bridgetower.publishing import intact
-
-        return intact(self.directory, self._manifest)
+        state, coded = self._manifest.state(), self._manifest.tuning() is not None
+        rows = (
+            state.images - self._manifest.count_images(after=state.covered) + self._manifest.count_pruned(state.covered)
+        )
+        with closing(Published(self.directory, state.generation, coded=coded)) as files:
+            return files.intact(state.vectors_sha256, codes_bytes(self._dim, rows) if coded else None)
 
     def _publish(self) -> None:
         from bridgetower.publishing import publish
