@@ -111,7 +111,7 @@ def _made_with(settings: Settings) -> tuple[str, str | None, Settings]:
 
     Raises StoreError for what is wrong with the index, before a model is fetched for it.
     """
-    from bridgetower.store import Store, require_place
+    from bridgetower.store import Store, require_ours, require_place
 
     try:
         with Store.open(settings.index) as store:
@@ -121,6 +121,7 @@ def _made_with(settings: Settings) -> tuple[str, str | None, Settings]:
         return settings.model, None, settings
     if not (summary.images or summary.orphans):
         return settings.model, None, settings
+    require_ours(settings.index, summary.fingerprint)
     settings = _in_family(summary.fingerprint.precision_family, settings)
     preprocessing = summary.fingerprint.preprocessing
     if settings.named_model is not None:

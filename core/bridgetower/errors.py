@@ -5,8 +5,9 @@
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   └── NoIndexError                 there is none; whoever writes makes one
-    └── InputError                   6   a file that was named as input: a picture, a captions file
-        └── PictureError                 one picture that cannot be read; a folder run skips and counts it
+    ├── InputError                   6   a file that was named as input: a picture, a captions file
+    │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
+    └── OutputError                 74   the results cannot be written
 
 A message is one line in three parts: what failed, which file, what to do next. The command line prints it as it
 stands; anything that is not a `BridgeTowerError` is a defect of ours and keeps its traceback (exit code 70).
@@ -56,3 +57,9 @@ class PictureError(InputError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class OutputError(BridgeTowerError):
+    """The results cannot be written, as on a full disk."""
+
+    exit_code = 74
