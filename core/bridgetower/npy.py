@@ -11,7 +11,7 @@ from numpy.lib import format as npy_format
 
 from bridgetower.errors import InputError
 
-ROWS = 1024  # that are read at a time
+_PART_BYTES = 1 << 20  # that are read at a time, or one row
 _HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 _ADVICE = "give an array of float16, float32 or float64 as `numpy.save` writes it"
 
@@ -41,12 +41,13 @@ class Rows:
         return self.number
 
     def parts(self) -> Iterator[npt.NDArray[np.floating]]:
-        """The rows, at most `ROWS` at a time [n, E]. Raises InputError."""
+        """The rows, some at a time [n, E]. Raises InputError."""
+        step = max(1, _PART_BYTES // (self.dim * self.dtype.itemsize))
         try:
             with self.path.open("rb") as file:
                 file.seek(self._start)
-                for start in range(0, self.number, ROWS):
-                    rows = min(ROWS, self.number - start)
+                for start in range(0, self.number, step):
+                    rows = min(step, self.number - start)
                     part = np.fromfile(file, self.dtype, rows * self.dim)
                     if len(part) != rows * self.dim:
                         raise InputError(f"{self.path}: has become shorter meanwhile; run it again")
@@ -94,7 +95,9 @@ def _header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], np.dtype]:
     try:
         version = npy_format.read_magic(file)
         shape, by_columns, dtype = _HEADERS[version](file)
-    except (ValueError, KeyError) as error:  # of a version that is for arrays of other kinds
+    except OSError:
+        raise
+    except Exception as error:  # on damaged headers NumPy raises nearly anything; there are versions for other arrays
         raise InputError(f"{name}: is no npy file; {_ADVICE}") from error
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise InputError(f"{name}: holds {dtype}; {_ADVICE}")
