@@ -139,7 +139,8 @@ class Library:
         self.features_cache = features_cache
         self._store: Store | None = None
         if model is None:
-            made_by = self._opened().fingerprint
+            with Store.open(self.directory) as store:
+                made_by = store.fingerprint
             require_ours(self.directory, made_by)
             model = Model(made_by.model, preprocessing=made_by.preprocessing)
         self.model = model

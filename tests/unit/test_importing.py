@@ -297,7 +297,7 @@ def saved(array: Any) -> BytesIO:
 @pytest.mark.parametrize("array", [VECTORS[0], VECTORS[:1], VECTORS[0].astype(np.float16), VECTORS[:1].astype(">f4")])
 def test_a_vector_to_search_with(array: Any) -> None:
     vector = read_vector(saved(array), "q.npy")
-    assert (vector.shape, vector.dtype) == ((E,), np.float32)
+    assert vector.shape == (E,) and vector.dtype == np.float32
     np.testing.assert_allclose(vector, VECTORS[0] / np.linalg.norm(VECTORS[0]), rtol=2e-3)
 
 
