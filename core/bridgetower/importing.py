@@ -483,7 +483,8 @@ def _stored(rows: Rows) -> Iterator[npt.NDArray[np.floating]]:
     """Each row [E] of vectors as an index holds them. Raises InputError for one that is no unit vector."""
     first = 0
     for part in rows.parts():
-        lengths = np.linalg.norm(part.astype(np.float64), axis=1)
+        with np.errstate(invalid="ignore"):  # signalled for some kinds of NaN
+            lengths = np.linalg.norm(part.astype(np.float64), axis=1)
         for row in np.flatnonzero(~(np.abs(lengths - 1) <= 2 * LENGTH_TOLERANCE))[:1]:
             raise InputError(f"{rows.path}: row {first + row} has length {lengths[row]:.4f}, not 1; export again")
         yield from part

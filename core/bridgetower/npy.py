@@ -70,7 +70,8 @@ def read_vector(file: BinaryIO, name: str) -> npt.NDArray[np.float32]:
 
 def unit(rows: npt.NDArray[np.floating], name: str, first: int) -> npt.NDArray[np.float32]:
     """Rows [n, E], made as long as 1. Raises InputError for a row without a direction; the first one is `first`."""
-    largest = np.abs(rows.astype(np.float64)).max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # signalled for some kinds of NaN
+        largest = np.abs(rows.astype(np.float64)).max(axis=1, keepdims=True)
     for row in np.flatnonzero(~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0)):
         what = "is zero" if largest[row] == 0 else "holds a number that is not finite"
         raise InputError(f"{name}: row {first + row} {what}: it has no direction; compute it anew, or leave it out")

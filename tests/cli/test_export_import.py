@@ -82,6 +82,16 @@ def test_errors_are_one_line_with_a_code(bt: Bt, library: Path, tmp_path: Path) 
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_an_interrupted_import_says_that_it_goes_on(bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bridgetower.importing.import_folder", stop)
+    done = bt("import", "export")
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert done.stderr == "interrupted: everything committed is kept, the same command goes on from there\n"
+
+
 def test_a_vector_recalls_from_foreign_ones_and_the_model_is_the_judge(bt: Bt, foreign: Path, models: Models) -> None:
     models.resolved.clear()
     done = bt("search", "--query-vector", "q.npy", "--paths", "--top", 2)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from bridgetower.importing import ImportReport, import_folder
 from bridgetower.records import Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Writer
 
+SIGNALLING = np.uint16(0x7C01).view(np.float16)  # a NaN that the processor tells of
 ROOT = Path(__file__).parents[2]
 DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -266,6 +268,13 @@ def test_the_same_model_keeps_the_name_that_it_has_here(folder: Path, tmp_path: 
         assert store.fingerprint == FINGERPRINT
 
 
+def test_an_index_of_an_older_format_is_brought_forward(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "data" / "index-format-1", tmp_path / "old")
+    assert import_folder(folder, tmp_path / "old").images == 10
+    with Store.open(tmp_path / "old") as store:
+        assert store.summary().images + store.summary().orphans == 34
+
+
 def test_paths_move_by_the_longest_beginning_and_by_whole_names(folder: Path, tmp_path: Path) -> None:
     moves = {
         "/photos/": Path("/home/me"),
@@ -367,7 +376,9 @@ def test_a_wrong_line_is_named_and_nothing_is_written(case: str, folder: Path, t
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize(("value", "length"), [(np.nan, "nan"), (np.inf, "inf"), (0.5, r"[01]\.\d+")])
+@pytest.mark.parametrize(
+    ("value", "length"), [(np.nan, "nan"), (SIGNALLING, "nan"), (np.inf, "inf"), (0.5, r"[01]\.\d+")]
+)
 def test_a_wrong_vector_is_named(value: float, length: str, folder: Path, tmp_path: Path) -> None:
     vectors = np.load(folder / "vectors.npy")
     vectors[6, 3] = value

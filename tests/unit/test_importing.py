@@ -219,6 +219,7 @@ def with_number(number: float) -> np.ndarray:
     ("vectors", "message"),
     [
         (with_number(np.nan), "row 2 holds a number that is not finite"),
+        (np.full((4, E), 0x7C01, np.uint16).view(np.float16), "row 0 holds a number that"),  # signalling NaN
         (with_number(-np.inf), "row 2 holds a number that is not finite"),
         (VECTORS * [[1], [1], [0], [1]], "row 2 is zero"),
         (VECTORS[0], r"has the shape \[5\]"),
