@@ -68,7 +68,7 @@ def import_(
     settings = settle(index=index)
     from bridgetower.importing import import_folder, import_vectors
 
-    with Meter("importing", "pictures") as meter:
+    with Meter("importing", "rows") as meter:
         if folder is not None:
             report = import_folder(folder, settings.index, moves=moves, on_progress=meter.update)
         else:

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from bridgetower import npy
 from bridgetower.errors import OutputError, StoreError, UsageError
+from bridgetower.manifest import DAMAGED
 from bridgetower.records import Photo
 from bridgetower.store import Entry, Store
 
@@ -84,7 +85,7 @@ def _write(store: Store, folder: Path, unfinished: Path, on_progress: Callable[[
             if rows % _TELL_EVERY == 0:
                 on_progress(rows, total)
     if rows != total:
-        raise StoreError(f"{store.directory}: damaged: it holds {rows} images and counts {total}; run `bt index` on it")
+        raise StoreError(f"{store.directory}: {DAMAGED.format(f'it holds {rows} images and counts {total}')}")
     with create(SKIPPED) as skipped:
         for photo, reason in store.skipped_files():
             skipped.write(_line(_file(photo) | {"reason": reason}))

@@ -59,12 +59,12 @@ def import_folder(
 ) -> ImportReport:
     """Add what `export` wrote into `folder` to the index in `directory`, or make it there.
 
-    A path that begins with a key of `moves` begins with its value here. `on_progress(done, total)` counts images.
-    Raises InputError, with file and line, before anything is written; StoreError where the index was made by another
-    model, or cannot be written.
+    A path that begins with a key of `moves` begins with its value here. `on_progress(done, total)` counts rows, and each
+    twice: it is checked, then added. Raises InputError, with file and line, before anything is written; StoreError where
+    the index was made by another model, or cannot be written.
     """
     exported = _Export(folder, _Moved(moves or {}))
-    return _import(directory, exported.fingerprint, exported.check, lambda writer: exported.add(writer, on_progress))
+    return _import(directory, exported.fingerprint, exported, on_progress)
 
 
 def import_vectors(
@@ -88,21 +88,20 @@ def import_vectors(
         raise UsageError(f"{name!r} names no model: vectors of different models are told apart by the name")
     foreign = _Foreign(Rows(vectors), paths, None if queries is None else Rows(queries), _Moved(moves or {}))
     made_by = Fingerprint(name, FOREIGN, name, FOREIGN, FOREIGN, 0, FOREIGN, foreign.vectors.dim)
-    return _import(directory, made_by, foreign.check, lambda writer: foreign.add(writer, on_progress))
+    return _import(directory, made_by, foreign, on_progress)
 
 
-def _import(
-    directory: Path, made_by: Fingerprint, check: Callable[[], None], add: Callable[[Writer], ImportReport]
-) -> ImportReport:
+def _import(directory: Path, made_by: Fingerprint, given: "_Export | _Foreign", report: Report) -> ImportReport:
     """An index that is there says at once whether it takes such vectors; one that is not, is made after the check."""
     with ExitStack() as stack:
         writer = None
         if is_index(directory):
             writer = stack.enter_context(Writer.open(directory, made_by, imported=True))
-        check()
+        total = 2 * len(given.vectors)
+        given.check(lambda row: report(row, total))
         writer = writer or stack.enter_context(Writer.open(directory, made_by, imported=True))
         try:
-            return add(writer)
+            return given.add(writer, lambda row: report(total // 2 + row, total))
         finally:
             writer.finish()
 
@@ -150,7 +149,7 @@ class _Export:
                 raise ValueError(f'"sha256" does not name {", ".join(sorted(needed))}')
         except ValueError as error:
             raise InputError(f"{index}: {error}") from error
-        self._vectors = self._array(VECTORS, self._number["images"])
+        self.vectors = self._array(VECTORS, self._number["images"])
 
     def _array(self, name: str, number: int) -> Rows:
         rows = Rows(self._folder / name)
@@ -161,12 +160,12 @@ class _Export:
             )
         return rows
 
-    def check(self) -> None:
+    def check(self, report: Callable[[int], None]) -> None:
         """Raise InputError for whatever is wrong."""
         for name, expected in self._sums.items():
             if _sha256(self._folder / name) != expected:
                 raise InputError(f"{self._folder / name}: is not as it was exported; copy or export it again")
-        _require_once(self._folder / IMAGES, lambda: (self._keys(image) for image, _ in self._rows()))
+        _require_once(self._folder / IMAGES, lambda: (self._keys(image) for image, _ in self._rows()), report)
         skipped = sum(1 for _ in self._skipped())
         if skipped != self._number["skipped"]:
             raise InputError(f"{self._folder / SKIPPED}: {skipped} lines, not {self._number['skipped']}; export again")
@@ -178,11 +177,11 @@ class _Export:
 
     def _rows(self) -> Iterator[tuple[_Image, npt.NDArray[np.floating]]]:
         """Every image with its vector float16 [E]."""
-        for row, (image, vector) in enumerate(zip_longest(self._images(), _stored(self._vectors))):
+        for row, (image, vector) in enumerate(zip_longest(self._images(), _stored(self.vectors))):
             if image is None or vector is None:
                 how = f"ends after {row} lines" if image is None else f"goes on after {row} lines"
                 raise InputError(
-                    f"{self._folder / IMAGES}: {how}; {VECTORS} has {len(self._vectors)} rows, one for each"
+                    f"{self._folder / IMAGES}: {how}; {VECTORS} has {len(self.vectors)} rows, one for each"
                 )
             yield image, vector
 
@@ -210,7 +209,7 @@ class _Export:
     def _queries(self) -> npt.NDArray[np.floating]:
         return np.stack(list(_stored(self._array(QUERIES, self._number["queries"]))))
 
-    def add(self, writer: Writer, report: Report) -> ImportReport:
+    def add(self, writer: Writer, report: Callable[[int], None]) -> ImportReport:
         """Add all to the index."""
         for root in self._roots:
             writer.add_root(root)
@@ -222,7 +221,7 @@ class _Export:
             photos = [photo for photo in image.photos if id is None or not _leads_to(id, writer.known(photo.path))]
             batch.add(new, photos)
             batch.files += len(image.photos) - len(photos)
-            report(row, len(self._vectors))
+            report(row)
         for photo, reason in self._skipped():
             known = writer.known(photo.path)
             if known is None or known.image is None:  # this machine could read it
@@ -258,9 +257,9 @@ class _Foreign:
         self.vectors = vectors
         self._paths, self._queries, self._moved = paths, queries, moved
 
-    def check(self) -> None:
+    def check(self, report: Callable[[int], None]) -> None:
         """Raise InputError for whatever is wrong, except with the pictures."""
-        _require_once(self._paths, lambda: ([("path", os.fsencode(path))] for path, _ in self._rows()))
+        _require_once(self._paths, lambda: ([("path", os.fsencode(path))] for path, _ in self._rows()), report)
         self._texts()
 
     def _rows(self) -> Iterator[tuple[Path, npt.NDArray[np.float32]]]:
@@ -290,7 +289,7 @@ class _Foreign:
             )
         return [vector for vector, _ in zip(_units(self._queries), range(MAX_QUERIES), strict=False)]
 
-    def add(self, writer: Writer, report: Report) -> ImportReport:
+    def add(self, writer: Writer, report: Callable[[int], None]) -> ImportReport:
         """Add what there is a picture of to the index."""
         batch = _Batch(writer, FOREIGN_BATCH_FILES)
         skipped: list[Skipped] = []
@@ -305,7 +304,7 @@ class _Foreign:
                     batch.keep(seen.known, seen.vector)
                 elif seen.image is not None:
                     batch.add(seen.image, [seen.photo])
-                report(row, len(self.vectors))
+                report(row)
         batch.commit()
         if texts := self._texts():
             writer.set_queries(np.stack(texts))
@@ -499,10 +498,18 @@ def _units(rows: Rows) -> Iterator[npt.NDArray[np.float32]]:
         first += len(part)
 
 
-def _require_once(file: Path, lines: Callable[[], Iterable[Iterable[tuple[str, bytes]]]]) -> None:
-    """Raise InputError where a key, (what it is, its bytes), stands twice in the lines of a file, which are read again
-    then. Takes 8 bytes of memory for each: digests that are equal by chance are told apart."""
-    seen = array("Q", (_digest(key) for keys in lines() for key in keys))
+def _require_once(
+    file: Path, lines: Callable[[], Iterable[Iterable[tuple[str, bytes]]]], report: Callable[[int], None]
+) -> None:
+    """Raise InputError where a key, (what it is, its bytes), stands twice in the lines of a file.
+
+    Takes 8 bytes of memory for each; where two digests are equal, the lines are read again to see whether the keys are.
+    `report` is told the number of each line.
+    """
+    seen = array("Q")
+    for number, keys in enumerate(lines(), start=1):
+        seen.extend(map(_digest, keys))
+        report(number)
     digests, counts = np.unique(np.frombuffer(seen, np.uint64), return_counts=True)
     suspects = set(digests[counts > 1].tolist())
     first: dict[tuple[str, bytes], int] = {}

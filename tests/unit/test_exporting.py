@@ -161,13 +161,22 @@ def test_an_export_that_fails_leaves_nothing(index: Path, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
-def test_a_damaged_index_is_not_exported(index: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("UPDATE files SET size = 6 WHERE path = x'2F70686F746F732F342E6A7067'", r"/photos/4\.jpg"),
+        ("UPDATE files SET reason = 'other' WHERE reason IS NOT NULL", "bad"),
+        ("UPDATE images SET width = 6 WHERE id = 5", "image 5 is not as it was written"),
+        ("UPDATE state SET images = 11", "holds 10 images and counts 11"),
+    ],
+)
+def test_a_damaged_index_is_not_exported(damage: str, message: str, index: Path, tmp_path: Path) -> None:
     with sqlite3.connect(index / "manifest.sqlite") as db:
-        db.execute("UPDATE files SET size = 6 WHERE path = ?", (b"/photos/4.jpg",))
+        assert db.execute(damage).rowcount == 1
     db.close()
-    with Store.open(index) as store, pytest.raises(StoreError, match=r"4\.jpg"):
+    with Store.open(index) as store, pytest.raises(StoreError, match=rf"damaged .*{message}"):
         export(store, tmp_path / "export")
-    assert not (tmp_path / "export").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -210,7 +219,7 @@ from pathlib import Path
 from bridgetower import importing
 importing.BATCH_FILES = 4
 def die(done, total):
-    if done == 7:
+    if done == 17:
         os.kill(os.getpid(), signal.SIGKILL)
 importing.import_folder(Path({str(folder)!r}), Path({str(tmp_path / "other")!r}), on_progress=die)
 """
