@@ -90,13 +90,15 @@ def index(
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
     from bridgetower.scan import Rules, scan
-    from bridgetower.store import made_by, require_place
+    from bridgetower.store import made_by, require_ours, require_place
 
     rules = Rules(tuple(exclude or ()), hidden, follow_symlinks)
     scan(paths, rules)  # raises for a path that does not exist, before a model is fetched for it
     begun = made_by(settings.index)
     if begun is None:
         require_place(settings.index)
+    else:
+        require_ours(settings.index, begun)
     find = cache(lambda: _find(settings, begun, preprocessing))
     # Where nothing says that it may be another one, the model is looked for when there is something to encode.
     may_wait = all(option is None for option in (model, preprocessing, device, precision))

@@ -8,7 +8,8 @@
     ├── InputError                   6   a file that was named as input: a picture, a captions file
     │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
     │       └── PixelLimitError          its header says that it is too large
-    └── ProcessError                 71  another process that is needed cannot be started
+    ├── ProcessError                 71  another process that is needed cannot be started
+    └── OutputError                 74   the results cannot be written
 
 A message is one line in three parts: what failed, which file, what to do next. The command line prints it as it
 stands; anything that is not a `BridgeTowerError` is a defect of ours and keeps its traceback (exit code 70).
@@ -68,3 +69,9 @@ class ProcessError(BridgeTowerError):
     """A process that is needed cannot be started: for want of memory, of permission, of a whole installation."""
 
     exit_code = 71
+
+
+class OutputError(BridgeTowerError):
+    """The results cannot be written, as on a full disk."""
+
+    exit_code = 74
