@@ -125,6 +125,7 @@ def _bring_up_to_date(
 
     began = time.monotonic()
     with Writer.open(settings.index, fingerprint) as writer, Meter("indexing", "files") as meter:
+        writer.on_publish = lambda done, total: meter.update(done, total, "arranging for search")
         report = index(
             paths,
             writer,
@@ -132,7 +133,7 @@ def _bring_up_to_date(
             rules,
             retry=retry,
             max_pixels=max_pixels,
-            on_progress=lambda progress: meter.update(progress.done, progress.total),
+            on_progress=lambda progress: meter.update(progress.done, progress.total, "indexing", "files"),
         )
     render.skipped(report.skipped)
     for root in report.absent:

@@ -1,6 +1,7 @@
 """`bt search`."""
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridgetower.errors import InputError, ModelError, UsageError
-from bridgetower.records import Head, Hit
+from bridgetower.records import EVERYTHING, Filter, Head, Hit
 from bridgetower_cli import engine, render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.progress import Meter
@@ -25,6 +26,7 @@ from bridgetower_cli.settings import (
     Precision,
     Top,
     duration,
+    moment,
     named_path,
     settle,
 )
@@ -47,6 +49,21 @@ def search(
             help='Recall by this vector, an npy file of the kind that the index holds ("-" for stdin); TEXT then '
             "only verifies.",
         ),
+    ] = None,
+    under: Annotated[
+        Path | None, typer.Option(metavar="PATH", parser=named_path, help="Only pictures in this folder, or this file.")
+    ] = None,
+    since: Annotated[
+        int | None,
+        typer.Option(
+            metavar="DATE",
+            parser=moment,
+            help="Only pictures taken at this time or later, or whose file is from then if they do not say: "
+            '"2024", "2024-05", "2024-05-17", "2024-05-17T18:30".',
+        ),
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option(metavar="DATE", parser=moment, help="Only pictures taken before this time.")
     ] = None,
     top: Top = 10,
     depth: Depth = None,
@@ -95,6 +112,7 @@ def search(
             "--min-match cuts by what was verified: it needs a TEXT, and neither --no-rerank nor --depth 0"
         )
     settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
+    filter = Filter(None if under is None else Path(os.path.abspath(under)), since, before)
     from bridgetower.model import require_heads
     from bridgetower.search import default_depth
     from bridgetower.search import search as find_pictures
@@ -130,8 +148,14 @@ def search(
                 min_match=min_match,
                 budget=math.inf if budget is None else budget,
                 cache=store.feature_cache(settings.features_cache),
+                filter=filter,
                 on_progress=meter.update,
             )
+        damage = store.damage
+    if damage is not None:
+        render.say(
+            f"note: {damage}; what it holds was read from the manifest, which is slower: `bt verify --repair` mends it"
+        )
     render.skipped(found.skipped)
     render.gone(found.gone)
     if budget is not None and depth:
@@ -143,6 +167,8 @@ def search(
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
     elif found.hits:
         _table(found.hits)
+    if not found.hits and filter != EVERYTHING and not found.verified:
+        raise no_match("no picture of the index passes --under, --since and --before")
     if not found.hits:
         raise no_match(render.how_far(found.verified, found.best_match))
 

@@ -240,6 +240,10 @@ class _Run:
         if self._new and self._encoder:
             import numpy as np
 
+            if self._writer.wants_queries():
+                from bridgetower.captions import CAPTIONS
+
+                self._writer.keep_queries(self._encoder.embed_texts(CAPTIONS))
             vectors = self._encoder.embed_images(np.stack([picture.pixels for picture in self._new.values()]))
             images = [
                 NewImage(hash, picture.width, picture.height, picture.taken_at, vector)

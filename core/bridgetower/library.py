@@ -28,7 +28,7 @@ from bridgetower.importing import ImportReport, Moves
 from bridgetower.indexing import Engine, IndexReport, Progress, batch_size
 from bridgetower.matching import Results, match, rerank
 from bridgetower.pictures import PICTURES_AT_ONCE, load
-from bridgetower.records import Fingerprint, Head, PairScore
+from bridgetower.records import EVERYTHING, Filter, Fingerprint, Head, PairScore
 from bridgetower.scan import Rules
 from bridgetower.search import Found, default_depth, search
 from bridgetower.store import Store, Summary, Writer, made_by, require_ours
@@ -207,6 +207,7 @@ class Library:
         depth: int | None = None,
         min_match: float | None = None,
         budget: float = math.inf,
+        filter: Filter = EVERYTHING,
     ) -> Found:
         """Find pictures for a text, a picture, or both; see `bridgetower.search.search`.
 
@@ -227,6 +228,7 @@ class Library:
             min_match=min_match,
             budget=budget,
             cache=store.feature_cache(self.features_cache),
+            filter=filter,
         )
 
     def fill(self, text: str, *, top: int = 5, depth: int = 20) -> Filled:

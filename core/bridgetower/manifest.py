@@ -117,10 +117,10 @@ _ROWS = 1024  # rows that are fetched or buffered at a time
 # neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
 _UNDER = "path >= :root AND path < :after AND (path = :root OR path >= :below)"
 # The time of a picture. Over all files it comes from the index of times alone, as images are large rows.
-_TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :until)
-    OR mtime_ns >= :since_ns AND mtime_ns < :until_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
-_TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :until_ns
-    ELSE taken_at >= :since AND taken_at < :until END"""
+_TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :before)
+    OR mtime_ns >= :since_ns AND mtime_ns < :before_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
+_TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :before_ns
+    ELSE taken_at >= :since AND taken_at < :before END"""
 _SEALED = "hash, width, height, taken_at, vector, crc32"  # what an image is, and the sum by which damage is seen
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
@@ -708,13 +708,13 @@ def _range(root: Path) -> dict[str, bytes]:
 def _where(filter: Filter, time: str) -> str:
     """The condition of a filter on `files`; parameters: see `_limits`."""
     under = f"({_UNDER})" if filter.under is not None else "true"
-    return under if filter.since is filter.until is None else f"{under} AND {time}"
+    return under if filter.since is filter.before is None else f"{under} AND {time}"
 
 
 def _limits(filter: Filter) -> dict[str, Any]:
     since = -_INTEGER if filter.since is None else filter.since
-    until = _INTEGER if filter.until is None else filter.until
-    limits = {"since": since, "until": until, "since_ns": since * 10**9, "until_ns": until * 10**9}
+    before = _INTEGER if filter.before is None else filter.before
+    limits = {"since": since, "before": before, "since_ns": since * 10**9, "before_ns": before * 10**9}
     limits = {name: max(-_INTEGER, min(limit, _INTEGER)) for name, limit in limits.items()}
     return limits if filter.under is None else limits | _range(filter.under)
 

@@ -44,8 +44,11 @@ class Filter:
     """Which pictures a search is about. A picture's time is when it was taken, or else when its file was changed."""
 
     under: Path | None = None  # absolute: at or below this
-    since: int | None = None  # unix seconds: at this time or later
-    until: int | None = None  # before this time
+    since: int | None = None  # unix seconds: at that time or later
+    before: int | None = None
+
+
+EVERYTHING = Filter()
 
 
 INT8 = "int8"  # a precision, and a family of its own; fp32 and bf16 are the family "float"

@@ -23,7 +23,7 @@ from bridgetower.matching import Results, Verified, require_limits, verify
 from bridgetower.model import require_heads
 from bridgetower.pictures import Kept, load
 from bridgetower.recall import Candidates
-from bridgetower.records import Head, Hit, Skipped
+from bridgetower.records import EVERYTHING, Filter, Head, Hit, Skipped
 from bridgetower.store import Store
 
 
@@ -51,6 +51,7 @@ def search(
     min_match: float | None = None,
     budget: float = math.inf,
     cache: FeatureCache | None = None,
+    filter: Filter = EVERYTHING,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
     """Find pictures for a text, for a picture, or for both (the mean of their vectors recalls, the text verifies).
@@ -58,9 +59,10 @@ def search(
     `vector`, [E] of unit length and of the kind that the index holds, recalls by itself: a text then only verifies, and
     any encoder with an ITM head will do; without a text, or with `depth` 0, it takes none.
 
-    `depth` 0 verifies nothing; a picture alone cannot be verified, as matching needs a text. `min_match` keeps only
-    verified pictures of at least this probability. After `budget` seconds no more are verified. `cache` keeps the
-    features of pictures for the next time. `on_progress(done, total)` counts pictures that are being verified.
+    `filter` says which pictures may be found; it costs no recall. `depth` 0 verifies nothing; a picture alone cannot be
+    verified, as matching needs a text. `min_match` keeps only verified pictures of at least this probability. After
+    `budget` seconds no more are verified. `cache` keeps the features of pictures for the next time.
+    `on_progress(done, total)` counts pictures that are being verified.
     Raises UsageError for what is out of range or cannot go together, PictureError for `image`; StoreError, ModelError.
     """
     if text is None and image is None and vector is None:
@@ -89,7 +91,7 @@ def search(
         query = _query(encoder, text, image, encoded)
     else:
         query = vector[None]
-    candidates = Candidates(store, query, kept)
+    candidates = Candidates(store, query, kept, filter)
 
     recalled: dict[Path, float] = {}
     verified: list[Verified] = []

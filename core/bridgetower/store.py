@@ -19,7 +19,7 @@ from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
 from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Entry, Known, Manifest, Sweep, Tuning, explained
 from bridgetower.published import Published, codes_bytes
-from bridgetower.records import FOREIGN, INT8, File, Filter, Fingerprint, Photo, Skipped
+from bridgetower.records import EVERYTHING, FOREIGN, INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -39,6 +39,7 @@ __all__ = [
     "Store",
     "Summary",
     "Sweep",
+    "Tuning",
     "Writer",
     "is_index",
     "made_by",
@@ -481,7 +482,7 @@ class Store:
         """What the searches found wrong with the vector file, which they then did without; None if nothing."""
         return None if self._neighbours is None else self._neighbours.damage
 
-    def nearest(self, query: "NDArray[np.float32]", filter: Filter = Filter()) -> Iterator[Candidate]:  # noqa: B008
+    def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[Candidate]:
         """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.
 
         Candidates have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
@@ -489,7 +490,7 @@ class Store:
         import numpy as np
 
         within = None
-        if filter != Filter():
+        if filter != EVERYTHING:
             within = np.fromiter(self._manifest.images_within(filter), np.int64)
         seen: set[int] = set()
         k = _NEAREST_AT_FIRST
