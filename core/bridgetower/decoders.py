@@ -36,7 +36,6 @@ _BYTES_BESIDES = 2 * MAX_BYTES + 1024**3
 
 _MOMENT = 1.0  # seconds from the last word of a process to its end
 _TICKS = 60  # of the watch in a time limit
-_PIPE_BYTES = 1024**2  # a picture's pixels pass in one or a few turns
 COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoder")  # -P: not what lies in the current folder
 
 
@@ -182,8 +181,6 @@ class _Process:
         self._to: IO[bytes] = self._popen.stdin
         self._from: IO[bytes] = self._popen.stdout
         self._settings = settings
-        for pipe in (self._to, self._from):
-            _widen(pipe)
         self.ready = False  # it answered once
         self.ticks = 0  # that are left for its picture
         self.expired = False  # killed for the time that it took
@@ -235,14 +232,6 @@ def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
 def environment() -> dict[str, str]:
     """In which another Python finds the modules that this one does, whatever was done to its path."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def _widen(pipe: IO[bytes]) -> None:
-    """Give a pipe more room, where that can be done."""
-    with suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
-        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _named(status: int) -> str:
