@@ -434,6 +434,14 @@ def test_pictures_that_kill_or_hang_what_decodes_them_are_named_and_the_run_goes
     assert not (tmp_path / "pids").exists()
 
 
+def test_one_new_picture_starts_one_process(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run([photos], tmp_path / "index")
+    monkeypatch.setattr("bridgetower.decoders.COMMAND", [*HOSTILE, str(tmp_path)])
+    paint(photos / "new.png", "red")
+    assert run([photos], tmp_path / "index").encoded == 1
+    assert len((tmp_path / "pids").read_text().split()) == 1
+
+
 def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path: Path) -> None:
     large = paint(photos / "large.png", "red", size=(50, 40))
     encoder = FakeEncoder()
