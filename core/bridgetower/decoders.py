@@ -69,16 +69,10 @@ class Decoders:
         memory_limit: int | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-<<<<<<< HEAD
-        """Start nothing yet. A picture has `max_pixels` at most (MAX_PIXELS) and takes `time_limit` seconds at most
-        (TIME_LIMIT), in a process of `memory_limit` bytes of address space, by default what `max_pixels` may need.
-        `command` starts it.
-=======
         """Start nothing yet.
 
-        A picture has `max_pixels` at most and takes `time_limit` seconds (TIME_LIMIT), more if the file is large, in a
-        process of `memory_limit` bytes of address space, by default what `max_pixels` may need. `command` starts it.
->>>>>>> work-decode
+        A picture has `max_pixels` (MAX_PIXELS) at most and takes `time_limit` seconds (TIME_LIMIT), more if the file is
+        large, in a process of `memory_limit` bytes of address space, by default what `max_pixels` may need. `command` starts it.
         """
         self._preprocessing, self._time_limit = preprocessing, time_limit or TIME_LIMIT
         self._command = tuple(command or COMMAND)
