@@ -463,6 +463,10 @@ class Store:
         found = ((image, self._manifest.photos(image)) for image in images)
         return {image: paths for image, paths in found if paths}
 
+    def holds(self, path: Path) -> bool:
+        """Whether any picture at or below `path` is in the index."""
+        return self._manifest.count_under(path) > 0
+
     def image_id(self, hash: bytes) -> int | None:
         """The image with this content, if it was ever encoded; no file need have it any more."""
         return self._manifest.image_id(hash)
