@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from bridgetower.errors import NoIndexError, StoreError
-from bridgetower.records import File, Fingerprint, Photo, Skipped
+from bridgetower.records import File, Filter, Fingerprint, Photo, Skipped
 
 _INTEGER = 2**63 - 1  # the largest that SQLite holds
 FORMAT_VERSION = 2
@@ -50,6 +50,7 @@ SCHEMA = (
         lists INTEGER NOT NULL,
         trained INTEGER NOT NULL,
         effort INTEGER NOT NULL,
+        candidates INTEGER NOT NULL,
         recall REAL NOT NULL,
         texts INTEGER NOT NULL,
         pictures INTEGER NOT NULL
@@ -108,12 +109,18 @@ SCHEMA = (
 )
 
 _PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; of SQLite's 4096 a quarter would stay empty
+_CACHE_KIB = 65_536  # of the writer: hashes arrive in no order, all over their index
 _BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
 DAMAGED = "damaged ({}): `bt verify --repair` saves what can be saved; or restore it from a copy"
 _ROWS = 1024  # rows that are fetched or buffered at a time
 # A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
 # neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
 _UNDER = "path >= :root AND path < :after AND (path = :root OR path >= :below)"
+# The time of a picture. Over all files it comes from the index of times alone, as images are large rows.
+_TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :until)
+    OR mtime_ns >= :since_ns AND mtime_ns < :until_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
+_TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :until_ns
+    ELSE taken_at >= :since AND taken_at < :until END"""
 _SEALED = "hash, width, height, taken_at, vector, crc32"  # what an image is, and the sum by which damage is seen
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
@@ -173,6 +180,7 @@ class Tuning(NamedTuple):
     lists: int  # into which the vectors are sorted
     trained: int  # images that there were when the lists were chosen
     effort: int  # lists that a search reads
+    candidates: int  # vectors that it then looks at again
     recall: float  # of the true 100 nearest, the share that is found, in [0, 1]
     texts: int  # queries that it was measured with
     pictures: int
@@ -254,6 +262,7 @@ class Manifest:
                 manifest._db.execute("PRAGMA journal_mode = WAL")
                 manifest._db.execute("PRAGMA synchronous = FULL")
                 manifest._db.execute("PRAGMA foreign_keys = ON")
+                manifest._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 for statement in _TEMPORARY:
                     manifest._db.execute(statement)
             if blank:
@@ -389,6 +398,14 @@ class Manifest:
         """Ids of the images that were removed since the vector file was published, ascending."""
         return (id for (id,) in self._all("SELECT image FROM pruned ORDER BY image"))
 
+    def count_pruned(self) -> int:
+        return self._count("pruned")
+
+    def highest_image(self) -> int:
+        """The highest id of an image; 0 where there is none."""
+        row = self._one("SELECT max(id) FROM images")
+        return int(row[0] or 0) if row else 0
+
     def queries(self) -> list[bytes]:
         """Vectors of texts by which recall is measured."""
         return [vector for (vector,) in self._all("SELECT vector FROM queries ORDER BY id")]
@@ -424,19 +441,24 @@ class Manifest:
         rows = self._all("SELECT path FROM files WHERE image = ? ORDER BY path", (image,))
         return tuple(_path(path) for (path,) in rows)
 
-    def content(self, image: int) -> tuple[bytes, tuple[Photo, ...]]:
-        """The hash of an image and the files that hold it, sorted by the bytes of their paths.
+    def content(self, image: int, filter: Filter) -> tuple[bytes, tuple[Photo, ...]]:
+        """The hash of an image and its files that pass the filter, sorted by the bytes of their paths.
 
         StoreError where a file's row is not as it was written.
         """
-        sql = """SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
-            WHERE image = ? ORDER BY path"""
-        rows = list(self._all(sql, (image,)))
+        sql = f"""SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
+            WHERE image = :image AND {_where(filter, _TIME_OF_ONE)} ORDER BY path"""
+        rows = list(self._all(sql, {"image": image, **_limits(filter)}))
         for hash, path, size, mtime_ns, crc32 in rows:
             if _file_crc32(path, size, mtime_ns, hash, None) != crc32:
                 damage = f"the row of {os.fsdecode(path)!r} is not as it was written"
                 raise StoreError(f"{self.path}: {DAMAGED.format(damage)}")
         return rows[0][0] if rows else b"", tuple(Photo(_path(path), size, at) for _, path, size, at, _ in rows)
+
+    def images_within(self, filter: Filter) -> Iterator[int]:
+        """Ids of the images with a file that passes the filter, ascending."""
+        sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {_where(filter, _TIME)} ORDER BY image"
+        return (id for (id,) in self._all(sql, _limits(filter)))
 
     def skipped(self) -> Iterator[Skipped]:
         rows = self._all("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path")
@@ -540,14 +562,20 @@ class Manifest:
         self._db.execute("DELETE FROM queries")
         self._db.executemany("INSERT INTO queries (vector) VALUES (?)", ((vector,) for vector in vectors))
 
-    def publish(self, generation: int, covered: int, sha256: bytes, tuning: Tuning | None = None) -> None:
-        """Name the vector file that readers use from now on, and how it is searched; None: exactly."""
+    def publish(
+        self, generation: int, covered: int, sha256: bytes, tuning: Tuning | None = None, *, holds_pruned: bool = False
+    ) -> None:
+        """Name the vector file that readers use from now on, and how it is searched; None: exactly.
+
+        `holds_pruned`: it still holds the images that were removed.
+        """
         row = (generation, covered, sha256)
         self._db.execute("UPDATE state SET generation = ?, covered = ?, vectors_sha256 = ?", row)
-        self._db.execute("DELETE FROM pruned")
+        if not holds_pruned:
+            self._db.execute("DELETE FROM pruned")
         self._db.execute("DELETE FROM tuning")
         if tuning is not None:
-            self._db.execute("INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?)", tuning)
+            self._db.execute("INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?)", tuning)
 
     # What a run meets, in a temporary table: none of it needs a transaction
 
@@ -642,6 +670,20 @@ def _range(root: Path) -> dict[str, bytes]:
     path, separator = os.fsencode(root), os.fsencode(os.sep)
     below = path if path.endswith(separator) else path + separator
     return {"root": path, "below": below, "after": below[:-1] + bytes([below[-1] + 1])}
+
+
+def _where(filter: Filter, time: str) -> str:
+    """The condition of a filter on `files`; parameters: see `_limits`."""
+    under = f"({_UNDER})" if filter.under is not None else "true"
+    return under if filter.since is filter.until is None else f"{under} AND {time}"
+
+
+def _limits(filter: Filter) -> dict[str, Any]:
+    since = -_INTEGER if filter.since is None else filter.since
+    until = _INTEGER if filter.until is None else filter.until
+    limits = {"since": since, "until": until, "since_ns": since * 10**9, "until_ns": until * 10**9}
+    limits = {name: max(-_INTEGER, min(limit, _INTEGER)) for name, limit in limits.items()}
+    return limits if filter.under is None else limits | _range(filter.under)
 
 
 def _path(path: bytes) -> Path:

@@ -39,6 +39,15 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which pictures a search is about. A picture's time is when it was taken, or else when its file was changed."""
+
+    under: Path | None = None  # absolute: at or below this
+    since: int | None = None  # unix seconds: at this time or later
+    until: int | None = None  # before this time
+
+
 INT8 = "int8"  # a precision, and a family of its own; fp32 and bf16 are the family "float"
 
 

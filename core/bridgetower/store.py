@@ -6,13 +6,10 @@
 Both belong to the thread that opened them. Layout, invariants and the order of a commit: docs/index-format.md.
 """
 
-import hashlib
 import os
-import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -20,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, State, Sweep, explained
-from bridgetower.records import INT8, File, Fingerprint, Photo, Skipped
+from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, Sweep, Tuning, explained
+from bridgetower.published import Published
+from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bridgetower.vectors import FlatVectors, VectorIndex
+    from bridgetower.neighbours import Neighbours
 
 __all__ = [
     "Candidate",
@@ -55,7 +53,7 @@ _UNCOVERED_AT_END = 16
 _UNCOVERED_MEANWHILE = 2
 _UNCOVERED_MIN = 8192
 
-_NEAREST_AT_FIRST = 256  # images that are recalled together, then four times as many
+_NEAREST_AT_FIRST = 100  # images that are recalled together, then four times as many
 
 # What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a
 # copied folder, or in a newer release of the package, are the same model.
@@ -121,6 +119,7 @@ class Summary:
     roots: tuple[Root, ...]
     bytes_on_disk: int
     generation: int  # of the vector file; 0: none was published yet
+    tuning: Tuning | None  # how it is searched; None: exactly
     vectors_file: bool  # it is there
     uncovered: int  # images that each search reads from the manifest, because the vector file does not hold them
 
@@ -160,6 +159,7 @@ class Writer:
         self._dim = manifest.fingerprint().dim
         self._images = manifest.count_images()
         self._uncovered = manifest.count_images(after=manifest.state().covered)
+        self.on_publish: Callable[[int, int], None] = lambda done, total: None  # images that were read, of all
         self._remove_stray()
 
     @classmethod
@@ -316,54 +316,42 @@ class Writer:
             self._manifest.touch()
         return forgotten
 
+    def wants_queries(self) -> bool:
+        """Whether the index is so large, or soon will be, that recall is measured, and knows no texts for that yet."""
+        from bridgetower.truth import few
+
+        return not few(2 * self._images) and not self._manifest.queries()
+
+    def keep_queries(self, vectors: "NDArray[np.float32]") -> None:
+        """Keep vectors `[Q, E]` of texts such as people ask: recall is measured with them from now on."""
+        from bridgetower.vectors import pack
+
+        with self._manifest.transaction():
+            self._manifest.set_queries(pack(vector, self._dim) for vector in vectors)
+
     def finish(self) -> None:
         """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, also of an
         interrupted one; nothing is lost without it, but every search must then read more from the manifest."""
-        state = self._manifest.state()
-        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not self._intact(state)):
+        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not self._intact()):
             self._publish()
 
-    def _intact(self, state: State) -> bool:
-        try:
-            with open(_vectors_path(self.directory, state.generation), "rb") as file:
-                return hashlib.file_digest(file, "sha256").digest() == state.vectors_sha256
-        except OSError:
-            return False
+    def _intact(self) -> bool:
+        from bridgetower.publishing import intact
+
+        return intact(self.directory, self._manifest)
 
     def _publish(self) -> None:
-        """Write the next generation of the vector file and name it in the manifest, in the order that the format
-        demands: complete and on the disk first, then its name, then the transaction."""
-        from bridgetower.vectors import FlatVectors
+        from bridgetower.publishing import publish
 
-        index = FlatVectors(self._dim)
-        covered = 0
-        for rows in self._manifest.vectors():
-            _add(index, rows, self.directory)
-            covered = rows[-1][0]
-        generation = self._manifest.state().generation + 1
-        path = _vectors_path(self.directory, generation)
-        beside = path.with_name(path.name + ".tmp")
-        with explained(path):
-            try:
-                with open(beside, "wb") as file:
-                    sha256 = index.save(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except BaseException:
-                beside.unlink(missing_ok=True)
-                raise
-            os.replace(beside, path)
-            _fsync_directory(self.directory)
-        with self._manifest.transaction():
-            self._manifest.publish(generation, covered, sha256)
+        publish(self.directory, self._manifest, self.on_publish)
         self._uncovered = 0
         self._remove_stray()
 
     def _remove_stray(self) -> None:
         """Remove vector files that the manifest does not name: older generations, and what a crash left."""
-        named = _vectors_path(self.directory, self._manifest.state().generation)
-        for path in self.directory.glob("vectors-*.faiss*"):
-            if path != named:
+        named = f"vectors-{self._manifest.state().generation}"
+        for path in self.directory.glob("vectors-*"):
+            if path.stem != named or path.suffix not in (".faiss", ".codes"):
                 with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
                     path.unlink()
 
@@ -376,9 +364,10 @@ class Store:
         self.fingerprint = manifest.fingerprint()
         self._manifest = manifest
         self._state = manifest.state()
-        self._index: VectorIndex | None = None
-        # Opened now and not at the first search: from here on the writer may remove the name, but not the file.
-        self._file = _open_if_there(_vectors_path(directory, self._state.generation))
+        self._neighbours: Neighbours | None = None
+        self._tuning = manifest.tuning()
+        # Opened now and not at the first search: from here on the writer may remove the names, but not the files.
+        self._files = Published(directory, self._state.generation, coded=self._tuning is not None)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -406,8 +395,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the state. May be called twice."""
-        if self._file is not None:
-            self._file.close()
+        self._files.close()
         self._manifest.close()
 
     def feature_cache(self, capacity: int) -> FeatureCache | None:
@@ -427,35 +415,53 @@ class Store:
         """Images that can be found: those that have a file."""
         return self._manifest.count_live()
 
-    def recall(self, queries: "NDArray[np.float32]", k: int) -> list[list[Neighbour]]:
+    def recall(
+        self, queries: "NDArray[np.float32]", k: int, within: "NDArray[np.int64] | None" = None
+    ) -> list[list[Neighbour]]:
         """The most similar images for each of the unit vectors `queries` `[Q, E]`.
 
-        Each list holds `min(k, len(self))` images, best first, ties by image id. ValueError if a query is not a unit
-        vector of this index; StoreError if the manifest is damaged.
+        Each list holds `min(k, len(self))` images, best first, ties by image id; of `within` only, ids `[n]` of
+        images that have a file, ascending, if that is said. Similarities are exact. Which images it are is exact for
+        few of them; for many, `summary().tuning` says how much of the exact answer is found. ValueError if a query is
+        not a unit vector of this index; StoreError if the manifest is damaged.
         """
+        from bridgetower.neighbours import Neighbours
         from bridgetower.vectors import require_unit
 
-        index = self._loaded()
-        require_unit(queries)
-        ids, scores = index.search(queries, k)
+        require_unit(queries, self.fingerprint.dim)
+        self._neighbours = self._neighbours or Neighbours(self._manifest, self._files)
+        found = [self._neighbours.search(query, k, within) for query in queries]
         # Rounding to float16 can make a vector a little longer than 1; a cosine is not.
-        scores = scores.clip(-1, 1)
-        rows = zip(ids.tolist(), scores.tolist(), strict=True)
-        return [[Neighbour(*pair) for pair in zip(*row, strict=True)] for row in rows]
+        rows = [zip(ids.tolist(), scores.clip(-1, 1).tolist(), strict=True) for ids, scores in found]
+        return [[Neighbour(*pair) for pair in row] for row in rows]
 
-    def nearest(self, query: "NDArray[np.float32]") -> Iterator[Candidate]:
-        """Every image that has a file, in the order of `recall`, read on as they are asked for.
+    @property
+    def damage(self) -> str | None:
+        """What the searches found wrong with the vector file, which they then did without; None if nothing."""
+        return None if self._neighbours is None else self._neighbours.damage
 
-        `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
+    def nearest(self, query: "NDArray[np.float32]", filter: Filter = Filter()) -> Iterator[Candidate]:  # noqa: B008
+        """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.
+
+        Candidates have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
         """
-        known, k = 0, _NEAREST_AT_FIRST
+        import numpy as np
+
+        within = None
+        if filter != Filter():
+            within = np.fromiter(self._manifest.images_within(filter), np.int64)
+        seen: set[int] = set()
+        k = _NEAREST_AT_FIRST
         while True:
-            [neighbours] = self.recall(query, k)
-            for neighbour in neighbours[known:]:
-                yield Candidate(*self._manifest.content(neighbour.image), neighbour.similarity)
+            [neighbours] = self.recall(query, k, within)
+            for neighbour in neighbours:
+                # A wider search among many images may find one that should have come before.
+                if neighbour.image not in seen:
+                    seen.add(neighbour.image)
+                    yield Candidate(*self._manifest.content(neighbour.image, filter), neighbour.similarity)
             if len(neighbours) < k:
                 return
-            known, k = k, 4 * k
+            k *= 4
 
     def photos(self, images: Iterable[int]) -> dict[int, tuple[Path, ...]]:
         """The files of each image, sorted by the bytes of their paths, in the order of `images`; the first one stands
@@ -486,7 +492,7 @@ class Store:
     def summary(self) -> Summary:
         """The index at a glance; needs neither numpy nor FAISS."""
         manifest, state, counts = self._manifest, self._state, self._manifest.counts()
-        vectors_file = self._file is not None
+        vectors_file = self._files.whole
         return Summary(
             directory=self.directory,
             format_version=FORMAT_VERSION,
@@ -501,49 +507,14 @@ class Store:
             roots=_roots(manifest),
             bytes_on_disk=_bytes_below(self.directory),
             generation=state.generation,
+            tuning=self._tuning,
             vectors_file=vectors_file,
             uncovered=manifest.count_live(after=state.covered if vectors_file else 0),
         )
 
-    def _loaded(self) -> "VectorIndex":
-        """The live images of this state, ready for search: what the vector file holds of them, and the rest from the
-        manifest. That rest is everything if the file is absent or damaged."""
-        import numpy as np
-
-        from bridgetower.vectors import FlatVectors
-
-        if self._index is None:
-            orphans = set(self._manifest.orphans())
-            published = self._published()
-            index = published or FlatVectors(self.fingerprint.dim)
-            index.remove(np.array([*orphans, *self._manifest.pruned()], dtype=np.int64))
-            for rows in self._manifest.vectors(after=self._state.covered if published else 0):
-                _add(index, [row for row in rows if row[0] not in orphans], self.directory)
-            self._index = index
-        return self._index
-
-    def _published(self) -> "FlatVectors | None":
-        from bridgetower.vectors import FlatVectors
-
-        if self._file is None or self._state.vectors_sha256 is None:
-            return None
-        with self._file:
-            try:
-                return FlatVectors.load(self._file, self._state.vectors_sha256, self.fingerprint.dim)
-            except OSError:  # a bad block: the manifest has it all
-                return None
-
 
 def _roots(manifest: Manifest) -> tuple[Root, ...]:
     return tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots())
-
-
-def _add(index: "FlatVectors", rows: list[tuple[int, bytes]], directory: Path) -> None:
-    """Add images as the manifest holds them."""
-    import numpy as np
-
-    ids = np.array([id for id, _ in rows], dtype=np.int64)
-    index.add(ids, _unpacked([blob for _, blob in rows], index.dim, directory))
 
 
 def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.float32]":
@@ -587,17 +558,6 @@ def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> N
     )
 
 
-def _vectors_path(directory: Path, generation: int) -> Path:
-    return directory / f"vectors-{generation}.faiss"
-
-
-def _open_if_there(path: Path) -> BufferedReader | None:
-    try:
-        return open(path, "rb")
-    except OSError:  # absent or unreadable: the manifest has it all
-        return None
-
-
 def _bytes_below(directory: Path) -> int:
     total = 0
     for folder, _, names in os.walk(directory):
@@ -605,13 +565,3 @@ def _bytes_below(directory: Path) -> int:
             with suppress(OSError):  # a file that a writer removed meanwhile
                 total += os.lstat(os.path.join(folder, name)).st_size
     return total
-
-
-def _fsync_directory(directory: Path) -> None:
-    """Make a rename durable; Windows has no such call and needs none."""
-    if sys.platform != "win32":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -274,7 +274,7 @@ def test_a_crash_between_rename_and_transaction_leaves_the_old_state(
     build(directory, *range(10))
     with monkeypatch.context() as patch, Writer.open(directory, FINGERPRINT) as writer:
         add(writer, *range(10, 20))
-        patch.setattr(Manifest, "publish", lambda *_: (_ for _ in ()).throw(Crash()))
+        patch.setattr(Manifest, "publish", lambda *_, **__: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             writer.finish()
     assert vector_files(directory) == ["vectors-1.faiss", "vectors-2.faiss"]

@@ -1,0 +1,36 @@
+"""The files of a generation of the vector file: what they are called, and holding them open."""
+
+from io import BufferedReader
+from pathlib import Path
+
+
+def vectors_path(directory: Path, generation: int) -> Path:
+    """What FAISS reads."""
+    return directory / f"vectors-{generation}.faiss"
+
+
+def codes_path(directory: Path, generation: int) -> Path:
+    """Rows of a byte a number, beside lists that are not searched exactly."""
+    return directory / f"vectors-{generation}.codes"
+
+
+class Published:
+    """The files of one generation, open from now on: a writer may remove their names, but not the files."""
+
+    def __init__(self, directory: Path, generation: int, *, coded: bool) -> None:
+        """`coded`: there should be a file of codes."""
+        self.vectors = _open_if_there(vectors_path(directory, generation))
+        self.codes = _open_if_there(codes_path(directory, generation)) if coded else None
+        self.whole = self.vectors is not None and (self.codes is not None or not coded)  # all of it is there
+
+    def close(self) -> None:
+        for file in (self.vectors, self.codes):
+            if file is not None:
+                file.close()
+
+
+def _open_if_there(path: Path) -> BufferedReader | None:
+    try:
+        return open(path, "rb")
+    except OSError:  # absent or unreadable: the manifest has it all
+        return None
