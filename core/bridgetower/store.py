@@ -18,7 +18,7 @@ from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
 from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, Sweep, Tuning, explained
-from bridgetower.published import Published
+from bridgetower.published import Published, codes_path, vectors_path
 from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
@@ -329,11 +329,22 @@ class Writer:
         with self._manifest.transaction():
             self._manifest.set_queries(pack(vector, self._dim) for vector in vectors)
 
-    def finish(self) -> None:
+    def finish(self, *, changed: bool = True) -> None:
         """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, also of an
-        interrupted one; nothing is lost without it, but every search must then read more from the manifest."""
-        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not self._intact()):
+        interrupted one; nothing is lost without it, but every search must then read more from the manifest.
+
+        A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
+        """
+        intact = self._intact if changed else self._there
+        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not intact()):
             self._publish()
+
+    def _there(self) -> bool:
+        generation = self._manifest.state().generation
+        paths = [vectors_path(self.directory, generation)]
+        if self._manifest.tuning() is not None:
+            paths.append(codes_path(self.directory, generation))
+        return all(path.exists() for path in paths)
 
     def _intact(self) -> bool:
         from bridgetower.publishing import intact
