@@ -24,6 +24,7 @@ from bridgetower_cli.settings import (
     Settings,
     completing,
     named_path,
+    pixel_count,
     settle,
 )
 
@@ -70,6 +71,14 @@ def index(
             "and without a frame. An index keeps its own. [default: hf]",
         ),
     ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=pixel_count,
+            help="Skip pictures that have more pixels, as 400MP; each takes up to 48 bytes of memory. [default: 179MP]",
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = None,
 ) -> None:
@@ -85,13 +94,15 @@ def index(
     settings = settle(index=index, model=model, device=device, precision=precision)
     from bridgetower.indexing import index as run
     from bridgetower.scan import Rules, scan
-    from bridgetower.store import Writer, made_by, require_place
+    from bridgetower.store import Writer, made_by, require_ours, require_place
 
     rules = Rules(tuple(exclude or ()), hidden, follow_symlinks)
     scan(paths, rules)  # raises for a path that does not exist, before a model is fetched for it
     begun = made_by(settings.index)
     if begun is None:
         require_place(settings.index)
+    else:
+        require_ours(settings.index, begun)
     find = cache(lambda: _find(settings, begun, preprocessing))
     # Where nothing says that it may be another one, the model is looked for when there is something to encode.
     may_wait = all(option is None for option in (model, preprocessing, device, precision))
@@ -105,6 +116,7 @@ def index(
                 lambda: _checked(find(), writer),
                 rules,
                 retry=retry,
+                max_pixels=max_pixels,
                 on_progress=lambda progress: meter.update(progress.done, progress.total),
             )
 

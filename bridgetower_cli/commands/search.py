@@ -1,12 +1,13 @@
 """`bt search`."""
 
 import math
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.errors import ModelError, UsageError
+from bridgetower.errors import InputError, ModelError, UsageError
 from bridgetower.records import Head, Hit
 from bridgetower_cli import engine, render
 from bridgetower_cli.failures import no_match
@@ -28,12 +29,24 @@ from bridgetower_cli.settings import (
     settle,
 )
 
+if TYPE_CHECKING:
+    from bridgetower.encoder import Vectors
+
 
 def search(
     text: OptionalText = None,
     image: Annotated[
         Path | None,
         typer.Option(metavar="FILE", parser=named_path, help="Search for pictures like this one; TEXT may refine it."),
+    ] = None,
+    query_vector: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=named_path,
+            help='Recall by this vector, an npy file of the kind that the index holds ("-" for stdin); TEXT then '
+            "only verifies.",
+        ),
     ] = None,
     top: Top = 10,
     depth: Depth = None,
@@ -65,8 +78,10 @@ def search(
 
     Exits with 1 if there is nothing to show, as when nothing reaches --min-match.
     """
-    if text is None and image is None:
+    if text is None and image is None and query_vector is None:
         raise UsageError('nothing to search for: give a TEXT, as in bt search "two cats", or a picture with --image')
+    if image is not None and query_vector is not None:
+        raise UsageError("--image and --query-vector both say what to recall: choose one")
     if json and (paths or null):
         raise UsageError("--json and bare paths are two formats: choose one")
     if no_rerank and depth:
@@ -88,23 +103,28 @@ def search(
     with Store.open(settings.index) as store:
         if not len(store):
             raise no_match(render.empty_index(settings.index))
-        chosen = engine.of_index(store, settings)
-        if depth != 0:
-            try:
-                require_heads(chosen.heads, Head.ITC, Head.ITM)
-            except ModelError as error:
-                raise ModelError(f"{error}; or verify nothing, with --no-rerank") from error
-        encoder = chosen.encoder
-        if text is not None:
-            engine.tell_truncated(encoder, text)
-        if depth is None:
-            depth = default_depth(chosen.runtime)
+        vector = None if query_vector is None else _vector(query_vector, store.fingerprint.dim)
+        encoder = None
+        if vector is None or depth != 0:
+            chosen = engine.of_index(store, settings) if vector is None else engine.judge_of(store, settings)
+            if depth != 0:
+                try:
+                    require_heads(chosen.heads, *([Head.ITC] if vector is None else []), Head.ITM)
+                except ModelError as error:
+                    raise ModelError(f"{error}; or verify nothing, with --no-rerank") from error
+            encoder = chosen.encoder
+            if text is not None:
+                engine.tell_truncated(encoder, text)
+            if depth is None:
+                depth = default_depth(chosen.runtime)
+        assert depth is not None
         with Meter("searching", "pictures") as meter:
             found = find_pictures(
                 store,
                 encoder,
                 text=text,
                 image=image,
+                vector=vector,
                 top=top,
                 depth=depth,
                 min_match=min_match,
@@ -125,6 +145,27 @@ def search(
         _table(found.hits)
     if not found.hits:
         raise no_match(render.how_far(found.verified, found.best_match))
+
+
+def _vector(file: Path, dim: int) -> "Vectors":
+    """The vector [E] in a file, or on stdin. Raises InputError."""
+    from bridgetower.npy import read_vector, unreadable
+
+    if str(file) == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("a vector is read from stdin, as in `make-vector | bt search --query-vector -`")
+        vector = read_vector(sys.stdin.buffer, "stdin")
+    else:
+        try:
+            with file.open("rb") as opened:
+                vector = read_vector(opened, str(file))
+        except OSError as error:
+            raise unreadable(file, error) from error
+    if len(vector) != dim:
+        raise InputError(
+            f"{file}: a vector of length {len(vector)}, those of the index have {dim}; make it as they were"
+        )
+    return vector
 
 
 def _fields(hit: Hit) -> dict[str, object]:

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bridgetower.records import FOREIGN
 from bridgetower_cli import render
 from bridgetower_cli.render import Column, counted, visible
 from bridgetower_cli.settings import Device, Index, Json, Precision, settle
 
 if TYPE_CHECKING:
     from bridgetower.encoder import Runtime
+    from bridgetower.records import Fingerprint
     from bridgetower.store import Root, Summary
 
 
@@ -80,7 +82,7 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
     made_by, stored = summary.fingerprint, render.size(summary.bytes_on_disk)
     rows = [
         ["index", f"{visible(str(summary.directory))} (format {summary.format_version}, {stored})"],
-        ["model", visible(f"{made_by.model} (revision {made_by.revision:.12}, weights {made_by.weights_sha256:.12})")],
+        ["model", visible(f"{made_by.model} ({_origin(made_by)})")],
         ["pictures", f"{summary.images}, in {counted(summary.files, 'file')}"],
         ["skipped", f"{counted(summary.skipped, 'file')}{_reasons(summary)}"],
         ["updated", _moment(summary.updated_at)],
@@ -99,6 +101,12 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
             ["precision", runtime.reason],
         ]
     return rows
+
+
+def _origin(made_by: "Fingerprint") -> str:
+    if made_by.precision_family == FOREIGN:
+        return f"foreign vectors of length {made_by.dim}"
+    return f"revision {made_by.revision:.12}, weights {made_by.weights_sha256:.12}"
 
 
 def _reasons(summary: "Summary") -> str:

@@ -6,8 +6,11 @@
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   ├── NoIndexError                 there is none; whoever writes makes one
     │   └── LockedError                  another process is writing it; the next attempt may find it free
-    └── InputError                   6   a file that was named as input: a picture, a captions file
-        └── PictureError                 one picture that cannot be read; a folder run skips and counts it
+    ├── InputError                   6   a file that was named as input: a picture, a captions file
+    │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
+    │       └── PixelLimitError          its header says that it is too large
+    ├── ProcessError                 71  another process that is needed cannot be started
+    └── OutputError                 74   the results cannot be written
 
 A message is one line in three parts: what failed, which file, what to do next. The command line prints it as it
 stands; anything that is not a `BridgeTowerError` is a defect of ours and keeps its traceback (exit code 70).
@@ -65,3 +68,19 @@ class PictureError(InputError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class PixelLimitError(PictureError):
+    """One picture has more pixels than are allowed."""
+
+
+class ProcessError(BridgeTowerError):
+    """A process that is needed cannot be started: for want of memory, of permission, of a whole installation."""
+
+    exit_code = 71
+
+
+class OutputError(BridgeTowerError):
+    """The results cannot be written, as on a full disk."""
+
+    exit_code = 74

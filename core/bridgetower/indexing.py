@@ -4,14 +4,15 @@ What the walk meets goes straight into a table beside the index, and a query say
 names of all files. numpy, Pillow and the model are imported by the stages that need them, so that a run that finds
 nothing to do loads none of them.
 
-Threads read, hash and decode ahead of the encoder, through a window of bounded size; this thread alone talks to the
-encoder and to the index. A file whose size and time are as the index knows them is not opened; a file whose content
-is known is not decoded. Killing the process loses the batch in flight and nothing else.
+Threads read and hash, processes decode, ahead of the encoder, through a window of bounded size; this thread alone talks
+to the encoder and to the index. A file whose size and time are as the index knows them is not opened; a file whose
+content is known is not decoded. Killing the process loses the batch in flight and nothing else.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
@@ -25,14 +26,13 @@ from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.store import NewImage, Writer
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from bridgetower.decoders import Decoders, Picture
     from bridgetower.encoder import Encoder, Runtime
     from bridgetower.preprocess import Preprocessing
 
 BATCH_SIZE = 16  # pictures that are encoded and committed together, on a CPU
 COMMIT_FILES = 1024  # files without a new picture that are committed together
+READ_AHEAD = 500 * 1000**2  # bytes of files in memory: those that are read, and again those that wait to be decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +70,12 @@ class _Content:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """New content, ready for the encoder."""
-
-    width: int  # upright pixels
-    height: int
-    taken_at: int | None
-    pixels: "npt.NDArray[np.float32]"  # [3, H, W]
-
-
-@dataclass(frozen=True, slots=True)
 class _Loaded:
     """A file that the threads are done with."""
 
     photo: Photo
     hash: bytes
-    picture: _Picture | None  # None where the index has the content
+    picture: "Picture | None"  # None where the index has the content
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +108,16 @@ def index(
     rules: Rules = USUAL_RULES,
     *,
     retry: bool = False,
+    max_pixels: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> IndexReport:
     """Bring the index up to date with the files in and at `paths`, as far as `rules` let them in.
 
     `find_engine` is called once, and only if there is content that the index does not have. With `retry`, files that
-    were skipped are tried again though they have not changed. Raises InputError where one of `paths` does not exist,
-    UsageError for `rules`, StoreError where the index cannot be written, and what `find_engine` and the engine raise.
-    On any exception, also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
+    were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped.
+    Raises InputError where one of `paths` does not exist, UsageError for `rules`, StoreError where the index cannot be
+    written, ProcessError where pictures cannot be decoded in processes of their own, and what `find_engine` and the
+    engine raise. On any exception, also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
     """
     passed_over = PassedOver()
     walk = scan(paths, rules, passed_over)
@@ -137,7 +129,8 @@ def index(
     try:
         changed = run.meet(walk, retry)
         if changed:
-            run.take(_load_ahead(writer.changed(retry=retry), writer, run.engine))
+            with closing(_load_ahead(writer.changed(retry=retry), writer, run.engine, max_pixels)) as loaded:
+                run.take(loaded)
         removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
     finally:
         writer.finish(changed=changed)
@@ -197,7 +190,7 @@ class _Run:
         self.engine = find_engine
         self._writer, self._report = writer, report
         self._encoder: Encoder | None = None
-        self._new: dict[bytes, _Picture] = {}  # content that waits to be encoded, by hash
+        self._new: dict[bytes, Picture] = {}  # content that waits to be encoded, by hash
         self._files: list[tuple[Photo, bytes]] = []
         self._failed: list[tuple[Photo, str]] = []
         self.total = self.encoded = self.reused = self.unchanged = 0
@@ -235,6 +228,7 @@ class _Run:
                 if item.picture is None or item.hash in self._new or self._writer.image_id(item.hash) is not None:
                     self.reused += 1
                 else:
+                    self._encoder = self._encoder or self.engine().load_encoder()  # while further ones are decoded
                     self._new[item.hash] = item.picture
             full = self._new and len(self._new) >= self.engine().batch_size
             if full or len(self._files) + len(self._failed) >= COMMIT_FILES:
@@ -245,10 +239,9 @@ class _Run:
 
     def _commit(self) -> None:
         images = []
-        if self._new:
+        if self._new and self._encoder:
             import numpy as np
 
-            self._encoder = self._encoder or self.engine().load_encoder()
             vectors = self._encoder.embed_images(np.stack([picture.pixels for picture in self._new.values()]))
             images = [
                 NewImage(hash, picture.width, picture.height, picture.taken_at, vector)
@@ -267,16 +260,16 @@ class _Run:
 
 
 def _load_ahead(
-    photos: Iterable[Photo], writer: Writer, find_engine: Callable[[], Engine]
-) -> Iterator[_Loaded | _Failed]:
-    """Read, hash, decode and preprocess in threads, in order, at most two batches ahead: one is being filled while the
-    other is encoded.
+    photos: Iterable[Photo], writer: Writer, find_engine: Callable[[], Engine], max_pixels: int | None
+) -> Generator[_Loaded | _Failed]:
+    """Read, hash, decode and preprocess, in order, at most two batches ahead: one is being filled while the other is
+    encoded.
 
-    In two passes, because the index is asked in this thread: content that it knows never reaches the decoder, and
+    In two passes, because the index is asked in this thread: content that it knows never reaches a decoder, and
     needs no engine.
     """
-    with workers() as threads:
-        contents = ahead(threads, _read, photos, os.cpu_count() or 1)
+    with workers() as readers:
+        contents = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
         new_or_not = (
             (content, isinstance(content, _Content) and writer.image_id(content.hash) is None) for content in contents
         )
@@ -286,9 +279,15 @@ def _load_ahead(
             yield content if isinstance(content, _Failed) else _Loaded(content.photo, content.hash, None)
         else:
             return
+        from bridgetower.decoders import Decoders
+
         engine = find_engine()
-        task = partial(_decode, preprocessing=engine.preprocessing)
-        yield from ahead(threads, task, chain([(content, new)], new_or_not), 2 * engine.batch_size)
+        # The processes are left first: a thread that waits for one then ends at once.
+        with workers() as waiting, Decoders(engine.preprocessing, max_pixels=max_pixels) as decoders:
+            task = partial(_decode, decoders=decoders)
+            all_of_them = chain([(content, new)], new_or_not)
+            window = 2 * engine.batch_size
+            yield from ahead(waiting, task, all_of_them, window, weigh=_bytes_to_decode, most=READ_AHEAD)
 
 
 def _read(photo: Photo) -> _Content | _Failed:
@@ -308,18 +307,20 @@ def _read(photo: Photo) -> _Content | _Failed:
     return _Content(photo, hashlib.sha256(data).digest(), data)
 
 
-def _decode(item: tuple[_Content | _Failed, bool], preprocessing: "Preprocessing") -> _Loaded | _Failed:
-    from bridgetower.decode import decode
-    from bridgetower.preprocess import preprocess
+def _bytes_to_decode(item: tuple[_Content | _Failed, bool]) -> int:
+    content, new = item
+    return len(content.data) if isinstance(content, _Content) and new else 0
 
+
+def _decode(item: tuple[_Content | _Failed, bool], decoders: "Decoders") -> _Loaded | _Failed:
     content, new = item
     if isinstance(content, _Failed):
         return content
     if not new:
         return _Loaded(content.photo, content.hash, None)
-    try:
-        decoded = decode(content.data, content.photo.path, min_side=preprocessing.min_side)
-    except PictureError as error:
-        return _Failed(content.photo, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
-    picture = _Picture(decoded.width, decoded.height, decoded.taken_at, preprocess(decoded, preprocessing))
-    return _Loaded(content.photo, content.hash, picture)
+    from bridgetower.decoders import Refused
+
+    found = decoders.decode(content.data)
+    if isinstance(found, Refused):
+        return _Failed(content.photo, found.reason, found.lasting)
+    return _Loaded(content.photo, content.hash, found)

@@ -193,6 +193,17 @@ class Sweep(NamedTuple):
     kept: int  # above 0 only if the scan met nothing at all: an unmounted disk looks like that, so all were kept
 
 
+class Entry(NamedTuple):
+    """An image with all that the index holds of it."""
+
+    hash: bytes  # SHA-256 of the content
+    width: int  # upright pixels
+    height: int
+    taken_at: int | None  # unix seconds
+    vector: bytes  # dim little-endian float16
+    photos: tuple[Photo, ...]  # its files, sorted by the bytes of their paths
+
+
 class Counts(NamedTuple):
     files: int  # that lead to an image
     images: int  # that have a file
@@ -398,8 +409,9 @@ class Manifest:
         """Ids of the images that were removed since the vector file was published, ascending."""
         return (id for (id,) in self._all("SELECT image FROM pruned ORDER BY image"))
 
-    def count_pruned(self) -> int:
-        return self._count("pruned")
+    def count_pruned(self, covered: int) -> int:
+        """Images with an id up to `covered` that were removed since the vector file was published."""
+        return self._count("pruned WHERE image <= ?", (covered,))
 
     def highest_image(self) -> int:
         """The highest id of an image; 0 where there is none."""
@@ -449,11 +461,27 @@ class Manifest:
         sql = f"""SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
             WHERE image = :image AND {_where(filter, _TIME_OF_ONE)} ORDER BY path"""
         rows = list(self._all(sql, {"image": image, **_limits(filter)}))
-        for hash, path, size, mtime_ns, crc32 in rows:
-            if _file_crc32(path, size, mtime_ns, hash, None) != crc32:
-                damage = f"the row of {os.fsdecode(path)!r} is not as it was written"
-                raise StoreError(f"{self.path}: {DAMAGED.format(damage)}")
-        return rows[0][0] if rows else b"", tuple(Photo(_path(path), size, at) for _, path, size, at, _ in rows)
+        return rows[0][0] if rows else b"", tuple(self._photo(tuple(row), hash, None) for hash, *row in rows)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every image with its files, orphans included, ascending by id; StoreError as `content`."""
+        sql = "SELECT image, path, size, mtime_ns, crc32 FROM files WHERE image BETWEEN ? AND ? ORDER BY image, path"
+        for images in self._rows(f"SELECT id, {_SEALED} FROM images ORDER BY id"):
+            self._unsealed(images)
+            hashes = {row[0]: row[1] for row in images}
+            photos: dict[int, list[Photo]] = {id: [] for id in hashes}
+            for image, *row in self._all(sql, (images[0][0], images[-1][0])):
+                photos[image].append(self._photo(tuple(row), hashes[image], None))
+            for id, hash, width, height, taken_at, vector, _ in images:
+                yield Entry(hash, width, height, taken_at, vector, tuple(photos[id]))
+
+    def _photo(self, row: tuple[Any, ...], hash: bytes | None, reason: str | None) -> Photo:
+        """The file of a row (path, size, mtime_ns, crc32). StoreError where it is not as it was written."""
+        path, size, mtime_ns, crc32 = row
+        if _file_crc32(path, size, mtime_ns, hash, reason) != crc32:
+            damage = f"the row of {os.fsdecode(path)!r} is not as it was written"
+            raise StoreError(f"{self.path}: {DAMAGED.format(damage)}")
+        return Photo(_path(path), size, mtime_ns)
 
     def images_within(self, filter: Filter) -> Iterator[int]:
         """Ids of the images with a file that passes the filter, ascending."""
@@ -463,6 +491,11 @@ class Manifest:
     def skipped(self) -> Iterator[Skipped]:
         rows = self._all("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path")
         return (Skipped(_path(path), reason) for path, reason in rows)
+
+    def skipped_files(self) -> Iterator[tuple[Photo, str]]:
+        """The files that were skipped, and why, sorted by the bytes of their paths; StoreError as `content`."""
+        sql = "SELECT path, size, mtime_ns, crc32, reason FROM files WHERE reason IS NOT NULL ORDER BY path"
+        return ((self._photo(tuple(row), None, reason), reason) for *row, reason in self._all(sql))
 
     def reasons(self, limit: int) -> tuple[tuple[str, int], ...]:
         """Why files were skipped, and how many, the most frequent reasons first."""

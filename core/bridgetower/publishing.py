@@ -54,18 +54,6 @@ def publish(directory: Path, manifest: Manifest, on_progress: Progress) -> None:
         manifest.publish(generation, covered, sha256, tuning, holds_pruned=not rebuilt)
 
 
-def intact(directory: Path, manifest: Manifest) -> bool:
-    """Whether the files that the manifest names are there and as they were written; the rows of codes are not read."""
-    state = manifest.state()
-    try:
-        with open(vectors_path(directory, state.generation), "rb") as file:
-            if manifest.tuning() is None:
-                return FlatVectors.load(file, state.vectors_sha256 or b"", manifest.fingerprint().dim) is not None
-            return _previous(directory, manifest) is not None
-    except OSError:
-        return False
-
-
 def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progress: Progress) -> tuple[int, bytes]:
     index = FlatVectors(manifest.fingerprint().dim)
     covered = 0
@@ -118,7 +106,7 @@ def _write_inverted(
 def _previous(directory: Path, manifest: Manifest) -> tuple[InvertedVectors, Codes] | None:
     """The lists and codes of the generation that stands, unless too much of them was pruned or they are not whole."""
     state, dim = manifest.state(), manifest.fingerprint().dim
-    if manifest.count_pruned() * _PRUNED_SHARE > state.images:
+    if manifest.count_pruned(state.covered) * _PRUNED_SHARE > state.images:
         return None
     with suppress(OSError, DamagedError):
         codes = Codes.open(codes_path(directory, state.generation))

@@ -7,8 +7,8 @@ Both belong to the thread that opened them. Layout, invariants and the order of 
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, Sweep, Tuning, explained
-from bridgetower.published import Published, codes_path, vectors_path
-from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
+from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Entry, Known, Manifest, Sweep, Tuning, explained
+from bridgetower.published import Published, codes_bytes
+from bridgetower.records import FOREIGN, INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Candidate",
+    "Entry",
     "Known",
     "Neighbour",
     "NewImage",
@@ -39,7 +40,9 @@ __all__ = [
     "Summary",
     "Sweep",
     "Writer",
+    "is_index",
     "made_by",
+    "require_ours",
     "require_place",
 ]
 
@@ -75,7 +78,7 @@ class NewImage:
     width: int  # upright pixels
     height: int
     taken_at: int | None  # unix seconds
-    vector: "NDArray[np.float32]"  # [E], unit length
+    vector: "NDArray[np.floating]"  # [E], unit length; of float16 the very numbers are stored
 
 
 class Neighbour(NamedTuple):
@@ -146,6 +149,21 @@ def made_by(directory: Path) -> Fingerprint | None:
     return None
 
 
+def is_index(directory: Path) -> bool:
+    """Whether there is an index in `directory`, which may be damaged."""
+    return (directory / _MANIFEST).exists()
+
+
+def require_ours(directory: Path, made_by: Fingerprint) -> None:
+    """Raise StoreError where the vectors of an index are foreign: no text or picture of ours becomes one of those."""
+    if made_by.precision_family == FOREIGN:
+        raise StoreError(
+            f"{directory}: its vectors are foreign ({made_by.model}), bt makes none that could be compared with them: "
+            "search it with --query-vector FILE, add to it with `bt import --vectors FILE`, or build another index "
+            "with `bt index --index NEW PHOTOS`"
+        )
+
+
 class Writer:
     """The one process that changes an index, from `open` to `close`.
 
@@ -163,10 +181,11 @@ class Writer:
         self._remove_stray()
 
     @classmethod
-    def open(cls, directory: Path, fingerprint: Fingerprint) -> Self:
+    def open(cls, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> Self:
         """Open the index in `directory` to add images with this fingerprint; create it if there is none.
 
-        Where the index has the same model under another name, it takes the new name.
+        Where the index has the same model under another name, it takes the new name, unless what is to be added is
+        `imported`: the model then need not be found on this machine by the name that it had on the other.
 
         Raises:
             StoreError: another writer is at work, the folder holds something else, the index was made by another
@@ -180,7 +199,7 @@ class Writer:
         try:
             manifest = Manifest.write(directory / _MANIFEST, fingerprint)
             try:
-                _take(manifest, directory, fingerprint)
+                _take(manifest, directory, fingerprint, imported=imported)
                 return cls(directory, lock, manifest)
             except BaseException:
                 manifest.close()
@@ -280,6 +299,24 @@ class Writer:
 
         return pack(image.vector, self._dim)
 
+    def vectors(self, images: Sequence[int]) -> "Iterator[tuple[int, NDArray[np.float32]]]":
+        """Ids and vectors `[E]` of images, as they were stored; what there is not is left out."""
+        for rows in self._manifest.vectors_of(images):
+            unpacked = _unpacked([blob for _, blob in rows], self._dim, self.directory)
+            yield from zip((id for id, _ in rows), unpacked, strict=True)
+
+    def has_queries(self) -> bool:
+        """Whether there are vectors of texts by which recall is measured."""
+        return bool(self._manifest.queries())
+
+    def set_queries(self, queries: "NDArray[np.floating]") -> None:
+        """Keep unit vectors of texts `[Q, E]`, by which recall is measured from now on. ValueError as `commit`."""
+        from bridgetower.vectors import pack
+
+        packed = [pack(query, self._dim) for query in queries]
+        with self._manifest.transaction():
+            self._manifest.set_queries(packed)
+
     def add_root(self, root: Path) -> None:
         """Remember a folder or file that is to be indexed, before it is scanned."""
         with self._manifest.transaction():
@@ -340,16 +377,20 @@ class Writer:
             self._publish()
 
     def _there(self) -> bool:
-        generation = self._manifest.state().generation
-        paths = [vectors_path(self.directory, generation)]
-        if self._manifest.tuning() is not None:
-            paths.append(codes_path(self.directory, generation))
-        return all(path.exists() for path in paths)
+        with self._published() as files:
+            return files.whole
 
     def _intact(self) -> bool:
-        from bridgetower.publishing import intact
+        state, coded = self._manifest.state(), self._manifest.tuning() is not None
+        rows = (
+            state.images - self._manifest.count_images(after=state.covered) + self._manifest.count_pruned(state.covered)
+        )
+        with self._published() as files:
+            return files.intact(state.vectors_sha256, codes_bytes(self._dim, rows) if coded else None)
 
-        return intact(self.directory, self._manifest)
+    def _published(self) -> AbstractContextManager[Published]:
+        coded = self._manifest.tuning() is not None
+        return closing(Published(self.directory, self._manifest.state().generation, coded=coded))
 
     def _publish(self) -> None:
         from bridgetower.publishing import publish
@@ -419,6 +460,7 @@ class Store:
         Its precision may be another: texts are encoded by the same tower in int8 as in fp32, and what a picture that is
         searched for becomes is within a cosine of 0.99.
         """
+        require_ours(self.directory, self.fingerprint)
         family = self.fingerprint.precision_family
         _require_same(self.directory, self.fingerprint, replace(fingerprint, precision_family=family))
 
@@ -500,6 +542,21 @@ class Store:
         """The files that were passed over, sorted by the bytes of their paths."""
         return self._manifest.skipped()
 
+    def entries(self) -> Iterator[Entry]:
+        """Every image with its files, orphans included, in the order in which they were added.
+
+        StoreError where a row is not as it was written.
+        """
+        return self._manifest.entries()
+
+    def skipped_files(self) -> Iterator[tuple[Photo, str]]:
+        """As `skipped`, with sizes and times. StoreError where a row is not as it was written."""
+        return self._manifest.skipped_files()
+
+    def queries(self) -> list[bytes]:
+        """Vectors of texts by which recall is measured, each `[E]` of little-endian float16."""
+        return self._manifest.queries()
+
     def summary(self) -> Summary:
         """The index at a glance; needs neither numpy nor FAISS."""
         manifest, state, counts = self._manifest, self._state, self._manifest.counts()
@@ -537,20 +594,26 @@ def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.floa
         raise StoreError(f"{directory / _MANIFEST}: {DAMAGED.format(error)}") from error
 
 
-def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint) -> None:
+def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:
     stored = manifest.fingerprint()
-    if manifest.count_images():  # before the first, nothing is bound to the fingerprint
-        _require_same(directory, stored, fingerprint)
-    if stored != fingerprint:  # the same weights by another name: that is where they are found now
+    bound = bool(manifest.count_images())  # before the first, nothing is bound to the fingerprint
+    if bound:
+        _require_same(directory, stored, fingerprint, imported=imported)
+    # The same weights by another name: that is where they are found now, unless it says where another machine has them.
+    if stored != fingerprint and not (bound and imported):
         with manifest.transaction():
             manifest.set_fingerprint(fingerprint)
 
 
-def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> None:
+def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, imported: bool = False) -> None:
     differing = [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
     if not differing:
         return
-    if differing == ["preprocessing"]:
+    if not imported:
+        require_ours(directory, stored)
+    if imported:
+        way_out = "import into another place"
+    elif differing == ["preprocessing"]:
         way_out = f"use preprocessing {stored.preprocessing}, or build another index"
     elif differing == ["precision_family"]:
         precision = INT8 if stored.precision_family == INT8 else "auto"
@@ -565,7 +628,7 @@ def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> N
     )
     raise StoreError(
         f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({differences}): "
-        f"{way_out} with `bt index --index NEW PHOTOS`"
+        + (f"{way_out} with --index NEW" if imported else f"{way_out} with `bt index --index NEW PHOTOS`")
     )
 
 

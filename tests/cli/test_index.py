@@ -38,6 +38,21 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_indexed(bt: Bt, pho
     assert len(bt("search", "red", "--paths").stdout.splitlines()) == 4
 
 
+def test_pictures_of_more_pixels_than_allowed_are_skipped(bt: Bt, photos: Path) -> None:
+    paint(photos / "large.png", "red", size=(1000, 501))
+    done = bt("index", photos, "--max-pixels", "0.5MP")
+    assert done.exit_code == 3
+    assert "skipped photos/large.png: 0.5 megapixels, more than the limit of 0.5; --max-pixels" in done.stderr
+    assert "indexed 4" in done.stderr
+
+
+@pytest.mark.parametrize("number", ["0", "many", "2GB", "-5", "0.1", "99999999MP"])
+def test_what_is_no_number_of_pixels_is_wrong_usage(bt: Bt, photos: Path, number: str) -> None:
+    done = bt("index", photos, f"--max-pixels={number}")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "200MP" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_files_of_other_kinds_are_counted_and_pictures_of_unread_kinds_named(bt: Bt, photos: Path) -> None:
     for name in ("a.txt", "b.mp4", "c.HEIC", "d.heic", "e.nef"):
         (photos / name).write_bytes(b"x")

@@ -2,6 +2,8 @@ import errno
 import hashlib
 import os
 import sqlite3
+import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,21 +12,25 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from bridgetower.decode import Decoded, decode, read
+from bridgetower.decode import decode, read
+from bridgetower.decoders import Decoders, Picture, Refused
 from bridgetower.encoder import Pixels, Runtime, TorchEncoder, Vectors
 from bridgetower.errors import InputError, ModelError, PictureError
 from bridgetower.indexing import BATCH_SIZE, Engine, IndexReport, Progress, index
 from bridgetower.pictures import load
-from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.preprocess import preprocess
 from bridgetower.records import File, Photo
 from bridgetower.scan import USUAL_RULES, Rules, scan
 from bridgetower.store import Store, Writer
 from bridgetower.weights import resolve
-from tests.fakes import FakeEncoder, paint
+from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
+from tests.unit.test_decode import encoded, noise
 
 
 def run(
@@ -99,7 +105,7 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
     run([photos], tmp_path / "index")
     (photos / "000.png").rename(photos / "renamed.png")
     (photos / "copy.png").write_bytes((photos / "001.png").read_bytes())
-    monkeypatch.setattr("bridgetower.decode.decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("bridgetower.decoders._Process", lambda *_: pytest.fail("a process was started"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
         report = index([photos], writer, never)
@@ -371,12 +377,12 @@ def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
 def test_a_picture_that_there_was_no_memory_for_is_tried_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(data: bytes, path: Path, *, min_side: int) -> object:
-        if path.name == "000.png":
-            raise PictureError(path, "too large for the memory that is free") from MemoryError()
-        return decode(data, path, min_side=min_side)
+    exhausted, real = (photos / "000.png").read_bytes(), Decoders.decode
 
-    monkeypatch.setattr("bridgetower.decode.decode", exhausted)
+    def decode(decoders: Decoders, content: bytes) -> Picture | Refused:
+        return Refused("no memory", lasting=False) if content == exhausted else real(decoders, content)
+
+    monkeypatch.setattr(Decoders, "decode", decode)
     assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
     monkeypatch.undo()
     report = run([photos], tmp_path / "index")
@@ -387,19 +393,82 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed_and_recorded_at_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = paint(tmp_path / "photos" / "large.jpg", "red", size=(1285, 643))
-    seen: list[Decoded] = []
+    path.write_bytes(encoded(Image.fromarray(noise(1285, 643)), "JPEG"))
+    preprocessing = FakeEncoder().preprocessing
+    found: list[Pixels] = []
 
-    def spy(picture: Decoded, preprocessing: Preprocessing) -> Pixels:
-        seen.append(picture)
-        return preprocess(picture, preprocessing)
+    class Spy(FakeEncoder):
+        def embed_images(self, pixels: Pixels) -> Vectors:
+            found.extend(pixels)
+            return super().embed_images(pixels)
 
-    monkeypatch.setattr("bridgetower.preprocess.preprocess", spy)
-    monkeypatch.setattr("bridgetower.pictures.preprocess", spy)
-    run([path], tmp_path / "index")
-    load(path, FakeEncoder().preprocessing)
-    assert [picture.image.size for picture in seen] == 2 * [(161, 81)]
+    run([path], tmp_path / "index", Spy())
+    small = decode(path.read_bytes(), path, min_side=preprocessing.min_side)
+    assert small.image.size == (161, 81)
+    for pixels in (*found, load(path, preprocessing)):
+        np.testing.assert_array_equal(pixels, preprocess(small, preprocessing))
+    assert len(found) == 1
     with closing(sqlite3.connect(tmp_path / "index" / "manifest.sqlite")) as database:
         assert database.execute("SELECT width, height FROM images").fetchall() == [(1285, 643)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_pictures_that_kill_or_hang_what_decodes_them_are_named_and_the_run_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.decoders.COMMAND", [*HOSTILE, str(tmp_path)])
+    monkeypatch.setattr("bridgetower.decoders.TIME_LIMIT", 2.0)
+    for content in ("die 11", "die 9", "exit 1", "sleep"):
+        (photos / f"{content}.jpg").write_text(content)
+    report = run([photos], tmp_path / "index")
+    assert report.encoded == BATCH_SIZE + 3
+    assert {skip.path.stem: skip.reason for skip in report.skipped} == {
+        "die 11": "the decoder died on it (signal SIGSEGV)",
+        "die 9": "the decoder died on it (signal SIGKILL)",
+        "exit 1": "the decoder died on it (exit status 1)",
+        "sleep": "took longer than 2 s to decode",
+    }
+    (tmp_path / "pids").unlink()
+    again = run([photos], tmp_path / "index")
+    assert (again.unchanged, set(again.skipped)) == (BATCH_SIZE + 3, set(report.skipped))
+    assert not (tmp_path / "pids").exists()
+
+
+def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path: Path) -> None:
+    large = paint(photos / "large.png", "red", size=(50, 40))
+    encoder = FakeEncoder()
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+        report = index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder), max_pixels=1999)
+    assert [skip.path for skip in report.skipped] == [large]
+    assert "--max-pixels" in report.skipped[0].reason
+    again = run([photos], tmp_path / "index")  # what lies in the content is remembered
+    assert again.skipped == report.skipped
+
+
+def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of pictures may be as large as the memory: one file is 2 GB at most."""
+    files = [path.stat().st_size for path in photos.iterdir()]
+    monkeypatch.setattr("bridgetower.indexing.READ_AHEAD", 2 * max(files))
+    real, lock, held, most = Decoders.decode, threading.Lock(), [0], [0]
+
+    def counted_read(path: Path) -> bytes:
+        data = read(path)
+        with lock:
+            held[0] += len(data)
+            most[0] = max(most[0], held[0])
+        return data
+
+    def decode(decoders: Decoders, content: bytes) -> Picture | Refused:
+        time.sleep(0.01)  # reading is faster
+        found = real(decoders, content)
+        with lock:
+            held[0] -= len(content)
+        return found
+
+    monkeypatch.setattr("bridgetower.decode.read", counted_read)
+    monkeypatch.setattr(Decoders, "decode", decode)
+    assert run([photos], tmp_path / "index").encoded == BATCH_SIZE + 3
+    assert most[0] <= 5 * max(files) < sum(files)  # twice what may be read ahead, and one in between
 
 
 def test_a_run_that_fails_is_finished_all_the_same(
@@ -536,7 +605,7 @@ def test_a_run_with_nothing_to_do_publishes_a_vector_file_that_is_gone_and_reads
     photos: Path, tmp_path: Path
 ) -> None:
     run([photos], tmp_path / "index")
-    with patch("bridgetower.publishing.intact", side_effect=AssertionError):
+    with patch("bridgetower.published.Published.intact", side_effect=AssertionError):
         run([photos], tmp_path / "index")
         (tmp_path / "index" / "vectors-1.faiss").unlink()
         run([photos], tmp_path / "index")
