@@ -56,6 +56,8 @@ app.command(
         "bt index ~/Pictures",
         "bt index ~/Pictures /media/camera --model demo",
         "bt index scans/page-1.tiff --index ./scans.index",
+        "bt index ~/Pictures --exclude '*.gif' --exclude /cache/",
+        "bt index ~/Pictures --watch",
     )
 )(index)
 app.command(

@@ -72,7 +72,8 @@ class Decoders:
         """Start nothing yet.
 
         A picture has `max_pixels` (MAX_PIXELS) at most and takes `time_limit` seconds (TIME_LIMIT), more if the file is
-        large, in a process of `memory_limit` bytes of address space, by default what `max_pixels` may need. `command` starts it.
+        large, in a process of `memory_limit` bytes of address space, by default what `max_pixels` may need. `command`
+        starts it.
         """
         self._preprocessing, self._time_limit = preprocessing, time_limit or TIME_LIMIT
         self._command = tuple(command or COMMAND)

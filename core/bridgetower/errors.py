@@ -4,7 +4,8 @@
     ├── UsageError                   2   options or values that cannot go together
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
     ├── StoreError                   5   the index: locked, foreign, damaged
-    │   └── NoIndexError                 there is none; whoever writes makes one
+    │   ├── NoIndexError                 there is none; whoever writes makes one
+    │   └── LockedError                  another process is writing it; the next attempt may find it free
     ├── InputError                   6   a file that was named as input: a picture, a captions file
     │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
     │       └── PixelLimitError          its header says that it is too large
@@ -44,6 +45,14 @@ class StoreError(BridgeTowerError):
 
 class NoIndexError(StoreError):
     """There is no index in the directory: it is absent, or holds none."""
+
+
+class LockedError(StoreError):
+    """Another process writes the index; `holder` says which, and since when."""
+
+    def __init__(self, directory: Path, holder: str) -> None:
+        super().__init__(f"{directory}: {holder}: wait until it ends, then run it again")
+        self.holder = holder
 
 
 class InputError(BridgeTowerError):

@@ -8,7 +8,7 @@ Both belong to the thread that opened them. Layout, invariants and the order of 
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -367,19 +367,31 @@ class Writer:
         with self._manifest.transaction():
             self._manifest.set_queries(pack(vector, self._dim) for vector in vectors)
 
-    def finish(self) -> None:
+    def finish(self, *, changed: bool = True) -> None:
         """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, also of an
-        interrupted one; nothing is lost without it, but every search must then read more from the manifest."""
-        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not self._intact()):
+        interrupted one; nothing is lost without it, but every search must then read more from the manifest.
+
+        A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
+        """
+        intact = self._intact if changed else self._there
+        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not intact()):
             self._publish()
+
+    def _there(self) -> bool:
+        with self._published() as files:
+            return files.whole
 
     def _intact(self) -> bool:
         state, coded = self._manifest.state(), self._manifest.tuning() is not None
         rows = (
             state.images - self._manifest.count_images(after=state.covered) + self._manifest.count_pruned(state.covered)
         )
-        with closing(Published(self.directory, state.generation, coded=coded)) as files:
+        with self._published() as files:
             return files.intact(state.vectors_sha256, codes_bytes(self._dim, rows) if coded else None)
+
+    def _published(self) -> AbstractContextManager[Published]:
+        coded = self._manifest.tuning() is not None
+        return closing(Published(self.directory, self._manifest.state().generation, coded=coded))
 
     def _publish(self) -> None:
         from bridgetower.publishing import publish
@@ -510,6 +522,10 @@ class Store:
         for the image. An image without a file is left out."""
         found = ((image, self._manifest.photos(image)) for image in images)
         return {image: paths for image, paths in found if paths}
+
+    def holds(self, path: Path) -> bool:
+        """Whether any picture at or below `path` is in the index."""
+        return self._manifest.count_under(path) > 0
 
     def image_id(self, hash: bytes) -> int | None:
         """The image with this content, if it was ever encoded; no file need have it any more."""

@@ -485,9 +485,9 @@ def test_a_run_that_fails_is_finished_all_the_same(
     finished: list[Writer] = []
     real = Writer.finish
 
-    def spy(writer: Writer) -> None:
+    def spy(writer: Writer, *, changed: bool) -> None:
         finished.append(writer)
-        real(writer)
+        real(writer, changed=changed)
 
     monkeypatch.setattr(Writer, "finish", spy)
 
@@ -596,7 +596,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
                 db.execute("UPDATE files SET image = 1, reason = NULL")
         monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over: tree(number))
         with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
-            monkeypatch.setattr(writer, "finish", lambda: None)
+            monkeypatch.setattr(writer, "finish", lambda changed: None)
             tracemalloc.start()
             try:
                 report = index([Path("/photos")], writer, never)
@@ -607,3 +607,18 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
 
     small, large = peak(2000), peak(20_000)
     assert large < small + 20_000  # bytes: one for each of the files would be more than their number
+
+
+def test_a_run_with_nothing_to_do_publishes_a_vector_file_that_is_gone_and_reads_none(
+    photos: Path, tmp_path: Path
+) -> None:
+    run([photos], tmp_path / "index")
+    with patch("bridgetower.published.Published.intact", side_effect=AssertionError):
+        run([photos], tmp_path / "index")
+        (tmp_path / "index" / "vectors-1.faiss").unlink()
+        run([photos], tmp_path / "index")
+    assert (tmp_path / "index" / "vectors-2.faiss").exists()
+    (tmp_path / "index" / "vectors-2.faiss").write_bytes(b"damaged")
+    paint(photos / "new.png", "red")
+    run([photos], tmp_path / "index")
+    assert (tmp_path / "index" / "vectors-3.faiss").exists()
