@@ -29,6 +29,8 @@ LAYERS = {
     "model": 2,
     "layout": 2,
     "store": 2,
+    "upkeep": 3,
+    "verify": 3,
     "weights": 3,
     "quantized": 3,
     "prepared": 4,

@@ -112,4 +112,7 @@ def _root(root: "Root") -> str:
 
 
 def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+    try:
+        return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):  # of no calendar
+        return f"{seconds} s after 1970"

@@ -4,7 +4,8 @@
     ├── UsageError                   2   options or values that cannot go together
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
     ├── StoreError                   5   the index: locked, foreign, damaged
-    │   └── NoIndexError                 there is none; whoever writes makes one
+    │   ├── NoIndexError                 there is none; whoever writes makes one
+    │   └── DamagedError                 its manifest is not as it was written
     └── InputError                   6   a file that was named as input: a picture, a captions file
         └── PictureError                 one picture that cannot be read; a folder run skips and counts it
 
@@ -41,6 +42,16 @@ class StoreError(BridgeTowerError):
 
 class NoIndexError(StoreError):
     """There is no index in the directory: it is absent, or holds none."""
+
+
+class DamagedError(StoreError):
+    """The manifest of an index is not as it was written; `damage` says in what, without the path."""
+
+    def __init__(self, path: Path, damage: str) -> None:
+        super().__init__(
+            f"{path}: damaged ({damage}): `bt verify --repair` saves what can be saved; or restore it from a copy"
+        )
+        self.damage = damage
 
 
 class InputError(BridgeTowerError):

@@ -31,6 +31,8 @@ from bridgetower.pictures import PICTURES_AT_ONCE, load
 from bridgetower.records import Fingerprint, Head, PairScore
 from bridgetower.search import Found, default_depth, search
 from bridgetower.store import Store, Summary, Writer
+from bridgetower.upkeep import Forgotten, Pruned, forget, prune
+from bridgetower.verify import Finding, Repaired, repair, verify
 from bridgetower.weights import resolve
 
 AnyPath = str | os.PathLike[str]
@@ -209,6 +211,27 @@ class Library:
         store = self._checked()
         cache = store.feature_cache(self.features_cache)
         return fill_library(store, self.model.encoder, text, top=top, depth=depth, cache=cache)
+
+    def verify(self) -> list[Finding]:
+        """All that is wrong with the index; see `bridgetower.verify`. Changes nothing. Raises StoreError."""
+        return list(verify(self.directory))
+
+    def repair(self) -> Repaired:
+        """Mend what `verify` finds; `index` then takes again what was lost. See `bridgetower.verify`."""
+        self.close()
+        return repair(self.directory)
+
+    def prune(self) -> Pruned:
+        """Drop files that are gone, remove images without a file, give the space back; see `bridgetower.upkeep`."""
+        self.close()
+        with Writer.resume(self.directory) as writer:
+            return prune(writer)
+
+    def forget(self, paths: Iterable[AnyPath]) -> list[Forgotten]:
+        """Take folders and files out of the index. Raises InputError for one that it does not know."""
+        self.close()
+        with Writer.resume(self.directory) as writer:
+            return forget(writer, _paths(paths))
 
     def summary(self) -> Summary:
         """What the index holds. Raises StoreError."""

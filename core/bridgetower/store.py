@@ -8,8 +8,9 @@ Both belong to the thread that opened them. Layout, invariants and the order of 
 
 import hashlib
 import os
+import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BufferedReader
@@ -17,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from bridgetower.errors import StoreError
+from bridgetower.errors import DamagedError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Known, Manifest, State, Sweep, explained
+from bridgetower.manifest import FORMAT_VERSION, Known, Manifest, State, Sweep, explained
 from bridgetower.records import INT8, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
@@ -54,6 +55,8 @@ _UNCOVERED_AT_END = 16
 _UNCOVERED_MEANWHILE = 2
 _UNCOVERED_MIN = 8192
 
+_PRUNED_AT_ONCE = 4096  # images that are removed in one transaction
+_READERS = "a search that is still running needs the old state: the next `bt prune` gives its space back"
 _NEAREST_AT_FIRST = 256  # images that are recalled together, then four times as many
 
 # What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a
@@ -169,12 +172,42 @@ class Writer:
         try:
             manifest = Manifest.write(directory / _MANIFEST, fingerprint)
             try:
+                manifest.require_consistent()
                 stored = manifest.fingerprint()
                 if manifest.count_images():  # before the first, nothing is bound to the fingerprint
                     _require_same(directory, stored, fingerprint)
                 if stored != fingerprint:  # the same weights by another name: that is where they are found now
                     with manifest.transaction():
                         manifest.set_fingerprint(fingerprint)
+                return cls(directory, lock, manifest)
+            except BaseException:
+                manifest.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def resume(cls, directory: Path, *, mend: Callable[[Path], None] | None = None) -> Self:
+        """Open the index in `directory` to look after it, whatever model made it.
+
+        `mend` is called under the lock, with the path of the manifest, before that is opened; without it, a damaged one
+        is refused. Raises NoIndexError where there is none, StoreError as `open` does.
+        """
+        directory = directory.absolute()
+        path = directory / _MANIFEST
+        with explained(directory):
+            there = path.exists()
+        if not there:
+            Manifest.read(path).close()  # says that there is none
+        lock = Lock(directory / _LOCK)
+        try:
+            if mend is not None:
+                mend(path)
+            manifest = Manifest.write(path)
+            try:
+                if mend is None:
+                    manifest.require_consistent()
                 return cls(directory, lock, manifest)
             except BaseException:
                 manifest.close()
@@ -190,6 +223,11 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is written to, for those who look after the index."""
+        return self._manifest
 
     def close(self) -> None:
         """Let go of the index. Writes nothing; may be called twice."""
@@ -277,6 +315,67 @@ class Writer:
             self._manifest.touch()
         return forgotten
 
+    def forget_all(self, paths: Sequence[Path]) -> list[int]:
+        """Drop the files and roots at or below each of `paths`, in one transaction; how many files each were."""
+        with self._manifest.transaction():
+            forgotten = [self._manifest.forget(path) for path in paths]
+            self._manifest.touch()
+        return forgotten
+
+    def drop(self, files: Iterable[Path]) -> None:
+        """Drop files, in one transaction."""
+        with self._manifest.transaction():
+            self._manifest.drop_files(files)
+            self._manifest.touch()
+
+    def mend(self, files: Iterable[Path], images: Iterable[int]) -> None:
+        """Count anew, and drop files, and images with all files that lead to them, in one transaction."""
+        with self._manifest.transaction():
+            self._manifest.recount()
+            self._manifest.drop_files(files)
+            self._manifest.drop_images(images)
+            self._manifest.touch()
+
+    def prune(self) -> Iterator[int]:
+        """Remove the images that have no file, some at a time: how many they were, each time."""
+        while True:
+            with self._manifest.transaction():
+                removed = self._manifest.prune(_PRUNED_AT_ONCE)
+            if not removed:
+                return
+            yield removed
+
+    def bytes_on_disk(self) -> int:
+        """What the directory takes."""
+        return _bytes_below(self.directory)
+
+    def tidy(self) -> None:
+        """Publish a vector file if the present one is damaged, or holds or leaves out too much."""
+        stale = sum(1 for _ in self._manifest.pruned()) + self._manifest.count_images(self._manifest.state().covered)
+        if stale * _UNCOVERED_AT_END > self._manifest.count_images():
+            self.publish()
+        else:
+            self.finish()
+
+    def publish(self) -> None:
+        """Write a new vector file, whatever the present one is."""
+        self._publish()
+
+    def compact(self) -> str | None:
+        """Give what is free in the manifest back to the disk; why that was not done, or None.
+
+        Not worth the while below a quarter of the file. Needs room for the manifest twice meanwhile.
+        """
+        space = self._manifest.space()
+        if space.free * 4 < space.used + space.free:
+            return None if self._manifest.fold() else _READERS
+        if shutil.disk_usage(self.directory).free < 2 * space.used:
+            return (
+                "the disk has not the room that it takes to make the index smaller; new pictures will use what is free"
+            )
+        self._manifest.vacuum()
+        return None if self._manifest.fold() else _READERS
+
     def finish(self) -> None:
         """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, also of an
         interrupted one; nothing is lost without it, but every search must then read more from the manifest."""
@@ -290,6 +389,10 @@ class Writer:
                 return hashlib.file_digest(file, "sha256").digest() == state.vectors_sha256
         except OSError:
             return False
+
+    def features(self) -> FeatureCache:
+        """All that is kept of pictures, to be looked after."""
+        return FeatureCache(self.directory / _FEATURES, 0)
 
     def _publish(self) -> None:
         """Write the next generation of the vector file and name it in the manifest, in the order that the format
@@ -319,6 +422,13 @@ class Writer:
             self._manifest.publish(generation, covered, sha256)
         self._uncovered = 0
         self._remove_stray()
+
+    def remove_strays(self) -> None:
+        """Remove what a crash, or a search that was killed, left in the directory."""
+        self._remove_stray()
+        for path in (*self.directory.glob(_MANIFEST + ".new*"), *self.features().unfinished()):
+            with suppress(OSError):
+                path.unlink()
 
     def _remove_stray(self) -> None:
         """Remove vector files that the manifest does not name: older generations, and what a crash left."""
@@ -370,6 +480,15 @@ class Store:
         if self._file is not None:
             self._file.close()
         self._manifest.close()
+
+    def vector_file(self) -> Path | None:
+        """The vector file that this state names; None where none was published."""
+        named = self._state.vectors_sha256 is not None
+        return _vectors_path(self.directory, self._state.generation) if named else None
+
+    def features(self) -> FeatureCache:
+        """All that is kept of pictures, to be looked after."""
+        return FeatureCache(self.directory / _FEATURES, 0)
 
     def feature_cache(self, capacity: int) -> FeatureCache | None:
         """Where the features of this index's pictures may be kept, in at most `capacity` bytes; None for 0."""
@@ -436,6 +555,11 @@ class Store:
         vector: NDArray[np.float32] = _unpacked([blob], self.fingerprint.dim, self.directory)[0]
         return vector
 
+    @property
+    def manifest(self) -> Manifest:
+        """The state as the manifest holds it, for those who look after the index."""
+        return self._manifest
+
     def skipped(self) -> Iterator[Skipped]:
         """The files that were passed over, sorted by the bytes of their paths."""
         return self._manifest.skipped()
@@ -476,8 +600,27 @@ class Store:
             index.remove(np.array([*orphans, *self._manifest.pruned()], dtype=np.int64))
             for rows in self._manifest.vectors(after=self._state.covered if published else 0):
                 _add(index, [row for row in rows if row[0] not in orphans], self.directory)
+            self._require_all(index)
             self._index = index
         return self._index
+
+    def _require_all(self, index: "VectorIndex") -> None:
+        """Raise StoreError where a search would leave out an image, because what says which there are is damaged."""
+        self._manifest.require_consistent()
+        if len(index) != len(self):
+            raise DamagedError(self.directory / _MANIFEST, f"{len(index)} images can be searched, not {len(self)}")
+
+    def published(self) -> "FlatVectors | None":
+        """What the vector file of this state holds; None where it is not there or not whole."""
+        return self._published()
+
+    def strays(self) -> list[Path]:
+        """What lies in the directory and is not part of the index, sorted."""
+        named = {_MANIFEST, _MANIFEST + "-wal", _MANIFEST + "-shm", _MANIFEST + "-journal", _LOCK, _FEATURES}
+        named.add(_vectors_path(self.directory, self._state.generation).name)
+        with explained(self.directory):
+            found = [entry for entry in self.directory.iterdir() if entry.name not in named]
+        return sorted([*found, *self.features().unfinished()])
 
     def _published(self) -> "FlatVectors | None":
         from bridgetower.vectors import FlatVectors
@@ -500,7 +643,11 @@ def _add(index: "FlatVectors", rows: list[tuple[int, bytes]], directory: Path) -
     import numpy as np
 
     ids = np.array([id for id, _ in rows], dtype=np.int64)
-    index.add(ids, _unpacked([blob for _, blob in rows], index.dim, directory))
+    vectors = _unpacked([blob for _, blob in rows], index.dim, directory)
+    try:
+        index.add(ids, vectors)
+    except ValueError as error:
+        raise DamagedError(directory / _MANIFEST, str(error)) from error
 
 
 def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.float32]":
@@ -509,7 +656,7 @@ def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.floa
     try:
         return unpack(blobs, dim)
     except ValueError as error:
-        raise StoreError(f"{directory / _MANIFEST}: {DAMAGED.format(error)}") from error
+        raise DamagedError(directory / _MANIFEST, str(error)) from error
 
 
 def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> None:
