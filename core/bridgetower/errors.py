@@ -48,6 +48,7 @@ class DamagedError(StoreError):
     """The manifest of an index is not as it was written; `damage` says in what, without the path."""
 
     def __init__(self, path: Path, damage: str) -> None:
+        damage = " ".join(damage.split())  # SQLite quotes lines
         super().__init__(
             f"{path}: damaged ({damage}): `bt verify --repair` saves what can be saved; or restore it from a copy"
         )

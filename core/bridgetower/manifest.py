@@ -112,6 +112,7 @@ SCHEMA = (
 
 _PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; of SQLite's 4096 a quarter would stay empty
 _BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: SQLite quotes what it cannot read
 _HASH_BYTES = 32
 _ROWS = 1024  # rows that are fetched or buffered at a time
 # A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
@@ -292,9 +293,9 @@ class Manifest:
                 manifest._db.execute("PRAGMA foreign_keys = ON")
                 for table in ("seen", "spared"):
                     manifest._db.execute(f"CREATE TEMP TABLE {table} (path BLOB PRIMARY KEY) WITHOUT ROWID")
-            if blank and fingerprint is not None:
-                manifest._create(fingerprint)
-            manifest._upgrade()
+                if blank and fingerprint is not None:
+                    manifest._create(fingerprint)
+                manifest._upgrade()
         except BaseException:
             manifest.close()
             raise
@@ -327,7 +328,7 @@ class Manifest:
     def _require_format(self, *, upgradable: bool = False) -> None:
         version = self._pragma("user_version")
         if self._pragma("application_id") != _APPLICATION_ID:
-            if set(SCHEMA) <= self._layout():
+            if set(SCHEMA) <= _layout(self._db):
                 raise self._damaged("its header is not as it was written")
             raise StoreError(f"{self.path}: a database of another program: name another place with --index DIR")
         if version == FORMAT_VERSION or (upgradable and version in _UPGRADES):
@@ -339,10 +340,6 @@ class Manifest:
         else:
             advice = "build a new index in another place with --index DIR"
         raise StoreError(f"{self.path}: index format {version}, this bt reads format {FORMAT_VERSION}: {advice}")
-
-    def _layout(self) -> set[str]:
-        rows = self._db.execute("SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
-        return {str(sql) for (sql,) in rows}
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
@@ -572,7 +569,8 @@ class Manifest:
         for (found,) in self._all("PRAGMA integrity_check"):
             yield from (line for line in str(found).splitlines() if line != "ok")
         yield from (f"a row of {table} leads nowhere" for table, *_ in self._all("PRAGMA foreign_key_check"))
-        layout = self._layout()
+        with explained(self.path):
+            layout = _layout(self._db)
         yield from (f"its layout lacks {' '.join(sql.split()[:3])}" for sql in SCHEMA if sql not in layout)
         yield from (f"its layout has what is not of the format: {sql:.40}" for sql in layout if sql not in SCHEMA)
 
@@ -759,10 +757,10 @@ def salvage(path: Path) -> Salvaged:
     fresh = path.with_name(path.name + _FRESH)
     with explained(path):
         _remove_with_log(fresh)
-        with closing(_legible(path)) as old:
+        old, made_by = _legible(path)
+        with closing(old):
             state = _row(old, "state", State.__annotations__.values())
-            made_by = _row(old, "fingerprint", [field.type for field in fields(Fingerprint)])
-            new = Manifest.write(fresh, Fingerprint(*made_by or ()))
+            new = Manifest.write(fresh, made_by)
             try:
                 _copy(old, new)
                 dropped = tuple(_copy_files(old, new))
@@ -777,35 +775,37 @@ def salvage(path: Path) -> Salvaged:
 
 
 _FRESH = ".new"
+_LAYOUT_PAGES = 32  # more than tables and indexes begin on
 _PATIENCE = 100_000  # reads that may fail, for each table
 
 
-def _legible(path: Path) -> sqlite3.Connection:
-    """A connection that reads the damaged manifest at `path` as far as it goes.
+def _legible(path: Path) -> tuple[sqlite3.Connection, Fingerprint]:
+    """A connection that reads the damaged manifest at `path` as far as it goes, and what made the vectors in it.
 
     Where its first page is of no use, it gets one as a new manifest has it: tables of the same layout begin on the same
     pages.
     """
     db = sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
-    if _is_ours(db):
-        return db
+    if made_by := _maker(db):
+        return db, made_by
     db.close()
     grafted = path.with_name(path.name + _FRESH)
     for vacuumed in (False, True):
         page = _first_page(grafted, vacuumed=vacuumed)
         shutil.copyfile(path, grafted)
         with open(grafted, "rb+") as file:
-            pages = os.fstat(file.fileno()).st_size // len(page)
+            pages = max(os.fstat(file.fileno()).st_size // len(page), _LAYOUT_PAGES)  # of one that was cut, too
+            file.truncate(pages * len(page))
             file.write(page[:18] + b"\1\1" + page[20:28] + struct.pack(">III", pages, 0, 0) + page[40:])
         db = sqlite3.connect(grafted, isolation_level=None)
-        ours = _is_ours(db)
+        made_by = _maker(db)
         grafted.unlink()  # it lives on as long as it is open
-        if ours:
-            return db
+        if made_by:
+            return db, made_by
         db.close()
     raise StoreError(
-        f"{path}: nothing can be saved of it: restore it from a copy, or build a new index in another place "
-        "with --index DIR"
+        f"{path}: nothing can be saved of it, not even what made its vectors: restore it from a copy, or build a new "
+        "index in another place with --index DIR"
     )
 
 
@@ -820,19 +820,27 @@ def _first_page(place: Path, *, vacuumed: bool) -> bytes:
     return page
 
 
-def _is_ours(db: sqlite3.Connection) -> bool:
+def _layout(db: sqlite3.Connection) -> set[str]:
+    """The statements that made the tables and all that belongs to them."""
+    rows = db.execute("SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
+    return {bytes(sql or b"").decode("utf-8", "replace") for (sql,) in rows}
+
+
+def _maker(db: sqlite3.Connection) -> Fingerprint | None:
+    """What made the vectors of a manifest of this format; None where that cannot be read."""
     try:
-        layout = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema")}
-    except sqlite3.Error:
-        return False
+        layout = _layout(db)
+    except _UNREADABLE:
+        return None
     row = _row(db, "fingerprint", [field.type for field in fields(Fingerprint)])
     tables = {sql for sql in SCHEMA if sql.startswith(("CREATE TABLE images", "CREATE TABLE files"))}
-    return tables <= layout and row is not None and _implausible(Fingerprint(*row)) is None
+    made_by = Fingerprint(*row) if tables <= layout and row is not None else None
+    return None if made_by is None or _implausible(made_by) else made_by
 
 
 def _row(db: sqlite3.Connection, table: str, types: Iterable[Any]) -> tuple[Any, ...] | None:
     """The only row of a table; None where it cannot be read."""
-    with suppress(sqlite3.Error):
+    with suppress(*_UNREADABLE):
         row = db.execute(f"SELECT * FROM {table}").fetchone()
         if row is not None and _fits(row[1:], types):
             return tuple(row[1:])
@@ -847,7 +855,7 @@ def _copy(old: sqlite3.Connection, new: Manifest) -> None:
     dim = new.fingerprint().dim
     known = [0]
     for sql in ("SELECT seq FROM sqlite_sequence WHERE name = 'images'", "SELECT max(id) FROM images"):
-        with suppress(sqlite3.Error):
+        with suppress(*_UNREADABLE):
             known += [row[0] for row in old.execute(sql) if isinstance(row[0], int)]
     last = max(known)
     with new.transaction():
@@ -876,10 +884,8 @@ def _copy_files(old: sqlite3.Connection, new: Manifest) -> Iterator[Path]:
         with new.transaction():
             for row in rows:
                 path, size, mtime_ns, image, reason, crc32 = row
-                hash = None
-                with suppress(TypeError, sqlite3.Error):
-                    found = new._db.execute(hashes, (image,)).fetchone()
-                    hash = found and found[0]
+                found = new._db.execute(hashes, (image,)).fetchone() if isinstance(image, int) else None
+                hash = None if found is None else found[0]
                 if _holds(_file_crc32, (path, size, mtime_ns, hash, reason), crc32):
                     new._db.execute(_PUT_FILE, row)
                 elif isinstance(path, bytes):
@@ -909,7 +915,7 @@ def _readable(
             for row in db.execute(f"SELECT {key}, {columns} FROM {table} {where} ORDER BY {key}", values):
                 yield row
                 low = row[0]
-        except sqlite3.Error:
+        except _UNREADABLE:
             failures += 1
             middle = between(low, high)
             if middle is not None:
@@ -940,7 +946,7 @@ def _between_paths(low: Any, high: Any) -> bytes | None:
 
 def _put_in_place(fresh: Path, path: Path) -> Path:
     """The new manifest takes the name of the old one, which is kept; where that is."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(path, isolation_level=None)) as old:
+    with suppress(*_UNREADABLE), closing(sqlite3.connect(path, isolation_level=None)) as old:
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # where that can be done, its log is empty from here on
     number = int(time.time())
     while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists():
@@ -971,15 +977,17 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise  # misuse by our own code: a defect keeps its traceback
-    except (sqlite3.Error, OSError) as error:
+    except (*_UNREADABLE, OSError) as error:
         raise _explained(path, error) from error
 
 
-def _explained(path: Path, error: sqlite3.Error | OSError) -> StoreError:
+def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) -> StoreError:
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "make room" if full else "see that it is there and may be written"
         return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
+    if isinstance(error, UnicodeDecodeError):
+        return DamagedError(path, str(error))
     match _code(error):
         case sqlite3.SQLITE_FULL:
             why = "the disk is full: make room and run it again (what was committed before is safe)"
