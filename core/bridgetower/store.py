@@ -426,17 +426,22 @@ class Writer:
     def remove_strays(self) -> None:
         """Remove what a crash, or a search that was killed, left in the directory."""
         self._remove_stray()
-        for path in (*self.directory.glob(_MANIFEST + ".new*"), *self.features().unfinished()):
-            with suppress(OSError):
-                path.unlink()
+        self._remove([*self._found(_MANIFEST + ".new*"), *self.features().unfinished()])
 
     def _remove_stray(self) -> None:
         """Remove vector files that the manifest does not name: older generations, and what a crash left."""
         named = _vectors_path(self.directory, self._manifest.state().generation)
-        for path in self.directory.glob("vectors-*.faiss*"):
-            if path != named:
-                with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
-                    path.unlink()
+        self._remove(path for path in self._found("vectors-*.faiss*") if path != named)
+
+    def _found(self, pattern: str) -> list[Path]:
+        with explained(self.directory):
+            return list(self.directory.glob(pattern))
+
+    @staticmethod
+    def _remove(paths: Iterable[Path]) -> None:
+        for path in paths:
+            with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
+                path.unlink()
 
 
 class Store:

@@ -51,7 +51,7 @@ class Ordeal:
         for folder in range(FOLDERS):
             for number in range(IN_EACH):
                 self._paint(self.photos / f"{folder}" / f"{number:03}.png")
-        self._lasts = victims.run("index", self.photos, "--index", work / "scratch")
+        self.lasts = victims.run("index", self.photos, "--index", work / "scratch")
         shutil.rmtree(work / "scratch")
         self.ways: tuple[Callable[[], bool], ...] = (self.index, self.prune, self.forget, self.repair, self.upgrade)
 
@@ -61,8 +61,8 @@ class Ordeal:
         paint(path, (n % 200 + 20, n // 200 + 20, 90), (16, 16))
 
     def _kill(self, *arguments: str | Path, longest: float = 1.0, directory: Path | None = None) -> bool:
-        after = self._random.uniform(0, longest * self._lasts)
-        return self._victims.kill(*arguments, "--index", directory or self.directory, after=after)
+        after = self._random.uniform(0, longest * self.lasts)
+        return self._victims.kill(*arguments, "--index", directory or self.directory, after=after) < 0
 
     def _files(self) -> list[Path]:
         return sorted(self.photos.rglob("*.png"))

@@ -61,12 +61,12 @@ class Victims:
         assert code == 0, f"bt {arguments} ended with {code}"
         return time.perf_counter() - began
 
-    def kill(self, *arguments: str | Path, after: float) -> bool:
-        """Start it, and kill it after so many seconds; False where it had ended before."""
+    def kill(self, *arguments: str | Path, after: float, by: int = signal.SIGKILL) -> int:
+        """Start it, and send it a signal after so many seconds; what `end` gives, 0 where it had ended before."""
         process = self.start(*arguments)
         time.sleep(after)
-        os.kill(process, signal.SIGKILL)  # it stays until `end` has asked for it
-        return self.end() == -signal.SIGKILL
+        os.kill(process, by)  # it stays until `end` has asked for it
+        return self.end()
 
 
 def _say(what: object) -> None:
