@@ -58,6 +58,6 @@ def prune(
         ["files that are gone", str(pruned.files)],
         ["pictures without a file", str(pruned.images)],
         ["pictures kept for searches", str(pruned.features)],
-        ["would free about" if dry_run else "freed", render.size(pruned.bytes)],
+        ["would free at most about" if dry_run else "freed", render.size(pruned.bytes)],
     ]
     render.table([Column(""), Column("", number=True)], rows, header=False)
