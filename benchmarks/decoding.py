@@ -11,6 +11,7 @@ steps of 1/255: each of the worst picture.
 """
 
 import argparse
+import os
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmarks.pictures import photo_folder
 from bridgetower.decode import decode, read
 from bridgetower.encoder import TorchEncoder, choose_runtime
 from bridgetower.preprocess import OVERSAMPLING, Preprocessing, preprocess
-from bridgetower.records import Photo
+from bridgetower.records import File
 from bridgetower.scan import scan
 from bridgetower.weights import resolve
 
@@ -48,7 +49,8 @@ def contents_for(size: str, args: argparse.Namespace) -> Contents:
     """Drawn pictures have 12 megapixels, but for "tiny", which only shows that everything works."""
     drawn = (4, 640, 480) if size == "tiny" else (8, 4000, 3000)
     found = scan(args.photos or [photo_folder(args.work, *drawn)])
-    contents = {item.path: read(item.path) for item in found if isinstance(item, Photo)}
+    files = [Path(os.fsdecode(item.path)) for item in found if isinstance(item, File)]
+    contents = {path: read(path) for path in files}
     if not contents:
         raise SystemExit("no pictures there")
     if args.short_side is None:

@@ -12,6 +12,7 @@ import typer
 from bridgetower.errors import UsageError
 
 DEFAULT_FEATURES_CACHE = "2GB"
+MOST_PIXELS = 10_000_000_000  # more than any format of Pillow's can hold in memory
 DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 
 # As in `bridgetower.encoder`, which takes too long to import for a list of four words; a test holds them together.
@@ -97,6 +98,15 @@ def byte_size(text: str) -> int:
     if found is None or (found[2] is None and float(found[1]) != 0):
         raise UsageError(f"{text!r} is no size: write it as 500MB or 2GB, or 0 for none")
     return int(float(found[1]) * 1000 ** ("b", "kb", "mb", "gb", "tb").index((found[2] or "B").lower()))
+
+
+def pixel_count(text: str) -> int:
+    """ "200MP", "0.5MP", "50000000" -> pixels. Raises UsageError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *MP|(\d+)", text.strip(), re.IGNORECASE | re.ASCII)
+    pixels = 0 if found is None else int(found[2] or round(float(found[1]) * 1_000_000))
+    if not 1 <= pixels <= MOST_PIXELS:
+        raise UsageError(f"{text!r} is no number of pixels: write it as 200MP or 200000000, at most 10000MP")
+    return pixels
 
 
 def duration(text: str) -> float:

@@ -1,12 +1,17 @@
 """A deterministic Encoder that sees nothing but colour: fast, without weights, and easy to predict by hand."""
 
+import json
+import sys
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bridgetower.decoder import answer
+from bridgetower.decoders import Decoders, Picture, Refused, read_answer
 from bridgetower.encoder import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.preprocess import Preprocessing
@@ -97,8 +102,50 @@ def _unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
+class DecodersHere(Decoders):
+    """Decodes in this process, for tests of other things: starting another takes a tenth of a second."""
+
+    def decode(self, content: bytes) -> Picture | Refused:
+        max_pixels = json.loads(self._settings)["max_pixels"]
+        return read_answer(BytesIO(answer(content, self._preprocessing, max_pixels, None)), self._preprocessing)
+
+
 def paint(path: Path, colour: tuple[int, int, int] | str, size: tuple[int, int] = (40, 32)) -> Path:
     """Write a picture of one colour; the format is that of the extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, COLOURS[colour] if isinstance(colour, str) else colour).save(path)
     return path
+
+
+# A `bridgetower.decoder` that does what the content of a file says, and adds its number to "pids" in the folder that is
+# its last argument.
+HOSTILE = [
+    sys.executable,
+    "-c",
+    """
+import os, sys, time
+from bridgetower import decoder
+
+def obey(content, *rest, **options):
+    if content == b"print":
+        os.write(1, b"a warning")
+    elif content == b"stack":
+        sys.setrecursionlimit(10**9)
+        loop = lambda: [*map(lambda _: loop(), [0])]
+        loop()
+    elif content == b"sleep":
+        time.sleep(1000)
+    elif content == b"spin":
+        while True: pass
+    elif content.startswith(b"die "):
+        os.kill(os.getpid(), int(content[4:]))
+    elif content.startswith(b"exit "):
+        os._exit(int(content[5:]))
+    return decode(content, *rest, **options)
+
+decode, decoder.decode = decoder.decode, obey
+with open(os.path.join(sys.argv[-1], "pids"), "a") as pids:
+    print(os.getpid(), file=pids)
+decoder.serve()
+""",
+]

@@ -1,11 +1,13 @@
 """Help, and questions about the index, are answered before anything heavy is loaded."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 HEAVY = {"PIL", "faiss", "huggingface_hub", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
 
 # Runs its first argument as a program with the others as its command line, then lists what that loaded.
@@ -48,6 +50,19 @@ def test_status_of_an_index_that_is_not_there_loads_nothing_heavy(tmp_path: Path
     done, loaded = bt(["status", "--index", str(tmp_path / "index")], tmp_path)
     assert done.returncode == 5, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert loaded == set()
+
+
+def test_an_index_run_that_finds_nothing_to_do_loads_nothing_heavy(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        shutil.copy(GALLERY / "two-cats-on-a-couch-in-the-desert.jpg", tmp_path / "photos" / name / "cats.jpg")
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no picture")
+    index = ["index", str(tmp_path / "photos"), "--index", str(tmp_path / "index")]
+    assert bt([*index, "--model", "demo"], tmp_path)[1] >= {"torch", "faiss", "numpy", "PIL"}
+    done, loaded = bt(index, tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "indexed 0, reused 0, unchanged 2, removed 0, skipped 1: 3 files" in done.stderr
     assert loaded == set()
 
 

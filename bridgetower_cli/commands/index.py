@@ -1,14 +1,15 @@
 """`bt index`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.errors import NoIndexError, UsageError
+from bridgetower.errors import UsageError
 from bridgetower.records import INT8
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
@@ -22,8 +23,16 @@ from bridgetower_cli.settings import (
     Settings,
     completing,
     named_path,
+    pixel_count,
     settle,
 )
+
+if TYPE_CHECKING:
+    from bridgetower.indexing import Engine, IndexReport
+    from bridgetower.library import Model as FoundModel
+    from bridgetower.records import Fingerprint
+    from bridgetower.scan import Rules
+    from bridgetower.store import Writer
 
 SOME_SKIPPED = 3
 
@@ -33,6 +42,21 @@ def index(
         list[Path],
         typer.Argument(metavar="PATH", parser=named_path, help="Folders, walked to any depth, or files."),
     ],
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave out what fits, in this run: as in .gitignore, anchored at each PATH. May be given several "
+            "times. A file .btignore in a folder does so for good.",
+        ),
+    ] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Walk names that begin with a dot, too.")] = False,
+    follow_symlinks: Annotated[
+        bool, typer.Option("--follow-symlinks", help="Follow the links in folders; else only those that are a PATH.")
+    ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try skipped files again, though they have not changed.")
+    ] = False,
     index: Index = None,
     model: Model = None,
     preprocessing: Annotated[
@@ -42,6 +66,14 @@ def index(
             autocompletion=completing(PREPROCESSINGS),
             help="How pictures are cut to size: as the weights are served everywhere, or as they were trained, whole "
             "and without a frame. An index keeps its own. [default: hf]",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=pixel_count,
+            help="Skip pictures that have more pixels, as 400MP; each takes up to 48 bytes of memory. [default: 179MP]",
         ),
     ] = None,
     device: Device = None,
@@ -57,22 +89,47 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
-    from bridgetower.indexing import batch_size
-    from bridgetower.indexing import index as bring_up_to_date
-    from bridgetower.scan import scan
+    from bridgetower.scan import Rules, scan
+    from bridgetower.store import made_by, require_place
+
+    rules = Rules(tuple(exclude or ()), hidden, follow_symlinks)
+    scan(paths, rules)  # raises for a path that does not exist, before a model is fetched for it
+    begun = made_by(settings.index)
+    if begun is None:
+        require_place(settings.index)
+    find = cache(lambda: _find(settings, begun, preprocessing))
+    # Where nothing says that it may be another one, the model is looked for when there is something to encode.
+    may_wait = all(option is None for option in (model, preprocessing, device, precision))
+    fingerprint = begun if begun is not None and may_wait else find().fingerprint
+
+    report = _bring_up_to_date(paths, rules, settings, fingerprint, find, retry=retry, max_pixels=max_pixels)
+    if report.skipped:
+        raise typer.Exit(SOME_SKIPPED)
+
+
+def _bring_up_to_date(
+    paths: list[Path],
+    rules: "Rules",
+    settings: Settings,
+    fingerprint: "Fingerprint",
+    find: "Callable[[], FoundModel]",
+    *,
+    retry: bool,
+    max_pixels: int | None,
+) -> "IndexReport":
+    """One run, and what there is to say of it."""
+    from bridgetower.indexing import index
     from bridgetower.store import Writer
 
-    scan(paths)  # raises for a path that does not exist, before a model is fetched for it
-    name, own_preprocessing, settings = _made_with(settings)
-    chosen = engine.find(name, settings, preprocessing=preprocessing or own_preprocessing)
     began = time.monotonic()
-    with Writer.open(settings.index, chosen.fingerprint) as writer, Meter("indexing", "files") as meter:
-        report = bring_up_to_date(
+    with Writer.open(settings.index, fingerprint) as writer, Meter("indexing", "files") as meter:
+        report = index(
             paths,
             writer,
-            chosen.checkpoint.preprocessing,
-            lambda: chosen.encoder,
-            batch_size=batch_size(chosen.runtime),
+            lambda: _checked(find(), writer),
+            rules,
+            retry=retry,
+            max_pixels=max_pixels,
             on_progress=lambda progress: meter.update(progress.done, progress.total),
         )
     render.skipped(report.skipped)
@@ -85,9 +142,15 @@ def index(
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
         f"skipped {len(report.skipped)}: {render.counted(report.files, 'file')} in {time.monotonic() - began:.1f} s"
         + (f"; ignored {render.counted(others, 'file')} of other kinds" if others else "")
+        + (f"; passed over {render.counted(report.links, 'link')} (--follow-symlinks)" if report.links else "")
     )
-    if report.skipped:
-        raise typer.Exit(SOME_SKIPPED)
+    return report
+
+
+def _checked(model: "FoundModel", writer: "Writer") -> "Engine":
+    """What encodes, now that it is known to be that of the index. Raises StoreError where it is not."""
+    writer.take(model.fingerprint)
+    return model.engine
 
 
 def _tell_unread(ignored: Mapping[str, int]) -> int:
@@ -105,30 +168,21 @@ def _tell_unread(ignored: Mapping[str, int]) -> int:
     return sum(ignored.values()) - sum(kinds.values())
 
 
-def _made_with(settings: Settings) -> tuple[str, str | None, Settings]:
-    """Model, preprocessing and the settings, with the precision: an index that has pictures keeps its own; a new one
-    takes what the settings say, and None for what belongs to the model.
+def _find(settings: Settings, begun: "Fingerprint | None", preprocessing: str | None) -> "FoundModel":
+    """Find the model: an index that has pictures keeps its own, with preprocessing and precision; a new one takes what
+    the settings say.
 
-    Raises StoreError for what is wrong with the index, before a model is fetched for it.
+    Raises ModelError, and UsageError for a device or a precision that is not to be had.
     """
-    from bridgetower.store import Store, require_place
-
-    try:
-        with Store.open(settings.index) as store:
-            summary = store.summary()
-    except NoIndexError:
-        require_place(settings.index)
-        return settings.model, None, settings
-    if not (summary.images or summary.orphans):
-        return settings.model, None, settings
-    settings = _in_family(summary.fingerprint.precision_family, settings)
-    preprocessing = summary.fingerprint.preprocessing
-    if settings.named_model is not None:
-        return settings.named_model, preprocessing, settings
-    own = engine.model_of(summary.fingerprint)
-    if settings.model not in (own, DEFAULT_MODEL):
-        render.say(f"note: the index keeps its model {own}; {settings.model} is for new ones")
-    return own, preprocessing, settings
+    if begun is None:
+        return engine.find(settings.model, settings, preprocessing=preprocessing)
+    settings = _in_family(begun.precision_family, settings)
+    name = settings.named_model
+    if name is None:
+        name = engine.model_of(begun)
+        if settings.model not in (name, DEFAULT_MODEL):
+            render.say(f"note: the index keeps its model {name}; {settings.model} is for new ones")
+    return engine.find(name, settings, preprocessing=preprocessing or begun.preprocessing)
 
 
 def _in_family(family: str, settings: Settings) -> Settings:

@@ -25,15 +25,36 @@ def workers(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def ahead(threads: ThreadPoolExecutor, task: Callable[[_T], _R], items: Iterable[_T], window: int) -> Iterator[_R]:
+def ahead(
+    threads: ThreadPoolExecutor,
+    task: Callable[[_T], _R],
+    items: Iterable[_T],
+    window: int,
+    *,
+    weigh: Callable[[_T], int] = lambda item: 0,
+    most: int = 0,
+) -> Iterator[_R]:
     """`map` in threads: results in order, at most `window` of them waiting or in the making.
 
-    What `task` raises is raised in the place of its result.
+    Nor do these weigh more than `most` in all, unless a single one does. What `task` raises is raised in the place of
+    its result.
     """
-    pending: deque[Future[_R]] = deque()
+    pending: deque[tuple[Future[_R], int]] = deque()
+    weight = 0
+
+    def first() -> _R:
+        nonlocal weight
+        future, lighter = pending.popleft()
+        weight -= lighter
+        return future.result()
+
     for item in items:
-        pending.append(threads.submit(task, item))
+        heavier = weigh(item)
+        while pending and weight + heavier > most:
+            yield first()
+        pending.append((threads.submit(task, item), heavier))
+        weight += heavier
         if len(pending) > window:
-            yield pending.popleft().result()
+            yield first()
     while pending:
-        yield pending.popleft().result()
+        yield first()

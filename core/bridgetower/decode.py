@@ -1,28 +1,32 @@
 """A picture file -> upright RGB, exactly as a person would see it: rotated as its EXIF says, over white where it is
 transparent, its first frame where it moves.
 
-Whatever is wrong with a file comes out as one PictureError with a reason that a person understands. Nothing here
-changes a setting of Pillow, and all of it may run in many threads at once. Colour profiles are not applied: the model
-was trained without.
+Whatever is wrong with a file comes out as one PictureError with a reason that a person understands. Nothing here but
+`let_pass` changes a setting of Pillow, and all of it may run in many threads at once. Colour profiles are not applied:
+the model was trained without.
 """
 
+import os
 import re
 import stat
 import threading
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from bridgetower.errors import PictureError
+from bridgetower.errors import PictureError, PixelLimitError
+
+if TYPE_CHECKING:  # it takes longer to import than all else here, and few pictures need it
+    import numpy as np
+    import numpy.typing as npt
 
 MAX_PIXELS = 178_956_970  # beyond it Pillow takes a picture for an attack on memory and refuses it
 MAX_BYTES = 2 * 1000**3  # of a file; the largest picture of MAX_PIXELS, uncompressed and 16 bits deep, is below
@@ -71,11 +75,17 @@ def read(path: Path) -> bytes:
             raise PictureError(path, f"not a file but {kind}")
         if status.st_size > MAX_BYTES:
             raise PictureError(path, f"{status.st_size / 1e9:.1f} GB, more than the limit of {MAX_BYTES / 1e9:g} GB")
-        return path.read_bytes()
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+            return file.read(status.st_size)  # no more, should it grow meanwhile
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise PictureError(path, "no such file") from error
     except OSError as error:
         raise PictureError(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener that does not wait for a writer, should the path have become a pipe meanwhile."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Decoded:
@@ -85,16 +95,17 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     times as many is decoded at that fraction of its size, which takes a fraction of the time. Without it, and in every
     other format, pictures are decoded in full.
 
-    Raises PictureError for what is empty, truncated, damaged, no picture, or larger than `max_pixels` (at most
-    MAX_PIXELS; the size is taken from the header, before any memory is spent on it).
+    Raises PictureError for what is empty, truncated, damaged, or no picture, and PixelLimitError for what is larger
+    than `max_pixels`, or than Pillow lets pass: MAX_PIXELS, unless `let_pass` said another number. The size is taken
+    from the header, before any memory is spent on it.
     """
     if not data:
         raise PictureError(path, "the file is empty")
-    limit = min(max_pixels, MAX_PIXELS)
+    limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
-        with _SILENCE, Image.open(BytesIO(data), formats=_formats()) as opened:
+        with _SILENCE, _opened(data) as opened:
             if opened.width * opened.height > limit:
-                raise PictureError(path, _too_large(opened.width * opened.height, limit))
+                raise PixelLimitError(path, _too_large(opened.width * opened.height, limit))
             size = opened.size
             scale = 1 if min_side is None else _draft(opened, data, min_side)
             opened.load()
@@ -108,7 +119,7 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
         reason = _too_large(int(found[1]), limit) if found else f"more than {_megapixels(limit)} megapixels"
-        raise PictureError(path, reason) from error
+        raise PixelLimitError(path, reason) from error
     except UnidentifiedImageError as error:
         raise PictureError(path, "not a picture, or of an unknown kind") from error
     except MemoryError as error:
@@ -120,13 +131,17 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     return _reduced(image, size, scale, orientation, taken_at)
 
 
+def let_pass(pixels: int) -> None:
+    """Have Pillow accept pictures of up to this many pixels: for the whole process, so only in one of our own."""
+    Image.MAX_IMAGE_PIXELS = (pixels + 1) // 2  # Pillow warns there, and refuses what is twice as large
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow image as RGB, by what its values mean: full range of 16 bits, transparency over white."""
-    if image.mode.startswith("I;16"):
-        deep = np.asarray(image).astype(np.uint32)
-        return _grey(((deep + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257; Pillow would cut at 255
-    if image.mode in ("I", "F"):
-        return _grey(_eight_bits(np.asarray(image, dtype=np.float32)))
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _deep_to_rgb(image)
+    if image.mode == "P" and image.palette is None:  # of icons on a Mac: the pixels have it, Pillow does not know
+        image = image.convert("RGBA")
     if image.has_transparency_data:
         straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
         rgba = (image.convert(straight) if straight else image).convert("RGBA")
@@ -136,12 +151,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+    """One channel of more than eight bits."""
+    import numpy as np
+
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image).astype(np.uint32)
+        grey = ((deep + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257; Pillow would cut at 255
+    else:
+        grey = _eight_bits(np.asarray(image, dtype=np.float32))
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _eight_bits(values: "npt.NDArray[np.float32]") -> "npt.NDArray[np.uint8]":
     """Grey of unstated range [H, W] -> 0 to 255.
 
     White is the least of 1, 255 and 65535 that no value exceeds. Where none fits (measurements, maps of depth), values
     are stretched from the least to the greatest.
     """
+    import numpy as np
+
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
@@ -150,10 +179,6 @@ def _eight_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         values, white = ((values.astype(np.float64) - low) / (high - low or 1.0)).astype(np.float32), 1.0
     grey: npt.NDArray[np.float32] = np.rint(values * (255 / white))
     return grey.astype(np.uint8)
-
-
-def _grey(values: npt.NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(values).convert("RGB")
 
 
 def _draft(opened: Image.Image, data: bytes, min_side: int) -> int:
@@ -187,6 +212,20 @@ def _reduced(image: Image.Image, size: tuple[int, int], scale: int, orientation:
     left = image.width - width / scale if orientation in (2, 3, 6, 7) else 0
     top = image.height - height / scale if orientation in (3, 4, 7, 8) else 0
     return Decoded(image, width, height, taken_at, (left, top, left + width / scale, top + height / scale))
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The picture in `data`, of which nothing but the header was read."""
+    with suppress(UnidentifiedImageError):  # most are of the few formats that Pillow knows from the start
+        return Image.open(BytesIO(data), formats=_first_formats())
+    return Image.open(BytesIO(data), formats=_formats())
+
+
+@cache
+def _first_formats() -> tuple[str, ...]:
+    """Of the usual formats those whose plugins are imported anyway: the others take as long as Pillow itself."""
+    Image.preinit()
+    return tuple(name for name in _USUAL_FORMATS if name in Image.OPEN)
 
 
 @cache

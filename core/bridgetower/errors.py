@@ -5,9 +5,11 @@
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   ├── NoIndexError                 there is none; whoever writes makes one
-    │   └── DamagedError                 its manifest is not as it was written
-    └── InputError                   6   a file that was named as input: a picture, a captions file
-        └── PictureError                 one picture that cannot be read; a folder run skips and counts it
+    │   └── DamagedIndexError            its manifest is not as it was written
+    ├── InputError                   6   a file that was named as input: a picture, a captions file
+    │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
+    │       └── PixelLimitError          its header says that it is too large
+    └── ProcessError                 71  another process that is needed cannot be started
 
 A message is one line in three parts: what failed, which file, what to do next. The command line prints it as it
 stands; anything that is not a `BridgeTowerError` is a defect of ours and keeps its traceback (exit code 70).
@@ -44,7 +46,7 @@ class NoIndexError(StoreError):
     """There is no index in the directory: it is absent, or holds none."""
 
 
-class DamagedError(StoreError):
+class DamagedIndexError(StoreError):
     """The manifest of an index is not as it was written; `damage` says in what, without the path."""
 
     def __init__(self, path: Path, damage: str) -> None:
@@ -68,3 +70,13 @@ class PictureError(InputError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class PixelLimitError(PictureError):
+    """One picture has more pixels than are allowed."""
+
+
+class ProcessError(BridgeTowerError):
+    """A process that is needed cannot be started: for want of memory, of permission, of a whole installation."""
+
+    exit_code = 71

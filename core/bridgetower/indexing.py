@@ -1,32 +1,38 @@
-"""Folders -> index: scan -> read + hash -> decode -> preprocess -> embed -> commit, batch by batch.
+"""Folders -> index: scan -> compare -> read + hash -> decode -> preprocess -> embed -> commit, batch by batch.
 
-Threads read, hash and decode ahead of the encoder, through a window of bounded size; this thread alone talks to the
-encoder and to the index. A file whose size and time are as the index knows them is not opened; a file whose content
-is known is not decoded. Killing the process loses the batch in flight and nothing else.
+What the walk meets goes straight into a table beside the index, and a query says what has changed: no run holds the
+names of all files. numpy, Pillow and the model are imported by the stages that need them, so that a run that finds
+nothing to do loads none of them.
+
+Threads read and hash, processes decode, ahead of the encoder, through a window of bounded size; this thread alone talks
+to the encoder and to the index. A file whose size and time are as the index knows them is not opened; a file whose
+content is known is not decoded. Killing the process loses the batch in flight and nothing else.
 """
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from bridgetower.ahead import ahead, workers
-from bridgetower.decode import decode, read
-from bridgetower.encoder import Encoder, Runtime
 from bridgetower.errors import PictureError
-from bridgetower.preprocess import Preprocessing, preprocess
-from bridgetower.records import Photo, Skipped
-from bridgetower.scan import passes_over, scan
+from bridgetower.records import File, Photo, Skipped
+from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.store import NewImage, Writer
+
+if TYPE_CHECKING:
+    from bridgetower.decoders import Decoders, Picture
+    from bridgetower.encoder import Encoder, Runtime
+    from bridgetower.preprocess import Preprocessing
 
 BATCH_SIZE = 16  # pictures that are encoded and committed together, on a CPU
 COMMIT_FILES = 1024  # files without a new picture that are committed together
+READ_AHEAD = 500 * 1000**2  # bytes of files in memory: those that are read, and again those that wait to be decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class IndexReport:
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
     ignored: Mapping[str, int]  # files that were passed over for their extension, by extension in lower case
+    links: int  # that were passed over
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
 
 
@@ -63,22 +70,12 @@ class _Content:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """New content, ready for the encoder."""
-
-    width: int  # upright pixels
-    height: int
-    taken_at: int | None
-    pixels: npt.NDArray[np.float32]  # [3, H, W]
-
-
-@dataclass(frozen=True, slots=True)
 class _Loaded:
     """A file that the threads are done with."""
 
     photo: Photo
     hash: bytes
-    picture: _Picture | None  # None where the index has the content
+    picture: "Picture | None"  # None where the index has the content
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,16 @@ class _Failed:
     lasting: bool  # it lies in the content, so it need not be tried again until the file changes
 
 
-def batch_size(runtime: Runtime) -> int:
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What turns pictures into vectors."""
+
+    preprocessing: "Preprocessing"
+    load_encoder: "Callable[[], Encoder]"  # called once, and only if there is something to encode
+    batch_size: int = BATCH_SIZE  # pictures that are encoded and committed together
+
+
+def batch_size(runtime: "Runtime") -> int:
     """How many pictures are worth encoding together on this device."""
     return 8 * BATCH_SIZE if runtime.device == "cuda" else BATCH_SIZE
 
@@ -98,68 +104,79 @@ def batch_size(runtime: Runtime) -> int:
 def index(
     paths: Sequence[Path],
     writer: Writer,
-    preprocessing: Preprocessing,
-    load_encoder: Callable[[], Encoder],
+    find_engine: Callable[[], Engine],
+    rules: Rules = USUAL_RULES,
     *,
-    batch_size: int = BATCH_SIZE,
+    retry: bool = False,
+    max_pixels: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> IndexReport:
-    """Bring the index up to date with the files in and at `paths`.
+    """Bring the index up to date with the files in and at `paths`, as far as `rules` let them in.
 
-    `load_encoder` is called once, and only if there is something to encode; `batch_size` pictures are encoded and
-    committed together. Raises InputError where one of `paths` does not exist, ModelError from `load_encoder`,
-    StoreError where the index cannot be written. On any exception, also KeyboardInterrupt, what was committed stays and
-    nothing is taken for deleted.
+    `find_engine` is called once, and only if there is content that the index does not have. With `retry`, files that
+    were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped.
+    Raises InputError where one of `paths` does not exist, UsageError for `rules`, StoreError where the index cannot be
+    written, ProcessError where pictures cannot be decoded in processes of their own, and what `find_engine` and the
+    engine raise. On any exception, also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
     """
-    ignored: Counter[str] = Counter()
-    found = list(scan(paths, ignored=ignored))
+    passed_over = PassedOver()
+    walk = scan(paths, rules, passed_over)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
     for root in roots:
         writer.add_root(root)
-    run = _Run(writer, load_encoder, batch_size, len(found), on_progress)
+    run = _Run(writer, cache(find_engine), on_progress)
     try:
-        # Two batches: one is being filled while the other is encoded.
-        run.take(_load_ahead(run.changed(found), writer, preprocessing, window=2 * batch_size))
-        removed, absent = _sweep(writer, roots, found, run.unread)
+        if run.meet(walk, retry):
+            with closing(_load_ahead(writer.changed(retry=retry), writer, run.engine, max_pixels)) as loaded:
+                run.take(loaded)
+        removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
     finally:
         writer.finish()
     return IndexReport(
-        files=len(found),
+        files=run.total,
         encoded=run.encoded,
         reused=run.reused,
         unchanged=run.unchanged,
         removed=removed,
         skipped=tuple(run.skipped),
-        ignored=ignored,
+        ignored=passed_over.extensions,
+        links=passed_over.links,
         absent=absent,
     )
 
 
 def _sweep(
-    writer: Writer, roots: Sequence[Path], found: Sequence[Photo | Skipped], unread: Sequence[Path]
+    writer: Writer, roots: Sequence[Path], rules: Rules, passed_over: PassedOver, unread: Sequence[Path]
 ) -> tuple[int, tuple[Path, ...]]:
     """Drop from the index what the scan of `roots` would have met if it were there; how many files, and what is kept
     because its disk may be absent.
 
     A root may lie in another. What was named by itself, and the walk of the outer root passes over, is not the outer
     root's to drop; nor is an inner root in which nothing was met: that is what a disk that is not mounted looks like,
-    whatever was met around it. A single file that was named is judged by the folder that it was in.
+    whatever was met around it. A single file that was named is judged by the folder that it was in. A folder in which
+    patterns, or links that are not followed, left something out is there, though nothing was met in it.
     """
-    folders = {item.path.parent for item in found if isinstance(item, Photo)}
-    met = {above for folder in folders for above in (folder, *folder.parents)}
+    left_out_in = [Path(os.fsdecode(folder)) for folder in passed_over.excluded_in]
+
+    def is_there(folder: Path) -> bool:
+        return writer.has_met(folder) or any(other.is_relative_to(folder) for other in left_out_in)
+
     spared: dict[Path, list[Path]] = {root: list(unread) for root in roots}
     absent: set[Path] = set()
-    for inner in writer.roots():
-        around = [root for root in inner.path.parents if root in spared]
-        is_file = bool(around) and writer.known(inner.path) is not None
-        folder = inner.path.parent if is_file else inner.path
+    for inner in writer.root_paths():
+        around = [root for root in inner.parents if root in spared]
+        if not around:
+            continue
+        is_file = writer.known(inner) is not None
+        folder = inner.parent if is_file else inner
+        there = is_there(folder)
         for root in around:
-            hidden = passes_over(root, inner.path, is_file=is_file)
-            if hidden or folder not in met:
-                spared[root].append(inner.path)
-            if not hidden and folder not in met and inner.files:
+            apart = passes_over(root, inner, rules, is_file=is_file)
+            if apart or not there:
+                spared[root].append(inner)
+            if not apart and not there and writer.holds(inner):
                 absent.add(folder)
-    sweeps = {root: writer.sweep(root, spared[root]) for root in roots}
+    sweeps = {root: writer.sweep(root, spared[root], present=is_there(root)) for root in roots}
     absent.update(root for root, sweep in sweeps.items() if sweep.kept)
     return sum(sweep.removed for sweep in sweeps.values()), tuple(sorted(absent))
 
@@ -167,63 +184,52 @@ def _sweep(
 class _Run:
     """The counts of one run, and the batch that is being filled."""
 
-    def __init__(
-        self,
-        writer: Writer,
-        load_encoder: Callable[[], Encoder],
-        batch_size: int,
-        total: int,
-        report: Callable[[Progress], None],
-    ) -> None:
-        self._writer, self._load_encoder, self._batch_size = writer, load_encoder, batch_size
-        self._total, self._report = total, report
+    def __init__(self, writer: Writer, find_engine: Callable[[], Engine], report: Callable[[Progress], None]) -> None:
+        self.engine = find_engine
+        self._writer, self._report = writer, report
         self._encoder: Encoder | None = None
-        self._new: dict[bytes, _Picture] = {}  # content that waits to be encoded, by hash
+        self._new: dict[bytes, Picture] = {}  # content that waits to be encoded, by hash
         self._files: list[tuple[Photo, bytes]] = []
         self._failed: list[tuple[Photo, str]] = []
-        self.encoded = self.reused = self.unchanged = 0
+        self.total = self.encoded = self.reused = self.unchanged = 0
         self.skipped: list[Skipped] = []
         self.unread: list[Path] = []  # folders and files that the scan could not get at
 
-    def changed(self, found: Iterable[Photo | Skipped]) -> Iterator[Photo]:
-        """Drop what the scan could not get at, and what is as the index knows it."""
-        for item in found:
+    def meet(self, walk: Iterable[File | Skipped], retry: bool) -> bool:
+        """Compare all that is there with what the index knows; whether anything is to be done."""
+        met = self._writer.meet(self._files_of(walk))
+        self.total = met + len(self.unread)
+        self.unchanged = self._writer.count_unchanged()
+        if self.unchanged < met and not retry:
+            self.skipped += self._writer.still_skipped()
+        self._tell()
+        return self._done() < self.total
+
+    def _files_of(self, walk: Iterable[File | Skipped]) -> Iterator[File]:
+        for item in walk:
             if isinstance(item, Skipped):
                 self.skipped.append(item)
                 self.unread.append(item.path)
-            elif not self._known(item):
+            else:
                 yield item
-                continue
-            self._tell()
-
-    def _known(self, photo: Photo) -> bool:
-        known = self._writer.known(photo.path)
-        if known is None or (known.size, known.mtime_ns) != (photo.size, photo.mtime_ns):
-            return False
-        self._writer.mark(photo.path)
-        if known.reason is None:
-            self.unchanged += 1
-        else:
-            self.skipped.append(Skipped(photo.path, known.reason))
-        return True
 
     def take(self, loaded: Iterable[_Loaded | _Failed]) -> None:
         """Encode and commit what comes out of the threads."""
         for item in loaded:
             if isinstance(item, _Failed):
                 self.skipped.append(Skipped(item.photo.path, item.reason))
-                if item.lasting:
+                if item.lasting:  # else what the index has of it stays, and the next run tries again
                     self._failed.append((item.photo, item.reason))
-                else:  # what the index has of it stays, and the next run tries again
-                    self._writer.mark(item.photo.path)
             else:
                 self._files.append((item.photo, item.hash))
                 # A copy may have been read before the batch with its twin was committed.
                 if item.picture is None or item.hash in self._new or self._writer.image_id(item.hash) is not None:
                     self.reused += 1
                 else:
+                    self._encoder = self._encoder or self.engine().load_encoder()  # while further ones are decoded
                     self._new[item.hash] = item.picture
-            if len(self._new) == self._batch_size or len(self._files) + len(self._failed) >= COMMIT_FILES:
+            full = self._new and len(self._new) >= self.engine().batch_size
+            if full or len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
             self._tell()
         self._commit()
@@ -231,8 +237,9 @@ class _Run:
 
     def _commit(self) -> None:
         images = []
-        if self._new:
-            self._encoder = self._encoder or self._load_encoder()
+        if self._new and self._encoder:
+            import numpy as np
+
             vectors = self._encoder.embed_images(np.stack([picture.pixels for picture in self._new.values()]))
             images = [
                 NewImage(hash, picture.width, picture.height, picture.taken_at, vector)
@@ -243,29 +250,49 @@ class _Run:
         self.encoded += len(images)
         self._new, self._files, self._failed = {}, [], []
 
+    def _done(self) -> int:
+        return self.encoded + len(self._new) + self.reused + self.unchanged + len(self.skipped)
+
     def _tell(self) -> None:
-        done = self.encoded + len(self._new) + self.reused + self.unchanged + len(self.skipped)
-        self._report(Progress(done, self._total, self.encoded, len(self.skipped)))
+        self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))
 
 
 def _load_ahead(
-    photos: Iterable[Photo], writer: Writer, preprocessing: Preprocessing, window: int
-) -> Iterator[_Loaded | _Failed]:
-    """Read, hash, decode and preprocess in threads, in order, at most `window` pictures ahead.
+    photos: Iterable[Photo], writer: Writer, find_engine: Callable[[], Engine], max_pixels: int | None
+) -> Generator[_Loaded | _Failed]:
+    """Read, hash, decode and preprocess, in order, at most two batches ahead: one is being filled while the other is
+    encoded.
 
-    In two passes, because the index is asked in this thread: content that it knows never reaches the decoder.
+    In two passes, because the index is asked in this thread: content that it knows never reaches a decoder, and
+    needs no engine.
     """
-    with workers() as threads:
-        contents = ahead(threads, _read, photos, os.cpu_count() or 1)
+    with workers() as readers:
+        contents = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
         new_or_not = (
             (content, isinstance(content, _Content) and writer.image_id(content.hash) is None) for content in contents
         )
-        yield from ahead(threads, partial(_decode, preprocessing=preprocessing), new_or_not, window)
+        for content, new in new_or_not:
+            if new:
+                break
+            yield content if isinstance(content, _Failed) else _Loaded(content.photo, content.hash, None)
+        else:
+            return
+        from bridgetower.decoders import Decoders
+
+        engine = find_engine()
+        # The processes are left first: a thread that waits for one then ends at once.
+        with workers() as waiting, Decoders(engine.preprocessing, max_pixels=max_pixels) as decoders:
+            task = partial(_decode, decoders=decoders)
+            all_of_them = chain([(content, new)], new_or_not)
+            window = 2 * engine.batch_size
+            yield from ahead(waiting, task, all_of_them, window, weigh=_bytes_to_decode, most=READ_AHEAD)
 
 
 def _read(photo: Photo) -> _Content | _Failed:
     """The file's content, with the size and time that it had *before* it was read: a change in between is then seen
     by the next run."""
+    from bridgetower.decode import read
+
     try:
         status = photo.path.stat()
         photo = Photo(photo.path, status.st_size, status.st_mtime_ns)
@@ -278,15 +305,20 @@ def _read(photo: Photo) -> _Content | _Failed:
     return _Content(photo, hashlib.sha256(data).digest(), data)
 
 
-def _decode(item: tuple[_Content | _Failed, bool], preprocessing: Preprocessing) -> _Loaded | _Failed:
+def _bytes_to_decode(item: tuple[_Content | _Failed, bool]) -> int:
+    content, new = item
+    return len(content.data) if isinstance(content, _Content) and new else 0
+
+
+def _decode(item: tuple[_Content | _Failed, bool], decoders: "Decoders") -> _Loaded | _Failed:
     content, new = item
     if isinstance(content, _Failed):
         return content
     if not new:
         return _Loaded(content.photo, content.hash, None)
-    try:
-        decoded = decode(content.data, content.photo.path, min_side=preprocessing.min_side)
-    except PictureError as error:
-        return _Failed(content.photo, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
-    picture = _Picture(decoded.width, decoded.height, decoded.taken_at, preprocess(decoded, preprocessing))
-    return _Loaded(content.photo, content.hash, picture)
+    from bridgetower.decoders import Refused
+
+    found = decoders.decode(content.data)
+    if isinstance(found, Refused):
+        return _Failed(content.photo, found.reason, found.lasting)
+    return _Loaded(content.photo, content.hash, found)

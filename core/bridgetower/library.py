@@ -12,7 +12,6 @@ Two classes over the stages, which do the work: every method here is a line or t
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +22,14 @@ import numpy as np
 
 from bridgetower import indexing
 from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of, precision_for
-from bridgetower.errors import NoIndexError
 from bridgetower.fill import Filled, fill_images, fill_library
-from bridgetower.indexing import IndexReport, Progress, batch_size
+from bridgetower.indexing import Engine, IndexReport, Progress, batch_size
 from bridgetower.matching import Results, match, rerank
 from bridgetower.pictures import PICTURES_AT_ONCE, load
 from bridgetower.records import Fingerprint, Head, PairScore
+from bridgetower.scan import Rules
 from bridgetower.search import Found, default_depth, search
-from bridgetower.store import Store, Summary, Writer
+from bridgetower.store import Store, Summary, Writer, made_by
 from bridgetower.upkeep import Forgotten, Pruned, forget, prune
 from bridgetower.verify import Finding, Repaired, repair, verify
 from bridgetower.weights import resolve
@@ -78,6 +77,11 @@ class Model:
     def encoder(self) -> TorchEncoder:
         """The network with its weights. Raises ModelError."""
         return TorchEncoder(self.checkpoint, self.runtime, say=self._say)
+
+    @property
+    def engine(self) -> Engine:
+        """What adds to an index."""
+        return Engine(self.checkpoint.preprocessing, lambda: self.encoder, batch_size(self.runtime))
 
     def for_index(self, made_by: Fingerprint) -> "Model":
         """The model that adds to an index made by `made_by`: in int8 where the index is and nobody asked for another.
@@ -158,23 +162,34 @@ class Library:
             self._store = None
 
     def index(
-        self, paths: Iterable[AnyPath], *, on_progress: Callable[[Progress], None] = lambda progress: None
+        self,
+        paths: Iterable[AnyPath],
+        *,
+        exclude: Sequence[str] = (),
+        hidden: bool = False,
+        follow_symlinks: bool = False,
+        retry: bool = False,
+        max_pixels: int | None = None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> IndexReport:
         """Bring the index up to date with these folders and files, creating it if need be; see `bridgetower.indexing`.
 
-        Pictures that cannot be read are named in the report. Raises InputError, ModelError, StoreError.
+        `exclude` holds patterns as in .gitignore, anchored at each folder; what they, `hidden` and `follow_symlinks`
+        let in is as described in `bridgetower.scan`, and holds for this run. With `retry`, files that were skipped are
+        tried again. Pictures that cannot be read, or have more than `max_pixels`, are named in the report. They are
+        decoded in processes of their own. Raises InputError, UsageError, ModelError, StoreError, ProcessError.
         """
-        model = self.model
-        with suppress(NoIndexError):
-            model = model.for_index(self._opened().fingerprint)
+        begun = made_by(self.directory)
+        model = self.model if begun is None else self.model.for_index(begun)
         self.close()
         with Writer.open(self.directory, model.fingerprint) as writer:
             return indexing.index(
                 _paths(paths),
                 writer,
-                model.checkpoint.preprocessing,
-                lambda: model.encoder,
-                batch_size=batch_size(model.runtime),
+                lambda: model.engine,
+                Rules(_patterns(exclude), hidden, follow_symlinks),
+                retry=retry,
+                max_pixels=max_pixels,
                 on_progress=on_progress,
             )
 
@@ -253,6 +268,12 @@ class Library:
         store = self._opened()
         store.check(self.model.fingerprint)
         return store
+
+
+def _patterns(patterns: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(patterns, str):
+        raise TypeError(f"a list of patterns is wanted, not the pattern {patterns!r}")
+    return tuple(patterns)
 
 
 def _paths(paths: Iterable[AnyPath]) -> list[Path]:

@@ -17,11 +17,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from bridgetower.errors import DamagedError, NoIndexError, StoreError
-from bridgetower.records import INT8, Fingerprint, Photo, Skipped
+from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
+from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
 
 _INTEGER = 2**63 - 1  # the largest that SQLite holds
 FORMAT_VERSION = 2
@@ -53,6 +54,7 @@ SCHEMA = (
         lists INTEGER NOT NULL,
         trained INTEGER NOT NULL,
         effort INTEGER NOT NULL,
+        candidates INTEGER NOT NULL,
         recall REAL NOT NULL,
         texts INTEGER NOT NULL,
         pictures INTEGER NOT NULL
@@ -111,6 +113,7 @@ SCHEMA = (
 )
 
 _PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; of SQLite's 4096 a quarter would stay empty
+_CACHE_KIB = 65_536  # of the writer: hashes arrive in no order, all over their index
 _BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: SQLite quotes what it cannot read
 _HASH_BYTES = 32
@@ -118,11 +121,26 @@ _ROWS = 1024  # rows that are fetched or buffered at a time
 # A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
 # neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
 _UNDER = "path >= :root AND path < :after AND (path = :root OR path >= :below)"
+# The time of a picture. Over all files it comes from the index of times alone, as images are large rows.
+_TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :until)
+    OR mtime_ns >= :since_ns AND mtime_ns < :until_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
+_TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :until_ns
+    ELSE taken_at >= :since AND taken_at < :until END"""
 _SEALED = "hash, width, height, taken_at, vector, crc32"  # what an image is, and the sum by which damage is seen
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
     mtime_ns = excluded.mtime_ns, image = excluded.image, reason = excluded.reason, crc32 = excluded.crc32"""
 
+# What one run meets, and what its sweep spares and drops: not part of the index, gone with the connection. In a
+# temporary file, where it outgrows SQLite's cache: a run over millions of files holds none of them in memory.
+_TEMPORARY = (
+    "PRAGMA temp_store = FILE",
+    "CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID",
+    *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
+)
+_SEEN_ROWS = 256  # that are inserted by one statement: twice as fast as one by one
+_MEET = "INSERT OR IGNORE INTO seen VALUES "
+_AS_KNOWN = "(files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns)"
 
 # What the triggers see to; where it is not so, as rows of these.
 _OUT_OF_USE = {
@@ -179,6 +197,7 @@ class Tuning(NamedTuple):
     lists: int  # into which the vectors are sorted
     trained: int  # images that there were when the lists were chosen
     effort: int  # lists that a search reads
+    candidates: int  # vectors that it then looks at again
     recall: float  # of the true 100 nearest, the share that is found, in [0, 1]
     texts: int  # queries that it was measured with
     pictures: int
@@ -233,37 +252,39 @@ class Manifest:
     def __init__(self, path: Path, db: sqlite3.Connection, *, immutable: bool = False) -> None:
         self.path = path
         self._db = db
-        self._marked: list[tuple[bytes]] = []
         self._stat = _identity(path) if immutable else None
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read."""
+    def read(cls, path: Path, *, older: bool = False) -> Self:
+        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read.
+
+        With `older` also that of a format which a writer brings forward; only what made it can be asked then.
+        """
         with explained(path), suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()
-            return cls._read(path)
+            return cls._read(path, older)
         raise _absent(path)
 
     @classmethod
-    def _read(cls, path: Path) -> Self:
+    def _read(cls, path: Path, older: bool) -> Self:
         try:
-            return cls._snapshot(path, immutable=False)
+            return cls._snapshot(path, older, immutable=False)
         except sqlite3.Error as error:
             # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
             log = path.with_name(path.name + "-wal")
             if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or _size(log):
                 raise
-        return cls._snapshot(path, immutable=True)
+        return cls._snapshot(path, older, immutable=True)
 
     @classmethod
-    def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
+    def _snapshot(cls, path: Path, older: bool = False, *, immutable: bool) -> Self:
         uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
         manifest = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S), immutable=immutable)
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
                 raise _absent(path)
-            manifest._require_format()
+            manifest._require_format(upgradable=older)
         except BaseException:
             manifest.close()
             raise
@@ -291,8 +312,9 @@ class Manifest:
                 manifest._db.execute("PRAGMA journal_mode = WAL")
                 manifest._db.execute("PRAGMA synchronous = FULL")
                 manifest._db.execute("PRAGMA foreign_keys = ON")
-                for table in ("seen", "spared"):
-                    manifest._db.execute(f"CREATE TEMP TABLE {table} (path BLOB PRIMARY KEY) WITHOUT ROWID")
+                manifest._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+                for statement in _TEMPORARY:
+                    manifest._db.execute(statement)
                 if blank and fingerprint is not None:
                     manifest._create(fingerprint)
                 manifest._upgrade()
@@ -372,8 +394,8 @@ class Manifest:
         if self._stat is not None and _identity(self.path) != self._stat:
             raise StoreError(f"{self.path}: changed while it was read without a lock: run the command again")
 
-    def _damaged(self, what: str) -> DamagedError:
-        return DamagedError(self.path, what)
+    def _damaged(self, what: str) -> DamagedIndexError:
+        return DamagedIndexError(self.path, what)
 
     def _typed(self, rows: Iterator[tuple[Any, ...]], *types: Any) -> Iterator[tuple[Any, ...]]:
         """`rows` whose values have these types; what a disk has altered may come as anything."""
@@ -402,6 +424,10 @@ class Manifest:
         if not _fits(row[1:], types):
             raise self._damaged(f"its table {table} is not as it was written")
         return row[1:]
+
+    def has_images(self) -> bool:
+        """Whether there is any image, orphans included."""
+        return self._one("SELECT 1 FROM images LIMIT 1") is not None
 
     def known(self, path: Path) -> Known | None:
         row = self._one("SELECT size, mtime_ns, image, reason FROM files WHERE path = ?", (os.fsencode(path),))
@@ -443,6 +469,15 @@ class Manifest:
         """Ids of the images that were removed since the vector file was published, ascending."""
         return (id for (id,) in self._all("SELECT image FROM pruned ORDER BY image"))
 
+    def count_pruned(self, covered: int) -> int:
+        """Images with an id up to `covered` that were removed since the vector file was published."""
+        return self._count("pruned WHERE image <= ?", (covered,))
+
+    def highest_image(self) -> int:
+        """The highest id of an image; 0 where there is none."""
+        row = self._one("SELECT max(id) FROM images")
+        return int(row[0] or 0) if row else 0
+
     def queries(self) -> list[bytes]:
         """Vectors of texts by which recall is measured."""
         return [vector for (vector,) in self._all("SELECT vector FROM queries ORDER BY id")]
@@ -478,20 +513,25 @@ class Manifest:
         rows = self._typed(self._all("SELECT path FROM files WHERE image = ? ORDER BY path", (image,)), bytes)
         return tuple(_path(path) for (path,) in rows)
 
-    def content(self, image: int) -> tuple[bytes, tuple[Photo, ...]]:
-        """The hash of an image that is no orphan and the files that hold it, sorted by the bytes of their paths.
+    def content(self, image: int, filter: Filter) -> tuple[bytes, tuple[Photo, ...]]:
+        """The hash of an image, no orphan, and its files that pass the filter, sorted by the bytes of their paths.
 
         StoreError where a row is not as it was written, or not found.
         """
-        sql = """SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
-            WHERE image = ? ORDER BY path"""
-        rows = list(self._all(sql, (image,)))
+        sql = f"""SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
+            WHERE image = :image AND {_where(filter, _TIME_OF_ONE)} ORDER BY path"""
+        rows = list(self._all(sql, {"image": image, **_limits(filter)}))
         for hash, path, size, mtime_ns, crc32 in rows:
             if not _holds(_file_crc32, (path, size, mtime_ns, hash, None), crc32):
                 raise self._damaged(f"the row of {_shown(path)} is not as it was written")
         if not rows:
             raise self._damaged(f"image {image}, or what leads to it, cannot be found")
         return rows[0][0], tuple(Photo(_path(path), size, at) for _, path, size, at, _ in rows)
+
+    def images_within(self, filter: Filter) -> Iterator[int]:
+        """Ids of the images with a file that passes the filter, ascending."""
+        sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {_where(filter, _TIME)} ORDER BY image"
+        return (id for (id,) in self._all(sql, _limits(filter)))
 
     def skipped(self) -> Iterator[Skipped]:
         rows = self._typed(
@@ -559,7 +599,7 @@ class Manifest:
     # Verifying
 
     def require_consistent(self) -> None:
-        """Raise DamagedError where an image is said to be out of use and is not: a search would not find it."""
+        """Raise DamagedIndexError where an image is said to be out of use and is not: a search would not find it."""
         for what, sql in _OUT_OF_USE.items():
             if self._one(f"SELECT 1 FROM {sql} LIMIT 1") is not None:
                 raise self._damaged(what)
@@ -679,23 +719,27 @@ class Manifest:
         )
         self._db.execute("DELETE FROM pruned WHERE image IN (SELECT id FROM images)")
 
-    def sweep(self, root: Path, spared: Collection[Path]) -> Sweep:
-        """Drop the files at or below `root` that were not marked, except for what is at or below a path in `spared`.
+    def sweep(self, root: Path, spared: Collection[Path], *, present: bool = False) -> Sweep:
+        """Drop the files at or below `root` that were not met, except for what is at or below a path in `spared`.
 
-        A file below it that was a root itself is one no more when it is dropped.
+        A file below it that was a root itself is one no more when it is dropped. If nothing was met, all is kept
+        unless `present` says that the root is there all the same.
         """
-        self._flush_marks()
-        if self._one(f"SELECT 1 FROM seen WHERE {_UNDER} LIMIT 1", _range(root)) is None:
+        if not present and not self.has_met(root):
             kept = self._count(f"files WHERE {_UNDER}", _range(root))
             if kept:
                 return Sweep(removed=0, kept=kept)
-        self._db.execute("DELETE FROM spared")
+        for table in ("spared", "gone"):
+            self._db.execute(f"DELETE FROM {table}")
         for path in spared:
             self._db.execute(f"INSERT OR IGNORE INTO spared SELECT path FROM files WHERE {_UNDER}", _range(path))
-        kept_paths = "SELECT path FROM seen UNION ALL SELECT path FROM spared"
-        gone = f"FROM files WHERE {_UNDER} AND path NOT IN ({kept_paths})"
-        self._db.execute(f"DELETE FROM roots WHERE path <> :root AND path IN (SELECT path {gone})", _range(root))
-        removed = self._db.execute(f"DELETE {gone}", _range(root)).rowcount
+        stays = (f"EXISTS (SELECT 1 FROM {table} WHERE {table}.path = files.path)" for table in ("seen", "spared"))
+        sql = f"INSERT INTO gone SELECT path FROM files WHERE {_UNDER} AND NOT {' AND NOT '.join(stays)}"
+        removed = self._db.execute(sql, _range(root)).rowcount
+        if removed:
+            gone = "path IN (SELECT path FROM gone)"
+            self._db.execute(f"DELETE FROM roots WHERE path <> ? AND {gone}", (os.fsencode(root),))
+            self._db.execute(f"DELETE FROM files WHERE {gone}")
         self._db.execute("UPDATE roots SET scanned_at = ? WHERE path = ?", (int(time.time()), os.fsencode(root)))
         return Sweep(removed=removed, kept=0)
 
@@ -704,14 +748,20 @@ class Manifest:
         self._db.execute("DELETE FROM queries")
         self._db.executemany("INSERT INTO queries (vector) VALUES (?)", ((vector,) for vector in vectors))
 
-    def publish(self, generation: int, covered: int, sha256: bytes, tuning: Tuning | None = None) -> None:
-        """Name the vector file that readers use from now on, and how it is searched; None: exactly."""
+    def publish(
+        self, generation: int, covered: int, sha256: bytes, tuning: Tuning | None = None, *, holds_pruned: bool = False
+    ) -> None:
+        """Name the vector file that readers use from now on, and how it is searched; None: exactly.
+
+        `holds_pruned`: it still holds the images that were removed.
+        """
         row = (generation, covered, sha256)
         self._db.execute("UPDATE state SET generation = ?, covered = ?, vectors_sha256 = ?", row)
-        self._db.execute("DELETE FROM pruned")
+        if not holds_pruned:
+            self._db.execute("DELETE FROM pruned")
         self._db.execute("DELETE FROM tuning")
         if tuning is not None:
-            self._db.execute("INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?)", tuning)
+            self._db.execute("INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?)", tuning)
 
     # Looking after the file: outside of a transaction
 
@@ -728,21 +778,44 @@ class Manifest:
             self._db.execute(f"PRAGMA busy_timeout = {1000 * _BUSY_S:.0f}")
         return not busy
 
-    # Marks live in a temporary table (memory, then a temporary file): they are not part of the index and vanish with
-    # the connection, and a sweep over a million files holds none of them in Python.
+    # What a run meets, in a temporary table: none of it needs a transaction
 
-    def mark(self, path: Path) -> None:
-        """Keep this file from `sweep`, for as long as this connection lives. Needs no transaction."""
-        self._marked.append((os.fsencode(path),))
-        if len(self._marked) >= _ROWS and not self._db.in_transaction:
+    def meet(self, files: Iterable[File]) -> int:
+        """Note what a walk met, which `sweep` then keeps; how many files that were. Vanishes with the connection."""
+        files, met = iter(files), 0
+        while batch := list(islice(files, _SEEN_ROWS)):
+            sql = _MEET + ",".join(["(?, ?, ?)"] * len(batch))
             with explained(self.path):
-                self._db.execute("BEGIN")
-                self._flush_marks()
-                self._db.execute("COMMIT")
+                try:
+                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
+                except OverflowError:  # a clock gone wild: a time that SQLite cannot hold equals none
+                    batch = [File(path, size, 0 if abs(at) > _INTEGER else at) for path, size, at in batch]
+                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
+        return met
 
-    def _flush_marks(self) -> None:
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", self._marked)
-        self._marked.clear()
+    def has_met(self, path: Path) -> bool:
+        """Whether anything was met at or below `path`."""
+        return self._one(f"SELECT 1 FROM seen WHERE {_UNDER} LIMIT 1", _range(path)) is not None
+
+    def count_unchanged(self) -> int:
+        """Files that were met with the size and time that they are known by, and that lead to an image."""
+        return self._count(f"seen JOIN files USING (path) WHERE {_AS_KNOWN} AND reason IS NULL")
+
+    def still_skipped(self) -> Iterator[Skipped]:
+        """Files that were met with the size and time that they were skipped with, sorted by path."""
+        sql = f"""SELECT path, reason FROM seen JOIN files USING (path)
+            WHERE {_AS_KNOWN} AND reason IS NOT NULL ORDER BY path"""
+        return (Skipped(_path(path), reason) for path, reason in self._all(sql))
+
+    def changed(self, *, retry: bool = False) -> Iterator[Photo]:
+        """Files that were met and are new or have changed, sorted by the bytes of their paths; with `retry` also those
+        that are still skipped. They may be put while this goes on."""
+        sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
+            WHERE seen.path > ? AND (NOT {_AS_KNOWN} OR ? AND reason IS NOT NULL) ORDER BY seen.path LIMIT {_ROWS}"""
+        rows: list[tuple[Any, ...]] = [(b"",)]
+        while rows := list(self._all(sql, (rows[-1][0], retry))):
+            for path, size, mtime_ns in rows:
+                yield Photo(_path(path), size, mtime_ns)
 
 
 # Salvaging
@@ -987,7 +1060,7 @@ def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
         advice = "make room" if full else "see that it is there and may be written"
         return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
     if isinstance(error, UnicodeDecodeError):
-        return DamagedError(path, str(error))
+        return DamagedIndexError(path, str(error))
     match _code(error):
         case sqlite3.SQLITE_FULL:
             why = "the disk is full: make room and run it again (what was committed before is safe)"
@@ -996,7 +1069,7 @@ def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             why = f"cannot be opened or written ({error}): make its folder accessible, or name another with --index DIR"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
-            return DamagedError(path, str(error))
+            return DamagedIndexError(path, str(error))
         case _:
             why = f"{error}: see that its disk is there and has room, then run it again"
     return StoreError(f"{path}: {why}")
@@ -1052,6 +1125,20 @@ def _range(root: Path) -> dict[str, bytes]:
     path, separator = os.fsencode(root), os.fsencode(os.sep)
     below = path if path.endswith(separator) else path + separator
     return {"root": path, "below": below, "after": below[:-1] + bytes([below[-1] + 1])}
+
+
+def _where(filter: Filter, time: str) -> str:
+    """The condition of a filter on `files`; parameters: see `_limits`."""
+    under = f"({_UNDER})" if filter.under is not None else "true"
+    return under if filter.since is filter.until is None else f"{under} AND {time}"
+
+
+def _limits(filter: Filter) -> dict[str, Any]:
+    since = -_INTEGER if filter.since is None else filter.since
+    until = _INTEGER if filter.until is None else filter.until
+    limits = {"since": since, "until": until, "since_ns": since * 10**9, "until_ns": until * 10**9}
+    limits = {name: max(-_INTEGER, min(limit, _INTEGER)) for name, limit in limits.items()}
+    return limits if filter.under is None else limits | _range(filter.under)
 
 
 def _path(path: bytes) -> Path:

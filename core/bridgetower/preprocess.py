@@ -12,14 +12,16 @@ neither; it is how those weights were trained.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from bridgetower.decode import Decoded
 from bridgetower.errors import ModelError
+
+if TYPE_CHECKING:  # it takes longer to import than all else here, and the processes that decode do without
+    import numpy as np
+    import numpy.typing as npt
 
 PREPROCESSING_VERSION = 1  # raise it with any change that alters pixels: stored vectors are then refused, not mixed
 
@@ -134,18 +136,30 @@ class Preprocessing:
         }
 
 
-def preprocess(picture: Image.Image | Decoded, spec: Preprocessing) -> npt.NDArray[np.float32]:
+def preprocess(picture: Image.Image | Decoded, spec: Preprocessing) -> "npt.NDArray[np.float32]":
     """Turn one upright RGB picture of any size into float32 [3, H, W], contiguous, H = W = `spec.crop_size`.
 
     One that was decoded at a fraction of its size is laid out as the whole picture would be.
     """
     decoded = picture if isinstance(picture, Decoded) else Decoded(picture, picture.width, picture.height, None)
+    return normalise(square(decoded, spec).tobytes(), spec)
+
+
+def square(decoded: Decoded, spec: Preprocessing) -> Image.Image:
+    """Resize and cut: RGB of `spec.crop_size` x `spec.crop_size`."""
     if decoded.image.mode != "RGB":
         raise ValueError(f"preprocess takes RGB, not {decoded.image.mode}")
-    square = _plain_square(decoded, spec.crop_size) if spec.name == "plain" else _hf_square(decoded, spec)
+    return _plain_square(decoded, spec.crop_size) if spec.name == "plain" else _hf_square(decoded, spec)
+
+
+def normalise(rgb: bytes | bytearray, spec: Preprocessing) -> "npt.NDArray[np.float32]":
+    """The bytes of a `square`, [H, W, 3], as float32 [3, H, W]."""
+    import numpy as np
+
     # One pass to reorder and widen, two in place: the fastest of the ways measured, within 3e-7 of dividing twice.
     mean, std = np.array(spec.mean)[:, None, None], np.array(spec.std)[:, None, None]
-    pixels: npt.NDArray[np.float32] = np.asarray(square).transpose(2, 0, 1).astype(np.float32, order="C")  # [3, H, W]
+    stored = np.frombuffer(rgb, np.uint8).reshape(spec.crop_size, spec.crop_size, 3)
+    pixels: npt.NDArray[np.float32] = stored.transpose(2, 0, 1).astype(np.float32, order="C")  # [3, H, W]
     pixels *= (_RESCALE_FACTOR / std).astype(np.float32)
     pixels -= (mean / std).astype(np.float32)
     return pixels

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 
 class Head(StrEnum):
@@ -13,9 +14,17 @@ class Head(StrEnum):
     MLM = "mlm"  # masked language: which word stands here
 
 
+class File(NamedTuple):
+    """A file that may hold a picture, as the walk over the folders found it: light, for there may be millions."""
+
+    path: bytes  # absolute
+    size: int  # bytes
+    mtime_ns: int  # nanoseconds since the epoch
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A file that may hold a picture, as the walk over the folders found it."""
+    """The same, of which more is to be known."""
 
     path: Path  # absolute
     size: int  # bytes
@@ -28,6 +37,15 @@ class Skipped:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which pictures a search is about. A picture's time is when it was taken, or else when its file was changed."""
+
+    under: Path | None = None  # absolute: at or below this
+    since: int | None = None  # unix seconds: at this time or later
+    until: int | None = None  # before this time
 
 
 INT8 = "int8"  # a precision, and a family of its own; fp32 and bf16 are the family "float"

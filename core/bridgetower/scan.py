@@ -1,24 +1,39 @@
 """Files and folders -> the picture files in them, in an order that does not change from run to run.
 
 Rules, in full:
-- Folders are walked to any depth, names sorted by code point. Names that begin with a dot (also the `._*` that macOS
-  leaves beside files) are passed over in silence. What has no picture's extension is passed over and counted.
-- What is named itself is taken as it is: hidden or not, whatever its extension.
-- Links to files and to folders are followed. A folder is listed once, however many links lead to it or back to it;
-  the links' turn comes after everything else, so that a picture appears under its real path where it has one here.
+- Folders are walked to any depth, names sorted by their bytes. What has no picture's extension is passed over and
+  counted. Names that begin with a dot are passed over in silence; with `Rules.hidden` they are walked too, but never
+  the `._*` that macOS leaves beside files.
+- `.btignore` files, in any folder of the walk, say what is left out of that folder and of those below it, in the syntax
+  of .gitignore: the last pattern that fits decides, that of a deeper file before that of one above it, and
+  `Rules.exclude`, which is anchored at each root, before all of them. A folder that is left out is not entered, so
+  nothing in it can be taken back in. A .btignore above a root says nothing.
+- What is named itself is taken as it is: hidden or not, link or not, excluded or not, whatever its extension.
+- Links are passed over and counted, unless `Rules.follow_symlinks`. Then a folder is listed once, however many links
+  lead to it or back to it; the links' turn comes after everything else, so that a picture appears under its real path
+  where it has one here.
 - Paths are absolute and keep the names of links; any bytes that the file system allows in a name survive.
-- What stands in the way (a folder that may not be opened, a link to nothing, a pipe called `x.jpg`, a file that
-  vanishes) becomes a Skipped; the walk goes on.
+- What stands in the way (a folder that may not be opened, a pipe called `x.jpg`, a file that vanishes, a .btignore that
+  cannot be read or has a line that is no pattern) becomes a Skipped; the walk goes on.
+
+Millions of files pass through here, so all of it is done with bytes and what the listing of a folder says.
 """
 
+import codecs
 import os
+import re
 import stat
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
-from bridgetower.errors import InputError
-from bridgetower.records import Photo, Skipped
+from bridgetower.errors import InputError, UsageError
+from bridgetower.records import File, Skipped
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor those of
 # which Pillow knows the header only (.mpg, .h5, .grib, .bufr).
@@ -40,107 +55,282 @@ UNREAD_EXTENSIONS = frozenset(
 )
 
 
-def scan(paths: Iterable[Path], *, ignored: Counter[str] | None = None) -> Iterator[Photo | Skipped]:
-    """Yield a Photo for each picture file in or at `paths`, once, and a Skipped for each that cannot be had.
+IGNORE_FILE = ".btignore"
+_IGNORE_FILE = IGNORE_FILE.encode()
+_EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
+_NAME = attrgetter("name")
 
-    What is passed over in folders because it has no picture's extension is counted in `ignored`, by its extension in
-    lower case. Raises InputError at once, before anything is walked, where one of `paths` does not exist.
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a walk takes of that which lies in its folders."""
+
+    exclude: tuple[str, ...] = ()  # patterns as in .gitignore
+    hidden: bool = False  # also names that begin with a dot
+    follow_symlinks: bool = False
+
+
+USUAL_RULES = Rules()
+
+
+@dataclass(slots=True)
+class PassedOver:
+    """What a walk left out, as far as it is counted."""
+
+    extensions: Counter[str] = field(default_factory=Counter)  # files of other kinds, by extension in lower case
+    links: int = 0  # to folders, and those that are called like pictures
+    excluded_in: set[bytes] = field(default_factory=set)  # folders in which a pattern or a link left something out
+
+
+def scan(
+    paths: Iterable[Path],
+    rules: Rules = USUAL_RULES,
+    passed_over: PassedOver | None = None,
+) -> Iterator[File | Skipped]:
+    """Yield a File for each picture file in or at `paths`, once, and a Skipped for each that cannot be had.
+
+    What is passed over is counted in `passed_over`. Raises at once, before anything is walked: InputError where one of
+    `paths` does not exist, UsageError where one of `rules.exclude` is no pattern.
     """
-    roots = sorted({Path(os.path.abspath(path)) for path in paths})
-    folders = [root for root in roots if _is_folder(root)]
-    return _Walk(roots, frozenset(folders), Counter() if ignored is None else ignored).run()
+    roots = sorted({os.fsencode(os.path.abspath(path)) for path in paths})
+    folders = frozenset(root for root in roots if _is_folder(root))
+    return _Walk(roots, folders, rules, PassedOver() if passed_over is None else passed_over).run()
 
 
-def passes_over(folder: Path, path: Path, *, is_file: bool) -> bool:
+def passes_over(folder: Path, path: Path, rules: Rules, *, is_file: bool) -> bool:
     """Whether the walk of `folder` leaves out what lies below it at `path`, so that it must be named to be met."""
-    hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
-    return hidden or (is_file and path.suffix.lower() not in EXTENSIONS)
+    here = os.fsencode(folder)
+    levels = _excluding(here, rules)
+    names = [os.fsencode(name) for name in path.relative_to(folder).parts]
+    for left, name in reversed([*enumerate(reversed(names))]):
+        levels = _with_own(here, levels, [])
+        here = os.path.join(here, name)
+        link = not rules.follow_symlinks and os.path.islink(here)
+        if link or _is_hidden(name, rules) or _is_excluded(here, levels, is_folder=left > 0 or not is_file):
+            return True
+    return is_file and _extension(names[-1]) not in _EXTENSIONS
 
 
-def _is_folder(root: Path) -> bool:
+def _is_folder(root: bytes) -> bool:
     try:
-        return stat.S_ISDIR(root.stat().st_mode)
+        return stat.S_ISDIR(os.stat(root).st_mode)
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
-        raise InputError(f"{root}: no such file or folder; check the spelling") from error
+        raise InputError(f"{os.fsdecode(root)}: no such file or folder; check the spelling") from error
     except OSError as error:
-        raise InputError(f"{root}: cannot be read: {error.strerror}; check its permissions") from error
+        raise InputError(f"{os.fsdecode(root)}: cannot be read: {error.strerror}; check its permissions") from error
+
+
+# Patterns
+
+
+class _Level(NamedTuple):
+    """The patterns that hold below one folder, the last one first."""
+
+    start: int  # of what they are compared with, in a path below that folder
+    patterns: tuple[tuple[re.Pattern[str], bool], ...]  # and whether they exclude, or take back in
+
+
+_NONE = _Level(0, ())
+_Levels = tuple[_Level, ...]  # what the rules exclude, then each .btignore from the deepest up; or nothing at all
+
+
+def _is_excluded(path: bytes, levels: _Levels, *, is_folder: bool) -> bool:
+    """Whether the first of `levels` that has a pattern for this entry excludes it."""
+    whole = os.fsdecode(path + b"/" if is_folder else path).replace(os.sep, "/")
+    for start, patterns in levels:
+        below = whole[start:]
+        for pattern, excludes in patterns:
+            if any(_fits(match, is_folder) for match in pattern.finditer(below)):
+                return excludes
+    return False
+
+
+def _fits(match: re.Match[str], is_folder: bool) -> bool:
+    """Whether a pattern that was found in a path is about the entry itself. It also finds all that lies in a folder
+    that it is about, by a group for the slash; but of such a folder we decide when we come to it, once."""
+    if is_folder:
+        return (match.lastgroup is not None) == (match.end() == len(match.string))
+    return match.lastgroup is None
+
+
+def _level(folder: bytes, lines: Iterable[str]) -> tuple[_Level, list[str]]:
+    """The patterns in these lines, and the lines that are none."""
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # takes a while, and few folders have patterns
+
+    patterns, wrong = [], []
+    for line in lines:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of `[[`
+                pattern = GitIgnoreSpecPattern(line)
+        except (ValueError, re.error):
+            wrong.append(line)
+            continue
+        if pattern.regex is not None and pattern.include is not None:
+            patterns.append((pattern.regex, pattern.include))
+        elif line.strip() not in ("", "/") and not line.startswith("#"):  # what pathspec, like git, ignores
+            wrong.append(line)
+    return _Level(len(os.fsdecode(os.path.join(folder, b""))), tuple(reversed(patterns))), wrong
+
+
+def _excluding(root: bytes, rules: Rules) -> _Levels:
+    """What `rules` exclude below a root. Raises UsageError."""
+    if not rules.exclude:
+        return ()
+    level, wrong = _level(root, rules.exclude)
+    wrong += [pattern for pattern in rules.exclude if not pattern.strip()]
+    if wrong:
+        raise UsageError(f"{wrong[0]!r} is no pattern to exclude by; it is written as in a .gitignore file")
+    return (level,)
+
+
+def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Levels:
+    """`levels`, and before those of the folders above this one what its own .btignore says, if it has one."""
+    path = os.path.join(folder, _IGNORE_FILE)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(0, "not a file but a folder, pipe, socket or device")
+        with open(path, "rb") as file:
+            text = file.read().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return levels
+    except OSError as error:
+        reason = f"cannot be read, so what it excludes is not excluded: {_reason(error)}"
+        troubles.append(Skipped(_path(path), reason))
+        return levels
+    level, wrong = _level(folder, (line.removesuffix("\r") for line in text.split("\n")))
+    if wrong:
+        troubles.append(Skipped(_path(path), f"{wrong[0]!r} is no pattern of .gitignore; the other lines hold"))
+    excluding, *above = levels or (_NONE,)
+    return (excluding, level, *above)
+
+
+# The walk
+
+
+class _Folder(NamedTuple):
+    """A folder that is to be walked, and what holds in it."""
+
+    path: bytes
+    levels: _Levels
 
 
 class _Walk:
     """One walk over all roots: what has been listed, and the links that are still to be followed."""
 
-    def __init__(self, roots: list[Path], folders: frozenset[Path], ignored: Counter[str]) -> None:
-        self._roots = roots
+    def __init__(self, roots: list[bytes], folders: frozenset[bytes], rules: Rules, passed_over: PassedOver) -> None:
+        self._roots = [(root, _excluding(root, rules)) for root in roots]  # raises before the walk begins
         self._folders = folders
-        self._ignored = ignored
-        self._named = {_entry_key(str(root)) for root in roots if root not in folders}
+        self._rules = rules
+        self._passed_over = passed_over
+        self._named = {_entry_key(root) for root in roots if root not in folders}
         self._listed: set[tuple[int, int]] = set()  # (device, inode) of each folder
-        self._links: list[str] = []  # to folders
+        self._links: list[_Folder] = []
 
-    def run(self) -> Iterator[Photo | Skipped]:
+    def run(self) -> Iterator[File | Skipped]:
         pending = set(self._named)
-        for root in self._roots:
+        for root, levels in self._roots:
             if root in self._folders:
-                yield from self._walk(str(root))
-            elif (key := _entry_key(str(root))) in pending:  # not named twice, through a link
+                yield from self._walk(_Folder(root, levels))
+            elif (key := _entry_key(root)) in pending:  # not named twice, through a link
                 pending.remove(key)
-                yield _photo(str(root))
+                yield _file(root, partial(os.stat, root))
         for link in self._links:  # grows while it is walked: a link may lead to further links
             yield from self._walk(link)
 
-    def _walk(self, folder: str) -> Iterator[Photo | Skipped]:
-        # A stack, not recursion: folders may be nested deeper than Python's calls.
-        stack: list[os.DirEntry[str] | Skipped] = self._list(folder)
+    def _walk(self, top: _Folder) -> Iterator[File | Skipped]:
+        stack = [self._walk_one(top)]  # not recursion: folders may be nested deeper than Python's calls
         while stack:
-            entry = stack.pop()
-            if isinstance(entry, Skipped):
-                yield entry
+            for item in stack[-1]:
+                if isinstance(item, _Folder):
+                    stack.append(self._walk_one(item))
+                    break
+                yield item
+            else:
+                stack.pop()
+
+    def _walk_one(self, folder: _Folder) -> Iterator[File | Skipped | _Folder]:
+        """What lies in a folder itself, and the folders in it that are to be walked, in order."""
+        try:
+            entries = self._list(folder.path)
+        except OSError as error:
+            yield Skipped(_path(folder.path), f"the folder cannot be read: {_reason(error)}")
+            return
+        levels = folder.levels
+        if any(entry.name == _IGNORE_FILE for entry in entries):
+            troubles: list[Skipped] = []
+            levels = _with_own(folder.path, levels, troubles)
+            yield from troubles
+        follow = self._rules.follow_symlinks
+        for entry in entries:
+            name = entry.name
+            if name.startswith(b".") and _is_hidden(name, self._rules):
                 continue
+            is_link = entry.is_symlink()
             try:
                 is_folder = entry.is_dir()
             except OSError as error:  # a link that may not be followed, or leads back to itself
-                yield Skipped(Path(entry.path), _reason(error))
-                continue
-            if is_folder and entry.is_symlink():
-                self._links.append(entry.path)
+                if follow or not is_link:
+                    yield Skipped(_path(entry.path), _reason(error))
+                    continue
+                is_folder = False
+            is_other = not is_folder and (extension := _extension(name)) not in _EXTENSIONS
+            if levels and _is_excluded(entry.path, levels, is_folder=is_folder):
+                if not is_other:
+                    self._passed_over.excluded_in.add(folder.path)
+            elif is_other:
+                self._passed_over.extensions[os.fsdecode(extension)] += 1
+            elif is_link and not follow:
+                self._passed_over.links += 1
+                self._passed_over.excluded_in.add(folder.path)
+            elif is_folder and is_link:
+                self._links.append(_Folder(entry.path, levels))
             elif is_folder:
-                stack.extend(self._list(entry.path))
-            elif (extension := os.path.splitext(entry.name)[1].lower()) in EXTENSIONS:
-                yield _photo(entry.path)
+                yield _Folder(entry.path, levels)
             else:
-                self._ignored[extension] += 1
+                yield _file(entry.path, entry.stat)
 
-    def _list(self, folder: str) -> list[os.DirEntry[str] | Skipped]:
-        """The entries of a folder that has not been listed, the last one first."""
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in self._listed:
-                return []
-            self._listed.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError as error:
-            return [Skipped(Path(folder), f"the folder cannot be read: {_reason(error)}")]
+    def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
+        """The entries of a folder, sorted; none where it has been listed. Raises OSError."""
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in self._listed:
+            return []
+        self._listed.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=_NAME)
         if self._named:
             real = os.path.realpath(folder)
-            visible = [entry for entry in visible if os.path.join(real, entry.name) not in self._named]
-        return [*sorted(visible, key=lambda entry: entry.name, reverse=True)]
+            entries = [entry for entry in entries if os.path.join(real, entry.name) not in self._named]
+        return entries
 
 
-def _photo(path: str) -> Photo | Skipped:
+def _file(path: bytes, look: Callable[[], os.stat_result]) -> File | Skipped:
     try:
-        status = os.stat(path)
+        status = look()
     except OSError as error:
-        return Skipped(Path(path), _reason(error))
+        return Skipped(_path(path), _reason(error))
     if not stat.S_ISREG(status.st_mode):
-        return Skipped(Path(path), "not a file but a pipe, socket or device")
-    return Photo(Path(path), status.st_size, status.st_mtime_ns)
+        return Skipped(_path(path), "not a file but a pipe, socket or device")
+    return File(path, status.st_size, status.st_mtime_ns)
 
 
-def _entry_key(path: str) -> str:
+def _is_hidden(name: bytes, rules: Rules) -> bool:
+    return name.startswith(b".") and (not rules.hidden or name.startswith(b"._") or name == _IGNORE_FILE)
+
+
+def _extension(name: bytes) -> bytes:
+    """As `os.path.splitext` has it, in lower case."""
+    stem, dot, extension = name.rpartition(b".")
+    return dot + extension.lower() if stem.lstrip(b".") else b""
+
+
+def _entry_key(path: bytes) -> bytes:
     """The same for all names of one folder entry; links in the place of the entry itself are kept apart."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
+
+
+def _path(path: bytes) -> Path:
+    return Path(os.fsdecode(path))
 
 
 def _reason(error: OSError) -> str:

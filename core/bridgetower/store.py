@@ -6,23 +6,21 @@
 Both belong to the thread that opened them. Layout, invariants and the order of a commit: docs/index-format.md.
 """
 
-import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from bridgetower.errors import DamagedError, StoreError
+from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import FORMAT_VERSION, Known, Manifest, State, Sweep, explained
-from bridgetower.records import INT8, Fingerprint, Photo, Skipped
+from bridgetower.manifest import FORMAT_VERSION, Known, Manifest, Sweep, Tuning, explained
+from bridgetower.published import Published, codes_bytes, codes_path, vectors_path
+from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bridgetower.vectors import FlatVectors, VectorIndex
+    from bridgetower.neighbours import Neighbours
 
 __all__ = [
     "Candidate",
@@ -42,6 +40,7 @@ __all__ = [
     "Summary",
     "Sweep",
     "Writer",
+    "made_by",
     "require_place",
 ]
 
@@ -57,7 +56,7 @@ _UNCOVERED_MIN = 8192
 
 _PRUNED_AT_ONCE = 4096  # images that are removed in one transaction
 _READERS = "a search that is still running needs the old state: the next `bt prune` gives its space back"
-_NEAREST_AT_FIRST = 256  # images that are recalled together, then four times as many
+_NEAREST_AT_FIRST = 100  # images that are recalled together, then four times as many
 
 # What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a
 # copied folder, or in a newer release of the package, are the same model.
@@ -123,6 +122,7 @@ class Summary:
     roots: tuple[Root, ...]
     bytes_on_disk: int
     generation: int  # of the vector file; 0: none was published yet
+    tuning: Tuning | None  # how it is searched; None: exactly
     vectors_file: bool  # it is there
     uncovered: int  # images that each search reads from the manifest, because the vector file does not hold them
 
@@ -139,6 +139,16 @@ def require_place(directory: Path) -> None:
         raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
 
 
+def made_by(directory: Path) -> Fingerprint | None:
+    """What the index in `directory` is bound to; None where it has no images yet, or is not there.
+
+    Also of an index whose format a writer brings forward. Raises StoreError where it cannot be read.
+    """
+    with suppress(NoIndexError), closing(Manifest.read(directory.absolute() / _MANIFEST, older=True)) as manifest:
+        return manifest.fingerprint() if manifest.has_images() else None
+    return None
+
+
 class Writer:
     """The one process that changes an index, from `open` to `close`.
 
@@ -152,6 +162,7 @@ class Writer:
         self._dim = manifest.fingerprint().dim
         self._images = manifest.count_images()
         self._uncovered = manifest.count_images(after=manifest.state().covered)
+        self.on_publish: Callable[[int, int], None] = lambda done, total: None  # images that were read, of all
         self._remove_stray()
 
     @classmethod
@@ -173,12 +184,7 @@ class Writer:
             manifest = Manifest.write(directory / _MANIFEST, fingerprint)
             try:
                 manifest.require_consistent()
-                stored = manifest.fingerprint()
-                if manifest.count_images():  # before the first, nothing is bound to the fingerprint
-                    _require_same(directory, stored, fingerprint)
-                if stored != fingerprint:  # the same weights by another name: that is where they are found now
-                    with manifest.transaction():
-                        manifest.set_fingerprint(fingerprint)
+                _take(manifest, directory, fingerprint)
                 return cls(directory, lock, manifest)
             except BaseException:
                 manifest.close()
@@ -234,6 +240,12 @@ class Writer:
         self._manifest.close()
         self._lock.release()
 
+    def take(self, fingerprint: Fingerprint) -> None:
+        """Add images with this fingerprint from now on. For who opened an index with the fingerprint that it has, and
+        finds the model only now: refused and remembered as by `open`."""
+        _take(self._manifest, self.directory, fingerprint)
+        self._dim = fingerprint.dim
+
     def known(self, path: Path) -> Known | None:
         """What the index holds about a file; None if it was never seen."""
         return self._manifest.known(path)
@@ -242,9 +254,29 @@ class Writer:
         """The image with this content, if it was ever encoded; no file need have it any more."""
         return self._manifest.image_id(hash)
 
-    def mark(self, path: Path) -> None:
-        """Say that a scan met this file, unchanged: keeps it from `sweep`. What is committed is marked by itself."""
-        self._manifest.mark(path)
+    def meet(self, files: Iterable[File]) -> int:
+        """Say what a scan meets, which keeps it from `sweep`, as being committed does; how many files that were.
+
+        `files` are read on as they come; none is held in memory. What was said is forgotten by `close`.
+        """
+        return self._manifest.meet(files)
+
+    def has_met(self, path: Path) -> bool:
+        """Whether anything was met at or below `path`."""
+        return self._manifest.has_met(path)
+
+    def count_unchanged(self) -> int:
+        """Files that were met as the index knows them and that lead to an image."""
+        return self._manifest.count_unchanged()
+
+    def still_skipped(self) -> Iterator[Skipped]:
+        """Files that were met as they were when they were skipped, sorted by the bytes of their paths."""
+        return self._manifest.still_skipped()
+
+    def changed(self, *, retry: bool = False) -> Iterator[Photo]:
+        """Files that were met and are new or have changed, sorted by the bytes of their paths; with `retry` also those
+        that are still skipped. They may be committed while this goes on."""
+        return self._manifest.changed(retry=retry)
 
     def commit(
         self,
@@ -275,8 +307,7 @@ class Writer:
             for photo, reason in skipped:
                 self._manifest.put_skipped(photo, reason)
             self._manifest.touch()
-        for photo, _ in (*files, *skipped):
-            self._manifest.mark(photo.path)
+        self._manifest.meet(File(os.fsencode(photo.path), -1, 0) for photo, _ in (*files, *skipped))
         self._images += added
         self._uncovered += added
         if self._uncovered > _UNCOVERED_MIN and self._uncovered * _UNCOVERED_MEANWHILE > self._images:
@@ -296,15 +327,23 @@ class Writer:
         """What was given to be indexed, sorted by path."""
         return _roots(self._manifest)
 
-    def sweep(self, root: Path, spared: Collection[Path] = ()) -> Sweep:
-        """After a *complete* scan of `root`: drop the files under it that were neither marked nor committed.
+    def root_paths(self) -> tuple[Path, ...]:
+        """The same, without counting what lies in them."""
+        return tuple(path for path, _ in self._manifest.roots())
+
+    def holds(self, path: Path) -> bool:
+        """Whether any picture at or below `path` is in the index."""
+        return self._manifest.count_under(path) > 0
+
+    def sweep(self, root: Path, spared: Collection[Path] = (), *, present: bool = False) -> Sweep:
+        """After a *complete* scan of `root`: drop the files under it that were neither met nor committed.
 
         Their vectors stay, so that a file that comes back is not encoded again. What lies at or below a path in
         `spared` stays, because the scan could not or did not look there. If nothing at all was met under `root`,
-        everything stays: see `Sweep.kept`.
+        everything stays: see `Sweep.kept`; unless `present` says that what was there was left out on purpose.
         """
         with self._manifest.transaction():
-            swept = self._manifest.sweep(root, spared)
+            swept = self._manifest.sweep(root, spared, present=present)
             self._manifest.touch()
         return swept
 
@@ -353,12 +392,17 @@ class Writer:
         """Publish a vector file if the present one is damaged, or holds or leaves out too much."""
         stale = sum(1 for _ in self._manifest.pruned()) + self._manifest.count_images(self._manifest.state().covered)
         if stale * _UNCOVERED_AT_END > self._manifest.count_images():
-            self.publish()
+            self._publish()
         else:
             self.finish()
 
     def publish(self) -> None:
         """Write a new vector file, whatever the present one is."""
+        self._publish()
+
+    def publish_anew(self) -> None:
+        """The same, without taking anything from the present one, which is damaged."""
+        self._remove(self._found("vectors-*"))
         self._publish()
 
     def compact(self) -> str | None:
@@ -376,50 +420,41 @@ class Writer:
         self._manifest.vacuum()
         return None if self._manifest.fold() else _READERS
 
+    def wants_queries(self) -> bool:
+        """Whether the index is so large, or soon will be, that recall is measured, and knows no texts for that yet."""
+        from bridgetower.truth import few
+
+        return not few(2 * self._images) and not self._manifest.queries()
+
+    def keep_queries(self, vectors: "NDArray[np.float32]") -> None:
+        """Keep vectors `[Q, E]` of texts such as people ask: recall is measured with them from now on."""
+        from bridgetower.vectors import pack
+
+        with self._manifest.transaction():
+            self._manifest.set_queries(pack(vector, self._dim) for vector in vectors)
+
     def finish(self) -> None:
         """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, also of an
         interrupted one; nothing is lost without it, but every search must then read more from the manifest."""
-        state = self._manifest.state()
-        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not self._intact(state)):
+        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not self._intact()):
             self._publish()
 
-    def _intact(self, state: State) -> bool:
-        try:
-            with open(_vectors_path(self.directory, state.generation), "rb") as file:
-                return hashlib.file_digest(file, "sha256").digest() == state.vectors_sha256
-        except OSError:
-            return False
+    def _intact(self) -> bool:
+        state, coded = self._manifest.state(), self._manifest.tuning() is not None
+        rows = (
+            state.images - self._manifest.count_images(after=state.covered) + self._manifest.count_pruned(state.covered)
+        )
+        with closing(Published(self.directory, state.generation, coded=coded)) as files:
+            return files.intact(state.vectors_sha256, codes_bytes(self._dim, rows) if coded else None)
 
     def features(self) -> FeatureCache:
         """All that is kept of pictures, to be looked after."""
         return FeatureCache(self.directory / _FEATURES, 0)
 
     def _publish(self) -> None:
-        """Write the next generation of the vector file and name it in the manifest, in the order that the format
-        demands: complete and on the disk first, then its name, then the transaction."""
-        from bridgetower.vectors import FlatVectors
+        from bridgetower.publishing import publish
 
-        index = FlatVectors(self._dim)
-        covered = 0
-        for rows in self._manifest.vectors():
-            _add(index, rows, self.directory)
-            covered = rows[-1][0]
-        generation = self._manifest.state().generation + 1
-        path = _vectors_path(self.directory, generation)
-        beside = path.with_name(path.name + ".tmp")
-        with explained(path):
-            try:
-                with open(beside, "wb") as file:
-                    sha256 = index.save(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except BaseException:
-                beside.unlink(missing_ok=True)
-                raise
-            os.replace(beside, path)
-            _fsync_directory(self.directory)
-        with self._manifest.transaction():
-            self._manifest.publish(generation, covered, sha256)
+        publish(self.directory, self._manifest, self.on_publish)
         self._uncovered = 0
         self._remove_stray()
 
@@ -430,8 +465,10 @@ class Writer:
 
     def _remove_stray(self) -> None:
         """Remove vector files that the manifest does not name: older generations, and what a crash left."""
-        named = _vectors_path(self.directory, self._manifest.state().generation)
-        self._remove(path for path in self._found("vectors-*.faiss*") if path != named)
+        named = f"vectors-{self._manifest.state().generation}"
+        self._remove(
+            path for path in self._found("vectors-*") if path.stem != named or path.suffix not in (".faiss", ".codes")
+        )
 
     def _found(self, pattern: str) -> list[Path]:
         with explained(self.directory):
@@ -452,9 +489,10 @@ class Store:
         self.fingerprint = manifest.fingerprint()
         self._manifest = manifest
         self._state = manifest.state()
-        self._index: VectorIndex | None = None
-        # Opened now and not at the first search: from here on the writer may remove the name, but not the file.
-        self._file = _open_if_there(_vectors_path(directory, self._state.generation))
+        self._neighbours: Neighbours | None = None
+        self._tuning = manifest.tuning()
+        # Opened now and not at the first search: from here on the writer may remove the names, but not the files.
+        self._files = Published(directory, self._state.generation, coded=self._tuning is not None)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -482,14 +520,20 @@ class Store:
 
     def close(self) -> None:
         """Let go of the state. May be called twice."""
-        if self._file is not None:
-            self._file.close()
+        self._files.close()
         self._manifest.close()
 
-    def vector_file(self) -> Path | None:
-        """The vector file that this state names; None where none was published."""
-        named = self._state.vectors_sha256 is not None
-        return _vectors_path(self.directory, self._state.generation) if named else None
+    def vector_files(self) -> list[Path]:
+        """The derived files that this state names."""
+        if self._state.vectors_sha256 is None:
+            return []
+        generation = self._state.generation
+        codes = [codes_path(self.directory, generation)] if self._tuning is not None else []
+        return [vectors_path(self.directory, generation), *codes]
+
+    def published(self) -> Published:
+        """The same, opened anew: what a search has read is closed."""
+        return Published(self.directory, self._state.generation, coded=self._tuning is not None)
 
     def features(self) -> FeatureCache:
         """All that is kept of pictures, to be looked after."""
@@ -512,35 +556,53 @@ class Store:
         """Images that can be found: those that have a file."""
         return self._manifest.count_live()
 
-    def recall(self, queries: "NDArray[np.float32]", k: int) -> list[list[Neighbour]]:
+    def recall(
+        self, queries: "NDArray[np.float32]", k: int, within: "NDArray[np.int64] | None" = None
+    ) -> list[list[Neighbour]]:
         """The most similar images for each of the unit vectors `queries` `[Q, E]`.
 
-        Each list holds `min(k, len(self))` images, best first, ties by image id. ValueError if a query is not a unit
-        vector of this index; StoreError if the manifest is damaged.
+        Each list holds `min(k, len(self))` images, best first, ties by image id; of `within` only, ids `[n]` of
+        images that have a file, ascending, if that is said. Similarities are exact. Which images it are is exact for
+        few of them; for many, `summary().tuning` says how much of the exact answer is found. ValueError if a query is
+        not a unit vector of this index; StoreError if the manifest is damaged.
         """
+        from bridgetower.neighbours import Neighbours
         from bridgetower.vectors import require_unit
 
-        index = self._loaded()
-        require_unit(queries)
-        ids, scores = index.search(queries, k)
+        require_unit(queries, self.fingerprint.dim)
+        self._neighbours = self._neighbours or Neighbours(self._manifest, self._files)
+        found = [self._neighbours.search(query, k, within) for query in queries]
         # Rounding to float16 can make a vector a little longer than 1; a cosine is not.
-        scores = scores.clip(-1, 1)
-        rows = zip(ids.tolist(), scores.tolist(), strict=True)
-        return [[Neighbour(*pair) for pair in zip(*row, strict=True)] for row in rows]
+        rows = [zip(ids.tolist(), scores.clip(-1, 1).tolist(), strict=True) for ids, scores in found]
+        return [[Neighbour(*pair) for pair in row] for row in rows]
 
-    def nearest(self, query: "NDArray[np.float32]") -> Iterator[Candidate]:
-        """Every image that has a file, in the order of `recall`, read on as they are asked for.
+    @property
+    def damage(self) -> str | None:
+        """What the searches found wrong with the vector file, which they then did without; None if nothing."""
+        return None if self._neighbours is None else self._neighbours.damage
 
-        `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
+    def nearest(self, query: "NDArray[np.float32]", filter: Filter = Filter()) -> Iterator[Candidate]:  # noqa: B008
+        """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.
+
+        Candidates have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
         """
-        known, k = 0, _NEAREST_AT_FIRST
+        import numpy as np
+
+        within = None
+        if filter != Filter():
+            within = np.fromiter(self._manifest.images_within(filter), np.int64)
+        seen: set[int] = set()
+        k = _NEAREST_AT_FIRST
         while True:
-            [neighbours] = self.recall(query, k)
-            for neighbour in neighbours[known:]:
-                yield Candidate(*self._manifest.content(neighbour.image), neighbour.similarity)
+            [neighbours] = self.recall(query, k, within)
+            for neighbour in neighbours:
+                # A wider search among many images may find one that should have come before.
+                if neighbour.image not in seen:
+                    seen.add(neighbour.image)
+                    yield Candidate(*self._manifest.content(neighbour.image, filter), neighbour.similarity)
             if len(neighbours) < k:
                 return
-            known, k = k, 4 * k
+            k *= 4
 
     def photos(self, images: Iterable[int]) -> dict[int, tuple[Path, ...]]:
         """The files of each image, sorted by the bytes of their paths, in the order of `images`; the first one stands
@@ -572,7 +634,7 @@ class Store:
     def summary(self) -> Summary:
         """The index at a glance; needs neither numpy nor FAISS."""
         manifest, state, counts = self._manifest, self._state, self._manifest.counts()
-        vectors_file = self._file is not None
+        vectors_file = self._files.whole
         return Summary(
             directory=self.directory,
             format_version=FORMAT_VERSION,
@@ -587,72 +649,22 @@ class Store:
             roots=_roots(manifest),
             bytes_on_disk=_bytes_below(self.directory),
             generation=state.generation,
+            tuning=self._tuning,
             vectors_file=vectors_file,
             uncovered=manifest.count_live(after=state.covered if vectors_file else 0),
         )
 
-    def _loaded(self) -> "VectorIndex":
-        """The live images of this state, ready for search: what the vector file holds of them, and the rest from the
-        manifest. That rest is everything if the file is absent or damaged."""
-        import numpy as np
-
-        from bridgetower.vectors import FlatVectors
-
-        if self._index is None:
-            orphans = set(self._manifest.orphans())
-            published = self._published()
-            index = published or FlatVectors(self.fingerprint.dim)
-            index.remove(np.array([*orphans, *self._manifest.pruned()], dtype=np.int64))
-            for rows in self._manifest.vectors(after=self._state.covered if published else 0):
-                _add(index, [row for row in rows if row[0] not in orphans], self.directory)
-            self._require_all(index)
-            self._index = index
-        return self._index
-
-    def _require_all(self, index: "VectorIndex") -> None:
-        """Raise StoreError where a search would leave out an image, because what says which there are is damaged."""
-        self._manifest.require_consistent()
-        if len(index) != len(self):
-            raise DamagedError(self.directory / _MANIFEST, f"{len(index)} images can be searched, not {len(self)}")
-
-    def published(self) -> "FlatVectors | None":
-        """What the vector file of this state holds; None where it is not there or not whole."""
-        return self._published()
-
     def strays(self) -> list[Path]:
         """What lies in the directory and is not part of the index, sorted."""
         named = {_MANIFEST, _MANIFEST + "-wal", _MANIFEST + "-shm", _MANIFEST + "-journal", _LOCK, _FEATURES}
-        named.add(_vectors_path(self.directory, self._state.generation).name)
+        named |= {path.name for path in self.vector_files()}
         with explained(self.directory):
             found = [entry for entry in self.directory.iterdir() if entry.name not in named]
         return sorted([*found, *self.features().unfinished()])
 
-    def _published(self) -> "FlatVectors | None":
-        from bridgetower.vectors import FlatVectors
-
-        if self._file is None or self._state.vectors_sha256 is None:
-            return None
-        with self._file:
-            try:
-                return FlatVectors.load(self._file, self._state.vectors_sha256, self.fingerprint.dim)
-            except OSError:  # a bad block: the manifest has it all
-                return None
-
 
 def _roots(manifest: Manifest) -> tuple[Root, ...]:
     return tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots())
-
-
-def _add(index: "FlatVectors", rows: list[tuple[int, bytes]], directory: Path) -> None:
-    """Add images as the manifest holds them."""
-    import numpy as np
-
-    ids = np.array([id for id, _ in rows], dtype=np.int64)
-    vectors = _unpacked([blob for _, blob in rows], index.dim, directory)
-    try:
-        index.add(ids, vectors)
-    except ValueError as error:
-        raise DamagedError(directory / _MANIFEST, str(error)) from error
 
 
 def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.float32]":
@@ -661,7 +673,16 @@ def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.floa
     try:
         return unpack(blobs, dim)
     except ValueError as error:
-        raise DamagedError(directory / _MANIFEST, str(error)) from error
+        raise DamagedIndexError(directory / _MANIFEST, str(error)) from error
+
+
+def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint) -> None:
+    stored = manifest.fingerprint()
+    if manifest.count_images():  # before the first, nothing is bound to the fingerprint
+        _require_same(directory, stored, fingerprint)
+    if stored != fingerprint:  # the same weights by another name: that is where they are found now
+        with manifest.transaction():
+            manifest.set_fingerprint(fingerprint)
 
 
 def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> None:
@@ -687,17 +708,6 @@ def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> N
     )
 
 
-def _vectors_path(directory: Path, generation: int) -> Path:
-    return directory / f"vectors-{generation}.faiss"
-
-
-def _open_if_there(path: Path) -> BufferedReader | None:
-    try:
-        return open(path, "rb")
-    except OSError:  # absent or unreadable: the manifest has it all
-        return None
-
-
 def _bytes_below(directory: Path) -> int:
     total = 0
     for folder, _, names in os.walk(directory):
@@ -705,13 +715,3 @@ def _bytes_below(directory: Path) -> int:
             with suppress(OSError):  # a file that a writer removed meanwhile
                 total += os.lstat(os.path.join(folder, name)).st_size
     return total
-
-
-def _fsync_directory(directory: Path) -> None:
-    """Make a rename durable; Windows has no such call and needs none."""
-    if sys.platform != "win32":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -31,7 +31,7 @@ def pack(vector: NDArray[np.float32], dim: int) -> bytes:
     vector = np.asarray(vector, dtype=np.float32)
     if vector.shape != (dim,):
         raise ValueError(f"a vector of this index has shape ({dim},), not {vector.shape}")
-    require_unit(vector[None])
+    require_unit(vector[None], dim)
     return vector.astype("<f2").tobytes()
 
 
@@ -44,17 +44,22 @@ def unpack(blobs: list[bytes], dim: int) -> NDArray[np.float32]:
     if any(len(blob) != 2 * dim for blob in blobs):
         raise ValueError(f"a stored vector does not have {dim} numbers")
     vectors = np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), dim).astype(np.float32)
-    require_unit(vectors, 2 * LENGTH_TOLERANCE)
+    require_unit(vectors, dim, 2 * LENGTH_TOLERANCE)
     return vectors
 
 
-def require_unit(vectors: NDArray[np.float32], tolerance: float = LENGTH_TOLERANCE) -> None:
-    """Raise ValueError unless every row of `[n, E]` is finite and has length 1."""
+def require_unit(vectors: NDArray[np.float32], dim: int, tolerance: float = LENGTH_TOLERANCE) -> None:
+    """Raise ValueError unless every row of `[n, dim]` is finite and has length 1."""
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise ValueError(f"vectors of this index have shape [n, {dim}], not {list(vectors.shape)}")
     lengths = np.linalg.norm(vectors, axis=1)
     if not np.isfinite(lengths).all():
         raise ValueError("a vector holds a number that is not finite")
     if (np.abs(lengths - 1) > tolerance).any():
         raise ValueError(f"a vector has length {lengths[np.abs(lengths - 1).argmax()]:.4f}, not 1")
+
+
+Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids and their scores, of one shape
 
 
 class VectorIndex(Protocol):
@@ -71,8 +76,11 @@ class VectorIndex(Protocol):
     def remove(self, ids: NDArray[np.int64]) -> None:
         """Remove vectors; an id that is not there is passed over."""
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The `min(k, N)` best ids `[Q, k]` and their scores `[Q, k]` for queries `[Q, E]`: best first, ties by id."""
+    def search(self, queries: NDArray[np.float32], k: int, within: NDArray[np.int64] | None = None) -> Scored:
+        """The `min(k, N)` best ids `[Q, k]` and their scores `[Q, k]` for queries `[Q, E]`: best first, ties by id.
+
+        `within` `[n]`: only of these ids, which are all there.
+        """
 
 
 class FlatVectors:
@@ -115,10 +123,13 @@ class FlatVectors:
         found: NDArray[np.float32] = self._index.reconstruct_batch(ids)
         return found
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def search(self, queries: NDArray[np.float32], k: int, within: NDArray[np.int64] | None = None) -> Scored:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ValueError(f"queries of this index have shape [Q, {self.dim}], not {list(queries.shape)}")
+        if within is not None:
+            found = [best(within, self._scores(query, within), k) for query in queries]
+            return np.stack([ids for ids, _ in found]), np.stack([scores for _, scores in found])
         k = max(0, min(k, len(self)))
         ids = np.empty((len(queries), k), dtype=np.int64)
         scores = np.empty((len(queries), k), dtype=np.float32)
@@ -127,9 +138,7 @@ class FlatVectors:
         rough_scores, rough_ids = self._index.search(queries, min(len(self), k + _MARGIN))
         for row, query in enumerate(queries):
             candidates = self._settle(query, k, rough_scores[row], rough_ids[row])
-            exact = self._scores(query, candidates)
-            order = np.lexsort((candidates, -exact))[:k]
-            ids[row], scores[row] = candidates[order], exact[order]
+            ids[row], scores[row] = best(candidates, self._scores(query, candidates), k)
         return ids, scores
 
     def _settle(
@@ -142,40 +151,61 @@ class FlatVectors:
         return ids
 
     def _scores(self, query: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Inner products `[n]`, summed row by row and not by BLAS: equal rows give equal sums wherever they stand."""
-        wide = query.astype(np.float64)
         parts = [ids[start : start + _ROWS] for start in range(0, len(ids), _ROWS)]
-        sums = [(self._index.reconstruct_batch(part) * wide).sum(axis=1) for part in parts]
-        return np.concatenate(sums).astype(np.float32)
+        scores = [exact_scores(query, self._index.reconstruct_batch(part)) for part in parts]
+        return np.concatenate([np.zeros(0, np.float32), *scores])
 
     def save(self, file: BinaryIO) -> bytes:
         """Write the FAISS index to `file` and return the SHA-256 of what was written; OSError passes through."""
-        sink = _HashingSink(file.write)
-        try:
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(sink.write, _CHUNK_BYTES))
-        except RuntimeError:
-            if sink.error is None:
-                raise
-        if sink.error is not None:
-            raise sink.error
-        return sink.digest()
+        return write_faiss(self._index, file)
 
     @classmethod
     def load(cls, file: BufferedReader, sha256: bytes, dim: int) -> Self | None:
         """Read what `save` wrote, or None if these are not those bytes or not an index of this kind."""
-        if hashlib.file_digest(file, "sha256").digest() != sha256:
-            return None
-        file.seek(0)
-        try:
-            index = faiss.read_index(faiss.PyCallbackIOReader(file.read, _CHUNK_BYTES))
-        except RuntimeError:  # a layout that this version of FAISS does not know
-            return None
+        index = read_faiss(file, sha256)
         if not isinstance(index, faiss.IndexIDMap2) or index.d != dim:
             return None
         loaded = cls(dim)
         loaded._index = index
         loaded._highest = int(loaded.ids().max(initial=-1))
         return loaded
+
+
+def best(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Scored:
+    """The best `min(k, n)` of `ids` `[n]`, best first, ties by id, and their scores."""
+    order = np.lexsort((ids, -scores))[:k]
+    return ids[order], scores[order]
+
+
+def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inner products `[n]` of `[n, E]` with `[E]`, summed row by row and not by BLAS: equal rows give equal sums
+    wherever they stand."""
+    sums: NDArray[np.float32] = (vectors * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    return sums
+
+
+def write_faiss(index: faiss.Index, file: BinaryIO) -> bytes:
+    """Write a FAISS index to `file` and return the SHA-256 of what was written; OSError passes through."""
+    sink = _HashingSink(file.write)
+    try:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(sink.write, _CHUNK_BYTES))
+    except RuntimeError:
+        if sink.error is None:
+            raise
+    if sink.error is not None:
+        raise sink.error
+    return sink.digest()
+
+
+def read_faiss(file: BufferedReader, sha256: bytes) -> faiss.Index | None:
+    """Read what `write_faiss` wrote, or None if these are not those bytes, or of a kind that this FAISS cannot read."""
+    if hashlib.file_digest(file, "sha256").digest() != sha256:
+        return None
+    file.seek(0)
+    try:
+        return faiss.read_index(faiss.PyCallbackIOReader(file.read, _CHUNK_BYTES))
+    except RuntimeError:  # a layout that this version of FAISS does not know
+        return None
 
 
 class _HashingSink:

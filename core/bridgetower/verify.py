@@ -7,21 +7,22 @@ The manifest is read some rows at a time; the vector file as a whole, as by a se
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.errors import DamagedError
+from bridgetower.codes import Codes
+from bridgetower.codes import DamagedError as DerivedDamagedError
+from bridgetower.errors import DamagedIndexError
+from bridgetower.inverted import InvertedVectors
 from bridgetower.manifest import ImageRow, Salvaged, salvage
+from bridgetower.published import Published
 from bridgetower.store import Store, Writer
-from bridgetower.vectors import unpack
-
-if TYPE_CHECKING:
-    from bridgetower.vectors import FlatVectors
+from bridgetower.truth import all_vectors
+from bridgetower.vectors import FlatVectors, unpack
 
 OnProgress = Callable[[int, int], None]  # done, total
 
@@ -57,14 +58,14 @@ def verify(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
     """
     try:
         store = Store.open(directory)
-    except DamagedError as error:
+    except DamagedIndexError as error:
         yield Finding("manifest", error.damage, directory / "manifest.sqlite")
         return
     with store:
         for look in (_look_at_structure, _look_at_images, _look_at_files, _look_at_counts, _look_at_vectors):
             try:
                 yield from look(store, on_progress)
-            except DamagedError as error:
+            except DamagedIndexError as error:
                 yield Finding("manifest", error.damage, store.manifest.path)
         yield from _look_at_features(store)
 
@@ -116,48 +117,86 @@ def _look_at_counts(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
 
 
 def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
-    path = store.vector_file()
-    if path is None:
+    paths = store.vector_files()
+    if not paths:
         return
-    index = store.published()
-    if index is None:
-        with Store.open(store.directory) as now:
-            if now.vector_file() == path:  # else a writer has just put another in its place
-                damage = "is not as it was written" if path.exists() else "is not there"
-                yield Finding("vectors", f"the vector file {damage}", path)
+    try:
+        with closing(store.published()) as files:
+            differences = [*_differences(files, store)]
+    except DerivedDamagedError as error:
+        differences = [str(error)]
+    with Store.open(store.directory) as now:
+        if now.vector_files() == paths:  # else a writer has just put others in their place
+            yield from (Finding("vectors", found, paths[0]) for found in differences)
+
+
+def _differences(files: Published, store: Store) -> Iterator[str]:
+    """In what the vector file differs from the manifest."""
+    state, dim = store.manifest.state(), store.fingerprint.dim
+    if not files.whole or files.vectors is None:
+        yield "the vector file is not there"
+    elif store.manifest.tuning() is None:
+        index = FlatVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
+        if index is None:
+            yield "the vector file is not as it was written"
+        else:
+            yield from _differences_of_exact(index, store)
     else:
-        yield from (Finding("vectors", wrong, path) for wrong in _differences(index, store))
+        lists = InvertedVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
+        if lists is None or files.codes is None:
+            yield "the vector file is not as it was written"
+        else:
+            yield from _differences_of_lists(lists, Codes(files.codes), store)
 
 
-def _differences(index: "FlatVectors", store: Store) -> Iterator[str]:
-    """In what a vector file that is searched exactly differs from the manifest."""
+def _differences_of_lists(lists: InvertedVectors, codes: Codes, store: Store) -> Iterator[str]:
+    """Of a vector file whose rows lie in lists: what each row stands for is in the codes, which are rounded."""
+    held = codes.check()
+    if len(lists) != len(held):
+        yield f"the vector file has {len(lists)} rows in its lists, and {len(held)} codes"
+    covered, pruned = store.manifest.state().covered, np.array([*store.manifest.pruned()], dtype=np.int64)
+    missing = met = altered = 0
+    for ids, vectors in all_vectors(store.manifest):
+        ids, vectors = ids[ids <= covered], vectors[ids <= covered]
+        places = np.searchsorted(held, ids).clip(max=max(len(held) - 1, 0))  # rows are in the order of their ids
+        there = held[places] == ids
+        missing += int((~there).sum())
+        met += int(there.sum())
+        altered += codes.differing(places[there], vectors[there])
+    yield from _miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered)
+
+
+def _differences_of_exact(index: FlatVectors, store: Store) -> Iterator[str]:
+    """Of a vector file that is searched exactly."""
     covered = store.manifest.state().covered
     held, pruned = index.ids(), np.array([*store.manifest.pruned()], dtype=np.int64)
     missing = altered = met = 0
     truth: _Truth | None = None
-    for rows in store.manifest.vectors():
-        rows = [row for row in rows if row[0] <= covered]
-        if not rows:
+    for ids, vectors in all_vectors(store.manifest):
+        ids, vectors = ids[ids <= covered], vectors[ids <= covered]
+        if not len(ids):
             break
-        ids = np.array([id for id, _ in rows], dtype=np.int64)
         there = np.isin(ids, held)
-        vectors = unpack([blob for _, blob in rows], index.dim)
         truth = truth or _Truth(vectors[:_QUERIES])
         truth.add(ids, vectors)
         missing += int((~there).sum())
         met += int(there.sum())
         altered += int((index.vectors(ids[there]) != vectors[there]).any(axis=1).sum())
+    wrong = [*_miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered)]
+    yield from wrong
+    if truth is not None and not wrong:
+        index.remove(pruned)
+        if not truth.agrees(index.search(truth.queries, _NEAREST)[1]):
+            yield "a search of the vector file does not give what comparing one by one does"
+
+
+def _miscounted(missing: int, surplus: int, altered: int) -> Iterator[str]:
     if missing:
         yield f"the vector file lacks {missing} of the images that it should hold"
-    if surplus := len(held) - met - len(np.intersect1d(held, pruned)):
+    if surplus:
         yield f"the vector file holds {surplus} images that are not in the manifest"
     if altered:
         yield f"the vector file holds {altered} vectors that are not those of the manifest"
-    if truth is not None and not (missing or surplus or altered):
-        index.remove(pruned)
-        ids, scores = index.search(truth.queries, _NEAREST)
-        if not truth.agrees(ids, scores):
-            yield "a search of the vector file does not give what comparing one by one does"
 
 
 class _Truth:
@@ -178,8 +217,8 @@ class _Truth:
         self._ids = np.take_along_axis(self._ids, order, axis=1)
         self._scores = np.take_along_axis(self._scores, order, axis=1)
 
-    def agrees(self, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> bool:
-        """Whether these are the nearest [Q, k], but for the order of those that are equally near."""
+    def agrees(self, scores: NDArray[np.float32]) -> bool:
+        """Whether these [Q, k] are the similarities of the nearest."""
         return scores.shape == self._scores.shape and bool(np.allclose(scores, self._scores, rtol=0, atol=1e-6))
 
 
@@ -213,7 +252,7 @@ def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
             dropped = sorted({*files, *(path for image in images for path in writer.manifest.photos(image))})
             writer.mend(files, images)
         if salvaged is not None or any(finding.part != "features" for finding in findings):
-            writer.publish()
+            writer.publish_anew()
         for finding in _of("features", findings):
             if finding.path is not None:
                 with suppress(OSError):

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner, Result
 
+import bridgetower.indexing
 import bridgetower.library
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
 from bridgetower_cli.parser import app
-from tests.fakes import COLOURS, FakeEncoder, paint
+from tests.fakes import COLOURS, DecodersHere, FakeEncoder, paint
 
 
 class Models:
@@ -68,6 +69,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
         bridgetower.library, "fingerprint_of", lambda checkpoint, precision: checkpoint.encoder.fingerprint
     )
     monkeypatch.setattr(bridgetower.library, "TorchEncoder", models.load)
+    monkeypatch.setattr("bridgetower.decoders.Decoders", DecodersHere)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run
     return models

@@ -1,6 +1,7 @@
 """`bt index`: what it says, what it leaves, and how it ends."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ import pytest
 import bridgetower.library
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
+
+FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
 
 
 def test_it_counts_what_it_did(bt: Bt, photos: Path) -> None:
@@ -33,6 +36,21 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_indexed(bt: Bt, pho
     assert "skipped photos/empty.jpg: the file is empty" in done.stderr
     assert "indexed 4, reused 0, unchanged 0, removed 0, skipped 2: 6 files" in done.stderr
     assert len(bt("search", "red", "--paths").stdout.splitlines()) == 4
+
+
+def test_pictures_of_more_pixels_than_allowed_are_skipped(bt: Bt, photos: Path) -> None:
+    paint(photos / "large.png", "red", size=(1000, 501))
+    done = bt("index", photos, "--max-pixels", "0.5MP")
+    assert done.exit_code == 3
+    assert "skipped photos/large.png: 0.5 megapixels, more than the limit of 0.5; --max-pixels" in done.stderr
+    assert "indexed 4" in done.stderr
+
+
+@pytest.mark.parametrize("number", ["0", "many", "2GB", "-5", "0.1", "99999999MP"])
+def test_what_is_no_number_of_pixels_is_wrong_usage(bt: Bt, photos: Path, number: str) -> None:
+    done = bt("index", photos, f"--max-pixels={number}")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "200MP" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_files_of_other_kinds_are_counted_and_pictures_of_unread_kinds_named(bt: Bt, photos: Path) -> None:
@@ -163,6 +181,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
     (tmp_path / "old").mkdir()
     assert bt("index", photos, "--model", "old").exit_code == 0
     (tmp_path / "old").rename(tmp_path / "new")
+    paint(photos / "new.png", (9, 99, 199))
     for command in (["index", photos], ["search", "red"]):
         done = bt(*command)
         assert (done.exit_code, done.stdout) == (4, "")
@@ -187,6 +206,76 @@ def test_an_unknown_preprocessing_is_wrong_usage(bt: Bt, photos: Path) -> None:
     refused = bt("index", photos, "--preprocessing", "square")
     assert refused.exit_code == 2
     assert "hf, plain" in refused.stderr
+
+
+def test_what_is_left_out(bt: Bt, photos: Path) -> None:
+    (photos / ".btignore").write_text("red.png\n")
+    paint(photos / ".hidden.png", (1, 2, 3))
+    (photos / "link.png").symlink_to(photos / "blue.png")
+    done = bt("index", photos, "--exclude", "gr*", "--exclude", "/white.png")
+    assert done.exit_code == 0
+    assert "indexed 1, " in done.stderr and "1 file in" in done.stderr
+    assert done.stderr.endswith("; passed over 1 link (--follow-symlinks)\n")
+    done = bt("index", photos, "--hidden", "--follow-symlinks")
+    assert "indexed 3, reused 1, unchanged 1, removed 0, skipped 0: 5 files" in done.stderr
+    assert "passed over" not in done.stderr
+
+
+def test_a_pattern_that_is_none_is_wrong_usage(bt: Bt, photos: Path, models: Models) -> None:
+    done = bt("index", photos, "--exclude", "[a")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: '[a' is no pattern")
+    assert models.resolved == [] and not (photos.parent / "index").exists()
+
+
+def test_a_line_of_a_btignore_that_is_no_pattern_is_named(bt: Bt, photos: Path) -> None:
+    (photos / ".btignore").write_text("red.png\n!\n")
+    done = bt("index", photos)
+    assert done.exit_code == 3
+    assert "skipped photos/.btignore: '!' is no pattern" in done.stderr
+    assert "indexed 3" in done.stderr
+
+
+def test_skipped_files_can_be_tried_again(bt: Bt, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "bad.jpg").write_bytes(b"no picture")
+    bt("index", photos)
+    whole = (photos / "red.png").read_bytes()
+    monkeypatch.setattr("bridgetower.decode.read", lambda path: whole)
+    assert "skipped 1:" in bt("index", photos).stderr
+    done = bt("index", photos, "--retry")
+    assert done.exit_code == 0
+    assert "indexed 0, reused 1, unchanged 4, removed 0, skipped 0: 5 files" in done.stderr
+
+
+def test_no_model_is_looked_for_where_there_is_nothing_to_encode(bt: Bt, library: Path, models: Models) -> None:
+    models.resolved.clear()
+    (library / "red.png").rename(library / "renamed.png")
+    assert "reused 1" in bt("index", library).stderr
+    assert models.resolved == []
+
+
+def test_weights_that_have_changed_under_their_name_are_refused_when_they_are_needed(
+    bt: Bt, library: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(name: str, **options: object) -> SimpleNamespace:
+        return models.checkpoint(name, FakeEncoder(weights="changed"))
+
+    monkeypatch.setattr(bridgetower.library, "resolve", other)
+    assert bt("index", library).exit_code == 0
+    paint(library / "new.png", (9, 99, 199))
+    done = bt("index", library)
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "weights" in done.stderr and "--index" in done.stderr
+    assert json.loads(bt("status", "--json").stdout)["files"] == 4
+
+
+def test_an_index_of_an_older_format_is_brought_forward(bt: Bt, photos: Path, models: Models) -> None:
+    index = photos.parent / "index"
+    shutil.copytree(FORMAT_1, index)
+    models.encoder_type = FakeEncoder
+    done = bt("index", photos)  # the model of that index is not here, and pictures are to be encoded
+    assert (done.exit_code, "some/model" in done.stderr) == (4, True)
+    assert bt("status").exit_code == 0
 
 
 def begun_in(models: Models, family: str) -> None:
@@ -224,6 +313,7 @@ def test_an_index_keeps_its_precision(
 ) -> None:
     begun_in(models, family)
     assert bt("index", photos).exit_code == 0
+    paint(photos / "new.png", (9, 99, 199))
     asked: list[str] = []
 
     def choose_runtime(device: str, precision: str) -> SimpleNamespace:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from bridgetower.decoders import environment
 from bridgetower.errors import StoreError
 from bridgetower.store import Store
-from tests.fakes import paint
+from tests.fakes import HOSTILE, paint
 from tests.tiny import tiny_checkpoint
+from tests.unit.test_decoders import eventually, runs, started
 
 ROOT = Path(__file__).parents[2]
 BT = Path(sys.executable).with_name("bt")
@@ -204,7 +206,7 @@ def test_stopping_an_index_keeps_what_is_committed(tmp_path: Path, number: signa
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -218,6 +220,35 @@ def test_stopping_an_index_keeps_what_is_committed(tmp_path: Path, number: signa
     assert (process.returncode, stdout) == (code, b"")
     assert stderr == b"interrupted: everything committed is kept, the same command goes on from there\n"
     assert 0 < committed(tmp_path / "index") < 160
+
+
+@posix
+def test_ctrl_c_does_not_wait_for_a_picture_that_hangs_and_leaves_no_process(tmp_path: Path) -> None:
+    for shade in range(40):
+        paint(tmp_path / "photos" / f"{shade:02}.png", (shade, 80, 0))
+    (tmp_path / "photos" / "99.jpg").write_text("sleep")
+    hostile = f"import bridgetower.decoders\nbridgetower.decoders.COMMAND = {[*HOSTILE, str(tmp_path)]}\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", hostile + SLOW_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        while committed(tmp_path / "index") < 32 and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)  # the last batch waits for the picture that hangs
+        began = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, stderr.splitlines()[0][:11]) == (130, b"interrupted")
+    assert time.monotonic() - began < 10
+    assert committed(tmp_path / "index") == 32
+    assert eventually(lambda: not any(runs(pid) for pid in started(tmp_path)), seconds=2)
+    assert len(started(tmp_path)) >= 1
 
 
 def committed(index: Path) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.errors import DamagedError, StoreError
+from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.store import Writer
 from bridgetower.verify import repair, verify
 from tests.faults.small import FINGERPRINT, OTHERS, Answer, answer, bring_up_to_date, build, image, photo
@@ -209,7 +209,7 @@ def test_what_contradicts_itself_is_found_and_mended(directory: Path, sound: Pat
 def test_a_writer_refuses_what_contradicts_itself(directory: Path) -> None:
     alter(directory, "UPDATE orphans SET image = 20 WHERE image = 2")
     for open_it in (lambda: Writer.resume(directory), lambda: Writer.open(directory, FINGERPRINT)):
-        with pytest.raises(DamagedError, match="an image with a file is in orphans"):
+        with pytest.raises(DamagedIndexError, match="an image with a file is in orphans"):
             open_it()
 
 

@@ -7,17 +7,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import bridgetower
-from bridgetower import indexing
-from bridgetower.decode import read
-from bridgetower.errors import InputError, StoreError
-from bridgetower.indexing import index
+from bridgetower import indexing, scan
+from bridgetower.errors import InputError, PictureError, StoreError
+from bridgetower.indexing import Engine, index
 from bridgetower.manifest import Manifest
+from bridgetower.records import File, Skipped
 from bridgetower.store import Store, Writer
 from bridgetower.upkeep import prune
 from bridgetower.verify import repair, verify
@@ -123,8 +123,7 @@ def test_a_clock_that_jumps_changes_no_content(directory: Path, monkeypatch: pyt
     before = answer(directory)
     monkeypatch.setattr("time.time", lambda: now)
     with Writer.resume(directory) as writer:
-        for number in IMAGES:
-            writer.mark(photo(number).path)
+        writer.meet(File(os.fsencode(photo(n).path), photo(n).size, photo(n).mtime_ns) for n in IMAGES)
         assert writer.sweep(Path("/photos")).removed == 1  # the skipped file
         writer.publish()
     assert answer(directory) == before
@@ -147,11 +146,7 @@ def photos(tmp_path: Path) -> Path:
 def run(photos: Path, directory: Path) -> indexing.IndexReport:
     fake = FakeEncoder()
     with Writer.open(directory, fake.fingerprint) as writer:
-        return index([photos], writer, fake.preprocessing, lambda: fake)
-
-
-def broken(what: str) -> OSError:
-    return OSError(errno.EIO, "Input/output error", what)
+        return index([photos], writer, lambda: Engine(fake.preprocessing, lambda: fake))
 
 
 @pytest.mark.parametrize("fails", ["listing", "looking", "reading"])
@@ -161,35 +156,34 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
     directory = tmp_path / "another"
     run(photos, directory)
     before = contents(directory)
-    scandir, stat = os.scandir, os.stat
+    scandir, look_at = os.scandir, scan._file
 
-    def listing(path: str) -> object:
-        if Path(path).parent == photos and Path(path).name >= "2":
-            raise broken(str(path))
-        return scandir(path)
+    def listing(folder: bytes) -> object:
+        path = Path(os.fsdecode(folder))
+        if path.parent == photos and path.name >= "2":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scandir(folder)
 
-    def looking(path: str | Path, **options: bool) -> os.stat_result:
-        if Path(path).suffix == ".png" and Path(path).name >= "20":
-            raise broken(str(path))
-        return stat(path, **options)
+    def looking(path: bytes, look: Callable[[], os.stat_result]) -> File | Skipped:
+        def failing() -> os.stat_result:
+            raise OSError(errno.EIO, "Input/output error", os.fsdecode(path))
+
+        return look_at(path, failing if Path(os.fsdecode(path)).name >= "20" else look)
+
+    def reading(path: Path) -> bytes:
+        if path.name >= "20":
+            raise PictureError(path, "Input/output error")
+        return path.read_bytes()
 
     with monkeypatch.context() as patch:
         if fails == "listing":
             patch.setattr("bridgetower.scan.os.scandir", listing)
         elif fails == "looking":
-            patch.setattr("bridgetower.scan.os.stat", looking)
+            patch.setattr(scan, "_file", looking)
         else:
             for path in photos.rglob("*.png"):
                 os.utime(path, ns=(1, 1))
-
-            def reading(path: Path) -> bytes:
-                if path.name >= "20":
-                    with patch.context() as inner:
-                        inner.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(broken(str(path))))
-                        path = path / "gone"
-                return read(path)
-
-            patch.setattr(indexing, "read", reading)
+            patch.setattr("bridgetower.decode.read", reading)
         report = run(photos, directory)
         assert report.removed == 0 and report.skipped
     after = contents(directory)
@@ -212,7 +206,9 @@ def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Pat
             photos.rename(tmp_path / "elsewhere")
 
     with Writer.open(directory, fake.fingerprint) as writer:
-        report = index([photos], writer, fake.preprocessing, lambda: fake, batch_size=4, on_progress=unmount)
+        report = index(
+            [photos], writer, lambda: Engine(fake.preprocessing, lambda: fake, batch_size=4), on_progress=unmount
+        )
     assert report.removed == 0
     with pytest.raises(InputError, match="no such file or folder"):
         run(photos, directory)

@@ -1,6 +1,7 @@
 """Whatever is done to an index, in whatever order, it equals a plain dictionary from paths to contents."""
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 from unittest.mock import patch
@@ -12,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from numpy.typing import NDArray
 
 from bridgetower.manifest import Manifest
-from bridgetower.records import Fingerprint, Photo
+from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Sweep, Writer
 from bridgetower.verify import repair, verify
 
@@ -87,7 +88,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         """A new run, whose scan of a root meets some of the files and none of the others."""
         self.reopen(finish=False)
         for path in present & set(self.files):
-            self.writer.mark(path)
+            self.writer.meet([File(os.fsencode(path), 1, 1)])
         under = {path for path in self.files if path.is_relative_to(root)}
         if under & present:
             assert self.writer.sweep(root) == Sweep(removed=len(under - present), kept=0)

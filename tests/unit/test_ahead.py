@@ -24,6 +24,24 @@ def test_results_come_in_order_and_work_goes_on_at_most_a_window_ahead() -> None
     assert len(taken) == 20
 
 
+def test_what_is_ahead_weighs_no_more_than_allowed_unless_one_does_alone() -> None:
+    weights = [3, 4, 5, 1, 20, 1, 1, 9, 2, 2, 2]
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for place, weight in enumerate(weights):
+            taken.append(place)
+            yield weight
+
+    with workers() as threads:
+        results = ahead(threads, lambda weight: weight, items(), 100, weigh=lambda weight: weight, most=10)
+        for done, result in enumerate(results):
+            assert result == weights[done]
+            *waiting, _ = weights[done : taken[-1] + 1]  # the last one is taken, and begun only if there is room
+            assert sum(waiting) <= 10 or len(waiting) == 1
+    assert len(taken) == len(weights)
+
+
 def test_what_a_task_raises_comes_in_its_place() -> None:
     with workers() as threads:
         results = ahead(threads, lambda number: 1 // number, [1, 0, 1], window=3)

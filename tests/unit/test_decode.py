@@ -140,6 +140,14 @@ def test_rgb_is_taken_as_it_is() -> None:
     np.testing.assert_array_equal(decoded(Image.fromarray(pixels), "PNG"), pixels)
 
 
+def test_an_icon_with_a_palette() -> None:
+    palette = Image.fromarray(noise(16, 16)).convert("P", palette=Image.Palette.ADAPTIVE)
+    expected = np.asarray(palette.convert("RGB").resize((512, 512), Image.Resampling.NEAREST))
+    result = np.asarray(decode(encoded(palette.resize((512, 512), Image.Resampling.NEAREST), "ICNS"), HERE).image)
+    assert result.shape[:2] in ((512, 512), (1024, 1024))
+    np.testing.assert_array_equal(result[:: result.shape[0] // 512, :: result.shape[1] // 512], expected)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_grey_and_black_and_white(kind: str) -> None:
     grey = noise(9, 5, 1)
@@ -607,11 +615,11 @@ def test_a_pipe_or_socket_does_not_block(tmp_path: Path, monkeypatch: pytest.Mon
     assert "device" in read_reason(Path("/dev/zero"))
 
 
-def failing(error: OSError) -> Callable[..., bytes]:
-    def read_bytes(self: Path) -> bytes:
+def failing(error: OSError) -> Callable[..., int]:
+    def opener(path: str, flags: int) -> int:
         raise error
 
-    return read_bytes
+    return opener
 
 
 @pytest.mark.parametrize(
@@ -627,8 +635,20 @@ def test_a_file_that_cannot_be_read(
 ) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"x")
-    monkeypatch.setattr(Path, "read_bytes", failing(error))
+    monkeypatch.setattr(decode_module, "_without_waiting", failing(error))
     assert read_reason(path) == expected
+
+
+def test_a_file_that_changes_between_looking_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"abc")
+    looked = path.stat()
+    monkeypatch.setattr(Path, "stat", lambda self: looked)
+    path.write_bytes(b"abcdef" * 1000)
+    assert read(path) == b"abc"
+    path.unlink()
+    os.mkfifo(path)
+    assert read(path) == b""  # and no waiting
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -643,5 +663,5 @@ def test_a_file_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "huge.tif"
     with path.open("wb") as file:
         file.truncate(decode_module.MAX_BYTES + 1)  # sparse: takes no room
-    monkeypatch.setattr(Path, "read_bytes", failing(OSError("read")))
+    monkeypatch.setattr(decode_module, "_without_waiting", failing(OSError("read")))
     assert read_reason(path) == "2.0 GB, more than the limit of 2 GB"

@@ -7,7 +7,7 @@ import pytest
 from bridgetower.encoder import Pictures, Reading, Texts
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import fill_images, fill_library
-from bridgetower.indexing import index
+from bridgetower.indexing import Engine, index
 from bridgetower.pictures import PICTURES_AT_ONCE
 from bridgetower.records import Head
 from bridgetower.store import Store, Writer
@@ -88,7 +88,7 @@ def test_the_library_is_the_context(tmp_path: Path) -> None:
         paint(tmp_path / "photos" / f"r{i}.png", (255, 0, i))
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, encoder.preprocessing, lambda: encoder)
+        index([tmp_path / "photos"], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
     with Store.open(tmp_path / "index") as store:
         filled = fill_library(store, encoder, "green <mask>", top=1, depth=6)
     assert filled.words[0].token == "green"
@@ -103,7 +103,7 @@ def test_pictures_that_are_gone_make_room_for_copies_and_for_the_next_best(tmp_p
     shutil.copy(photos / "best.png", photos / "zz-copy-of-best.png")
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([photos], writer, encoder.preprocessing, lambda: encoder)
+        index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
     (photos / "best.png").unlink()
     (photos / "second.png").unlink()
     with Store.open(tmp_path / "index") as store:

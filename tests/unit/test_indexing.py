@@ -2,33 +2,52 @@ import errno
 import hashlib
 import os
 import sqlite3
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from bridgetower.decode import Decoded, decode, read
-from bridgetower.encoder import Encoder, Pixels, Runtime, TorchEncoder, Vectors
+from bridgetower.decode import decode, read
+from bridgetower.decoders import Decoders, Picture, Refused
+from bridgetower.encoder import Pixels, Runtime, TorchEncoder, Vectors
 from bridgetower.errors import InputError, ModelError, PictureError
-from bridgetower.indexing import BATCH_SIZE, IndexReport, Progress, index
+from bridgetower.indexing import BATCH_SIZE, Engine, IndexReport, Progress, index
 from bridgetower.pictures import load
-from bridgetower.preprocess import Preprocessing, preprocess
-from bridgetower.scan import scan
+from bridgetower.preprocess import preprocess
+from bridgetower.records import File, Photo
+from bridgetower.scan import USUAL_RULES, Rules, scan
 from bridgetower.store import Store, Writer
 from bridgetower.weights import resolve
-from tests.fakes import FakeEncoder, paint
+from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
+from tests.unit.test_decode import encoded, noise
 
 
-def run(paths: list[Path], directory: Path, encoder: FakeEncoder | None = None) -> IndexReport:
+def run(
+    paths: list[Path],
+    directory: Path,
+    encoder: FakeEncoder | None = None,
+    rules: Rules = USUAL_RULES,
+    *,
+    retry: bool = False,
+) -> IndexReport:
     encoder = encoder or FakeEncoder()
     with Writer.open(directory, encoder.fingerprint) as writer:
-        return index(paths, writer, encoder.preprocessing, lambda: encoder)
+        return index(paths, writer, lambda: Engine(encoder.preprocessing, lambda: encoder), rules, retry=retry)
 
 
-def never() -> Encoder:
-    raise AssertionError("the encoder was loaded though nothing had to be encoded")
+def never() -> Engine:
+    raise AssertionError("a model was looked for though nothing had to be encoded")
 
 
 def content(path: Path) -> bytes:
@@ -73,10 +92,10 @@ def test_a_second_run_opens_no_file_and_loads_no_encoder(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run([photos], tmp_path / "index")
-    monkeypatch.setattr("bridgetower.indexing.read", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("bridgetower.decode.read", lambda path: pytest.fail(f"{path} was opened"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
-        report = index([photos], writer, fake.preprocessing, never)
+        report = index([photos], writer, never)
     assert (report.unchanged, report.encoded, report.reused, report.removed) == (BATCH_SIZE + 3, 0, 0, 0)
 
 
@@ -86,10 +105,10 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
     run([photos], tmp_path / "index")
     (photos / "000.png").rename(photos / "renamed.png")
     (photos / "copy.png").write_bytes((photos / "001.png").read_bytes())
-    monkeypatch.setattr("bridgetower.indexing.decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("bridgetower.decoders._Process", lambda *_: pytest.fail("a process was started"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
-        report = index([photos], writer, fake.preprocessing, never)
+        report = index([photos], writer, never)
     assert (report.reused, report.removed, report.unchanged) == (2, 1, BATCH_SIZE + 2)
     with Store.open(tmp_path / "index") as store:
         image = store.image_id(content(photos / "copy.png"))
@@ -134,7 +153,7 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(
             raise PictureError(path, "cannot be read: Input/output error")
         return read(path)
 
-    monkeypatch.setattr("bridgetower.indexing.read", refuse)
+    monkeypatch.setattr("bridgetower.decode.read", refuse)
     assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
     monkeypatch.undo()
     report = run([photos], tmp_path / "index")
@@ -163,8 +182,8 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_remove(paths: list[Path], **options: object) -> object:
-        found = list(scan(paths))
+    def scan_then_remove(paths: list[Path], *options: Any) -> object:
+        found = list(scan(paths, *options))
         (photos / "000.png").unlink()
         return found
 
@@ -275,7 +294,7 @@ def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(pho
         for parameter in encoder._model.vision_tower.parameters():
             parameter.fill_(float("nan"))
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
-        index([photos], writer, encoder.preprocessing, lambda: encoder)
+        index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
     with Store.open(tmp_path / "index") as store:
         assert (store.summary().images, store.summary().orphans) == (0, 0)
 
@@ -285,7 +304,8 @@ def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([photos], writer, encoder.preprocessing, lambda: encoder, on_progress=seen.append)
+        engine = Engine(encoder.preprocessing, lambda: encoder)
+        index([photos], writer, lambda: engine, on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[-1] == Progress(BATCH_SIZE + 4, BATCH_SIZE + 4, BATCH_SIZE + 3, 1)
 
@@ -298,8 +318,8 @@ def test_a_folder_that_cannot_be_listed_is_not_a_mass_deletion(
     real = os.scandir
     for refused in (photos, photos / "inner"):
 
-        def refuse(folder: str, refused: Path = refused) -> object:
-            if Path(folder) == refused:
+        def refuse(folder: bytes, refused: Path = refused) -> object:
+            if Path(os.fsdecode(folder)) == refused:
                 raise PermissionError(errno.EACCES, "Permission denied", folder)
             return real(folder)
 
@@ -319,7 +339,7 @@ def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
             paint(path, "blue", size=(50, 50))
         return data
 
-    monkeypatch.setattr("bridgetower.indexing.read", read_then_change)
+    monkeypatch.setattr("bridgetower.decode.read", read_then_change)
     run([photos], tmp_path / "index")
     monkeypatch.undo()
     assert run([photos], tmp_path / "index").encoded == 1
@@ -328,8 +348,8 @@ def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
 def test_a_change_before_a_file_is_read_is_not_a_second_one(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_change(paths: list[Path], **options: object) -> object:
-        found = list(scan(paths))
+    def scan_then_change(paths: list[Path], *options: Any) -> object:
+        found = list(scan(paths, *options))
         paint(photos / "000.png", "blue", size=(50, 50))
         return found
 
@@ -348,7 +368,7 @@ def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
     def refuse(path: Path) -> bytes:
         raise PictureError(path, "cannot be read: Input/output error")
 
-    monkeypatch.setattr("bridgetower.indexing.read", refuse)
+    monkeypatch.setattr("bridgetower.decode.read", refuse)
     report = run([photos], tmp_path / "index")
     assert ([skip.path.name for skip in report.skipped], report.removed) == (["000.png"], 0)
     assert photos / "000.png" in indexed(tmp_path / "index")
@@ -357,12 +377,12 @@ def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
 def test_a_picture_that_there_was_no_memory_for_is_tried_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(data: bytes, path: Path, *, min_side: int) -> object:
-        if path.name == "000.png":
-            raise PictureError(path, "too large for the memory that is free") from MemoryError()
-        return decode(data, path, min_side=min_side)
+    exhausted, real = (photos / "000.png").read_bytes(), Decoders.decode
 
-    monkeypatch.setattr("bridgetower.indexing.decode", exhausted)
+    def decode(decoders: Decoders, content: bytes) -> Picture | Refused:
+        return Refused("no memory", lasting=False) if content == exhausted else real(decoders, content)
+
+    monkeypatch.setattr(Decoders, "decode", decode)
     assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
     monkeypatch.undo()
     report = run([photos], tmp_path / "index")
@@ -373,19 +393,82 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed_and_recorded_at_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = paint(tmp_path / "photos" / "large.jpg", "red", size=(1285, 643))
-    seen: list[Decoded] = []
+    path.write_bytes(encoded(Image.fromarray(noise(1285, 643)), "JPEG"))
+    preprocessing = FakeEncoder().preprocessing
+    found: list[Pixels] = []
 
-    def spy(picture: Decoded, preprocessing: Preprocessing) -> Pixels:
-        seen.append(picture)
-        return preprocess(picture, preprocessing)
+    class Spy(FakeEncoder):
+        def embed_images(self, pixels: Pixels) -> Vectors:
+            found.extend(pixels)
+            return super().embed_images(pixels)
 
-    monkeypatch.setattr("bridgetower.indexing.preprocess", spy)
-    monkeypatch.setattr("bridgetower.pictures.preprocess", spy)
-    run([path], tmp_path / "index")
-    load(path, FakeEncoder().preprocessing)
-    assert [picture.image.size for picture in seen] == 2 * [(161, 81)]
+    run([path], tmp_path / "index", Spy())
+    small = decode(path.read_bytes(), path, min_side=preprocessing.min_side)
+    assert small.image.size == (161, 81)
+    for pixels in (*found, load(path, preprocessing)):
+        np.testing.assert_array_equal(pixels, preprocess(small, preprocessing))
+    assert len(found) == 1
     with closing(sqlite3.connect(tmp_path / "index" / "manifest.sqlite")) as database:
         assert database.execute("SELECT width, height FROM images").fetchall() == [(1285, 643)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_pictures_that_kill_or_hang_what_decodes_them_are_named_and_the_run_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.decoders.COMMAND", [*HOSTILE, str(tmp_path)])
+    monkeypatch.setattr("bridgetower.decoders.TIME_LIMIT", 2.0)
+    for content in ("die 11", "die 9", "exit 1", "sleep"):
+        (photos / f"{content}.jpg").write_text(content)
+    report = run([photos], tmp_path / "index")
+    assert report.encoded == BATCH_SIZE + 3
+    assert {skip.path.stem: skip.reason for skip in report.skipped} == {
+        "die 11": "the decoder died on it (signal SIGSEGV)",
+        "die 9": "the decoder died on it (signal SIGKILL)",
+        "exit 1": "the decoder died on it (exit status 1)",
+        "sleep": "took longer than 2 s to decode",
+    }
+    (tmp_path / "pids").unlink()
+    again = run([photos], tmp_path / "index")
+    assert (again.unchanged, set(again.skipped)) == (BATCH_SIZE + 3, set(report.skipped))
+    assert not (tmp_path / "pids").exists()
+
+
+def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path: Path) -> None:
+    large = paint(photos / "large.png", "red", size=(50, 40))
+    encoder = FakeEncoder()
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+        report = index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder), max_pixels=1999)
+    assert [skip.path for skip in report.skipped] == [large]
+    assert "--max-pixels" in report.skipped[0].reason
+    again = run([photos], tmp_path / "index")  # what lies in the content is remembered
+    assert again.skipped == report.skipped
+
+
+def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of pictures may be as large as the memory: one file is 2 GB at most."""
+    files = [path.stat().st_size for path in photos.iterdir()]
+    monkeypatch.setattr("bridgetower.indexing.READ_AHEAD", 2 * max(files))
+    real, lock, held, most = Decoders.decode, threading.Lock(), [0], [0]
+
+    def counted_read(path: Path) -> bytes:
+        data = read(path)
+        with lock:
+            held[0] += len(data)
+            most[0] = max(most[0], held[0])
+        return data
+
+    def decode(decoders: Decoders, content: bytes) -> Picture | Refused:
+        time.sleep(0.01)  # reading is faster
+        found = real(decoders, content)
+        with lock:
+            held[0] -= len(content)
+        return found
+
+    monkeypatch.setattr("bridgetower.decode.read", counted_read)
+    monkeypatch.setattr(Decoders, "decode", decode)
+    assert run([photos], tmp_path / "index").encoded == BATCH_SIZE + 3
+    assert most[0] <= 5 * max(files) < sum(files)  # twice what may be read ahead, and one in between
 
 
 def test_a_run_that_fails_is_finished_all_the_same(
@@ -407,3 +490,112 @@ def test_a_run_that_fails_is_finished_all_the_same(
     with pytest.raises(KeyboardInterrupt):
         run([photos], tmp_path / "index", Interrupted())
     assert len(finished) == 1
+
+
+# What is left out
+
+
+def test_what_is_excluded_now_is_dropped_and_encodes_nothing_when_it_comes_back(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    kept, *_ = some(photos, "a.png", "sub/b.png", ".c.png")
+    (photos / "link.png").symlink_to(photos / "sub" / "b.png")
+    everything = Rules(hidden=True, follow_symlinks=True)
+    report = run([photos], tmp_path / "index", rules=everything)
+    assert (report.files, report.encoded, report.reused) == (4, 3, 1)
+    report = run([photos], tmp_path / "index", rules=Rules(exclude=("sub/",)))
+    assert (report.unchanged, report.removed, report.absent, report.links) == (1, 3, (), 1)
+    assert indexed(tmp_path / "index") == {kept}
+    report = run([photos], tmp_path / "index", rules=everything)
+    assert (report.encoded, report.reused, report.unchanged, report.links) == (0, 3, 1, 0)
+
+
+@pytest.mark.parametrize("folders", [["nest"], ["nest", "nest/drive"]], ids=" ".join)
+def test_a_folder_in_which_everything_is_excluded_is_not_a_disk_that_is_not_there(
+    tmp_path: Path, folders: list[str]
+) -> None:
+    drive = tmp_path / "nest" / "drive"
+    some(drive, "a.jpg", "b.jpg")
+    paths = [tmp_path / folder for folder in folders]
+    run([*paths, drive], tmp_path / "index")
+    (drive / ".btignore").write_text("*.jpg")
+    report = run(paths, tmp_path / "index")
+    assert (report.removed, report.absent) == (2, ())
+
+
+def test_what_was_named_itself_is_not_dropped_by_a_walk_that_excludes_it(tmp_path: Path) -> None:
+    a, b = some(tmp_path / "photos", "a.png", "sub/b.png")
+    (tmp_path / "photos" / ".btignore").write_text("sub")
+    run([tmp_path / "photos", tmp_path / "photos" / "sub"], tmp_path / "index")
+    report = run([tmp_path / "photos"], tmp_path / "index")
+    assert (report.removed, report.absent) == (0, ())
+    assert indexed(tmp_path / "index") == {a, b}
+
+
+def test_skipped_files_are_tried_again_if_that_is_asked_for(photos: Path, tmp_path: Path) -> None:
+    bad = photos / "bad.jpg"
+    bad.write_text("no picture")
+    run([photos], tmp_path / "index")
+    with patch("bridgetower.decode.read", side_effect=AssertionError):
+        assert [skip.path for skip in run([photos], tmp_path / "index").skipped] == [bad]
+    with patch("bridgetower.decode.read", side_effect=read) as tried:
+        report = run([photos], tmp_path / "index", retry=True)
+    assert ([skip.path for skip in report.skipped], report.unchanged) == ([bad], BATCH_SIZE + 3)
+    tried.assert_called_once_with(bad)
+    with patch("bridgetower.decode.read", return_value=(photos / "000.png").read_bytes()):  # as a newer bt reads it
+        report = run([photos], tmp_path / "index", retry=True)
+    assert (report.skipped, report.reused) == ((), 1)
+
+
+# Many files
+
+
+def test_a_rename_of_a_folder_needs_no_engine(photos: Path, tmp_path: Path) -> None:
+    run([photos], tmp_path / "index")
+    photos.rename(tmp_path / "renamed")
+    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+        report = index([tmp_path / "renamed"], writer, never)
+    assert (report.reused, report.encoded) == (BATCH_SIZE + 3, 0)
+
+
+def test_what_has_changed_is_read_in_the_order_of_paths_over_several_pages(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.manifest._ROWS", 5)
+    monkeypatch.setattr("bridgetower.manifest._SEEN_ROWS", 3)
+    files = [File(b"/a/%02d" % number, 1, 1) for number in range(17)]
+    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+        assert writer.meet(reversed(files)) == 17
+        for number, photo in enumerate(writer.changed()):
+            assert os.fsencode(photo.path) == files[number].path
+            writer.commit(skipped=[(photo, "no picture")])
+        assert number == 16
+        assert [*writer.changed()] == []
+        assert len([*writer.changed(retry=True)]) == len([*writer.still_skipped()]) == 17
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tree(number: int) -> Iterator[File]:
+        return (File(b"/photos/%03d/%03d.jpg" % divmod(at, 100), 1000 + at, at) for at in range(number))
+
+    def peak(number: int) -> int:
+        with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
+            photos = (Photo(Path(os.fsdecode(path)), size, at) for path, size, at in tree(number))
+            while batch := [(photo, "not a picture") for photo in islice(photos, 2000)]:
+                writer.commit(skipped=batch)
+            db = writer._manifest._db
+            with writer._manifest.transaction():  # pictures, without the work
+                db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, x'0000', 0)")
+                db.execute("UPDATE files SET image = 1, reason = NULL")
+        monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over: tree(number))
+        with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
+            monkeypatch.setattr(writer, "finish", lambda: None)
+            tracemalloc.start()
+            try:
+                report = index([Path("/photos")], writer, never)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+                assert (report.unchanged, report.removed) == (number, 0)
+
+    small, large = peak(2000), peak(20_000)
+    assert large < small + 20_000  # bytes: one for each of the files would be more than their number

@@ -13,7 +13,7 @@ import pytest
 import bridgetower
 from bridgetower.errors import StoreError
 from bridgetower.manifest import FORMAT_VERSION, SCHEMA, Known, Manifest, Sweep
-from bridgetower.records import Fingerprint, Photo
+from bridgetower.records import File, Fingerprint, Photo
 
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 4)
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "index-format.md"
@@ -173,7 +173,7 @@ def test_sweep_removes_what_was_not_met_under_that_root_only(manifest: Manifest)
     fill(manifest, *TREE)
     with manifest.transaction():
         manifest.add_root(Path("/p"))
-    manifest.mark(Path("/p/a"))
+    manifest.meet([File(os.fsencode(Path("/p/a")), 1, 1)])
     assert swept(manifest, "/p") == Sweep(removed=2, kept=0)
     assert [path for path in TREE if manifest.known(Path(path)) is None] == ["/p", "/p/b/c"]
     ((_, scanned_at),) = manifest.roots()
@@ -182,7 +182,7 @@ def test_sweep_removes_what_was_not_met_under_that_root_only(manifest: Manifest)
 
 def test_sweep_keeps_what_could_not_be_listed(manifest: Manifest) -> None:
     fill(manifest, "/p/a", "/p/b/c", "/p/b/d/e", "/p/bb")
-    manifest.mark(Path("/p/a"))
+    manifest.meet([File(os.fsencode(Path("/p/a")), 1, 1)])
     assert swept(manifest, "/p", "/p/b") == Sweep(removed=1, kept=0)
     assert manifest.known(Path("/p/bb")) is None
     assert manifest.known(Path("/p/b/d/e")) is not None
@@ -190,7 +190,7 @@ def test_sweep_keeps_what_could_not_be_listed(manifest: Manifest) -> None:
 
 def test_what_one_sweep_spares_does_not_count_as_met_for_the_next(manifest: Manifest) -> None:
     fill(manifest, "/p/a", "/p/b/c")
-    manifest.mark(Path("/p/a"))
+    manifest.meet([File(os.fsencode(Path("/p/a")), 1, 1)])
     assert swept(manifest, "/p", "/p/b") == Sweep(removed=0, kept=0)
     assert swept(manifest, "/p/b") == Sweep(removed=0, kept=1)
 
@@ -199,7 +199,7 @@ def test_sweep_of_a_root_where_nothing_was_met_keeps_all_and_says_so(manifest: M
     fill(manifest, "/p/a", "/p/b", "/q/a")
     with manifest.transaction():
         manifest.add_root(Path("/p"))
-    manifest.mark(Path("/q/a"))
+    manifest.meet([File(os.fsencode(Path("/q/a")), 1, 1)])
     assert swept(manifest, "/p") == Sweep(removed=0, kept=2)
     assert list(manifest.roots()) == [(Path("/p"), None)]
     assert swept(manifest, "/empty") == Sweep(removed=0, kept=0)
@@ -209,7 +209,7 @@ def test_sweep_remembers_more_marks_than_it_buffers(manifest: Manifest) -> None:
     paths = [f"/p/{number:05d}" for number in range(5000)]
     fill(manifest, *paths)
     for path in paths[:-3]:
-        manifest.mark(Path(path))
+        manifest.meet([File(os.fsencode(Path(path)), 1, 1)])
     assert swept(manifest, "/p") == Sweep(removed=3, kept=0)
     assert manifest.counts().files == 4997
 

@@ -4,16 +4,18 @@ import inspect
 import os
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from bridgetower.decode import UNREADABLE_FORMATS
-from bridgetower.errors import InputError
-from bridgetower.records import Photo, Skipped
-from bridgetower.scan import EXTENSIONS, UNREAD_EXTENSIONS, scan
+from bridgetower.errors import InputError, UsageError
+from bridgetower.records import File, Skipped
+from bridgetower.scan import EXTENSIONS, UNREAD_EXTENSIONS, PassedOver, Rules, passes_over, scan
+
+PLAIN = Rules()
+FOLLOWING = Rules(follow_symlinks=True)
 
 
 def put(path: Path, content: bytes = b"x") -> Path:
@@ -22,15 +24,19 @@ def put(path: Path, content: bytes = b"x") -> Path:
     return path
 
 
-def found(*paths: Path) -> list[Path]:
+def at(result: File | Skipped) -> Path:
+    return result.path if isinstance(result, Skipped) else Path(os.fsdecode(result.path))
+
+
+def found(*paths: Path, rules: Rules = PLAIN) -> list[Path]:
     """The paths of a scan in which nothing is skipped."""
-    results = list(scan(paths))
-    assert all(isinstance(result, Photo) for result in results), results
-    return [result.path for result in results]
+    results = list(scan(paths, rules))
+    assert all(isinstance(result, File) for result in results), results
+    return [at(result) for result in results]
 
 
-def skipped(*paths: Path) -> dict[Path, str]:
-    return {result.path: result.reason for result in scan(paths) if isinstance(result, Skipped)}
+def skipped(*paths: Path, rules: Rules = PLAIN) -> dict[Path, str]:
+    return {result.path: result.reason for result in scan(paths, rules) if isinstance(result, Skipped)}
 
 
 def test_every_picture_at_any_depth_in_order(tmp_path: Path) -> None:
@@ -42,7 +48,7 @@ def test_every_picture_at_any_depth_in_order(tmp_path: Path) -> None:
 def test_a_photo_says_its_size_and_time(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jpg", b"12345")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
-    assert list(scan([tmp_path])) == [Photo(path, 5, path.stat().st_mtime_ns)]
+    assert list(scan([tmp_path])) == [File(os.fsencode(path), 5, path.stat().st_mtime_ns)]
 
 
 def test_hidden_files_and_folders_and_other_files_are_passed_over(tmp_path: Path) -> None:
@@ -130,9 +136,9 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     link = tmp_path / "photos" / "b.jpg"
     link.parent.mkdir()
     link.symlink_to(target)
-    [photo] = scan([tmp_path / "photos"])
-    assert isinstance(photo, Photo)
-    assert (photo.path, photo.size) == (link, 3)
+    [file] = scan([tmp_path / "photos"], FOLLOWING)
+    assert isinstance(file, File)
+    assert (at(file), file.size) == (link, 3)
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
@@ -141,14 +147,14 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     photos.mkdir()
     (photos / "one").symlink_to(tmp_path / "elsewhere")
     (photos / "two").symlink_to(tmp_path / "elsewhere")
-    assert found(photos) == [photos / "one" / "a.jpg"]
+    assert found(photos, rules=FOLLOWING) == [photos / "one" / "a.jpg"]
 
 
 def test_a_picture_appears_under_its_real_path_where_it_has_one(tmp_path: Path) -> None:
     """A link that sorts first changes nothing for the pictures that it leads to."""
     real = put(tmp_path / "z" / "a.jpg")
     (tmp_path / "a-link").symlink_to(tmp_path / "z")
-    assert found(tmp_path) == [real]
+    assert found(tmp_path, rules=FOLLOWING) == [real]
 
 
 def test_links_behind_links(tmp_path: Path) -> None:
@@ -158,7 +164,7 @@ def test_links_behind_links(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "link").symlink_to(tmp_path / "one")
-    assert found(photos) == [photos / "link" / "a.jpg", photos / "link" / "next" / "b.jpg"]
+    assert found(photos, rules=FOLLOWING) == [photos / "link" / "a.jpg", photos / "link" / "next" / "b.jpg"]
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../sub"])
@@ -166,24 +172,168 @@ def test_loops_of_folders_end(target: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     path = put(photos / "sub" / "a.jpg")
     (photos / "sub" / "loop").symlink_to(target)
-    assert path in found(photos)
-    assert len(found(photos)) == 1
+    assert path in found(photos, rules=FOLLOWING)
+    assert len(found(photos, rules=FOLLOWING)) == 1
 
 
 def test_a_link_to_itself_is_named_and_survived(tmp_path: Path) -> None:
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     path = put(tmp_path / "z.jpg")
-    loop, photo = scan([tmp_path])
+    loop, file = scan([tmp_path], FOLLOWING)
     assert isinstance(loop, Skipped)
     assert "symbolic links" in loop.reason
-    assert isinstance(photo, Photo)
-    assert photo.path == path
+    assert at(file) == path
 
 
 def test_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to("gone.jpg")
     (tmp_path / "folder").symlink_to("gone")  # nothing says that it was a picture
-    assert skipped(tmp_path) == {tmp_path / "a.jpg": "a link to nothing"}
+    assert skipped(tmp_path, rules=FOLLOWING) == {tmp_path / "a.jpg": "a link to nothing"}
+
+
+def test_links_are_passed_over_and_counted_unless_they_are_named(tmp_path: Path) -> None:
+    real = put(tmp_path / "photos" / "a.jpg")
+    elsewhere = put(tmp_path / "elsewhere" / "b.jpg")
+    photos = tmp_path / "photos"
+    (photos / "folder").symlink_to(tmp_path / "elsewhere")
+    (photos / "file.jpg").symlink_to(elsewhere)
+    (photos / "broken.jpg").symlink_to("gone")
+    (photos / "loop").symlink_to("loop")  # nothing says that it is a picture or a folder
+    (photos / "notes.txt").symlink_to(elsewhere)
+    passed_over = PassedOver()
+    assert [at(result) for result in scan([photos], passed_over=passed_over)] == [real]
+    assert passed_over.links == 3
+    assert found(photos / "file.jpg") == [photos / "file.jpg"]
+    assert found(photos / "folder") == [photos / "folder" / "b.jpg"]
+    assert found(photos / "folder", photos) == [real, photos / "folder" / "b.jpg"]
+
+
+# --- patterns, each decided as git 2.39 decides it
+
+
+def tree(folder: Path, *names: str) -> None:
+    for name in names:
+        put(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("lines", "left"),
+    [
+        ("b.jpg", "a.jpg sub/a.jpg sub/deep/c.jpg"),
+        ("/b.jpg", "a.jpg sub/a.jpg sub/b.jpg sub/deep/c.jpg"),
+        ("sub", "a.jpg b.jpg"),
+        ("sub/", "a.jpg b.jpg"),
+        ("a.jpg/", "a.jpg b.jpg sub/a.jpg sub/b.jpg sub/deep/c.jpg"),
+        ("*.jpg", ""),
+        ("*.JPG", "a.jpg b.jpg sub/a.jpg sub/b.jpg sub/deep/c.jpg"),
+        ("?.jpg\n!/[a-b].jpg", "a.jpg b.jpg"),
+        ("deep/", "a.jpg b.jpg sub/a.jpg sub/b.jpg"),
+        ("/deep", "a.jpg b.jpg sub/a.jpg sub/b.jpg sub/deep/c.jpg"),
+        ("sub/deep", "a.jpg b.jpg sub/a.jpg sub/b.jpg"),
+        ("**/deep/*.jpg", "a.jpg b.jpg sub/a.jpg sub/b.jpg"),
+        ("sub/**", "a.jpg b.jpg"),
+        ("sub/**\n!sub/b.jpg", "a.jpg b.jpg sub/b.jpg"),
+        ("sub/*\n!sub/deep/", "a.jpg b.jpg sub/deep/c.jpg"),
+        ("sub/\n!sub/b.jpg", "a.jpg b.jpg"),  # what is in a folder that is left out cannot be taken back
+        ("*\n!sub/", ""),
+        ("*\n!*/", ""),
+        ("*\n!*/\n!c.jpg", "sub/deep/c.jpg"),
+        ("*.jpg\n!sub", ""),
+        ("*/", "a.jpg b.jpg"),
+        ("!a.jpg\na.jpg", "b.jpg sub/b.jpg sub/deep/c.jpg"),
+        ("# a.jpg\n\nb.jpg   \r\n", "a.jpg sub/a.jpg sub/deep/c.jpg"),
+        ("\ufeffb.jpg", "a.jpg sub/a.jpg sub/deep/c.jpg"),
+    ],
+)
+def test_patterns_mean_what_they_mean_to_git(tmp_path: Path, lines: str, left: str) -> None:
+    tree(tmp_path, "a.jpg", "b.jpg", "sub/a.jpg", "sub/b.jpg", "sub/deep/c.jpg")
+    wanted = [tmp_path / name for name in left.split()]
+    (tmp_path / ".btignore").write_bytes(lines.encode())
+    assert found(tmp_path) == wanted
+    (tmp_path / ".btignore").unlink()
+    if not lines.startswith("\ufeff"):
+        assert found(tmp_path, rules=Rules(exclude=tuple(filter(str.strip, lines.splitlines())))) == wanted
+
+
+def test_a_deeper_file_goes_before_one_above_it_and_options_before_all(tmp_path: Path) -> None:
+    tree(tmp_path, "a.jpg", "a.png", "sub/a.jpg", "sub/a.png", "sub/deep/a.jpg")
+    (tmp_path / ".btignore").write_text("*.jpg\n")
+    (tmp_path / "sub" / ".btignore").write_text("!*.jpg\n/deep/\n")
+    names = [path.relative_to(tmp_path).as_posix() for path in found(tmp_path)]
+    assert names == ["a.png", "sub/a.jpg", "sub/a.png"]
+    both = Rules(exclude=("sub/a.*", "!/a.jpg"))
+    assert [path.name for path in found(tmp_path, rules=both)] == ["a.jpg", "a.png"]
+    assert found(tmp_path / "sub" / "deep") == [tmp_path / "sub" / "deep" / "a.jpg"]  # named itself
+
+
+def test_what_is_named_itself_is_not_excluded(tmp_path: Path) -> None:
+    tree(tmp_path, "a.jpg", "b.jpg", "sub/c.jpg")
+    (tmp_path / ".btignore").write_text("a.jpg\nsub\n")
+    wanted = [tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "sub" / "c.jpg"]
+    assert sorted(found(tmp_path, tmp_path / "a.jpg", tmp_path / "sub")) == wanted
+
+
+def test_a_folder_that_is_excluded_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "a.jpg", "cache/b.jpg")
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: pytest.fail("entered") if b"cache" in path else real(path))
+    passed_over = PassedOver()
+    assert len([*scan([tmp_path], Rules(exclude=("cache/",)), passed_over)]) == 1
+    assert passed_over.excluded_in == {os.fsencode(tmp_path)}
+
+
+def test_names_that_are_not_text_can_be_excluded(tmp_path: Path) -> None:
+    odd = os.path.join(os.fsencode(tmp_path), b"\xff.jpg")
+    put(Path(os.fsdecode(odd)))
+    (tmp_path / ".btignore").write_bytes(b"\xff.jpg")
+    assert found(tmp_path) == []
+
+
+@pytest.mark.parametrize("wrong", ["", " ", "!", "a\\", "[a", "[z-a]"])
+def test_a_pattern_that_is_none_is_wrong_usage(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(UsageError, match="pattern"):
+        scan([tmp_path], Rules(exclude=("*.png", wrong)))  # at the call
+
+
+def test_a_line_that_is_no_pattern_is_named_and_the_others_hold(tmp_path: Path) -> None:
+    tree(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / ".btignore").write_text("b.jpg\n[x\n")
+    wrong, file = scan([tmp_path])
+    assert isinstance(wrong, Skipped) and wrong.path == tmp_path / ".btignore" and "'[x'" in wrong.reason
+    assert at(file) == tmp_path / "a.jpg"
+
+
+def test_a_btignore_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg")
+    (tmp_path / ".btignore").mkdir()
+    wrong, file = scan([tmp_path])
+    assert isinstance(wrong, Skipped) and wrong.path == tmp_path / ".btignore" and "cannot be read" in wrong.reason
+    assert at(file) == tmp_path / "a.jpg"
+
+
+def test_hidden_names_are_walked_if_asked_for(tmp_path: Path) -> None:
+    tree(tmp_path, ".a.jpg", "._a.jpg", ".album/b.jpg", ".album/._b.jpg", "c.jpg")
+    (tmp_path / ".btignore").write_text("c.jpg\n")
+    passed_over = PassedOver()
+    results = [at(result) for result in scan([tmp_path], Rules(hidden=True), passed_over)]
+    assert results == [tmp_path / ".a.jpg", tmp_path / ".album" / "b.jpg"]
+    assert not passed_over.extensions
+
+
+def test_what_a_walk_passes_over(tmp_path: Path) -> None:
+    tree(tmp_path, "sub/a.jpg", "sub/odd.dat", "sub/.hidden/b.jpg", "sub/no/c.jpg")
+    (tmp_path / "sub" / ".btignore").write_text("/no/\n")
+    (tmp_path / "link").symlink_to("sub")
+
+    def passed(name: str, rules: Rules = PLAIN, *, is_file: bool = False) -> bool:
+        return passes_over(tmp_path, tmp_path / name, rules, is_file=is_file)
+
+    assert not passed("sub") and not passed("sub/a.jpg", is_file=True)
+    assert passed("sub/odd.dat", is_file=True)
+    assert passed("sub/.hidden") and not passed("sub/.hidden", Rules(hidden=True))
+    assert passed("sub/no") and passed("sub/no/c.jpg", is_file=True)
+    assert passed("sub", Rules(exclude=("sub",)))
+    assert passed("link") and not passed("link", FOLLOWING)
 
 
 # --- what stands in the way
@@ -203,14 +353,14 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monk
     before, after = put(tmp_path / "a.jpg"), put(tmp_path / "z.jpg")
     scandir = os.scandir
 
-    def denied(path: str) -> object:
-        if path.endswith("locked"):
+    def denied(path: bytes) -> object:
+        if path.endswith(b"locked"):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
     results = list(scan([tmp_path]))
-    assert [result.path for result in results] == [before, tmp_path / "locked", after]
+    assert [at(result) for result in results] == [before, tmp_path / "locked", after]
     assert results[1] == Skipped(tmp_path / "locked", "the folder cannot be read: Permission denied")
 
 
@@ -220,7 +370,7 @@ def test_a_file_that_vanishes_during_the_walk(tmp_path: Path) -> None:
     for result in scan([tmp_path]):
         results.append(result)
         second.unlink(missing_ok=True)
-    assert [result.path for result in results] == [first, second, third]
+    assert [at(result) for result in results] == [first, second, third]
     assert results[1] == Skipped(second, "vanished during the walk")
 
 
@@ -254,9 +404,9 @@ def test_a_folder_with_the_name_of_a_picture(tmp_path: Path) -> None:
 def test_what_is_passed_over_for_its_extension_is_counted(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.HEIC", "sub/b.heic", "notes.txt", "no extension", ".hidden.txt", ".git/x.txt", "b.CR2"):
         put(tmp_path / name)
-    ignored: Counter[str] = Counter()
-    assert len(list(scan([tmp_path, tmp_path / "notes.txt"], ignored=ignored))) == 2
-    assert ignored == {".heic": 2, ".cr2": 1, "": 1}  # what is named itself is not passed over
+    passed_over = PassedOver()
+    assert len(list(scan([tmp_path, tmp_path / "notes.txt"], passed_over=passed_over))) == 2
+    assert passed_over.extensions == {".heic": 2, ".cr2": 1, "": 1}  # what is named itself is not passed over
 
 
 def test_the_commands_page_lists_what_is_read_and_what_is_not() -> None:

@@ -6,7 +6,7 @@ import pytest
 from bridgetower.encoder import Pictures, Pixels
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.features import FeatureCache
-from bridgetower.indexing import index
+from bridgetower.indexing import Engine, index
 from bridgetower.matching import Results
 from bridgetower.pictures import PICTURES_AT_ONCE
 from bridgetower.records import Head
@@ -22,7 +22,7 @@ def library(tmp_path: Path) -> Path:
         paint(tmp_path / "photos" / f"r{step}.png", (28 * step, 252 - 28 * step, 0))
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, encoder.preprocessing, lambda: encoder)
+        index([tmp_path / "photos"], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
     return tmp_path / "index"
 
 
@@ -155,7 +155,7 @@ def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "again.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
     with Writer.open(library, encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, encoder.preprocessing, lambda: encoder)
+        index([tmp_path / "photos"], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
     assert names(find(library, text="red", top=2)) == ["again", "r8"]  # the first path stands for the picture
 
 
@@ -163,7 +163,7 @@ def test_a_copy_stands_in_for_a_file_that_is_gone(library: Path, tmp_path: Path)
     (tmp_path / "photos" / "zcopy.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
     with Writer.open(library, encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, encoder.preprocessing, lambda: encoder)
+        index([tmp_path / "photos"], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
     (tmp_path / "photos" / "r9.png").unlink()
     results = find(library, text="red", top=2)
     assert names(results) == ["zcopy", "r8"]

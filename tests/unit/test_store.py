@@ -22,7 +22,7 @@ import bridgetower
 from bridgetower import store as store_module
 from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.manifest import Manifest
-from bridgetower.records import Fingerprint, Photo
+from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Sweep, Writer
 
 DIM = 16
@@ -35,7 +35,7 @@ PRELUDE = f"""
 import hashlib, os, sys, time
 from pathlib import Path
 import numpy as np
-from bridgetower.records import Fingerprint, Photo
+from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Writer
 FINGERPRINT = {FINGERPRINT!r}
 def image(number):
@@ -151,7 +151,7 @@ def test_a_vanished_file_is_not_found_and_a_restored_one_is_not_encoded_again(di
     build(directory, *range(20))
     with Writer.open(directory, FINGERPRINT) as writer:
         for number in range(15):
-            writer.mark(path_of(number))
+            writer.meet([File(os.fsencode(path_of(number)), 1, 1)])
         assert writer.sweep(Path("/photos")) == Sweep(removed=5, kept=0)
         assert_holds(directory, *range(15))
         writer.finish()
@@ -274,7 +274,7 @@ def test_a_crash_between_rename_and_transaction_leaves_the_old_state(
     build(directory, *range(10))
     with monkeypatch.context() as patch, Writer.open(directory, FINGERPRINT) as writer:
         add(writer, *range(10, 20))
-        patch.setattr(Manifest, "publish", lambda *_: (_ for _ in ()).throw(Crash()))
+        patch.setattr(Manifest, "publish", lambda *_, **__: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             writer.finish()
     assert vector_files(directory) == ["vectors-1.faiss", "vectors-2.faiss"]
@@ -635,7 +635,7 @@ def test_the_summary_counts_everything(directory: Path) -> None:
             skipped=[(Photo(Path(f"/photos/bad-{n}"), 1, 1), "not a picture") for n in (2, 1)],
         )
         writer.forget(path_of(8))
-        writer.mark(path_of(0))
+        writer.meet([File(os.fsencode(path_of(0)), 1, 1)])
         writer.finish()
     with Store.open(directory) as store:
         summary = store.summary()

@@ -9,7 +9,7 @@ import pytest
 
 from bridgetower import upkeep
 from bridgetower.errors import InputError, NoIndexError
-from bridgetower.indexing import index
+from bridgetower.indexing import Engine, index
 from bridgetower.store import Store, Writer
 from bridgetower.upkeep import Pruned, forget, prune, would_prune
 from bridgetower.verify import verify
@@ -23,7 +23,7 @@ def content(number: int) -> tuple[int, int, int]:
 def run(directory: Path, *roots: Path) -> FakeEncoder:
     fake = FakeEncoder()
     with Writer.open(directory, fake.fingerprint) as writer:
-        index(list(roots), writer, fake.preprocessing, lambda: fake)
+        index(list(roots), writer, lambda: Engine(fake.preprocessing, lambda: fake))
     return fake
 
 

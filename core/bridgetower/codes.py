@@ -1,0 +1,144 @@
+"""Vectors in a byte per number, memory-mapped: close enough to the truth to say which few are worth reading exactly.
+
+One file, a header and rows in the order in which they were added. Each row carries its image id and a word that makes
+the exclusive or over the row a constant, so that a flipped bit, or a block of zeros, is seen by whoever reads it.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgetower.errors import BridgeTowerError
+
+_ROWS = 32_768  # that are read at a time
+_MAGIC = b"btcodes1"
+_HEADER = struct.Struct("<8sII")  # magic, length of a vector, CRC-32 of the ranges that follow
+_SUM = np.uint32(0x62744978)  # of a row that is whole
+_LEVELS = 255
+_MARGIN = 0.05  # by which the ranges of the sample are widened on either side: others lie a little outside
+
+
+class DamagedError(BridgeTowerError):
+    """A derived file is not as it was written; the manifest has it all."""
+
+    exit_code = 5
+
+
+class Coder:
+    """Rounds each number of a vector to one of 256 levels between the least and the largest of its dimension."""
+
+    def __init__(self, low: NDArray[np.float32], step: NDArray[np.float32]) -> None:
+        """`low` and `step` `[E]`: number = low + step * code."""
+        self.low, self.step = low, step
+        words = -(-len(low) // 4)
+        self._row = np.dtype([("id", "<i8"), ("codes", "u1", (4 * words,)), ("sum", "<u4")])
+
+    @classmethod
+    def train(cls, sample: NDArray[np.float32]) -> Self:
+        """Fit the levels to vectors `[n, E]` such as will be coded."""
+        low, high = sample.min(axis=0), sample.max(axis=0)
+        margin = _MARGIN * (high - low) + 1e-6
+        return cls(low - margin, (high - low + 2 * margin) / _LEVELS)
+
+    @property
+    def dim(self) -> int:
+        return len(self.low)
+
+    def header(self) -> bytes:
+        """What stands at the beginning of the file."""
+        ranges = self.low.astype("<f4").tobytes() + self.step.astype("<f4").tobytes()
+        return _HEADER.pack(_MAGIC, self.dim, zlib.crc32(ranges)) + ranges
+
+    def levels(self, vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Vectors `[n, E]` in the nearest levels."""
+        levels: NDArray[np.uint8] = np.clip(np.rint((vectors - self.low) / self.step), 0, _LEVELS).astype(np.uint8)
+        return levels
+
+    def rows(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> bytes:
+        """The rows of these images: ids `[n]`, vectors `[n, E]`."""
+        rows = np.zeros(len(ids), self._row)
+        rows["id"] = ids
+        rows["codes"][:, : self.dim] = self.levels(vectors)
+        rows["sum"] = _sums(rows) ^ _SUM
+        return rows.tobytes()
+
+
+class Codes:
+    """The rows of a file that `Coder` wrote, read where they are needed."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        """Map the file, which is closed then. Raises DamagedError where it is not whole in its header or its length."""
+        self.name = file.name
+        try:
+            with file:
+                self.coder = _read_header(file)
+                self._rows = np.memmap(file, self.coder._row, mode="r", offset=file.tell())
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{self.name}: {error}") from error
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Map the file at `path`. Raises DamagedError, also where there is none."""
+        try:
+            return cls(open(path, "rb"))
+        except OSError as error:
+            raise DamagedError(f"{path}: {error.strerror}") from error
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def score(
+        self, query: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Image ids `[n]` and approximate inner products `[n]` with `query` `[E]` of the given rows `[n]`.
+
+        Raises DamagedError where one of them is not as it was written.
+        """
+        found = self._whole(self._rows[rows])
+        scores = found["codes"][:, : self.coder.dim].astype(np.float32) @ (query * self.coder.step)
+        return found["id"], scores + np.float32(query @ self.coder.low)
+
+    def ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Image ids of `rows`, of any shape; -1 for -1. Not checked."""
+        ids: NDArray[np.int64] = self._rows["id"][rows]
+        return np.where(rows < 0, -1, ids)
+
+    def differing(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> int:
+        """How many of these rows `[n]` are not what these vectors `[n, E]` are rounded to. Raises DamagedError."""
+        found = self._whole(self._rows[rows])["codes"][:, : self.coder.dim]
+        return int((found != self.coder.levels(vectors)).any(axis=1).sum())
+
+    def check(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> NDArray[np.int64]:
+        """Read every row; all ids, in the order of the rows. Raises DamagedError."""
+        ids = [np.zeros(0, np.int64)]
+        for start in range(0, len(self), _ROWS):
+            ids.append(self._whole(self._rows[start : start + _ROWS])["id"])
+            on_progress(min(start + _ROWS, len(self)), len(self))
+        return np.concatenate(ids)
+
+    def _whole(self, rows: np.ndarray) -> np.ndarray:
+        if (_sums(rows) != _SUM).any():
+            raise DamagedError(f"{self.name}: a row is not as it was written")
+        return rows
+
+
+def _read_header(file: BinaryIO) -> Coder:
+    magic, dim, crc32 = _HEADER.unpack(file.read(_HEADER.size).ljust(_HEADER.size, b"\0"))
+    ranges = file.read(8 * dim) if magic == _MAGIC else b""
+    if not ranges or len(ranges) != 8 * dim or zlib.crc32(ranges) != crc32:
+        raise ValueError("its header is not as it was written")
+    low, step = np.frombuffer(ranges, "<f4").reshape(2, dim)
+    return Coder(low, step)
+
+
+def _sums(rows: np.ndarray) -> NDArray[np.uint32]:
+    """The exclusive or over each row `[n]`, in words of four bytes."""
+    words = np.ascontiguousarray(rows).view("<u4").reshape(len(rows), -1)
+    sums: NDArray[np.uint32] = np.bitwise_xor.reduce(words, axis=1)
+    return sums

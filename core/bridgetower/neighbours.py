@@ -1,0 +1,172 @@
+"""The images of one committed state that are nearest to a vector: exactly, or nearly so with exact scores.
+
+What the vector file lacks is read from the manifest, and what it holds too much is left out; where it is absent or
+damaged, everything is read from the manifest, in bounded memory. So the answer is the same, only slower.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgetower.codes import Codes, DamagedError
+from bridgetower.errors import DamagedIndexError
+from bridgetower.inverted import RECALL_AT, REFINED_EXTRA, InvertedVectors
+from bridgetower.manifest import Manifest, Tuning
+from bridgetower.published import Published
+from bridgetower.truth import all_vectors, few, unpacked
+from bridgetower.vectors import FlatVectors, Scored, best, exact_scores
+
+_ROWS = 32_768  # codes that are scored at a time; so many images of a filter, or fewer, are read one by one
+_SCAN_SHARE = 4  # where a search would look at more than this part of all candidates, it looks at all
+_NOISE = 1e-5  # between an inner product in float32 and the exact one
+
+
+class _Lists(NamedTuple):
+    inverted: InvertedVectors
+    codes: Codes
+    tuning: Tuning
+
+
+class Neighbours:
+    """The search side of a state; belongs to the thread that made it."""
+
+    def __init__(self, manifest: Manifest, files: Published) -> None:
+        self._manifest, self._files = manifest, files
+        self._state = manifest.state()
+        self._tuning = manifest.tuning()
+        self._dim = manifest.fingerprint().dim
+        self._lists: _Lists | None = None
+        self._flat: FlatVectors | None = None  # all that can be found; beside lists, what these lack
+        self._flat_after = 0  # it holds higher ids than this
+        self._stream_after: int | None = None  # higher ids than this are read by each search
+        self._left_out = np.zeros(0, np.int64)  # ids that lists hold and no search may find
+        self.damage: str | None = None  # what was found wrong with the files, if anything was
+
+    def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
+        """The best `k` images for a unit vector `[E]`, or all that there are.
+
+        Only of `images` `[n]`, ascending, which all have a file, if that is said.
+        """
+        self._load()
+        parts = []
+        if self._lists is not None:
+            try:
+                parts.append(self._by_lists(query, k, self._lists, images))
+            except DamagedError as error:
+                self._do_without_lists(error)
+        if self._flat is not None:
+            beside = None if images is None else images[images > self._flat_after]
+            ids, scores = self._flat.search(query[None], k, beside)
+            parts.append((ids[0], scores[0]))
+        if self._stream_after is not None:
+            parts.append(self._by_reading(query, k, self._stream_after, images))
+        ids, scores = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return best(ids, scores, k)
+
+    def _load(self) -> None:
+        """Open the files and read what they lack, unless that is too much to hold: then each search reads it."""
+        if self._flat is not None or self._stream_after is not None:
+            return
+        self._manifest.require_consistent()
+        self._left_out = np.array(sorted({*self._manifest.orphans(), *self._manifest.pruned()}), np.int64)
+        flat, after = None, 0
+        if self._tuning is not None:
+            self._lists = self._published_lists(self._tuning)
+            after = 0 if self._lists is None else self._state.covered
+            self._flat_after = after
+        elif (flat := self._published()) is not None:
+            flat.remove(self._left_out)
+            after = self._state.covered
+        if not few(self._manifest.count_images(after)):
+            self._flat, self._stream_after = flat, after
+            return
+        flat = flat or FlatVectors(self._dim)
+        for ids, vectors in all_vectors(self._manifest, after=after):
+            found = ~np.isin(ids, self._left_out)
+            try:
+                flat.add(ids[found], vectors[found])
+            except ValueError as error:  # the vector file has them, though the manifest says that it has not
+                raise DamagedIndexError(self._manifest.path, str(error)) from error
+        self._require_all(len(flat))
+        self._flat = flat
+
+    def _require_all(self, beside: int) -> None:
+        """Raise StoreError where a search would leave out an image because the manifest does not say that it is there.
+
+        `beside`: how many are held besides what lists hold.
+        """
+        listed = (
+            0 if self._lists is None else len(self._lists.inverted) - int((self._left_out <= self._flat_after).sum())
+        )
+        if listed + beside != (live := self._manifest.count_live()):
+            raise DamagedIndexError(self._manifest.path, f"{listed + beside} images can be searched, not {live}")
+
+    def _do_without_lists(self, error: DamagedError) -> None:
+        self.damage = str(error)
+        self._lists = self._flat = None
+        self._stream_after = 0
+
+    def _published(self) -> FlatVectors | None:
+        if self._files.vectors is None or self._state.vectors_sha256 is None:
+            return None
+        with self._files.vectors as file:
+            try:
+                return FlatVectors.load(file, self._state.vectors_sha256, self._dim)
+            except OSError:  # a bad block: the manifest has it all
+                return None
+
+    def _published_lists(self, tuning: Tuning) -> _Lists | None:
+        if self._files.vectors is None or self._files.codes is None or self._state.vectors_sha256 is None:
+            return None
+        try:
+            with self._files.vectors as file:
+                index = InvertedVectors.load(file, self._state.vectors_sha256, self._dim)
+            codes = Codes(self._files.codes)
+        except (OSError, DamagedError) as error:
+            self.damage = str(error)
+            return None
+        if index is None or len(index) != len(codes) or codes.coder.dim != self._dim:
+            self.damage = f"{self._files.vectors.name}: not as it was written"
+            return None
+        return _Lists(index, codes, tuning)
+
+    def _by_lists(self, query: NDArray[np.float32], k: int, lists: _Lists, images: NDArray[np.int64] | None) -> Scored:
+        """What the lists hold of the best: by short codes, then by bytes, then by what the manifest says."""
+        index, codes, tuning = lists
+        if images is not None and len(images) <= _ROWS:
+            return self._exactly(query, k, images[images <= self._flat_after])
+        left = len(index) - len(self._left_out) if images is None else 0
+        more = max(1.0, k / RECALL_AT) * len(index) / max(left, 1)  # than what it was tuned for
+        number = math.ceil(max(more * tuning.candidates, 2 * k))
+        if number < len(index) / _SCAN_SHARE:
+            rows = index.candidates(query[None], number, math.ceil(more * tuning.effort))[0]
+            lots = [rows[rows >= 0]]
+        else:  # so many, or a filter, which the lists know nothing of: all of them
+            lots = [np.arange(start, min(start + _ROWS, len(index))) for start in range(0, len(index), _ROWS)]
+        ids, rough = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        for rows in lots:
+            some, scores = codes.score(query, rows)
+            fit = ~np.isin(some, self._left_out) if images is None else np.isin(some, images)
+            ids, rough = best(np.append(ids, some[fit]), np.append(rough, scores[fit]), k + REFINED_EXTRA)
+        return self._exactly(query, k, ids)
+
+    def _exactly(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64]) -> Scored:
+        """The best of `images` by what the manifest says; an id that it does not know is left out."""
+        ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        for rows in self._manifest.vectors_of(np.unique(images).tolist()):
+            some = np.array([id for id, _ in rows], np.int64)
+            exact = exact_scores(query, unpacked(self._manifest, [blob for _, blob in rows]))
+            ids, scores = best(np.append(ids, some), np.append(scores, exact), k)
+        return ids, scores
+
+    def _by_reading(self, query: NDArray[np.float32], k: int, after: int, images: NDArray[np.int64] | None) -> Scored:
+        """The best of all with a higher id than `after`, read from the manifest one by one."""
+        ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        for some, vectors in all_vectors(self._manifest, after=after):
+            fit = ~np.isin(some, self._left_out) if images is None else np.isin(some, images)
+            if len(scores) >= k > 0:
+                fit &= vectors @ query > scores[-1] - _NOISE
+            ids, scores = best(np.append(ids, some[fit]), np.append(scores, exact_scores(query, vectors[fit])), k)
+        return ids, scores

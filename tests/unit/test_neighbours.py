@@ -1,0 +1,311 @@
+"""Search among so many images that not all are compared: what is found, what it costs, what damage does to it."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.clouds import Clouds
+from bridgetower.manifest import Manifest, Tuning
+from bridgetower.records import Filter, Fingerprint, Photo
+from bridgetower.store import NewImage, Store, Writer
+
+DIM = 32
+N = 3000
+FINGERPRINT = Fingerprint("some/model", "local", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
+CLOUDS = Clouds(DIM, themes=40, rank=20)
+PICTURES = CLOUDS.pictures(0, 2 * N)
+TEXTS = CLOUDS.texts(0, 64)
+ASKED = CLOUDS.texts(1, 100)  # others than those it is tuned with
+TRUTH = PICTURES.astype(np.float16).astype(np.float64)
+
+
+def hash_of(number: int) -> bytes:
+    return hashlib.sha256(b"%d" % number).digest()
+
+
+def path_of(number: int) -> Path:
+    return Path(f"/photos/{number % 7}/{number}.jpg")
+
+
+def add(writer: Writer, numbers: Sequence[int]) -> None:
+    """Picture `number` is taken at that second if it is even, and its file changed then if it is odd."""
+    writer.commit(
+        images=[NewImage(hash_of(i), 1, 1, None if i % 2 else i, PICTURES[i]) for i in numbers],
+        files=[(Photo(path_of(i), 1, i * 10**9), hash_of(i)) for i in numbers],
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridgetower.truth.EXACT_MOST", 500)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("many") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bridgetower.truth.EXACT_MOST", 500)
+        with Writer.open(directory, FINGERPRINT) as writer:
+            writer.keep_queries(TEXTS)
+            add(writer, range(N))
+            writer.finish()
+    return directory
+
+
+@pytest.fixture
+def directory(template: Path, tmp_path: Path) -> Path:
+    (tmp_path / "index").mkdir()
+    for path in template.iterdir():
+        (tmp_path / "index" / path.name).write_bytes(path.read_bytes())
+    return tmp_path / "index"
+
+
+def exact(query: NDArray[np.float32], k: int, numbers: Sequence[int] = range(N)) -> list[int]:
+    """The numbers of the best pictures; image ids are one higher."""
+    of = np.array(numbers, np.int64)
+    scores = (TRUTH[of] * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    best: list[int] = of[np.lexsort((of, -scores))[:k]].tolist()
+    return best
+
+
+def recall_of(directory: Path, numbers: Sequence[int] = range(N), k: int = 100) -> float:
+    with Store.open(directory) as store:
+        found = store.recall(ASKED, k)
+    hits = sum(len({n.image - 1 for n in row} & set(exact(q, k, numbers))) for q, row in zip(ASKED, found, strict=True))
+    return hits / (k * len(ASKED))
+
+
+def tuning_of(directory: Path) -> Tuning:
+    with Store.open(directory) as store:
+        tuning = store.summary().tuning
+    assert tuning is not None
+    return tuning
+
+
+def test_the_effort_is_measured_with_texts_and_holds_for_others(directory: Path) -> None:
+    tuning = tuning_of(directory)
+    assert (tuning.texts, tuning.pictures, tuning.trained) == (64, 64, N)
+    assert tuning.recall >= 0.99
+    assert tuning.candidates < N / 3  # else it shows nothing
+    assert recall_of(directory) >= 0.985
+
+
+def test_less_effort_finds_less(directory: Path) -> None:
+    """The measure itself: were the effort not what decides, the recall above would say nothing."""
+    manifest = Manifest.write(directory / "manifest.sqlite", FINGERPRINT)
+    with manifest.transaction():
+        manifest._db.execute("UPDATE tuning SET effort = 1, candidates = 164")
+    manifest.close()
+    assert recall_of(directory) < 0.9
+
+
+def test_similarities_are_those_of_the_exact_vectors(directory: Path) -> None:
+    with Store.open(directory) as store:
+        for query, row in zip(ASKED, store.recall(ASKED, 20), strict=True):
+            scores = [(TRUTH[n.image - 1] * query.astype(np.float64)).sum() for n in row]
+            assert [n.similarity for n in row] == [np.float32(score) for score in scores]
+            assert scores == sorted(scores, reverse=True)
+
+
+def test_few_images_are_compared_one_by_one(tmp_path: Path) -> None:
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        add(writer, range(500))
+        writer.finish()
+        assert not writer.wants_queries() or len(TEXTS)
+    with Store.open(tmp_path / "index") as store:
+        assert store.summary().tuning is None
+    assert recall_of(tmp_path / "index", range(500)) == 1
+
+
+def test_texts_are_wanted_once_and_early(tmp_path: Path) -> None:
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        add(writer, range(200))
+        assert not writer.wants_queries()
+        add(writer, range(200, 300))
+        assert writer.wants_queries()
+        writer.keep_queries(TEXTS)
+        assert not writer.wants_queries()
+
+
+def test_without_texts_pictures_far_from_pictures_stand_for_them(tmp_path: Path) -> None:
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        add(writer, range(N))
+        writer.finish()
+    tuning = tuning_of(tmp_path / "index")
+    assert tuning.texts == 0 and tuning.pictures > 200
+    assert recall_of(tmp_path / "index") >= 0.97
+
+
+def test_everything_is_found_by_who_asks_for_everything(directory: Path) -> None:
+    with Store.open(directory) as store:
+        assert [n.image - 1 for n in store.recall(ASKED[:1], 10 * N)[0]] == exact(ASKED[0], N)
+        images = [candidate.photos[0].path for candidate in store.nearest(ASKED[:1])]
+    assert len(images) == len(set(images)) == N
+
+
+def test_what_has_no_file_and_what_was_removed_is_left_out(directory: Path) -> None:
+    best = exact(ASKED[0], 60)
+    with Writer.open(directory, FINGERPRINT) as writer:
+        for number in best[:50]:
+            writer.forget(path_of(number))
+        with writer._manifest.transaction():
+            writer._manifest._db.execute("DELETE FROM images WHERE id = ?", (best[0] + 1,))
+        writer.finish()
+    left = sorted(set(range(N)) - set(best[:50]))
+    with Store.open(directory) as store:
+        found = [n.image - 1 for n in store.recall(ASKED[:1], 10)[0]]
+    assert found == exact(ASKED[0], 10, left)
+    assert recall_of(directory, left) >= 0.985
+
+
+@pytest.mark.parametrize("more", [100, 600])  # the second is more than is held in memory beside the lists
+def test_what_the_lists_lack_is_found_beside_them(directory: Path, more: int) -> None:
+    with Writer.open(directory, FINGERPRINT) as writer:
+        add(writer, range(N, N + more))
+    with Store.open(directory) as store:
+        assert store.summary().uncovered == more
+        for query in ASKED[:20]:
+            new = [i for i in exact(query, 100, range(N + more)) if i >= N]
+            assert set(new) <= {n.image - 1 for n in store.recall(query[None], 100)[0]}
+    assert recall_of(directory, range(N + more)) >= 0.985
+
+
+def test_lists_grow_and_are_chosen_anew_when_there_are_twice_as_many(directory: Path) -> None:
+    before = tuning_of(directory)
+    codes = (directory / "vectors-1.codes").read_bytes()
+    with Writer.open(directory, FINGERPRINT) as writer:
+        add(writer, range(N, N + 600))
+        writer.finish()
+    assert tuning_of(directory).trained == before.trained == N
+    assert (directory / "vectors-2.codes").read_bytes().startswith(codes)
+    assert not (directory / "vectors-1.codes").exists() and not (directory / "vectors-1.faiss").exists()
+    assert recall_of(directory, range(N + 600)) >= 0.985
+    with Writer.open(directory, FINGERPRINT) as writer:
+        add(writer, range(N + 600, 2 * N))
+        add(writer, [2 * N - 1])
+        writer._images = writer._uncovered = 2 * N
+        with writer._manifest.transaction():
+            writer._manifest._db.execute("UPDATE tuning SET trained = ?", (N - 1,))
+        writer.finish()
+    assert tuning_of(directory).trained == 2 * N
+    assert recall_of(directory, range(2 * N)) >= 0.985
+
+
+def test_what_was_removed_goes_from_the_files_when_it_is_much(directory: Path) -> None:
+    with Writer.open(directory, FINGERPRINT) as writer:
+        gone = range(0, N, 5)
+        for number in gone:
+            writer.forget(path_of(number))
+        with writer._manifest.transaction():
+            writer._manifest._db.executemany("DELETE FROM images WHERE id = ?", [(i + 1,) for i in gone])
+        writer._images = writer._uncovered = len(range(N)) - len(gone)
+        writer.finish()
+        assert not list(writer._manifest.pruned())
+    left = sorted(set(range(N)) - set(gone))
+    assert recall_of(directory, left) >= 0.985
+
+
+@pytest.mark.parametrize(
+    ("filter", "numbers"),
+    [
+        (Filter(under=Path("/photos/3")), range(3, N, 7)),
+        (Filter(under=path_of(5)), [5]),
+        (Filter(since=1000, until=1040), range(1000, 1040)),
+        (Filter(under=Path("/photos/0"), until=700), range(0, 700, 7)),
+        (Filter(since=10**15), []),
+        (Filter(under=Path("/photos")), range(N)),
+    ],
+)
+@pytest.mark.parametrize("scanned", [False, True])
+def test_a_filter_costs_no_recall(
+    directory: Path, filter: Filter, numbers: Sequence[int], scanned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scanned:  # as with filters that many pass
+        monkeypatch.setattr("bridgetower.neighbours._ROWS", 40)
+    with Store.open(directory) as store:
+        for query in ASKED[:5]:
+            found = list(store.nearest(query[None], filter))
+            assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(query, N, numbers)]
+
+
+def test_a_filter_shows_the_files_that_pass_it(directory: Path) -> None:
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.commit(files=[(Photo(Path("/elsewhere/copy.jpg"), 1, 1), hash_of(4))])
+    with Store.open(directory) as store:
+        (found,) = store.nearest(ASKED[:1], Filter(under=Path("/elsewhere")))
+        assert [photo.path for photo in found.photos] == [Path("/elsewhere/copy.jpg")]
+
+
+@pytest.mark.parametrize("name", ["vectors-1.faiss", "vectors-1.codes"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "longer", "bits", "zeros", "other"])
+def test_damage_costs_time_and_no_answer(directory: Path, name: str, damage: str) -> None:
+    path = directory / name
+    content = bytearray(path.read_bytes())
+    match damage:
+        case "absent":
+            path.unlink()
+        case "empty":
+            content.clear()
+        case "cut":
+            del content[-5000:]
+        case "longer":
+            content += b"x" * (8 + DIM + 4)
+        case "bits":
+            for place in range(0, len(content), 37):
+                content[place] ^= 1 << place % 8
+        case "zeros":
+            content[4096 : len(content) // 2] = bytes(len(content) // 2 - 4096)
+        case "other":
+            content = bytearray(os.urandom(len(content)))
+    if damage != "absent":
+        path.write_bytes(content)
+    with Store.open(directory) as store:
+        for query in ASKED[:10]:
+            assert [n.image - 1 for n in store.recall(query[None], 100)[0]] == exact(query, 100)
+        assert store.damage is not None or not store.summary().vectors_file
+
+
+def test_one_flipped_bit_never_changes_a_similarity(directory: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = directory / "vectors-1.codes"
+    whole = path.read_bytes()
+    for _ in range(60):
+        content = bytearray(whole)
+        content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content)
+        with Store.open(directory) as store:
+            for query in ASKED[:3]:
+                found = [n.image - 1 for n in store.recall(query[None], 100)[0]]
+                assert len(set(found) & set(exact(query, 100))) >= 95
+                assert found == exact(query, 100, found)
+
+
+def test_damaged_files_are_made_again_by_the_next_writer(directory: Path) -> None:
+    (directory / "vectors-1.codes").write_bytes(b"")
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.finish()
+    with Store.open(directory) as store:
+        assert (store.summary().generation, store.summary().vectors_file) == (2, True)
+    assert recall_of(directory) >= 0.985
+
+
+def test_vectors_of_odd_lengths_can_be_searched_too(tmp_path: Path) -> None:
+    dim = 30
+    clouds = Clouds(dim, themes=40, rank=20)
+    fingerprint = Fingerprint("some/model", "local", "f" * 64, "c" * 64, "hf", 1, "float", dim)
+    pictures, texts = clouds.pictures(0, 1000), clouds.texts(0, 20)
+    with Writer.open(tmp_path / "index", fingerprint) as writer:
+        writer.commit(
+            images=[NewImage(hash_of(i), 1, 1, None, pictures[i]) for i in range(1000)],
+            files=[(Photo(path_of(i), 1, 1), hash_of(i)) for i in range(1000)],
+        )
+        writer.finish()
+    with Store.open(tmp_path / "index") as store:
+        for text, row in zip(texts, store.recall(texts, 100), strict=True):
+            best = np.argsort(-(pictures.astype(np.float16).astype(np.float64) @ text))[:100]
+            assert len(set(best) & {n.image - 1 for n in row}) >= 90
