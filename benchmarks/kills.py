@@ -22,6 +22,7 @@ from tests.faults.victims import Victims
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300, help="processes to kill (%(default)s)")
+    parser.add_argument("--many", type=int, default=50_000, help="more images than this are searched by lists")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of the instants (a new one)")
     return parser
 
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     began, survived, ended = time.monotonic(), Counter[str](), 0
-    with tempfile.TemporaryDirectory() as work, Victims() as victims:
+    with tempfile.TemporaryDirectory() as work, Victims(many=args.many) as victims:
         ordeal = Ordeal(Path(work), victims, args.seed)
         while survived.total() < args.kills:
             way = ordeal.choose()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bridgetower.store import Store
 from bridgetower.verify import verify
 from tests.faults.ordeal import Ordeal
 from tests.faults.victims import Victims
@@ -19,6 +20,17 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
 def victims() -> Iterator[Victims]:
     with Victims() as victims:
         yield victims
+
+
+def test_an_index_of_lists_survives_kills(tmp_path: Path) -> None:
+    with Victims(many=100) as victims:
+        ordeal = Ordeal(tmp_path, victims, seed=3)
+        ordeal.lasts = victims.run("index", ordeal.photos, "--index", ordeal.directory)
+        with Store.open(ordeal.directory) as store:
+            assert store.manifest.tuning() is not None
+        assert list(verify(ordeal.directory)) == []
+        assert sum(way() for way in [ordeal.index, ordeal.prune, ordeal.repair, ordeal.index] * 2)
+        ordeal.end()
 
 
 def test_nothing_that_was_committed_is_lost_by_kills(tmp_path: Path, victims: Victims) -> None:

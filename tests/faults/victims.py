@@ -19,9 +19,10 @@ ROOT = Path(__file__).parents[2]
 class Victims:
     """Starts `bt` with one index after the other, and kills it or lets it end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, many: int = 50_000) -> None:
+        """More images than `many` are searched by lists."""
         paths = os.pathsep.join([str(ROOT / "core"), str(ROOT)])
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "BT_MODEL": "fake"}
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "BT_MODEL": "fake", "MANY": str(many)}
         self._driver = subprocess.Popen(
             [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -79,6 +80,7 @@ def serve() -> None:
     import bridgetower.encoder
     import bridgetower.library
     import bridgetower.store
+    import bridgetower.truth
     import bridgetower.upkeep
     import bridgetower.verify
     import bridgetower_cli.parser  # noqa: F401
@@ -95,6 +97,8 @@ def serve() -> None:
     library.TorchEncoder = lambda checkpoint, runtime, **options: fake
     store._UNCOVERED_MIN = 20  # publish often, to be killed there too
     store._PRUNED_AT_ONCE = 16
+    truth: Any = bridgetower.truth
+    truth.EXACT_MOST = int(os.environ["MANY"])
     _say("ready")
     while line := sys.stdin.readline():
         process = os.fork()
