@@ -46,7 +46,7 @@ def _reported(ctx: Any = None) -> Iterator[None]:
         code = error.exit_code
     except KeyboardInterrupt as stop:
         kept = ": everything committed is kept, the same command goes on from there"
-        render.say(f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'import') else ''}")
+        render.say(f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'import', 'prune') else ''}")
         code = interrupts.code(stop)
     except BrokenPipeError:
         code = READER_GONE

@@ -8,13 +8,16 @@ from bridgetower import __version__
 from bridgetower_cli.commands.evaluate import evaluate
 from bridgetower_cli.commands.export import export
 from bridgetower_cli.commands.fill import fill
+from bridgetower_cli.commands.forget import forget
 from bridgetower_cli.commands.import_ import import_
 from bridgetower_cli.commands.index import index
 from bridgetower_cli.commands.match import match
 from bridgetower_cli.commands.model import convert_model, list_models, pull_model
+from bridgetower_cli.commands.prune import prune
 from bridgetower_cli.commands.rerank import rerank
 from bridgetower_cli.commands.search import search
 from bridgetower_cli.commands.status import status
+from bridgetower_cli.commands.verify import verify
 from bridgetower_cli.failures import ReportingGroup
 
 
@@ -103,6 +106,9 @@ app.command(
     ),
 )(import_)
 app.command(epilog=examples("bt status", "bt status -v", "bt status --index ./scans.index --json"))(status)
+app.command(epilog=examples("bt forget ~/Pictures/2009", "bt forget old.jpg /media/camera --json"))(forget)
+app.command(epilog=examples("bt prune --dry-run", "bt prune"))(prune)
+app.command(epilog=examples("bt verify", "bt verify --repair"))(verify)
 
 app.add_typer(model, name="model")
 model.command("list", epilog=examples("bt model list", "bt model list --json"))(list_models)

@@ -79,6 +79,11 @@ def paths(found: Iterable[Path | str], end: bytes = b"\n") -> None:
         _write((_encoded(visible(str(path))) if plain else os.fsencode(path)) + end)
 
 
+def line(text: str) -> None:
+    """One line of results for people."""
+    _write(_encoded(visible(text) + "\n"))
+
+
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
     """A table without lines around it. On a terminal long cells are wrapped; elsewhere nothing is cut or folded."""
     from rich.cells import cell_len

@@ -42,6 +42,8 @@ LAYERS = {
     "store": 5,
     "exporting": 6,
     "importing": 7,
+    "upkeep": 6,
+    "verify": 6,
     "weights": 3,
     "quantized": 3,
     "prepared": 4,

@@ -130,4 +130,7 @@ def _recall(tuning: "Tuning") -> str:
 
 
 def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+    try:
+        return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):  # of no calendar
+        return f"{seconds} s after 1970"

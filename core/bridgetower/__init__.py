@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bridgetower.records import Head, Hit, PairScore, Skipped, Word
     from bridgetower.search import Found
     from bridgetower.store import Summary
+    from bridgetower.upkeep import Forgotten, Pruned
+    from bridgetower.verify import Finding, Repaired
 
 _HOMES = {
     "library": ("Library", "Model"),
@@ -25,6 +27,8 @@ _HOMES = {
     "indexing": ("IndexReport", "Progress"),
     "search": ("Found",),
     "store": ("Summary",),
+    "upkeep": ("Forgotten", "Pruned"),
+    "verify": ("Finding", "Repaired"),
     "errors": ("BridgeTowerError", "InputError", "ModelError", "PictureError", "StoreError", "UsageError"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -32,6 +36,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BridgeTowerError",
     "Filled",
+    "Finding",
+    "Forgotten",
     "Found",
     "Head",
     "Hit",
@@ -43,6 +49,8 @@ __all__ = [
     "PairScore",
     "PictureError",
     "Progress",
+    "Pruned",
+    "Repaired",
     "Results",
     "Skipped",
     "StoreError",

@@ -55,11 +55,16 @@ class Coder:
         ranges = self.low.astype("<f4").tobytes() + self.step.astype("<f4").tobytes()
         return _HEADER.pack(_MAGIC, self.dim, zlib.crc32(ranges)) + ranges
 
+    def levels(self, vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Vectors `[n, E]` in the nearest levels."""
+        levels: NDArray[np.uint8] = np.clip(np.rint((vectors - self.low) / self.step), 0, _LEVELS).astype(np.uint8)
+        return levels
+
     def rows(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> bytes:
         """The rows of these images: ids `[n]`, vectors `[n, E]`."""
         rows = np.zeros(len(ids), self._row)
         rows["id"] = ids
-        rows["codes"][:, : self.dim] = np.clip(np.rint((vectors - self.low) / self.step), 0, _LEVELS)
+        rows["codes"][:, : self.dim] = self.levels(vectors)
         rows["sum"] = _sums(rows) ^ _SUM
         return rows.tobytes()
 
@@ -103,6 +108,11 @@ class Codes:
         """Image ids of `rows`, of any shape; -1 for -1. Not checked."""
         ids: NDArray[np.int64] = self._rows["id"][rows]
         return np.where(rows < 0, -1, ids)
+
+    def differing(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> int:
+        """How many of these rows `[n]` are not what these vectors `[n, E]` are rounded to. Raises DamagedError."""
+        found = self._whole(self._rows[rows])["codes"][:, : self.coder.dim]
+        return int((found != self.coder.levels(vectors)).any(axis=1).sum())
 
     def check(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> NDArray[np.int64]:
         """Read every row; all ids, in the order of the rows. Raises DamagedError."""

@@ -5,7 +5,8 @@
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   ├── NoIndexError                 there is none; whoever writes makes one
-    │   └── LockedError                  another process is writing it; the next attempt may find it free
+    │   ├── LockedError                  another process is writing it; the next attempt may find it free
+    │   └── DamagedIndexError            its manifest is not as it was written
     ├── InputError                   6   a file that was named as input: a picture, a captions file
     │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
     │       └── PixelLimitError          its header says that it is too large
@@ -53,6 +54,17 @@ class LockedError(StoreError):
     def __init__(self, directory: Path, holder: str) -> None:
         super().__init__(f"{directory}: {holder}: wait until it ends, then run it again")
         self.holder = holder
+
+
+class DamagedIndexError(StoreError):
+    """The manifest of an index is not as it was written; `damage` says in what, without the path."""
+
+    def __init__(self, path: Path, damage: str) -> None:
+        damage = " ".join(damage.split())  # SQLite quotes lines
+        super().__init__(
+            f"{path}: damaged ({damage}): `bt verify --repair` saves what can be saved; or restore it from a copy"
+        )
+        self.damage = damage
 
 
 class InputError(BridgeTowerError):

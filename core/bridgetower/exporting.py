@@ -17,8 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bridgetower import npy
-from bridgetower.errors import OutputError, StoreError, UsageError
-from bridgetower.manifest import DAMAGED
+from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.records import Photo
 from bridgetower.store import Entry, Store
 
@@ -85,7 +84,7 @@ def _write(store: Store, folder: Path, unfinished: Path, on_progress: Callable[[
             if rows % _TELL_EVERY == 0:
                 on_progress(rows, total)
     if rows != total:
-        raise StoreError(f"{store.directory}: {DAMAGED.format(f'it holds {rows} images and counts {total}')}")
+        raise DamagedIndexError(store.directory, f"it holds {rows} images and counts {total}")
     with create(SKIPPED) as skipped:
         for photo, reason in store.skipped_files():
             skipped.write(_line(_file(photo) | {"reason": reason}))

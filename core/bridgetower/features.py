@@ -7,6 +7,7 @@ it may be deleted at any time, also while it is used; what is damaged, or cannot
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,10 +26,10 @@ class FeatureCache:
 
     def get(self, name: str) -> bytes | None:
         """What was put under `name`; None where it is not there any more, or not whole."""
-        path = self._path(name)
+        path = self.path(name)
         try:
             stored = path.read_bytes()
-            if hashlib.sha256(stored[_DIGEST_BYTES:]).digest()[:_DIGEST_BYTES] != stored[:_DIGEST_BYTES]:
+            if not _is_whole(stored):
                 return None
             os.utime(path)  # it was used just now
         except OSError:
@@ -37,10 +38,10 @@ class FeatureCache:
 
     def put(self, name: str, content: bytes) -> None:
         """Keep `content` under `name` if the disk lets us."""
-        stored = hashlib.sha256(content).digest()[:_DIGEST_BYTES] + content
+        stored = _digest(content) + content
         if len(stored) > self.capacity:
             return
-        path = self._path(name)
+        path = self.path(name)
         unfinished = path.with_name(f".{secrets.token_hex(8)}.partial")
         try:
             self.directory.mkdir(exist_ok=True)
@@ -55,6 +56,39 @@ class FeatureCache:
         except OSError:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+
+    # To look after it
+
+    def names(self) -> Iterator[str]:
+        """Every name that something is kept under."""
+        yield from (path.name.removesuffix(_SUFFIX) for path in self._paths(f"*{_SUFFIX}"))
+
+    def unfinished(self) -> list[Path]:
+        """What was being written, or is."""
+        return list(self._paths(".*.partial"))
+
+    def is_damaged(self, name: str) -> bool:
+        """Whether what is kept under `name` is there and not whole."""
+        try:
+            return not _is_whole(self.path(name).read_bytes())
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def remove(self, name: str) -> int:
+        """Let go of what is kept under `name`; how many bytes that were."""
+        path = self.path(name)
+        try:
+            size = path.lstat().st_size
+            path.unlink()
+        except OSError:
+            return 0
+        return size
+
+    def _paths(self, pattern: str) -> Iterator[Path]:
+        with suppress(OSError):
+            yield from self.directory.glob(pattern)
 
     def _make_room(self, spare: int) -> int:
         """Remove files, the oldest first, until `spare` bytes are free; how many are in use then."""
@@ -72,5 +106,14 @@ class FeatureCache:
             used -= size
         return used
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where what is kept under `name` is, if it is."""
         return self.directory / (name + _SUFFIX)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:_DIGEST_BYTES]
+
+
+def _is_whole(stored: bytes) -> bool:
+    return _digest(stored[_DIGEST_BYTES:]) == stored[:_DIGEST_BYTES]

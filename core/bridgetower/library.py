@@ -32,6 +32,8 @@ from bridgetower.records import EVERYTHING, Filter, Fingerprint, Head, PairScore
 from bridgetower.scan import Rules
 from bridgetower.search import Found, default_depth, search
 from bridgetower.store import Store, Summary, Writer, made_by, require_ours
+from bridgetower.upkeep import Forgotten, Pruned, forget, prune
+from bridgetower.verify import Finding, Repaired, repair, verify
 from bridgetower.weights import resolve
 
 AnyPath = str | os.PathLike[str]
@@ -259,6 +261,27 @@ class Library:
         self.close()
         texts = None if queries is None else Path(queries)
         return importing.import_vectors(Path(vectors), Path(paths), name, self.directory, queries=texts, moves=moves)
+
+    def verify(self) -> list[Finding]:
+        """All that is wrong with the index; see `bridgetower.verify`. Changes nothing. Raises StoreError."""
+        return list(verify(self.directory))
+
+    def repair(self) -> Repaired:
+        """Mend what `verify` finds; `index` then takes again what was lost. See `bridgetower.verify`."""
+        self.close()
+        return repair(self.directory)
+
+    def prune(self) -> Pruned:
+        """Drop files that are gone, remove images without a file, give the space back; see `bridgetower.upkeep`."""
+        self.close()
+        with Writer.resume(self.directory) as writer:
+            return prune(writer)
+
+    def forget(self, paths: Iterable[AnyPath]) -> list[Forgotten]:
+        """Take folders and files out of the index. Raises InputError for one that it does not know."""
+        self.close()
+        with Writer.resume(self.directory) as writer:
+            return forget(writer, _paths(paths))
 
     def summary(self) -> Summary:
         """What the index holds. Raises StoreError."""

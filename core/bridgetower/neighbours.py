@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.codes import Codes, DamagedError
+from bridgetower.errors import DamagedIndexError
 from bridgetower.inverted import RECALL_AT, REFINED_EXTRA, InvertedVectors
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.published import Published
@@ -68,6 +69,7 @@ class Neighbours:
         """Open the files and read what they lack, unless that is too much to hold: then each search reads it."""
         if self._flat is not None or self._stream_after is not None:
             return
+        self._manifest.require_consistent()
         self._left_out = np.array(sorted({*self._manifest.orphans(), *self._manifest.pruned()}), np.int64)
         flat, after = None, 0
         if self._tuning is not None:
@@ -83,8 +85,23 @@ class Neighbours:
         flat = flat or FlatVectors(self._dim)
         for ids, vectors in all_vectors(self._manifest, after=after):
             found = ~np.isin(ids, self._left_out)
-            flat.add(ids[found], vectors[found])
+            try:
+                flat.add(ids[found], vectors[found])
+            except ValueError as error:  # the vector file has them, though the manifest says that it has not
+                raise DamagedIndexError(self._manifest.path, str(error)) from error
+        self._require_all(len(flat))
         self._flat = flat
+
+    def _require_all(self, beside: int) -> None:
+        """Raise StoreError where a search would leave out an image because the manifest does not say that it is there.
+
+        `beside`: how many are held besides what lists hold.
+        """
+        listed = (
+            0 if self._lists is None else len(self._lists.inverted) - int((self._left_out <= self._flat_after).sum())
+        )
+        if listed + beside != (live := self._manifest.count_live()):
+            raise DamagedIndexError(self._manifest.path, f"{listed + beside} images can be searched, not {live}")
 
     def _do_without_lists(self, error: DamagedError) -> None:
         self.damage = str(error)

@@ -7,6 +7,7 @@ Both belong to the thread that opened them. Layout, invariants and the order of 
 """
 
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
@@ -14,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from bridgetower.errors import NoIndexError, StoreError
+from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import DAMAGED, FORMAT_VERSION, Entry, Known, Manifest, Sweep, Tuning, explained
-from bridgetower.published import Published, codes_bytes
+from bridgetower.manifest import FORMAT_VERSION, Entry, Known, Manifest, Sweep, Tuning, explained
+from bridgetower.published import Published, codes_bytes, codes_path, vectors_path
 from bridgetower.records import EVERYTHING, FOREIGN, INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
@@ -57,6 +58,8 @@ _UNCOVERED_AT_END = 16
 _UNCOVERED_MEANWHILE = 2
 _UNCOVERED_MIN = 8192
 
+_PRUNED_AT_ONCE = 4096  # images that are removed in one transaction
+_READERS = "a search that is still running needs the old state: the next `bt prune` gives its space back"
 _NEAREST_AT_FIRST = 100  # images that are recalled together, then four times as many
 
 # What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a
@@ -200,7 +203,37 @@ class Writer:
         try:
             manifest = Manifest.write(directory / _MANIFEST, fingerprint)
             try:
+                manifest.require_consistent()
                 _take(manifest, directory, fingerprint, imported=imported)
+                return cls(directory, lock, manifest)
+            except BaseException:
+                manifest.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def resume(cls, directory: Path, *, mend: Callable[[Path], None] | None = None) -> Self:
+        """Open the index in `directory` to look after it, whatever model made it.
+
+        `mend` is called under the lock, with the path of the manifest, before that is opened; without it, a damaged one
+        is refused. Raises NoIndexError where there is none, StoreError as `open` does.
+        """
+        directory = directory.absolute()
+        path = directory / _MANIFEST
+        with explained(directory):
+            there = path.exists()
+        if not there:
+            Manifest.read(path).close()  # says that there is none
+        lock = Lock(directory / _LOCK)
+        try:
+            if mend is not None:
+                mend(path)
+            manifest = Manifest.write(path)
+            try:
+                if mend is None:
+                    manifest.require_consistent()
                 return cls(directory, lock, manifest)
             except BaseException:
                 manifest.close()
@@ -216,6 +249,11 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is written to, for those who look after the index."""
+        return self._manifest
 
     def close(self) -> None:
         """Let go of the index. Writes nothing; may be called twice."""
@@ -354,6 +392,72 @@ class Writer:
             self._manifest.touch()
         return forgotten
 
+    def forget_all(self, paths: Sequence[Path]) -> list[int]:
+        """Drop the files and roots at or below each of `paths`, in one transaction; how many files each were."""
+        with self._manifest.transaction():
+            forgotten = [self._manifest.forget(path) for path in paths]
+            self._manifest.touch()
+        return forgotten
+
+    def drop(self, files: Iterable[Path]) -> None:
+        """Drop files, in one transaction."""
+        with self._manifest.transaction():
+            self._manifest.drop_files(files)
+            self._manifest.touch()
+
+    def mend(self, files: Iterable[Path], images: Iterable[int]) -> None:
+        """Count anew, and drop files, and images with all files that lead to them, in one transaction."""
+        with self._manifest.transaction():
+            self._manifest.recount()
+            self._manifest.drop_files(files)
+            self._manifest.drop_images(images)
+            self._manifest.touch()
+
+    def prune(self) -> Iterator[int]:
+        """Remove the images that have no file, some at a time: how many they were, each time."""
+        while True:
+            with self._manifest.transaction():
+                removed = self._manifest.prune(_PRUNED_AT_ONCE)
+            if not removed:
+                return
+            yield removed
+
+    def bytes_on_disk(self) -> int:
+        """What the directory takes."""
+        return _bytes_below(self.directory)
+
+    def tidy(self) -> None:
+        """Publish a vector file if the present one is damaged, or holds or leaves out too much."""
+        stale = sum(1 for _ in self._manifest.pruned()) + self._manifest.count_images(self._manifest.state().covered)
+        if stale * _UNCOVERED_AT_END > self._manifest.count_images():
+            self._publish()
+        else:
+            self.finish()
+
+    def publish(self) -> None:
+        """Write a new vector file, whatever the present one is."""
+        self._publish()
+
+    def publish_anew(self) -> None:
+        """The same, without taking anything from the present one, which is damaged."""
+        self._remove(self._found("vectors-*"))
+        self._publish()
+
+    def compact(self) -> str | None:
+        """Give what is free in the manifest back to the disk; why that was not done, or None.
+
+        Not worth the while below a quarter of the file. Needs room for the manifest twice meanwhile.
+        """
+        space = self._manifest.space()
+        if space.free * 4 < space.used + space.free:
+            return None if self._manifest.fold() else _READERS
+        if shutil.disk_usage(self.directory).free < 2 * space.used:
+            return (
+                "the disk has not the room that it takes to make the index smaller; new pictures will use what is free"
+            )
+        self._manifest.vacuum()
+        return None if self._manifest.fold() else _READERS
+
     def wants_queries(self) -> bool:
         """Whether the index is so large, or soon will be, that recall is measured, and knows no texts for that yet."""
         from bridgetower.truth import few
@@ -393,6 +497,10 @@ class Writer:
         coded = self._manifest.tuning() is not None
         return closing(Published(self.directory, self._manifest.state().generation, coded=coded))
 
+    def features(self) -> FeatureCache:
+        """All that is kept of pictures, to be looked after."""
+        return FeatureCache(self.directory / _FEATURES, 0)
+
     def _publish(self) -> None:
         from bridgetower.publishing import publish
 
@@ -400,13 +508,27 @@ class Writer:
         self._uncovered = 0
         self._remove_stray()
 
+    def remove_strays(self) -> None:
+        """Remove what a crash, or a search that was killed, left in the directory."""
+        self._remove_stray()
+        self._remove([*self._found(_MANIFEST + ".new*"), *self.features().unfinished()])
+
     def _remove_stray(self) -> None:
         """Remove vector files that the manifest does not name: older generations, and what a crash left."""
         named = f"vectors-{self._manifest.state().generation}"
-        for path in self.directory.glob("vectors-*"):
-            if path.stem != named or path.suffix not in (".faiss", ".codes"):
-                with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
-                    path.unlink()
+        self._remove(
+            path for path in self._found("vectors-*") if path.stem != named or path.suffix not in (".faiss", ".codes")
+        )
+
+    def _found(self, pattern: str) -> list[Path]:
+        with explained(self.directory):
+            return list(self.directory.glob(pattern))
+
+    @staticmethod
+    def _remove(paths: Iterable[Path]) -> None:
+        for path in paths:
+            with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
+                path.unlink()
 
 
 class Store:
@@ -450,6 +572,22 @@ class Store:
         """Let go of the state. May be called twice."""
         self._files.close()
         self._manifest.close()
+
+    def vector_files(self) -> list[Path]:
+        """The derived files that this state names."""
+        if self._state.vectors_sha256 is None:
+            return []
+        generation = self._state.generation
+        codes = [codes_path(self.directory, generation)] if self._tuning is not None else []
+        return [vectors_path(self.directory, generation), *codes]
+
+    def published(self) -> Published:
+        """The same, opened anew: what a search has read is closed."""
+        return Published(self.directory, self._state.generation, coded=self._tuning is not None)
+
+    def features(self) -> FeatureCache:
+        """All that is kept of pictures, to be looked after."""
+        return FeatureCache(self.directory / _FEATURES, 0)
 
     def feature_cache(self, capacity: int) -> FeatureCache | None:
         """Where the features of this index's pictures may be kept, in at most `capacity` bytes; None for 0."""
@@ -539,6 +677,11 @@ class Store:
         vector: NDArray[np.float32] = _unpacked([blob], self.fingerprint.dim, self.directory)[0]
         return vector
 
+    @property
+    def manifest(self) -> Manifest:
+        """The state as the manifest holds it, for those who look after the index."""
+        return self._manifest
+
     def skipped(self) -> Iterator[Skipped]:
         """The files that were passed over, sorted by the bytes of their paths."""
         return self._manifest.skipped()
@@ -581,6 +724,14 @@ class Store:
             uncovered=manifest.count_live(after=state.covered if vectors_file else 0),
         )
 
+    def strays(self) -> list[Path]:
+        """What lies in the directory and is not part of the index, sorted."""
+        named = {_MANIFEST, _MANIFEST + "-wal", _MANIFEST + "-shm", _MANIFEST + "-journal", _LOCK, _FEATURES}
+        named |= {path.name for path in self.vector_files()}
+        with explained(self.directory):
+            found = [entry for entry in self.directory.iterdir() if entry.name not in named]
+        return sorted([*found, *self.features().unfinished()])
+
 
 def _roots(manifest: Manifest) -> tuple[Root, ...]:
     return tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots())
@@ -592,7 +743,7 @@ def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.floa
     try:
         return unpack(blobs, dim)
     except ValueError as error:
-        raise StoreError(f"{directory / _MANIFEST}: {DAMAGED.format(error)}") from error
+        raise DamagedIndexError(directory / _MANIFEST, str(error)) from error
 
 
 def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.errors import StoreError
-from bridgetower.manifest import DAMAGED, Manifest
+from bridgetower.errors import DamagedIndexError
+from bridgetower.manifest import Manifest
 from bridgetower.vectors import unpack
 
 # Up to so many images are compared one by one: 512 numbers each, that is 100 MB to read, and 5 ms to compare.
@@ -25,16 +25,24 @@ def few(images: int) -> bool:
 def all_vectors(
     manifest: Manifest, *, after: int = 0, on_progress: Progress = lambda done, total: None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Ids `[n]`, ascending, and vectors `[n, E]` of all images with a higher id than `after`, thousands at a time."""
-    total, done = manifest.count_images(after), 0
+    """Ids `[n]`, ascending, and vectors `[n, E]` of all images with a higher id than `after`, thousands at a time.
+
+    Raises StoreError where they are damaged, or are not as many as they should be.
+    """
+    total, done, last = manifest.count_images(after), 0, after
     rows: list[tuple[int, bytes]] = []
     for some in manifest.vectors(after):
+        if any(id <= before for before, (id, _) in zip([last, *(id for id, _ in some)], some, strict=False)):
+            raise DamagedIndexError(manifest.path, "its images are not in order")
+        last = some[-1][0]
         rows += some
         if len(rows) >= _ROWS:
             done += len(rows)
             yield _arrays(manifest, rows)
             on_progress(done, total)
             rows = []
+    if done + len(rows) != total:
+        raise DamagedIndexError(manifest.path, f"it has {done + len(rows)} images, not {total}")
     if rows:
         yield _arrays(manifest, rows)
 
@@ -48,4 +56,4 @@ def unpacked(manifest: Manifest, blobs: list[bytes]) -> NDArray[np.float32]:
     try:
         return unpack(blobs, manifest.fingerprint().dim)
     except ValueError as error:
-        raise StoreError(f"{manifest.path}: {DAMAGED.format(error)}") from error
+        raise DamagedIndexError(manifest.path, str(error)) from error

@@ -118,6 +118,11 @@ class FlatVectors:
         if len(ids):
             self._index.remove_ids(ids)
 
+    def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors `[n, E]` of ids that are there."""
+        found: NDArray[np.float32] = self._index.reconstruct_batch(ids)
+        return found
+
     def search(self, queries: NDArray[np.float32], k: int, within: NDArray[np.int64] | None = None) -> Scored:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:

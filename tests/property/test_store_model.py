@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bridgetower.manifest import Manifest
 from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Sweep, Writer
+from bridgetower.verify import repair, verify
 
 DIM = 8
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -22,6 +23,13 @@ ROOT = Path("/photos")
 
 paths = st.sampled_from([ROOT / name for name in ("a", "b", "b-1", "c/a", "c/b", "c/d/e")])
 contents = st.integers(0, 9)
+DAMAGE = [
+    "UPDATE files SET size = size + 1 WHERE path IN (SELECT path FROM files LIMIT 2)",
+    "UPDATE images SET width = 5 WHERE id IN (SELECT id FROM images LIMIT 2)",
+    "DELETE FROM orphans",
+    "UPDATE state SET images = images + 3",
+    "DROP TRIGGER file_changed",
+]
 STEPS = ["touch", "publish", "_remove_stray"]  # of the manifest and of the writer, in the order of a run
 
 
@@ -46,6 +54,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         self.files: dict[Path, int | None] = {}  # None: skipped
         self.encoded: set[int] = set()
         self.clock = 0
+        self.harmed = False  # what is derived was damaged: that is found until it is made again
         self.writer = Writer.open(self.directory, FINGERPRINT)
 
     def teardown(self) -> None:
@@ -94,10 +103,43 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         for known in gone:
             del self.files[known]
 
+    @rule()
+    def prune(self) -> None:
+        live = {content for content in self.files.values() if content is not None}
+        assert sum(self.writer.prune()) == len(self.encoded - live)
+        self.encoded = live
+        self.writer.tidy()
+        self.writer.compact()
+
+    @rule(paths=st.sets(paths))
+    def drop(self, paths: set[Path]) -> None:
+        self.writer.drop(sorted(paths))
+        for path in paths & set(self.files):
+            del self.files[path]
+
+    @rule(sql=st.sampled_from(DAMAGE))
+    def damage_and_repair(self, sql: str) -> None:
+        """What repair drops is committed again, as the next run does it."""
+        with self.writer.manifest.transaction():
+            self.writer.manifest._db.execute(sql)
+        self.writer.close()
+        repaired = repair(self.directory)
+        assert repaired.left == ()
+        self.writer = Writer.open(self.directory, FINGERPRINT)
+        self.encoded = {content for content in self.encoded if self.writer.image_id(hash_of(content)) is not None}
+        lost = [path for path in self.files if self.writer.known(path) is None]
+        assert set(lost) <= set(repaired.dropped)
+        again = {path: content for path in lost if (content := self.files[path]) is not None}
+        if again:
+            self.add_or_change(again)
+        for path in set(lost) - set(again):
+            self.turn_bad(path)
+
     @rule(finish=st.booleans())
     def reopen(self, finish: bool) -> None:
         if finish:
             self.writer.finish()
+            self.harmed = False
         self.writer.close()
         self.writer = Writer.open(self.directory, FINGERPRINT)
 
@@ -116,6 +158,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
 
     @rule(damage=st.sampled_from([None, b"", b"not FAISS"]))
     def damage_what_is_derived(self, damage: bytes | None) -> None:
+        self.harmed = True
         for path in self.directory.glob("vectors-*.faiss"):
             path.unlink() if damage is None else path.write_bytes(damage)
 
@@ -123,6 +166,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     def equals_the_dictionary(self) -> None:
         if not hasattr(self, "writer"):
             return
+        assert [finding for finding in verify(self.directory) if finding.part != "vectors" or not self.harmed] == []
         with Store.open(self.directory) as store:
             ids = {content: store.image_id(hash_of(content)) for content in range(10)}
             assert {content for content, id in ids.items() if id is not None} == self.encoded

@@ -10,9 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.clouds import Clouds
+from bridgetower.codes import Codes
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.records import Filter, Fingerprint, Photo
 from bridgetower.store import NewImage, Store, Writer
+from bridgetower.vectors import pack
+from bridgetower.verify import repair, verify
 
 DIM = 32
 N = 3000
@@ -309,3 +312,47 @@ def test_vectors_of_odd_lengths_can_be_searched_too(tmp_path: Path) -> None:
         for text, row in zip(texts, store.recall(texts, 100), strict=True):
             best = np.argsort(-(pictures.astype(np.float16).astype(np.float64) @ text))[:100]
             assert len(set(best) & {n.image - 1 for n in row}) >= 90
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("codes", "a row is not as it was written"),
+        ("lists", "the vector file is not as it was written"),
+        ("absent", "the vector file is not there"),
+        ("other", "vectors that are not those of the manifest"),
+        ("fewer", "lacks 1 of the images that it should hold"),
+        ("more", "holds 1 images that are not in the manifest"),
+    ],
+)
+def test_what_is_wrong_with_lists_is_found_and_mended(directory: Path, damage: str, found: str) -> None:
+    assert list(verify(directory)) == []
+    codes = next(directory.glob("vectors-*.codes"))
+    if damage == "codes":
+        with open(codes, "r+b") as file:
+            file.seek(-100, os.SEEK_END)
+            file.write(b"\x55\xaa")
+    elif damage == "lists":
+        path = codes.with_suffix(".faiss")
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    elif damage == "absent":
+        codes.unlink()
+    with Writer.resume(directory) as writer:
+        database = writer.manifest._db
+        if damage == "fewer":
+            with writer.manifest.transaction():
+                writer.manifest.add_image(hash_of(-1), 1, 1, None, pack(PICTURES[0], DIM))
+            database.execute("UPDATE state SET covered = covered + 1")
+        elif damage == "more":
+            writer.drop([path_of(0)])
+            assert sum(writer.prune()) == 1
+            database.execute("DELETE FROM pruned")
+        elif damage == "other":
+            codes_of = Codes.open(codes)
+            content = bytearray(codes.read_bytes())
+            row = codes_of.coder.rows(codes_of.ids(np.array([5])), PICTURES[6:7])
+            start = len(content) - (len(codes_of) - 5) * len(row)
+            content[start : start + len(row)] = row
+            codes.write_bytes(content)
+    assert found in "".join(finding.problem for finding in verify(directory))
+    assert repair(directory).left == ()

@@ -1,0 +1,63 @@
+"""`bt prune`."""
+
+from typing import Annotated
+
+import typer
+
+from bridgetower_cli import render
+from bridgetower_cli.progress import Meter
+from bridgetower_cli.render import Column
+from bridgetower_cli.settings import Index, Json, settle
+
+
+def prune(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, about how much that is, and change nothing.")
+    ] = False,
+    json: Json = False,
+    index: Index = None,
+) -> None:
+    """Remove from the index what leads to no picture any more, and give its space back.
+
+    Files that are gone from the disk are dropped, unless nothing at all is left in the folder that was indexed: that is
+    what a disk that is not mounted looks like. Pictures without a file are removed; should one come back, it is encoded
+    again.
+    """
+    settings = settle(index=index)
+    from bridgetower.store import Store, Writer
+    from bridgetower.upkeep import prune as remove
+    from bridgetower.upkeep import would_prune
+
+    with Meter("looking for", "files") as meter:
+        if dry_run:
+            with Store.open(settings.index) as store:
+                pruned = would_prune(store, on_progress=meter.update)
+        else:
+            with Writer.resume(settings.index) as writer:
+                pruned = remove(writer, on_progress=meter.update)
+    for root in pruned.absent:
+        render.say(
+            f"note: nothing found in {render.short(root)}, so what the index has of it is kept: is its disk there? "
+            f"`bt forget` takes it out"
+        )
+    if pruned.note:
+        render.say(f"note: {pruned.note}")
+    if json:
+        render.json_line(
+            {
+                "files": pruned.files,
+                "pictures": pruned.images,
+                "features": pruned.features,
+                "bytes": pruned.bytes,
+                "absent": list(pruned.absent),
+                "dry_run": dry_run,
+            }
+        )
+        return
+    rows = [
+        ["files that are gone", str(pruned.files)],
+        ["pictures without a file", str(pruned.images)],
+        ["pictures kept for searches", str(pruned.features)],
+        ["would free at most about" if dry_run else "freed", render.size(pruned.bytes)],
+    ]
+    render.table([Column(""), Column("", number=True)], rows, header=False)

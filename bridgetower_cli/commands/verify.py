@@ -1,0 +1,92 @@
+"""`bt verify`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridgetower.errors import StoreError
+from bridgetower_cli import render
+from bridgetower_cli.progress import Meter
+from bridgetower_cli.settings import Index, Json, settle
+
+if TYPE_CHECKING:
+    from bridgetower.verify import Finding, Repaired
+
+DERIVED = ("counts", "vectors", "features")
+
+
+def verify(
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Make again what can be made again, drop what is damaged, so that the next `bt index` reads it anew, "
+            "and name it.",
+        ),
+    ] = False,
+    json: Json = False,
+    index: Index = None,
+) -> None:
+    """Check that the index is as it was written: every picture, every file, and all that is derived from them.
+
+    Prints each finding, one a line, and changes nothing. Exits with 5 if there is any; with --repair, if any is left.
+    """
+    settings = settle(index=index)
+    from bridgetower import verify as checking
+    from bridgetower.store import Store
+
+    with Meter("checking", "pictures") as meter:
+        if not repair:
+            found = 0
+            for finding in checking.verify(settings.index, on_progress=meter.update):
+                _show(finding, json=json)
+                found += 1
+            if found:
+                raise StoreError(
+                    f"{settings.index}: {render.counted(found, 'finding')}: mend it with `bt verify --repair`"
+                )
+        else:
+            repaired = checking.repair(settings.index, on_progress=meter.update)
+            for finding in repaired.findings:
+                _show(finding, json=json)
+            _tell(repaired)
+            if repaired.left:
+                left = repaired.left[0]
+                raise StoreError(f"{settings.index}: could not be mended ({left.problem}): restore it from a copy")
+    with Store.open(settings.index) as store:
+        summary, strays = store.summary(), store.strays()
+    for path in strays:
+        render.say(f"note: {render.short(path)} is not part of the index")
+    holds = f"{render.counted(summary.images + summary.orphans, 'picture')}, {render.counted(summary.files, 'file')}"
+    render.say(f"all is well: {holds}")
+
+
+def _show(finding: "Finding", *, json: bool) -> None:
+    if json:
+        render.json_line(
+            {
+                "part": finding.part,
+                "problem": finding.problem,
+                "path": finding.path,
+                "image": finding.image,
+                "derived": finding.part in DERIVED,
+            }
+        )
+        return
+    about = "" if finding.path is None else f" ({render.visible(str(finding.path))})"
+    derived = "; it can be made again" if finding.part in DERIVED else ""
+    render.line(f"{finding.part}: {finding.problem}{about}{derived}")
+
+
+def _tell(repaired: "Repaired") -> None:
+    salvaged = repaired.salvaged
+    if salvaged is not None:
+        of = "" if salvaged.said is None else f" of {salvaged.said}"
+        render.say(
+            f"saved {salvaged.images}{of} pictures and {render.counted(salvaged.files, 'file')}; "
+            f"the damaged manifest is kept as {render.short(salvaged.kept)}"
+        )
+    for path in repaired.dropped:
+        render.say(f"dropped {render.short(path)}")
+    if repaired.dropped or salvaged is not None:
+        render.say("`bt index` on its folders reads anew what is missing now")

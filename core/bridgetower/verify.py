@@ -1,0 +1,265 @@
+"""Whether an index is as it was written, and how to mend it.
+
+    verify   looks at everything, as one committed state, and changes nothing
+    repair   makes again what is derived; drops what a disk has altered, so that the next `bt index` takes it anew
+
+The manifest is read some rows at a time; the vector file as a whole, as by a search.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgetower.codes import Codes
+from bridgetower.codes import DamagedError as DerivedDamagedError
+from bridgetower.errors import DamagedIndexError
+from bridgetower.inverted import InvertedVectors
+from bridgetower.manifest import ImageRow, Salvaged, salvage
+from bridgetower.published import Published
+from bridgetower.store import Store, Writer
+from bridgetower.truth import all_vectors
+from bridgetower.vectors import FlatVectors, unpack
+
+OnProgress = Callable[[int, int], None]  # done, total
+
+_HASH_BYTES = 32  # of SHA-256
+_QUERIES = 8  # with which the search of the vector file is compared with the truth
+_NEAREST = 10  # of the answers
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    part: str  # "manifest", "images", "files" or "counts"; "vectors" and "features", which can always be made again
+    problem: str
+    path: Path | None = None  # of the picture, or of the file below the index, that this is about
+    image: int | None = None  # id
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What `repair` did."""
+
+    findings: tuple[Finding, ...]
+    dropped: tuple[Path, ...]  # files that the next `bt index` reads again
+    salvaged: Salvaged | None  # the manifest was made anew from what could be read
+    left: tuple[Finding, ...]  # what is not in order after it
+
+
+def verify(directory: Path, *, on_progress: OnProgress = lambda done, total: None) -> Iterator[Finding]:
+    """Yield all that is wrong with the index in `directory`, as of now.
+
+    Raises NoIndexError where there is none; StoreError where it cannot be read for other reasons than damage.
+    """
+    try:
+        store = Store.open(directory)
+    except DamagedIndexError as error:
+        yield Finding("manifest", error.damage, directory / "manifest.sqlite")
+        return
+    with store:
+        for look in (_look_at_structure, _look_at_images, _look_at_files, _look_at_counts, _look_at_vectors):
+            try:
+                yield from look(store, on_progress)
+            except DamagedIndexError as error:
+                yield Finding("manifest", error.damage, store.manifest.path)
+        yield from _look_at_features(store)
+
+
+# Each is given the store, and whom to tell how far it is.
+
+
+def _look_at_structure(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    return (Finding("manifest", damage, store.manifest.path) for damage in store.manifest.damage())
+
+
+def _look_at_images(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    total, done = store.manifest.count_images(), 0
+    for rows in store.manifest.image_rows():
+        for row in _not_whole(rows, store.fingerprint.dim):
+            photos = store.manifest.photos(row[0].id)
+            yield Finding("images", row[1], photos[0] if photos else None, row[0].id)
+        done += len(rows)
+        on_progress(done, total)
+
+
+def _not_whole(rows: list[ImageRow], dim: int) -> Iterator[tuple[ImageRow, str]]:
+    try:
+        unpack([row.vector for row in rows if row.whole], dim)
+        good = True
+    except ValueError:
+        good = False
+    for row in rows:
+        if not row.whole:
+            yield row, "the picture's row is not as it was written"
+        elif len(row.hash) != _HASH_BYTES:
+            yield row, f"the picture's hash has {len(row.hash)} bytes, not {_HASH_BYTES}"
+        elif not good:
+            try:
+                unpack([row.vector], dim)
+            except ValueError as error:
+                yield row, str(error)
+
+
+def _look_at_files(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    for rows in store.manifest.file_rows():
+        for path, whole in rows:
+            if not whole:
+                yield Finding("files", "the file's row is not as it was written", path)
+
+
+def _look_at_counts(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    return (Finding("counts", wrong) for wrong in store.manifest.miscounted())
+
+
+def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    paths = store.vector_files()
+    if not paths:
+        return
+    try:
+        with closing(store.published()) as files:
+            differences = [*_differences(files, store)]
+    except DerivedDamagedError as error:
+        differences = [str(error)]
+    with Store.open(store.directory) as now:
+        if now.vector_files() == paths:  # else a writer has just put others in their place
+            yield from (Finding("vectors", found, paths[0]) for found in differences)
+
+
+def _differences(files: Published, store: Store) -> Iterator[str]:
+    """In what the vector file differs from the manifest."""
+    state, dim = store.manifest.state(), store.fingerprint.dim
+    if not files.whole or files.vectors is None:
+        yield "the vector file is not there"
+    elif store.manifest.tuning() is None:
+        index = FlatVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
+        if index is None:
+            yield "the vector file is not as it was written"
+        else:
+            yield from _differences_of_exact(index, store)
+    else:
+        lists = InvertedVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
+        if lists is None or files.codes is None:
+            yield "the vector file is not as it was written"
+        else:
+            yield from _differences_of_lists(lists, Codes(files.codes), store)
+
+
+def _differences_of_lists(lists: InvertedVectors, codes: Codes, store: Store) -> Iterator[str]:
+    """Of a vector file whose rows lie in lists: what each row stands for is in the codes, which are rounded."""
+    held = codes.check()
+    if len(lists) != len(held):
+        yield f"the vector file has {len(lists)} rows in its lists, and {len(held)} codes"
+    covered, pruned = store.manifest.state().covered, np.array([*store.manifest.pruned()], dtype=np.int64)
+    missing = met = altered = 0
+    for ids, vectors in all_vectors(store.manifest):
+        ids, vectors = ids[ids <= covered], vectors[ids <= covered]
+        places = np.searchsorted(held, ids).clip(max=max(len(held) - 1, 0))  # rows are in the order of their ids
+        there = held[places] == ids
+        missing += int((~there).sum())
+        met += int(there.sum())
+        altered += codes.differing(places[there], vectors[there])
+    yield from _miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered)
+
+
+def _differences_of_exact(index: FlatVectors, store: Store) -> Iterator[str]:
+    """Of a vector file that is searched exactly."""
+    covered = store.manifest.state().covered
+    held, pruned = index.ids(), np.array([*store.manifest.pruned()], dtype=np.int64)
+    missing = altered = met = 0
+    truth: _Truth | None = None
+    for ids, vectors in all_vectors(store.manifest):
+        ids, vectors = ids[ids <= covered], vectors[ids <= covered]
+        if not len(ids):
+            break
+        there = np.isin(ids, held)
+        truth = truth or _Truth(vectors[:_QUERIES])
+        truth.add(ids, vectors)
+        missing += int((~there).sum())
+        met += int(there.sum())
+        altered += int((index.vectors(ids[there]) != vectors[there]).any(axis=1).sum())
+    wrong = [*_miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered)]
+    yield from wrong
+    if truth is not None and not wrong:
+        index.remove(pruned)
+        if not truth.agrees(index.search(truth.queries, _NEAREST)[1]):
+            yield "a search of the vector file does not give what comparing one by one does"
+
+
+def _miscounted(missing: int, surplus: int, altered: int) -> Iterator[str]:
+    if missing:
+        yield f"the vector file lacks {missing} of the images that it should hold"
+    if surplus:
+        yield f"the vector file holds {surplus} images that are not in the manifest"
+    if altered:
+        yield f"the vector file holds {altered} vectors that are not those of the manifest"
+
+
+class _Truth:
+    """The nearest images of some queries, by comparing one by one."""
+
+    def __init__(self, queries: NDArray[np.float32]) -> None:
+        """`queries` are unit vectors [Q, E]."""
+        self.queries = queries
+        self._ids = np.zeros((len(queries), 0), np.int64)
+        self._scores = np.zeros((len(queries), 0))
+
+    def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Compare with these images [n] and their vectors [n, E]."""
+        scores = self.queries.astype(np.float64) @ vectors.T.astype(np.float64)
+        self._ids = np.concatenate([self._ids, np.broadcast_to(ids, scores.shape)], axis=1)
+        self._scores = np.concatenate([self._scores, scores], axis=1)
+        order = np.lexsort((self._ids, -self._scores), axis=1)[:, :_NEAREST]
+        self._ids = np.take_along_axis(self._ids, order, axis=1)
+        self._scores = np.take_along_axis(self._scores, order, axis=1)
+
+    def agrees(self, scores: NDArray[np.float32]) -> bool:
+        """Whether these [Q, k] are the similarities of the nearest."""
+        return scores.shape == self._scores.shape and bool(np.allclose(scores, self._scores, rtol=0, atol=1e-6))
+
+
+def _look_at_features(store: Store) -> Iterator[Finding]:
+    features = store.features()
+    for name in features.names():
+        if features.is_damaged(name):
+            yield Finding("features", "what was kept of a picture is not as it was written", features.path(name))
+
+
+def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: None) -> Repaired:
+    """Mend what `verify` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
+
+    A manifest that SQLite itself cannot read is made anew from what can be read of it, and kept beside the new one.
+    Raises NoIndexError, and StoreError: another writer is at work, the disk says no, nothing can be saved.
+    """
+    findings: list[Finding] = []
+    salvaged: Salvaged | None = None
+
+    def look(manifest: Path) -> None:
+        nonlocal salvaged
+        findings.extend(verify(manifest.parent, on_progress=on_progress))
+        if _of("manifest", findings):
+            salvaged = salvage(manifest)
+
+    with Writer.resume(directory, mend=look) as writer:
+        dropped = list(salvaged.dropped) if salvaged else []
+        if salvaged is None and (_of("images", findings) or _of("files", findings) or _of("counts", findings)):
+            images = [finding.image for finding in _of("images", findings) if finding.image is not None]
+            files = [finding.path for finding in _of("files", findings) if finding.path is not None]
+            dropped = sorted({*files, *(path for image in images for path in writer.manifest.photos(image))})
+            writer.mend(files, images)
+        if salvaged is not None or any(finding.part != "features" for finding in findings):
+            writer.publish_anew()
+        for finding in _of("features", findings):
+            if finding.path is not None:
+                with suppress(OSError):
+                    finding.path.unlink()
+        writer.remove_strays()
+    return Repaired(tuple(findings), tuple(dropped), salvaged, tuple(verify(directory, on_progress=on_progress)))
+
+
+def _of(part: str, findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.part == part]

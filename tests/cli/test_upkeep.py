@@ -1,0 +1,137 @@
+"""`bt prune`, `bt forget`, `bt verify`."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Bt
+
+
+def damage(path: Path, what: bytes) -> None:
+    """Flip a bit in the middle of `what`."""
+    content = bytearray(path.read_bytes())
+    content[content.index(what) + len(what) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_whole_index_is_well(bt: Bt, library: Path) -> None:
+    done = bt("verify")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == "all is well: 4 pictures, 4 files\n"
+
+
+def test_what_is_damaged_is_named_mended_and_read_again(bt: Bt, library: Path) -> None:
+    before = bt("search", "red", "--json").stdout
+    with closing(sqlite3.connect(library.parent / "index" / "manifest.sqlite", isolation_level=None)) as db:
+        db.execute("UPDATE files SET size = size + 1 WHERE path = ?", (str(library / "green.png").encode(),))
+    done = bt("verify")
+    assert (done.exit_code, done.stdout) == (
+        5,
+        f"files: the file's row is not as it was written ({library / 'green.png'})\n",
+    )
+    assert done.stderr == f"error: {library.parent / 'index'}: 1 finding: mend it with `bt verify --repair`\n"
+    assert json.loads(bt("verify", "--json").stdout) == {
+        "part": "files",
+        "problem": "the file's row is not as it was written",
+        "path": str(library / "green.png"),
+        "image": None,
+        "derived": False,
+    }
+    assert bt("search", "red").exit_code == 5
+
+    done = bt("verify", "--repair")
+    assert done.exit_code == 0, done.stderr
+    assert "dropped photos/green.png\n" in done.stderr
+    assert done.stderr.endswith("all is well: 4 pictures, 3 files\n")
+    assert "indexed 0, reused 1, unchanged 3, " in bt("index", library).stderr
+    assert bt("search", "red", "--json").stdout == before
+
+
+def test_a_manifest_that_sqlite_cannot_read_is_made_anew(bt: Bt, library: Path) -> None:
+    before = bt("search", "red", "--json").stdout
+    damage(library.parent / "index" / "manifest.sqlite", str(library / "green.png").encode())
+    assert bt("verify").stdout.startswith("manifest: ")
+    done = bt("verify", "--repair")
+    assert done.exit_code == 0, done.stderr
+    assert (
+        "saved 4 of 4 pictures and 3 files; the damaged manifest is kept as index/manifest.sqlite.damaged-"
+        in done.stderr
+    )
+    assert "indexed 0, reused 1, unchanged 3, " in bt("index", library).stderr
+    assert bt("search", "red", "--json").stdout == before
+    done = bt("verify")
+    assert done.exit_code == 0 and ".damaged-" in done.stderr
+
+
+def test_a_manifest_that_is_not_one_cannot_be_saved(bt: Bt, library: Path) -> None:
+    manifest = library.parent / "index" / "manifest.sqlite"
+    manifest.write_bytes(b"this is not SQLite" * 4000)
+    assert bt("verify").exit_code == 5
+    done = bt("verify", "--repair")
+    assert done.exit_code == 5
+    assert done.stderr.startswith("error: ") and "nothing can be saved of it" in done.stderr
+    assert manifest.read_bytes() == b"this is not SQLite" * 4000
+    assert {path.name for path in manifest.parent.iterdir()} <= {"manifest.sqlite", "vectors-1.faiss", "writer.lock"}
+
+
+def test_what_is_not_of_the_index_is_named(bt: Bt, library: Path) -> None:
+    (library.parent / "index" / "notes.txt").touch()
+    done = bt("verify")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "note: index/notes.txt is not part of the index\n" in done.stderr
+    assert "notes.txt" in bt("verify", "--repair").stderr
+    assert (library.parent / "index" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["verify"], ["verify", "--repair"], ["prune"], ["prune", "--dry-run"], ["forget", "a"]]
+)
+def test_without_an_index(bt: Bt, photos: Path, command: list[str]) -> None:
+    done = bt(*command)
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert done.stderr.startswith("error: no index at ")
+    assert not (photos.parent / "index").exists()
+
+
+def test_prune(bt: Bt, library: Path) -> None:
+    (library / "red.png").unlink()
+    done = bt("prune", "--dry-run")
+    assert done.exit_code == 0
+    assert [line.split() for line in done.stdout.splitlines()[:2]] == [
+        ["files", "that", "are", "gone", "1"],
+        ["pictures", "without", "a", "file", "1"],
+    ]
+    assert json.loads(bt("status", "--json").stdout)["files"] == 4
+    pruned = json.loads(bt("prune", "--json").stdout)
+    assert (pruned["files"], pruned["pictures"], pruned["absent"], pruned["dry_run"]) == (1, 1, [], False)
+    status = json.loads(bt("status", "--json").stdout)
+    assert (status["files"], status["orphans"]) == (3, 0)
+    assert "indexed 0, reused 0, unchanged 3, removed 0" in bt("index", library).stderr
+
+
+def test_prune_keeps_what_may_be_on_an_absent_disk(bt: Bt, library: Path) -> None:
+    library.rename(library.parent / "elsewhere")
+    done = bt("prune")
+    assert done.exit_code == 0
+    assert "note: nothing found in photos, so what the index has of it is kept" in done.stderr
+    assert json.loads(bt("status", "--json").stdout)["files"] == 4
+
+
+def test_forget(bt: Bt, library: Path) -> None:
+    done = bt("forget", library / "red.png", "photos/blue.png", "--json")
+    assert done.exit_code == 0
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"path": str(library / "red.png"), "files": 1},
+        {"path": str(library / "blue.png"), "files": 1},
+    ]
+    assert done.stderr == "forgot 2 files; the vectors of 2 pictures without a file are kept until `bt prune`\n"
+    assert "indexed 0, reused 2, unchanged 2" in bt("index", library).stderr
+
+
+def test_forget_what_is_not_there(bt: Bt, library: Path) -> None:
+    done = bt("forget", library / "rde.png")
+    assert (done.exit_code, done.stdout) == (6, "")
+    assert done.stderr.startswith(f"error: {library / 'rde.png'}: the index knows nothing there; did you mean ")

@@ -1,0 +1,165 @@
+"""An index whose writers are killed at any instant, round after round, and what must hold after each."""
+
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from bridgetower.errors import NoIndexError
+from bridgetower.records import Photo
+from bridgetower.store import Store, Writer
+from bridgetower.upkeep import would_prune
+from bridgetower.verify import verify
+from tests.fakes import FakeEncoder, paint
+from tests.faults.victims import Victims
+
+FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
+FOLDERS, IN_EACH = 8, 30
+
+Contents = dict[Photo, bytes]
+
+
+def contents(directory: Path) -> Contents:
+    """Every file that a search can find, with the hash of what it holds; nothing where there is no index yet."""
+    with suppress(NoIndexError), Store.open(directory) as store:
+        nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
+        return {photo: candidate.content for candidate in nearest for photo in candidate.photos}
+    return {}
+
+
+def whole(directory: Path) -> dict[Photo, tuple[bytes, bytes, float]]:
+    """For every file: what it holds, its vector to the bit, and its similarity to a text."""
+    with Store.open(directory) as store:
+        vectors = {hash: store.vector(store.image_id(hash) or 0).tobytes() for hash in contents(directory).values()}
+        nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
+        return {
+            photo: (candidate.content, vectors[candidate.content], candidate.similarity)
+            for candidate in nearest
+            for photo in candidate.photos
+        }
+
+
+class Ordeal:
+    """Pictures in folders, their index, and a number of ways to disturb it."""
+
+    def __init__(self, work: Path, victims: Victims, seed: int) -> None:
+        self.photos, self.directory, self._work = work / "photos", work / "index", work
+        self._victims, self._random = victims, random.Random(seed)
+        self._painted = 0
+        for folder in range(FOLDERS):
+            for number in range(IN_EACH):
+                self._paint(self.photos / f"{folder}" / f"{number:03}.png")
+        self.lasts = victims.run("index", self.photos, "--index", work / "scratch")
+        shutil.rmtree(work / "scratch")
+        self.ways: tuple[Callable[[], bool], ...] = (self.index, self.prune, self.forget, self.repair, self.upgrade)
+
+    def _paint(self, path: Path) -> None:
+        self._painted += 1
+        n = self._painted
+        paint(path, (n % 200 + 20, n // 200 + 20, 90), (16, 16))
+
+    def _kill(self, *arguments: str | Path, longest: float = 1.0, directory: Path | None = None) -> bool:
+        after = self._random.uniform(0, longest * self.lasts)
+        return self._victims.kill(*arguments, "--index", directory or self.directory, after=after) < 0
+
+    def _files(self) -> list[Path]:
+        return sorted(self.photos.rglob("*.png"))
+
+    def choose(self) -> Callable[[], bool]:
+        """One of the ways; it returns whether the process was killed before it ended."""
+        (way,) = self._random.choices(self.ways, weights=(6, 1, 1, 1, 1))
+        return way
+
+    def check(self, at_least: Contents) -> None:
+        """The index is in order, and has all of `at_least` that is on the disk."""
+        with suppress(NoIndexError):
+            assert list(verify(self.directory)) == []
+        left = contents(self.directory)
+        lost = {photo for photo in at_least.items() - left.items() if photo[0].path.exists()}
+        assert not lost, f"{len(lost)} committed files are lost, as {min(photo.path for photo, _ in lost)}"
+
+    def index(self) -> bool:
+        """Kill `bt index` after some pictures were changed, added or removed; or from the beginning."""
+        committed = contents(self.directory)
+        for path in self._random.sample(self._files(), 40):
+            self._paint(path)
+        for path in self._random.sample(self._files(), 3):
+            path.rename(path.with_name(f"{path.stem}-{self._painted}.png"))
+        unchanged = {
+            photo: content
+            for photo, content in committed.items()
+            if photo.path.exists() and photo.path.stat().st_mtime_ns == photo.mtime_ns
+        }
+        killed = self._kill("index", self.photos)
+        self.check(unchanged)
+        return killed
+
+    def prune(self) -> bool:
+        """Kill `bt prune` after pictures were removed."""
+        for path in self._random.sample(self._files(), 30):
+            path.unlink()
+            self._paint(path.with_name(f"{self._painted}.png"))
+        committed = contents(self.directory)
+        killed = self._kill("prune", longest=0.3)
+        self.check({photo: content for photo, content in committed.items() if photo.path.exists()})
+        return killed
+
+    def forget(self) -> bool:
+        """Kill `bt forget` of two folders: both are gone after it, or neither is."""
+        committed = contents(self.directory)
+        folders = [self.photos / str(folder) for folder in self._random.sample(range(FOLDERS), 2)]
+        killed = self._kill("forget", *folders, longest=0.2)
+        left = contents(self.directory)
+        kept = {photo: content for photo, content in committed.items() if photo.path.parent not in folders}
+        assert left in (committed, kept)
+        self.check(kept)
+        return killed
+
+    def repair(self) -> bool:
+        """Kill `bt verify --repair` of an index in which rows, and perhaps a page, were altered."""
+        if not contents(self.directory):
+            return False
+        manifest = self.directory / "manifest.sqlite"
+        committed = contents(self.directory)
+        with closing(sqlite3.connect(manifest, isolation_level=None)) as db:
+            rows = db.execute("SELECT path FROM files ORDER BY random() LIMIT 5").fetchall()
+            db.executemany("UPDATE files SET size = size + 1 WHERE path = ?", rows)
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._random.random() < 0.5:
+            with open(manifest, "rb+") as file:
+                # Not the first two: what made the vectors stands there, without which they are worth nothing.
+                file.seek(8192 * self._random.randrange(2, manifest.stat().st_size // 8192))
+                file.write(b"\xff")
+        killed = self._kill("verify", "--repair", longest=0.5)
+        self._victims.run("verify", "--repair", "--index", self.directory)
+        assert list(verify(self.directory)) == []
+        assert contents(self.directory).items() <= committed.items()
+        return killed
+
+    def upgrade(self) -> bool:
+        """Kill the first command that writes an index of an older format."""
+        old = self._work / "old"
+        shutil.copytree(FORMAT_1, old)
+        killed = self._kill("forget", "/scans", longest=0.1, directory=old)
+        Writer.resume(old).close()
+        assert list(verify(old)) == []
+        with Store.open(old) as store:
+            assert len(store) in (22, 23)
+        shutil.rmtree(old)
+        return killed
+
+    def end(self) -> None:
+        """One run that nobody disturbs gives the index of runs that nobody disturbed."""
+        self._victims.run("index", self.photos, "--index", self.directory)
+        self._victims.run("index", self.photos, "--index", self._work / "undisturbed")
+        assert list(verify(self.directory)) == []
+        assert whole(self.directory) == whole(self._work / "undisturbed")
+        assert len(contents(self.directory)) == len(self._files())
+        self._victims.run("prune", "--index", self.directory)
+        assert whole(self.directory) == whole(self._work / "undisturbed")
+        with Store.open(self.directory) as store:
+            said = would_prune(store)
+            assert (said.files, said.images, store.summary().orphans) == (0, 0, 0)
+            assert [path for path in store.strays() if ".damaged-" not in path.name] == []

@@ -1,0 +1,67 @@
+"""A small index with all that there can be in one, and what it answers."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from bridgetower.records import Fingerprint, Photo
+from bridgetower.store import NewImage, Store, Writer
+
+DIM = 16
+FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
+IMAGES, OTHERS = range(60), range(60, 70)
+
+Answer = list[tuple[bytes, frozenset[Photo], float]]
+
+
+def image(number: int) -> NewImage:
+    vector = np.random.default_rng(number).normal(size=DIM).astype(np.float32)
+    return NewImage(hashlib.sha256(b"%d" % number).digest(), 640, 480, number, vector / np.linalg.norm(vector))
+
+
+def photo(number: int) -> Photo:
+    return Photo(Path(f"/photos/{number // 20}/{number:03}.jpg"), number, 7)
+
+
+def bring_up_to_date(directory: Path) -> None:
+    """As `bt index` does it for `IMAGES`: what is known by path and content is left alone."""
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.add_root(Path("/photos"))
+        numbers = [n for n in IMAGES if (known := writer.known(photo(n).path)) is None or known.image is None]
+        for start in range(0, len(numbers), 16):
+            batch = numbers[start : start + 16]
+            new = [image(n) for n in batch if writer.image_id(image(n).hash) is None]
+            writer.commit(images=new, files=[(photo(n), image(n).hash) for n in batch])
+        bad = Photo(Path("/photos/bad.jpg"), 3, 3)
+        if writer.known(bad.path) is None:
+            writer.commit(skipped=[(bad, "not a picture")])
+        writer.finish()
+
+
+def build(directory: Path) -> None:
+    """An index with several generations, orphans, pruned images, skipped files, something kept for searches."""
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.commit(images=[image(n) for n in OTHERS], files=[(photo(n), image(n).hash) for n in OTHERS])
+        writer.finish()
+    bring_up_to_date(directory)
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.forget(photo(OTHERS[0]).path)
+        assert sum(writer.prune()) == 1
+        writer.forget_all([photo(n).path for n in OTHERS[1:]])
+    features = directory / "features"
+    features.mkdir()
+    (features / "aa.features").write_bytes(hashlib.sha256(b"seen" * 100).digest()[:16] + b"seen" * 100)
+
+
+def answer(directory: Path) -> Answer:
+    """All that a search gives."""
+    query = (np.eye(1, DIM) + 0.1) / np.linalg.norm(np.eye(1, DIM) + 0.1)
+    with Store.open(directory) as store:
+        store.check(FINGERPRINT)
+        store.summary()
+        list(store.skipped())
+        return [
+            (candidate.content, frozenset(candidate.photos), round(candidate.similarity, 5))
+            for candidate in store.nearest(query.astype(np.float32))
+        ]

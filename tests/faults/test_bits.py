@@ -1,0 +1,232 @@
+"""A disk that alters, loses or swaps what was written: an error that says so, or the same answer; never another one."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridgetower.errors import DamagedIndexError, StoreError
+from bridgetower.store import Writer
+from bridgetower.verify import repair, verify
+from tests.faults.small import FINGERPRINT, OTHERS, Answer, answer, bring_up_to_date, build, image, photo
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("sound") / "index"
+    build(directory)
+    assert list(verify(directory)) == []
+    return directory
+
+
+@pytest.fixture
+def directory(sound: Path, tmp_path: Path) -> Path:
+    shutil.copytree(sound, tmp_path / "index")
+    return tmp_path / "index"
+
+
+def says(directory: Path) -> Answer | str:
+    """The answer, or the error."""
+    try:
+        return answer(directory)
+    except StoreError as error:
+        return str(error)
+
+
+def is_found(directory: Path) -> bool:
+    try:
+        return list(verify(directory)) != []
+    except StoreError:  # a format that is not known
+        return True
+
+
+def require_mended(directory: Path, expected: Answer) -> None:
+    """All is repaired, or one run brings it back."""
+    repaired = repair(directory)
+    assert repaired.left == ()
+    bring_up_to_date(directory)
+    assert list(verify(directory)) == []
+    assert answer(directory) == expected
+
+
+def require_harmless(directory: Path, expected: Answer) -> bool:
+    """Damage is told, by a search or by `verify` or by both; or it changes nothing. Whether there is some to mend."""
+    said = says(directory)
+    if isinstance(said, str):
+        assert "\n" not in said and str(directory) in said
+    else:
+        assert said == expected
+    found = is_found(directory)
+    assert found or said == expected or "made by model" in str(said)  # only the model knows its own fingerprint
+    return found
+
+
+def flips(content: bytes, number: int) -> Iterator[bytes]:
+    """`content` with a bit of it flipped, mostly where something is written."""
+    numbers = random.Random(len(content))
+    written = [place for place, byte in enumerate(content) if byte]
+    for _ in range(number):
+        flipped = bytearray(content)
+        place = numbers.choice(written) if numbers.random() < 0.9 else numbers.randrange(len(content))
+        flipped[place] ^= 1 << numbers.randrange(8)
+        yield bytes(flipped)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("manifest.sqlite", 250), ("vectors-2.faiss", 20), ("writer.lock", 20), ("features/aa.features", 5)],
+)
+def test_a_flipped_bit_never_changes_an_answer(directory: Path, sound: Path, name: str, number: int) -> None:
+    expected, hopeless = answer(sound), 0
+    for turn, content in enumerate(flips((sound / name).read_bytes(), number)):
+        shutil.rmtree(directory)
+        shutil.copytree(sound, directory)
+        (directory / name).write_bytes(content)
+        if require_harmless(directory, expected) and turn % 3 == 0:
+            try:
+                require_mended(directory, expected)
+            except StoreError as error:  # what made the vectors cannot be told from them; a newer format is left alone
+                if "not even what made its vectors" not in str(error) and "index format" not in str(error):
+                    raise
+                hopeless += 1
+    assert hopeless <= number // 50
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 8192, 9000, 40_000, -8192, -1])
+def test_a_manifest_that_was_cut_is_never_half_an_answer(directory: Path, sound: Path, size: int) -> None:
+    content = (sound / "manifest.sqlite").read_bytes()[:size]
+    (directory / "manifest.sqlite").write_bytes(content)
+    said = says(directory)
+    assert said == answer(sound) or "damaged" in said or "no index at" in said
+    try:
+        repair(directory)
+    except StoreError as error:
+        if "nothing can be saved" not in str(error) and "no index at" not in str(error):
+            raise
+        assert size < 20_000 and (directory / "manifest.sqlite").read_bytes() == content
+    else:
+        bring_up_to_date(directory)
+        assert list(verify(directory)) == []
+        assert answer(directory) == answer(sound)
+
+
+@pytest.mark.parametrize("name", ["vectors-2.faiss", "writer.lock", "features/aa.features", "features"])
+def test_what_is_derived_may_be_lost_or_cut(directory: Path, sound: Path, name: str) -> None:
+    path = directory / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        if require_harmless(directory, answer(sound)):
+            require_mended(directory, answer(sound))
+        for left in (path, *directory.glob("vectors-*")):
+            left.unlink(missing_ok=True)
+    if require_harmless(directory, answer(sound)):
+        require_mended(directory, answer(sound))
+
+
+def test_an_old_vector_file_in_the_place_of_the_new_one_changes_nothing(directory: Path, sound: Path) -> None:
+    old = (directory / "vectors-2.faiss").read_bytes()
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
+        writer.publish()
+    expected = answer(directory)
+    (directory / "vectors-3.faiss").write_bytes(old)
+    assert answer(directory) == expected
+    assert [finding.part for finding in verify(directory)] == ["vectors"]
+    assert repair(directory).left == ()
+    assert answer(directory) == expected
+
+
+def test_an_old_manifest_in_the_place_of_the_new_one_is_the_old_index(directory: Path, sound: Path) -> None:
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
+        writer.publish()
+    shutil.copy(sound / "manifest.sqlite", directory)
+    assert answer(directory) == answer(sound)
+    assert [finding.part for finding in verify(directory)] == ["vectors"]
+    require_mended(directory, answer(sound))
+
+
+def test_a_lost_manifest_is_no_index(directory: Path) -> None:
+    (directory / "manifest.sqlite").unlink()
+    for look in (answer, lambda place: list(verify(place)), repair):
+        with pytest.raises(StoreError, match="no index at"):
+            look(directory)
+
+
+# What no sum protects, and a single flip seldom meets
+
+
+def alter(directory: Path, sql: str) -> None:
+    with Writer.resume(directory) as writer, writer.manifest.transaction():
+        writer.manifest._db.execute("PRAGMA defer_foreign_keys = ON")
+        writer.manifest._db.execute(sql)
+
+
+@pytest.mark.parametrize(
+    ("sql", "part"),
+    [
+        ("UPDATE state SET covered = covered - 1", "vectors"),
+        ("UPDATE state SET covered = covered + 1000", None),
+        ("UPDATE state SET images = images + 1", "counts"),
+        ("UPDATE state SET images = -1", "manifest"),
+        ("UPDATE orphans SET image = 20 WHERE image = 2", "counts"),
+        ("UPDATE orphans SET image = 1000 WHERE image = 2", "counts"),
+        ("DELETE FROM orphans WHERE image = 2", "counts"),
+        ("INSERT INTO orphans VALUES (1000)", "counts"),
+        ("UPDATE pruned SET image = 20", "counts"),
+        ("DELETE FROM pruned", "vectors"),
+        ("UPDATE files SET image = 20 WHERE path = CAST('/photos/0/001.jpg' AS BLOB)", "files"),
+        ("UPDATE files SET mtime_ns = 8 WHERE path = CAST('/photos/0/001.jpg' AS BLOB)", "files"),
+        ("UPDATE files SET reason = 'another' WHERE reason IS NOT NULL", "files"),
+        ("UPDATE images SET width = 641 WHERE id = 20", "images"),
+        ("UPDATE images SET vector = zeroblob(32) WHERE id = 20", "images"),
+        ("UPDATE fingerprint SET preprocessing = 'hg'", "manifest"),
+        ("UPDATE fingerprint SET dim = 17", "images"),
+        ("DELETE FROM state", "manifest"),
+        ("DROP TRIGGER file_gone", "manifest"),
+        ("DROP INDEX files_by_image", "manifest"),
+    ],
+)
+def test_what_contradicts_itself_is_found_and_mended(directory: Path, sound: Path, sql: str, part: str) -> None:
+    expected = answer(sound)
+    alter(directory, sql)
+    said = says(directory)
+    assert isinstance(said, str) or said == expected
+    findings = list(verify(directory))
+    if part is None:
+        assert said == expected
+        return
+    assert part in {finding.part for finding in findings}
+    if "fingerprint" in sql:  # what made the vectors cannot be told from them
+        return
+    require_mended(directory, expected)
+
+
+def test_a_writer_refuses_what_contradicts_itself(directory: Path) -> None:
+    alter(directory, "UPDATE orphans SET image = 20 WHERE image = 2")
+    for open_it in (lambda: Writer.resume(directory), lambda: Writer.open(directory, FINGERPRINT)):
+        with pytest.raises(DamagedIndexError, match="an image with a file is in orphans"):
+            open_it()
+
+
+def test_repair_names_what_it_drops(directory: Path) -> None:
+    alter(directory, "UPDATE images SET width = 641 WHERE id = 20")
+    alter(directory, "UPDATE files SET size = 5 WHERE path = CAST('/photos/0/001.jpg' AS BLOB)")
+    [lost] = [finding for finding in verify(directory) if finding.part == "images"]
+    assert lost.image == 20 and lost.path == photo(9).path
+    assert repair(directory).dropped == (photo(1).path, photo(9).path)
+
+
+def test_an_id_is_not_used_twice_by_what_was_salvaged(directory: Path) -> None:
+    alter(directory, f"DELETE FROM files WHERE path = CAST('{photo(59).path}' AS BLOB)")
+    alter(directory, "DELETE FROM images WHERE id = 70")
+    alter(directory, "DROP TRIGGER file_gone")
+    repaired = repair(directory)
+    assert repaired.salvaged is not None and repaired.salvaged.images == len(OTHERS) - 1 + 59
+    bring_up_to_date(directory)
+    with Writer.resume(directory) as writer:
+        assert writer.image_id(image(59).hash) == 71

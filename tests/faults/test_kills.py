@@ -1,0 +1,56 @@
+"""`kill -9` at any instant: benchmarks/kills.py does the same hundreds of times."""
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridgetower.store import Store
+from bridgetower.verify import verify
+from tests.faults.ordeal import Ordeal
+from tests.faults.victims import Victims
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
+
+
+@pytest.fixture(scope="module")
+def victims() -> Iterator[Victims]:
+    with Victims() as victims:
+        yield victims
+
+
+def test_an_index_of_lists_survives_kills(tmp_path: Path) -> None:
+    with Victims(many=100) as victims:
+        ordeal = Ordeal(tmp_path, victims, seed=3)
+        ordeal.lasts = victims.run("index", ordeal.photos, "--index", ordeal.directory)
+        with Store.open(ordeal.directory) as store:
+            assert store.manifest.tuning() is not None
+        assert list(verify(ordeal.directory)) == []
+        assert sum(way() for way in [ordeal.index, ordeal.prune, ordeal.repair, ordeal.index] * 2)
+        ordeal.end()
+
+
+def test_nothing_that_was_committed_is_lost_by_kills(tmp_path: Path, victims: Victims) -> None:
+    ordeal = Ordeal(tmp_path, victims, seed=1)
+    ways = [*ordeal.ways, *[ordeal.index] * 4] * 3
+    killed = 0
+    while killed < 20:
+        killed += (ways.pop() if ways else ordeal.choose())()
+    ordeal.end()
+
+
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_at_once_and_in_order(tmp_path: Path, victims: Victims, by: int, code: int) -> None:
+    ordeal, numbers = Ordeal(tmp_path, victims, seed=2), random.Random(by)
+    stopped = 0
+    for command in (["index", ordeal.photos], ["index", ordeal.photos], ["prune"], ["verify", "--repair"]):
+        after = numbers.uniform(0.1, 0.9 if command[0] == "index" else 0.1) * ordeal.lasts
+        ended = victims.kill(*command, "--index", ordeal.directory, after=after, by=by)
+        assert ended in (0, code)
+        stopped += ended == code
+        assert list(verify(ordeal.directory)) == []
+    assert stopped
+    ordeal.end()

@@ -1,0 +1,223 @@
+"""What happens around an index while it is used: others at work, clocks that jump, rights and drives that go away."""
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import bridgetower
+from bridgetower import indexing, scan
+from bridgetower.errors import InputError, PictureError, StoreError
+from bridgetower.indexing import Engine, index
+from bridgetower.manifest import Manifest
+from bridgetower.records import File, Skipped
+from bridgetower.store import Store, Writer
+from bridgetower.upkeep import prune
+from bridgetower.verify import repair, verify
+from tests.fakes import FakeEncoder, paint
+from tests.faults.ordeal import contents
+from tests.faults.small import IMAGES, answer, build, image, photo
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    build(tmp_path / "index")
+    return tmp_path / "index"
+
+
+# Others at work
+
+
+def test_a_reader_keeps_its_state_while_the_index_is_pruned_made_smaller_and_repaired(directory: Path) -> None:
+    before = answer(directory)
+    with Store.open(directory) as pruned_under, Store.open(directory) as repaired_under:
+        with Writer.resume(directory) as writer:
+            writer.drop([photo(number).path for number in IMAGES[:50]])
+            assert sum(writer.prune()) == 59
+            writer.tidy()
+            writer.manifest.vacuum()
+        assert len(answer(directory)) == 10
+        found = [(c.content, frozenset(c.photos)) for c in pruned_under.nearest(image(0).vector[None])]
+        assert sorted(found, key=str) == sorted(((hash, photos) for hash, photos, _ in before), key=str)
+        with Writer.resume(directory) as writer:
+            writer.manifest._db.execute("DROP TRIGGER file_gone")
+        assert repair(directory).salvaged is not None
+        assert len(answer(directory)) == 10
+        found = [(c.content, frozenset(c.photos)) for c in repaired_under.nearest(image(0).vector[None])]
+        assert sorted(found, key=str) == sorted(((hash, photos) for hash, photos, _ in before), key=str)
+
+
+def test_an_index_is_verified_beside_its_writer(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Manifest.read
+    with Writer.resume(directory) as writer:
+        assert list(verify(directory)) == []
+
+        def read_slowly(path: Path) -> Manifest:  # a new vector file takes the place of the old one meanwhile
+            manifest = read(path)
+            writer.publish()
+            return manifest
+
+        monkeypatch.setattr(Manifest, "read", read_slowly)
+        assert list(verify(directory)) == []
+        with pytest.raises(StoreError, match=f"process {os.getpid()} on .* has been writing this index since"):
+            repair(directory)
+        with pytest.raises(StoreError, match="has been writing this index since"):
+            Writer.resume(directory)
+
+
+READ_ONLY = """
+import os, sys
+from pathlib import Path
+import bridgetower.vectors, bridgetower.upkeep
+from bridgetower.store import Store
+from bridgetower.verify import repair, verify
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may write anywhere
+place = Path(sys.argv[1])
+print(list(verify(place)))
+with Store.open(place) as store:
+    print(bridgetower.upkeep.would_prune(store).images)
+try:
+    repair(place)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@contextlib.contextmanager
+def read_only(directory: Path) -> Iterator[Path]:
+    """A copy that others may read and not write."""
+    place = Path(tempfile.mkdtemp())
+    shutil.copytree(directory, place / "index")
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield place / "index"
+    for path in (place, *(path for path in place.rglob("*") if path.is_dir())):
+        path.chmod(0o755)
+    shutil.rmtree(place)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of a folder mean something else on Windows")
+def test_a_read_only_index_is_verified_and_not_repaired(directory: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(bridgetower.__file__).parents[1])}
+    with read_only(directory) as copy:
+        command = [sys.executable, "-W", "error", "-c", READ_ONLY, str(copy)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found, orphans, refused = done.stdout.splitlines()
+        assert (found, orphans) == ("[]", "9")
+        assert refused.startswith("StoreError") and "make its folder writable" in refused
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("now", [0.0, -86400.0 * 365, 4_102_444_800.0])
+def test_a_clock_that_jumps_changes_no_content(directory: Path, monkeypatch: pytest.MonkeyPatch, now: float) -> None:
+    before = answer(directory)
+    monkeypatch.setattr("time.time", lambda: now)
+    with Writer.resume(directory) as writer:
+        writer.meet(File(os.fsencode(photo(n).path), photo(n).size, photo(n).mtime_ns) for n in IMAGES)
+        assert writer.sweep(Path("/photos")).removed == 1  # the skipped file
+        writer.publish()
+    assert answer(directory) == before
+    assert list(verify(directory)) == []
+    with Store.open(directory) as store:
+        summary = store.summary()
+        assert summary.updated_at == int(now) and summary.roots[0].scanned_at == int(now)
+
+
+# Drives
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(40):
+        paint(tmp_path / "drive" / f"{number // 10}" / f"{number:02}.png", (number, 255 - number, 40))
+    return tmp_path / "drive"
+
+
+def run(photos: Path, directory: Path) -> indexing.IndexReport:
+    fake = FakeEncoder()
+    with Writer.open(directory, fake.fingerprint) as writer:
+        return index([photos], writer, lambda: Engine(fake.preprocessing, lambda: fake))
+
+
+@pytest.mark.parametrize("fails", ["listing", "looking", "reading"])
+def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    directory = tmp_path / "another"
+    run(photos, directory)
+    before = contents(directory)
+    scandir, look_at = os.scandir, scan._file
+
+    def listing(folder: bytes) -> object:
+        path = Path(os.fsdecode(folder))
+        if path.parent == photos and path.name >= "2":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scandir(folder)
+
+    def looking(path: bytes, look: Callable[[], os.stat_result]) -> File | Skipped:
+        def failing() -> os.stat_result:
+            raise OSError(errno.EIO, "Input/output error", os.fsdecode(path))
+
+        return look_at(path, failing if Path(os.fsdecode(path)).name >= "20" else look)
+
+    def reading(path: Path) -> bytes:
+        if path.name >= "20":
+            raise PictureError(path, "Input/output error")
+        return path.read_bytes()
+
+    with monkeypatch.context() as patch:
+        if fails == "listing":
+            patch.setattr("bridgetower.scan.os.scandir", listing)
+        elif fails == "looking":
+            patch.setattr(scan, "_file", looking)
+        else:
+            for path in photos.rglob("*.png"):
+                os.utime(path, ns=(1, 1))
+            patch.setattr("bridgetower.decode.read", reading)
+        report = run(photos, directory)
+        assert report.removed == 0 and report.skipped
+    after = contents(directory)
+    assert {photo.path for photo in after} == {photo.path for photo in before}
+    assert set(after.values()) == set(before.values())
+    assert list(verify(directory)) == []
+    report = run(photos, directory)
+    assert (report.encoded, report.removed, report.skipped) == (0, 0, ())
+
+
+def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Path, tmp_path: Path) -> None:
+    directory, fake = tmp_path / "another", FakeEncoder()
+    run(photos, directory)
+    before = {photo.path: content for photo, content in contents(directory).items()}
+    for path in photos.rglob("*.png"):
+        os.utime(path, ns=(1, 1))
+
+    def unmount(progress: indexing.Progress) -> None:
+        if progress.done == 20 and photos.exists():
+            photos.rename(tmp_path / "elsewhere")
+
+    with Writer.open(directory, fake.fingerprint) as writer:
+        report = index(
+            [photos], writer, lambda: Engine(fake.preprocessing, lambda: fake, batch_size=4), on_progress=unmount
+        )
+    assert report.removed == 0
+    with pytest.raises(InputError, match="no such file or folder"):
+        run(photos, directory)
+    photos.mkdir()  # the empty mount point
+    assert run(photos, directory).absent == (photos,)
+    with Writer.resume(directory) as writer:
+        assert prune(writer).absent == (photos,)
+    assert {photo.path: content for photo, content in contents(directory).items()} == before
+    photos.rmdir()
+    (tmp_path / "elsewhere").rename(photos)
+    assert run(photos, directory).encoded == 0
+    assert list(verify(directory)) == []

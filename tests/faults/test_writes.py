@@ -1,0 +1,224 @@
+"""An error at the n-th thing that is asked of the disk or of SQLite, for every n of a small run.
+
+After each: one line that says what failed, an index in order, and a next run that completes.
+"""
+
+import builtins
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from bridgetower.errors import StoreError
+from bridgetower.store import Writer
+from bridgetower.verify import repair, verify
+from tests.faults import small
+from tests.faults.small import Answer, answer, bring_up_to_date, build, photo
+
+FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
+REAL = {name: getattr(os, name) for name in ("fsync", "replace", "ftruncate", "link", "write", "unlink", "mkdir")}
+
+
+class Disk:
+    """Counts what is asked of it, and refuses the n-th: in turn, because it is full, and because it is broken."""
+
+    def __init__(self, refused: int | None = None) -> None:
+        self.refused, self.asked = refused, 0
+
+    def refuses(self) -> bool:
+        self.asked += 1
+        return self.asked - 1 == self.refused
+
+    def os_error(self) -> OSError:
+        number = errno.ENOSPC if self.asked % 2 else errno.EIO
+        return OSError(number, os.strerror(number))
+
+    def sqlite_error(self) -> sqlite3.OperationalError:
+        full = self.asked % 2
+        error = sqlite3.OperationalError("database or disk is full" if full else "disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
+        return error
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Stand between the index and the real one."""
+        disk = self
+
+        class Connection(sqlite3.Connection):
+            def execute(self, *arguments: Any) -> sqlite3.Cursor:
+                if disk.refuses():
+                    raise disk.sqlite_error()
+                return super().execute(*arguments)
+
+            def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+                if disk.refuses():
+                    raise disk.sqlite_error()
+                return super().executemany(*arguments)
+
+        def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            if disk.refuses():
+                raise disk.sqlite_error()
+            return sqlite3_connect(*arguments, factory=Connection, **options)
+
+        def refusing(function: Callable[..., Any]) -> Callable[..., Any]:
+            def called(*arguments: Any, **options: Any) -> Any:
+                if disk.refuses():
+                    raise disk.os_error()
+                return function(*arguments, **options)
+
+            return called
+
+        def opened(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            if disk.refuses():
+                raise disk.os_error()
+            return real_open(file, mode, *arguments, **options)
+
+        sqlite3_connect, real_open = sqlite3.connect, builtins.open
+        with ExitStack() as patches:
+            patches.enter_context(patch("bridgetower.manifest.sqlite3.connect", connect))
+            patches.enter_context(patch("builtins.open", opened))
+            for name, function in REAL.items():
+                patches.enter_context(patch.object(os, name, refusing(function)))
+            yield
+
+
+def make(directory: Path) -> None:
+    bring_up_to_date(directory)
+
+
+def forget(directory: Path) -> None:
+    with Writer.resume(directory) as writer:
+        writer.forget_all([photo(1).path, photo(2).path])
+
+
+def prune(directory: Path) -> None:
+    with Writer.resume(directory) as writer:
+        writer.drop([photo(number).path for number in small.IMAGES[:9]])
+        sum(writer.prune())
+        writer.tidy()
+        writer.compact()
+
+
+def publish(directory: Path) -> None:
+    with Writer.resume(directory) as writer:
+        writer.publish()
+
+
+def mend(directory: Path) -> None:
+    repair(directory)
+
+
+def break_rows(directory: Path) -> None:
+    build(directory)
+    with Writer.resume(directory) as writer, writer.manifest.transaction():
+        writer.manifest._db.execute("UPDATE files SET size = 8 WHERE image = 8")
+        writer.manifest._db.execute("UPDATE images SET width = 8 WHERE id = 9")
+
+
+def break_layout(directory: Path) -> None:
+    break_rows(directory)
+    with Writer.resume(directory) as writer:
+        writer.manifest._db.execute("DROP TRIGGER file_gone")
+
+
+def copy_format_1(directory: Path) -> None:
+    shutil.copytree(FORMAT_1, directory)
+
+
+RUNS = {
+    "make": (lambda directory: None, make),
+    "index": (build, make),
+    "forget": (build, forget),
+    "prune": (build, prune),
+    "publish": (build, publish),
+    "mend rows": (break_rows, mend),
+    "salvage": (break_layout, mend),
+    "upgrade": (copy_format_1, lambda directory: Writer.resume(directory).close()),
+}
+
+
+DAMAGED = ("mend rows", "salvage")
+
+
+def found(directory: Path) -> Answer:
+    try:
+        return answer(directory)
+    except StoreError as error:
+        if "made by model" in str(error) or "no index at" in str(error) or "index format 1" in str(error):
+            return []
+        raise
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_any_write_may_fail(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small, "IMAGES", range(12))
+    monkeypatch.setattr(small, "OTHERS", range(60, 63))
+    begin, run = RUNS[name]
+    begun, directory = tmp_path / "begun", tmp_path / "index"
+    begin(begun)
+
+    def start() -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+        if begun.exists():
+            shutil.copytree(begun, directory)
+
+    def complete() -> Answer:
+        run(directory)
+        if name in DAMAGED:
+            bring_up_to_date(directory)
+        assert list(verify(directory)) == []
+        return found(directory)
+
+    start()
+    disk = Disk()
+    with disk.in_use():
+        run(directory)
+    expected = complete()
+    assert disk.asked > 20
+    for refused in range(0, disk.asked, 4 if name in DAMAGED else 1):  # most of what repairing asks is reading
+        start()
+        said = ""
+        try:
+            with Disk(refused).in_use():
+                run(directory)
+        except StoreError as error:
+            said = str(error)
+        assert "\n" not in said and (not said or str(directory) in said)
+        if name not in DAMAGED and found(directory):
+            assert list(verify(directory)) == [], f"after {refused}: {said}"
+        assert complete() == expected, f"after {refused}: {said}"
+
+
+@pytest.mark.parametrize("name", ["make", "index", "prune", "publish", "salvage"])
+def test_any_file_may_not_grow(tmp_path: Path, name: str) -> None:
+    """As on a full disk, in the middle of what SQLite and FAISS write."""
+    resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    begin, run = RUNS[name]
+    begin(tmp_path / "begun")
+    refused = 0
+    for size in range(8192, 8192 * 24, 8192 - 512):
+        directory = tmp_path / "index"
+        shutil.rmtree(directory, ignore_errors=True)
+        if (tmp_path / "begun").exists():
+            shutil.copytree(tmp_path / "begun", directory)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            run(directory)
+        except StoreError as error:
+            assert "\n" not in (said := str(error)) and str(directory) in said  # noqa: PT017
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        if name not in DAMAGED and found(directory):
+            assert list(verify(directory)) == []
+        run(directory)
+        assert list(verify(directory)) == []
+    assert refused > 2
