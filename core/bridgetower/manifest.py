@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
-from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
+from bridgetower.records import FOREIGN, INT8, File, Filter, Fingerprint, Photo, Skipped
 
 _INTEGER = 2**63 - 1  # the largest that SQLite holds
 FORMAT_VERSION = 2
@@ -1141,8 +1141,8 @@ def _holds(crc32_of: Callable[..., int], row: Iterable[Any], crc32: Any) -> bool
 def _implausible(made_by: Fingerprint) -> str | None:
     """The field that no program has written like this."""
     plausible = {
-        "preprocessing": made_by.preprocessing in ("hf", "plain"),
-        "precision_family": made_by.precision_family in ("float", INT8),
+        "preprocessing": made_by.preprocessing in ("hf", "plain", FOREIGN),
+        "precision_family": made_by.precision_family in ("float", INT8, FOREIGN),
         "dim": made_by.dim > 0,
     }
     return next((name for name, well in plausible.items() if not well), None)
