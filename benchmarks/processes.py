@@ -16,12 +16,21 @@ sys.exit(done.returncode)
 
 def run(command: list[str]) -> str:
     """Run a command to its end and return what it printed; SystemExit, with what it complained of, if it failed."""
+    return _done(command).stdout
+
+
+def said(command: list[str]) -> str:
+    """The same, but what it wrote to stderr."""
+    return _done(command).stderr
+
+
+def _done(command: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BT_")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode beside it
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
-    return done.stdout
+    return done
 
 
 def peak(command: list[str]) -> int:

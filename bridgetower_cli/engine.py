@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 from bridgetower.errors import ModelError
+from bridgetower.records import FOREIGN
 from bridgetower_cli import render
 from bridgetower_cli.settings import Settings
 
@@ -36,11 +37,23 @@ def find(name: str, settings: Settings, *, preprocessing: str | None = None) -> 
 
 
 def of_index(store: "Store", settings: Settings) -> "Model":
-    """Find the model that made an index. Raises ModelError, and StoreError where `--model` names another one."""
+    """Find the model that made an index. Raises ModelError, and StoreError where `--model` names another one, or none
+    of ours made it."""
+    from bridgetower.store import require_ours
+
     made_by = store.fingerprint
+    require_ours(store.directory, made_by)
     model = find(settings.named_model or model_of(made_by), settings, preprocessing=made_by.preprocessing)
     store.check(model.fingerprint)
     return model
+
+
+def judge_of(store: "Store", settings: Settings) -> "Model":
+    """Find a model that only verifies what a vector has recalled: the one that `--model` names, whatever it is, else
+    that of the index, else, where its vectors are foreign, the one for new indexes. Raises ModelError."""
+    if settings.named_model is None and store.fingerprint.precision_family != FOREIGN:
+        return of_index(store, settings)
+    return find(settings.model, settings)
 
 
 def model_of(fingerprint: "Fingerprint") -> str:

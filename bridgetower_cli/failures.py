@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from bridgetower import __version__
-from bridgetower.errors import BridgeTowerError
+from bridgetower.errors import BridgeTowerError, OutputError
 from bridgetower_cli import interrupts, render
 
 NOTHING_MATCHED = 1
@@ -46,7 +46,7 @@ def _reported(ctx: Any = None) -> Iterator[None]:
         code = error.exit_code
     except KeyboardInterrupt as stop:
         kept = ": everything committed is kept, the same command goes on from there"
-        render.say(f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'prune') else ''}")
+        render.say(f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'import', 'prune') else ''}")
         code = interrupts.code(stop)
     except BrokenPipeError:
         code = READER_GONE
@@ -56,7 +56,7 @@ def _reported(ctx: Any = None) -> Iterator[None]:
             raise
         if isinstance(error, OSError) and _raised_in_typer(error):  # it reads nothing; what it writes is help
             render.say(f"error: {render.unwritable(error)}")
-            code = render.OutputError.exit_code
+            code = OutputError.exit_code
         else:
             if sys.stderr is not None:
                 traceback.print_exc(file=sys.stderr)

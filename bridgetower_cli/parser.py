@@ -6,8 +6,10 @@ import typer
 
 from bridgetower import __version__
 from bridgetower_cli.commands.evaluate import evaluate
+from bridgetower_cli.commands.export import export
 from bridgetower_cli.commands.fill import fill
 from bridgetower_cli.commands.forget import forget
+from bridgetower_cli.commands.import_ import import_
 from bridgetower_cli.commands.index import index
 from bridgetower_cli.commands.match import match
 from bridgetower_cli.commands.model import convert_model, list_models, pull_model
@@ -57,6 +59,8 @@ app.command(
         "bt index ~/Pictures",
         "bt index ~/Pictures /media/camera --model demo",
         "bt index scans/page-1.tiff --index ./scans.index",
+        "bt index ~/Pictures --exclude '*.gif' --exclude /cache/",
+        "bt index ~/Pictures --watch",
     )
 )(index)
 app.command(
@@ -65,6 +69,7 @@ app.command(
         'bt search "a red car" --min-match 0.5 --json',
         "bt search --image sunset.jpg --top 3",
         'bt search "a dog in the snow" -0 | xargs -0 -r open',
+        'bt search "two cats" --query-vector cats.npy --index ./clip.index',
     )
 )(search)
 app.command(
@@ -92,6 +97,14 @@ app.command(
         "bt eval captions.jsonl --depth 10 --depth 50 --json",
     ),
 )(evaluate)
+app.command(epilog=examples("bt export ./export", "bt export /media/usb/photos --index ./scans.index"))(export)
+app.command(
+    "import",
+    epilog=examples(
+        "bt import ./export --map /srv/photos=/home/me/photos",
+        "bt import --vectors clip.npy --paths paths.jsonl --name clip-vit-b32 --index ./clip.index",
+    ),
+)(import_)
 app.command(epilog=examples("bt status", "bt status -v", "bt status --index ./scans.index --json"))(status)
 app.command(epilog=examples("bt forget ~/Pictures/2009", "bt forget old.jpg /media/camera --json"))(forget)
 app.command(epilog=examples("bt prune --dry-run", "bt prune"))(prune)

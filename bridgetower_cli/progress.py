@@ -77,9 +77,11 @@ class Meter:
         if self._bar is not None:
             self._bar[0].stop()
 
-    def update(self, done: int, total: int) -> None:
-        """Say that `done` of `total` units are through."""
+    def update(self, done: int, total: int, doing: str | None = None, unit: str = "pictures") -> None:
+        """Say that `done` of `total` units are through; `doing` and `unit` where it is something else than before."""
         now = self._clock()
+        if doing not in (None, self._doing):
+            self._doing, self._unit, self._pace = doing or "", unit, Pace(self._clock)
         if now - self._shown_at < (_BAR_EVERY_S if self._bar else _LINE_EVERY_S):
             return
         self._shown_at = now
@@ -87,6 +89,6 @@ class Meter:
         pace = self._pace.describe(total, self._unit)
         if self._bar is not None:
             bar, task = self._bar
-            bar.update(task, completed=done, total=total, pace=pace)
+            bar.update(task, description=self._doing, completed=done, total=total, pace=pace)
         else:
             render.say(f"{self._doing}: {done} of {total} {self._unit}{pace and ', ' + pace}")

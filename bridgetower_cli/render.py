@@ -16,17 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridgetower.errors import BridgeTowerError
+from bridgetower.errors import OutputError
 from bridgetower.records import Skipped
 
 # Control characters, separators of lines, changes of writing direction, and bytes that are no UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-class OutputError(BridgeTowerError):
-    """The results cannot be written, as on a full disk."""
-
-    exit_code = 74
 
 
 UNKNOWN = "-"  # in a table, for what there is not

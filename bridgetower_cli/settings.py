@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +116,19 @@ def duration(text: str) -> float:
     if found is None:
         raise UsageError(f"{text!r} is no duration: write it as 500ms, 2s or 1m")
     return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
+
+
+def moment(text: str) -> int:
+    """A date or a moment on this machine's clock, "2024" or "2024-05-17T18:30" -> unix seconds. Raises UsageError."""
+    found = re.fullmatch(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ](\d\d:\d\d))?", text.strip())
+    try:
+        if found is None:
+            raise ValueError
+        year, month, day, clock = found.groups()
+        written = f"{year}{month or '-01'}{day or '-01'}T{clock or '00:00'}"
+        return int(datetime.fromisoformat(written).timestamp())
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(f"{text!r} is no date: write it as 2024, 2024-05, 2024-05-17 or 2024-05-17T18:30") from error
 
 
 def _one_of(known: Sequence[str], name: str, value: str | None) -> str:

@@ -1,15 +1,16 @@
 """`bt index`."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.errors import UsageError
+from bridgetower.errors import InputError, LockedError, StoreError, UsageError
 from bridgetower.records import INT8
 from bridgetower_cli import engine, render
 from bridgetower_cli.progress import Meter
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from bridgetower.indexing import Engine, IndexReport
     from bridgetower.library import Model as FoundModel
     from bridgetower.records import Fingerprint
-    from bridgetower.scan import Rules
     from bridgetower.store import Writer
 
 SOME_SKIPPED = 3
@@ -56,6 +56,9 @@ def index(
     ] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try skipped files again, though they have not changed.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Then go on: bring the index up to date whenever something has changed.")
     ] = False,
     index: Index = None,
     model: Model = None,
@@ -89,49 +92,53 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
+    from bridgetower.indexing import index as run
     from bridgetower.scan import Rules, scan
-    from bridgetower.store import made_by, require_place
+    from bridgetower.store import Writer, made_by, require_ours, require_place
 
     rules = Rules(tuple(exclude or ()), hidden, follow_symlinks)
     scan(paths, rules)  # raises for a path that does not exist, before a model is fetched for it
     begun = made_by(settings.index)
     if begun is None:
         require_place(settings.index)
+    else:
+        require_ours(settings.index, begun)
     find = cache(lambda: _find(settings, begun, preprocessing))
     # Where nothing says that it may be another one, the model is looked for when there is something to encode.
     may_wait = all(option is None for option in (model, preprocessing, device, precision))
     fingerprint = begun if begun is not None and may_wait else find().fingerprint
 
-    report = _bring_up_to_date(paths, rules, settings, fingerprint, find, retry=retry, max_pixels=max_pixels)
-    if report.skipped:
+    def bring_up_to_date(paths: list[Path], retry: bool) -> "IndexReport":
+        with Writer.open(settings.index, fingerprint) as writer, Meter("indexing", "files") as meter:
+            writer.on_publish = lambda done, total: meter.update(done, total, "arranging for search")
+            return run(
+                paths,
+                writer,
+                lambda: _checked(find(), writer),
+                rules,
+                retry=retry,
+                max_pixels=max_pixels,
+                on_progress=lambda progress: meter.update(progress.done, progress.total, "indexing", "files"),
+            )
+
+    def begin() -> "IndexReport":
+        began = time.monotonic()
+        report = bring_up_to_date(paths, retry)
+        _tell(report, time.monotonic() - began)
+        return report
+
+    if watch:
+        from bridgetower.watch import watching
+
+        # From before the first run on: what changes meanwhile is not missed.
+        with watching(paths, rules, apart=settings.index, holds=partial(_holds, settings.index)) as bursts:
+            _keep_up(paths, bursts, begin(), partial(bring_up_to_date, retry=False))
+    elif begin().skipped:
         raise typer.Exit(SOME_SKIPPED)
 
 
-def _bring_up_to_date(
-    paths: list[Path],
-    rules: "Rules",
-    settings: Settings,
-    fingerprint: "Fingerprint",
-    find: "Callable[[], FoundModel]",
-    *,
-    retry: bool,
-    max_pixels: int | None,
-) -> "IndexReport":
-    """One run, and what there is to say of it."""
-    from bridgetower.indexing import index
-    from bridgetower.store import Writer
-
-    began = time.monotonic()
-    with Writer.open(settings.index, fingerprint) as writer, Meter("indexing", "files") as meter:
-        report = index(
-            paths,
-            writer,
-            lambda: _checked(find(), writer),
-            rules,
-            retry=retry,
-            max_pixels=max_pixels,
-            on_progress=lambda progress: meter.update(progress.done, progress.total),
-        )
+def _tell(report: "IndexReport", seconds: float) -> None:
+    """All that there is to say of a run."""
     render.skipped(report.skipped)
     for root in report.absent:
         render.say(
@@ -140,11 +147,47 @@ def _bring_up_to_date(
     others = _tell_unread(report.ignored)
     render.say(
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
-        f"skipped {len(report.skipped)}: {render.counted(report.files, 'file')} in {time.monotonic() - began:.1f} s"
+        f"skipped {len(report.skipped)}: {render.counted(report.files, 'file')} in {seconds:.1f} s"
         + (f"; ignored {render.counted(others, 'file')} of other kinds" if others else "")
         + (f"; passed over {render.counted(report.links, 'link')} (--follow-symlinks)" if report.links else "")
     )
-    return report
+
+
+def _keep_up(
+    paths: list[Path],
+    bursts: Iterator[set[Path]],
+    last: "IndexReport",
+    bring_up_to_date: "Callable[[list[Path]], IndexReport]",
+) -> None:
+    """Run again after each burst of changes, and say what came of it, for ever."""
+    render.say(f"watching {render.counted(len(paths), 'path')}; Ctrl-C ends it")
+    for _ in bursts:
+        try:
+            report = bring_up_to_date([path for path in paths if path.exists()])
+        except LockedError as error:
+            render.say(f"note: {error.holder}: tried again after the next change")
+            continue
+        except InputError:  # a path that has gone since: that is a change, too
+            continue
+        new = tuple(skip for skip in report.skipped if skip not in last.skipped)
+        render.skipped(new)
+        if report.encoded or report.reused or report.removed or new:
+            render.say(
+                f"{datetime.now():%H:%M:%S} indexed {report.encoded}, reused {report.reused}, "
+                f"removed {report.removed}, skipped {len(new)}"
+            )
+        last = report
+
+
+def _holds(directory: Path, path: Path) -> bool:
+    """Whether the index has a picture at or below `path`. In doubt it may."""
+    from bridgetower.store import Store
+
+    try:
+        with Store.open(directory) as store:
+            return store.holds(path)
+    except StoreError:
+        return True
 
 
 def _checked(model: "FoundModel", writer: "Writer") -> "Engine":

@@ -1,13 +1,15 @@
 """`bt search`."""
 
 import math
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.errors import ModelError, UsageError
-from bridgetower.records import Head, Hit
+from bridgetower.errors import InputError, ModelError, UsageError
+from bridgetower.records import EVERYTHING, Filter, Head, Hit
 from bridgetower_cli import engine, render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.progress import Meter
@@ -24,9 +26,13 @@ from bridgetower_cli.settings import (
     Precision,
     Top,
     duration,
+    moment,
     named_path,
     settle,
 )
+
+if TYPE_CHECKING:
+    from bridgetower.encoder import Vectors
 
 
 def search(
@@ -34,6 +40,30 @@ def search(
     image: Annotated[
         Path | None,
         typer.Option(metavar="FILE", parser=named_path, help="Search for pictures like this one; TEXT may refine it."),
+    ] = None,
+    query_vector: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=named_path,
+            help='Recall by this vector, an npy file of the kind that the index holds ("-" for stdin); TEXT then '
+            "only verifies.",
+        ),
+    ] = None,
+    under: Annotated[
+        Path | None, typer.Option(metavar="PATH", parser=named_path, help="Only pictures in this folder, or this file.")
+    ] = None,
+    since: Annotated[
+        int | None,
+        typer.Option(
+            metavar="DATE",
+            parser=moment,
+            help="Only pictures taken at this time or later, or whose file is from then if they do not say: "
+            '"2024", "2024-05", "2024-05-17", "2024-05-17T18:30".',
+        ),
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option(metavar="DATE", parser=moment, help="Only pictures taken before this time.")
     ] = None,
     top: Top = 10,
     depth: Depth = None,
@@ -65,8 +95,10 @@ def search(
 
     Exits with 1 if there is nothing to show, as when nothing reaches --min-match.
     """
-    if text is None and image is None:
+    if text is None and image is None and query_vector is None:
         raise UsageError('nothing to search for: give a TEXT, as in bt search "two cats", or a picture with --image')
+    if image is not None and query_vector is not None:
+        raise UsageError("--image and --query-vector both say what to recall: choose one")
     if json and (paths or null):
         raise UsageError("--json and bare paths are two formats: choose one")
     if no_rerank and depth:
@@ -80,6 +112,7 @@ def search(
             "--min-match cuts by what was verified: it needs a TEXT, and neither --no-rerank nor --depth 0"
         )
     settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
+    filter = Filter(None if under is None else Path(os.path.abspath(under)), since, before)
     from bridgetower.model import require_heads
     from bridgetower.search import default_depth
     from bridgetower.search import search as find_pictures
@@ -88,30 +121,41 @@ def search(
     with Store.open(settings.index) as store:
         if not len(store):
             raise no_match(render.empty_index(settings.index))
-        chosen = engine.of_index(store, settings)
-        if depth != 0:
-            try:
-                require_heads(chosen.heads, Head.ITC, Head.ITM)
-            except ModelError as error:
-                raise ModelError(f"{error}; or verify nothing, with --no-rerank") from error
-        encoder = chosen.encoder
-        if text is not None:
-            engine.tell_truncated(encoder, text)
-        if depth is None:
-            depth = default_depth(chosen.runtime)
+        vector = None if query_vector is None else _vector(query_vector, store.fingerprint.dim)
+        encoder = None
+        if vector is None or depth != 0:
+            chosen = engine.of_index(store, settings) if vector is None else engine.judge_of(store, settings)
+            if depth != 0:
+                try:
+                    require_heads(chosen.heads, *([Head.ITC] if vector is None else []), Head.ITM)
+                except ModelError as error:
+                    raise ModelError(f"{error}; or verify nothing, with --no-rerank") from error
+            encoder = chosen.encoder
+            if text is not None:
+                engine.tell_truncated(encoder, text)
+            if depth is None:
+                depth = default_depth(chosen.runtime)
+        assert depth is not None
         with Meter("searching", "pictures") as meter:
             found = find_pictures(
                 store,
                 encoder,
                 text=text,
                 image=image,
+                vector=vector,
                 top=top,
                 depth=depth,
                 min_match=min_match,
                 budget=math.inf if budget is None else budget,
                 cache=store.feature_cache(settings.features_cache),
+                filter=filter,
                 on_progress=meter.update,
             )
+        damage = store.damage
+    if damage is not None:
+        render.say(
+            f"note: {damage}; what it holds was read from the manifest, which is slower: `bt verify --repair` mends it"
+        )
     render.skipped(found.skipped)
     render.gone(found.gone)
     if budget is not None and depth:
@@ -123,8 +167,31 @@ def search(
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
     elif found.hits:
         _table(found.hits)
+    if not found.hits and filter != EVERYTHING and not found.verified:
+        raise no_match("no picture of the index passes --under, --since and --before")
     if not found.hits:
         raise no_match(render.how_far(found.verified, found.best_match))
+
+
+def _vector(file: Path, dim: int) -> "Vectors":
+    """The vector [E] in a file, or on stdin. Raises InputError."""
+    from bridgetower.npy import read_vector, unreadable
+
+    if str(file) == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("a vector is read from stdin, as in `make-vector | bt search --query-vector -`")
+        vector = read_vector(sys.stdin.buffer, "stdin")
+    else:
+        try:
+            with file.open("rb") as opened:
+                vector = read_vector(opened, str(file))
+        except OSError as error:
+            raise unreadable(file, error) from error
+    if len(vector) != dim:
+        raise InputError(
+            f"{file}: a vector of length {len(vector)}, those of the index have {dim}; make it as they were"
+        )
+    return vector
 
 
 def _fields(hit: Hit) -> dict[str, object]:

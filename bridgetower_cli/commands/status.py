@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bridgetower.records import FOREIGN
 from bridgetower_cli import render
 from bridgetower_cli.render import Column, counted, visible
 from bridgetower_cli.settings import Device, Index, Json, Precision, settle
 
 if TYPE_CHECKING:
     from bridgetower.encoder import Runtime
-    from bridgetower.store import Root, Summary
+    from bridgetower.records import Fingerprint
+    from bridgetower.store import Root, Summary, Tuning
 
 
 def status(
@@ -68,6 +70,8 @@ def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:
         "bytes": summary.bytes_on_disk,
         "generation": summary.generation,
         "uncovered": summary.uncovered,
+        "exact": summary.tuning is None,
+        "tuning": None if summary.tuning is None else summary.tuning._asdict(),
         "created_at": summary.created_at,
         "updated_at": summary.updated_at,
     }
@@ -80,11 +84,13 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
     made_by, stored = summary.fingerprint, render.size(summary.bytes_on_disk)
     rows = [
         ["index", f"{visible(str(summary.directory))} (format {summary.format_version}, {stored})"],
-        ["model", visible(f"{made_by.model} (revision {made_by.revision:.12}, weights {made_by.weights_sha256:.12})")],
+        ["model", visible(f"{made_by.model} ({_origin(made_by)})")],
         ["pictures", f"{summary.images}, in {counted(summary.files, 'file')}"],
         ["skipped", f"{counted(summary.skipped, 'file')}{_reasons(summary)}"],
         ["updated", _moment(summary.updated_at)],
     ]
+    if summary.tuning is not None:
+        rows.append(["recall", _recall(summary.tuning)])
     if summary.orphans:
         rows.append(["kept", f"vectors of {counted(summary.orphans, 'picture')} whose files are gone"])
     rows += [["folder", _root(root)] for root in summary.roots]
@@ -101,6 +107,12 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
     return rows
 
 
+def _origin(made_by: "Fingerprint") -> str:
+    if made_by.precision_family == FOREIGN:
+        return f"foreign vectors of length {made_by.dim}"
+    return f"revision {made_by.revision:.12}, weights {made_by.weights_sha256:.12}"
+
+
 def _reasons(summary: "Summary") -> str:
     listed = ", ".join(f"{number} x {visible(reason)}" for reason, number in summary.reasons)
     return f": {listed}" if listed else ""
@@ -109,6 +121,12 @@ def _reasons(summary: "Summary") -> str:
 def _root(root: "Root") -> str:
     when = "not yet scanned to the end" if root.scanned_at is None else f"scanned {_moment(root.scanned_at)}"
     return f"{visible(str(root.path))} ({counted(root.files, 'file')}, {when})"
+
+
+def _recall(tuning: "Tuning") -> str:
+    queries = f"{counted(tuning.texts, 'text')} and {counted(tuning.pictures, 'picture')}"
+    how = f"{tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
+    return f"{tuning.recall:.1%} of the true 100 nearest, measured with {queries}; {how}"
 
 
 def _moment(seconds: int) -> str:

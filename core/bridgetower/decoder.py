@@ -13,7 +13,6 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,12 @@ NO_TIME = -(2**63)
 LONGEST_REASON = 1000  # bytes
 
 
+def allowed(seconds: float, size: int) -> float:
+    """How long the content of a file may take to decode. JPEG 2000, the slowest codec, takes a second for 1 to 2 MB:
+    what is large by itself gets more time, what only claims to be does not."""
+    return seconds * (1 + size / 60e6)
+
+
 def serve() -> None:
     """Decode what comes over stdin until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent decides
@@ -44,12 +49,11 @@ def serve() -> None:
     preprocessing = Preprocessing(**settings["preprocessing"])
     let_pass(settings["max_pixels"])
     memory_limit = _limit_memory(settings["memory_limit"])
-    start_clock = _clock(settings["time_limit"])
     to.write(READY)
     to.flush()
     while len(length := source.read(LENGTH.size)) == LENGTH.size:
         content = source.read(LENGTH.unpack(length)[0])
-        start_clock()
+        _set_clock(allowed(settings["time_limit"], len(content)))
         to.write(answer(content, preprocessing, settings["max_pixels"], memory_limit))
         del content
         to.flush()
@@ -103,15 +107,13 @@ def _limit_memory(limit: int) -> int | None:
     return limit
 
 
-def _clock(time_limit: float) -> Callable[[], object]:
-    """What to call before each picture: a decoder that spins ends by itself, should nobody be left to end it.
+def _set_clock(seconds: float) -> None:
+    """Before each picture: a decoder that spins ends by itself, should nobody be left to end it.
 
-    It counts computing time, of all threads of a codec, and so is slower than the parent's watch in any case.
+    What counts is computing time, of all threads of a codec: the parent's watch is faster in any case.
     """
-    if not hasattr(signal, "setitimer"):
-        return lambda: None
-    seconds = 2 * time_limit * (os.cpu_count() or 1)
-    return lambda: signal.setitimer(signal.ITIMER_PROF, seconds)
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, 2 * seconds * (os.cpu_count() or 1))
 
 
 if __name__ == "__main__":

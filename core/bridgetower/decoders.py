@@ -6,6 +6,7 @@ process replaced. Not by `multiprocessing`: it imports the program that calls it
 """
 
 import json
+import math
 import os
 import signal
 import struct
@@ -22,20 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.decode import MAX_BYTES, MAX_PIXELS
-from bridgetower.decoder import HEADER, LENGTH, LONGEST_REASON, NO_TIME, PICTURE, READY, REFUSED
+from bridgetower.decoder import HEADER, LENGTH, LONGEST_REASON, NO_TIME, PICTURE, READY, REFUSED, allowed
 from bridgetower.errors import ProcessError
 from bridgetower.preprocess import Preprocessing, normalise
 
-TIME_LIMIT = 60.0  # seconds for one picture; the largest and slowest that is well made takes about ten
+TIME_LIMIT = 60.0  # seconds for a picture, and again for each 60 MB of it: see `decoder.allowed`
 
-# Address space of a process. The greediest codec, JPEG 2000, takes 16 bytes a pixel and the picture 4; measurements as
-# floating point numbers take 40 on their way to grey. Some plugins copy the file. The rest is Python and libraries.
+# Address space of a process. The greediest that were met, JPEG 2000 and floating point numbers on their way to grey,
+# take 27 bytes a pixel. Some plugins copy the file. The rest is Python and libraries.
 _BYTES_A_PIXEL = 48
 _BYTES_BESIDES = 2 * MAX_BYTES + 1024**3
 
 _MOMENT = 1.0  # seconds from the last word of a process to its end
 _TICKS = 60  # of the watch in a time limit
-_PIPE_BYTES = 1024**2  # a picture's pixels pass in one or a few turns
 COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoder")  # -P: not what lies in the current folder
 
 
@@ -69,9 +69,11 @@ class Decoders:
         memory_limit: int | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        """Start nothing yet. A picture has `max_pixels` at most (MAX_PIXELS) and takes `time_limit` seconds at most
-        (TIME_LIMIT), in a process of `memory_limit` bytes of address space, by default what `max_pixels` may need.
-        `command` starts it.
+        """Start nothing yet.
+
+        A picture has `max_pixels` (MAX_PIXELS) at most and takes `time_limit` seconds (TIME_LIMIT), more if the file is
+        large, in a process of `memory_limit` bytes of address space, by default what `max_pixels` may need. `command`
+        starts it.
         """
         self._preprocessing, self._time_limit = preprocessing, time_limit or TIME_LIMIT
         self._command = tuple(command or COMMAND)
@@ -110,7 +112,8 @@ class Decoders:
 
         Raises ProcessError where no process can be started.
         """
-        process = self._take()
+        seconds = allowed(self._time_limit, len(content))
+        process = self._take(seconds)
         answer: Picture | Refused | None = None
         try:
             answer = process.ask(content, self._preprocessing)
@@ -128,11 +131,11 @@ class Decoders:
         if not process.ready:
             raise ProcessError(_not_started(f"it ended with {_named(status)}", self._command))
         if process.expired:
-            return Refused(f"took longer than {self._time_limit:g} s to decode", lasting=True)
+            return Refused(f"took longer than {seconds:.3g} s to decode", lasting=True)
         return Refused(f"the decoder died on it ({_named(status)})", lasting=True)
 
-    def _take(self) -> "_Process":
-        """A process that waits for a picture, or a new one."""
+    def _take(self, seconds: float) -> "_Process":
+        """A process that waits for a picture, or a new one; it is busy from now on, for so long at most."""
         ended = []
         with self._lock:
             if self._closed.is_set():
@@ -148,7 +151,7 @@ class Decoders:
                     process = _Process(self._command, self._settings)
                 except (OSError, ValueError) as error:
                     raise ProcessError(_not_started(str(error), self._command)) from error
-            process.ticks = 0
+            process.ticks = math.ceil(seconds / self._time_limit * _TICKS)
             self._busy.add(process)
             if self._watch is None:
                 self._watch = threading.Thread(target=self._keep_time, name="time limit of decoders", daemon=True)
@@ -162,8 +165,8 @@ class Decoders:
         while not self._closed.wait(self._time_limit / _TICKS):
             with self._lock:
                 for process in self._busy:
-                    process.ticks += 1
-                    if process.ticks > _TICKS:
+                    process.ticks -= 1
+                    if process.ticks < 0:
                         process.expired = True
                         process.kill()
 
@@ -176,14 +179,12 @@ class _Process:
         self._popen = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
         )
-        assert self._popen.stdin is not None and self._popen.stdout is not None
+        assert self._popen.stdin is not None and self._popen.stdout is not None  # as both are pipes
         self._to: IO[bytes] = self._popen.stdin
         self._from: IO[bytes] = self._popen.stdout
         self._settings = settings
-        for pipe in (self._to, self._from):
-            _widen(pipe)
         self.ready = False  # it answered once
-        self.ticks = 0  # since it was given a picture
+        self.ticks = 0  # that are left for its picture
         self.expired = False  # killed for the time that it took
 
     def ask(self, content: bytes, spec: Preprocessing) -> Picture | Refused | None:
@@ -233,14 +234,6 @@ def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
 def environment() -> dict[str, str]:
     """In which another Python finds the modules that this one does, whatever was done to its path."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def _widen(pipe: IO[bytes]) -> None:
-    """Give a pipe more room, where that can be done."""
-    with suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
-        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _named(status: int) -> str:

@@ -5,11 +5,13 @@
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   ├── NoIndexError                 there is none; whoever writes makes one
+    │   ├── LockedError                  another process is writing it; the next attempt may find it free
     │   └── DamagedIndexError            its manifest is not as it was written
     ├── InputError                   6   a file that was named as input: a picture, a captions file
     │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
     │       └── PixelLimitError          its header says that it is too large
-    └── ProcessError                 71  another process that is needed cannot be started
+    ├── ProcessError                 71  another process that is needed cannot be started
+    └── OutputError                 74   the results cannot be written
 
 A message is one line in three parts: what failed, which file, what to do next. The command line prints it as it
 stands; anything that is not a `BridgeTowerError` is a defect of ours and keeps its traceback (exit code 70).
@@ -46,6 +48,14 @@ class NoIndexError(StoreError):
     """There is no index in the directory: it is absent, or holds none."""
 
 
+class LockedError(StoreError):
+    """Another process writes the index; `holder` says which, and since when."""
+
+    def __init__(self, directory: Path, holder: str) -> None:
+        super().__init__(f"{directory}: {holder}: wait until it ends, then run it again")
+        self.holder = holder
+
+
 class DamagedIndexError(StoreError):
     """The manifest of an index is not as it was written; `damage` says in what, without the path."""
 
@@ -80,3 +90,9 @@ class ProcessError(BridgeTowerError):
     """A process that is needed cannot be started: for want of memory, of permission, of a whole installation."""
 
     exit_code = 71
+
+
+class OutputError(BridgeTowerError):
+    """The results cannot be written, as on a full disk."""
+
+    exit_code = 74

@@ -125,13 +125,15 @@ def index(
     for root in roots:
         writer.add_root(root)
     run = _Run(writer, cache(find_engine), on_progress)
+    changed = False
     try:
-        if run.meet(walk, retry):
+        changed = run.meet(walk, retry)
+        if changed:
             with closing(_load_ahead(writer.changed(retry=retry), writer, run.engine, max_pixels)) as loaded:
                 run.take(loaded)
         removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
     finally:
-        writer.finish()
+        writer.finish(changed=changed)
     return IndexReport(
         files=run.total,
         encoded=run.encoded,
@@ -240,6 +242,10 @@ class _Run:
         if self._new and self._encoder:
             import numpy as np
 
+            if self._writer.wants_queries():
+                from bridgetower.captions import CAPTIONS
+
+                self._writer.keep_queries(self._encoder.embed_texts(CAPTIONS))
             vectors = self._encoder.embed_images(np.stack([picture.pixels for picture in self._new.values()]))
             images = [
                 NewImage(hash, picture.width, picture.height, picture.taken_at, vector)

@@ -20,16 +20,18 @@ from typing import Self
 
 import numpy as np
 
-from bridgetower import indexing
+from bridgetower import exporting, importing, indexing
 from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of, precision_for
+from bridgetower.exporting import Exported
 from bridgetower.fill import Filled, fill_images, fill_library
+from bridgetower.importing import ImportReport, Moves
 from bridgetower.indexing import Engine, IndexReport, Progress, batch_size
 from bridgetower.matching import Results, match, rerank
 from bridgetower.pictures import PICTURES_AT_ONCE, load
-from bridgetower.records import Fingerprint, Head, PairScore
+from bridgetower.records import EVERYTHING, Filter, Fingerprint, Head, PairScore
 from bridgetower.scan import Rules
 from bridgetower.search import Found, default_depth, search
-from bridgetower.store import Store, Summary, Writer, made_by
+from bridgetower.store import Store, Summary, Writer, made_by, require_ours
 from bridgetower.upkeep import Forgotten, Pruned, forget, prune
 from bridgetower.verify import Finding, Repaired, repair, verify
 from bridgetower.weights import resolve
@@ -143,7 +145,9 @@ class Library:
         self.features_cache = features_cache
         self._store: Store | None = None
         if model is None:
-            made_by = self._opened().fingerprint
+            with Store.open(self.directory) as store:
+                made_by = store.fingerprint
+            require_ours(self.directory, made_by)
             model = Model(made_by.model, preprocessing=made_by.preprocessing)
         self.model = model
 
@@ -180,6 +184,8 @@ class Library:
         decoded in processes of their own. Raises InputError, UsageError, ModelError, StoreError, ProcessError.
         """
         begun = made_by(self.directory)
+        if begun is not None:
+            require_ours(self.directory, begun)
         model = self.model if begun is None else self.model.for_index(begun)
         self.close()
         with Writer.open(self.directory, model.fingerprint) as writer:
@@ -198,27 +204,33 @@ class Library:
         text: str | None = None,
         *,
         image: AnyPath | None = None,
+        vector: Vectors | None = None,
         top: int = 10,
         depth: int | None = None,
         min_match: float | None = None,
         budget: float = math.inf,
+        filter: Filter = EVERYTHING,
     ) -> Found:
         """Find pictures for a text, a picture, or both; see `bridgetower.search.search`.
 
+        A unit `vector` [E] recalls by itself. It alone serves an index of foreign vectors, of which the model is then
+        no more than the judge of a text.
         `depth` is how many candidates are verified: by default 20 on a CPU and 100 on a GPU; `budget` for how many
         seconds.
         """
-        store = self._checked()
+        store = self._checked() if vector is None else self._opened()
         return search(
             store,
             self.model.encoder,
             text=text,
             image=None if image is None else Path(image),
+            vector=vector,
             top=top,
             depth=default_depth(self.model.runtime) if depth is None else depth,
             min_match=min_match,
             budget=budget,
             cache=store.feature_cache(self.features_cache),
+            filter=filter,
         )
 
     def fill(self, text: str, *, top: int = 5, depth: int = 20) -> Filled:
@@ -226,6 +238,29 @@ class Library:
         store = self._checked()
         cache = store.feature_cache(self.features_cache)
         return fill_library(store, self.model.encoder, text, top=top, depth=depth, cache=cache)
+
+    def export(self, folder: AnyPath) -> Exported:
+        """Write the index into a new folder, as npy and lines of JSON; see `bridgetower.exporting.export`."""
+        return exporting.export(self._opened(), Path(folder))
+
+    def import_folder(self, folder: AnyPath, *, moves: Moves | None = None) -> ImportReport:
+        """Add what `export` wrote, here or elsewhere; see `bridgetower.importing.import_folder`."""
+        self.close()
+        return importing.import_folder(Path(folder), self.directory, moves=moves)
+
+    def import_vectors(
+        self,
+        vectors: AnyPath,
+        paths: AnyPath,
+        name: str,
+        *,
+        queries: AnyPath | None = None,
+        moves: Moves | None = None,
+    ) -> ImportReport:
+        """Add vectors that another model made; see `bridgetower.importing.import_vectors`."""
+        self.close()
+        texts = None if queries is None else Path(queries)
+        return importing.import_vectors(Path(vectors), Path(paths), name, self.directory, queries=texts, moves=moves)
 
     def verify(self) -> list[Finding]:
         """All that is wrong with the index; see `bridgetower.verify`. Changes nothing. Raises StoreError."""

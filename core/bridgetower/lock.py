@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from bridgetower.errors import StoreError
+from bridgetower.errors import LockedError, StoreError
 
 
 class Lock:
@@ -19,14 +19,17 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock at `path`, creating the file if need be. StoreError if it is held, or cannot be taken."""
+        """Take the lock at `path`, creating the file if need be.
+
+        Raises LockedError if it is held, StoreError if it cannot be taken.
+        """
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise _unavailable(path, error) from error
         try:
             if not _try_lock(self._descriptor):
-                raise StoreError(f"{path.parent}: {_holder(self._descriptor)}: wait until it ends, then run it again")
+                raise LockedError(path.parent, _holder(self._descriptor))
             self._sign()
         except OSError as error:
             self.release()

@@ -122,10 +122,10 @@ _ROWS = 1024  # rows that are fetched or buffered at a time
 # neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
 _UNDER = "path >= :root AND path < :after AND (path = :root OR path >= :below)"
 # The time of a picture. Over all files it comes from the index of times alone, as images are large rows.
-_TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :until)
-    OR mtime_ns >= :since_ns AND mtime_ns < :until_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
-_TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :until_ns
-    ELSE taken_at >= :since AND taken_at < :until END"""
+_TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :before)
+    OR mtime_ns >= :since_ns AND mtime_ns < :before_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
+_TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :before_ns
+    ELSE taken_at >= :since AND taken_at < :before END"""
 _SEALED = "hash, width, height, taken_at, vector, crc32"  # what an image is, and the sum by which damage is seen
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
@@ -208,6 +208,17 @@ class Sweep(NamedTuple):
 
     removed: int
     kept: int  # above 0 only if the scan met nothing at all: an unmounted disk looks like that, so all were kept
+
+
+class Entry(NamedTuple):
+    """An image with all that the index holds of it."""
+
+    hash: bytes  # SHA-256 of the content
+    width: int  # upright pixels
+    height: int
+    taken_at: int | None  # unix seconds
+    vector: bytes  # dim little-endian float16
+    photos: tuple[Photo, ...]  # its files, sorted by the bytes of their paths
 
 
 class Counts(NamedTuple):
@@ -521,12 +532,28 @@ class Manifest:
         sql = f"""SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
             WHERE image = :image AND {_where(filter, _TIME_OF_ONE)} ORDER BY path"""
         rows = list(self._all(sql, {"image": image, **_limits(filter)}))
-        for hash, path, size, mtime_ns, crc32 in rows:
-            if not _holds(_file_crc32, (path, size, mtime_ns, hash, None), crc32):
-                raise self._damaged(f"the row of {_shown(path)} is not as it was written")
         if not rows:
             raise self._damaged(f"image {image}, or what leads to it, cannot be found")
-        return rows[0][0], tuple(Photo(_path(path), size, at) for _, path, size, at, _ in rows)
+        return rows[0][0], tuple(self._photo(tuple(row), hash, None) for hash, *row in rows)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every image with its files, orphans included, ascending by id; StoreError as `content`."""
+        sql = "SELECT image, path, size, mtime_ns, crc32 FROM files WHERE image BETWEEN ? AND ? ORDER BY image, path"
+        for images in self._rows(f"SELECT id, {_SEALED} FROM images ORDER BY id"):
+            self._unsealed(images)
+            hashes = {row[0]: row[1] for row in images}
+            photos: dict[int, list[Photo]] = {id: [] for id in hashes}
+            for image, *row in self._all(sql, (images[0][0], images[-1][0])):
+                photos[image].append(self._photo(tuple(row), hashes[image], None))
+            for id, hash, width, height, taken_at, vector, _ in images:
+                yield Entry(hash, width, height, taken_at, vector, tuple(photos[id]))
+
+    def _photo(self, row: tuple[Any, ...], hash: bytes | None, reason: str | None) -> Photo:
+        """The file of a row (path, size, mtime_ns, crc32). StoreError where it is not as it was written."""
+        path, size, mtime_ns, crc32 = row
+        if not _holds(_file_crc32, (path, size, mtime_ns, hash, reason), crc32):
+            raise self._damaged(f"the row of {_shown(path)} is not as it was written")
+        return Photo(_path(path), size, mtime_ns)
 
     def images_within(self, filter: Filter) -> Iterator[int]:
         """Ids of the images with a file that passes the filter, ascending."""
@@ -538,6 +565,11 @@ class Manifest:
             self._all("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path"), bytes, str
         )
         return (Skipped(_path(path), reason) for path, reason in rows)
+
+    def skipped_files(self) -> Iterator[tuple[Photo, str]]:
+        """The files that were skipped, and why, sorted by the bytes of their paths; StoreError as `content`."""
+        sql = "SELECT path, size, mtime_ns, crc32, reason FROM files WHERE reason IS NOT NULL ORDER BY path"
+        return ((self._photo(tuple(row), None, reason), reason) for *row, reason in self._all(sql))
 
     def reasons(self, limit: int) -> tuple[tuple[str, int], ...]:
         """Why files were skipped, and how many, the most frequent reasons first."""
@@ -1130,13 +1162,13 @@ def _range(root: Path) -> dict[str, bytes]:
 def _where(filter: Filter, time: str) -> str:
     """The condition of a filter on `files`; parameters: see `_limits`."""
     under = f"({_UNDER})" if filter.under is not None else "true"
-    return under if filter.since is filter.until is None else f"{under} AND {time}"
+    return under if filter.since is filter.before is None else f"{under} AND {time}"
 
 
 def _limits(filter: Filter) -> dict[str, Any]:
     since = -_INTEGER if filter.since is None else filter.since
-    until = _INTEGER if filter.until is None else filter.until
-    limits = {"since": since, "until": until, "since_ns": since * 10**9, "until_ns": until * 10**9}
+    before = _INTEGER if filter.before is None else filter.before
+    limits = {"since": since, "before": before, "since_ns": since * 10**9, "before_ns": before * 10**9}
     limits = {name: max(-_INTEGER, min(limit, _INTEGER)) for name, limit in limits.items()}
     return limits if filter.under is None else limits | _range(filter.under)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bridgetower.encoder import Vectors
 from bridgetower.pictures import Kept
-from bridgetower.records import Photo
+from bridgetower.records import EVERYTHING, Filter, Photo
 from bridgetower.store import Store
 
 
@@ -15,12 +15,12 @@ class Candidates:
     A picture whose files are gone is no candidate: it is counted, and the next one takes its place.
     """
 
-    def __init__(self, store: Store, query: Vectors, kept: Kept | None = None) -> None:
+    def __init__(self, store: Store, query: Vectors, kept: Kept | None = None, filter: Filter = EVERYTHING) -> None:
         """`query` is a unit vector [1, E]. Taking from it may raise StoreError.
 
         `kept` is told the content of each file that is as the index knows it.
         """
-        self._nearest = store.nearest(query)
+        self._nearest = store.nearest(query, filter)
         self._kept = kept
         self.gone = 0  # pictures that were passed over, as none of their files is there
 

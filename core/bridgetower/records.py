@@ -44,11 +44,15 @@ class Filter:
     """Which pictures a search is about. A picture's time is when it was taken, or else when its file was changed."""
 
     under: Path | None = None  # absolute: at or below this
-    since: int | None = None  # unix seconds: at this time or later
-    until: int | None = None  # before this time
+    since: int | None = None  # unix seconds: at that time or later
+    before: int | None = None
+
+
+EVERYTHING = Filter()
 
 
 INT8 = "int8"  # a precision, and a family of its own; fp32 and bf16 are the family "float"
+FOREIGN = "foreign"  # the family of vectors that came with their pictures, made by no model of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Fingerprint:
     config_sha256: str  # of all else that computes: numbers of the network, and of the preprocessing
     preprocessing: str  # "hf" or "plain"
     preprocessing_version: int
-    precision_family: str  # "float" (fp32 and bf16 vectors agree within tolerance) or "int8"
+    precision_family: str  # "float" (fp32 and bf16 vectors agree within tolerance), "int8" or "foreign"
     dim: int  # length of a vector
 
 

@@ -238,56 +238,66 @@ class _Walk:
             yield from self._walk(link)
 
     def _walk(self, top: _Folder) -> Iterator[File | Skipped]:
-        stack = [self._walk_one(top)]  # not recursion: folders may be nested deeper than Python's calls
-        while stack:
-            for item in stack[-1]:
-                if isinstance(item, _Folder):
-                    stack.append(self._walk_one(item))
+        follow, extensions = self._rules.follow_symlinks, _EXTENSIONS
+        stack: list[tuple[_Folder, Iterator[os.DirEntry[bytes]]]] = []  # folders may be nested deeper than calls
+        next_folder: _Folder | None = top
+        while next_folder or stack:
+            if next_folder:
+                troubles: list[Skipped] = []
+                stack.append(self._enter(next_folder, troubles))
+                next_folder = None
+                yield from troubles
+            (folder, levels), entries = stack[-1]
+            for entry in entries:
+                name = entry.name
+                is_dotted = name.startswith(b".")
+                if is_dotted and _is_hidden(name, self._rules):
+                    continue
+                # Nearly all of what there is, without a call too many.
+                if (
+                    name[name.rfind(b".") :] in extensions
+                    and not (is_dotted or levels)
+                    and entry.is_file(follow_symlinks=False)
+                ):
+                    yield _file(entry.path, entry.stat)
+                    continue
+                is_link = entry.is_symlink()
+                try:
+                    is_folder = entry.is_dir()
+                except OSError as error:  # a link that may not be followed, or leads back to itself
+                    if follow or not is_link:
+                        yield Skipped(_path(entry.path), _reason(error))
+                        continue
+                    is_folder = False
+                is_other = not is_folder and (extension := _extension(name)) not in extensions
+                if levels and _is_excluded(entry.path, levels, is_folder=is_folder):
+                    if not is_other:
+                        self._passed_over.excluded_in.add(folder)
+                elif is_other:
+                    self._passed_over.extensions[os.fsdecode(extension)] += 1
+                elif is_link and not follow:
+                    self._passed_over.links += 1
+                    self._passed_over.excluded_in.add(folder)
+                elif is_folder and is_link:
+                    self._links.append(_Folder(entry.path, levels))
+                elif is_folder:
+                    next_folder = _Folder(entry.path, levels)
                     break
-                yield item
+                else:
+                    yield _file(entry.path, entry.stat)
             else:
                 stack.pop()
 
-    def _walk_one(self, folder: _Folder) -> Iterator[File | Skipped | _Folder]:
-        """What lies in a folder itself, and the folders in it that are to be walked, in order."""
+    def _enter(self, folder: _Folder, troubles: list[Skipped]) -> tuple[_Folder, Iterator[os.DirEntry[bytes]]]:
+        """The folder with its own patterns, and its entries; what stands in the way is added to `troubles`."""
         try:
             entries = self._list(folder.path)
         except OSError as error:
-            yield Skipped(_path(folder.path), f"the folder cannot be read: {_reason(error)}")
-            return
-        levels = folder.levels
+            troubles.append(Skipped(_path(folder.path), f"the folder cannot be read: {_reason(error)}"))
+            return folder, iter(())
         if any(entry.name == _IGNORE_FILE for entry in entries):
-            troubles: list[Skipped] = []
-            levels = _with_own(folder.path, levels, troubles)
-            yield from troubles
-        follow = self._rules.follow_symlinks
-        for entry in entries:
-            name = entry.name
-            if name.startswith(b".") and _is_hidden(name, self._rules):
-                continue
-            is_link = entry.is_symlink()
-            try:
-                is_folder = entry.is_dir()
-            except OSError as error:  # a link that may not be followed, or leads back to itself
-                if follow or not is_link:
-                    yield Skipped(_path(entry.path), _reason(error))
-                    continue
-                is_folder = False
-            is_other = not is_folder and (extension := _extension(name)) not in _EXTENSIONS
-            if levels and _is_excluded(entry.path, levels, is_folder=is_folder):
-                if not is_other:
-                    self._passed_over.excluded_in.add(folder.path)
-            elif is_other:
-                self._passed_over.extensions[os.fsdecode(extension)] += 1
-            elif is_link and not follow:
-                self._passed_over.links += 1
-                self._passed_over.excluded_in.add(folder.path)
-            elif is_folder and is_link:
-                self._links.append(_Folder(entry.path, levels))
-            elif is_folder:
-                yield _Folder(entry.path, levels)
-            else:
-                yield _file(entry.path, entry.stat)
+            folder = _Folder(folder.path, _with_own(folder.path, folder.levels, troubles))
+        return folder, iter(entries)
 
     def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
         """The entries of a folder, sorted; none where it has been listed. Raises OSError."""

@@ -1,4 +1,4 @@
-"""Text or picture -> pictures: recall by ITC, then re-rank by ITM.
+"""Text, picture or vector -> pictures: recall by ITC, then re-rank by ITM.
 
     query -> vector -> index -> candidates by similarity -> the first `depth` of them through the full encoder
                                                          -> verified, by matching logit; then the rest, unverified
@@ -23,7 +23,7 @@ from bridgetower.matching import Results, Verified, require_limits, verify
 from bridgetower.model import require_heads
 from bridgetower.pictures import Kept, load
 from bridgetower.recall import Candidates
-from bridgetower.records import Head, Hit, Skipped
+from bridgetower.records import EVERYTHING, Filter, Head, Hit, Skipped
 from bridgetower.store import Store
 
 
@@ -41,36 +41,57 @@ def default_depth(runtime: Runtime) -> int:
 
 def search(
     store: Store,
-    encoder: Encoder,
+    encoder: Encoder | None,
     *,
     text: str | None = None,
     image: Path | None = None,
+    vector: Vectors | None = None,
     top: int = 10,
     depth: int = 20,
     min_match: float | None = None,
     budget: float = math.inf,
     cache: FeatureCache | None = None,
+    filter: Filter = EVERYTHING,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
     """Find pictures for a text, for a picture, or for both (the mean of their vectors recalls, the text verifies).
 
-    `depth` 0 verifies nothing; a picture alone cannot be verified, as matching needs a text. `min_match` keeps only
-    verified pictures of at least this probability. After `budget` seconds no more are verified. `cache` keeps the
-    features of pictures for the next time. `on_progress(done, total)` counts pictures that are being verified.
+    `vector`, [E] of unit length and of the kind that the index holds, recalls by itself: a text then only verifies, and
+    any encoder with an ITM head will do; without a text, or with `depth` 0, it takes none.
+
+    `filter` says which pictures may be found; it costs no recall. `depth` 0 verifies nothing; a picture alone cannot be
+    verified, as matching needs a text. `min_match` keeps only verified pictures of at least this probability. After
+    `budget` seconds no more are verified. `cache` keeps the features of pictures for the next time.
+    `on_progress(done, total)` counts pictures that are being verified.
     Raises UsageError for what is out of range or cannot go together, PictureError for `image`; StoreError, ModelError.
     """
-    if text is None and image is None:
+    if text is None and image is None and vector is None:
         raise UsageError("nothing to search for: give a text, a picture, or both")
+    if vector is not None and image is not None:
+        raise UsageError("a picture and a vector both say what to recall: choose one")
+    if vector is not None and vector.shape != (store.fingerprint.dim,):
+        raise UsageError(
+            f"a vector of shape {list(vector.shape)}, those of the index have {store.fingerprint.dim} numbers: give "
+            f"one that was made as they were, by {store.fingerprint.model}"
+        )
     require_limits(top=top, depth=depth, min_match=min_match)
     if text is None:
         depth = 0
     if min_match is not None and depth == 0:
         raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
-    require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depth else []))
+    if encoder is not None:
+        require_heads(encoder.heads, *([Head.ITC] if vector is None else []), *([Head.ITM] if depth else []))
+    elif vector is None or depth:
+        raise UsageError("a text or a picture needs a model; a vector alone needs none")
     deadline = time.monotonic() + budget
     kept = None if cache is None else Kept(cache)
-    encoded = encoder.encode_texts([text]) if text is not None and depth else None
-    candidates = Candidates(store, _query(encoder, text, image, encoded), kept)
+    encoded = encoder.encode_texts([text]) if encoder is not None and text is not None and depth else None
+    if vector is None:
+        assert encoder is not None
+        query = _query(encoder, text, image, encoded)
+    else:
+        query = vector[None]
+    candidates = Candidates(store, query, kept, filter)
 
     recalled: dict[Path, float] = {}
     verified: list[Verified] = []
@@ -79,7 +100,12 @@ def search(
     def tell(done: int, total: int) -> None:
         on_progress(len(verified) + done, len(verified) + total)
 
-    while encoded is not None and len(verified) < depth and (some := candidates.take(depth - len(verified))):
+    while (
+        encoder is not None
+        and encoded is not None
+        and len(verified) < depth
+        and (some := candidates.take(depth - len(verified)))
+    ):
         recalled |= some
         more, skipped = verify(encoder, encoded, list(some), kept=kept, deadline=deadline, on_progress=tell)
         verified += more

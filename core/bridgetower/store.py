@@ -9,7 +9,7 @@ Both belong to the thread that opened them. Layout, invariants and the order of 
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import FORMAT_VERSION, Known, Manifest, Sweep, Tuning, explained
+from bridgetower.manifest import FORMAT_VERSION, Entry, Known, Manifest, Sweep, Tuning, explained
 from bridgetower.published import Published, codes_bytes, codes_path, vectors_path
-from bridgetower.records import INT8, File, Filter, Fingerprint, Photo, Skipped
+from bridgetower.records import EVERYTHING, FOREIGN, INT8, File, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Candidate",
+    "Entry",
     "Known",
     "Neighbour",
     "NewImage",
@@ -39,8 +40,11 @@ __all__ = [
     "Store",
     "Summary",
     "Sweep",
+    "Tuning",
     "Writer",
+    "is_index",
     "made_by",
+    "require_ours",
     "require_place",
 ]
 
@@ -78,7 +82,7 @@ class NewImage:
     width: int  # upright pixels
     height: int
     taken_at: int | None  # unix seconds
-    vector: "NDArray[np.float32]"  # [E], unit length
+    vector: "NDArray[np.floating]"  # [E], unit length; of float16 the very numbers are stored
 
 
 class Neighbour(NamedTuple):
@@ -149,6 +153,21 @@ def made_by(directory: Path) -> Fingerprint | None:
     return None
 
 
+def is_index(directory: Path) -> bool:
+    """Whether there is an index in `directory`, which may be damaged."""
+    return (directory / _MANIFEST).exists()
+
+
+def require_ours(directory: Path, made_by: Fingerprint) -> None:
+    """Raise StoreError where the vectors of an index are foreign: no text or picture of ours becomes one of those."""
+    if made_by.precision_family == FOREIGN:
+        raise StoreError(
+            f"{directory}: its vectors are foreign ({made_by.model}), bt makes none that could be compared with them: "
+            "search it with --query-vector FILE, add to it with `bt import --vectors FILE`, or build another index "
+            "with `bt index --index NEW PHOTOS`"
+        )
+
+
 class Writer:
     """The one process that changes an index, from `open` to `close`.
 
@@ -166,10 +185,11 @@ class Writer:
         self._remove_stray()
 
     @classmethod
-    def open(cls, directory: Path, fingerprint: Fingerprint) -> Self:
+    def open(cls, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> Self:
         """Open the index in `directory` to add images with this fingerprint; create it if there is none.
 
-        Where the index has the same model under another name, it takes the new name.
+        Where the index has the same model under another name, it takes the new name, unless what is to be added is
+        `imported`: the model then need not be found on this machine by the name that it had on the other.
 
         Raises:
             StoreError: another writer is at work, the folder holds something else, the index was made by another
@@ -184,7 +204,7 @@ class Writer:
             manifest = Manifest.write(directory / _MANIFEST, fingerprint)
             try:
                 manifest.require_consistent()
-                _take(manifest, directory, fingerprint)
+                _take(manifest, directory, fingerprint, imported=imported)
                 return cls(directory, lock, manifest)
             except BaseException:
                 manifest.close()
@@ -318,6 +338,24 @@ class Writer:
 
         return pack(image.vector, self._dim)
 
+    def vectors(self, images: Sequence[int]) -> "Iterator[tuple[int, NDArray[np.float32]]]":
+        """Ids and vectors `[E]` of images, as they were stored; what there is not is left out."""
+        for rows in self._manifest.vectors_of(images):
+            unpacked = _unpacked([blob for _, blob in rows], self._dim, self.directory)
+            yield from zip((id for id, _ in rows), unpacked, strict=True)
+
+    def has_queries(self) -> bool:
+        """Whether there are vectors of texts by which recall is measured."""
+        return bool(self._manifest.queries())
+
+    def set_queries(self, queries: "NDArray[np.floating]") -> None:
+        """Keep unit vectors of texts `[Q, E]`, by which recall is measured from now on. ValueError as `commit`."""
+        from bridgetower.vectors import pack
+
+        packed = [pack(query, self._dim) for query in queries]
+        with self._manifest.transaction():
+            self._manifest.set_queries(packed)
+
     def add_root(self, root: Path) -> None:
         """Remember a folder or file that is to be indexed, before it is scanned."""
         with self._manifest.transaction():
@@ -433,19 +471,31 @@ class Writer:
         with self._manifest.transaction():
             self._manifest.set_queries(pack(vector, self._dim) for vector in vectors)
 
-    def finish(self) -> None:
+    def finish(self, *, changed: bool = True) -> None:
         """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, also of an
-        interrupted one; nothing is lost without it, but every search must then read more from the manifest."""
-        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not self._intact()):
+        interrupted one; nothing is lost without it, but every search must then read more from the manifest.
+
+        A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
+        """
+        intact = self._intact if changed else self._there
+        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not intact()):
             self._publish()
+
+    def _there(self) -> bool:
+        with self._published() as files:
+            return files.whole
 
     def _intact(self) -> bool:
         state, coded = self._manifest.state(), self._manifest.tuning() is not None
         rows = (
             state.images - self._manifest.count_images(after=state.covered) + self._manifest.count_pruned(state.covered)
         )
-        with closing(Published(self.directory, state.generation, coded=coded)) as files:
+        with self._published() as files:
             return files.intact(state.vectors_sha256, codes_bytes(self._dim, rows) if coded else None)
+
+    def _published(self) -> AbstractContextManager[Published]:
+        coded = self._manifest.tuning() is not None
+        return closing(Published(self.directory, self._manifest.state().generation, coded=coded))
 
     def features(self) -> FeatureCache:
         """All that is kept of pictures, to be looked after."""
@@ -549,6 +599,7 @@ class Store:
         Its precision may be another: texts are encoded by the same tower in int8 as in fp32, and what a picture that is
         searched for becomes is within a cosine of 0.99.
         """
+        require_ours(self.directory, self.fingerprint)
         family = self.fingerprint.precision_family
         _require_same(self.directory, self.fingerprint, replace(fingerprint, precision_family=family))
 
@@ -581,7 +632,7 @@ class Store:
         """What the searches found wrong with the vector file, which they then did without; None if nothing."""
         return None if self._neighbours is None else self._neighbours.damage
 
-    def nearest(self, query: "NDArray[np.float32]", filter: Filter = Filter()) -> Iterator[Candidate]:  # noqa: B008
+    def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[Candidate]:
         """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.
 
         Candidates have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
@@ -589,7 +640,7 @@ class Store:
         import numpy as np
 
         within = None
-        if filter != Filter():
+        if filter != EVERYTHING:
             within = np.fromiter(self._manifest.images_within(filter), np.int64)
         seen: set[int] = set()
         k = _NEAREST_AT_FIRST
@@ -609,6 +660,10 @@ class Store:
         for the image. An image without a file is left out."""
         found = ((image, self._manifest.photos(image)) for image in images)
         return {image: paths for image, paths in found if paths}
+
+    def holds(self, path: Path) -> bool:
+        """Whether any picture at or below `path` is in the index."""
+        return self._manifest.count_under(path) > 0
 
     def image_id(self, hash: bytes) -> int | None:
         """The image with this content, if it was ever encoded; no file need have it any more."""
@@ -630,6 +685,21 @@ class Store:
     def skipped(self) -> Iterator[Skipped]:
         """The files that were passed over, sorted by the bytes of their paths."""
         return self._manifest.skipped()
+
+    def entries(self) -> Iterator[Entry]:
+        """Every image with its files, orphans included, in the order in which they were added.
+
+        StoreError where a row is not as it was written.
+        """
+        return self._manifest.entries()
+
+    def skipped_files(self) -> Iterator[tuple[Photo, str]]:
+        """As `skipped`, with sizes and times. StoreError where a row is not as it was written."""
+        return self._manifest.skipped_files()
+
+    def queries(self) -> list[bytes]:
+        """Vectors of texts by which recall is measured, each `[E]` of little-endian float16."""
+        return self._manifest.queries()
 
     def summary(self) -> Summary:
         """The index at a glance; needs neither numpy nor FAISS."""
@@ -676,20 +746,26 @@ def _unpacked(blobs: list[bytes], dim: int, directory: Path) -> "NDArray[np.floa
         raise DamagedIndexError(directory / _MANIFEST, str(error)) from error
 
 
-def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint) -> None:
+def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:
     stored = manifest.fingerprint()
-    if manifest.count_images():  # before the first, nothing is bound to the fingerprint
-        _require_same(directory, stored, fingerprint)
-    if stored != fingerprint:  # the same weights by another name: that is where they are found now
+    bound = bool(manifest.count_images())  # before the first, nothing is bound to the fingerprint
+    if bound:
+        _require_same(directory, stored, fingerprint, imported=imported)
+    # The same weights by another name: that is where they are found now, unless it says where another machine has them.
+    if stored != fingerprint and not (bound and imported):
         with manifest.transaction():
             manifest.set_fingerprint(fingerprint)
 
 
-def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> None:
+def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, imported: bool = False) -> None:
     differing = [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
     if not differing:
         return
-    if differing == ["preprocessing"]:
+    if not imported:
+        require_ours(directory, stored)
+    if imported:
+        way_out = "import into another place"
+    elif differing == ["preprocessing"]:
         way_out = f"use preprocessing {stored.preprocessing}, or build another index"
     elif differing == ["precision_family"]:
         precision = INT8 if stored.precision_family == INT8 else "auto"
@@ -704,7 +780,7 @@ def _require_same(directory: Path, stored: Fingerprint, given: Fingerprint) -> N
     )
     raise StoreError(
         f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({differences}): "
-        f"{way_out} with `bt index --index NEW PHOTOS`"
+        + (f"{way_out} with --index NEW" if imported else f"{way_out} with `bt index --index NEW PHOTOS`")
     )
 
 

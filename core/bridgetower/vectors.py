@@ -22,16 +22,16 @@ _ROWS = 1024  # vectors that are scored at a time, to bound memory
 _CHUNK_BYTES = 1 << 20
 
 
-def pack(vector: NDArray[np.float32], dim: int) -> bytes:
-    """Round one vector `[dim]` to little-endian float16, as the manifest stores it.
+def pack(vector: NDArray[np.floating], dim: int) -> bytes:
+    """Round one vector `[dim]` to little-endian float16, as the manifest stores it. One of float16 stays as it is.
 
     Raises:
         ValueError: the shape is another, a number is not finite, or the length is not 1.
     """
-    vector = np.asarray(vector, dtype=np.float32)
     if vector.shape != (dim,):
         raise ValueError(f"a vector of this index has shape ({dim},), not {vector.shape}")
-    require_unit(vector[None], dim)
+    was_rounded = vector.dtype == np.float16
+    require_unit(vector[None].astype(np.float32), dim, LENGTH_TOLERANCE * (2 if was_rounded else 1))
     return vector.astype("<f2").tobytes()
 
 

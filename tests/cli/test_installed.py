@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bridgetower.decoders import environment
@@ -19,6 +21,8 @@ from tests.tiny import tiny_checkpoint
 from tests.unit.test_decoders import eventually, runs, started
 
 ROOT = Path(__file__).parents[2]
+GALLERY = ROOT / "examples" / "gallery"
+TWO_CATS = "two-cats-on-a-couch-in-the-desert.jpg"
 BT = Path(sys.executable).with_name("bt")
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and descriptors")
 
@@ -77,6 +81,49 @@ def test_a_session_on_a_real_network(tmp_path: Path) -> None:
     assert (filled.returncode, filled.stderr) == (0, b"")
     words = [json.loads(line) for line in filled.stdout.splitlines()]
     assert [(word["mask"], word["rank"]) for word in words] == [(0, 1), (0, 2), (0, 3)]
+
+
+@pytest.mark.slow
+def test_an_index_moves_and_foreign_vectors_are_verified(tmp_path: Path) -> None:
+    photos, moved, odd = tmp_path / "photos", tmp_path / "moved", os.fsdecode(b"odd \xff\n.jpg")
+    shutil.copytree(GALLERY, photos, ignore=lambda folder, names: set(sorted(names)[12:]))
+    shutil.copy(GALLERY / TWO_CATS, photos)
+    shutil.copy(GALLERY / TWO_CATS, photos / odd)
+    (photos / "bad.jpg").write_bytes(b"no picture")
+    precision = ("--precision", "fp32")
+    assert bt("index", "photos", "--model", "demo", *precision, "--index", "here", cwd=tmp_path).returncode == 3
+    search = ("search", "two cats on a couch", "--depth", "5", "--top", "20", *precision)
+    expected = bt(*search, "--json", "--index", "here", cwd=tmp_path).stdout
+    assert len(expected.splitlines()) == 13
+
+    exported = bt("export", "export", "--index", "here", cwd=tmp_path)
+    assert (exported.returncode, exported.stdout) == (0, os.fsencode(tmp_path / "export") + b"\n")
+    assert exported.stderr.startswith(b"exported 13 pictures (0 without a file), 14 files, 1 skipped: ")
+    photos.rename(moved)
+    os.utime(moved / TWO_CATS)
+    moving = ("import", "export", "--map", f"{photos}={moved}", "--index", "there")
+    assert bt(*moving, cwd=tmp_path).stderr == b"imported 13, known 0: 14 files\n"
+    found = bt(*search, "--json", "--index", "there", cwd=tmp_path).stdout
+    assert found == expected.replace(json.dumps(str(photos))[1:-1].encode(), json.dumps(str(moved))[1:-1].encode())
+    again = bt("index", "moved", *precision, "--index", "there", cwd=tmp_path).stderr
+    assert b"indexed 0, reused 1, unchanged 13, removed 0, skipped 1: 15 files" in again
+
+    pictures = sorted(path for path in moved.iterdir() if path.name not in ("bad.jpg", odd) and path.suffix == ".jpg")
+    vectors = np.random.default_rng(0).normal(size=(len(pictures), 400)).astype(np.float32)
+    np.save(tmp_path / "x.npy", vectors)
+    np.save(tmp_path / "q.npy", vectors[:5].sum(axis=0))
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"path": str(path)}) + "\n" for path in pictures))
+    arguments = ("import", "--vectors", "x.npy", "--paths", "x.jsonl", "--name", "random", "--index", "foreign")
+    assert bt(*arguments, cwd=tmp_path).stderr == b"imported 13, known 0, skipped 0: 13 files\n"
+    vector = ("--query-vector", "-", "--model", "demo", "--index", "foreign", "--json", "--top", "13")
+    query = (tmp_path / "q.npy").read_bytes()
+    verified = bt("search", "two cats on a couch", *vector, "--depth", "13", *precision, cwd=tmp_path, input=query)
+    best, *rest = [json.loads(line) for line in verified.stdout.splitlines()]
+    judged = next(json.loads(line) for line in expected.splitlines() if TWO_CATS.encode() in line or b"odd" in line)
+    nearest = sorted([best, *rest], key=lambda hit: -hit["similarity"])[:5]
+    assert {hit["path"] for hit in nearest} == {str(path) for path in pictures[:5]}
+    assert best["path"] == str(moved / TWO_CATS)
+    assert best["match"] == pytest.approx(judged["match"], abs=1e-3)
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:

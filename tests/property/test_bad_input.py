@@ -33,7 +33,7 @@ from bridgetower.store import Store, Writer
 from tests.fakes import FakeEncoder, paint
 from tests.unit.test_decode import noise, png_header
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
 MAX_PIXELS = 20_000_000  # for speed: damaged headers ask for as much as there may be
 COUNTED_IN = 1 if sys.platform == "darwin" else 1024  # bytes, by getrusage
 RULES = Rules(follow_symlinks=True)
@@ -166,7 +166,7 @@ def damaged(seed: int) -> bytes:
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
-@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=100))
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=40, max_size=100))
 def test_damaged_files_are_indexed_or_named(seeds: list[int]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "photos")
@@ -190,7 +190,7 @@ def test_every_format_that_can_be_written_is_indexed_or_named(tmp_path: Path) ->
 
 def absurd() -> Iterator[tuple[str, bytes]]:
     """Headers that ask for more than there is."""
-    for side in (0, 1, 30_000, 65_535, 2**31 - 1, 2**32 - 1):
+    for side in (0, 1, 13_000, 30_000, 65_535, 2**31 - 1, 2**32 - 1):
         yield f"png {side}", png_header(side, side)
         yield f"ppm {side}", b"P6 %d %d 255\n" % (side, side)
         yield f"pfm {side}", b"Pf\n%d %d\n-1.0\n" % (side, side)
@@ -211,26 +211,17 @@ def absurd() -> Iterator[tuple[str, bytes]]:
             + b"\3\1\x22\0\2\x11\1\3\x11\1\xff\xda\0\x0c\3\1\0\2\x11\3\x11\0?\0",
         )
         yield f"webp {side}", b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + (side & 0xFFFFFF).to_bytes(3, "little") * 2
-        tags = [
-            (256, 4, 1, side),
-            (257, 4, 1, side),
-            (258, 3, 1, 8),
-            (259, 3, 1, 1),
-            (262, 3, 1, 1),
-            (273, 4, 1, 8),
-            (278, 4, 1, side),
-            (279, 4, 1, side),
-        ]
+        tags = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (278, side), (279, side)]
         yield (
             f"tiff {side}",
             b"II*\0\x08\0\0\0"
             + struct.pack("<H", len(tags))
-            + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+            + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
             + bytes(4),
         )
-    bomb = zlib.compress(bytes(50_000_000), 9)  # text that would unpack to 50 MB, a thousand times
-    chunk = struct.pack(">I", len(bomb) + 5) + b"zTXta\0\0\0\0"[:9] + bomb
-    yield "text bomb", png_header(10, 10)[:33] + 1000 * (chunk + bytes(4))
+    text = b"zTXtkey\0\0" + zlib.compress(bytes(50_000_000), 9)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    yield "text", png_header(10, 10)[:33] + 100 * chunk  # 5 MB of it, which are 5 GB
 
 
 def test_sizes_that_a_header_only_claims_take_neither_time_nor_memory(tmp_path: Path) -> None:

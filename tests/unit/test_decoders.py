@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from bridgetower import decoder
 from bridgetower import decoders as decoders_module
 from bridgetower.decode import decode
 from bridgetower.decoders import Decoders, Picture, Refused
@@ -126,6 +127,11 @@ def test_a_picture_that_takes_too_long_is_refused(tmp_path: Path, content: bytes
         assert decoders.decode(content) == Refused("took longer than 1.5 s to decode", lasting=True)
         assert isinstance(decoders.decode(picture()), Picture)
     assert len(started(tmp_path)) == 2
+
+
+def test_a_large_file_may_take_longer() -> None:
+    assert decoder.allowed(60, 100) == pytest.approx(60, abs=0.001)
+    assert decoder.allowed(60, 150_000_000) == pytest.approx(210)
 
 
 def test_what_a_library_prints_is_not_taken_for_an_answer(tmp_path: Path) -> None:

@@ -434,6 +434,14 @@ def test_pictures_that_kill_or_hang_what_decodes_them_are_named_and_the_run_goes
     assert not (tmp_path / "pids").exists()
 
 
+def test_one_new_picture_starts_one_process(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run([photos], tmp_path / "index")
+    monkeypatch.setattr("bridgetower.decoders.COMMAND", [*HOSTILE, str(tmp_path)])
+    paint(photos / "new.png", "red")
+    assert run([photos], tmp_path / "index").encoded == 1
+    assert len((tmp_path / "pids").read_text().split()) == 1
+
+
 def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path: Path) -> None:
     large = paint(photos / "large.png", "red", size=(50, 40))
     encoder = FakeEncoder()
@@ -477,9 +485,9 @@ def test_a_run_that_fails_is_finished_all_the_same(
     finished: list[Writer] = []
     real = Writer.finish
 
-    def spy(writer: Writer) -> None:
+    def spy(writer: Writer, *, changed: bool) -> None:
         finished.append(writer)
-        real(writer)
+        real(writer, changed=changed)
 
     monkeypatch.setattr(Writer, "finish", spy)
 
@@ -588,7 +596,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
                 db.execute("UPDATE files SET image = 1, reason = NULL")
         monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over: tree(number))
         with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
-            monkeypatch.setattr(writer, "finish", lambda: None)
+            monkeypatch.setattr(writer, "finish", lambda changed: None)
             tracemalloc.start()
             try:
                 report = index([Path("/photos")], writer, never)
@@ -599,3 +607,18 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
 
     small, large = peak(2000), peak(20_000)
     assert large < small + 20_000  # bytes: one for each of the files would be more than their number
+
+
+def test_a_run_with_nothing_to_do_publishes_a_vector_file_that_is_gone_and_reads_none(
+    photos: Path, tmp_path: Path
+) -> None:
+    run([photos], tmp_path / "index")
+    with patch("bridgetower.published.Published.intact", side_effect=AssertionError):
+        run([photos], tmp_path / "index")
+        (tmp_path / "index" / "vectors-1.faiss").unlink()
+        run([photos], tmp_path / "index")
+    assert (tmp_path / "index" / "vectors-2.faiss").exists()
+    (tmp_path / "index" / "vectors-2.faiss").write_bytes(b"damaged")
+    paint(photos / "new.png", "red")
+    run([photos], tmp_path / "index")
+    assert (tmp_path / "index" / "vectors-3.faiss").exists()

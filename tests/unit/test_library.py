@@ -77,6 +77,28 @@ def test_a_library_sees_what_it_has_added(library: Library) -> None:
     assert len(library) == 3
 
 
+def test_a_library_is_exported_and_imported(library: Library, model: Model, tmp_path: Path) -> None:
+    assert library.export(tmp_path / "export").images == 2
+    with Library(tmp_path / "other", model) as other:
+        assert other.import_folder(tmp_path / "export").images == 2
+        assert other.search("two cats on a couch") == library.search("two cats on a couch")
+
+
+def test_a_library_of_foreign_vectors_has_a_judge(model: Model, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(2))
+    (tmp_path / "x.jsonl").write_text(json.dumps(str(CAT)) + "\n" + json.dumps(str(TWO_CATS)) + "\n")
+    with Library(tmp_path / "index", model) as library:
+        report = library.import_vectors(tmp_path / "x.npy", tmp_path / "x.jsonl", "clip", queries=tmp_path / "x.npy")
+        assert (report.images, report.queries) == (2, 2)
+        query = np.array([1, 0], np.float32)
+        assert [hit.path for hit in library.search(vector=query).hits] == [CAT, TWO_CATS]
+        assert [hit.path for hit in library.search("two cats on a couch", vector=query).hits] == [TWO_CATS, CAT]
+        with pytest.raises(StoreError, match="--query-vector"):
+            library.search("two cats on a couch")
+    with pytest.raises(StoreError, match="foreign"):
+        Library(tmp_path / "index")
+
+
 def test_a_library_knows_the_model_that_made_it(library: Library) -> None:
     with Library(library.directory) as again:
         assert again.model.checkpoint.name == "demo"

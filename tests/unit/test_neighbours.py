@@ -218,8 +218,8 @@ def test_what_was_removed_goes_from_the_files_when_it_is_much(directory: Path) -
     [
         (Filter(under=Path("/photos/3")), range(3, N, 7)),
         (Filter(under=path_of(5)), [5]),
-        (Filter(since=1000, until=1040), range(1000, 1040)),
-        (Filter(under=Path("/photos/0"), until=700), range(0, 700, 7)),
+        (Filter(since=1000, before=1040), range(1000, 1040)),
+        (Filter(under=Path("/photos/0"), before=700), range(0, 700, 7)),
         (Filter(since=10**15), []),
         (Filter(under=Path("/photos")), range(N)),
     ],

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bridgetower.encoder import Pictures, Pixels
@@ -106,6 +107,34 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_at_once")
+def test_a_vector_recalls_and_the_text_only_verifies(library: Path) -> None:
+    green = FakeEncoder().embed_texts(["green"])[0]
+    results = find(library, vector=green, top=3)
+    assert (names(results), results.verified) == (["r0", "r1", "r2"], 0)
+    results = find(library, text="red", vector=green, depth=4)
+    assert names(results)[:5] == ["r3", "r2", "r1", "r0", "r4"]
+    judge = FakeEncoder(heads=frozenset({Head.ITM}))
+    assert find(library, judge, text="red", vector=green, depth=4) == results  # it need not make vectors
+
+
+def test_a_vector_needs_no_model_where_nothing_is_verified(library: Path) -> None:
+    green = FakeEncoder().embed_texts(["green"])[0]
+    with Store.open(library) as store:
+        assert names(search(store, None, vector=green, top=2)) == ["r0", "r1"]
+        assert names(search(store, None, text="red", vector=green, top=2, depth=0)) == ["r0", "r1"]
+        with pytest.raises(UsageError, match="needs a model"):
+            search(store, None, text="red", vector=green)
+        with pytest.raises(UsageError, match="needs a model"):
+            search(store, None, text="red", depth=0)
+
+
+def test_a_vector_that_does_not_fit_is_refused(library: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"shape \[4\], those of the index have 3 numbers"):
+        find(library, vector=np.array([1, 0, 0, 0], np.float32))
+    with pytest.raises(UsageError, match="choose one"):
+        find(library, vector=np.array([1, 0, 0], np.float32), image=tmp_path / "photos" / "r1.png")
+
+
 def test_the_next_pictures_take_the_place_of_those_that_are_gone(library: Path, tmp_path: Path) -> None:
     for name in ("r9", "r8", "r6", "r3"):
         (tmp_path / "photos" / f"{name}.png").unlink()

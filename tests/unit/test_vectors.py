@@ -137,6 +137,15 @@ def test_pack_rounds_to_float16_and_unpack_gives_exactly_that() -> None:
     assert unpack([], DIM).shape == (0, DIM)
 
 
+def test_pack_leaves_float16_as_it_is_also_where_rounding_has_moved_its_length() -> None:
+    vector = (np.eye(1, 4)[0] * 1.0015).astype(np.float16)
+    assert pack(vector, 4) == vector.astype("<f2").tobytes()
+    with pytest.raises(ValueError, match="length"):
+        pack(vector.astype(np.float32), 4)
+    with pytest.raises(ValueError, match="length"):
+        pack((np.eye(1, 4)[0] * 1.003).astype(np.float16), 4)
+
+
 @pytest.mark.parametrize(
     ("vector", "message"),
     [

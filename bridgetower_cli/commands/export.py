@@ -1,0 +1,34 @@
+"""`bt export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgetower_cli import render
+from bridgetower_cli.progress import Meter
+from bridgetower_cli.settings import Index, named_path, settle
+
+
+def export(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", parser=named_path, help="Where to write it: a new or empty folder.")
+    ],
+    index: Index = None,
+) -> None:
+    """Write the index as files that any program reads, and print their folder.
+
+    Vectors as npy, all else as lines of JSON. `bt import` makes an index of them, here or on another machine. The
+    folder is there when everything is in it.
+    """
+    settings = settle(index=index)
+    from bridgetower.exporting import export as write
+    from bridgetower.store import Store
+
+    with Store.open(settings.index) as store, Meter("exporting", "pictures") as meter:
+        exported = write(store, folder, on_progress=meter.update)
+    render.say(
+        f"exported {render.counted(exported.images, 'picture')} ({exported.orphans} without a file), "
+        f"{render.counted(exported.files, 'file')}, {exported.skipped} skipped: {render.size(exported.bytes)}"
+    )
+    render.paths([exported.folder])

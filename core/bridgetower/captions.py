@@ -1,0 +1,49 @@
+"""Texts such as people search with. The recall of a large index is measured with them, as texts and pictures lie apart
+in the space of the vectors, and what finds the neighbours of pictures may miss those of texts."""
+
+_WHAT = (
+    "a cat asleep",
+    "two dogs playing",
+    "a red car",
+    "my grandmother smiling",
+    "children laughing",
+    "a birthday cake with candles",
+    "an old map",
+    "a screenshot of an error message",
+    "a handwritten note",
+    "a bride and groom",
+    "a plate of pasta",
+    "a cup of coffee",
+    "flowers",
+    "a bicycle leaning on a wall",
+    "a crowd of people",
+    "a lighthouse",
+    "a train arriving",
+    "an aeroplane",
+    "a sailing boat",
+    "a football match",
+    "a guitar player",
+    "a bowl of fruit",
+    "a bird with blue feathers",
+    "horses running",
+    "a waterfall",
+    "skyscrapers",
+    "a church tower",
+    "a bookshelf",
+    "a receipt",
+    "a baby in a pram",
+    "three women talking",
+    "a man with a beard",
+)
+_WHERE = (
+    "",
+    " at sunset",
+    " in the snow",
+    " on the beach",
+    " in a kitchen",
+    " at night, seen from above",
+    " in black and white",
+    " in the garden, out of focus",
+)
+
+CAPTIONS = tuple(what + where for what in _WHAT for where in _WHERE)

@@ -1,0 +1,170 @@
+"""Index -> files that any program reads: vectors as npy, all else as lines of JSON. docs/export-format.md has the form.
+
+What is read is one committed state, whatever a writer does meanwhile. The files are written into a folder beside the
+one that is wanted, which takes its name when all of them are complete.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bridgetower import npy
+from bridgetower.errors import DamagedIndexError, OutputError, UsageError
+from bridgetower.records import Photo
+from bridgetower.store import Entry, Store
+
+FORMAT = "bridgetower-export"
+VERSION = 1
+INDEX, VECTORS, IMAGES, SKIPPED, QUERIES = "index.json", "vectors.npy", "images.jsonl", "skipped.jsonl", "queries.npy"
+_TELL_EVERY = 1024  # images
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    folder: Path
+    images: int  # orphans included
+    orphans: int
+    files: int  # that lead to an image
+    skipped: int  # files
+    bytes: int
+
+
+def export(
+    store: Store, folder: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Exported:
+    """Write all that the index holds into `folder`, which is new or empty; it is there when all of it is.
+
+    `on_progress(done, total)` counts images. Raises UsageError where `folder` holds something, OutputError where it
+    cannot be written, StoreError where the index is damaged.
+    """
+    folder = Path(os.path.realpath(folder))
+    with _writable(folder), suppress(FileNotFoundError):
+        if any(folder.iterdir()):
+            raise UsageError(f"{folder}: it is there already and not empty; give a new folder")
+    unfinished = folder.parent / f".{secrets.token_hex(8)}.partial"
+    try:
+        with _writable(folder):
+            unfinished.mkdir(parents=True)
+        exported = _write(store, folder, unfinished, on_progress)
+        with _writable(folder):
+            with suppress(FileNotFoundError):
+                folder.rmdir()  # refused unless it is still empty
+            unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return exported
+
+
+def _write(store: Store, folder: Path, unfinished: Path, on_progress: Callable[[int, int], None]) -> Exported:
+    summary, queries = store.summary(), store.queries()
+    total, dim = summary.images + summary.orphans, summary.fingerprint.dim
+    files: list[_Sink] = []
+
+    def create(name: str) -> AbstractContextManager[_Sink]:
+        files.append(_Sink(unfinished / name, folder / name))
+        return files[-1]
+
+    rows = 0
+    with create(VECTORS) as vectors, create(IMAGES) as images:
+        vectors.write(npy.header(total, dim))
+        for entry in store.entries():
+            vectors.write(entry.vector)
+            images.write(_line(_image(rows, entry)))
+            rows += 1
+            if rows % _TELL_EVERY == 0:
+                on_progress(rows, total)
+    if rows != total:
+        raise DamagedIndexError(store.directory, f"it holds {rows} images and counts {total}")
+    with create(SKIPPED) as skipped:
+        for photo, reason in store.skipped_files():
+            skipped.write(_line(_file(photo) | {"reason": reason}))
+    if queries:
+        with create(QUERIES) as texts:
+            texts.write(npy.header(len(queries), dim) + b"".join(queries))
+    described = {
+        "format": FORMAT,
+        "version": VERSION,
+        "separator": os.sep,
+        "fingerprint": asdict(summary.fingerprint),
+        "images": total,
+        "orphans": summary.orphans,
+        "files": summary.files,
+        "skipped": summary.skipped,
+        "queries": len(queries),
+        "roots": [{"path": str(root.path), "scanned_at": root.scanned_at} for root in summary.roots],
+        "sha256": {file.name: file.sha256.hexdigest() for file in files},
+    }
+    with create(INDEX) as index:
+        index.write((json.dumps(described, indent=2) + "\n").encode("ascii"))
+    size = sum(file.size for file in files)
+    return Exported(folder, total, summary.orphans, summary.files, summary.skipped, size)
+
+
+def _image(row: int, entry: Entry) -> dict[str, Any]:
+    return {
+        "row": row,
+        "hash": entry.hash.hex(),
+        "width": entry.width,
+        "height": entry.height,
+        "taken_at": entry.taken_at,
+        "paths": [_file(photo) for photo in entry.photos],
+    }
+
+
+def _file(photo: Photo) -> dict[str, Any]:
+    return {"path": str(photo.path), "size": photo.size, "mtime_ns": photo.mtime_ns}
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode("ascii") + b"\n"
+
+
+class _Sink:
+    """A file that is written once, and summed on the way. What the disk refuses is said of the place it is for."""
+
+    def __init__(self, path: Path, place: Path) -> None:
+        self.name, self._place = path.name, place
+        self.size, self.sha256 = 0, hashlib.sha256()
+        with _writable(place):
+            self._file = path.open("xb", buffering=1 << 20)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, data: bytes) -> None:
+        with _writable(self._place):
+            self._file.write(data)
+        self.size += len(data)
+        self.sha256.update(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with suppress(OSError):
+                self._file.close()
+            return
+        with _writable(self._place), self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
+@contextmanager
+def _writable(place: Path) -> Iterator[None]:
+    """What the file system refuses in here is an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{place}: cannot be written: {error.strerror or error}; make room, or choose another place"
+        ) from error

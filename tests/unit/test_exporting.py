@@ -1,0 +1,487 @@
+"""`export` and `import_folder`: an index as files, and an index of those files again."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+import bridgetower
+from bridgetower import importing
+from bridgetower.errors import InputError, OutputError, StoreError, UsageError
+from bridgetower.exporting import export
+from bridgetower.importing import ImportReport, import_folder
+from bridgetower.records import Fingerprint, Photo
+from bridgetower.store import NewImage, Store, Writer
+
+SIGNALLING = np.uint16(0x7C01).view(np.float16)  # a NaN that the processor tells of
+ROOT = Path(__file__).parents[2]
+DIM = 16
+FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
+ODD = Path(os.fsdecode(b"/photos/odd \xff\n\xc3\xa9\xe2\x80\xa8.jpg"))
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(bridgetower.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+
+
+def image(number: int, *, taken_at: int | None = None) -> NewImage:
+    vector = np.random.default_rng(number).normal(size=DIM).astype(np.float32)
+    content = hashlib.sha256(b"%d" % number).digest()
+    return NewImage(content, 640 + number, 480, taken_at, vector / np.linalg.norm(vector))
+
+
+def photo(name: str | Path, size: int = 5) -> Photo:
+    return Photo(Path("/photos") / name, size, 1_700_000_000_123_456_789)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """Ten images: the first has two files, one of them oddly named, the last none; one file is skipped."""
+    images = [image(number, taken_at=-5 if number == 3 else None) for number in range(10)]
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        writer.add_root(Path("/photos"))
+        files = [(photo(f"{number}.jpg"), each.hash) for number, each in enumerate(images)]
+        writer.commit(images=images, files=[*files, (photo(ODD), images[0].hash)])
+        writer.commit(skipped=[(photo("bad \udcfe.jpg"), "damaged: \u00e9")])
+        writer.forget(Path("/photos/9.jpg"))
+        writer.set_queries(np.stack([image(number).vector for number in range(100, 103)]))
+        writer.finish()
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def folder(index: Path, tmp_path: Path) -> Path:
+    with Store.open(index) as store:
+        return export(store, tmp_path / "export").folder
+
+
+def holdings(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All that an index holds but when it was written."""
+    with sqlite3.connect(directory / "manifest.sqlite") as db:
+        tables = ("images", "files", "orphans", "queries", "fingerprint")
+        found = {table: db.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in tables}
+        found["roots"] = db.execute("SELECT path FROM roots").fetchall()
+    db.close()
+    return found
+
+
+def answers(directory: Path) -> list[Any]:
+    with Store.open(directory) as store:
+        return [list(store.nearest(image(number).vector[None])) for number in range(20, 23)]
+
+
+def test_an_import_of_an_export_is_the_same_index(index: Path, folder: Path, tmp_path: Path) -> None:
+    report = import_folder(folder, tmp_path / "other")
+    assert report == ImportReport(images=10, known=0, differing=0, files=10, unused=(), queries=3)
+    assert holdings(tmp_path / "other") == holdings(index)
+    assert answers(tmp_path / "other") == answers(index)
+    assert len(list((tmp_path / "other").glob("vectors-*.faiss"))) == 1
+
+
+def test_an_export_of_an_import_is_the_same_export(folder: Path, tmp_path: Path) -> None:
+    import_folder(folder, tmp_path / "other")
+    with Store.open(tmp_path / "other") as store:
+        export(store, tmp_path / "again")
+    for file in folder.iterdir():
+        if file.name != "index.json":
+            assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_a_vector_as_far_from_unit_length_as_an_index_allows_survives(tmp_path: Path) -> None:
+    scaled = (image(number).vector * np.float32(1.00099) for number in range(1000))
+    vector = next(v for v in scaled if np.linalg.norm(v.astype(np.float16).astype(np.float32)) > 1.001)
+    new = NewImage(image(1).hash, 1, 1, None, vector)
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        writer.commit(images=[new], files=[(photo("1.jpg"), new.hash)])
+    with Store.open(tmp_path / "index") as store:
+        export(store, tmp_path / "export")
+    import_folder(tmp_path / "export", tmp_path / "other")
+    assert holdings(tmp_path / "other") == holdings(tmp_path / "index")
+
+
+def test_an_empty_index_goes_and_comes(tmp_path: Path) -> None:
+    Writer.open(tmp_path / "index", FINGERPRINT).close()
+    with Store.open(tmp_path / "index") as store:
+        assert export(store, tmp_path / "export").images == 0
+    assert import_folder(tmp_path / "export", tmp_path / "other").images == 0
+    assert holdings(tmp_path / "other") == holdings(tmp_path / "index")
+
+
+def test_the_documented_python_reads_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "export-format.md").read_text("utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["vectors"].shape == (10, DIM) and names["vectors"].dtype == np.float16
+    assert names["files"][os.fsencode(ODD)] == 0 and names["files"][b"/photos/8.jpg"] == 8
+    np.testing.assert_array_equal(names["vectors"][4], image(4).vector.astype(np.float16))
+
+
+def test_an_export_is_one_state_beside_a_writer(index: Path, tmp_path: Path) -> None:
+    before = answers(index)
+    with Store.open(index) as store, Writer.open(index, FINGERPRINT) as writer:
+        more = [image(number) for number in range(200, 240)]
+        writer.commit(images=more, files=[(photo(f"{number}.png"), each.hash) for number, each in enumerate(more)])
+        writer.forget(Path("/photos/3.jpg"))
+        assert export(store, tmp_path / "export").images == 10
+    import_folder(tmp_path / "export", tmp_path / "other")
+    assert answers(tmp_path / "other") == before
+
+
+def test_a_folder_that_holds_something_is_left_alone(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with Store.open(index) as store:
+        with pytest.raises(UsageError, match="not empty"):
+            export(store, tmp_path / "mine")
+        (tmp_path / "empty").mkdir()
+        export(store, tmp_path / "empty")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_an_export_that_fails_leaves_nothing(index: Path, tmp_path: Path) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with (
+        Store.open(index) as store,
+        patch("os.fsync", full),
+        pytest.raises(OutputError, match=r"export/images.jsonl: cannot be written: No space left"),
+    ):
+        export(store, tmp_path / "export")
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("UPDATE files SET size = 6 WHERE path = x'2F70686F746F732F342E6A7067'", r"/photos/4\.jpg"),
+        ("UPDATE files SET reason = 'other' WHERE reason IS NOT NULL", "bad"),
+        ("UPDATE images SET width = 6 WHERE id = 5", "image 5 is not as it was written"),
+        ("UPDATE state SET images = 11", "holds 10 images and counts 11"),
+    ],
+)
+def test_a_damaged_index_is_not_exported(damage: str, message: str, index: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(index / "manifest.sqlite") as db:
+        assert db.execute(damage).rowcount == 1
+    db.close()
+    with Store.open(index) as store, pytest.raises(StoreError, match=rf"damaged .*{message}"):
+        export(store, tmp_path / "export")
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_killed_export_never_looks_finished(index: Path, tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from bridgetower import exporting
+from bridgetower.store import Store
+exporting._TELL_EVERY = 1
+def die(done, total):
+    if done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+exporting.export(Store.open(Path({str(index)!r})), Path({str(tmp_path / "export")!r}), on_progress=die)
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "export").exists()
+    with Store.open(index) as store:
+        export(store, tmp_path / "export")
+    assert import_folder(tmp_path / "export", tmp_path / "other").images == 10
+
+
+# Importing again, adding, and moving
+
+
+def test_an_import_may_be_repeated(folder: Path, tmp_path: Path) -> None:
+    import_folder(folder, tmp_path / "other")
+    before = holdings(tmp_path / "other")
+    report = import_folder(folder, tmp_path / "other")
+    assert (report.images, report.known, report.differing, report.files) == (0, 10, 0, 10)
+    assert holdings(tmp_path / "other") == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_killed_import_goes_on(index: Path, folder: Path, tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from bridgetower import importing
+importing.BATCH_FILES = 4
+def die(done, total):
+    if done == 17:
+        os.kill(os.getpid(), signal.SIGKILL)
+importing.import_folder(Path({str(folder)!r}), Path({str(tmp_path / "other")!r}), on_progress=die)
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    with Store.open(tmp_path / "other") as store:
+        committed = len(store)
+    assert 0 < committed < 9
+    report = import_folder(folder, tmp_path / "other")
+    assert 0 < report.images < 10 and report.images + report.known == 10
+    assert holdings(tmp_path / "other") == holdings(index)
+    assert answers(tmp_path / "other") == answers(index)
+
+
+def test_what_the_index_has_stays_and_what_it_lacks_is_added(folder: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    other = NewImage(image(4).hash, 644, 480, None, image(77).vector)  # the same content, quite another vector
+    mine = [image(50), image(3), other]
+    readable = NewImage(image(60).hash, 1, 1, None, image(60).vector)
+    with Writer.open(here, FINGERPRINT) as writer:
+        files = [(Photo(Path(f"/photos/{name}.jpg"), 6, 7), each.hash) for name, each in zip("x34", mine, strict=True)]
+        writer.commit(images=[*mine, readable], files=[*files, (photo("bad \udcfe.jpg"), readable.hash)])
+        writer.set_queries(image(99).vector[None])
+    report = import_folder(folder, here)
+    assert (report.images, report.known, report.differing, report.queries) == (8, 2, 1, 0)
+    with Store.open(here) as store:
+        assert len(store) == 3 + 8 - 1 + 1
+        np.testing.assert_array_equal(store.vector(3), other.vector.astype(np.float16))
+        [x, *_] = store.nearest(image(3).vector[None])
+        assert x.photos == (Photo(Path("/photos/3.jpg"), 6, 7),)  # size and time of this machine
+        assert list(store.skipped()) == []  # which could read it
+        assert len(store.queries()) == 1
+
+
+def test_an_index_of_another_model_is_refused_before_the_export_is_read(folder: Path, tmp_path: Path) -> None:
+    other = Fingerprint("other/model", "abc123", "e" * 64, "c" * 64, "hf", 1, "float", DIM)
+    with Writer.open(tmp_path / "other", other) as writer:
+        writer.commit(images=[image(1)])
+    (folder / "images.jsonl").write_text("damaged")
+    with pytest.raises(StoreError, match=r"made by model other/model.*--index NEW"):
+        import_folder(folder, tmp_path / "other")
+
+
+def test_the_same_model_keeps_the_name_that_it_has_here(folder: Path, tmp_path: Path) -> None:
+    here = Fingerprint("/home/me/model", "local", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
+    with Writer.open(tmp_path / "here", here) as writer:
+        writer.commit(images=[image(1)])
+    import_folder(folder, tmp_path / "here")
+    with Store.open(tmp_path / "here") as store:
+        assert store.fingerprint == here
+    with Writer.open(tmp_path / "empty", here):
+        pass
+    import_folder(folder, tmp_path / "empty")
+    with Store.open(tmp_path / "empty") as store:
+        assert store.fingerprint == FINGERPRINT
+
+
+def test_an_index_of_an_older_format_is_brought_forward(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "data" / "index-format-1", tmp_path / "old")
+    assert import_folder(folder, tmp_path / "old").images == 10
+    with Store.open(tmp_path / "old") as store:
+        assert store.summary().images + store.summary().orphans == 34
+
+
+def test_paths_move_by_the_longest_beginning_and_by_whole_names(folder: Path, tmp_path: Path) -> None:
+    moves = {
+        "/photos/": Path("/home/me"),
+        "/photos/8.jpg": Path("/else/where.jpg"),
+        "/photos/7": Path("/never"),
+        "/": Path("/root"),
+    }
+    report = import_folder(folder, tmp_path / "other", moves=moves)
+    assert report.unused == ("/", "/photos/7")
+    with Store.open(tmp_path / "other") as store:
+        paths = {photo.path for entry in store.entries() for photo in entry.photos}
+        assert {root.path for root in store.summary().roots} == {Path("/home/me")}
+        assert [skip.path for skip in store.skipped()] == [Path("/home/me/bad \udcfe.jpg")]
+    assert paths == {Path("/else/where.jpg"), Path("/home/me") / ODD.name} | {
+        Path(f"/home/me/{n}.jpg") for n in range(8)
+    }
+
+
+def test_the_root_of_a_file_system_can_be_moved(folder: Path, tmp_path: Path) -> None:
+    import_folder(folder, tmp_path / "other", moves={"/": Path("/mnt/old")})
+    with Store.open(tmp_path / "other") as store:
+        assert {root.path for root in store.summary().roots} == {Path("/mnt/old/photos")}
+
+
+def reexport(folder: Path, **files: str) -> None:
+    """Write other contents into an export, with the right sums."""
+    described = json.loads((folder / "index.json").read_text())
+    for name, content in files.items():
+        file = folder / f"{name}.jsonl"
+        file.write_text(content)
+        described["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "index.json").write_text(json.dumps(described))
+
+
+def test_paths_of_windows_move_here(folder: Path, tmp_path: Path) -> None:
+    described = json.loads((folder / "index.json").read_text())
+    described |= {"separator": "\\", "roots": [{"path": "C:\\photos", "scanned_at": None}]}
+    (folder / "index.json").write_text(json.dumps(described))
+    text = {file.stem: file.read_text().replace("/photos/", r"C:\\photos\\2025\\") for file in folder.glob("*.jsonl")}
+    reexport(folder, **text)
+    with pytest.raises(InputError, match=r"index\.json: the path .* not absolute on this machine.*--map OLD=NEW"):
+        import_folder(folder, tmp_path / "other")
+    import_folder(folder, tmp_path / "other", moves={"C:\\photos\\": Path("/home/me")})
+    with Store.open(tmp_path / "other") as store:
+        assert Path("/home/me/2025/1.jpg") in {photo.path for entry in store.entries() for photo in entry.photos}
+
+
+# What is wrong with an export
+
+
+def change(folder: Path, file: str, number: int, edit: Any) -> None:
+    lines = [json.loads(line) for line in (folder / f"{file}.jsonl").read_text().splitlines()]
+    replaced = edit(lines[number - 1], lines)
+    written = [json.dumps(line) for line in lines]
+    if isinstance(replaced, str):
+        written[number - 1] = replaced
+    reexport(folder, **{file: "".join(line + "\n" for line in written)})
+
+
+WRONG = {
+    "not JSON": ("images", 3, lambda row, rows: '{"row": 2,', r"images\.jsonl, line 3: not JSON from column"),
+    "empty": ("images", 3, lambda row, rows: "", r"images\.jsonl, line 3: not JSON"),
+    "deep": ("images", 3, lambda row, rows: "[" * 100_000, r"images\.jsonl, line 3: not JSON"),
+    "digits": ("images", 3, lambda row, rows: '{"row": ' + "1" * 5000 + "}", r"images\.jsonl, line 3: not JSON"),
+    "no object": ("images", 3, lambda row, rows: "[2]", r'line 3: not a JSON object with "row"'),
+    "row": ("images", 3, lambda row, rows: row.update(row=3), r'line 3: "row" is not 2'),
+    "hash": ("images", 3, lambda row, rows: row.update(hash="AB" * 32), r'line 3: "hash" is not'),
+    "short hash": ("images", 3, lambda row, rows: row.update(hash="ab"), r'line 3: "hash" is not'),
+    "width": ("images", 3, lambda row, rows: row.update(width=1.5), r'line 3: "width" is not a whole number'),
+    "height": ("images", 3, lambda row, rows: row.update(height=True), r'line 3: "height" is not a whole number'),
+    "taken_at": ("images", 3, lambda row, rows: row.update(taken_at=2**63), r'line 3: "taken_at" is out of range'),
+    "no paths": ("images", 3, lambda row, rows: row.pop("paths") and None, r'line 3: "paths" is not a list'),
+    "size": ("images", 3, lambda row, rows: row["paths"][0].update(size=-1), r'line 3: "size" is out of range'),
+    "relative": ("images", 3, lambda row, rows: row["paths"][0].update(path="a.jpg"), r"line 3: .* not absolute"),
+    "NUL": ("images", 3, lambda row, rows: row["paths"][0].update(path="/a\0b"), r"line 3: .* cannot be one of a file"),
+    "surrogate": ("images", 3, lambda row, rows: row["paths"][0].update(path="/\ud800"), r"line 3: .* cannot be one"),
+    "path twice": (
+        "images", 3, lambda row, rows: row.update(paths=rows[1]["paths"]), "line 3: the same path as in line 2",
+    ),
+    "path twice in one line": (
+        "images", 3, lambda row, rows: row.update(paths=2 * row["paths"]), "line 3: the same path as in line 3",
+    ),
+    "content twice": (
+        "images", 3, lambda row, rows: row.update(hash=rows[1]["hash"]), "line 3: the same content as in line 2",
+    ),
+    "too few lines": ("images", 3, lambda row, rows: rows.pop() and None, r"images\.jsonl: ends after 9 lines"),
+    "too many lines": ("images", 3, lambda row, rows: rows.append(row | {"row": 10}), "goes on after 10 lines"),
+    "no reason": ("skipped", 1, lambda row, rows: row.pop("reason") and None, r'skipped\.jsonl, line 1: "reason" is'),
+    "skipped twice": ("skipped", 1, lambda row, rows: rows.append(row), r"skipped\.jsonl: 2 lines, not 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_line_is_named_and_nothing_is_written(case: str, folder: Path, tmp_path: Path) -> None:
+    file, number, edit, message = WRONG[case]
+    change(folder, file, number, edit)
+    with pytest.raises(InputError, match=message):
+        import_folder(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "length"), [(np.nan, "nan"), (SIGNALLING, "nan"), (np.inf, "inf"), (0.5, r"[01]\.\d+")]
+)
+def test_a_wrong_vector_is_named(value: float, length: str, folder: Path, tmp_path: Path) -> None:
+    vectors = np.load(folder / "vectors.npy")
+    vectors[6, 3] = value
+    np.save(folder / "vectors.npy", vectors)
+    described = json.loads((folder / "index.json").read_text())
+    described["sha256"]["vectors.npy"] = hashlib.sha256((folder / "vectors.npy").read_bytes()).hexdigest()
+    (folder / "index.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=rf"vectors\.npy: row 6 has length {length}, not 1"):
+        import_folder(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "images.jsonl", "skipped.jsonl", "queries.npy"])
+def test_damage_and_absence_of_a_file_are_named(name: str, folder: Path, tmp_path: Path) -> None:
+    whole = (folder / name).read_bytes()
+    for damaged in (whole[:-1], whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:], whole + b"\n", b"", b"\x93NUMPY\1\0"):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(InputError, match=re.escape(str(folder / name))):
+            import_folder(folder, tmp_path / "other")
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=re.escape(str(folder / name))):
+        import_folder(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+INDEX = {
+    "not JSON": lambda text: text[:-5],
+    "a list": lambda text: "[]",
+    "another format": lambda text: text.replace("bridgetower-export", "parquet"),
+    "a newer version": lambda text: text.replace('"version": 1', '"version": 2'),
+    "no dim": lambda text: text.replace('"dim"', '"dimension"'),
+    "another dim": lambda text: text.replace('"dim": 16', '"dim": 17'),
+    "an endless dim": lambda text: text.replace('"dim": 16', '"dim": 1' + "0" * 30),
+    "no model": lambda text: text.replace('"some/model"', "null"),
+    "an odd model": lambda text: text.replace("some/model", "some\\udc80model"),
+    "another number": lambda text: text.replace('"images": 10', '"images": 11'),
+    "fewer sums": lambda text: text.replace('"skipped.jsonl"', '"../../etc/passwd"'),
+    "a root that is none": lambda text: text.replace('"/photos"', "7"),
+}
+
+
+@pytest.mark.parametrize("case", INDEX)
+def test_an_index_json_that_is_none_is_refused(case: str, folder: Path, tmp_path: Path) -> None:
+    text = (folder / "index.json").read_text()
+    changed = INDEX[case](text)
+    assert changed != text
+    (folder / "index.json").write_text(changed)
+    with pytest.raises(InputError, match=r"^[^\n]+(index\.json|vectors\.npy)[^\n]+$"):
+        import_folder(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_digests_that_are_equal_by_chance_are_told_apart(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "_digest", lambda key: len(key[1]) % 2)
+    assert import_folder(folder, tmp_path / "other").images == 10
+
+
+def test_a_writer_at_work_is_named(folder: Path, tmp_path: Path) -> None:
+    with Writer.open(tmp_path / "other", FINGERPRINT), pytest.raises(StoreError, match="has been writing this index"):
+        import_folder(folder, tmp_path / "other")
+
+
+def test_memory_does_not_grow_with_the_index(tmp_path: Path) -> None:
+    """What an export and an import hold at a time is far less than the vectors."""
+    program = f"""
+import hashlib, resource
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from bridgetower import importing
+from bridgetower.exporting import export
+from bridgetower.records import Fingerprint, Photo
+from bridgetower.store import NewImage, Store, Writer
+fingerprint = replace({FINGERPRINT!r}, dim=4096)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+index, folder = Path({str(tmp_path / "index")!r}), Path({str(tmp_path / "export")!r})
+importing.Writer.finish = lambda writer: None  # the vector file is the whole index in memory
+vector = np.eye(1, 4096, dtype=np.float16)[0]
+with Writer.open(index, fingerprint) as writer:
+    for start in range(0, 4000, 500):
+        writer.commit(images=[NewImage(hashlib.sha256(b"%d" % n).digest(), 1, 1, None, vector)
+                              for n in range(start, start + 500)])
+before = peak()
+with Store.open(index) as store:
+    export(store, folder)
+importing.import_folder(folder, index.with_name("other"))
+print(peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "export" / "vectors.npy").stat().st_size > 32_000_000
+    assert float(done.stdout) < 16  # MB
