@@ -1,7 +1,9 @@
 """`bt status`, `bt model`."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,3 +153,11 @@ def test_model_pull_announces_the_hub_and_gives_up(monkeypatch: pytest.MonkeyPat
     announced, error = done.stderr.splitlines()
     assert announced == "asking the Hub for some/model ..."
     assert error.startswith("error: some/model is not on this machine and the Hub cannot be reached (")
+
+
+def test_status_of_an_index_that_was_written_at_an_impossible_time(bt: Bt, library: Path) -> None:
+    with closing(sqlite3.connect(library.parent / "index" / "manifest.sqlite", isolation_level=None)) as db:
+        db.execute("UPDATE state SET updated_at = ?", (1 << 60,))
+    done = bt("status")
+    assert done.exit_code == 0
+    assert f"{1 << 60} s after 1970" in done.stdout
