@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bridgetower.indexing import IndexReport, Progress
     from bridgetower.library import Library, Model
     from bridgetower.matching import Results
-    from bridgetower.records import Head, Hit, PairScore, Skipped, Word
+    from bridgetower.records import Filter, Head, Hit, PairScore, Skipped, Word
     from bridgetower.search import Found
     from bridgetower.store import Summary
     from bridgetower.upkeep import Forgotten, Pruned
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "library": ("Library", "Model"),
-    "records": ("Head", "Hit", "PairScore", "Skipped", "Word"),
+    "records": ("Filter", "Head", "Hit", "PairScore", "Skipped", "Word"),
     "matching": ("Results",),
     "fill": ("Filled",),
     "indexing": ("IndexReport", "Progress"),
@@ -36,6 +36,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BridgeTowerError",
     "Filled",
+    "Filter",
     "Finding",
     "Forgotten",
     "Found",

@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,86 @@ def test_a_budget_says_how_many_were_verified(bt: Bt, library: Path) -> None:
     assert bt("search", "red", "--budget", "soon").exit_code == 2
     assert bt("search", "red", "--budget", "1s", "--no-rerank").exit_code == 2
     assert "verified" not in bt("search", "red").stderr
+
+
+@pytest.fixture
+def dated(bt: Bt, photos: Path) -> Path:
+    """Red is from 2020, green from May 2024; blue lies in a folder, and white beside it is a copy of it from 2020."""
+    (photos / "sub").mkdir()
+    (photos / "blue.png").rename(photos / "sub" / "blue.png")
+    (photos / "white.png").write_bytes((photos / "sub" / "blue.png").read_bytes())
+    for name, when in (
+        ("red", "2020-07-01"),
+        ("green", "2024-05-17"),
+        ("sub/blue", "2024-06-01"),
+        ("white", "2020-01-01"),
+    ):
+        moment = datetime.fromisoformat(when + "T12:00").timestamp()
+        os.utime(photos / f"{name}.png", (moment, moment))
+    assert bt("index", photos).exit_code == 0
+    return photos
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("--under photos/sub", ["sub/blue.png"]),
+        ("--under photos/green.png", ["green.png"]),
+        ("--under photos", ["green.png", "red.png", "sub/blue.png"]),
+        ("--since 2024", ["green.png", "sub/blue.png"]),
+        ("--before 2024", ["red.png", "white.png"]),
+        ("--since 2024-05-17T11:59 --before 2024-05-18", ["green.png"]),
+        ("--since 2020 --before 2024-06 --under photos/sub", []),
+    ],
+)
+@pytest.mark.parametrize("verified", [True, False])
+def test_only_what_passes_the_filters_is_found(
+    bt: Bt, dated: Path, options: str, found: list[str], verified: bool
+) -> None:
+    done = bt("search", "red", "--paths", *options.split(), *([] if verified else ["--no-rerank"]))
+    assert sorted(done.stdout.splitlines()) == [str(dated / name) for name in found]
+    assert done.exit_code == (0 if found else 1)
+    if not found:
+        assert "passes --under, --since and --before" in done.stderr
+
+
+@pytest.mark.parametrize("date", ["yesterday", "2024-13", "2024-1-1", "24", "2024-05-17T25:00", "0000"])
+def test_what_is_no_date_is_wrong_usage(bt: Bt, library: Path, date: str) -> None:
+    done = bt("search", "red", "--since", date)
+    assert done.exit_code == 2 and "is no date" in done.stderr
+
+
+@pytest.fixture
+def many(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """More pictures than are compared one by one."""
+    monkeypatch.setattr("bridgetower.truth.EXACT_MOST", 120)
+    for number in range(126):
+        paint(photos / f"{number}.png", (number % 5 * 60, number % 11 * 25, number * 2))
+    return photos
+
+
+def test_a_damaged_search_file_is_told_and_the_answer_is_the_same(bt: Bt, many: Path, tmp_path: Path) -> None:
+    assert bt("index", many).exit_code == 0
+    before = bt("search", "red")
+    assert "note:" not in before.stderr
+    (codes,) = (tmp_path / "index").glob("*.codes")
+    codes.write_bytes(codes.read_bytes()[:-1])
+    after = bt("search", "red")
+    assert (after.exit_code, after.stdout) == (0, before.stdout)
+    assert "`bt verify --repair`" in after.stderr
+    assert bt("verify", "--repair").exit_code == 0
+    assert bt("search", "red").stderr == before.stderr
+
+
+def test_a_large_index_says_how_much_it_recalls(bt: Bt, many: Path) -> None:
+    for number in range(20):
+        (many / f"{number}.png").rename(many.parent / f"{number}.png")
+    assert bt("index", many).exit_code == 0
+    assert "recall" not in bt("status").stdout
+    assert json.loads(bt("status", "--json").stdout)["exact"] is True
+    for number in range(20):
+        (many.parent / f"{number}.png").rename(many / f"{number}.png")
+    assert bt("index", many).exit_code == 0
+    assert "recall    100.0% of the true 100 nearest, measured with 256 texts and" in bt("status").stdout
+    fields = json.loads(bt("status", "--json").stdout)
+    assert (fields["exact"], fields["tuning"]["texts"]) == (False, 256)
