@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.codes import Codes
-from bridgetower.vectors import best, read_faiss, write_faiss
+from bridgetower.vectors import Scored, best, read_faiss, write_faiss
 
 RECALL_AT = 100
-RECALL_WANTED = 0.995  # of what the byte codes get to see; so that for other queries 0.99 comes out in the end
-REFINED_EXTRA = 64  # candidates beyond those asked for that are scored exactly: a byte a number errs by less
+RECALL_WANTED = 0.994  # of what the byte codes get to see; so that for other queries 0.99 comes out in the end
 
+_DEVIATIONS = 5  # of the rounding, up to which a candidate is looked at again
 _SAMPLE_PER_LIST = 48  # vectors from which lists are learned, for each of them
 _MOST_CANDIDATES = 4096
 # What a search costs, in nanoseconds on a processor of today: to choose between more lists and more candidates.
-_COST_OF_CODE = 6.0
-_COST_OF_CANDIDATE = 900.0
+_COST_OF_CODE = 14.0
+_COST_OF_CANDIDATE = 800.0
 
 
 class Effort(NamedTuple):
@@ -54,7 +54,8 @@ class InvertedVectors:
     def __init__(self, index: faiss.IndexPreTransform) -> None:
         """`index` first centres, then turns what it is given; queries are turned only."""
         self._index = index
-        self._turn = index.chain.at(1)
+        turn = faiss.downcast_VectorTransform(index.chain.at(1))
+        self._turn = faiss.vector_to_array(turn.A).reshape(turn.d_out, turn.d_in)
         self._lists = faiss.downcast_index(index.index)
 
     @classmethod
@@ -99,7 +100,7 @@ class InvertedVectors:
     def candidates(self, queries: NDArray[np.float32], number: int, lists: int) -> NDArray[np.int64]:
         """The best rows `[Q, number]` for queries `[Q, E]` by short codes, best first, -1 where there are no more."""
         self._lists.nprobe = max(1, min(lists, self.lists))
-        rows: NDArray[np.int64] = self._lists.search(self._turn.apply(queries), number)[1]
+        rows: NDArray[np.int64] = self._lists.search(queries @ self._turn.T, number)[1]
         return rows
 
     def save(self, file: BinaryIO) -> bytes:
@@ -113,6 +114,13 @@ class InvertedVectors:
         if not isinstance(index, faiss.IndexPreTransform) or index.d != dim or index.chain.size() != 2:
             return None
         return cls(index)
+
+
+def shortlist(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int, noise: float) -> Scored:
+    """Those of `ids` `[n]` that may be among the best `k`, best first: `scores` `[n]` err by `noise`, as a deviation."""
+    ids, scores = best(ids, scores, len(ids))
+    enough = len(ids) if len(ids) <= k else int(np.searchsorted(-scores, _DEVIATIONS * noise - scores[k - 1], "right"))
+    return ids[:enough], scores[:enough]
 
 
 def tune(index: InvertedVectors, codes: Codes, queries: NDArray[np.float32], truth: NDArray[np.int64]) -> Effort:
@@ -132,7 +140,7 @@ def tune(index: InvertedVectors, codes: Codes, queries: NDArray[np.float32], tru
         enough = int(np.searchsorted(recall, RECALL_WANTED)) + 1
         if enough <= found.shape[1] and scanned + _COST_OF_CANDIDATE * enough < least_cost:
             least_cost = scanned + _COST_OF_CANDIDATE * enough
-            least = Effort(lists, max(enough, RECALL_AT + REFINED_EXTRA), 0.0)
+            least = Effort(lists, max(enough, 2 * RECALL_AT), 0.0)
     return least._replace(recall=_recall(index, codes, queries, truth, least))
 
 
@@ -145,13 +153,13 @@ def _recall(
         queries, truth, index.candidates(queries, effort.candidates, effort.lists), strict=True
     ):
         ids, scores = codes.score(query, rows[rows >= 0])
-        hits += int(np.isin(true, best(ids, scores, RECALL_AT + REFINED_EXTRA)[0]).sum())
+        hits += int(np.isin(true, shortlist(ids, scores, RECALL_AT, codes.noise(query))[0]).sum())
     return hits / truth.size
 
 
 def _ladder(least: int, most: int) -> list[int]:
-    """From `least` to `most` in steps of about a half octave, both included."""
+    """From `least` to `most` in steps of about a quarter, both included."""
     steps = [least]
     while steps[-1] < most:
-        steps.append(min(most, max(steps[-1] + 1, round(steps[-1] * 1.5))))
+        steps.append(min(most, max(steps[-1] + 1, round(steps[-1] * 1.25))))
     return steps

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bridgetower.codes import Codes, DamagedError
 from bridgetower.errors import DamagedIndexError
-from bridgetower.inverted import RECALL_AT, REFINED_EXTRA, InvertedVectors
+from bridgetower.inverted import RECALL_AT, InvertedVectors, shortlist
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.published import Published
 from bridgetower.truth import all_vectors, few, unpacked
@@ -149,7 +149,7 @@ class Neighbours:
         for rows in lots:
             some, scores = codes.score(query, rows)
             fit = ~np.isin(some, self._left_out) if images is None else np.isin(some, images)
-            ids, rough = best(np.append(ids, some[fit]), np.append(rough, scores[fit]), k + REFINED_EXTRA)
+            ids, rough = shortlist(np.append(ids, some[fit]), np.append(rough, scores[fit]), k, codes.noise(query))
         return self._exactly(query, k, ids)
 
     def _exactly(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64]) -> Scored:
