@@ -117,7 +117,7 @@ class InvertedVectors:
 
 
 def shortlist(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int, noise: float) -> Scored:
-    """Those of `ids` `[n]` that may be among the best `k`, best first; `scores` `[n]` have an error of deviation `noise`."""
+    """Those of `ids` `[n]` that may be among the best `k`, best first; `noise` is the deviation of `scores` `[n]`."""
     ids, scores = best(ids, scores, len(ids))
     enough = len(ids) if len(ids) <= k else int(np.searchsorted(-scores, _DEVIATIONS * noise - scores[k - 1], "right"))
     return ids[:enough], scores[:enough]
