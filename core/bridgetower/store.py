@@ -15,12 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from bridgetower.disk import explained
 from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import FORMAT_VERSION, Entry, Known, Manifest, Sweep, Tuning, explained
+from bridgetower.manifest import Entry, Known, Manifest, Sweep, Tuning
 from bridgetower.published import Published, codes_bytes, codes_path, vectors_path
 from bridgetower.records import EVERYTHING, FOREIGN, INT8, File, Filter, Fingerprint, Photo, Skipped
+from bridgetower.schema import FORMAT_VERSION
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -405,12 +407,15 @@ class Writer:
             self._manifest.drop_files(files)
             self._manifest.touch()
 
-    def mend(self, files: Iterable[Path], images: Iterable[int]) -> None:
-        """Count anew, and drop files, and images with all files that lead to them, in one transaction."""
+    def mend(self, files: Iterable[Path], images: Iterable[int], roots: Iterable[Path]) -> None:
+        """Count anew, and drop files, images with all files that lead to them, roots, and queries that are not whole,
+        in one transaction."""
         with self._manifest.transaction():
             self._manifest.recount()
             self._manifest.drop_files(files)
             self._manifest.drop_images(images)
+            self._manifest.drop_roots(roots)
+            self._manifest.set_queries(self._manifest.queries())
             self._manifest.touch()
 
     def prune(self) -> Iterator[int]:

@@ -98,11 +98,18 @@ def test_the_effort_is_measured_with_texts_and_holds_for_others(directory: Path)
     assert recall_of(directory) >= 0.985
 
 
+def tune(manifest: Manifest, **changed: int) -> None:
+    """Say that the vector file is searched in another way."""
+    state, tuning = manifest.state(), manifest.tuning()
+    assert tuning is not None and state.vectors_sha256 is not None
+    with manifest.transaction():
+        manifest.publish(state.generation, state.covered, state.vectors_sha256, tuning._replace(**changed))
+
+
 def test_less_effort_finds_less(directory: Path) -> None:
     """The measure itself: were the effort not what decides, the recall above would say nothing."""
     manifest = Manifest.write(directory / "manifest.sqlite", FINGERPRINT)
-    with manifest.transaction():
-        manifest._db.execute("UPDATE tuning SET effort = 1, candidates = 164")
+    tune(manifest, effort=1, candidates=164)
     manifest.close()
     assert recall_of(directory) < 0.9
 
@@ -192,8 +199,7 @@ def test_lists_grow_and_are_chosen_anew_when_there_are_twice_as_many(directory: 
         add(writer, range(N + 600, 2 * N))
         add(writer, [2 * N - 1])
         writer._images = writer._uncovered = 2 * N
-        with writer._manifest.transaction():
-            writer._manifest._db.execute("UPDATE tuning SET trained = ?", (N - 1,))
+        tune(writer.manifest, trained=N - 1)
         writer.finish()
     assert tuning_of(directory).trained == 2 * N
     assert recall_of(directory, range(2 * N)) >= 0.985
@@ -342,7 +348,7 @@ def test_what_is_wrong_with_lists_is_found_and_mended(directory: Path, damage: s
         if damage == "fewer":
             with writer.manifest.transaction():
                 writer.manifest.add_image(hash_of(-1), 1, 1, None, pack(PICTURES[0], DIM))
-            database.execute("UPDATE state SET covered = covered + 1")
+            writer.manifest._set_state(covered=writer.manifest.state().covered + 1)
         elif damage == "more":
             writer.drop([path_of(0)])
             assert sum(writer.prune()) == 1
