@@ -29,7 +29,8 @@ import numpy.typing as npt
 from benchmarks.clouds import Clouds
 from benchmarks.harness import WORK, Report
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 
 DIM, K = 512, 100
 BLOCK = 20_000
@@ -84,7 +85,7 @@ def build(images: int, index: Path) -> Row:
     clouds, begin = Clouds(DIM), time.perf_counter()
     inserting = publishing = 0.0
     with Writer.open(index, FINGERPRINT) as writer:
-        writer.keep_queries(clouds.texts(1, TUNING))
+        writer.set_queries(clouds.texts(1, TUNING))
         for block, number in blocks(images):
             vectors = clouds.pictures(block, number)
             begin = time.perf_counter()

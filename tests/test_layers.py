@@ -42,6 +42,8 @@ LAYERS = {
     "salvage": 3,
     "publishing": 4,
     "neighbours": 4,
+    "directory": 3,
+    "writer": 5,
     "store": 5,
     "exporting": 6,
     "importing": 7,

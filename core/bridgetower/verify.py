@@ -21,9 +21,10 @@ from bridgetower.inverted import InvertedVectors
 from bridgetower.manifest import ImageRow
 from bridgetower.published import Published
 from bridgetower.salvage import Salvaged, salvage
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
 from bridgetower.truth import all_vectors
 from bridgetower.vectors import FlatVectors, unpack
+from bridgetower.writer import Writer
 
 OnProgress = Callable[[int, int], None]  # done, total
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import Result
 
 from bridgetower.records import Head
-from bridgetower.store import Writer
+from bridgetower.writer import Writer
 from tests.cli.conftest import Bt, Models
 from tests.fakes import COLOURS, paint
 

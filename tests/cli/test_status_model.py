@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import bridgetower.weights
 from bridgetower.records import Head
-from bridgetower.store import Writer
 from bridgetower.weights import LocalModel
+from bridgetower.writer import Writer
 from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt
 

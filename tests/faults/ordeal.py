@@ -9,9 +9,10 @@ from pathlib import Path
 
 from bridgetower.errors import NoIndexError
 from bridgetower.records import Photo
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
 from bridgetower.upkeep import would_prune
 from bridgetower.verify import verify
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.faults.victims import Victims
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import DamagedIndexError, StoreError
-from bridgetower.store import Writer
 from bridgetower.vectors import pack
 from bridgetower.verify import repair, verify
+from bridgetower.writer import Writer
 from tests.faults.small import DIM, FINGERPRINT, OTHERS, Answer, answer, bring_up_to_date, build, image, photo
 
 
@@ -271,7 +271,7 @@ def test_repair_names_the_roots_that_it_drops(directory: Path, salvaging: bool) 
     repaired = repair(directory)
     assert (repaired.roots, repaired.dropped, repaired.left) == ((Path("/photos"),), (), ())
     with Writer.resume(directory) as writer:
-        assert writer.roots() == ()
+        assert writer.root_paths() == ()
         assert writer.holds(Path("/photos"))
 
 

@@ -29,7 +29,8 @@ from PIL import Image
 
 from bridgetower.indexing import Engine, IndexReport, index
 from bridgetower.scan import Rules
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.unit.test_decode import noise, png_header
 

@@ -22,7 +22,8 @@ from bridgetower.errors import InputError, OutputError, StoreError, UsageError
 from bridgetower.exporting import export
 from bridgetower.importing import ImportReport, import_folder
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 
 SIGNALLING = np.uint16(0x7C01).view(np.float16)  # a NaN that the processor tells of
 ROOT = Path(__file__).parents[2]
@@ -462,7 +463,8 @@ import numpy as np
 from bridgetower import importing
 from bridgetower.exporting import export
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 fingerprint = replace({FINGERPRINT!r}, dim=4096)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

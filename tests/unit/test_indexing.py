@@ -26,8 +26,9 @@ from bridgetower.pictures import load
 from bridgetower.preprocess import preprocess
 from bridgetower.records import File, Photo
 from bridgetower.scan import USUAL_RULES, Rules, scan
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
 from bridgetower.weights import resolve
+from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
 from tests.unit.test_decode import encoded, noise

@@ -13,9 +13,10 @@ from benchmarks.clouds import Clouds
 from bridgetower.codes import Codes
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.records import Filter, Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
 from bridgetower.vectors import pack
 from bridgetower.verify import repair, verify
+from bridgetower.writer import NewImage, Writer
 
 DIM = 32
 N = 3000
@@ -54,7 +55,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bridgetower.truth.EXACT_MOST", 500)
         with Writer.open(directory, FINGERPRINT) as writer:
-            writer.keep_queries(TEXTS)
+            writer.set_queries(TEXTS)
             add(writer, range(N))
             writer.finish()
     return directory
@@ -138,7 +139,7 @@ def test_texts_are_wanted_once_and_early(tmp_path: Path) -> None:
         assert not writer.wants_queries()
         add(writer, range(200, 300))
         assert writer.wants_queries()
-        writer.keep_queries(TEXTS)
+        writer.set_queries(TEXTS)
         assert not writer.wants_queries()
 
 

@@ -19,11 +19,12 @@ import pytest
 from numpy.typing import NDArray
 
 import bridgetower
-from bridgetower import store as store_module
+from bridgetower import writer as writer_module
 from bridgetower.errors import NoIndexError, StoreError
-from bridgetower.manifest import Manifest
+from bridgetower.manifest import Manifest, Sweep
 from bridgetower.records import File, Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Sweep, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 
 DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -36,7 +37,8 @@ import hashlib, os, sys, time
 from pathlib import Path
 import numpy as np
 from bridgetower.records import File, Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 FINGERPRINT = {FINGERPRINT!r}
 def image(number):
     vector = np.random.default_rng(number).normal(size={DIM}).astype(np.float32)
@@ -137,7 +139,7 @@ def test_a_few_new_images_are_read_beside_the_vector_file_and_many_are_published
 
 
 def test_a_long_run_publishes_in_the_middle(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_UNCOVERED_MIN", 10)
+    monkeypatch.setattr(writer_module, "_UNCOVERED_MIN", 10)
     with Writer.open(directory, FINGERPRINT) as writer:
         generations = []
         for start in range(0, 100, 5):
@@ -485,15 +487,15 @@ def test_a_second_writer_in_the_same_process_is_refused_too(directory: Path) -> 
 
 
 COMMIT_FOR_EVER = """
-import bridgetower.store
-bridgetower.store._UNCOVERED_MIN = 20  # publish often, to be killed there too
+import bridgetower.writer
+bridgetower.writer._UNCOVERED_MIN = 20  # publish often, to be killed there too
 writer = Writer.open(Path(sys.argv[1]), FINGERPRINT)
 for start in range(int(sys.argv[2]), 100_000, 4):
     batch = range(start, start + 4)
     writer.commit(images=[image(n) for n in batch], files=[file(n) for n in batch])
     print(start + 4, flush=True)
     if start % 40 == 0:
-        writer._publish()
+        writer.publish()
 """
 
 

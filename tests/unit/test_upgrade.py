@@ -14,8 +14,9 @@ from bridgetower.errors import StoreError
 from bridgetower.manifest import Manifest
 from bridgetower.records import Fingerprint
 from bridgetower.schema import FORMAT_VERSION, SUMMED
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
 from bridgetower.verify import verify
+from bridgetower.writer import Writer
 
 # 24 images, the last not in the vector file; one is an orphan, one a copy; odd names; a skipped file; three roots
 FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
