@@ -39,6 +39,7 @@ _TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_a
     OR mtime_ns >= :since_ns AND mtime_ns < :before_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
 _TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :before_ns
     ELSE taken_at >= :since AND taken_at < :before END"""
+# All of an image: its vector is never read without what shows that it is whole.
 _IMAGE = f"id, {SUMMED['images']}, crc32"
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
@@ -340,11 +341,6 @@ class Manifest:
     def image_id(self, hash: bytes) -> int | None:
         row = self._one("SELECT id FROM images WHERE hash = ?", (hash,))
         return None if row is None else int(row[0])
-
-    def vector(self, image: int) -> bytes | None:
-        """The vector of an image, as it was stored."""
-        row = self._one(f"SELECT {_IMAGE} FROM images WHERE id = ?", (image,))
-        return None if row is None else self._whole([row])[0][1]
 
     def vectors(self, after: int = 0) -> Iterator[list[tuple[int, bytes]]]:
         """Ids and vectors of all images with a higher id, orphans included, ascending, some at a time, as stored."""

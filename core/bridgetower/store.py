@@ -3,7 +3,7 @@
 It belongs to the thread that opened it. Layout and invariants: docs/index-format.md.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -178,7 +178,7 @@ class Store:
     def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[Candidate]:
         """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.
 
-        Candidates have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` and `photos` do.
+        Candidates have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` does.
         """
         import numpy as np
 
@@ -198,29 +198,9 @@ class Store:
                 return
             k *= 4
 
-    def photos(self, images: Iterable[int]) -> dict[int, tuple[Path, ...]]:
-        """The files of each image, sorted by the bytes of their paths, in the order of `images`; the first one stands
-        for the image. An image without a file is left out."""
-        found = ((image, self._manifest.photos(image)) for image in images)
-        return {image: paths for image, paths in found if paths}
-
     def holds(self, path: Path) -> bool:
         """Whether any picture at or below `path` is in the index."""
         return self._manifest.count_under(path) > 0
-
-    def image_id(self, hash: bytes) -> int | None:
-        """The image with this content, if it was ever encoded; no file need have it any more."""
-        return self._manifest.image_id(hash)
-
-    def vector(self, image: int) -> "NDArray[np.float32]":
-        """The vector `[E]` of an image, with the float16 values that were stored; KeyError if there is none."""
-        from bridgetower.truth import unpacked
-
-        blob = self._manifest.vector(image)
-        if blob is None:
-            raise KeyError(image)
-        vector: NDArray[np.float32] = unpacked(self._manifest, [blob])[0]
-        return vector
 
     @property
     def manifest(self) -> Manifest:

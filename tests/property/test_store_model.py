@@ -169,7 +169,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             return
         assert [finding for finding in verify(self.directory) if finding.part != "vectors" or not self.harmed] == []
         with Store.open(self.directory) as store:
-            ids = {content: store.image_id(hash_of(content)) for content in range(10)}
+            ids = {content: store.manifest.image_id(hash_of(content)) for content in range(10)}
             assert {content for content, id in ids.items() if id is not None} == self.encoded
             bad = sorted(path for path, content in self.files.items() if content is None)
             assert [skipped.path for skipped in store.skipped()] == bad
@@ -180,7 +180,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             (found,) = store.recall(query[None], 10)
             assert [neighbour.image for neighbour in found] == [ids[content] for content in expected]
             np.testing.assert_allclose([n.similarity for n in found], [scores[c] for c in expected], rtol=0, atol=1e-6)
-            assert store.photos(n.image for n in found) == {
+            assert {n.image: store.manifest.photos(n.image) for n in found} == {
                 ids[content]: tuple(sorted(path for path, other in self.files.items() if other == content))
                 for content in expected
             }

@@ -17,6 +17,7 @@ from bridgetower.schema import FORMAT_VERSION, SUMMED
 from bridgetower.store import Store
 from bridgetower.verify import verify
 from bridgetower.writer import Writer
+from tests.fakes import stored
 
 # 24 images, the last not in the vector file; one is an orphan, one a copy; odd names; a skipped file; three roots
 FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
@@ -76,7 +77,7 @@ def test_it_then_answers_as_before(old: Path) -> None:
             found |= {photo.path: candidate.similarity for photo in candidate.photos}
         assert len(found) == 24 and {ODD, Path("/scans/page.tiff"), Path("/photos/late.jpg")} <= set(found)
         assert found[Path("/photos/copy of 03.jpg")] == found[Path("/photos/03.jpg")]
-        np.testing.assert_allclose(found[Path("/photos/00.jpg")], store.vector(1)[0], atol=1e-6)
+        np.testing.assert_allclose(found[Path("/photos/00.jpg")], stored(store, 1)[0], atol=1e-6)
         assert [skipped.path for skipped in store.skipped()] == [Path("/photos/bad.jpg")]
 
 
