@@ -41,7 +41,8 @@ def check(photos: Path, model: Path, out: Path) -> None:
     reference: Array = np.load(f"{out}.npy")
     with Store.open(out) as store:
         hashes = [hashlib.sha256(file.read_bytes()).digest() for file in sorted(photos.glob("*.jpg"))]
-        vectors = [store.vector(image) for image in map(store.image_id, hashes) if image is not None]
+        stored = {entry.hash: np.frombuffer(entry.vector, "<f2") for entry in store.entries()}
+    vectors = [stored[hash].astype(np.float32) for hash in hashes if hash in stored]
     if len(vectors) != len(reference):
         raise SystemExit(f"bt index is wrong: it has {len(vectors)} of {len(reference)} pictures")
     error = 1 - (np.stack(vectors) * reference).sum(axis=1).min()

@@ -30,10 +30,10 @@ import numpy.typing as npt
 from benchmarks.clouds import Clouds
 from benchmarks.harness import WORK, Report
 from bridgetower.manifest import Manifest
-from bridgetower.manifest import _file_crc32 as file_crc32
-from bridgetower.manifest import _image_crc32 as image_crc32
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.schema import crc32_of
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 
 DIM, K = 512, 100
 BLOCK = 20_000
@@ -87,7 +87,7 @@ def build(images: int, index: Path, *, in_bulk: bool) -> Row:
     """Write the index of `bt`, by the calls that `bt index` makes after encoding."""
     clouds = Clouds(DIM)
     with Writer.open(index, FINGERPRINT) as writer:
-        writer.keep_queries(clouds.texts(1, TUNING))
+        writer.set_queries(clouds.texts(1, TUNING))
         begin = time.perf_counter()
         if in_bulk:
             insert_in_bulk(writer.manifest, images, clouds)
@@ -123,12 +123,12 @@ def insert_in_bulk(manifest: Manifest, images: int, clouds: Clouds) -> None:
         with manifest.transaction():
             db.executemany(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
-                ((at + 1, *row, image_crc32(*row)) for at, row in zip(numbers, new, strict=True)),
+                ((at + 1, *row, crc32_of(*row)) for at, row in zip(numbers, new, strict=True)),
             )
             db.executemany(
                 "INSERT INTO files VALUES (?, 1, 1, ?, NULL, ?)",
                 (
-                    (path, at + 1, file_crc32(path, 1, 1, row[0], None))
+                    (path, at + 1, crc32_of(path, 1, 1, row[0], None))
                     for path, at, row in zip(paths, numbers, new, strict=True)
                 ),
             )

@@ -21,8 +21,9 @@ from benchmarks.harness import Report, command_line, take_turns
 from benchmarks.pictures import photo
 from bridgetower.encoder import fingerprint_of
 from bridgetower.records import Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
 from bridgetower.weights import resolve
+from bridgetower.writer import NewImage, Writer
 
 PYTHON, TORCH = "python -c pass", 'python -c "import torch"'
 QUERY = "two cats on a couch"

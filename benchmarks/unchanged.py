@@ -19,8 +19,8 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
 from bridgetower.encoder import fingerprint_of
 from bridgetower.records import Photo
-from bridgetower.store import NewImage, Writer
 from bridgetower.weights import resolve
+from bridgetower.writer import NewImage, Writer
 
 FIND, START = "find -printf '%s %T@ %p\\n'", "bt index, an empty folder"
 UNCHANGED, RENAMED = "bt index, unchanged", "bt index, a folder renamed"

@@ -39,7 +39,7 @@ def find(name: str, settings: Settings, *, preprocessing: str | None = None) -> 
 def of_index(store: "Store", settings: Settings) -> "Model":
     """Find the model that made an index. Raises ModelError, and StoreError where `--model` names another one, or none
     of ours made it."""
-    from bridgetower.store import require_ours
+    from bridgetower.directory import require_ours
 
     made_by = store.fingerprint
     require_ours(store.directory, made_by)

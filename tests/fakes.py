@@ -16,9 +16,16 @@ from bridgetower.encoder import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Fingerprint, Head
+from bridgetower.store import Store
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 WORDS = ("", *COLOURS)  # column 0 is no word
+
+
+def stored(store: Store, image: int) -> npt.NDArray[np.float32]:
+    """The vector `[E]` of an image, as it was stored."""
+    [[(_, vector)]] = store.manifest.vectors_of([image])
+    return np.frombuffer(vector, "<f2").astype(np.float32)
 
 
 class FakeEncoder:

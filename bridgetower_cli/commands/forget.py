@@ -23,8 +23,8 @@ def forget(
     next `bt index` of a folder around them takes them in again.
     """
     settings = settle(index=index)
-    from bridgetower.store import Writer
     from bridgetower.upkeep import forget as take_out
+    from bridgetower.writer import Writer
 
     with Writer.resume(settings.index) as writer:
         forgotten = take_out(writer, paths)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bridgetower.indexing import Engine, IndexReport
     from bridgetower.library import Model as FoundModel
     from bridgetower.records import Fingerprint
-    from bridgetower.store import Writer
+    from bridgetower.writer import Writer
 
 SOME_SKIPPED = 3
 
@@ -92,9 +92,10 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
+    from bridgetower.directory import made_by, require_ours, require_place
     from bridgetower.indexing import index as run
     from bridgetower.scan import Rules, scan
-    from bridgetower.store import Writer, made_by, require_ours, require_place
+    from bridgetower.writer import Writer
 
     rules = Rules(tuple(exclude or ()), hidden, follow_symlinks)
     scan(paths, rules)  # raises for a path that does not exist, before a model is fetched for it

@@ -24,9 +24,10 @@ def prune(
     again.
     """
     settings = settle(index=index)
-    from bridgetower.store import Store, Writer
+    from bridgetower.store import Store
     from bridgetower.upkeep import prune as remove
     from bridgetower.upkeep import would_prune
+    from bridgetower.writer import Writer
 
     with Meter("looking for", "files") as meter:
         if dry_run:

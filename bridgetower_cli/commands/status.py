@@ -12,8 +12,9 @@ from bridgetower_cli.settings import Device, Index, Json, Precision, settle
 
 if TYPE_CHECKING:
     from bridgetower.encoder import Runtime
+    from bridgetower.manifest import Tuning
     from bridgetower.records import Fingerprint
-    from bridgetower.store import Root, Summary, Tuning
+    from bridgetower.store import Root, Summary
 
 
 def status(

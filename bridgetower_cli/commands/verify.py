@@ -88,5 +88,7 @@ def _tell(repaired: "Repaired") -> None:
         )
     for path in repaired.dropped:
         render.say(f"dropped {render.short(path)}")
+    for path in repaired.roots:
+        render.say(f"dropped {render.short(path)} from the folders of the index: give it to `bt index` again")
     if repaired.dropped or salvaged is not None:
         render.say("`bt index` on its folders reads anew what is missing now")

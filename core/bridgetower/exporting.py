@@ -18,8 +18,9 @@ from typing import Any, Self
 
 from bridgetower import npy
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
+from bridgetower.manifest import Entry
 from bridgetower.records import Photo
-from bridgetower.store import Entry, Store
+from bridgetower.store import Store
 
 FORMAT = "bridgetower-export"
 VERSION = 1

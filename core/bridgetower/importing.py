@@ -21,12 +21,14 @@ import numpy.typing as npt
 from bridgetower import npy
 from bridgetower.ahead import ahead, workers
 from bridgetower.decode import decode, read
+from bridgetower.directory import is_index
 from bridgetower.errors import InputError, PictureError, UsageError
 from bridgetower.exporting import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
+from bridgetower.manifest import Known
 from bridgetower.npy import Rows
 from bridgetower.records import FOREIGN, Fingerprint, Photo, Skipped
-from bridgetower.store import Known, NewImage, Writer, is_index
 from bridgetower.vectors import LENGTH_TOLERANCE
+from bridgetower.writer import NewImage, Writer
 
 BATCH_FILES = 1024  # that are committed together; of foreign vectors, whose pictures must be read, fewer:
 FOREIGN_BATCH_FILES = 128

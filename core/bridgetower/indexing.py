@@ -23,7 +23,7 @@ from bridgetower.ahead import ahead, workers
 from bridgetower.errors import PictureError
 from bridgetower.records import File, Photo, Skipped
 from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
-from bridgetower.store import NewImage, Writer
+from bridgetower.writer import NewImage, Writer
 
 if TYPE_CHECKING:
     from bridgetower.decoders import Decoders, Picture
@@ -245,7 +245,7 @@ class _Run:
             if self._writer.wants_queries():
                 from bridgetower.captions import CAPTIONS
 
-                self._writer.keep_queries(self._encoder.embed_texts(CAPTIONS))
+                self._writer.set_queries(self._encoder.embed_texts(CAPTIONS))
             vectors = self._encoder.embed_images(np.stack([picture.pixels for picture in self._new.values()]))
             images = [
                 NewImage(hash, picture.width, picture.height, picture.taken_at, vector)

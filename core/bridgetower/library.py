@@ -21,6 +21,7 @@ from typing import Self
 import numpy as np
 
 from bridgetower import exporting, importing, indexing
+from bridgetower.directory import made_by, require_ours
 from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of, precision_for
 from bridgetower.exporting import Exported
 from bridgetower.fill import Filled, fill_images, fill_library
@@ -31,10 +32,11 @@ from bridgetower.pictures import PICTURES_AT_ONCE, load
 from bridgetower.records import EVERYTHING, Filter, Fingerprint, Head, PairScore
 from bridgetower.scan import Rules
 from bridgetower.search import Found, default_depth, search
-from bridgetower.store import Store, Summary, Writer, made_by, require_ours
+from bridgetower.store import Store, Summary
 from bridgetower.upkeep import Forgotten, Pruned, forget, prune
 from bridgetower.verify import Finding, Repaired, repair, verify
 from bridgetower.weights import resolve
+from bridgetower.writer import Writer
 
 AnyPath = str | os.PathLike[str]
 

@@ -1,122 +1,35 @@
 """The manifest of an index: one SQLite file that holds everything that cannot be computed again cheaply.
 
-All SQL of the project stands here, and nothing else does: vectors come and go as bytes, so that looking at an index
-needs neither numpy nor FAISS. The layout and its invariants are described in docs/index-format.md.
+All that is asked of it and written to it, as SQL; its tables are in `schema`. Vectors come and go as bytes, so that
+looking at an index needs neither numpy nor FAISS.
 """
 
-import errno
 import json
 import os
-import re
-import shutil
 import sqlite3
-import struct
 import time
-import zlib
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import fields
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from bridgetower.disk import BUSY_S, CACHE_KIB, explained, result_code
 from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
-from bridgetower.records import FOREIGN, INT8, File, Filter, Fingerprint, Photo, Skipped
-
-_INTEGER = 2**63 - 1  # the largest that SQLite holds
-FORMAT_VERSION = 2
-_APPLICATION_ID = 0x42546978  # "BTix"
-
-SCHEMA = (
-    """CREATE TABLE fingerprint (
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        model TEXT NOT NULL,
-        revision TEXT NOT NULL,
-        weights_sha256 TEXT NOT NULL,
-        config_sha256 TEXT NOT NULL,
-        preprocessing TEXT NOT NULL,
-        preprocessing_version INTEGER NOT NULL,
-        precision_family TEXT NOT NULL,
-        dim INTEGER NOT NULL
-    ) STRICT""",
-    """CREATE TABLE state (
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        created_at INTEGER NOT NULL,
-        updated_at INTEGER NOT NULL,
-        images INTEGER NOT NULL,
-        generation INTEGER NOT NULL,
-        covered INTEGER NOT NULL,
-        vectors_sha256 BLOB
-    ) STRICT""",
-    """CREATE TABLE tuning (
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        lists INTEGER NOT NULL,
-        trained INTEGER NOT NULL,
-        effort INTEGER NOT NULL,
-        candidates INTEGER NOT NULL,
-        recall REAL NOT NULL,
-        texts INTEGER NOT NULL,
-        pictures INTEGER NOT NULL
-    ) STRICT""",
-    """CREATE TABLE queries (
-        id INTEGER PRIMARY KEY,
-        vector BLOB NOT NULL
-    ) STRICT""",
-    """CREATE TABLE roots (
-        path BLOB PRIMARY KEY,
-        scanned_at INTEGER
-    ) STRICT, WITHOUT ROWID""",
-    """CREATE TABLE images (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        hash BLOB NOT NULL UNIQUE,
-        width INTEGER NOT NULL,
-        height INTEGER NOT NULL,
-        taken_at INTEGER,
-        vector BLOB NOT NULL,
-        crc32 INTEGER NOT NULL
-    ) STRICT""",
-    """CREATE TABLE files (
-        path BLOB PRIMARY KEY,
-        size INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL,
-        image INTEGER REFERENCES images (id),
-        reason TEXT,
-        crc32 INTEGER NOT NULL,
-        CHECK ((image IS NULL) <> (reason IS NULL))
-    ) STRICT, WITHOUT ROWID""",
-    "CREATE TABLE orphans (image INTEGER PRIMARY KEY) STRICT",
-    "CREATE TABLE pruned (image INTEGER PRIMARY KEY) STRICT",
-    "CREATE INDEX files_by_image ON files (image) WHERE image IS NOT NULL",
-    "CREATE INDEX images_by_time ON images (taken_at)",
-    """CREATE TRIGGER image_added AFTER INSERT ON images BEGIN
-        UPDATE state SET images = images + 1;
-        INSERT INTO orphans VALUES (NEW.id);
-    END""",
-    """CREATE TRIGGER image_pruned AFTER DELETE ON images BEGIN
-        UPDATE state SET images = images - 1;
-        DELETE FROM orphans WHERE image = OLD.id;
-        INSERT INTO pruned VALUES (OLD.id);
-    END""",
-    """CREATE TRIGGER file_added AFTER INSERT ON files WHEN NEW.image IS NOT NULL BEGIN
-        DELETE FROM orphans WHERE image = NEW.image;
-    END""",
-    """CREATE TRIGGER file_changed AFTER UPDATE OF image ON files WHEN OLD.image IS NOT NEW.image BEGIN
-        DELETE FROM orphans WHERE image = NEW.image;
-        INSERT INTO orphans SELECT OLD.image
-            WHERE OLD.image IS NOT NULL AND NOT EXISTS (SELECT 1 FROM files WHERE image = OLD.image);
-    END""",
-    """CREATE TRIGGER file_gone AFTER DELETE ON files WHEN OLD.image IS NOT NULL BEGIN
-        INSERT INTO orphans SELECT OLD.image
-            WHERE NOT EXISTS (SELECT 1 FROM files WHERE image = OLD.image);
-    END""",
+from bridgetower.records import File, Filter, Fingerprint, Photo, Skipped
+from bridgetower.schema import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    PAGE_BYTES,
+    SCHEMA,
+    SUMMED,
+    UPGRADES,
+    crc32_of,
+    statements,
 )
 
-_PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; of SQLite's 4096 a quarter would stay empty
-_CACHE_KIB = 65_536  # of the writer: hashes arrive in no order, all over their index
-_BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
-_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: SQLite quotes what it cannot read
-_HASH_BYTES = 32
+_INTEGER = 2**63 - 1  # the largest that SQLite holds
 _ROWS = 1024  # rows that are fetched or buffered at a time
 # A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
 # neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
@@ -126,7 +39,8 @@ _TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_a
     OR mtime_ns >= :since_ns AND mtime_ns < :before_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
 _TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :before_ns
     ELSE taken_at >= :since AND taken_at < :before END"""
-_SEALED = "hash, width, height, taken_at, vector, crc32"  # what an image is, and the sum by which damage is seen
+# All of an image: its vector is never read without what shows that it is whole.
+_IMAGE = f"id, {SUMMED['images']}, crc32"
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
     mtime_ns = excluded.mtime_ns, image = excluded.image, reason = excluded.reason, crc32 = excluded.crc32"""
@@ -154,22 +68,6 @@ _IN_USE = {
         AND NOT EXISTS (SELECT 1 FROM files WHERE image = id)""",
 }
 
-# What version 1 lacks is computed on the way; ids are kept.
-_FROM_1 = (
-    "DROP INDEX files_by_image",
-    *(f"ALTER TABLE {name} RENAME TO old_{name}" for name in ("fingerprint", "state", "roots", "images", "files")),
-    *SCHEMA,
-    "INSERT INTO fingerprint SELECT * FROM old_fingerprint",
-    "INSERT INTO state SELECT one, created_at, updated_at, 0, generation, covered, vectors_sha256 FROM old_state",
-    "INSERT INTO roots SELECT * FROM old_roots",
-    """INSERT INTO images SELECT id, hash, width, height, taken_at, vector,
-        image_crc32(hash, width, height, taken_at, vector) FROM old_images""",
-    """INSERT INTO files SELECT path, size, mtime_ns, image, reason, file_crc32(path, size, mtime_ns, hash, reason)
-        FROM old_files LEFT JOIN old_images ON old_images.id = image""",
-    *(f"DROP TABLE old_{name}" for name in ("files", "images", "roots", "state", "fingerprint")),
-)
-_UPGRADES = {1: _FROM_1}
-
 
 class Known(NamedTuple):
     """What the index holds about a path; exactly one of `image` and `reason` is None."""
@@ -185,10 +83,10 @@ class State(NamedTuple):
 
     created_at: int  # unix seconds
     updated_at: int
-    images: int  # orphans included
     generation: int  # 0: no vector file was published yet
     covered: int  # the vector file holds the images with id <= covered
     vectors_sha256: bytes | None
+    images: int  # orphans included
 
 
 class Tuning(NamedTuple):
@@ -244,16 +142,6 @@ class Space(NamedTuple):
     free: int  # inside the file, for rows that come
 
 
-class Salvaged(NamedTuple):
-    """What became of a damaged manifest."""
-
-    kept: Path  # where it is now
-    images: int  # that are in the new one
-    files: int
-    said: int | None  # images that the old one should have had, where it says so
-    dropped: tuple[Path, ...]  # files whose row could be read, but not used
-
-
 class Manifest:
     """A connection to manifest.sqlite: either a snapshot for reading, or the writer's.
 
@@ -283,14 +171,14 @@ class Manifest:
         except sqlite3.Error as error:
             # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
             log = path.with_name(path.name + "-wal")
-            if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or _size(log):
+            if result_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or _size(log):
                 raise
         return cls._snapshot(path, older, immutable=True)
 
     @classmethod
     def _snapshot(cls, path: Path, older: bool = False, *, immutable: bool) -> Self:
         uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
-        manifest = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S), immutable=immutable)
+        manifest = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S), immutable=immutable)
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
@@ -310,20 +198,20 @@ class Manifest:
         if fingerprint is None and not _size(path):
             raise _absent(path)
         with explained(path):
-            manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S))
+            manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=BUSY_S))
         try:
             with explained(path):
                 blank = manifest._is_blank()
                 if blank and fingerprint is None:
                     raise _absent(path)
                 if blank:
-                    manifest._db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+                    manifest._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 else:
                     manifest._require_format(upgradable=True)  # before a file that may not be ours is touched
                 manifest._db.execute("PRAGMA journal_mode = WAL")
                 manifest._db.execute("PRAGMA synchronous = FULL")
                 manifest._db.execute("PRAGMA foreign_keys = ON")
-                manifest._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+                manifest._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
                 for statement in _TEMPORARY:
                     manifest._db.execute(statement)
                 if blank and fingerprint is not None:
@@ -339,18 +227,21 @@ class Manifest:
             for statement in SCHEMA:
                 self._db.execute(statement)
             now = int(time.time())
-            self._db.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, 0, NULL)", (now, now))
+            state = (now, now, 0, 0, None)
+            self._db.execute(
+                f"INSERT INTO state ({SUMMED['state']}, crc32, images) VALUES (?, ?, ?, ?, ?, ?, 0)",
+                (*state, crc32_of(*state)),
+            )
             self.set_fingerprint(fingerprint)
-            self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
     def _upgrade(self) -> None:
         """Bring an older format forward, version by version, each in one transaction."""
         while (version := self._pragma("user_version")) != FORMAT_VERSION:
-            self._db.create_function("image_crc32", 5, _image_crc32, deterministic=True)
-            self._db.create_function("file_crc32", 5, _file_crc32, deterministic=True)
+            self._db.create_function("crc32_of", -1, crc32_of, deterministic=True)
             with self.transaction():
-                for statement in _UPGRADES[version]:
+                for statement in UPGRADES[version]:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {version + 1}")
 
@@ -360,13 +251,13 @@ class Manifest:
 
     def _require_format(self, *, upgradable: bool = False) -> None:
         version = self._pragma("user_version")
-        if self._pragma("application_id") != _APPLICATION_ID:
-            if set(SCHEMA) <= _layout(self._db):
+        if self._pragma("application_id") != APPLICATION_ID:
+            if set(SCHEMA) <= statements(self._db):
                 raise self._damaged("its header is not as it was written")
             raise StoreError(f"{self.path}: a database of another program: name another place with --index DIR")
-        if version == FORMAT_VERSION or (upgradable and version in _UPGRADES):
+        if version == FORMAT_VERSION or (upgradable and version in UPGRADES):
             return
-        if version in _UPGRADES:
+        if version in UPGRADES:
             advice = "`bt index` on any of its folders brings it forward, and encodes nothing again"
         elif version > FORMAT_VERSION:
             advice = "update bt"
@@ -411,30 +302,33 @@ class Manifest:
     def _typed(self, rows: Iterator[tuple[Any, ...]], *types: Any) -> Iterator[tuple[Any, ...]]:
         """`rows` whose values have these types; what a disk has altered may come as anything."""
         for row in rows:
-            if not _fits(row, types):
+            if not all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
                 raise self._damaged("a row is not as it was written")
             yield row
 
+    def _only(self, table: str) -> tuple[Any, ...] | None:
+        """What is summed of the only row of a table. StoreError where it is not as it was written."""
+        row = self._one(f"SELECT {SUMMED[table]}, crc32 FROM {table}")
+        if row is not None and crc32_of(*row[:-1]) != row[-1]:
+            raise self._damaged(f"its table {table} is not as it was written")
+        return None if row is None else row[:-1]
+
     def fingerprint(self) -> Fingerprint:
-        """What made the vectors. StoreError where that cannot be."""
-        made_by = Fingerprint(*self._single("fingerprint", [field.type for field in fields(Fingerprint)]))
-        if (wrong := _implausible(made_by)) is not None:
-            raise self._damaged(f"the {wrong} of its fingerprint is {getattr(made_by, wrong)!r}")
-        return made_by
+        """What made the vectors; also of format 1, which has no sum of it."""
+        with explained(self.path):
+            summed = self._pragma("user_version") > 1
+        row = self._only("fingerprint") if summed else self._one(f"SELECT {SUMMED['fingerprint']} FROM fingerprint")
+        if row is None:
+            raise self._damaged("its table fingerprint is empty")
+        return Fingerprint(*row)
 
     def state(self) -> State:
-        state = State(*self._single("state", State.__annotations__.values()))
-        if min(state.images, state.generation, state.covered) < 0:
-            raise self._damaged("its counts are below zero")
-        return state
-
-    def _single(self, table: str, types: Iterable[Any]) -> tuple[Any, ...]:
-        row = self._one(f"SELECT * FROM {table}")
-        if row is None:
-            raise self._damaged(f"its table {table} is empty")
-        if not _fits(row[1:], types):
-            raise self._damaged(f"its table {table} is not as it was written")
-        return row[1:]
+        row, count = self._only("state"), self._one("SELECT images FROM state")
+        if row is None or count is None:
+            raise self._damaged("its table state is empty")
+        if not isinstance(count[0], int) or count[0] < 0:
+            raise self._damaged(f"it counts {count[0]!r:.20} images")
+        return State(*row, *count)
 
     def has_images(self) -> bool:
         """Whether there is any image, orphans included."""
@@ -448,27 +342,22 @@ class Manifest:
         row = self._one("SELECT id FROM images WHERE hash = ?", (hash,))
         return None if row is None else int(row[0])
 
-    def vector(self, image: int) -> bytes | None:
-        """The vector of an image, as it was stored."""
-        row = self._one(f"SELECT id, {_SEALED} FROM images WHERE id = ?", (image,))
-        return None if row is None else self._unsealed([row])[0][1]
-
     def vectors(self, after: int = 0) -> Iterator[list[tuple[int, bytes]]]:
         """Ids and vectors of all images with a higher id, orphans included, ascending, some at a time, as stored."""
-        for rows in self._rows(f"SELECT id, {_SEALED} FROM images WHERE id > ? ORDER BY id", (after,)):
-            yield self._unsealed(rows)
+        for rows in self._rows(f"SELECT {_IMAGE} FROM images WHERE id > ? ORDER BY id", (after,)):
+            yield self._whole(rows)
 
     def vectors_of(self, images: Sequence[int]) -> Iterator[list[tuple[int, bytes]]]:
         """Ids and vectors of these images, as they were stored; what there is not is left out."""
-        sql = f"SELECT id, {_SEALED} FROM images WHERE id IN (SELECT value FROM json_each(?))"
+        sql = f"SELECT {_IMAGE} FROM images WHERE id IN (SELECT value FROM json_each(?))"
         for start in range(0, len(images), _ROWS):
             for rows in self._rows(sql, (json.dumps(images[start : start + _ROWS]),)):
-                yield self._unsealed(rows)
+                yield self._whole(rows)
 
-    def _unsealed(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, bytes]]:
-        """Ids and vectors of rows of `_SEALED`. StoreError where one is not as it was written."""
+    def _whole(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, bytes]]:
+        """Ids and vectors of rows of `_IMAGE`. StoreError where one is not as it was written."""
         for id, *row, crc32 in rows:
-            if not _holds(_image_crc32, row, crc32):
+            if crc32_of(*row) != crc32:
                 raise self._damaged(f"image {id} is not as it was written")
         return [(row[0], row[5]) for row in rows]
 
@@ -490,13 +379,14 @@ class Manifest:
         return int(row[0] or 0) if row else 0
 
     def queries(self) -> list[bytes]:
-        """Vectors of texts by which recall is measured."""
-        return [vector for (vector,) in self._all("SELECT vector FROM queries ORDER BY id")]
+        """Vectors of texts by which recall is measured. One that is not as it was written is left out."""
+        rows = self._all("SELECT vector, crc32 FROM queries ORDER BY id")
+        return [vector for vector, crc32 in rows if crc32_of(vector) == crc32]
 
     def tuning(self) -> Tuning | None:
         """How the vector file is searched; None where it is searched exactly, or there is none."""
-        row = self._one("SELECT * FROM tuning")
-        return None if row is None else Tuning(*row[1:])
+        row = self._only("tuning")
+        return None if row is None else Tuning(*row)
 
     def count_images(self, after: int = 0) -> int:
         """Images with a higher id, orphans included."""
@@ -539,8 +429,8 @@ class Manifest:
     def entries(self) -> Iterator[Entry]:
         """Every image with its files, orphans included, ascending by id; StoreError as `content`."""
         sql = "SELECT image, path, size, mtime_ns, crc32 FROM files WHERE image BETWEEN ? AND ? ORDER BY image, path"
-        for images in self._rows(f"SELECT id, {_SEALED} FROM images ORDER BY id"):
-            self._unsealed(images)
+        for images in self._rows(f"SELECT {_IMAGE} FROM images ORDER BY id"):
+            self._whole(images)
             hashes = {row[0]: row[1] for row in images}
             photos: dict[int, list[Photo]] = {id: [] for id in hashes}
             for image, *row in self._all(sql, (images[0][0], images[-1][0])):
@@ -551,7 +441,7 @@ class Manifest:
     def _photo(self, row: tuple[Any, ...], hash: bytes | None, reason: str | None) -> Photo:
         """The file of a row (path, size, mtime_ns, crc32). StoreError where it is not as it was written."""
         path, size, mtime_ns, crc32 = row
-        if not _holds(_file_crc32, (path, size, mtime_ns, hash, reason), crc32):
+        if crc32_of(path, size, mtime_ns, hash, reason) != crc32:
             raise self._damaged(f"the row of {_shown(path)} is not as it was written")
         return Photo(_path(path), size, mtime_ns)
 
@@ -561,13 +451,11 @@ class Manifest:
         return (id for (id,) in self._all(sql, _limits(filter)))
 
     def skipped(self) -> Iterator[Skipped]:
-        rows = self._typed(
-            self._all("SELECT path, reason FROM files WHERE reason IS NOT NULL ORDER BY path"), bytes, str
-        )
-        return (Skipped(_path(path), reason) for path, reason in rows)
+        """The files that were skipped, and why, sorted by the bytes of their paths; StoreError as `content`."""
+        return (Skipped(photo.path, reason) for photo, reason in self.skipped_files())
 
     def skipped_files(self) -> Iterator[tuple[Photo, str]]:
-        """The files that were skipped, and why, sorted by the bytes of their paths; StoreError as `content`."""
+        """As `skipped`, with sizes and times."""
         sql = "SELECT path, size, mtime_ns, crc32, reason FROM files WHERE reason IS NOT NULL ORDER BY path"
         return ((self._photo(tuple(row), None, reason), reason) for *row, reason in self._all(sql))
 
@@ -577,9 +465,11 @@ class Manifest:
         return tuple((reason, count) for reason, count in self._typed(self._all(sql, (limit,)), str, int))
 
     def roots(self) -> Iterator[tuple[Path, int | None]]:
-        """Each root and when its last complete scan ended (unix seconds), sorted by path."""
-        rows = self._typed(self._all("SELECT path, scanned_at FROM roots ORDER BY path"), bytes, int | None)
-        return ((_path(path), at) for path, at in rows)
+        """Each root and when its last complete scan ended (unix seconds), sorted by path. StoreError as `content`."""
+        for path, at, whole in self.root_rows():
+            if not whole:
+                raise self._damaged(f"the row of the folder {str(path)!r} is not as it was written")
+            yield path, at
 
     def count_under(self, root: Path) -> int:
         """Files at or below `root` that lead to an image."""
@@ -642,23 +532,33 @@ class Manifest:
             yield from (line for line in str(found).splitlines() if line != "ok")
         yield from (f"a row of {table} leads nowhere" for table, *_ in self._all("PRAGMA foreign_key_check"))
         with explained(self.path):
-            layout = _layout(self._db)
+            layout = statements(self._db)
         yield from (f"its layout lacks {' '.join(sql.split()[:3])}" for sql in SCHEMA if sql not in layout)
         yield from (f"its layout has what is not of the format: {sql:.40}" for sql in layout if sql not in SCHEMA)
 
     def image_rows(self) -> Iterator[list[ImageRow]]:
         """Every image, ascending, some at a time."""
-        for rows in self._rows(f"SELECT id, {_SEALED} FROM images ORDER BY id"):
-            yield [ImageRow(id, row[0], row[4], _holds(_image_crc32, row, crc32)) for id, *row, crc32 in rows]
+        for rows in self._rows(f"SELECT {_IMAGE} FROM images ORDER BY id"):
+            yield [ImageRow(id, row[0], row[4], crc32_of(*row) == crc32) for id, *row, crc32 in rows]
 
     def file_rows(self) -> Iterator[list[tuple[Path, bool]]]:
         """Every file, and whether its sum is right, sorted by the bytes of their paths, some at a time."""
-        sql = """SELECT path, size, mtime_ns, hash, reason, files.crc32 FROM files LEFT JOIN images ON id = image
-            ORDER BY path"""
+        sql = f"SELECT {SUMMED['files']}, files.crc32 FROM files LEFT JOIN images ON id = image ORDER BY path"
         for rows in self._rows(sql):
             if not all(isinstance(row[0], bytes) for row in rows):
                 raise self._damaged("a path is not as it was written")
-            yield [(_path(row[0]), _holds(_file_crc32, row, crc32)) for *row, crc32 in rows]
+            yield [(_path(row[0]), crc32_of(*row) == crc32) for *row, crc32 in rows]
+
+    def root_rows(self) -> Iterator[tuple[Path, int | None, bool]]:
+        """Every root, when its last complete scan ended, and whether its sum is right, sorted by path."""
+        for path, at, crc32 in self._all(f"SELECT {SUMMED['roots']}, crc32 FROM roots ORDER BY path"):
+            if not isinstance(path, bytes):
+                raise self._damaged("a path is not as it was written")
+            yield _path(path), at, crc32_of(path, at) == crc32
+
+    def count_lost_queries(self) -> int:
+        """Vectors of texts that are not as they were written."""
+        return self._count("queries") - len(self.queries())
 
     def miscounted(self) -> Iterator[str]:
         """Where the counts that the triggers keep are not those of the tables."""
@@ -684,21 +584,26 @@ class Manifest:
                     self._db.execute("ROLLBACK")
                 raise
 
+    def _set_state(self, **changed: Any) -> None:
+        *summed, _ = self.state()._replace(**changed)
+        sql = f"UPDATE state SET ({SUMMED['state']}, crc32) = (?, ?, ?, ?, ?, ?)"
+        self._db.execute(sql, (*summed, crc32_of(*summed)))
+
     def touch(self) -> None:
         """Note the time of this change."""
-        self._db.execute("UPDATE state SET updated_at = ?", (int(time.time()),))
+        self._set_state(updated_at=int(time.time()))
 
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
-        f = fingerprint
-        preprocessing = (f.preprocessing, f.preprocessing_version, f.precision_family)
-        row = (_text(f.model), _text(f.revision), f.weights_sha256, f.config_sha256, *preprocessing, f.dim)
-        self._db.execute("INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        model, revision = _text(fingerprint.model), _text(fingerprint.revision)
+        row = astuple(replace(fingerprint, model=model, revision=revision))
+        sql = "INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        self._db.execute(sql, (*row, crc32_of(*row)))
 
     def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> bool:
         """Add an image; False if its content is there already, which then keeps its id and its vector."""
         row = (hash, width, height, taken_at, vector)
-        sql = f"INSERT INTO images ({_SEALED}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        return self._db.execute(sql, (*row, _image_crc32(*row))).rowcount == 1
+        sql = f"INSERT INTO images ({_IMAGE}) VALUES (NULL, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        return self._db.execute(sql, (*row, crc32_of(*row))).rowcount == 1
 
     def put_file(self, photo: Photo, hash: bytes) -> None:
         """Say that a file has this content; ValueError if no image has."""
@@ -714,11 +619,12 @@ class Manifest:
         # A clock gone wild may give a time that SQLite cannot hold; such a file is read anew by each run.
         mtime_ns = max(-_INTEGER, min(photo.mtime_ns, _INTEGER))
         path = os.fsencode(photo.path)
-        row = (path, photo.size, mtime_ns, image, reason, _file_crc32(path, photo.size, mtime_ns, hash, reason))
+        row = (path, photo.size, mtime_ns, image, reason, crc32_of(path, photo.size, mtime_ns, hash, reason))
         self._db.execute(_PUT_FILE, row)
 
     def add_root(self, root: Path) -> None:
-        self._db.execute("INSERT OR IGNORE INTO roots VALUES (?, NULL)", (os.fsencode(root),))
+        row = (os.fsencode(root), None)
+        self._db.execute("INSERT OR IGNORE INTO roots VALUES (?, ?, ?)", (*row, crc32_of(*row)))
 
     def forget(self, path: Path) -> int:
         """Drop the files and roots at or below `path`; how many files that were."""
@@ -730,6 +636,10 @@ class Manifest:
         keys = [(os.fsencode(path),) for path in paths]
         self._db.executemany("DELETE FROM roots WHERE path = ?", keys)
         self._db.executemany("DELETE FROM files WHERE path = ?", keys)
+
+    def drop_roots(self, roots: Iterable[Path]) -> None:
+        """Drop roots, and none of the files below them."""
+        self._db.executemany("DELETE FROM roots WHERE path = ?", ((os.fsencode(root),) for root in roots))
 
     def drop_images(self, images: Iterable[int]) -> None:
         """Drop images and the files that lead to them."""
@@ -772,13 +682,15 @@ class Manifest:
             gone = "path IN (SELECT path FROM gone)"
             self._db.execute(f"DELETE FROM roots WHERE path <> ? AND {gone}", (os.fsencode(root),))
             self._db.execute(f"DELETE FROM files WHERE {gone}")
-        self._db.execute("UPDATE roots SET scanned_at = ? WHERE path = ?", (int(time.time()), os.fsencode(root)))
+        key, now = os.fsencode(root), int(time.time())
+        self._db.execute("UPDATE roots SET scanned_at = ?, crc32 = ? WHERE path = ?", (now, crc32_of(key, now), key))
         return Sweep(removed=removed, kept=0)
 
     def set_queries(self, vectors: Iterable[bytes]) -> None:
         """Keep vectors of texts by which recall is measured from now on."""
         self._db.execute("DELETE FROM queries")
-        self._db.executemany("INSERT INTO queries (vector) VALUES (?)", ((vector,) for vector in vectors))
+        rows = ((vector, crc32_of(vector)) for vector in vectors)
+        self._db.executemany("INSERT INTO queries (vector, crc32) VALUES (?, ?)", rows)
 
     def publish(
         self, generation: int, covered: int, sha256: bytes, tuning: Tuning | None = None, *, holds_pruned: bool = False
@@ -787,13 +699,13 @@ class Manifest:
 
         `holds_pruned`: it still holds the images that were removed.
         """
-        row = (generation, covered, sha256)
-        self._db.execute("UPDATE state SET generation = ?, covered = ?, vectors_sha256 = ?", row)
+        self._set_state(generation=generation, covered=covered, vectors_sha256=sha256)
         if not holds_pruned:
             self._db.execute("DELETE FROM pruned")
         self._db.execute("DELETE FROM tuning")
         if tuning is not None:
-            self._db.execute("INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?)", tuning)
+            sql = "INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)"
+            self._db.execute(sql, (*tuning, crc32_of(*tuning)))
 
     # Looking after the file: outside of a transaction
 
@@ -807,7 +719,7 @@ class Manifest:
         with explained(self.path):
             self._db.execute("PRAGMA busy_timeout = 1000")
             busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            self._db.execute(f"PRAGMA busy_timeout = {1000 * _BUSY_S:.0f}")
+            self._db.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S:.0f}")
         return not busy
 
     # What a run meets, in a temporary table: none of it needs a transaction
@@ -850,268 +762,6 @@ class Manifest:
                 yield Photo(_path(path), size, mtime_ns)
 
 
-# Salvaging
-
-
-def salvage(path: Path) -> Salvaged:
-    """Copy what can be read of a damaged manifest, and is whole, into a new one; put that in its place.
-
-    The damaged one is kept beside it. The caller holds the lock. Raises StoreError, and leaves it as it is, where not
-    even what made the vectors can be read.
-    """
-    fresh = path.with_name(path.name + _FRESH)
-    with explained(path):
-        _remove_with_log(fresh)
-        old, made_by = _legible(path)
-        with closing(old):
-            state = _row(old, "state", State.__annotations__.values())
-            new = Manifest.write(fresh, made_by)
-            try:
-                _copy(old, new)
-                dropped = tuple(_copy_files(old, new))
-                counts = new.counts()
-            finally:
-                new.close()
-        with open(fresh, "rb+") as file:
-            os.fsync(file.fileno())
-        kept = _put_in_place(fresh, path)
-    said = None if state is None else state[2]
-    return Salvaged(kept, counts.images + counts.orphans, counts.files + counts.skipped, said, dropped)
-
-
-_FRESH = ".new"
-_LAYOUT_PAGES = 32  # more than tables and indexes begin on
-_PATIENCE = 100_000  # reads that may fail, for each table
-
-
-def _legible(path: Path) -> tuple[sqlite3.Connection, Fingerprint]:
-    """A connection that reads the damaged manifest at `path` as far as it goes, and what made the vectors in it.
-
-    Where its first page is of no use, it gets one as a new manifest has it: tables of the same layout begin on the same
-    pages.
-    """
-    db = sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
-    if made_by := _maker(db):
-        return db, made_by
-    db.close()
-    grafted = path.with_name(path.name + _FRESH)
-    for vacuumed in (False, True):
-        page = _first_page(grafted, vacuumed=vacuumed)
-        shutil.copyfile(path, grafted)
-        with open(grafted, "rb+") as file:
-            pages = max(os.fstat(file.fileno()).st_size // len(page), _LAYOUT_PAGES)  # of one that was cut, too
-            file.truncate(pages * len(page))
-            file.write(page[:18] + b"\1\1" + page[20:28] + struct.pack(">III", pages, 0, 0) + page[40:])
-        db = sqlite3.connect(grafted, isolation_level=None)
-        made_by = _maker(db)
-        grafted.unlink()  # it lives on as long as it is open
-        if made_by:
-            return db, made_by
-        db.close()
-    raise StoreError(
-        f"{path}: nothing can be saved of it, not even what made its vectors: restore it from a copy, or build a new "
-        "index in another place with --index DIR"
-    )
-
-
-def _first_page(place: Path, *, vacuumed: bool) -> bytes:
-    anything = Fingerprint("", "", "", "", "", 0, "", 0)
-    manifest = Manifest.write(place, anything)
-    if vacuumed:
-        manifest.vacuum()
-    manifest.close()
-    page = place.read_bytes()[:_PAGE_BYTES]
-    _remove_with_log(place)
-    return page
-
-
-def _layout(db: sqlite3.Connection) -> set[str]:
-    """The statements that made the tables and all that belongs to them."""
-    rows = db.execute("SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
-    return {bytes(sql or b"").decode("utf-8", "replace") for (sql,) in rows}
-
-
-def _maker(db: sqlite3.Connection) -> Fingerprint | None:
-    """What made the vectors of a manifest of this format; None where that cannot be read."""
-    try:
-        layout = _layout(db)
-    except _UNREADABLE:
-        return None
-    row = _row(db, "fingerprint", [field.type for field in fields(Fingerprint)])
-    tables = {sql for sql in SCHEMA if sql.startswith(("CREATE TABLE images", "CREATE TABLE files"))}
-    made_by = Fingerprint(*row) if tables <= layout and row is not None else None
-    return None if made_by is None or _implausible(made_by) else made_by
-
-
-def _row(db: sqlite3.Connection, table: str, types: Iterable[Any]) -> tuple[Any, ...] | None:
-    """The only row of a table; None where it cannot be read."""
-    with suppress(*_UNREADABLE):
-        row = db.execute(f"SELECT * FROM {table}").fetchone()
-        if row is not None and _fits(row[1:], types):
-            return tuple(row[1:])
-    return None
-
-
-def _copy(old: sqlite3.Connection, new: Manifest) -> None:
-    """All but the files."""
-    state = _row(old, "state", State.__annotations__.values())
-    numbers = [state[3]] if state is not None else [0]
-    numbers += [int(n) for path in new.path.parent.iterdir() for n in re.findall(r"^vectors-(\d{1,18})\.", path.name)]
-    dim = new.fingerprint().dim
-    known = [0]
-    for sql in ("SELECT seq FROM sqlite_sequence WHERE name = 'images'", "SELECT max(id) FROM images"):
-        with suppress(*_UNREADABLE):
-            known += [row[0] for row in old.execute(sql) if isinstance(row[0], int)]
-    last = max(known)
-    with new.transaction():
-        if state is not None:
-            new._db.execute("UPDATE state SET created_at = ?", state[:1])
-        new._db.execute("UPDATE state SET generation = ?", (max(numbers),))  # no name of a file is used twice
-        for path, at in _readable(old, "roots", "path", "scanned_at", _between_paths):
-            if _fits((path, at), (bytes, int | None)):
-                new._db.execute("INSERT OR IGNORE INTO roots VALUES (?, ?)", (path, at))
-        for id, vector in _readable(old, "queries", "id", "vector", _between_ids(1 << 16)):
-            if isinstance(vector, bytes) and len(vector) == 2 * dim:
-                new._db.execute("INSERT OR IGNORE INTO queries VALUES (?, ?)", (id, vector))
-    insert = f"INSERT INTO images (id, {_SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-    for rows in _some(_readable(old, "images", "id", _SEALED, _between_ids(last or 1 << 32))):
-        with new.transaction():
-            whole = (row for row in rows if _holds(_image_crc32, row[1:-1], row[-1]) and len(row[1]) == _HASH_BYTES)
-            new._db.executemany(insert, whole)
-    with new.transaction():  # an id is never used twice
-        new._db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last,))
-
-
-def _copy_files(old: sqlite3.Connection, new: Manifest) -> Iterator[Path]:
-    """Yields those whose row cannot be used: it is not whole, or its image was lost."""
-    hashes = "SELECT hash FROM images WHERE id = ?"
-    for rows in _some(_readable(old, "files", "path", "size, mtime_ns, image, reason, crc32", _between_paths)):
-        with new.transaction():
-            for row in rows:
-                path, size, mtime_ns, image, reason, crc32 = row
-                found = new._db.execute(hashes, (image,)).fetchone() if isinstance(image, int) else None
-                hash = None if found is None else found[0]
-                if _holds(_file_crc32, (path, size, mtime_ns, hash, reason), crc32):
-                    new._db.execute(_PUT_FILE, row)
-                elif isinstance(path, bytes):
-                    yield _path(path)
-
-
-def _some(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
-    while some := [row for row, _ in zip(rows, range(_ROWS), strict=False)]:
-        yield some
-
-
-def _readable(
-    db: sqlite3.Connection, table: str, key: str, columns: str, between: Callable[[Any, Any], Any]
-) -> Iterator[tuple[Any, ...]]:
-    """The rows of a damaged table that can be read; rows that are not whole are among them.
-
-    Reads on in order of the key until that fails, then halves what is left, and goes on with both: the widest first.
-    """
-    ranges: deque[tuple[Any, Any]] = deque([(None, None)])
-    failures = 0
-    while ranges and failures < _PATIENCE:
-        low, high = ranges.popleft()
-        bounds = [f"{key} > ?"] * (low is not None) + [f"{key} <= ?"] * (high is not None)
-        where = f"WHERE {' AND '.join(bounds)}" if bounds else ""
-        try:
-            values = [value for value in (low, high) if value is not None]
-            for row in db.execute(f"SELECT {key}, {columns} FROM {table} {where} ORDER BY {key}", values):
-                yield row
-                low = row[0]
-        except _UNREADABLE:
-            failures += 1
-            middle = between(low, high)
-            if middle is not None:
-                ranges += [(low, middle), (middle, high)]
-
-
-def _between_ids(last: int) -> Callable[[int | None, int | None], int | None]:
-    def between(low: int | None, high: int | None) -> int | None:
-        low, high = low or 0, last if high is None else high
-        middle = (low + high) // 2
-        return middle if low < middle < high else None
-
-    return between
-
-
-def _between_paths(low: Any, high: Any) -> bytes | None:
-    """A key in the middle; None where there is none worth asking for."""
-    low, high = low or b"", high or b"\xff" * 8
-    if not (isinstance(low, bytes) and isinstance(high, bytes)):
-        return None
-    shortest = min(len(low), len(high))
-    common = next((place for place in range(shortest) if low[place] != high[place]), shortest)
-    width = common + 8
-    numbers = (int.from_bytes(key[:width].ljust(width, b"\0"), "big") for key in (low, high))
-    middle = (sum(numbers) // 2).to_bytes(width, "big")
-    return middle if common <= len(low) and low < middle < high else None
-
-
-def _put_in_place(fresh: Path, path: Path) -> Path:
-    """The new manifest takes the name of the old one, which is kept; where that is."""
-    with suppress(*_UNREADABLE), closing(sqlite3.connect(path, isolation_level=None)) as old:
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # where that can be done, its log is empty from here on
-    number = int(time.time())
-    while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    try:
-        os.link(path, kept)
-    except OSError:  # a file system that has no links
-        shutil.copyfile(path, kept)
-    log = path.with_name(path.name + "-wal")
-    if _size(log):
-        os.replace(log, kept.with_name(kept.name + "-wal"))
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    os.replace(fresh, path)
-    return kept
-
-
-def _remove_with_log(path: Path) -> None:
-    """Remove a manifest that nobody uses."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn what the disk and SQLite raise into StoreError. `path` is the file or folder that the work is about."""
-    try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
-        raise  # misuse by our own code: a defect keeps its traceback
-    except (*_UNREADABLE, OSError) as error:
-        raise _explained(path, error) from error
-
-
-def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) -> StoreError:
-    if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "make room" if full else "see that it is there and may be written"
-        return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
-    if isinstance(error, UnicodeDecodeError):
-        return DamagedIndexError(path, str(error))
-    match _code(error):
-        case sqlite3.SQLITE_FULL:
-            why = "the disk is full: make room and run it again (what was committed before is safe)"
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            why = f"still in use by another program after {_BUSY_S:.0f} s: run it again when that has ended"
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-            why = f"cannot be opened or written ({error}): make its folder accessible, or name another with --index DIR"
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
-            return DamagedIndexError(path, str(error))
-        case _:
-            why = f"{error}: see that its disk is there and has room, then run it again"
-    return StoreError(f"{path}: {why}")
-
-
-def _code(error: sqlite3.Error) -> int:
-    """The primary result code; extended codes carry it in their low byte."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-
-
 def _absent(path: Path) -> NoIndexError:
     return NoIndexError(f"no index at {path.parent}: make one there with `bt index PHOTOS`")
 
@@ -1123,29 +773,6 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _fits(row: Sequence[Any], types: Iterable[Any]) -> bool:
-    types = list(types)
-    return len(row) == len(types) and all(isinstance(value, kind) for value, kind in zip(row, types, strict=True))
-
-
-def _holds(crc32_of: Callable[..., int], row: Iterable[Any], crc32: Any) -> bool:
-    """Whether the sum of a row is right; in a damaged one a value may even have another type."""
-    try:
-        return bool(crc32_of(*row) == crc32)
-    except (TypeError, AttributeError, struct.error):
-        return False
-
-
-def _implausible(made_by: Fingerprint) -> str | None:
-    """The field that no program has written like this."""
-    plausible = {
-        "preprocessing": made_by.preprocessing in ("hf", "plain", FOREIGN),
-        "precision_family": made_by.precision_family in ("float", INT8, FOREIGN),
-        "dim": made_by.dim > 0,
-    }
-    return next((name for name, well in plausible.items() if not well), None)
 
 
 def _shown(path: Any) -> str:
@@ -1180,15 +807,3 @@ def _path(path: bytes) -> Path:
 def _text(text: str) -> str:
     """A TEXT value is UTF-8: what a path that is not brings into a message is written as an escape."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _image_crc32(hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> int:
-    """The sum over all that an image's row says; docs/index-format.md has its layout."""
-    numbers = struct.pack("<qq?q", width, height, taken_at is not None, taken_at or 0)
-    return zlib.crc32(vector, zlib.crc32(numbers, zlib.crc32(hash)))
-
-
-def _file_crc32(path: bytes, size: int, mtime_ns: int, hash: bytes | None, reason: str | None) -> int:
-    """The sum over all that a file's row says, the content that it leads to included."""
-    leads_to = hash if reason is None else reason.encode()
-    return zlib.crc32(leads_to or b"", zlib.crc32(struct.pack("<qq", size, mtime_ns), zlib.crc32(path)))

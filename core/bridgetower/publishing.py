@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.codes import Coder, Codes, DamagedError
+from bridgetower.disk import explained
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
-from bridgetower.manifest import Manifest, Tuning, explained
+from bridgetower.manifest import Manifest, Tuning
 from bridgetower.published import codes_path, vectors_path
 from bridgetower.truth import Progress, all_vectors, few, unpacked
 from bridgetower.vectors import FlatVectors, unpack

@@ -63,7 +63,7 @@ class Fingerprint:
     revision: str  # resolved commit of the repository; "local" for a folder, "bundled" for "demo"
     weights_sha256: str
     config_sha256: str  # of all else that computes: numbers of the network, and of the preprocessing
-    preprocessing: str  # "hf" or "plain"
+    preprocessing: str  # "hf", "plain" or "foreign"
     preprocessing_version: int
     precision_family: str  # "float" (fp32 and bf16 vectors agree within tolerance), "int8" or "foreign"
     dim: int  # length of a vector

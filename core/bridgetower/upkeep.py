@@ -14,7 +14,8 @@ from pathlib import Path
 from bridgetower.errors import InputError
 from bridgetower.features import FeatureCache
 from bridgetower.manifest import Manifest
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import Writer
 
 OnProgress = Callable[[int, int], None]  # done, total
 

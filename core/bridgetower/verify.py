@@ -18,11 +18,13 @@ from bridgetower.codes import Codes
 from bridgetower.codes import DamagedError as DerivedDamagedError
 from bridgetower.errors import DamagedIndexError
 from bridgetower.inverted import InvertedVectors
-from bridgetower.manifest import ImageRow, Salvaged, salvage
+from bridgetower.manifest import ImageRow
 from bridgetower.published import Published
-from bridgetower.store import Store, Writer
+from bridgetower.salvage import Salvaged, salvage
+from bridgetower.store import Store
 from bridgetower.truth import all_vectors
 from bridgetower.vectors import FlatVectors, unpack
+from bridgetower.writer import Writer
 
 OnProgress = Callable[[int, int], None]  # done, total
 
@@ -35,7 +37,7 @@ _NEAREST = 10  # of the answers
 class Finding:
     """One thing that is not as it should be."""
 
-    part: str  # "manifest", "images", "files" or "counts"; "vectors" and "features", which can always be made again
+    part: str  # of the manifest: a table, "counts", or else "manifest"; "vectors", "features": can always be made again
     problem: str
     path: Path | None = None  # of the picture, or of the file below the index, that this is about
     image: int | None = None  # id
@@ -47,6 +49,7 @@ class Repaired:
 
     findings: tuple[Finding, ...]
     dropped: tuple[Path, ...]  # files that the next `bt index` reads again
+    roots: tuple[Path, ...]  # that were dropped: `bt index` must be given them again
     salvaged: Salvaged | None  # the manifest was made anew from what could be read
     left: tuple[Finding, ...]  # what is not in order after it
 
@@ -62,7 +65,15 @@ def verify(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
         yield Finding("manifest", error.damage, directory / "manifest.sqlite")
         return
     with store:
-        for look in (_look_at_structure, _look_at_images, _look_at_files, _look_at_counts, _look_at_vectors):
+        for look in (
+            _look_at_structure,
+            _look_at_images,
+            _look_at_files,
+            _look_at_roots,
+            _look_at_queries,
+            _look_at_counts,
+            _look_at_vectors,
+        ):
             try:
                 yield from look(store, on_progress)
             except DamagedIndexError as error:
@@ -110,6 +121,17 @@ def _look_at_files(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
         for path, whole in rows:
             if not whole:
                 yield Finding("files", "the file's row is not as it was written", path)
+
+
+def _look_at_roots(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    for path, _, whole in store.manifest.root_rows():
+        if not whole:
+            yield Finding("roots", "the folder's row is not as it was written", path)
+
+
+def _look_at_queries(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    if lost := store.manifest.count_lost_queries():
+        yield Finding("queries", f"{lost} of the texts by which recall is measured are not as they were written")
 
 
 def _look_at_counts(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
@@ -245,12 +267,14 @@ def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
             salvaged = salvage(manifest)
 
     with Writer.resume(directory, mend=look) as writer:
-        dropped = list(salvaged.dropped) if salvaged else []
-        if salvaged is None and (_of("images", findings) or _of("files", findings) or _of("counts", findings)):
+        if salvaged is not None:
+            dropped, roots = [*salvaged.dropped], [*salvaged.roots]
+        else:
             images = [finding.image for finding in _of("images", findings) if finding.image is not None]
-            files = [finding.path for finding in _of("files", findings) if finding.path is not None]
+            files, roots = _paths("files", findings), _paths("roots", findings)
             dropped = sorted({*files, *(path for image in images for path in writer.manifest.photos(image))})
-            writer.mend(files, images)
+            if any(_of(part, findings) for part in ("images", "files", "roots", "queries", "counts")):
+                writer.mend(files, images, roots)
         if salvaged is not None or any(finding.part != "features" for finding in findings):
             writer.publish_anew()
         for finding in _of("features", findings):
@@ -258,8 +282,13 @@ def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
                 with suppress(OSError):
                     finding.path.unlink()
         writer.remove_strays()
-    return Repaired(tuple(findings), tuple(dropped), salvaged, tuple(verify(directory, on_progress=on_progress)))
+    left = tuple(verify(directory, on_progress=on_progress))
+    return Repaired(tuple(findings), tuple(dropped), tuple(roots), salvaged, left)
 
 
 def _of(part: str, findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.part == part]
+
+
+def _paths(part: str, findings: list[Finding]) -> list[Path]:
+    return [finding.path for finding in _of(part, findings) if finding.path is not None]

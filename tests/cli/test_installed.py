@@ -142,7 +142,7 @@ def test_it_runs_as_a_module_under_its_own_name() -> None:
 @pytest.fixture
 def empty_index(tmp_path: Path) -> Path:
     """What `bt status` can show, without loading a network."""
-    from bridgetower.store import Writer
+    from bridgetower.writer import Writer
     from tests.fakes import FakeEncoder
 
     Writer.open(tmp_path / "index", FakeEncoder().fingerprint).close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import Result
 
 from bridgetower.records import Head
+from bridgetower.writer import Writer
 from tests.cli.conftest import Bt, Models
 from tests.fakes import COLOURS, paint
 
@@ -147,10 +149,9 @@ def test_a_model_folder_that_has_moved_is_asked_for(bt: Bt, photos: Path, models
     real = models.resolve
     models.resolve = lambda name, **options: real(Path(name).name)  # type: ignore[method-assign]
     bt("index", photos, "--model", "moved")
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / "index" / "manifest.sqlite") as manifest:
-        manifest.execute("UPDATE fingerprint SET model = ?", [str(tmp_path / "moved")])
+    with Writer.resume(tmp_path / "index") as writer, writer.manifest.transaction():
+        made_by = replace(writer.manifest.fingerprint(), model=str(tmp_path / "moved"))
+        writer.manifest.set_fingerprint(made_by)
     done = bt("search", "red")
     assert done.exit_code == 4
     assert "--model" in done.stderr and str(tmp_path / "moved") in done.stderr

@@ -1,9 +1,7 @@
 """`bt status`, `bt model`."""
 
 import json
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +11,7 @@ from typer.testing import CliRunner
 import bridgetower.weights
 from bridgetower.records import Head
 from bridgetower.weights import LocalModel
+from bridgetower.writer import Writer
 from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt
 
@@ -156,8 +155,8 @@ def test_model_pull_announces_the_hub_and_gives_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_status_of_an_index_that_was_written_at_an_impossible_time(bt: Bt, library: Path) -> None:
-    with closing(sqlite3.connect(library.parent / "index" / "manifest.sqlite", isolation_level=None)) as db:
-        db.execute("UPDATE state SET updated_at = ?", (1 << 60,))
+    with Writer.resume(library.parent / "index") as writer, writer.manifest.transaction():
+        writer.manifest._set_state(updated_at=1 << 60)
     done = bt("status")
     assert done.exit_code == 0
     assert f"{1 << 60} s after 1970" in done.stdout

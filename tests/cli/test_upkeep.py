@@ -50,6 +50,18 @@ def test_what_is_damaged_is_named_mended_and_read_again(bt: Bt, library: Path) -
     assert bt("search", "red", "--json").stdout == before
 
 
+def test_a_folder_that_is_dropped_is_named_to_be_given_again(bt: Bt, library: Path) -> None:
+    with closing(sqlite3.connect(library.parent / "index" / "manifest.sqlite", isolation_level=None)) as db:
+        db.execute("UPDATE roots SET scanned_at = scanned_at + 1")
+    assert bt("verify").stdout == f"roots: the folder's row is not as it was written ({library})\n"
+    assert bt("index", library).exit_code == bt("status").exit_code == 5
+    done = bt("verify", "--repair")
+    assert done.exit_code == 0, done.stderr
+    assert "dropped photos from the folders of the index: give it to `bt index` again\n" in done.stderr
+    assert "unchanged 4" in bt("index", library).stderr
+    assert bt("verify").exit_code == 0
+
+
 def test_a_manifest_that_sqlite_cannot_read_is_made_anew(bt: Bt, library: Path) -> None:
     before = bt("search", "red", "--json").stdout
     damage(library.parent / "index" / "manifest.sqlite", str(library / "green.png").encode())

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from bridgetower.errors import NoIndexError
 from bridgetower.records import Photo
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
 from bridgetower.upkeep import would_prune
 from bridgetower.verify import verify
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.faults.victims import Victims
 
@@ -32,7 +33,7 @@ def contents(directory: Path) -> Contents:
 def whole(directory: Path) -> dict[Photo, tuple[bytes, bytes, float]]:
     """For every file: what it holds, its vector to the bit, and its similarity to a text."""
     with Store.open(directory) as store:
-        vectors = {hash: store.vector(store.image_id(hash) or 0).tobytes() for hash in contents(directory).values()}
+        vectors = {entry.hash: entry.vector for entry in store.entries()}
         nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
         return {
             photo: (candidate.content, vectors[candidate.content], candidate.similarity)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 
 DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -40,8 +41,9 @@ def bring_up_to_date(directory: Path) -> None:
 
 
 def build(directory: Path) -> None:
-    """An index with several generations, orphans, pruned images, skipped files, something kept for searches."""
+    """An index with generations, orphans, pruned images, skipped files, queries, something kept for searches."""
     with Writer.open(directory, FINGERPRINT) as writer:
+        writer.set_queries(np.stack([image(number).vector for number in range(200, 203)]))
         writer.commit(images=[image(n) for n in OTHERS], files=[(photo(n), image(n).hash) for n in OTHERS])
         writer.finish()
     bring_up_to_date(directory)

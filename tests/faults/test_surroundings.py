@@ -18,9 +18,10 @@ from bridgetower.errors import InputError, PictureError, StoreError
 from bridgetower.indexing import Engine, index
 from bridgetower.manifest import Manifest
 from bridgetower.records import File, Skipped
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
 from bridgetower.upkeep import prune
 from bridgetower.verify import repair, verify
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.faults.ordeal import contents
 from tests.faults.small import IMAGES, answer, build, image, photo

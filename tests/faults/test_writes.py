@@ -17,8 +17,8 @@ from unittest.mock import patch
 import pytest
 
 from bridgetower.errors import StoreError
-from bridgetower.store import Writer
 from bridgetower.verify import repair, verify
+from bridgetower.writer import Writer
 from tests.faults import small
 from tests.faults.small import Answer, answer, bring_up_to_date, build, photo
 

@@ -79,24 +79,24 @@ def serve() -> None:
     """Fork for each line of arguments on stdin; answer with the id of the process, and when asked, with its code."""
     import bridgetower.encoder
     import bridgetower.library
-    import bridgetower.store
     import bridgetower.truth
     import bridgetower.upkeep
     import bridgetower.verify
+    import bridgetower.writer
     import bridgetower_cli.parser  # noqa: F401
     from bridgetower_cli.app import main
     from tests.fakes import FakeEncoder
 
     library: Any = bridgetower.library
-    store: Any = bridgetower.store
+    writer: Any = bridgetower.writer
     fake = FakeEncoder()
     checkpoint = SimpleNamespace(name="fake", preprocessing=fake.preprocessing)
     checkpoint.with_preprocessing = lambda name: checkpoint
     library.resolve = lambda name, **options: checkpoint
     library.fingerprint_of = lambda checkpoint, precision: fake.fingerprint
     library.TorchEncoder = lambda checkpoint, runtime, **options: fake
-    store._UNCOVERED_MIN = 20  # publish often, to be killed there too
-    store._PRUNED_AT_ONCE = 16
+    writer._UNCOVERED_MIN = 20  # publish often, to be killed there too
+    writer._PRUNED_AT_ONCE = 16
     truth: Any = bridgetower.truth
     truth.EXACT_MOST = int(os.environ["MANY"])
     _say("ready")

@@ -29,7 +29,8 @@ from PIL import Image
 
 from bridgetower.indexing import Engine, IndexReport, index
 from bridgetower.scan import Rules
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.unit.test_decode import noise, png_header
 
@@ -61,7 +62,7 @@ def met(folder: Path) -> set[Path]:
 def indexed(directory: Path) -> set[Path]:
     with Store.open(directory) as store:
         images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 10_000)[0]]
-        return {path for paths in store.photos(images).values() for path in paths}
+        return {path for image in images for path in store.manifest.photos(image)}
 
 
 def gets_through(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) -> dict[str, str]:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from bridgetower.manifest import Manifest
+from bridgetower.manifest import Manifest, Sweep
 from bridgetower.records import File, Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Sweep, Writer
+from bridgetower.store import Store
 from bridgetower.verify import repair, verify
+from bridgetower.writer import NewImage, Writer
 
 DIM = 8
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -30,7 +31,7 @@ DAMAGE = [
     "UPDATE state SET images = images + 3",
     "DROP TRIGGER file_changed",
 ]
-STEPS = ["touch", "publish", "_remove_stray"]  # of the manifest and of the writer, in the order of a run
+STEPS = ["touch", "publish", "_remove_other_generations"]  # of the manifest and of the writer, in the order of a run
 
 
 def vector_of(content: int) -> NDArray[np.float32]:
@@ -146,7 +147,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     @rule(batch=st.dictionaries(paths, contents, min_size=1), step=st.sampled_from(STEPS))
     def crash(self, batch: dict[Path, int], step: str) -> None:
         """Die in the middle of a commit, before the transaction that names a new vector file, or right after it."""
-        with patch.object(Writer if step == "_remove_stray" else Manifest, step, side_effect=Crash):
+        with patch.object(Writer if step == "_remove_other_generations" else Manifest, step, side_effect=Crash):
             try:
                 self.commit(batch)
                 self.files.update(batch)  # the commit returned: the rest must not lose it
@@ -168,7 +169,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             return
         assert [finding for finding in verify(self.directory) if finding.part != "vectors" or not self.harmed] == []
         with Store.open(self.directory) as store:
-            ids = {content: store.image_id(hash_of(content)) for content in range(10)}
+            ids = {content: store.manifest.image_id(hash_of(content)) for content in range(10)}
             assert {content for content, id in ids.items() if id is not None} == self.encoded
             bad = sorted(path for path, content in self.files.items() if content is None)
             assert [skipped.path for skipped in store.skipped()] == bad
@@ -179,7 +180,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             (found,) = store.recall(query[None], 10)
             assert [neighbour.image for neighbour in found] == [ids[content] for content in expected]
             np.testing.assert_allclose([n.similarity for n in found], [scores[c] for c in expected], rtol=0, atol=1e-6)
-            assert store.photos(n.image for n in found) == {
+            assert {n.image: store.manifest.photos(n.image) for n in found} == {
                 ids[content]: tuple(sorted(path for path, other in self.files.items() if other == content))
                 for content in expected
             }

@@ -22,7 +22,9 @@ from bridgetower.errors import InputError, OutputError, StoreError, UsageError
 from bridgetower.exporting import export
 from bridgetower.importing import ImportReport, import_folder
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
+from tests.fakes import stored
 
 SIGNALLING = np.uint16(0x7C01).view(np.float16)  # a NaN that the processor tells of
 ROOT = Path(__file__).parents[2]
@@ -247,7 +249,7 @@ def test_what_the_index_has_stays_and_what_it_lacks_is_added(folder: Path, tmp_p
     assert (report.images, report.known, report.differing, report.queries) == (8, 2, 1, 0)
     with Store.open(here) as store:
         assert len(store) == 3 + 8 - 1 + 1
-        np.testing.assert_array_equal(store.vector(3), other.vector.astype(np.float16))
+        np.testing.assert_array_equal(stored(store, 3), other.vector.astype(np.float16))
         [x, *_] = store.nearest(image(3).vector[None])
         assert x.photos == (Photo(Path("/photos/3.jpg"), 6, 7),)  # size and time of this machine
         assert list(store.skipped()) == []  # which could read it
@@ -462,7 +464,8 @@ import numpy as np
 from bridgetower import importing
 from bridgetower.exporting import export
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 fingerprint = replace({FINGERPRINT!r}, dim=4096)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

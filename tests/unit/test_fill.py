@@ -10,7 +10,8 @@ from bridgetower.fill import fill_images, fill_library
 from bridgetower.indexing import Engine, index
 from bridgetower.pictures import PICTURES_AT_ONCE
 from bridgetower.records import Head
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 
 

@@ -18,7 +18,8 @@ from bridgetower.errors import InputError, StoreError, UsageError
 from bridgetower.importing import import_vectors
 from bridgetower.npy import read_vector
 from bridgetower.records import FOREIGN, Fingerprint
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 from tests.fakes import COLOURS, FakeEncoder, paint
 
 E = 5

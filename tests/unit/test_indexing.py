@@ -26,9 +26,10 @@ from bridgetower.pictures import load
 from bridgetower.preprocess import preprocess
 from bridgetower.records import File, Photo
 from bridgetower.scan import USUAL_RULES, Rules, scan
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
 from bridgetower.weights import resolve
-from tests.fakes import HOSTILE, FakeEncoder, paint
+from bridgetower.writer import Writer
+from tests.fakes import HOSTILE, FakeEncoder, paint, stored
 from tests.tiny import tiny_checkpoint
 from tests.unit.test_decode import encoded, noise
 
@@ -58,7 +59,7 @@ def indexed(directory: Path) -> set[Path]:
     """The files that lead to a picture."""
     with Store.open(directory) as store:
         images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 1000)[0]]
-        return {path for paths in store.photos(images).values() for path in paths}
+        return {path for image in images for path in store.manifest.photos(image)}
 
 
 def some(folder: Path, *names: str) -> list[Path]:
@@ -79,11 +80,11 @@ def test_every_picture_is_found_by_its_own_vector(photos: Path, tmp_path: Path) 
     report = run([photos], tmp_path / "index", encoder)
     assert (report.files, report.encoded, report.skipped) == (BATCH_SIZE + 3, BATCH_SIZE + 3, ())
     with Store.open(tmp_path / "index") as store:
-        ids = [store.image_id(content(path)) for path in sorted(photos.iterdir())]
+        ids = [store.manifest.image_id(content(path)) for path in sorted(photos.iterdir())]
         assert len(set(ids)) == BATCH_SIZE + 3
         for image in ids:
             assert image is not None
-            nearest = store.recall(store.vector(image)[None], 1)[0][0]
+            nearest = store.recall(stored(store, image)[None], 1)[0][0]
             assert nearest.image == image
             assert nearest.similarity == pytest.approx(1, abs=1e-3)
 
@@ -111,9 +112,9 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
         report = index([photos], writer, never)
     assert (report.reused, report.removed, report.unchanged) == (2, 1, BATCH_SIZE + 2)
     with Store.open(tmp_path / "index") as store:
-        image = store.image_id(content(photos / "copy.png"))
+        image = store.manifest.image_id(content(photos / "copy.png"))
         assert image is not None
-        assert store.photos([image])[image] == (photos / "001.png", photos / "copy.png")
+        assert store.manifest.photos(image) == (photos / "001.png", photos / "copy.png")
 
 
 def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
     assert (report.encoded, encoder.encoded) == (1, 1)
     with Store.open(tmp_path / "index") as store:
         best = store.recall(encoder.embed_texts(["blue"]), 1)[0][0].image
-        assert store.photos([best])[best] == (photos / "000.png",)
+        assert store.manifest.photos(best) == (photos / "000.png",)
 
 
 def test_equal_pictures_in_one_batch_are_encoded_once(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import os
 import re
 import sqlite3
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +14,9 @@ import pytest
 
 import bridgetower
 from bridgetower.errors import StoreError
-from bridgetower.manifest import FORMAT_VERSION, SCHEMA, Known, Manifest, Sweep
+from bridgetower.manifest import Known, Manifest, Sweep
 from bridgetower.records import File, Fingerprint, Photo
+from bridgetower.schema import FORMAT_VERSION, SCHEMA, SUMMED, crc32_of
 
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 4)
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "index-format.md"
@@ -48,6 +51,17 @@ def test_the_documented_schema_is_the_real_one() -> None:
     documented = re.sub(r"--.*", "", page)
     assert documented.split() == (";\n".join(SCHEMA) + ";").split()
     assert f"Format version **{FORMAT_VERSION}**" in FORMAT_PAGE.read_text("utf-8")
+
+
+def test_the_sum_of_a_row_is_the_documented_one(manifest: Manifest) -> None:
+    written = b"bpath" + b"i\xfe" + b"\xff" * 7 + b"r" + struct.pack("<d", 1.0) + b"n" + b"t\xc3\xa9"
+    assert crc32_of(b"path", -2, 1.0, None, "\xe9") == zlib.crc32(written)
+    fill(manifest, "/a")
+    for table, columns in SUMMED.items():
+        rows = "files JOIN images ON id = image" if table == "files" else table
+        for *row, crc32 in manifest._db.execute(f"SELECT {columns}, {table}.crc32 FROM {rows}"):
+            assert crc32_of(*row) == crc32, table
+    assert [sql.split()[2] for sql in SCHEMA if "crc32" in sql] == list(SUMMED)
 
 
 def test_a_new_manifest_says_what_it_is(manifest: Manifest, path: Path) -> None:
@@ -111,7 +125,7 @@ def test_equal_content_is_one_image_and_keeps_its_vector(manifest: Manifest) -> 
     fill(manifest, "/a", "/copy")
     with manifest.transaction():
         assert not manifest.add_image(b"c" * 32, 9, 9, None, b"another vector")
-    assert manifest.vector(1) == b"vector"
+    assert next(manifest.vectors()) == [(1, b"vector")]
     assert manifest.counts() == (2, 1, 0, 0)
 
 

@@ -13,9 +13,10 @@ from benchmarks.clouds import Clouds
 from bridgetower.codes import Codes
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.records import Filter, Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
 from bridgetower.vectors import pack
 from bridgetower.verify import repair, verify
+from bridgetower.writer import NewImage, Writer
 
 DIM = 32
 N = 3000
@@ -54,7 +55,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bridgetower.truth.EXACT_MOST", 500)
         with Writer.open(directory, FINGERPRINT) as writer:
-            writer.keep_queries(TEXTS)
+            writer.set_queries(TEXTS)
             add(writer, range(N))
             writer.finish()
     return directory
@@ -98,11 +99,18 @@ def test_the_effort_is_measured_with_texts_and_holds_for_others(directory: Path)
     assert recall_of(directory) >= 0.985
 
 
+def tune(manifest: Manifest, **changed: int) -> None:
+    """Say that the vector file is searched in another way."""
+    state, tuning = manifest.state(), manifest.tuning()
+    assert tuning is not None and state.vectors_sha256 is not None
+    with manifest.transaction():
+        manifest.publish(state.generation, state.covered, state.vectors_sha256, tuning._replace(**changed))
+
+
 def test_less_effort_finds_less(directory: Path) -> None:
     """The measure itself: were the effort not what decides, the recall above would say nothing."""
     manifest = Manifest.write(directory / "manifest.sqlite", FINGERPRINT)
-    with manifest.transaction():
-        manifest._db.execute("UPDATE tuning SET effort = 1, candidates = 164")
+    tune(manifest, effort=1, candidates=164)
     manifest.close()
     assert recall_of(directory) < 0.9
 
@@ -131,7 +139,7 @@ def test_texts_are_wanted_once_and_early(tmp_path: Path) -> None:
         assert not writer.wants_queries()
         add(writer, range(200, 300))
         assert writer.wants_queries()
-        writer.keep_queries(TEXTS)
+        writer.set_queries(TEXTS)
         assert not writer.wants_queries()
 
 
@@ -192,8 +200,7 @@ def test_lists_grow_and_are_chosen_anew_when_there_are_twice_as_many(directory: 
         add(writer, range(N + 600, 2 * N))
         add(writer, [2 * N - 1])
         writer._images = writer._uncovered = 2 * N
-        with writer._manifest.transaction():
-            writer._manifest._db.execute("UPDATE tuning SET trained = ?", (N - 1,))
+        tune(writer.manifest, trained=N - 1)
         writer.finish()
     assert tuning_of(directory).trained == 2 * N
     assert recall_of(directory, range(2 * N)) >= 0.985
@@ -342,7 +349,7 @@ def test_what_is_wrong_with_lists_is_found_and_mended(directory: Path, damage: s
         if damage == "fewer":
             with writer.manifest.transaction():
                 writer.manifest.add_image(hash_of(-1), 1, 1, None, pack(PICTURES[0], DIM))
-            database.execute("UPDATE state SET covered = covered + 1")
+            writer.manifest._set_state(covered=writer.manifest.state().covered + 1)
         elif damage == "more":
             writer.drop([path_of(0)])
             assert sum(writer.prune()) == 1

@@ -12,7 +12,8 @@ from bridgetower.matching import Results
 from bridgetower.pictures import PICTURES_AT_ONCE
 from bridgetower.records import Head
 from bridgetower.search import Found, search
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 
 

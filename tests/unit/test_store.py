@@ -19,11 +19,13 @@ import pytest
 from numpy.typing import NDArray
 
 import bridgetower
-from bridgetower import store as store_module
+from bridgetower import writer as writer_module
 from bridgetower.errors import NoIndexError, StoreError
-from bridgetower.manifest import Manifest
+from bridgetower.manifest import Manifest, Sweep
 from bridgetower.records import File, Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Sweep, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
+from tests.fakes import stored
 
 DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -36,7 +38,8 @@ import hashlib, os, sys, time
 from pathlib import Path
 import numpy as np
 from bridgetower.records import File, Fingerprint, Photo
-from bridgetower.store import NewImage, Store, Writer
+from bridgetower.store import Store
+from bridgetower.writer import NewImage, Writer
 FINGERPRINT = {FINGERPRINT!r}
 def image(number):
     vector = np.random.default_rng(number).normal(size={DIM}).astype(np.float32)
@@ -73,8 +76,7 @@ def build(directory: Path, *numbers: int, finish: bool = True) -> None:
 
 def answer(store: Store, query: NDArray[np.float32], k: int = 1000) -> list[tuple[str, float]]:
     (neighbours,) = store.recall(query[None], k)
-    photos = store.photos(neighbour.image for neighbour in neighbours)
-    return [(photos[neighbour.image][0].stem, neighbour.similarity) for neighbour in neighbours]
+    return [(store.manifest.photos(image)[0].stem, similarity) for image, similarity in neighbours]
 
 
 def assert_holds(directory: Path, *numbers: int) -> None:
@@ -109,7 +111,7 @@ def test_what_was_committed_is_found(directory: Path) -> None:
     assert_holds(directory, *range(40))
     with Store.open(directory) as store:
         assert len(store.recall(image(3).vector[None], 5)[0]) == 5
-        assert store.recall(image(3).vector[None], 1)[0][0].image == store.image_id(image(3).hash)
+        assert store.recall(image(3).vector[None], 1)[0][0].image == store.manifest.image_id(image(3).hash)
         assert store.recall(np.zeros((0, DIM), dtype=np.float32), 5) == []
 
 
@@ -137,7 +139,7 @@ def test_a_few_new_images_are_read_beside_the_vector_file_and_many_are_published
 
 
 def test_a_long_run_publishes_in_the_middle(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_UNCOVERED_MIN", 10)
+    monkeypatch.setattr(writer_module, "_UNCOVERED_MIN", 10)
     with Writer.open(directory, FINGERPRINT) as writer:
         generations = []
         for start in range(0, 100, 5):
@@ -169,9 +171,9 @@ def test_a_renamed_or_copied_file_shares_its_image(directory: Path) -> None:
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(1)], files=[(copy, image(1).hash)])
     with Store.open(directory) as store:
-        id = store.image_id(image(1).hash)
+        id = store.manifest.image_id(image(1).hash)
         assert id is not None
-        assert store.photos([id, 12345]) == {id: (path_of(1), copy.path)}
+        assert store.manifest.photos(id) == (path_of(1), copy.path)
         assert len(store) == 2
 
 
@@ -180,20 +182,17 @@ def test_a_changed_file_leads_to_its_new_content_only(directory: Path) -> None:
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(3)], files=[(Photo(path_of(1), 1, 8), image(3).hash)])
     with Store.open(directory) as store:
-        old, new = store.image_id(image(1).hash), store.image_id(image(3).hash)
+        old, new = store.manifest.image_id(image(1).hash), store.manifest.image_id(image(3).hash)
         assert old is not None and new is not None
-        assert store.photos([old, new]) == {new: (path_of(1),)}
+        assert (store.manifest.photos(old), store.manifest.photos(new)) == ((), (path_of(1),))
         assert [n.image for n in store.recall(image(1).vector[None], 9)[0]].count(old) == 0
 
 
 def test_the_vector_of_an_image_is_what_was_stored(directory: Path) -> None:
     build(directory, 1)
     with Store.open(directory) as store:
-        vector = store.vector(1)
-        assert vector.dtype == np.float32
+        vector = stored(store, 1)
         np.testing.assert_array_equal(vector, image(1).vector.astype(np.float16).astype(np.float32))
-        with pytest.raises(KeyError):
-            store.vector(2)
         with pytest.raises(ValueError, match="length"):
             store.recall(2 * vector[None], 1)
         with pytest.raises(ValueError, match="shape"):
@@ -206,9 +205,9 @@ def test_a_similarity_never_leaves_its_range(directory: Path) -> None:
     )
     build(directory, longer)
     with Store.open(directory) as store:
-        stored = store.vector(1)
-        assert float(stored @ stored) > 1
-        assert store.recall(np.stack([stored, -stored]), 1) == [[(1, 1.0)], [(1, -1.0)]]
+        vector = stored(store, 1)
+        assert float(vector @ vector) > 1
+        assert store.recall(np.stack([vector, -vector]), 1) == [[(1, 1.0)], [(1, -1.0)]]
 
 
 def test_a_bad_vector_or_unknown_content_stops_the_whole_batch(directory: Path) -> None:
@@ -232,8 +231,8 @@ def test_the_documented_python_reads_the_vectors(directory: Path, monkeypatch: p
     assert isinstance(read["vectors"], np.ndarray)
     with Store.open(directory) as store:
         for id, vector in zip(read["ids"], read["vectors"], strict=True):  # type: ignore[call-overload]
-            np.testing.assert_array_equal(vector, store.vector(id))
-        assert dict(read["files"]) == {str(store.photos([id])[id][0]): id for id in range(1, 11)}  # type: ignore[call-overload]
+            np.testing.assert_array_equal(vector, stored(store, id))
+        assert dict(read["files"]) == {str(store.manifest.photos(id)[0]): id for id in range(1, 11)}  # type: ignore[call-overload]
     read["db"].close()  # type: ignore[attr-defined]
 
 
@@ -335,7 +334,7 @@ def test_readers_see_one_state_whole_while_the_writer_goes_on(directory: Path) -
             assert_answers(unused, query, *range(10))
             assert_answers(late, query, *after)
             assert unused.summary().files == 10
-            assert unused.photos([4]) == {4: (path_of(3),)}
+            assert unused.manifest.photos(4) == (path_of(3),)
     assert_holds(directory, *after)
 
 
@@ -485,15 +484,15 @@ def test_a_second_writer_in_the_same_process_is_refused_too(directory: Path) -> 
 
 
 COMMIT_FOR_EVER = """
-import bridgetower.store
-bridgetower.store._UNCOVERED_MIN = 20  # publish often, to be killed there too
+import bridgetower.writer
+bridgetower.writer._UNCOVERED_MIN = 20  # publish often, to be killed there too
 writer = Writer.open(Path(sys.argv[1]), FINGERPRINT)
 for start in range(int(sys.argv[2]), 100_000, 4):
     batch = range(start, start + 4)
     writer.commit(images=[image(n) for n in batch], files=[file(n) for n in batch])
     print(start + 4, flush=True)
     if start % 40 == 0:
-        writer._publish()
+        writer.publish()
 """
 
 

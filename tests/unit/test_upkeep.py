@@ -10,9 +10,10 @@ import pytest
 from bridgetower import upkeep
 from bridgetower.errors import InputError, NoIndexError
 from bridgetower.indexing import Engine, index
-from bridgetower.store import Store, Writer
+from bridgetower.store import Store
 from bridgetower.upkeep import Pruned, forget, prune, would_prune
 from bridgetower.verify import verify
+from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 
 

@@ -1,0 +1,50 @@
+"""What SQLite and the disk refuse, as errors that say what to do next."""
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bridgetower.errors import DamagedIndexError, StoreError
+
+BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
+CACHE_KIB = 65_536  # of the writer: hashes arrive in no order, all over their index
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: SQLite quotes what it cannot read
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the disk and SQLite raise into StoreError. `path` is the file or folder that the work is about."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # misuse by our own code: a defect keeps its traceback
+    except (*UNREADABLE, OSError) as error:
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) -> StoreError:
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "make room" if full else "see that it is there and may be written"
+        return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
+    if isinstance(error, UnicodeDecodeError):
+        return DamagedIndexError(path, str(error))
+    match result_code(error):
+        case sqlite3.SQLITE_FULL:
+            why = "the disk is full: make room and run it again (what was committed before is safe)"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            why = f"still in use by another program after {BUSY_S:.0f} s: run it again when that has ended"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            why = f"cannot be opened or written ({error}): make its folder accessible, or name another with --index DIR"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
+            return DamagedIndexError(path, str(error))
+        case _:
+            why = f"{error}: see that its disk is there and has room, then run it again"
+    return StoreError(f"{path}: {why}")
+
+
+def result_code(error: sqlite3.Error) -> int:
+    """The primary result code; extended codes carry it in their low byte."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

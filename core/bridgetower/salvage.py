@@ -1,0 +1,271 @@
+"""Saving what can be read of a damaged manifest: into a new one, which takes its place.
+
+_legible   the damaged database, as far as SQLite gets with it
+_readable  the rows of a table that can be read: all that lie around what is damaged
+_copy      those of them whose sums are right
+"""
+
+import os
+import re
+import shutil
+import sqlite3
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained
+from bridgetower.errors import StoreError
+from bridgetower.manifest import Manifest
+from bridgetower.records import Fingerprint
+from bridgetower.schema import PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
+
+_FRESH = ".new"
+_LAYOUT_PAGES = 32  # more than tables and indexes begin on
+_PATIENCE = 100_000  # reads that may fail, for each table
+_ROWS = 1024  # that are copied in one transaction
+_HASH_BYTES = 32  # of SHA-256
+
+
+class Salvaged(NamedTuple):
+    """What became of a damaged manifest."""
+
+    kept: Path  # where it is now
+    images: int  # that are in the new one
+    files: int
+    said: int | None  # images that the old one should have had, where it says so
+    dropped: tuple[Path, ...]  # files whose row could be read, but not used
+    roots: tuple[Path, ...]  # the same of roots
+
+
+def salvage(path: Path) -> Salvaged:
+    """Copy what can be read of a damaged manifest, and is whole, into a new one; put that in its place.
+
+    The damaged one is kept beside it. The caller holds the lock. Raises StoreError, and leaves it as it is, where not
+    even what made the vectors can be read.
+    """
+    fresh = path.with_name(path.name + _FRESH)
+    with explained(path):
+        _remove_with_log(fresh)
+        old, made_by = _legible(path)
+        with closing(old):
+            Manifest.write(fresh, made_by).close()
+            with closing(sqlite3.connect(fresh, isolation_level=None)) as new:
+                new.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+                said = _copy_state(old, new, path.parent)
+                roots = tuple(_copy_roots(old, new))
+                _copy_queries(old, new)
+                _copy_images(old, new)
+                files = tuple(_copy_files(old, new))
+                images, kept_files = (
+                    new.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("images", "files")
+                )
+        with open(fresh, "rb+") as file:
+            os.fsync(file.fileno())
+        kept = _put_in_place(fresh, path)
+    return Salvaged(kept, images, kept_files, said, files, roots)
+
+
+def _legible(path: Path) -> tuple[sqlite3.Connection, Fingerprint]:
+    """A connection that reads the damaged manifest at `path` as far as it goes, and what made the vectors in it.
+
+    Where its first page is of no use, it gets one as a new manifest has it: tables of the same layout begin on the same
+    pages.
+    """
+    db = sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=BUSY_S)
+    if made_by := _maker(db):
+        return db, made_by
+    db.close()
+    grafted = path.with_name(path.name + _FRESH)
+    for vacuumed in (False, True):
+        page = _first_page(grafted, vacuumed=vacuumed)
+        shutil.copyfile(path, grafted)
+        with open(grafted, "rb+") as file:
+            pages = max(os.fstat(file.fileno()).st_size // len(page), _LAYOUT_PAGES)  # of one that was cut, too
+            file.truncate(pages * len(page))
+            file.write(page[:18] + b"\1\1" + page[20:28] + struct.pack(">III", pages, 0, 0) + page[40:])
+        db = sqlite3.connect(grafted, isolation_level=None)
+        made_by = _maker(db)
+        grafted.unlink()  # it lives on as long as it is open
+        if made_by:
+            return db, made_by
+        db.close()
+    raise StoreError(
+        f"{path}: nothing can be saved of it, not even what made its vectors: restore it from a copy, or build a new "
+        "index in another place with --index DIR"
+    )
+
+
+def _first_page(place: Path, *, vacuumed: bool) -> bytes:
+    anything = Fingerprint("", "", "", "", "", 0, "", 0)
+    manifest = Manifest.write(place, anything)
+    if vacuumed:
+        manifest.vacuum()
+    manifest.close()
+    page = place.read_bytes()[:PAGE_BYTES]
+    _remove_with_log(place)
+    return page
+
+
+def _maker(db: sqlite3.Connection) -> Fingerprint | None:
+    """What made the vectors of a manifest of this format; None where that cannot be read."""
+    tables = {sql for sql in SCHEMA if sql.startswith(("CREATE TABLE images", "CREATE TABLE files"))}
+    with suppress(*UNREADABLE):
+        if tables <= statements(db) and (row := _row(db, "fingerprint")) is not None:
+            return Fingerprint(*row)
+    return None
+
+
+def _row(db: sqlite3.Connection, table: str) -> tuple[Any, ...] | None:
+    """What is summed of the only row of a table; None where it cannot be read or is not whole."""
+    with suppress(*UNREADABLE):
+        row = db.execute(f"SELECT {SUMMED[table]}, crc32 FROM {table}").fetchone()
+        if row is not None and crc32_of(*row[:-1]) == row[-1]:
+            return tuple(row[:-1])
+    return None
+
+
+def _copy_state(old: sqlite3.Connection, new: sqlite3.Connection, directory: Path) -> int | None:
+    """When it was made, and the last generation, as no name of a file is used twice; how many images it counted."""
+    generations = [int(n) for path in directory.iterdir() for n in re.findall(r"^vectors-(\d{1,18})\.", path.name)]
+    now = int(time.time())
+    state, said = _row(old, "state"), None
+    if state is not None:
+        generations.append(state[2])
+        with suppress(*UNREADABLE):
+            [said] = old.execute("SELECT images FROM state").fetchone()
+    row = (now if state is None else state[0], now, max(generations, default=0), 0, None)
+    new.execute(f"UPDATE state SET ({SUMMED['state']}, crc32) = (?, ?, ?, ?, ?, ?)", (*row, crc32_of(*row)))
+    return said if isinstance(said, int) else None
+
+
+def _copy_roots(old: sqlite3.Connection, new: sqlite3.Connection) -> Iterator[Path]:
+    """Yields those that are not whole."""
+    with new:
+        new.execute("BEGIN")
+        for path, at, crc32 in _readable(old, "roots", "path", "scanned_at, crc32", _between_paths):
+            if crc32_of(path, at) == crc32:
+                new.execute("INSERT OR IGNORE INTO roots VALUES (?, ?, ?)", (path, at, crc32))
+            elif isinstance(path, bytes):
+                yield Path(os.fsdecode(path))
+
+
+def _copy_queries(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    with new:
+        new.execute("BEGIN")
+        for id, vector, crc32 in _readable(old, "queries", "id", "vector, crc32", _between_ids(1 << 16)):
+            if crc32_of(vector) == crc32:
+                new.execute("INSERT OR IGNORE INTO queries VALUES (?, ?, ?)", (id, vector, crc32))
+
+
+def _copy_images(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """With their ids, of which none is used twice."""
+    known = [0]
+    for sql in ("SELECT seq FROM sqlite_sequence WHERE name = 'images'", "SELECT max(id) FROM images"):
+        with suppress(*UNREADABLE):
+            known += [row[0] for row in old.execute(sql) if isinstance(row[0], int)]
+    last = max(known)
+    columns = f"{SUMMED['images']}, crc32"
+    insert = f"INSERT INTO images (id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    for rows in _some(_readable(old, "images", "id", columns, _between_ids(last or 1 << 32))):
+        with new:
+            new.execute("BEGIN")
+            whole = (row for row in rows if crc32_of(*row[1:-1]) == row[-1] and len(row[1]) == _HASH_BYTES)
+            new.executemany(insert, whole)
+    new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last,))
+
+
+def _copy_files(old: sqlite3.Connection, new: sqlite3.Connection) -> Iterator[Path]:
+    """Yields those whose row cannot be used: it is not whole, or its image was lost."""
+    for rows in _some(_readable(old, "files", "path", "size, mtime_ns, image, reason, crc32", _between_paths)):
+        with new:
+            new.execute("BEGIN")
+            for row in rows:
+                path, size, mtime_ns, image, reason, crc32 = row
+                found = new.execute("SELECT hash FROM images WHERE id = ?", (image,)).fetchone()
+                hash = None if found is None else found[0]
+                if crc32_of(path, size, mtime_ns, hash, reason) == crc32:
+                    new.execute("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
+                elif isinstance(path, bytes):
+                    yield Path(os.fsdecode(path))
+
+
+def _some(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    while some := [row for row, _ in zip(rows, range(_ROWS), strict=False)]:
+        yield some
+
+
+def _readable(
+    db: sqlite3.Connection, table: str, key: str, columns: str, between: Callable[[Any, Any], Any]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of a damaged table that can be read; rows that are not whole are among them.
+
+    Reads on in order of the key until that fails, then halves what is left, and goes on with both: the widest first.
+    """
+    ranges: deque[tuple[Any, Any]] = deque([(None, None)])
+    failures = 0
+    while ranges and failures < _PATIENCE:
+        low, high = ranges.popleft()
+        bounds = [f"{key} > ?"] * (low is not None) + [f"{key} <= ?"] * (high is not None)
+        where = f"WHERE {' AND '.join(bounds)}" if bounds else ""
+        try:
+            values = [value for value in (low, high) if value is not None]
+            for row in db.execute(f"SELECT {key}, {columns} FROM {table} {where} ORDER BY {key}", values):
+                yield row
+                low = row[0]
+        except UNREADABLE:
+            failures += 1
+            middle = between(low, high)
+            if middle is not None:
+                ranges += [(low, middle), (middle, high)]
+
+
+def _between_ids(last: int) -> Callable[[int | None, int | None], int | None]:
+    def between(low: int | None, high: int | None) -> int | None:
+        low, high = low or 0, last if high is None else high
+        middle = (low + high) // 2
+        return middle if low < middle < high else None
+
+    return between
+
+
+def _between_paths(low: Any, high: Any) -> bytes | None:
+    """A key in the middle; None where there is none worth asking for."""
+    low, high = low or b"", high or b"\xff" * 8
+    if not (isinstance(low, bytes) and isinstance(high, bytes)):
+        return None
+    shortest = min(len(low), len(high))
+    common = next((place for place in range(shortest) if low[place] != high[place]), shortest)
+    width = common + 8
+    numbers = (int.from_bytes(key[:width].ljust(width, b"\0"), "big") for key in (low, high))
+    middle = (sum(numbers) // 2).to_bytes(width, "big")
+    return middle if common <= len(low) and low < middle < high else None
+
+
+def _put_in_place(fresh: Path, path: Path) -> Path:
+    """The new manifest takes the name of the old one, which is kept; where that is."""
+    with suppress(*UNREADABLE), closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # where that can be done, its log is empty from here on
+    number = int(time.time())
+    while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system that has no links
+        shutil.copyfile(path, kept)
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        os.replace(log, kept.with_name(kept.name + "-wal"))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    os.replace(fresh, path)
+    return kept
+
+
+def _remove_with_log(path: Path) -> None:
+    """Remove a manifest that nobody uses."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

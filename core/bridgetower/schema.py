@@ -1,0 +1,156 @@
+"""What a manifest is on the disk: its tables, the sums of their rows, and how older formats become the present one.
+
+docs/index-format.md is the contract; a test compares its SQL with this.
+"""
+
+import sqlite3
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+FORMAT_VERSION = 2
+APPLICATION_ID = 0x42546978  # "BTix"
+PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; of SQLite's 4096 a quarter would stay empty
+
+SCHEMA = (
+    """CREATE TABLE fingerprint (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        model TEXT NOT NULL,
+        revision TEXT NOT NULL,
+        weights_sha256 TEXT NOT NULL,
+        config_sha256 TEXT NOT NULL,
+        preprocessing TEXT NOT NULL,
+        preprocessing_version INTEGER NOT NULL,
+        precision_family TEXT NOT NULL,
+        dim INTEGER NOT NULL,
+        crc32 INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE state (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        images INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        covered INTEGER NOT NULL,
+        vectors_sha256 BLOB,
+        crc32 INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE tuning (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        lists INTEGER NOT NULL,
+        trained INTEGER NOT NULL,
+        effort INTEGER NOT NULL,
+        candidates INTEGER NOT NULL,
+        recall REAL NOT NULL,
+        texts INTEGER NOT NULL,
+        pictures INTEGER NOT NULL,
+        crc32 INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE queries (
+        id INTEGER PRIMARY KEY,
+        vector BLOB NOT NULL,
+        crc32 INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE roots (
+        path BLOB PRIMARY KEY,
+        scanned_at INTEGER,
+        crc32 INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE images (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        hash BLOB NOT NULL UNIQUE,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        taken_at INTEGER,
+        vector BLOB NOT NULL,
+        crc32 INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE files (
+        path BLOB PRIMARY KEY,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        image INTEGER REFERENCES images (id),
+        reason TEXT,
+        crc32 INTEGER NOT NULL,
+        CHECK ((image IS NULL) <> (reason IS NULL))
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE TABLE orphans (image INTEGER PRIMARY KEY) STRICT",
+    "CREATE TABLE pruned (image INTEGER PRIMARY KEY) STRICT",
+    "CREATE INDEX files_by_image ON files (image) WHERE image IS NOT NULL",
+    "CREATE INDEX images_by_time ON images (taken_at)",
+    """CREATE TRIGGER image_added AFTER INSERT ON images BEGIN
+        UPDATE state SET images = images + 1;
+        INSERT INTO orphans VALUES (NEW.id);
+    END""",
+    """CREATE TRIGGER image_pruned AFTER DELETE ON images BEGIN
+        UPDATE state SET images = images - 1;
+        DELETE FROM orphans WHERE image = OLD.id;
+        INSERT INTO pruned VALUES (OLD.id);
+    END""",
+    """CREATE TRIGGER file_added AFTER INSERT ON files WHEN NEW.image IS NOT NULL BEGIN
+        DELETE FROM orphans WHERE image = NEW.image;
+    END""",
+    """CREATE TRIGGER file_changed AFTER UPDATE OF image ON files WHEN OLD.image IS NOT NEW.image BEGIN
+        DELETE FROM orphans WHERE image = NEW.image;
+        INSERT INTO orphans SELECT OLD.image
+            WHERE OLD.image IS NOT NULL AND NOT EXISTS (SELECT 1 FROM files WHERE image = OLD.image);
+    END""",
+    """CREATE TRIGGER file_gone AFTER DELETE ON files WHEN OLD.image IS NOT NULL BEGIN
+        INSERT INTO orphans SELECT OLD.image
+            WHERE NOT EXISTS (SELECT 1 FROM files WHERE image = OLD.image);
+    END""",
+)
+
+# What `crc32` of a row is the sum of, in this order. A file is summed with the hash of its image instead of the id, and
+# `state` without `images`, which triggers count and who reads counts again.
+SUMMED = {
+    "fingerprint": "model, revision, weights_sha256, config_sha256, preprocessing, preprocessing_version, "
+    "precision_family, dim",
+    "state": "created_at, updated_at, generation, covered, vectors_sha256",
+    "tuning": "lists, trained, effort, candidates, recall, texts, pictures",
+    "queries": "vector",
+    "roots": "path, scanned_at",
+    "images": "hash, width, height, taken_at, vector",
+    "files": "path, size, mtime_ns, hash, reason",
+}
+
+_INTEGER, _REAL = struct.Struct("<cq").pack, struct.Struct("<cd").pack
+_BYTES: dict[type, Callable[[Any], bytes]] = {
+    type(None): lambda value: b"n",
+    int: lambda value: _INTEGER(b"i", value),
+    float: lambda value: _REAL(b"r", value),
+    str: lambda value: b"t" + value.encode(),
+    bytes: lambda value: b"b" + value,
+}
+
+
+def crc32_of(*values: object) -> int:
+    """The sum of a row, whatever a disk has made of its values; also a function of the writer's SQL."""
+    return zlib.crc32(b"".join([_BYTES[type(value)](value) for value in values]))
+
+
+# What version 1 lacks is computed on the way; ids are kept.
+_FROM_1 = (
+    "DROP INDEX files_by_image",
+    *(f"ALTER TABLE {name} RENAME TO old_{name}" for name in ("fingerprint", "state", "roots", "images", "files")),
+    *SCHEMA,
+    *(
+        f"INSERT INTO {name} ({SUMMED[name]}, crc32) SELECT {SUMMED[name]}, crc32_of({SUMMED[name]}) FROM old_{name}"
+        for name in ("fingerprint", "roots")
+    ),
+    f"""INSERT INTO state SELECT one, created_at, updated_at, 0, generation, covered, vectors_sha256,
+        crc32_of({SUMMED["state"]}) FROM old_state""",
+    f"""INSERT INTO images SELECT id, hash, width, height, taken_at, vector, crc32_of({SUMMED["images"]})
+        FROM old_images""",
+    f"""INSERT INTO files SELECT path, size, mtime_ns, image, reason, crc32_of({SUMMED["files"]})
+        FROM old_files LEFT JOIN old_images ON old_images.id = image""",
+    *(f"DROP TABLE old_{name}" for name in ("files", "images", "roots", "state", "fingerprint")),
+)
+UPGRADES = {1: _FROM_1}
+
+
+def statements(db: sqlite3.Connection) -> set[str]:
+    """Those that made the tables and all that belongs to them; of a sound manifest, `SCHEMA`."""
+    rows = db.execute("SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
+    return {bytes(sql or b"").decode("utf-8", "replace") for (sql,) in rows}
