@@ -275,7 +275,7 @@ def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
             dropped = sorted({*files, *(path for image in images for path in writer.manifest.photos(image))})
             if any(_of(part, findings) for part in ("images", "files", "roots", "queries", "counts")):
                 writer.mend(files, images, roots)
-        if salvaged is not None or any(finding.part != "features" for finding in findings):
+        if salvaged is not None or any(_of(part, findings) for part in ("images", "files", "counts", "vectors")):
             writer.publish_anew()
         for finding in _of("features", findings):
             if finding.path is not None:
