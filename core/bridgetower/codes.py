@@ -151,6 +151,6 @@ def _read_header(file: BinaryIO) -> Coder:
 
 def _sums(rows: np.ndarray) -> NDArray[np.uint32]:
     """The exclusive or over each row `[n]`, in words of four bytes."""
-    words = np.ascontiguousarray(rows).view("<u4").reshape(len(rows), -1)
+    words = np.ascontiguousarray(rows).view("<u4").reshape(len(rows), rows.dtype.itemsize // 4)
     sums: NDArray[np.uint32] = np.bitwise_xor.reduce(words, axis=1)
     return sums

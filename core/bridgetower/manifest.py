@@ -373,10 +373,9 @@ class Manifest:
         """Images with an id up to `covered` that were removed since the vector file was published."""
         return self._count("pruned WHERE image <= ?", (covered,))
 
-    def highest_image(self) -> int:
-        """The highest id of an image; 0 where there is none."""
-        row = self._one("SELECT max(id) FROM images")
-        return int(row[0] or 0) if row else 0
+    def image_ids(self) -> Iterator[int]:
+        """Ids of all images, in no order: read from an index, as rows of images are large."""
+        return (id for (id,) in self._all("SELECT id FROM images INDEXED BY images_by_time"))
 
     def queries(self) -> list[bytes]:
         """Vectors of texts by which recall is measured. One that is not as it was written is left out."""
@@ -699,9 +698,10 @@ class Manifest:
 
         `holds_pruned`: it still holds the images that were removed.
         """
+        # Those above what was covered were removed before any file held them.
+        above = "WHERE image > (SELECT covered FROM state)" if holds_pruned else ""
+        self._db.execute(f"DELETE FROM pruned {above}")
         self._set_state(generation=generation, covered=covered, vectors_sha256=sha256)
-        if not holds_pruned:
-            self._db.execute("DELETE FROM pruned")
         self._db.execute("DELETE FROM tuning")
         if tuning is not None:
             sql = "INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)"

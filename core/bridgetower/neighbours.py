@@ -20,6 +20,7 @@ from bridgetower.vectors import FlatVectors, Scored, best, exact_scores
 
 _ROWS = 32_768  # codes that are scored at a time; so many images of a filter, or fewer, are read one by one
 _SCAN_SHARE = 4  # where a search would look at more than this part of all candidates, it looks at all
+_LEFT_SHARE = 0.9  # of the candidates that it was tuned for, that must be left without what is left out
 _NOISE = 1e-5  # between an inner product in float32 and the exact one
 
 
@@ -84,7 +85,7 @@ class Neighbours:
             return
         flat = flat or FlatVectors(self._dim)
         for ids, vectors in all_vectors(self._manifest, after=after):
-            found = ~np.isin(ids, self._left_out)
+            found = ~_among(ids, self._left_out)
             try:
                 flat.add(ids[found], vectors[found])
             except ValueError as error:  # the vector file has them, though the manifest says that it has not
@@ -137,20 +138,40 @@ class Neighbours:
         index, codes, tuning = lists
         if images is not None and len(images) <= _ROWS:
             return self._exactly(query, k, images[images <= self._flat_after])
-        left = len(index) - len(self._left_out) if images is None else 0
-        more = max(1.0, k / RECALL_AT) * len(index) / max(left, 1)  # than what it was tuned for
-        number = math.ceil(max(more * tuning.candidates, 2 * k))
-        if number < len(index) / _SCAN_SHARE:
-            rows = index.candidates(query[None], number, math.ceil(more * tuning.effort))[0]
-            lots = [rows[rows >= 0]]
-        else:  # so many, or a filter, which the lists know nothing of: all of them
-            lots = [np.arange(start, min(start + _ROWS, len(index))) for start in range(0, len(index), _ROWS)]
-        ids, rough = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        for rows in lots:
-            some, scores = codes.score(query, rows)
-            fit = ~np.isin(some, self._left_out) if images is None else np.isin(some, images)
+        if images is None:
+            share = max(1.0, k / RECALL_AT)  # of what it was tuned for
+            number, effort = math.ceil(max(share * tuning.candidates, 2 * k)), math.ceil(share * tuning.effort)
+            while number < len(index) / _SCAN_SHARE:
+                rows = index.candidates(query[None], number, effort)[0]
+                rows = rows[rows >= 0]
+                ids, found = self._by_codes(query, k, codes, rows, None)
+                # What is left out may lie together, around this very query: then there is further to look.
+                if found >= k and (found == len(rows) or found >= _LEFT_SHARE * share * tuning.candidates):
+                    return self._exactly(query, k, ids)
+                number, effort = 2 * number, 2 * effort
+        # So many, or a filter, which the lists know nothing of: all of them.
+        return self._exactly(query, k, self._by_codes(query, k, codes, np.arange(len(index)), images)[0])
+
+    def _by_codes(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        codes: Codes,
+        rows: NDArray[np.int64],
+        images: NDArray[np.int64] | None,
+    ) -> tuple[NDArray[np.int64], int]:
+        """Ids that may be among the best `k` of `rows` `[n]`, without what is left out, and how many had a chance."""
+        ids, rough, found = np.zeros(0, np.int64), np.zeros(0, np.float32), 0
+        for start in range(0, len(rows), _ROWS):
+            some, scores = codes.score(query, rows[start : start + _ROWS])
+            fit = self._fit(some, images)
+            found += int(fit.sum())
             ids, rough = shortlist(np.append(ids, some[fit]), np.append(rough, scores[fit]), k, codes.noise(query))
-        return self._exactly(query, k, ids)
+        return ids, found
+
+    def _fit(self, ids: NDArray[np.int64], images: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+        """Which of `ids` `[n]` may be found."""
+        return ~_among(ids, self._left_out) if images is None else _among(ids, images)
 
     def _exactly(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64]) -> Scored:
         """The best of `images` by what the manifest says; an id that it does not know is left out."""
@@ -165,8 +186,16 @@ class Neighbours:
         """The best of all with a higher id than `after`, read from the manifest one by one."""
         ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
         for some, vectors in all_vectors(self._manifest, after=after):
-            fit = ~np.isin(some, self._left_out) if images is None else np.isin(some, images)
+            fit = self._fit(some, images)
             if len(scores) >= k > 0:
                 fit &= vectors @ query > scores[-1] - _NOISE
             ids, scores = best(np.append(ids, some[fit]), np.append(scores, exact_scores(query, vectors[fit])), k)
         return ids, scores
+
+
+def _among(ids: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of `ids` `[n]` are in `known` `[m]`, which ascends: `np.isin` would sort both anew each time."""
+    if not len(known):
+        return np.zeros(len(ids), np.bool_)
+    there: NDArray[np.bool_] = known[np.searchsorted(known, ids).clip(max=len(known) - 1)] == ids
+    return there

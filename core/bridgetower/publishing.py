@@ -42,14 +42,13 @@ def publish(directory: Path, manifest: Manifest, on_progress: Progress) -> None:
             tuning, rebuilt = None, True
         else:
             covered, sha256, tuning, rebuilt = _write_inverted(directory, manifest, generation, on_progress)
-            os.replace(_beside(codes_path(directory, generation)), codes_path(directory, generation))
-        path = vectors_path(directory, generation)
-        with explained(path):
-            os.replace(_beside(path), path)
+        with explained(directory):
+            for path in [vectors_path] if tuning is None else [codes_path, vectors_path]:
+                os.replace(_beside(path(directory, generation)), path(directory, generation))
             _fsync_directory(directory)
     except BaseException:
-        for path in (vectors_path(directory, generation), codes_path(directory, generation)):
-            _beside(path).unlink(missing_ok=True)
+        for path in (codes_path, vectors_path):
+            _beside(path(directory, generation)).unlink(missing_ok=True)
         raise
     with manifest.transaction():
         manifest.publish(generation, covered, sha256, tuning, holds_pruned=not rebuilt)
@@ -111,6 +110,7 @@ def _previous(directory: Path, manifest: Manifest) -> tuple[InvertedVectors, Cod
         return None
     with suppress(OSError, DamagedError):
         codes = Codes.open(codes_path(directory, state.generation))
+        codes.check()
         with open(vectors_path(directory, state.generation), "rb") as file:
             index = InvertedVectors.load(file, state.vectors_sha256 or b"", dim)
         if index is not None and len(index) == len(codes) and codes.coder.dim == dim:
@@ -140,7 +140,7 @@ def _queries(manifest: Manifest) -> tuple[NDArray[np.float32], int]:
     pictures = _sample(manifest, _PICTURES if len(texts) else _PICTURES_ALONE)
     if not len(texts):
         away = pictures - pictures.mean(axis=0)
-        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        away /= np.linalg.norm(away, axis=1, keepdims=True).clip(min=1e-6)  # equal pictures are nowhere else
         anywhere = np.random.default_rng(_SEED).standard_normal(away.shape, np.float32)
         anywhere /= np.linalg.norm(anywhere, axis=1, keepdims=True)
         pictures = _LIKENESS * away + np.sqrt(1 - _LIKENESS**2, dtype=np.float32) * anywhere
@@ -149,10 +149,9 @@ def _queries(manifest: Manifest) -> tuple[NDArray[np.float32], int]:
 
 
 def _sample(manifest: Manifest, number: int) -> NDArray[np.float32]:
-    """About `number` vectors `[n, E]` from all over the index, the same each time."""
-    highest = manifest.highest_image()
-    wanted = min(highest, round(number * highest / manifest.count_images()))
-    ids = np.sort(np.random.default_rng(_SEED).choice(highest, wanted, replace=False) + 1)
+    """`number` vectors `[n, E]` from all over the index, or all that there are; the same each time."""
+    there = np.sort(np.fromiter(manifest.image_ids(), np.int64))
+    ids = np.sort(np.random.default_rng(_SEED).choice(there, min(number, len(there)), replace=False))
     found = [blob for rows in manifest.vectors_of(ids.tolist()) for _, blob in rows]
     return unpacked(manifest, found)
 

@@ -363,3 +363,88 @@ def test_what_is_wrong_with_lists_is_found_and_mended(directory: Path, damage: s
             codes.write_bytes(content)
     assert found in "".join(finding.problem for finding in verify(directory))
     assert repair(directory).left == ()
+
+
+def test_what_is_left_out_around_a_query_blinds_no_search(directory: Path) -> None:
+    gone = set(exact(ASKED[0], 800))
+    with Writer.open(directory, FINGERPRINT) as writer:
+        for number in gone:
+            writer.forget(path_of(number))
+    left = sorted(set(range(N)) - gone)
+    with Store.open(directory) as store:
+        found = [n.image - 1 for n in store.recall(ASKED[:1], 100)[0]]
+        assert len(found) == 100 and len(set(found) & set(exact(ASKED[0], 100, left))) >= 98
+        assert sum(1 for _ in store.nearest(ASKED[:1])) == len(left)
+
+
+def test_an_effort_that_finds_too_few_is_raised(directory: Path) -> None:
+    manifest = Manifest.write(directory / "manifest.sqlite", FINGERPRINT)
+    with manifest.transaction():
+        tuning = manifest.tuning()
+        assert tuning is not None
+        state = manifest.state()
+        manifest.publish(
+            state.generation, state.covered, state.vectors_sha256 or b"", tuning._replace(effort=1, candidates=200)
+        )
+    manifest.close()
+    with Store.open(directory) as store:
+        assert [len(row) for row in store.recall(ASKED[:20], 100)] == [100] * 20
+        assert sum(1 for _ in store.nearest(ASKED[:1])) == N
+
+
+def test_what_was_removed_before_any_file_held_it_is_not_missed_later(directory: Path) -> None:
+    with Writer.open(directory, FINGERPRINT) as writer:
+        add(writer, range(N, N + 100))
+        for number in range(N, N + 50):
+            writer.forget(path_of(number))
+        with writer.manifest.transaction():
+            writer.manifest._db.execute("DELETE FROM images WHERE id > ? AND id <= ?", (N, N + 50))
+    with Writer.open(directory, FINGERPRINT) as writer:
+        add(writer, range(N + 100, N + 500))
+        writer.finish()
+    with Store.open(directory) as store:
+        assert store.summary().generation == 2
+        assert len(store.recall(ASKED[:1], 10 * N)[0]) == N + 450
+    assert not list(verify(directory))
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.finish()
+    with Store.open(directory) as store:
+        assert store.summary().generation == 2  # all is as it should be: nothing was written anew
+
+
+def test_a_damaged_row_is_not_carried_on(directory: Path) -> None:
+    path = directory / "vectors-1.codes"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with Writer.open(directory, FINGERPRINT) as writer:
+        add(writer, range(N, N + 400))
+        writer.finish()
+    assert not list(verify(directory))
+    assert tuning_of(directory).trained == N + 400
+
+
+def test_pictures_that_are_all_alike_can_be_indexed(tmp_path: Path) -> None:
+    vector = PICTURES[0]
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        writer.commit(
+            images=[NewImage(hash_of(i), 1, 1, None, vector) for i in range(600)],
+            files=[(Photo(path_of(i), 1, 1), hash_of(i)) for i in range(600)],
+        )
+        writer.finish()
+    with Store.open(tmp_path / "index") as store:
+        assert len(store.recall(ASKED[:1], 10)[0]) == 10
+        assert sum(1 for _ in store.nearest(ASKED[:1])) == 600
+
+
+def test_ids_with_large_gaps_cost_nothing(tmp_path: Path) -> None:
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        add(writer, range(300))
+        with writer.manifest.transaction():
+            writer.manifest._db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'images'", (2**40,))
+        add(writer, range(300, N))
+        writer.finish()
+    with Store.open(tmp_path / "index") as store:
+        found = store.recall(ASKED[:1], 100)[0]
+    numbers = [n.image - 1 if n.image <= 300 else n.image - 2**40 + 299 for n in found]
+    assert len(set(numbers) & set(exact(ASKED[0], 100))) >= 95
