@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -119,15 +119,18 @@ def duration(text: str) -> float:
 
 
 def moment(text: str) -> int:
-    """A date or a moment on this machine's clock, "2024" or "2024-05-17T18:30" -> unix seconds. Raises UsageError."""
+    """A date or a moment, "2024" or "2024-05-17T18:30" -> seconds on a clock on the wall since it showed 1970.
+
+    What zone the clock is in is said by what it is compared with: see `Filter`. Raises UsageError.
+    """
     found = re.fullmatch(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ](\d\d:\d\d))?", text.strip())
     try:
         if found is None:
             raise ValueError
         year, month, day, clock = found.groups()
         written = f"{year}{month or '-01'}{day or '-01'}T{clock or '00:00'}"
-        return int(datetime.fromisoformat(written).timestamp())
-    except (ValueError, OverflowError, OSError) as error:
+        return int(datetime.fromisoformat(written).replace(tzinfo=UTC).timestamp())
+    except ValueError as error:
         raise UsageError(f"{text!r} is no date: write it as 2024, 2024-05, 2024-05-17 or 2024-05-17T18:30") from error
 
 

@@ -5,10 +5,14 @@ import platform
 import shutil
 import sqlite3
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+Zone = Callable[[str], None]
 
 SCRATCH = pytest.StashKey[Path]()
 
@@ -67,3 +71,18 @@ def isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     if not uses_network(request.config):
         monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
+
+
+@pytest.fixture
+def zone() -> Iterator[Zone]:
+    """Set this machine's clock to a time zone, such as "Asia/Tokyo"."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("the time zone of a process cannot be set here")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def set_to(name: str) -> None:
+            patch.setenv("TZ", name)
+            time.tzset()
+
+        yield set_to
+    time.tzset()

@@ -33,6 +33,7 @@ from bridgetower_cli.settings import (
 
 if TYPE_CHECKING:
     from bridgetower.encoder import Vectors
+    from bridgetower.store import Store
 
 
 def search(
@@ -112,7 +113,6 @@ def search(
             "--min-match cuts by what was verified: it needs a TEXT, and neither --no-rerank nor --depth 0"
         )
     settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
-    filter = Filter(None if under is None else Path(os.path.abspath(under)), since, before)
     from bridgetower.model import require_heads
     from bridgetower.search import default_depth
     from bridgetower.search import search as find_pictures
@@ -121,6 +121,7 @@ def search(
     with Store.open(settings.index) as store:
         if not len(store):
             raise no_match(render.empty_index(settings.index))
+        filter = Filter(None if under is None else _place(under, store), since, before)
         vector = None if query_vector is None else _vector(query_vector, store.fingerprint.dim)
         encoder = None
         if vector is None or depth != 0:
@@ -167,10 +168,18 @@ def search(
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
     elif found.hits:
         _table(found.hits)
-    if not found.hits and filter != EVERYTHING and not found.verified:
+    if not found.hits and filter != EVERYTHING and not (found.verified or found.gone or found.skipped):
         raise no_match("no picture of the index passes --under, --since and --before")
     if not found.hits:
         raise no_match(render.how_far(found.verified, found.best_match))
+
+
+def _place(under: Path, store: "Store") -> Path:
+    """`under` as the index knows it: by its own name, or by where its links lead."""
+    for path in (Path(os.path.abspath(under)), Path(os.path.realpath(under))):
+        if store.manifest.knows(path):
+            return path
+    raise no_match(f"nothing in the index lies under {render.short(under)}; `bt status` names its folders")
 
 
 def _vector(file: Path, dim: int) -> "Vectors":

@@ -60,7 +60,7 @@ class Decoded:
     image: Image.Image  # RGB, upright; smaller than the picture is where that was enough
     width: int  # pixels of the picture itself, upright
     height: int  # pixels of the picture itself, upright
-    taken_at: int | None  # seconds since the epoch, from EXIF; a time without a zone is read as UTC on every machine
+    taken_at: int | None  # seconds since 1970 on the clock where it was taken, from EXIF, in whatever zone that was
     # Left, top, right, bottom of what `image` shows of the picture; None where it is all of it. A fraction of a side is
     # seldom whole, so of a smaller `image` the pixels at one edge may belong to the picture only in part.
     box: tuple[float, float, float, float] | None = None
@@ -270,11 +270,8 @@ def _read_exif(image: Image.Image) -> tuple[int, int | None]:
 
 def _taken_at(tags: dict[int, Any]) -> int | None:
     written = str(tags.get(ExifTags.Base.DateTimeOriginal, "")).strip("\0 ")
-    zone = str(tags.get(ExifTags.Base.OffsetTimeOriginal, "")).strip("\0 ")
     try:
         moment = datetime.strptime(written, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-        if re.fullmatch(r"[+-]\d\d:\d\d", zone):
-            moment = datetime.fromisoformat(f"{moment:%Y-%m-%d %H:%M:%S}{zone}")
     except ValueError:  # absent, or "0000:00:00 00:00:00" of a camera whose clock was never set
         return None
     return int(moment.timestamp())

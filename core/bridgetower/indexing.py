@@ -12,7 +12,7 @@ content is known is not decoded. Killing the process loses the batch in flight a
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
@@ -132,8 +132,11 @@ def index(
             with closing(_load_ahead(writer.changed(retry=retry), writer, run.engine, max_pixels)) as loaded:
                 run.take(loaded)
         removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
-    finally:
-        writer.finish(changed=changed)
+    except BaseException:
+        with suppress(Exception):  # the error to tell is the one that ended the run
+            writer.finish(changed=changed)
+        raise
+    writer.finish(changed=changed)
     return IndexReport(
         files=run.total,
         encoded=run.encoded,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, replace
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -114,7 +115,7 @@ class Entry(NamedTuple):
     hash: bytes  # SHA-256 of the content
     width: int  # upright pixels
     height: int
-    taken_at: int | None  # unix seconds
+    taken_at: int | None  # seconds since 1970 on the clock where it was taken
     vector: bytes  # dim little-endian float16
     photos: tuple[Photo, ...]  # its files, sorted by the bytes of their paths
 
@@ -795,9 +796,22 @@ def _where(filter: Filter, time: str) -> str:
 def _limits(filter: Filter) -> dict[str, Any]:
     since = -_INTEGER if filter.since is None else filter.since
     before = _INTEGER if filter.before is None else filter.before
-    limits = {"since": since, "before": before, "since_ns": since * 10**9, "before_ns": before * 10**9}
+    limits = {
+        "since": since,
+        "before": before,
+        "since_ns": _instant(since) * 10**9,
+        "before_ns": _instant(before) * 10**9,
+    }
     limits = {name: max(-_INTEGER, min(limit, _INTEGER)) for name, limit in limits.items()}
     return limits if filter.under is None else limits | _range(filter.under)
+
+
+def _instant(shown: int) -> int:
+    """Unix seconds of the moment when this machine's clock shows so many since 1970."""
+    try:
+        return int((datetime(1970, 1, 1) + timedelta(seconds=shown)).timestamp())
+    except (ValueError, OverflowError, OSError):  # too far away for a zone to matter
+        return shown
 
 
 def _path(path: bytes) -> Path:

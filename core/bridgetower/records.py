@@ -41,10 +41,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which pictures a search is about. A picture's time is when it was taken, or else when its file was changed."""
+    """Which pictures a search is about. A picture's time is when it was taken, or else when its file was changed.
+
+    Times are what a clock on the wall showed, in seconds since it showed 1970: where the picture was taken, as most
+    cameras write no zone, or that of this machine for a file.
+    """
 
     under: Path | None = None  # absolute: at or below this
-    since: int | None = None  # unix seconds: at that time or later
+    since: int | None = None  # at that time or later
     before: int | None = None
 
 

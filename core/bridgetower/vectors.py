@@ -1,4 +1,6 @@
-"""The vector side of the index: float16 rows for the manifest, FAISS for search. Nothing else imports faiss.
+"""The vector side of the index: float16 rows for the manifest, FAISS for search.
+
+Nothing else imports faiss but `inverted`, for the lists of a large index.
 
 Scores are inner products of unit vectors: cosine similarity, higher is better. There is no distance anywhere.
 """

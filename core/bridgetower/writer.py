@@ -4,6 +4,7 @@ The order of a commit and what may interrupt it: docs/index-format.md.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, suppress
@@ -43,7 +44,7 @@ class NewImage:
     hash: bytes  # SHA-256 of the file's bytes
     width: int  # upright pixels
     height: int
-    taken_at: int | None  # unix seconds
+    taken_at: int | None  # seconds since 1970 on the clock where it was taken
     vector: "NDArray[np.floating]"  # [E], unit length; of float16 the very numbers are stored
 
 
@@ -324,7 +325,7 @@ class Writer:
 
     def publish_anew(self) -> None:
         """As `publish`, without taking anything from the present one, which is damaged."""
-        self._remove(self._found("vectors-*"))
+        self._remove(self._vector_files())
         self.publish()
 
     def compact(self) -> str | None:
@@ -387,8 +388,13 @@ class Writer:
         """Remove vector files that the manifest does not name: older generations, and what a crash left."""
         named = f"vectors-{self._manifest.state().generation}"
         self._remove(
-            path for path in self._found("vectors-*") if path.stem != named or path.suffix not in (".faiss", ".codes")
+            path for path in self._vector_files() if path.stem != named or path.suffix not in (".faiss", ".codes")
         )
+
+    def _vector_files(self) -> list[Path]:
+        """Of all generations, the unfinished ones too; what only looks like them is not ours to remove."""
+        form = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
+        return [path for path in self._found("vectors-*") if form.fullmatch(path.name)]
 
     def _found(self, pattern: str) -> list[Path]:
         with explained(self.directory):

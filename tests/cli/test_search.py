@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import ExifTags, Image
 from typer.testing import Result
 
 from bridgetower.records import Head
 from bridgetower.writer import Writer
 from tests.cli.conftest import Bt, Models
+from tests.conftest import Zone
 from tests.fakes import COLOURS, paint
 
 
@@ -296,6 +298,70 @@ def test_only_what_passes_the_filters_is_found(
     assert done.exit_code == (0 if found else 1)
     if not found:
         assert "passes --under, --since and --before" in done.stderr
+
+
+@pytest.mark.parametrize("here", ["America/Los_Angeles", "Asia/Tokyo", "UTC"])
+def test_a_time_is_what_the_clock_showed(bt: Bt, tmp_path: Path, zone: Zone, here: str) -> None:
+    """In the picture that of the camera, wherever that was; of a file that of this machine."""
+    zone(here)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, offset in (("wall", None), ("zoned", "+05:30")):
+        exif = Image.Exif()
+        tags = exif.get_ifd(ExifTags.IFD.Exif)
+        tags[ExifTags.Base.DateTimeOriginal] = "2024:05:17 18:30:00"
+        if offset:
+            tags[ExifTags.Base.OffsetTimeOriginal] = offset
+        Image.new("RGB", (40, 40), "red").save(folder / f"{name}.jpg", exif=exif)
+    file = paint(folder / "file.png", COLOURS["green"])
+    moment = datetime(2024, 5, 17, 18, 30).timestamp()
+    os.utime(file, (moment, moment))
+    assert bt("index", folder).exit_code == 0
+    every = [str(folder / name) for name in ("file.png", "wall.jpg", "zoned.jpg")]
+    for options, found in (
+        (["--since", "2024-05-17T18:30"], every),
+        (["--since", "2024-05-17T18:31"], []),
+        (["--before", "2024-05-17T18:31"], every),
+        (["--before", "2024-05-17T18:30"], []),
+        (["--since", "0001", "--before", "9999-12-31T23:59"], every),
+    ):
+        assert sorted(bt("search", "red", "--paths", *options).stdout.splitlines()) == found, options
+
+
+@pytest.mark.parametrize("options", [[], ["--no-rerank"], ["--min-match", "0"]], ids=" ".join)
+def test_pictures_that_are_gone_did_pass_the_filters(bt: Bt, dated: Path, options: list[str]) -> None:
+    (dated / "sub" / "blue.png").unlink()
+    done = bt("search", "red", "--under", dated / "sub", *options)
+    assert done.exit_code == 1
+    assert "are gone" in done.stderr and "passes" not in done.stderr
+
+
+def test_pictures_that_cannot_be_read_did_pass_the_filters(bt: Bt, dated: Path) -> None:
+    (dated / "sub" / "blue.png").write_bytes(b"no picture")
+    done = bt("search", "red", "--under", dated / "sub")
+    assert done.exit_code == 1
+    assert "skipped" in done.stderr and "passes" not in done.stderr
+
+
+def test_a_folder_is_known_through_a_link(bt: Bt, dated: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(dated, target_is_directory=True)
+    done = bt("search", "red", "--under", "link/sub", "--paths")
+    assert (done.exit_code, done.stdout) == (0, f"{dated / 'sub' / 'blue.png'}\n")
+
+
+def test_a_folder_that_was_indexed_through_a_link_keeps_that_name(bt: Bt, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(photos, target_is_directory=True)
+    assert bt("index", "link").exit_code == 0
+    done = bt("search", "red", "--under", "link/red.png", "--paths")
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'link' / 'red.png'}\n")
+
+
+def test_a_folder_that_the_index_does_not_know_is_named(bt: Bt, library: Path, models: Models) -> None:
+    models.loaded.clear()
+    done = bt("search", "red", "--under", "photos/elsewhere")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "nothing in the index lies under photos/elsewhere" in done.stderr
+    assert models.loaded == []
 
 
 @pytest.mark.parametrize("date", ["yesterday", "2024-13", "2024-1-1", "24", "2024-05-17T25:00", "0000"])

@@ -20,7 +20,7 @@ from PIL import Image
 from bridgetower.decode import decode, read
 from bridgetower.decoders import Decoders, Picture, Refused
 from bridgetower.encoder import Pixels, Runtime, TorchEncoder, Vectors
-from bridgetower.errors import InputError, ModelError, PictureError
+from bridgetower.errors import InputError, ModelError, PictureError, StoreError
 from bridgetower.indexing import BATCH_SIZE, Engine, IndexReport, Progress, index
 from bridgetower.pictures import load
 from bridgetower.preprocess import preprocess
@@ -499,6 +499,23 @@ def test_a_run_that_fails_is_finished_all_the_same(
     with pytest.raises(KeyboardInterrupt):
         run([photos], tmp_path / "index", Interrupted())
     assert len(finished) == 1
+
+
+def test_what_ended_a_run_is_told_though_finishing_fails_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    class Broken(FakeEncoder):
+        def embed_images(self, pixels: Vectors) -> Vectors:
+            raise ModelError("out of memory")
+
+    monkeypatch.setattr(Writer, "finish", fail)
+    with pytest.raises(ModelError, match="out of memory"):
+        run([photos], tmp_path / "index", Broken())
+    with pytest.raises(StoreError, match="the disk is full"):
+        run([photos], tmp_path / "index")
 
 
 # What is left out

@@ -138,6 +138,17 @@ def test_a_few_new_images_are_read_beside_the_vector_file_and_many_are_published
     assert_holds(directory, *range(50))
 
 
+def test_only_vector_files_are_removed_as_old_ones(directory: Path) -> None:
+    build(directory, *range(40))
+    foreign = ["vectors-1.faiss.bak", "vectors-of-mine.npy", "vectors-old.faiss"]
+    for name in [*foreign, "vectors-0.faiss", "vectors-1.faiss.tmp", "vectors-2.codes", "vectors-2.codes.tmp"]:
+        (directory / name).touch()
+    with Writer.open(directory, FINGERPRINT) as writer:
+        assert vector_files(directory) == sorted(["vectors-1.faiss", *foreign])
+        writer.publish_anew()
+    assert vector_files(directory) == sorted(["vectors-2.faiss", *foreign])
+
+
 def test_a_long_run_publishes_in_the_middle(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "_UNCOVERED_MIN", 10)
     with Writer.open(directory, FINGERPRINT) as writer:
