@@ -47,11 +47,6 @@ def made_by(directory: Path) -> Fingerprint | None:
     return None
 
 
-def is_index(directory: Path) -> bool:
-    """Whether there is an index in `directory`, which may be damaged."""
-    return (directory / MANIFEST).exists()
-
-
 def require_ours(directory: Path, made_by: Fingerprint) -> None:
     """Raise StoreError where the vectors of an index are foreign: no text or picture of ours becomes one of those."""
     if made_by.precision_family == FOREIGN:
@@ -62,8 +57,13 @@ def require_ours(directory: Path, made_by: Fingerprint) -> None:
         )
 
 
+def differences(stored: Fingerprint, given: Fingerprint) -> list[str]:
+    """The fields because of which vectors with these fingerprints cannot be compared; none where they can."""
+    return [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
+
+
 def require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, imported: bool = False) -> None:
-    differing = [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
+    differing = differences(stored, given)
     if not differing:
         return
     if not imported:
@@ -80,11 +80,11 @@ def require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, im
     else:
         way_out = "this has changed since; build a new index in another place"
     others = "those that it makes now" if stored.model == given.model else f"those of {given.model}"
-    differences = "; ".join(
+    said = "; ".join(
         f"{_COMPARED[field]} {getattr(stored, field)!s:.16}, not {getattr(given, field)!s:.16}" for field in differing
     )
     raise StoreError(
-        f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({differences}): "
+        f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({said}): "
         + (f"{way_out} with --index NEW" if imported else f"{way_out} with `bt index --index NEW PHOTOS`")
     )
 

@@ -699,13 +699,19 @@ class Manifest:
 
         `holds_pruned`: it still holds the images that were removed.
         """
+        before = self.state().covered if holds_pruned else 0  # what came and went since, no file has held
         self._set_state(generation=generation, covered=covered, vectors_sha256=sha256)
-        if not holds_pruned:
-            self._db.execute("DELETE FROM pruned")
+        self._db.execute("DELETE FROM pruned WHERE image > ?", (before,))
         self._db.execute("DELETE FROM tuning")
         if tuning is not None:
             sql = "INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)"
             self._db.execute(sql, (*tuning, crc32_of(*tuning)))
+
+    def drop_derived(self) -> None:
+        """Name no vector file, and keep no vectors of texts, until there are others: these are of another model."""
+        self._set_state(covered=0, vectors_sha256=None)
+        for table in ("queries", "tuning", "pruned"):
+            self._db.execute(f"DELETE FROM {table}")
 
     # Looking after the file: outside of a transaction
 
