@@ -53,6 +53,11 @@ def verify(
             if repaired.left:
                 left = repaired.left[0]
                 raise StoreError(f"{settings.index}: could not be mended ({left.problem}): restore it from a copy")
+            if repaired.salvaged is not None and repaired.salvaged.emptied:
+                raise StoreError(
+                    f"{settings.index}: none of the pictures that it held could be read: restore it from a copy, or "
+                    "let `bt index` on its folders encode them again"
+                )
     with Store.open(settings.index) as store:
         summary, strays = store.summary(), store.strays()
     for path in strays:

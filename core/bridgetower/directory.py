@@ -1,6 +1,7 @@
 """The directory of an index: what lies in it, whether one may stand there, and what its vectors are bound to."""
 
 import os
+import re
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from bridgetower.records import FOREIGN, INT8, Fingerprint
 
 MANIFEST = "manifest.sqlite"
 LOCK = "writer.lock"
+# What is left where a manifest was removed: all of it derived, so that another index may stand there.
+_REMAINS = re.compile(r"writer\.lock|features|vectors-\d+\.(faiss|codes)(\.tmp)?|manifest\.sqlite\..*")
 FEATURES = "features"
 
 # What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a
@@ -33,7 +36,7 @@ def require_place(directory: Path) -> None:
         if not directory.is_dir():
             raise StoreError(f"{directory}: a file, not a folder: name another place with --index DIR")
         names = {entry.name for entry in directory.iterdir()}
-    if MANIFEST not in names and names - {LOCK}:
+    if MANIFEST not in names and not all(_REMAINS.fullmatch(name) for name in names):
         raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
 
 
@@ -47,11 +50,6 @@ def made_by(directory: Path) -> Fingerprint | None:
     return None
 
 
-def is_index(directory: Path) -> bool:
-    """Whether there is an index in `directory`, which may be damaged."""
-    return (directory / MANIFEST).exists()
-
-
 def require_ours(directory: Path, made_by: Fingerprint) -> None:
     """Raise StoreError where the vectors of an index are foreign: no text or picture of ours becomes one of those."""
     if made_by.precision_family == FOREIGN:
@@ -62,8 +60,13 @@ def require_ours(directory: Path, made_by: Fingerprint) -> None:
         )
 
 
+def differences(stored: Fingerprint, given: Fingerprint) -> list[str]:
+    """The fields because of which vectors with these fingerprints cannot be compared; none where they can."""
+    return [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
+
+
 def require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, imported: bool = False) -> None:
-    differing = [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
+    differing = differences(stored, given)
     if not differing:
         return
     if not imported:
@@ -80,11 +83,11 @@ def require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, im
     else:
         way_out = "this has changed since; build a new index in another place"
     others = "those that it makes now" if stored.model == given.model else f"those of {given.model}"
-    differences = "; ".join(
+    said = "; ".join(
         f"{_COMPARED[field]} {getattr(stored, field)!s:.16}, not {getattr(given, field)!s:.16}" for field in differing
     )
     raise StoreError(
-        f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({differences}): "
+        f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({said}): "
         + (f"{way_out} with --index NEW" if imported else f"{way_out} with `bt index --index NEW PHOTOS`")
     )
 

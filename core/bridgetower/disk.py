@@ -1,7 +1,9 @@
 """What SQLite and the disk refuse, as errors that say what to do next."""
 
 import errno
+import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,3 +50,13 @@ def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
 def result_code(error: sqlite3.Error) -> int:
     """The primary result code; extended codes carry it in their low byte."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make what was renamed and removed in it durable; Windows has no such call and needs none."""
+    if sys.platform != "win32":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

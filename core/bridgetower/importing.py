@@ -21,7 +21,7 @@ import numpy.typing as npt
 from bridgetower import npy
 from bridgetower.ahead import ahead, workers
 from bridgetower.decode import decode, read
-from bridgetower.directory import is_index
+from bridgetower.directory import made_by
 from bridgetower.errors import InputError, PictureError, UsageError
 from bridgetower.exporting import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
 from bridgetower.manifest import Known
@@ -89,19 +89,19 @@ def import_vectors(
     if not name.strip() or not name.isprintable():
         raise UsageError(f"{name!r} names no model: vectors of different models are told apart by the name")
     foreign = _Foreign(Rows(vectors), paths, None if queries is None else Rows(queries), _Moved(moves or {}))
-    made_by = Fingerprint(name, FOREIGN, name, FOREIGN, FOREIGN, 0, FOREIGN, foreign.vectors.dim)
-    return _import(directory, made_by, foreign, on_progress)
+    fingerprint = Fingerprint(name, FOREIGN, name, FOREIGN, FOREIGN, 0, FOREIGN, foreign.vectors.dim)
+    return _import(directory, fingerprint, foreign, on_progress)
 
 
-def _import(directory: Path, made_by: Fingerprint, given: "_Export | _Foreign", report: Report) -> ImportReport:
-    """An index that is there says at once whether it takes such vectors; one that is not, is made after the check."""
+def _import(directory: Path, fingerprint: Fingerprint, given: "_Export | _Foreign", report: Report) -> ImportReport:
+    """An index with images says at once whether it takes such vectors; one without is bound or made after the check."""
     with ExitStack() as stack:
         writer = None
-        if is_index(directory):
-            writer = stack.enter_context(Writer.open(directory, made_by, imported=True))
+        if made_by(directory) is not None:
+            writer = stack.enter_context(Writer.open(directory, fingerprint, imported=True))
         total = 2 * len(given.vectors)
         given.check(lambda row: report(row, total))
-        writer = writer or stack.enter_context(Writer.open(directory, made_by, imported=True))
+        writer = writer or stack.enter_context(Writer.open(directory, fingerprint, imported=True))
         try:
             return given.add(writer, lambda row: report(total // 2 + row, total))
         finally:

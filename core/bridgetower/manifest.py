@@ -708,6 +708,12 @@ class Manifest:
             sql = "INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)"
             self._db.execute(sql, (*tuning, crc32_of(*tuning)))
 
+    def drop_derived(self) -> None:
+        """Name no vector file, and keep no vectors of texts, until there are others: these are of another model."""
+        self._set_state(covered=0, vectors_sha256=None)
+        for table in ("queries", "tuning", "pruned"):
+            self._db.execute(f"DELETE FROM {table}")
+
     # Looking after the file: outside of a transaction
 
     def vacuum(self) -> None:

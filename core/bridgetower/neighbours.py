@@ -5,6 +5,7 @@ damaged, everything is read from the manifest, in bounded memory. So the answer 
 """
 
 import math
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -110,16 +111,19 @@ class Neighbours:
         self._stream_after = 0
 
     def _published(self) -> FlatVectors | None:
-        if self._files.vectors is None or self._state.vectors_sha256 is None:
+        if self._state.vectors_sha256 is None:
             return None
-        with self._files.vectors as file:
-            try:
-                return FlatVectors.load(file, self._state.vectors_sha256, self._dim)
-            except OSError:  # a bad block: the manifest has it all
-                return None
+        index = None
+        if self._files.vectors is not None:
+            with suppress(OSError), self._files.vectors as file:  # a bad block: the manifest has it all
+                index = FlatVectors.load(file, self._state.vectors_sha256, self._dim)
+        if index is None:
+            self.damage = f"{self._files.name}: absent, or not as it was written"
+        return index
 
     def _published_lists(self, tuning: Tuning) -> _Lists | None:
         if self._files.vectors is None or self._files.codes is None or self._state.vectors_sha256 is None:
+            self.damage = f"{self._files.name}, or the codes beside it: absent"
             return None
         try:
             with self._files.vectors as file:

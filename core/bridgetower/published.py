@@ -26,7 +26,8 @@ class Published:
 
     def __init__(self, directory: Path, generation: int, *, coded: bool) -> None:
         """`coded`: there should be a file of codes."""
-        self.vectors = _open_if_there(vectors_path(directory, generation))
+        self.name = vectors_path(directory, generation)
+        self.vectors = _open_if_there(self.name)
         self.codes = _open_if_there(codes_path(directory, generation)) if coded else None
         self.whole = self.vectors is not None and (self.codes is not None or not coded)  # all of it is there
 

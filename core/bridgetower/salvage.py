@@ -17,8 +17,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained
-from bridgetower.errors import StoreError
+from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained, fsync_directory
+from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.manifest import Manifest
 from bridgetower.records import Fingerprint
 from bridgetower.schema import PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
@@ -28,6 +28,7 @@ _LAYOUT_PAGES = 32  # more than tables and indexes begin on
 _PATIENCE = 100_000  # reads that may fail, for each table
 _ROWS = 1024  # that are copied in one transaction
 _HASH_BYTES = 32  # of SHA-256
+_PLAINLY_LARGER = 2  # times a manifest without images, and its pages are of more than tables that are empty
 
 
 class Salvaged(NamedTuple):
@@ -39,34 +40,84 @@ class Salvaged(NamedTuple):
     said: int | None  # images that the old one should have had, where it says so
     dropped: tuple[Path, ...]  # files whose row could be read, but not used
     roots: tuple[Path, ...]  # the same of roots
+    emptied: bool  # no image could be read, and there were some
 
 
 def salvage(path: Path) -> Salvaged:
     """Copy what can be read of a damaged manifest, and is whole, into a new one; put that in its place.
 
     The damaged one is kept beside it. The caller holds the lock. Raises StoreError, and leaves it as it is, where not
-    even what made the vectors can be read.
+    even what made the vectors can be read, or the disk has no room for the new one. Whenever it is killed, the old one
+    is there with all that its log holds, or the new one is.
     """
+    try:
+        return _salvage(path)
+    finally:
+        with suppress(OSError):
+            _remove_fresh(path)
+
+
+def _salvage(path: Path) -> Salvaged:
     fresh = path.with_name(path.name + _FRESH)
     with explained(path):
-        _remove_with_log(fresh)
+        _remove_fresh(path)
         old, made_by = _legible(path)
         with closing(old):
+            used = min(_used_bytes(old), sum(_size(_beside(path, suffix)) for suffix in ("", "-wal")))
             Manifest.write(fresh, made_by).close()
             with closing(sqlite3.connect(fresh, isolation_level=None)) as new:
+                # Without a log of its own: closing folds one into the file, and says nothing where that fails. Nor need
+                # a journal be on the disk: what is not complete is thrown away.
+                if new.execute("PRAGMA journal_mode = MEMORY").fetchone()[0] != "memory":
+                    raise _incomplete(fresh)
+                new.execute("PRAGMA synchronous = FULL")
                 new.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
                 said = _copy_state(old, new, path.parent)
                 roots = tuple(_copy_roots(old, new))
                 _copy_queries(old, new)
                 _copy_images(old, new)
                 files = tuple(_copy_files(old, new))
-                images, kept_files = (
-                    new.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("images", "files")
-                )
+                written = _counts(new)
         with open(fresh, "rb+") as file:
             os.fsync(file.fileno())
+        _require_whole(fresh, written)
+        images, kept_files = written
+        emptied = not images and (bool(said) or used > _PLAINLY_LARGER * fresh.stat().st_size)
         kept = _put_in_place(fresh, path)
-    return Salvaged(kept, images, kept_files, said, files, roots)
+    return Salvaged(kept, images, kept_files, said, files, roots, emptied)
+
+
+def _used_bytes(db: sqlite3.Connection) -> int:
+    """Of the pages of a damaged manifest, those that hold something; 0 where that cannot be told."""
+    with suppress(*UNREADABLE):
+        pages, free, size = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int(pages - free) * int(size)
+    return 0
+
+
+def _counts(db: sqlite3.Connection) -> tuple[int, int]:
+    """Images and files."""
+    images, files = (db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("images", "files"))
+    return images, files
+
+
+def _require_whole(fresh: Path, written: tuple[int, int]) -> None:
+    """Raise StoreError unless what is on the disk is what was written, and needs no log."""
+    if _size(_beside(fresh, "-wal")):
+        raise _incomplete(fresh)
+    with closing(sqlite3.connect(fresh, isolation_level=None)) as db:
+        try:
+            whole = db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok" and _counts(db) == written
+        except UNREADABLE:
+            whole = False
+    if not whole:
+        raise _incomplete(fresh)
+
+
+def _incomplete(fresh: Path) -> StoreError:
+    return StoreError(f"{fresh}: could not be written whole: make room, then run it again (the old one is as it was)")
 
 
 def _legible(path: Path) -> tuple[sqlite3.Connection, Fingerprint]:
@@ -106,7 +157,8 @@ def _first_page(place: Path, *, vacuumed: bool) -> bytes:
         manifest.vacuum()
     manifest.close()
     page = place.read_bytes()[:PAGE_BYTES]
-    _remove_with_log(place)
+    for suffix in ("", "-wal", "-shm"):
+        _beside(place, suffix).unlink(missing_ok=True)
     return page
 
 
@@ -246,26 +298,63 @@ def _between_paths(low: Any, high: Any) -> bytes | None:
 
 
 def _put_in_place(fresh: Path, path: Path) -> Path:
-    """The new manifest takes the name of the old one, which is kept; where that is."""
-    with suppress(*UNREADABLE), closing(sqlite3.connect(path, isolation_level=None)) as old:
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # where that can be done, its log is empty from here on
+    """The new manifest takes the name of the old one, which is kept; where that is.
+
+    A log belongs to whatever has its name: beside the new one it would destroy it. So it goes first, and before that
+    all that it holds is put into the old one.
+    """
     number = int(time.time())
     while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
+    log = _beside(path, "-wal")
+    if not _fold(path):  # a reader needs it, or SQLite cannot make sense of it
+        folded = path.with_name(path.name + _FRESH + "-old")
+        shutil.copyfile(path, folded)
+        shutil.copyfile(log, _beside(folded, "-wal"))
+        if _fold(folded):
+            with open(folded, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(folded, path)  # whole with the log as without
+        else:
+            os.replace(_beside(folded, "-wal"), _beside(kept, "-wal"))
     try:
         os.link(path, kept)
     except OSError:  # a file system that has no links
-        shutil.copyfile(path, kept)
-    log = path.with_name(path.name + "-wal")
-    if log.exists() and log.stat().st_size:
-        os.replace(log, kept.with_name(kept.name + "-wal"))
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        copy = path.with_name(path.name + _FRESH + "-kept")
+        shutil.copyfile(path, copy)
+        os.replace(copy, kept)
+    fsync_directory(path.parent)
+    log.unlink(missing_ok=True)
+    _beside(path, "-shm").unlink(missing_ok=True)
+    fsync_directory(path.parent)
     os.replace(fresh, path)
+    fsync_directory(path.parent)
     return kept
 
 
-def _remove_with_log(path: Path) -> None:
-    """Remove a manifest that nobody uses."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+def _fold(path: Path) -> bool:
+    """Put what the log of a manifest holds into its file; whether the log is empty, or none is there, after that.
+
+    StoreError where the disk does not take it.
+    """
+    with (
+        suppress(DamagedIndexError),
+        explained(path),
+        closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as db,
+    ):
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not _size(_beside(path, "-wal"))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _remove_fresh(path: Path) -> None:
+    """Remove all that is made on the way to a new manifest."""
+    for unfinished in path.parent.glob(f"{path.name}{_FRESH}*"):
+        unfinished.unlink()

@@ -18,7 +18,7 @@ from bridgetower.codes import Codes
 from bridgetower.codes import DamagedError as DerivedDamagedError
 from bridgetower.errors import DamagedIndexError
 from bridgetower.inverted import InvertedVectors
-from bridgetower.manifest import ImageRow
+from bridgetower.manifest import ImageRow, Tuning
 from bridgetower.published import Published
 from bridgetower.salvage import Salvaged, salvage
 from bridgetower.store import Store
@@ -155,9 +155,12 @@ def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]
 def _differences(files: Published, store: Store) -> Iterator[str]:
     """In what the vector file differs from the manifest."""
     state, dim = store.manifest.state(), store.fingerprint.dim
+    tuning = store.manifest.tuning()
+    if tuning is not None and not _possible(tuning):
+        yield f"it cannot be searched as the index says ({tuning})"
     if not files.whole or files.vectors is None:
         yield "the vector file is not there"
-    elif store.manifest.tuning() is None:
+    elif tuning is None:
         index = FlatVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
         if index is None:
             yield "the vector file is not as it was written"
@@ -169,6 +172,10 @@ def _differences(files: Published, store: Store) -> Iterator[str]:
             yield "the vector file is not as it was written"
         else:
             yield from _differences_of_lists(lists, Codes(files.codes), store)
+
+
+def _possible(tuning: Tuning) -> bool:
+    return 1 <= tuning.effort <= tuning.lists and tuning.candidates >= 1 and 0 <= tuning.recall <= 1
 
 
 def _differences_of_lists(lists: InvertedVectors, codes: Codes, store: Store) -> Iterator[str]:
@@ -186,6 +193,7 @@ def _differences_of_lists(lists: InvertedVectors, codes: Codes, store: Store) ->
         met += int(there.sum())
         altered += codes.differing(places[there], vectors[there])
     yield from _miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered)
+    yield from _never_held(pruned, covered, held)
 
 
 def _differences_of_exact(index: FlatVectors, store: Store) -> Iterator[str]:
@@ -204,7 +212,10 @@ def _differences_of_exact(index: FlatVectors, store: Store) -> Iterator[str]:
         missing += int((~there).sum())
         met += int(there.sum())
         altered += int((index.vectors(ids[there]) != vectors[there]).any(axis=1).sum())
-    wrong = [*_miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered)]
+    wrong = [
+        *_miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered),
+        *_never_held(pruned, covered, held),
+    ]
     yield from wrong
     if truth is not None and not wrong:
         index.remove(pruned)
@@ -219,6 +230,11 @@ def _miscounted(missing: int, surplus: int, altered: int) -> Iterator[str]:
         yield f"the vector file holds {surplus} images that are not in the manifest"
     if altered:
         yield f"the vector file holds {altered} vectors that are not those of the manifest"
+
+
+def _never_held(pruned: NDArray[np.int64], covered: int, held: NDArray[np.int64]) -> Iterator[str]:
+    if lost := len(np.setdiff1d(pruned[pruned <= covered], held)):
+        yield f"the vector file lacks {lost} of the removed images that it should still hold"
 
 
 class _Truth:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_place, require_same
+from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, differences, require_place, require_same
 from bridgetower.disk import explained
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
@@ -416,3 +416,5 @@ def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint, *, impo
     if stored != fingerprint and not (bound and imported):
         with manifest.transaction():
             manifest.set_fingerprint(fingerprint)
+            if differences(stored, fingerprint):
+                manifest.drop_derived()

@@ -78,6 +78,27 @@ def test_a_manifest_that_sqlite_cannot_read_is_made_anew(bt: Bt, library: Path) 
     assert done.exit_code == 0 and ".damaged-" in done.stderr
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_manifest_of_which_no_picture_can_be_read_is_not_well(bt: Bt, library: Path, counted: bool) -> None:
+    manifest = library.parent / "index" / "manifest.sqlite"
+    with closing(sqlite3.connect(manifest, isolation_level=None)) as db:
+        if not counted:
+            db.execute("DELETE FROM state")
+            db.execute("CREATE TABLE much AS SELECT zeroblob(1000000)")
+        [root] = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'images'").fetchone()
+        [size] = db.execute("PRAGMA page_size").fetchone()
+    with open(manifest, "r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(bytes(size))
+    done = bt("verify", "--repair")
+    assert done.exit_code == 5
+    assert "saved 0" in done.stderr and "the damaged manifest is kept as" in done.stderr
+    assert "none of the pictures that it held could be read" in done.stderr and "all is well" not in done.stderr
+    assert list(manifest.parent.glob("manifest.sqlite.damaged-*"))
+    assert "indexed 4" in bt("index", library).stderr
+    assert bt("verify", "--repair").exit_code == 0
+
+
 def test_a_manifest_that_is_not_one_cannot_be_saved(bt: Bt, library: Path) -> None:
     manifest = library.parent / "index" / "manifest.sqlite"
     manifest.write_bytes(b"this is not SQLite" * 4000)

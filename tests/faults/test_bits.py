@@ -218,6 +218,7 @@ def test_what_the_vector_file_covers_is_not_taken_on_trust(
         ("INSERT INTO orphans VALUES (1000)", "counts"),
         ("UPDATE pruned SET image = 20", "counts"),
         ("DELETE FROM pruned", "vectors"),
+        ("INSERT INTO pruned VALUES (0)", "vectors"),
         ("UPDATE files SET image = 20 WHERE path = CAST('/photos/0/001.jpg' AS BLOB)", "files"),
         ("UPDATE files SET mtime_ns = 8 WHERE path = CAST('/photos/0/001.jpg' AS BLOB)", "files"),
         ("UPDATE files SET reason = 'another' WHERE reason IS NOT NULL", "files"),

@@ -17,10 +17,12 @@ from unittest.mock import patch
 import pytest
 
 from bridgetower.errors import StoreError
+from bridgetower.salvage import salvage
+from bridgetower.store import Store
 from bridgetower.verify import repair, verify
 from bridgetower.writer import Writer
 from tests.faults import small
-from tests.faults.small import Answer, answer, bring_up_to_date, build, photo
+from tests.faults.small import Answer, answer, bring_up_to_date, build, image, photo
 
 FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
 REAL = {name: getattr(os, name) for name in ("fsync", "replace", "ftruncate", "link", "write", "unlink", "mkdir")}
@@ -203,6 +205,11 @@ def test_any_file_may_not_grow(tmp_path: Path, name: str) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     begin, run = RUNS[name]
     begin(tmp_path / "begun")
+    if (tmp_path / "begun").exists():
+        shutil.copytree(tmp_path / "begun", tmp_path / "expected")
+    run(tmp_path / "expected")
+    expected = found(tmp_path / "expected")
+    assert expected
     refused = 0
     for size in range(8192, 8192 * 24, 8192 - 512):
         directory = tmp_path / "index"
@@ -219,6 +226,40 @@ def test_any_file_may_not_grow(tmp_path: Path, name: str) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         if name not in DAMAGED and found(directory):
             assert list(verify(directory)) == []
+        assert not list(directory.glob("manifest.sqlite.new*"))
         run(directory)
         assert list(verify(directory)) == []
+        assert found(directory) == expected
     assert refused > 2
+
+
+def test_salvaging_may_be_killed_at_any_instant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a log that a reader still needs: without it the old manifest lacks an image, with it the new one is none."""
+    directory = tmp_path / "index"
+    instants: list[Path] = []
+    build(directory)
+    with Store.open(directory):
+        with Writer.resume(directory) as writer:
+            writer.commit(images=[image(300)], files=[(photo(300), image(300).hash)])
+        expected = answer(directory)
+        with Writer.resume(directory) as writer:
+            writer.manifest._db.execute("DROP TRIGGER file_gone")
+        assert (directory / "manifest.sqlite-wal").stat().st_size
+
+        def recording(function: Callable[..., Any]) -> Callable[..., Any]:
+            def called(*arguments: Any, **options: Any) -> Any:
+                instants.append(tmp_path / str(len(instants)))
+                shutil.copytree(directory, instants[-1], ignore=shutil.ignore_patterns("*-shm"))
+                return function(*arguments, **options)
+
+            return called
+
+        with monkeypatch.context() as patches:
+            for name in ("replace", "link", "unlink"):
+                patches.setattr(os, name, recording(REAL[name]))
+            salvage(directory / "manifest.sqlite")
+    assert len(instants) >= 5
+    for instant in [*instants, directory]:
+        repair(instant)
+        assert list(verify(instant)) == []
+        assert answer(instant) == expected, instant.name

@@ -162,6 +162,20 @@ def test_models_are_told_apart_by_name_and_length(given: Given, tmp_path: Path) 
             import_vectors(*given(), name, tmp_path / "index")
 
 
+def test_a_refused_import_leaves_an_index_without_images_as_it_was(given: Given, tmp_path: Path) -> None:
+    own = FakeEncoder().fingerprint
+    Writer.open(tmp_path / "index", own).close()
+    before = (tmp_path / "index" / "manifest.sqlite").read_bytes()
+    with pytest.raises(InputError):
+        import_vectors(*given(lines=["photos/red.png"]), "clip", tmp_path / "index")
+    assert (tmp_path / "index" / "manifest.sqlite").read_bytes() == before
+    with Writer.resume(tmp_path / "index") as writer:
+        assert writer.manifest.fingerprint() == own
+    import_vectors(*given(), "clip", tmp_path / "index")
+    with Store.open(tmp_path / "index") as store:
+        assert store.fingerprint.model == "clip"
+
+
 def test_a_read_error_amid_the_pictures_loses_nothing_committed(
     given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,11 @@
 """Search among so many images that not all are compared: what is found, what it costs, what damage does to it."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def test_the_effort_is_measured_with_texts_and_holds_for_others(directory: Path)
     assert recall_of(directory) >= 0.985
 
 
-def tune(manifest: Manifest, **changed: int) -> None:
+def tune(manifest: Manifest, **changed: Any) -> None:
     """Say that the vector file is searched in another way."""
     state, tuning = manifest.state(), manifest.tuning()
     assert tuning is not None and state.vectors_sha256 is not None
@@ -450,3 +452,39 @@ def test_ids_with_large_gaps_cost_nothing(tmp_path: Path) -> None:
         found = store.recall(ASKED[:1], 100)[0]
     numbers = [n.image - 1 if n.image <= 300 else n.image - 2**40 + 299 for n in found]
     assert len(set(numbers) & set(exact(ASKED[0], 100))) >= 95
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"effort": 0}, {"effort": 10_000}, {"candidates": 0}, {"recall": 1.5}, {"recall": -0.5}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_search_that_cannot_be_is_found_and_mended(directory: Path, changed: dict[str, float]) -> None:
+    with Writer.resume(directory) as writer:
+        tune(writer.manifest, **changed)
+    assert [finding.part for finding in verify(directory)] == ["vectors"]
+    assert repair(directory).left == ()
+
+
+def test_what_came_and_went_between_two_vector_files_is_in_none(directory: Path) -> None:
+    with Writer.resume(directory) as writer:
+        writer.drop([path_of(0)])
+        add(writer, range(N, N + 3))
+        writer.drop([path_of(N)])
+        assert sum(writer.prune()) == 2
+        writer.publish()
+        assert [*writer.manifest.pruned()] == [1]
+        assert writer._intact()
+    assert list(verify(directory)) == []
+
+
+@pytest.mark.parametrize("dim", [DIM, 2 * DIM])
+def test_nothing_of_another_model_stays_in_an_index_that_has_lost_its_images(directory: Path, dim: int) -> None:
+    with Writer.resume(directory) as writer:
+        writer.forget(Path("/photos"))
+        assert sum(writer.prune()) == N
+    with Writer.open(directory, dataclasses.replace(FINGERPRINT, revision="other")) as writer:
+        assert writer.has_queries()
+    with Writer.open(directory, dataclasses.replace(FINGERPRINT, weights_sha256="e" * 64, dim=dim)) as writer:
+        assert not writer.has_queries() and writer.manifest.tuning() is None
+    assert list(verify(directory)) == []
