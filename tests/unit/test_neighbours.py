@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_the_effort_is_measured_with_texts_and_holds_for_others(directory: Path)
     assert recall_of(directory) >= 0.985
 
 
-def tune(manifest: Manifest, **changed: float) -> None:
+def tune(manifest: Manifest, **changed: Any) -> None:
     """Say that the vector file is searched in another way."""
     state, tuning = manifest.state(), manifest.tuning()
     assert tuning is not None and state.vectors_sha256 is not None
