@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 
 from bridgetower.errors import StoreError
+from bridgetower.records import Photo
 from bridgetower.salvage import salvage
 from bridgetower.store import Store
 from bridgetower.verify import repair, verify
@@ -263,3 +264,25 @@ def test_salvaging_may_be_killed_at_any_instant(tmp_path: Path, monkeypatch: pyt
         repair(instant)
         assert list(verify(instant)) == []
         assert answer(instant) == expected, instant.name
+
+
+def test_what_is_salvaged_must_have_room_when_it_is_closed(tmp_path: Path) -> None:
+    """Longer than SQLite lets its log become: the last rows come into the file only at the end."""
+    resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    build(tmp_path)
+    with Writer.resume(tmp_path) as writer:
+        writer.commit(skipped=[(Photo(Path(f"/long/{n}"), 1, 1), "x" * 8000) for n in range(2400)])
+        writer.manifest._db.execute("DROP TRIGGER file_gone")
+    manifest, expected = tmp_path / "manifest.sqlite", answer(tmp_path)
+    before = manifest.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 100 * 8192, limits[1]))
+    try:
+        with pytest.raises(StoreError):
+            repair(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert manifest.read_bytes() == before
+    assert not [*tmp_path.glob("manifest.sqlite.*")]
+    assert repair(tmp_path).left == ()
+    assert answer(tmp_path) == expected
