@@ -699,9 +699,9 @@ class Manifest:
 
         `holds_pruned`: it still holds the images that were removed.
         """
-        before = self.state().covered if holds_pruned else 0  # what came and went since, no file has held
+        held = self.state().covered if holds_pruned else -_INTEGER  # what came and went since, no file has held
         self._set_state(generation=generation, covered=covered, vectors_sha256=sha256)
-        self._db.execute("DELETE FROM pruned WHERE image > ?", (before,))
+        self._db.execute("DELETE FROM pruned WHERE image > ?", (held,))
         self._db.execute("DELETE FROM tuning")
         if tuning is not None:
             sql = "INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)"
