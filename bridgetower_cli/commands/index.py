@@ -150,6 +150,7 @@ def _tell(report: "IndexReport", seconds: float) -> None:
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
         f"skipped {len(report.skipped)}: {render.counted(report.files, 'file')} in {seconds:.1f} s"
         + (f"; ignored {render.counted(others, 'file')} of other kinds" if others else "")
+        + (f"; left out {report.excluded} by patterns" if report.excluded else "")
         + (f"; passed over {render.counted(report.links, 'link')} (--follow-symlinks)" if report.links else "")
     )
 

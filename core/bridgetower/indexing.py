@@ -56,6 +56,7 @@ class IndexReport:
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
     ignored: Mapping[str, int]  # files that were passed over for their extension, by extension in lower case
+    excluded: int  # pictures and folders that patterns left out
     links: int  # that were passed over
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
 
@@ -145,6 +146,7 @@ def index(
         removed=removed,
         skipped=tuple(run.skipped),
         ignored=passed_over.extensions,
+        excluded=passed_over.excluded,
         links=passed_over.links,
         absent=absent,
     )

@@ -6,7 +6,6 @@ time they are published, against the exact answer: with texts, if the index know
 
 import os
 import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.codes import Coder, Codes, DamagedError
-from bridgetower.disk import explained
+from bridgetower.disk import explained, fsync_directory
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.published import codes_path, vectors_path
@@ -45,7 +44,7 @@ def publish(directory: Path, manifest: Manifest, on_progress: Progress) -> None:
         with explained(directory):
             for path in [vectors_path] if tuning is None else [codes_path, vectors_path]:
                 os.replace(_beside(path(directory, generation)), path(directory, generation))
-            _fsync_directory(directory)
+            fsync_directory(directory)
     except BaseException:
         for path in (codes_path, vectors_path):
             _beside(path(directory, generation)).unlink(missing_ok=True)
@@ -171,13 +170,3 @@ def _copy(path: Path, file: BinaryIO) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
-
-
-def _fsync_directory(directory: Path) -> None:
-    """Make a rename durable; Windows has no such call and needs none."""
-    if sys.platform != "win32":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -78,6 +78,7 @@ class PassedOver:
     """What a walk left out, as far as it is counted."""
 
     extensions: Counter[str] = field(default_factory=Counter)  # files of other kinds, by extension in lower case
+    excluded: int = 0  # pictures and folders that a pattern left out; nothing below these is counted
     links: int = 0  # to folders, and those that are called like pictures
     excluded_in: set[bytes] = field(default_factory=set)  # folders in which a pattern or a link left something out
 
@@ -272,6 +273,7 @@ class _Walk:
                 is_other = not is_folder and (extension := _extension(name)) not in extensions
                 if levels and _is_excluded(entry.path, levels, is_folder=is_folder):
                     if not is_other:
+                        self._passed_over.excluded += 1
                         self._passed_over.excluded_in.add(folder)
                 elif is_other:
                     self._passed_over.extensions[os.fsdecode(extension)] += 1

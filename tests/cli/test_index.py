@@ -215,7 +215,7 @@ def test_what_is_left_out(bt: Bt, photos: Path) -> None:
     done = bt("index", photos, "--exclude", "gr*", "--exclude", "/white.png")
     assert done.exit_code == 0
     assert "indexed 1, " in done.stderr and "1 file in" in done.stderr
-    assert done.stderr.endswith("; passed over 1 link (--follow-symlinks)\n")
+    assert done.stderr.endswith("; left out 3 by patterns; passed over 1 link (--follow-symlinks)\n")
     done = bt("index", photos, "--hidden", "--follow-symlinks")
     assert "indexed 3, reused 1, unchanged 1, removed 0, skipped 0: 5 files" in done.stderr
     assert "passed over" not in done.stderr
