@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import signal
 import sqlite3
 import tempfile
 import time
@@ -27,6 +28,8 @@ def uses_network(config: pytest.Config) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle what third-party libraries read only once, when they are imported; `isolated` does the rest."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background: processes would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [*TERMINAL_VARIABLES, *(name for name in os.environ if name.startswith("BT_"))]:
         os.environ.pop(name, None)
     if not uses_network(config):  # a run with it uses, and fills, the real cache: weights are gigabytes
