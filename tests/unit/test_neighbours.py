@@ -152,7 +152,7 @@ def test_without_texts_pictures_far_from_pictures_stand_for_them(tmp_path: Path)
         writer.finish()
     tuning = tuning_of(tmp_path / "index")
     assert tuning.texts == 0 and tuning.pictures > 200
-    assert recall_of(tmp_path / "index") >= 0.97
+    assert recall_of(tmp_path / "index") >= 0.95
 
 
 def test_everything_is_found_by_who_asks_for_everything(directory: Path) -> None:
