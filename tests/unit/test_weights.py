@@ -520,7 +520,7 @@ def test_saved_in_a_type_and_loaded_in_another(dtype: torch.dtype, tmp_path: Pat
         assert torch.equal(ours, expected.to(dtype).float()), name
 
 
-@pytest.mark.parametrize("heads", [frozenset(), {Head.ITC}, {Head.ITM, Head.MLM}, ALL_HEADS], ids=str)
+@pytest.mark.parametrize("heads", [frozenset(), {Head.ITC}, {Head.ITM, Head.MLM}, ALL_HEADS], ids=len)
 def test_heads_are_known_by_their_keys(heads: frozenset[Head], tmp_path: Path) -> None:
     save(tiny_model(heads=frozenset(heads)), tmp_path)
     assert resolve(str(tmp_path)).heads == heads
