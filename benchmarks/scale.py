@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from benchmarks.clouds import Clouds
 from benchmarks.harness import WORK, Report
-from bridgetower.manifest import Manifest
+from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Fingerprint, Photo
 from bridgetower.schema import crc32_of
 from bridgetower.store import Store
@@ -105,7 +105,7 @@ def build(images: int, index: Path, *, in_bulk: bool) -> Row:
     return {"insert_s": inserting, "publish_s": publishing}
 
 
-def insert_in_bulk(manifest: Manifest, images: int, clouds: Clouds) -> None:
+def insert_in_bulk(manifest: ManifestWriter, images: int, clouds: Clouds) -> None:
     """The same rows, ids and hashes in ascending order, without the triggers, whose counts are written at the end, and
     without a vector file meanwhile: what takes an hour by commits takes minutes."""
     db = manifest._db

@@ -52,6 +52,11 @@ def result_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
 def fsync_directory(directory: Path) -> None:
     """Make what was renamed and removed in it durable; Windows has no such call and needs none."""
     if sys.platform != "win32":

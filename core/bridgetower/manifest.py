@@ -1,62 +1,26 @@
 """The manifest of an index: one SQLite file that holds everything that cannot be computed again cheaply.
 
-All that is asked of it and written to it, as SQL; its tables are in `schema`. Vectors come and go as bytes, so that
-looking at an index needs neither numpy nor FAISS.
+All that is asked of it, as SQL; `schema` has its tables, `manifest_writer` what is written to it. Vectors come and go
+as bytes, so that looking at an index needs neither numpy nor FAISS.
 """
 
 import json
 import os
 import sqlite3
-import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import astuple, replace
-from datetime import datetime, timedelta
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from bridgetower.disk import BUSY_S, CACHE_KIB, explained, result_code
+from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
+from bridgetower.disk import BUSY_S, explained, result_code, size_of
 from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
-from bridgetower.records import File, Filter, Fingerprint, Photo, Skipped
-from bridgetower.schema import (
-    APPLICATION_ID,
-    FORMAT_VERSION,
-    PAGE_BYTES,
-    SCHEMA,
-    SUMMED,
-    UPGRADES,
-    crc32_of,
-    statements,
-)
+from bridgetower.records import Filter, Fingerprint, Photo, Skipped
+from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA, SUMMED, UPGRADES, crc32_of, statements
 
-_INTEGER = 2**63 - 1  # the largest that SQLite holds
-_ROWS = 1024  # rows that are fetched or buffered at a time
-# A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
-# neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `_range`.
-_UNDER = "path >= :root AND path < :after AND (path = :root OR path >= :below)"
-# The time of a picture. Over all files it comes from the index of times alone, as images are large rows.
-_TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :before)
-    OR mtime_ns >= :since_ns AND mtime_ns < :before_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
-_TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :before_ns
-    ELSE taken_at >= :since AND taken_at < :before END"""
+_ROWS = 1024  # that are fetched at a time
 # All of an image: its vector is never read without what shows that it is whole.
 _IMAGE = f"id, {SUMMED['images']}, crc32"
-# Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
-_PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
-    mtime_ns = excluded.mtime_ns, image = excluded.image, reason = excluded.reason, crc32 = excluded.crc32"""
-
-# What one run meets, and what its sweep spares and drops: not part of the index, gone with the connection. In a
-# temporary file, where it outgrows SQLite's cache: a run over millions of files holds none of them in memory.
-_TEMPORARY = (
-    "PRAGMA temp_store = FILE",
-    "CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID",
-    *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
-)
-_SEEN_ROWS = 256  # that are inserted by one statement: twice as fast as one by one
-_MEET = "INSERT OR IGNORE INTO seen VALUES "
-_AS_KNOWN = "(files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns)"
-
 # What the triggers see to; where it is not so, as rows of these.
 _OUT_OF_USE = {
     "an image with a file is in orphans": """orphans
@@ -102,13 +66,6 @@ class Tuning(NamedTuple):
     pictures: int
 
 
-class Sweep(NamedTuple):
-    """What became of the files of a root that its scan did not meet."""
-
-    removed: int
-    kept: int  # above 0 only if the scan met nothing at all: an unmounted disk looks like that, so all were kept
-
-
 class Entry(NamedTuple):
     """An image with all that the index holds of it."""
 
@@ -144,7 +101,7 @@ class Space(NamedTuple):
 
 
 class Manifest:
-    """A connection to manifest.sqlite: either a snapshot for reading, or the writer's.
+    """A connection to manifest.sqlite: a snapshot for reading, or, as ManifestWriter, the writer's.
 
     Every failure of SQLite is raised as StoreError with the path and the way out, except for misuse by our own code.
     """
@@ -163,7 +120,7 @@ class Manifest:
         with explained(path), suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()
             return cls._read(path, older)
-        raise _absent(path)
+        raise absent(path)
 
     @classmethod
     def _read(cls, path: Path, older: bool) -> Self:
@@ -172,7 +129,7 @@ class Manifest:
         except sqlite3.Error as error:
             # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
             log = path.with_name(path.name + "-wal")
-            if result_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or _size(log):
+            if result_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or size_of(log):
                 raise
         return cls._snapshot(path, older, immutable=True)
 
@@ -183,68 +140,12 @@ class Manifest:
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
-                raise _absent(path)
+                raise absent(path)
             manifest._require_format(upgradable=older)
         except BaseException:
             manifest.close()
             raise
         return manifest
-
-    @classmethod
-    def write(cls, path: Path, fingerprint: Fingerprint | None = None) -> Self:
-        """Open for writing; create the index with this fingerprint if there is none. The caller holds the lock.
-
-        Without a fingerprint, raises NoIndexError where there is none.
-        """
-        if fingerprint is None and not _size(path):
-            raise _absent(path)
-        with explained(path):
-            manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=BUSY_S))
-        try:
-            with explained(path):
-                blank = manifest._is_blank()
-                if blank and fingerprint is None:
-                    raise _absent(path)
-                if blank:
-                    manifest._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-                else:
-                    manifest._require_format(upgradable=True)  # before a file that may not be ours is touched
-                manifest._db.execute("PRAGMA journal_mode = WAL")
-                manifest._db.execute("PRAGMA synchronous = FULL")
-                manifest._db.execute("PRAGMA foreign_keys = ON")
-                manifest._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-                for statement in _TEMPORARY:
-                    manifest._db.execute(statement)
-                if blank and fingerprint is not None:
-                    manifest._create(fingerprint)
-                manifest._upgrade()
-        except BaseException:
-            manifest.close()
-            raise
-        return manifest
-
-    def _create(self, fingerprint: Fingerprint) -> None:
-        with self.transaction():
-            for statement in SCHEMA:
-                self._db.execute(statement)
-            now = int(time.time())
-            state = (now, now, 0, 0, None)
-            self._db.execute(
-                f"INSERT INTO state ({SUMMED['state']}, crc32, images) VALUES (?, ?, ?, ?, ?, ?, 0)",
-                (*state, crc32_of(*state)),
-            )
-            self.set_fingerprint(fingerprint)
-            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-
-    def _upgrade(self) -> None:
-        """Bring an older format forward, version by version, each in one transaction."""
-        while (version := self._pragma("user_version")) != FORMAT_VERSION:
-            self._db.create_function("crc32_of", -1, crc32_of, deterministic=True)
-            with self.transaction():
-                for statement in UPGRADES[version]:
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {version + 1}")
 
     def _is_blank(self) -> bool:
         tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -412,7 +313,7 @@ class Manifest:
     def photos(self, image: int) -> tuple[Path, ...]:
         """The files that hold this image, sorted by the bytes of their paths."""
         rows = self._typed(self._all("SELECT path FROM files WHERE image = ? ORDER BY path", (image,)), bytes)
-        return tuple(_path(path) for (path,) in rows)
+        return tuple(path_of(path) for (path,) in rows)
 
     def content(self, image: int, filter: Filter) -> tuple[bytes, tuple[Photo, ...]]:
         """The hash of an image, no orphan, and its files that pass the filter, sorted by the bytes of their paths.
@@ -420,8 +321,8 @@ class Manifest:
         StoreError where a row is not as it was written, or not found.
         """
         sql = f"""SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
-            WHERE image = :image AND {_where(filter, _TIME_OF_ONE)} ORDER BY path"""
-        rows = list(self._all(sql, {"image": image, **_limits(filter)}))
+            WHERE image = :image AND {where(filter, TIME_OF_ONE)} ORDER BY path"""
+        rows = list(self._all(sql, {"image": image, **limits(filter)}))
         if not rows:
             raise self._damaged(f"image {image}, or what leads to it, cannot be found")
         return rows[0][0], tuple(self._photo(tuple(row), hash, None) for hash, *row in rows)
@@ -443,12 +344,12 @@ class Manifest:
         path, size, mtime_ns, crc32 = row
         if crc32_of(path, size, mtime_ns, hash, reason) != crc32:
             raise self._damaged(f"the row of {_shown(path)} is not as it was written")
-        return Photo(_path(path), size, mtime_ns)
+        return Photo(path_of(path), size, mtime_ns)
 
     def images_within(self, filter: Filter) -> Iterator[int]:
         """Ids of the images with a file that passes the filter, ascending."""
-        sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {_where(filter, _TIME)} ORDER BY image"
-        return (id for (id,) in self._all(sql, _limits(filter)))
+        sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {where(filter, TIME)} ORDER BY image"
+        return (id for (id,) in self._all(sql, limits(filter)))
 
     def skipped(self) -> Iterator[Skipped]:
         """The files that were skipped, and why, sorted by the bytes of their paths; StoreError as `content`."""
@@ -473,17 +374,22 @@ class Manifest:
 
     def count_under(self, root: Path) -> int:
         """Files at or below `root` that lead to an image."""
-        return self._count(f"files WHERE image IS NOT NULL AND {_UNDER}", _range(root))
+        return self._count(f"files WHERE image IS NOT NULL AND {UNDER}", range_of(root))
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file at or below `path` leads to an image."""
+        sql = f"SELECT 1 FROM files WHERE image IS NOT NULL AND {UNDER} LIMIT 1"
+        return self._one(sql, range_of(path)) is not None
 
     def knows(self, path: Path) -> bool:
         """Whether a file or a root lies at or below `path`."""
-        sql = f"SELECT 1 FROM files WHERE {_UNDER} UNION ALL SELECT 1 FROM roots WHERE {_UNDER} LIMIT 1"
-        return self._one(sql, _range(path)) is not None
+        sql = f"SELECT 1 FROM files WHERE {UNDER} UNION ALL SELECT 1 FROM roots WHERE {UNDER} LIMIT 1"
+        return self._one(sql, range_of(path)) is not None
 
     def names_in(self, folder: Path, most: int) -> list[str]:
         """The names of files and folders directly below `folder`, in order of their bytes, at most so many."""
         names: list[str] = []
-        parameters = _range(folder)
+        parameters = range_of(folder)
         below = after = parameters["below"]
         while len(names) < most:
             row = self._one("SELECT path FROM files WHERE path > ? AND path < ? LIMIT 1", (after, parameters["after"]))
@@ -491,12 +397,12 @@ class Manifest:
                 break
             name = row[0][len(below) :].partition(os.fsencode(os.sep))[0]
             names.append(os.fsdecode(name))
-            after = _range(folder / names[-1])["after"]  # of all that lies below it, the first is enough
+            after = range_of(folder / names[-1])["after"]  # of all that lies below it, the first is enough
         return names
 
     def files(self) -> Iterator[Path]:
         """Every file, skipped ones included, sorted by the bytes of their paths."""
-        return (_path(path) for (path,) in self._typed(self._all("SELECT path FROM files ORDER BY path"), bytes))
+        return (path_of(path) for (path,) in self._typed(self._all("SELECT path FROM files ORDER BY path"), bytes))
 
     def contents(self) -> Iterator[tuple[bytes, bool]]:
         """The hash of every image, and whether it is an orphan."""
@@ -547,14 +453,14 @@ class Manifest:
         for rows in self._rows(sql):
             if not all(isinstance(row[0], bytes) for row in rows):
                 raise self._damaged("a path is not as it was written")
-            yield [(_path(row[0]), crc32_of(*row) == crc32) for *row, crc32 in rows]
+            yield [(path_of(row[0]), crc32_of(*row) == crc32) for *row, crc32 in rows]
 
     def root_rows(self) -> Iterator[tuple[Path, int | None, bool]]:
         """Every root, when its last complete scan ended, and whether its sum is right, sorted by path."""
         for path, at, crc32 in self._all(f"SELECT {SUMMED['roots']}, crc32 FROM roots ORDER BY path"):
             if not isinstance(path, bytes):
                 raise self._damaged("a path is not as it was written")
-            yield _path(path), at, crc32_of(path, at) == crc32
+            yield path_of(path), at, crc32_of(path, at) == crc32
 
     def count_lost_queries(self) -> int:
         """Vectors of texts that are not as they were written."""
@@ -569,207 +475,9 @@ class Manifest:
             if number := self._count(sql):
                 yield f"{what} ({number})"
 
-    # Writing: each of these belongs into a `with transaction()`
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing; on leaving it without an exception, it is on the disk."""
-        with explained(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):  # after some failures SQLite has rolled back by itself
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _set_state(self, **changed: Any) -> None:
-        *summed, _ = self.state()._replace(**changed)
-        sql = f"UPDATE state SET ({SUMMED['state']}, crc32) = (?, ?, ?, ?, ?, ?)"
-        self._db.execute(sql, (*summed, crc32_of(*summed)))
-
-    def touch(self) -> None:
-        """Note the time of this change."""
-        self._set_state(updated_at=int(time.time()))
-
-    def set_fingerprint(self, fingerprint: Fingerprint) -> None:
-        model, revision = _text(fingerprint.model), _text(fingerprint.revision)
-        row = astuple(replace(fingerprint, model=model, revision=revision))
-        sql = "INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        self._db.execute(sql, (*row, crc32_of(*row)))
-
-    def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> bool:
-        """Add an image; False if its content is there already, which then keeps its id and its vector."""
-        row = (hash, width, height, taken_at, vector)
-        sql = f"INSERT INTO images ({_IMAGE}) VALUES (NULL, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        return self._db.execute(sql, (*row, crc32_of(*row))).rowcount == 1
-
-    def put_file(self, photo: Photo, hash: bytes) -> None:
-        """Say that a file has this content; ValueError if no image has."""
-        image = self.image_id(hash)
-        if image is None:
-            raise ValueError(f"{photo.path}: its content was not added to the index")
-        self._put(photo, image, hash, None)
-
-    def put_skipped(self, photo: Photo, reason: str) -> None:
-        self._put(photo, None, None, _text(reason))
-
-    def _put(self, photo: Photo, image: int | None, hash: bytes | None, reason: str | None) -> None:
-        # A clock gone wild may give a time that SQLite cannot hold; such a file is read anew by each run.
-        mtime_ns = max(-_INTEGER, min(photo.mtime_ns, _INTEGER))
-        path = os.fsencode(photo.path)
-        row = (path, photo.size, mtime_ns, image, reason, crc32_of(path, photo.size, mtime_ns, hash, reason))
-        self._db.execute(_PUT_FILE, row)
-
-    def add_root(self, root: Path) -> None:
-        row = (os.fsencode(root), None)
-        self._db.execute("INSERT OR IGNORE INTO roots VALUES (?, ?, ?)", (*row, crc32_of(*row)))
-
-    def forget(self, path: Path) -> int:
-        """Drop the files and roots at or below `path`; how many files that were."""
-        self._db.execute(f"DELETE FROM roots WHERE {_UNDER}", _range(path))
-        return self._db.execute(f"DELETE FROM files WHERE {_UNDER}", _range(path)).rowcount
-
-    def drop_files(self, paths: Iterable[Path]) -> None:
-        """Drop files, and the roots that they were by themselves."""
-        keys = [(os.fsencode(path),) for path in paths]
-        self._db.executemany("DELETE FROM roots WHERE path = ?", keys)
-        self._db.executemany("DELETE FROM files WHERE path = ?", keys)
-
-    def drop_roots(self, roots: Iterable[Path]) -> None:
-        """Drop roots, and none of the files below them."""
-        self._db.executemany("DELETE FROM roots WHERE path = ?", ((os.fsencode(root),) for root in roots))
-
-    def drop_images(self, images: Iterable[int]) -> None:
-        """Drop images and the files that lead to them."""
-        keys = [(image,) for image in images]
-        self._db.executemany("DELETE FROM files WHERE image = ?", keys)
-        self._db.executemany("DELETE FROM images WHERE id = ?", keys)
-
-    def prune(self, most: int) -> int:
-        """Remove the first orphans, at most so many; how many they were."""
-        sql = "DELETE FROM images WHERE id IN (SELECT image FROM orphans ORDER BY image LIMIT ?)"
-        return self._db.execute(sql, (most,)).rowcount
-
-    def recount(self) -> None:
-        """Make the counts those of the tables."""
-        self._db.execute("UPDATE state SET images = (SELECT count(*) FROM images)")
-        self._db.execute("DELETE FROM orphans")
-        self._db.execute(
-            "INSERT INTO orphans SELECT id FROM images WHERE NOT EXISTS (SELECT 1 FROM files WHERE image = id)"
-        )
-        self._db.execute("DELETE FROM pruned WHERE image IN (SELECT id FROM images)")
-
-    def sweep(self, root: Path, spared: Collection[Path], *, present: bool = False) -> Sweep:
-        """Drop the files at or below `root` that were not met, except for what is at or below a path in `spared`.
-
-        A file below it that was a root itself is one no more when it is dropped. If nothing was met, all is kept
-        unless `present` says that the root is there all the same.
-        """
-        if not present and not self.has_met(root):
-            kept = self._count(f"files WHERE {_UNDER}", _range(root))
-            if kept:
-                return Sweep(removed=0, kept=kept)
-        for table in ("spared", "gone"):
-            self._db.execute(f"DELETE FROM {table}")
-        for path in spared:
-            self._db.execute(f"INSERT OR IGNORE INTO spared SELECT path FROM files WHERE {_UNDER}", _range(path))
-        stays = (f"EXISTS (SELECT 1 FROM {table} WHERE {table}.path = files.path)" for table in ("seen", "spared"))
-        sql = f"INSERT INTO gone SELECT path FROM files WHERE {_UNDER} AND NOT {' AND NOT '.join(stays)}"
-        removed = self._db.execute(sql, _range(root)).rowcount
-        if removed:
-            gone = "path IN (SELECT path FROM gone)"
-            self._db.execute(f"DELETE FROM roots WHERE path <> ? AND {gone}", (os.fsencode(root),))
-            self._db.execute(f"DELETE FROM files WHERE {gone}")
-        key, now = os.fsencode(root), int(time.time())
-        self._db.execute("UPDATE roots SET scanned_at = ?, crc32 = ? WHERE path = ?", (now, crc32_of(key, now), key))
-        return Sweep(removed=removed, kept=0)
-
-    def set_queries(self, vectors: Iterable[bytes]) -> None:
-        """Keep vectors of texts by which recall is measured from now on."""
-        self._db.execute("DELETE FROM queries")
-        rows = ((vector, crc32_of(vector)) for vector in vectors)
-        self._db.executemany("INSERT INTO queries (vector, crc32) VALUES (?, ?)", rows)
-
-    def publish(
-        self, generation: int, covered: int, sha256: bytes, tuning: Tuning | None = None, *, holds_pruned: bool = False
-    ) -> None:
-        """Name the vector file that readers use from now on, and how it is searched; None: exactly.
-
-        `holds_pruned`: it still holds the images that were removed.
-        """
-        # Those above what was covered were removed before any file held them.
-        above = "WHERE image > (SELECT covered FROM state)" if holds_pruned else ""
-        self._db.execute(f"DELETE FROM pruned {above}")
-        self._set_state(generation=generation, covered=covered, vectors_sha256=sha256)
-        self._db.execute("DELETE FROM tuning")
-        if tuning is not None:
-            sql = "INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)"
-            self._db.execute(sql, (*tuning, crc32_of(*tuning)))
-
-    def drop_derived(self) -> None:
-        """Name no vector file, and keep no vectors of texts, until there are others: these are of another model."""
-        self._set_state(covered=0, vectors_sha256=None)
-        for table in ("queries", "tuning", "pruned"):
-            self._db.execute(f"DELETE FROM {table}")
-
-    # Looking after the file: outside of a transaction
-
-    def vacuum(self) -> None:
-        """Give the free space inside the file back to the disk, on which as much as is used must be free twice."""
-        with explained(self.path):
-            self._db.execute("VACUUM")
-
-    def fold(self) -> bool:
-        """Fold the log into the file; False where a reader still needs it."""
-        with explained(self.path):
-            self._db.execute("PRAGMA busy_timeout = 1000")
-            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            self._db.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S:.0f}")
-        return not busy
-
-    # What a run meets, in a temporary table: none of it needs a transaction
-
-    def meet(self, files: Iterable[File]) -> int:
-        """Note what a walk met, which `sweep` then keeps; how many files that were. Vanishes with the connection."""
-        files, met = iter(files), 0
-        while batch := list(islice(files, _SEEN_ROWS)):
-            sql = _MEET + ",".join(["(?, ?, ?)"] * len(batch))
-            with explained(self.path):
-                try:
-                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
-                except OverflowError:  # a clock gone wild: a time that SQLite cannot hold equals none
-                    batch = [File(path, size, 0 if abs(at) > _INTEGER else at) for path, size, at in batch]
-                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
-        return met
-
-    def has_met(self, path: Path) -> bool:
-        """Whether anything was met at or below `path`."""
-        return self._one(f"SELECT 1 FROM seen WHERE {_UNDER} LIMIT 1", _range(path)) is not None
-
-    def count_unchanged(self) -> int:
-        """Files that were met with the size and time that they are known by, and that lead to an image."""
-        return self._count(f"seen JOIN files USING (path) WHERE {_AS_KNOWN} AND reason IS NULL")
-
-    def still_skipped(self) -> Iterator[Skipped]:
-        """Files that were met with the size and time that they were skipped with, sorted by path."""
-        sql = f"""SELECT path, reason FROM seen JOIN files USING (path)
-            WHERE {_AS_KNOWN} AND reason IS NOT NULL ORDER BY path"""
-        return (Skipped(_path(path), reason) for path, reason in self._all(sql))
-
-    def changed(self, *, retry: bool = False) -> Iterator[Photo]:
-        """Files that were met and are new or have changed, sorted by the bytes of their paths; with `retry` also those
-        that are still skipped. They may be put while this goes on."""
-        sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
-            WHERE seen.path > ? AND (NOT {_AS_KNOWN} OR ? AND reason IS NOT NULL) ORDER BY seen.path LIMIT {_ROWS}"""
-        rows: list[tuple[Any, ...]] = [(b"",)]
-        while rows := list(self._all(sql, (rows[-1][0], retry))):
-            for path, size, mtime_ns in rows:
-                yield Photo(_path(path), size, mtime_ns)
-
-
-def _absent(path: Path) -> NoIndexError:
+def absent(path: Path) -> NoIndexError:
+    """What there is to say where no manifest is at `path`."""
     return NoIndexError(f"no index at {path.parent}: make one there with `bt index PHOTOS`")
 
 
@@ -778,52 +486,10 @@ def _identity(path: Path) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def _shown(path: Any) -> str:
     return repr(os.fsdecode(path)) if isinstance(path, bytes) else "a file"
 
 
-def _range(root: Path) -> dict[str, bytes]:
-    """The parameters of `_UNDER`."""
-    path, separator = os.fsencode(root), os.fsencode(os.sep)
-    below = path if path.endswith(separator) else path + separator
-    return {"root": path, "below": below, "after": below[:-1] + bytes([below[-1] + 1])}
-
-
-def _where(filter: Filter, time: str) -> str:
-    """The condition of a filter on `files`; parameters: see `_limits`."""
-    under = f"({_UNDER})" if filter.under is not None else "true"
-    return under if filter.since is filter.before is None else f"{under} AND {time}"
-
-
-def _limits(filter: Filter) -> dict[str, Any]:
-    since = -_INTEGER if filter.since is None else filter.since
-    before = _INTEGER if filter.before is None else filter.before
-    limits = {
-        "since": since,
-        "before": before,
-        "since_ns": _instant(since) * 10**9,
-        "before_ns": _instant(before) * 10**9,
-    }
-    limits = {name: max(-_INTEGER, min(limit, _INTEGER)) for name, limit in limits.items()}
-    return limits if filter.under is None else limits | _range(filter.under)
-
-
-def _instant(shown: int) -> int:
-    """Unix seconds of the moment when this machine's clock shows so many since 1970."""
-    try:
-        return int((datetime(1970, 1, 1) + timedelta(seconds=shown)).timestamp())
-    except (ValueError, OverflowError, OSError):  # too far away for a zone to matter
-        return shown
-
-
-def _path(path: bytes) -> Path:
+def path_of(path: bytes) -> Path:
+    """A path as it stands in a row."""
     return Path(os.fsdecode(path))
-
-
-def _text(text: str) -> str:
-    """A TEXT value is UTF-8: what a path that is not brings into a message is written as an escape."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -17,6 +17,7 @@ from bridgetower.codes import Coder, Codes, DamagedError
 from bridgetower.disk import explained, fsync_directory
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
 from bridgetower.manifest import Manifest, Tuning
+from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.published import codes_path, vectors_path
 from bridgetower.truth import Progress, all_vectors, few, unpacked
 from bridgetower.vectors import FlatVectors, unpack
@@ -32,7 +33,7 @@ _LIKENESS = 0.35  # of such a query to the picture that it is made of
 _SEED = 20
 
 
-def publish(directory: Path, manifest: Manifest, on_progress: Progress) -> None:
+def publish(directory: Path, manifest: ManifestWriter, on_progress: Progress) -> None:
     """Write the next generation and name it, in the order that the format demands: files, their names, transaction."""
     generation = manifest.state().generation + 1
     try:

@@ -17,9 +17,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained, fsync_directory
+from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained, fsync_directory, size_of
 from bridgetower.errors import DamagedIndexError, StoreError
-from bridgetower.manifest import Manifest
+from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Fingerprint
 from bridgetower.schema import PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
 
@@ -63,8 +63,8 @@ def _salvage(path: Path) -> Salvaged:
         _remove_fresh(path)
         old, made_by = _legible(path)
         with closing(old):
-            used = min(_used_bytes(old), sum(_size(_beside(path, suffix)) for suffix in ("", "-wal")))
-            Manifest.write(fresh, made_by).close()
+            used = min(_used_bytes(old), sum(size_of(_beside(path, suffix)) for suffix in ("", "-wal")))
+            ManifestWriter.open(fresh, made_by).close()
             with closing(sqlite3.connect(fresh, isolation_level=None)) as new:
                 # Without a log of its own: closing folds one into the file, and says nothing where that fails. Nor need
                 # a journal be on the disk: what is not complete is thrown away.
@@ -105,7 +105,7 @@ def _counts(db: sqlite3.Connection) -> tuple[int, int]:
 
 def _require_whole(fresh: Path, written: tuple[int, int]) -> None:
     """Raise StoreError unless what is on the disk is what was written, and needs no log."""
-    if _size(_beside(fresh, "-wal")):
+    if size_of(_beside(fresh, "-wal")):
         raise _incomplete(fresh)
     with closing(sqlite3.connect(fresh, isolation_level=None)) as db:
         try:
@@ -152,7 +152,7 @@ def _legible(path: Path) -> tuple[sqlite3.Connection, Fingerprint]:
 
 def _first_page(place: Path, *, vacuumed: bool) -> bytes:
     anything = Fingerprint("", "", "", "", "", 0, "", 0)
-    manifest = Manifest.write(place, anything)
+    manifest = ManifestWriter.open(place, anything)
     if vacuumed:
         manifest.vacuum()
     manifest.close()
@@ -343,11 +343,7 @@ def _fold(path: Path) -> bool:
         closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as db,
     ):
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return not _size(_beside(path, "-wal"))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    return not size_of(_beside(path, "-wal"))
 
 
 def _beside(path: Path, suffix: str) -> Path:

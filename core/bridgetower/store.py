@@ -6,7 +6,6 @@ It belongs to the thread that opened it. Layout and invariants: docs/index-forma
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_ours, require_same
@@ -106,9 +105,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -200,7 +197,7 @@ class Store:
 
     def holds(self, path: Path) -> bool:
         """Whether any picture at or below `path` is in the index."""
-        return self._manifest.count_under(path) > 0
+        return self._manifest.holds(path)
 
     @property
     def manifest(self) -> Manifest:
@@ -241,7 +238,7 @@ class Store:
             orphans=counts.orphans,
             skipped=counts.skipped,
             reasons=manifest.reasons(limit=10),
-            roots=_roots(manifest),
+            roots=tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots()),
             bytes_on_disk=bytes_below(self.directory),
             generation=state.generation,
             tuning=self._tuning,
@@ -256,7 +253,3 @@ class Store:
         with explained(self.directory):
             found = [entry for entry in self.directory.iterdir() if entry.name not in named]
         return sorted([*found, *self.features().unfinished()])
-
-
-def _roots(manifest: Manifest) -> tuple[Root, ...]:
-    return tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots())

@@ -51,7 +51,7 @@ def forget(writer: Writer, paths: Iterable[Path]) -> list[Forgotten]:
     for path in known:
         if not writer.manifest.knows(path):
             raise InputError(f"{path}: the index knows nothing there{_nearest(writer.manifest, path)}")
-    return [Forgotten(path, files) for path, files in zip(known, writer.forget_all(known), strict=True)]
+    return [Forgotten(path, files) for path, files in zip(known, writer.forget(*known), strict=True)]
 
 
 def _nearest(manifest: Manifest, path: Path) -> str:

@@ -7,17 +7,17 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, differences, require_place, require_same
 from bridgetower.disk import explained
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import Known, Manifest, Sweep
+from bridgetower.manifest import Known, Manifest
+from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.published import Published, codes_bytes
 from bridgetower.records import File, Fingerprint, Photo, Skipped
 
@@ -54,15 +54,16 @@ class Writer:
     What `commit` was given is on the disk when it returns; everything else in here can be interrupted at any instant.
     """
 
-    def __init__(self, directory: Path, lock: Lock, manifest: Manifest) -> None:
+    def __init__(self, directory: Path, manifest: ManifestWriter, held: ExitStack) -> None:
+        """Take over what is `held`, the lock and the manifest, unless this fails."""
         self.directory = directory
-        self._lock = lock
         self._manifest = manifest
         self._dim = manifest.fingerprint().dim
         self._images = manifest.count_images()
         self._uncovered = manifest.count_images(after=manifest.state().covered)
         self.on_publish: Callable[[int, int], None] = lambda done, total: None  # images that were read, of all
         self._remove_other_generations()
+        self._held = held.pop_all()
 
     @classmethod
     def open(cls, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> Self:
@@ -79,19 +80,12 @@ class Writer:
         require_place(directory)
         with explained(directory):
             directory.mkdir(parents=True, exist_ok=True)
-        lock = Lock(directory / LOCK)
-        try:
-            manifest = Manifest.write(directory / MANIFEST, fingerprint)
-            try:
-                manifest.require_consistent()
-                _take(manifest, directory, fingerprint, imported=imported)
-                return cls(directory, lock, manifest)
-            except BaseException:
-                manifest.close()
-                raise
-        except BaseException:
-            lock.release()
-            raise
+        with ExitStack() as held:
+            held.callback(Lock(directory / LOCK).release)
+            manifest = held.enter_context(closing(ManifestWriter.open(directory / MANIFEST, fingerprint)))
+            manifest.require_consistent()
+            _take(manifest, directory, fingerprint, imported=imported)
+            return cls(directory, manifest, held)
 
     @classmethod
     def resume(cls, directory: Path, *, mend: Callable[[Path], None] | None = None) -> Self:
@@ -106,39 +100,29 @@ class Writer:
             there = path.exists()
         if not there:
             Manifest.read(path).close()  # says that there is none
-        lock = Lock(directory / LOCK)
-        try:
+        with ExitStack() as held:
+            held.callback(Lock(directory / LOCK).release)
             if mend is not None:
                 mend(path)
-            manifest = Manifest.write(path)
-            try:
-                if mend is None:
-                    manifest.require_consistent()
-                return cls(directory, lock, manifest)
-            except BaseException:
-                manifest.close()
-                raise
-        except BaseException:
-            lock.release()
-            raise
+            manifest = held.enter_context(closing(ManifestWriter.open(path)))
+            if mend is None:
+                manifest.require_consistent()
+            return cls(directory, manifest, held)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> ManifestWriter:
         """What is written to, for those who look after the index."""
         return self._manifest
 
     def close(self) -> None:
         """Let go of the index. Writes nothing; may be called twice."""
-        self._manifest.close()
-        self._lock.release()
+        self._held.close()
 
     def take(self, fingerprint: Fingerprint) -> None:
         """Add images with this fingerprint from now on. For who opened an index with the fingerprint that it has, and
@@ -249,7 +233,7 @@ class Writer:
 
     def holds(self, path: Path) -> bool:
         """Whether any picture at or below `path` is in the index."""
-        return self._manifest.count_under(path) > 0
+        return self._manifest.holds(path)
 
     def sweep(self, root: Path, spared: Collection[Path] = (), *, present: bool = False) -> Sweep:
         """After a *complete* scan of `root`: drop the files under it that were neither met nor committed.
@@ -263,14 +247,7 @@ class Writer:
             self._manifest.touch()
         return swept
 
-    def forget(self, path: Path) -> int:
-        """Drop the files and roots at or below `path` from the index; how many files that were."""
-        with self._manifest.transaction():
-            forgotten = self._manifest.forget(path)
-            self._manifest.touch()
-        return forgotten
-
-    def forget_all(self, paths: Sequence[Path]) -> list[int]:
+    def forget(self, *paths: Path) -> list[int]:
         """Drop the files and roots at or below each of `paths`, in one transaction; how many files each were."""
         with self._manifest.transaction():
             forgotten = [self._manifest.forget(path) for path in paths]
@@ -309,7 +286,8 @@ class Writer:
 
     def tidy(self) -> None:
         """Publish a vector file if the present one is damaged, or holds or leaves out too much."""
-        stale = sum(1 for _ in self._manifest.pruned()) + self._manifest.count_images(self._manifest.state().covered)
+        covered = self._manifest.state().covered
+        stale = self._manifest.count_pruned(covered) + self._manifest.count_images(covered)
         if stale * _UNCOVERED_AT_END > self._manifest.count_images():
             self.publish()
         else:
@@ -347,7 +325,7 @@ class Writer:
         """Whether the index is so large, or soon will be, that recall is measured, and knows no texts for that yet."""
         from bridgetower.truth import few
 
-        return not few(2 * self._images) and not self._manifest.queries()
+        return not few(2 * self._images) and not self.has_queries()
 
     def finish(self, *, changed: bool = True) -> None:
         """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, also of an
@@ -407,7 +385,7 @@ class Writer:
                 path.unlink()
 
 
-def _take(manifest: Manifest, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:
+def _take(manifest: ManifestWriter, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:
     stored = manifest.fingerprint()
     bound = bool(manifest.count_images())  # before the first, nothing is bound to the fingerprint
     if bound:

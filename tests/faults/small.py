@@ -50,7 +50,7 @@ def build(directory: Path) -> None:
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.forget(photo(OTHERS[0]).path)
         assert sum(writer.prune()) == 1
-        writer.forget_all([photo(n).path for n in OTHERS[1:]])
+        writer.forget(*(photo(n).path for n in OTHERS[1:]))
     features = directory / "features"
     features.mkdir()
     (features / "aa.features").write_bytes(hashlib.sha256(b"seen" * 100).digest()[:16] + b"seen" * 100)

@@ -98,7 +98,7 @@ def make(directory: Path) -> None:
 
 def forget(directory: Path) -> None:
     with Writer.resume(directory) as writer:
-        writer.forget_all([photo(1).path, photo(2).path])
+        writer.forget(photo(1).path, photo(2).path)
 
 
 def prune(directory: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from bridgetower.manifest import Manifest, Sweep
+from bridgetower.manifest_writer import Sweep
 from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.store import Store
 from bridgetower.verify import repair, verify
@@ -100,7 +100,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     @rule(path=st.sampled_from([ROOT / "a", ROOT / "b", ROOT / "c", ROOT / "c" / "d"]))
     def forget(self, path: Path) -> None:
         gone = [known for known in self.files if known.is_relative_to(path)]
-        assert self.writer.forget(path) == len(gone)
+        assert self.writer.forget(path) == [len(gone)]
         for known in gone:
             del self.files[known]
 
@@ -147,7 +147,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     @rule(batch=st.dictionaries(paths, contents, min_size=1), step=st.sampled_from(STEPS))
     def crash(self, batch: dict[Path, int], step: str) -> None:
         """Die in the middle of a commit, before the transaction that names a new vector file, or right after it."""
-        with patch.object(Writer if step == "_remove_other_generations" else Manifest, step, side_effect=Crash):
+        with patch.object(Writer if step == "_remove_other_generations" else ManifestWriter, step, side_effect=Crash):
             try:
                 self.commit(batch)
                 self.files.update(batch)  # the commit returned: the rest must not lose it

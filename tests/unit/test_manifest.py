@@ -14,7 +14,8 @@ import pytest
 
 import bridgetower
 from bridgetower.errors import StoreError
-from bridgetower.manifest import Known, Manifest, Sweep
+from bridgetower.manifest import Known, Manifest
+from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.schema import FORMAT_VERSION, SCHEMA, SUMMED, crc32_of
 
@@ -28,8 +29,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manifest(path: Path) -> Iterator[Manifest]:
-    manifest = Manifest.write(path, FINGERPRINT)
+def manifest(path: Path) -> Iterator[ManifestWriter]:
+    manifest = ManifestWriter.open(path, FINGERPRINT)
     yield manifest
     manifest.close()
 
@@ -38,7 +39,7 @@ def photo(path: str | Path, size: int = 1, mtime_ns: int = 2) -> Photo:
     return Photo(Path(path), size, mtime_ns)
 
 
-def fill(manifest: Manifest, *paths: str | Path, content: bytes = b"c") -> None:
+def fill(manifest: ManifestWriter, *paths: str | Path, content: bytes = b"c") -> None:
     hash = content * 32
     with manifest.transaction():
         manifest.add_image(hash, 3, 2, None, b"vector")
@@ -53,7 +54,7 @@ def test_the_documented_schema_is_the_real_one() -> None:
     assert f"Format version **{FORMAT_VERSION}**" in FORMAT_PAGE.read_text("utf-8")
 
 
-def test_the_sum_of_a_row_is_the_documented_one(manifest: Manifest) -> None:
+def test_the_sum_of_a_row_is_the_documented_one(manifest: ManifestWriter) -> None:
     written = b"bpath" + b"i\xfe" + b"\xff" * 7 + b"r" + struct.pack("<d", 1.0) + b"n" + b"t\xc3\xa9"
     assert crc32_of(b"path", -2, 1.0, None, "\xe9") == zlib.crc32(written)
     fill(manifest, "/a")
@@ -64,7 +65,7 @@ def test_the_sum_of_a_row_is_the_documented_one(manifest: Manifest) -> None:
     assert [sql.split()[2] for sql in SCHEMA if "crc32" in sql] == list(SUMMED)
 
 
-def test_a_new_manifest_says_what_it_is(manifest: Manifest, path: Path) -> None:
+def test_a_new_manifest_says_what_it_is(manifest: ManifestWriter, path: Path) -> None:
     assert manifest.fingerprint() == FINGERPRINT
     state = manifest.state()
     assert (state.generation, state.covered, state.vectors_sha256) == (0, 0, None)
@@ -76,7 +77,7 @@ def test_a_new_manifest_says_what_it_is(manifest: Manifest, path: Path) -> None:
     db.close()
 
 
-def test_any_path_and_any_reason_survive(manifest: Manifest, path: Path) -> None:
+def test_any_path_and_any_reason_survive(manifest: ManifestWriter, path: Path) -> None:
     names = [
         b"plain.jpg",
         b"new\nline.jpg",
@@ -99,7 +100,7 @@ def test_any_path_and_any_reason_survive(manifest: Manifest, path: Path) -> None
     reader.close()
 
 
-def test_times_and_sizes_keep_every_digit(manifest: Manifest) -> None:
+def test_times_and_sizes_keep_every_digit(manifest: ManifestWriter) -> None:
     fill(manifest)
     with manifest.transaction():
         manifest.put_file(Photo(Path("/a"), 2**52 + 1, 1_700_000_000_123_456_789), b"c" * 32)
@@ -108,7 +109,7 @@ def test_times_and_sizes_keep_every_digit(manifest: Manifest) -> None:
     assert manifest.known(Path("/b")) == Known(0, -1, 1, None)
 
 
-def test_a_file_either_has_an_image_or_a_reason(manifest: Manifest, path: Path) -> None:
+def test_a_file_either_has_an_image_or_a_reason(manifest: ManifestWriter, path: Path) -> None:
     fill(manifest, "/a")
     with manifest.transaction():
         manifest.put_skipped(photo("/a"), "no more")
@@ -121,7 +122,7 @@ def test_a_file_either_has_an_image_or_a_reason(manifest: Manifest, path: Path) 
         manifest._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 77, NULL, 0)")  # no such image
 
 
-def test_equal_content_is_one_image_and_keeps_its_vector(manifest: Manifest) -> None:
+def test_equal_content_is_one_image_and_keeps_its_vector(manifest: ManifestWriter) -> None:
     fill(manifest, "/a", "/copy")
     with manifest.transaction():
         assert not manifest.add_image(b"c" * 32, 9, 9, None, b"another vector")
@@ -129,7 +130,7 @@ def test_equal_content_is_one_image_and_keeps_its_vector(manifest: Manifest) -> 
     assert manifest.counts() == (2, 1, 0, 0)
 
 
-def test_an_image_id_is_never_used_again(manifest: Manifest) -> None:
+def test_an_image_id_is_never_used_again(manifest: ManifestWriter) -> None:
     fill(manifest, content=b"a")
     fill(manifest, content=b"b")
     with manifest.transaction():
@@ -138,19 +139,19 @@ def test_an_image_id_is_never_used_again(manifest: Manifest) -> None:
     assert [id for rows in manifest.vectors() for id, _ in rows] == [1, 3]
 
 
-def test_a_file_cannot_have_content_that_was_never_added(manifest: Manifest) -> None:
+def test_a_file_cannot_have_content_that_was_never_added(manifest: ManifestWriter) -> None:
     with pytest.raises(ValueError, match="not added"), manifest.transaction():
         manifest.put_file(photo("/a"), b"x" * 32)
 
 
-def add_then_fail(manifest: Manifest) -> None:
+def add_then_fail(manifest: ManifestWriter) -> None:
     with manifest.transaction():
         manifest.add_image(b"a" * 32, 1, 1, None, b"v")
         manifest.put_file(photo("/a"), b"a" * 32)
         manifest.put_file(photo("/b"), b"b" * 32)
 
 
-def test_a_failed_transaction_leaves_nothing(manifest: Manifest) -> None:
+def test_a_failed_transaction_leaves_nothing(manifest: ManifestWriter) -> None:
     with pytest.raises(ValueError, match="not added"):
         add_then_fail(manifest)
     assert manifest.counts() == (0, 0, 0, 0)
@@ -166,7 +167,7 @@ TREE = ["/p", "/p/a", "/p/b/c", "/p-old/a", "/p.jpg", "/p0/a", "/q/a"]
     [("/p", ["/p", "/p/a", "/p/b/c"]), ("/p/b", ["/p/b/c"]), ("/p.jpg", ["/p.jpg"]), ("/", TREE), ("/none", [])],
 )
 def test_forget_takes_a_folder_and_all_below_it_and_no_neighbour(
-    manifest: Manifest, root: str, gone: list[str]
+    manifest: ManifestWriter, root: str, gone: list[str]
 ) -> None:
     fill(manifest, *TREE)
     with manifest.transaction():
@@ -178,12 +179,12 @@ def test_forget_takes_a_folder_and_all_below_it_and_no_neighbour(
     assert [path.as_posix() for path, _ in manifest.roots()] == left
 
 
-def swept(manifest: Manifest, root: str, *unread: str) -> Sweep:
+def swept(manifest: ManifestWriter, root: str, *unread: str) -> Sweep:
     with manifest.transaction():
         return manifest.sweep(Path(root), [Path(folder) for folder in unread])
 
 
-def test_sweep_removes_what_was_not_met_under_that_root_only(manifest: Manifest) -> None:
+def test_sweep_removes_what_was_not_met_under_that_root_only(manifest: ManifestWriter) -> None:
     fill(manifest, *TREE)
     with manifest.transaction():
         manifest.add_root(Path("/p"))
@@ -194,7 +195,7 @@ def test_sweep_removes_what_was_not_met_under_that_root_only(manifest: Manifest)
     assert scanned_at is not None
 
 
-def test_sweep_keeps_what_could_not_be_listed(manifest: Manifest) -> None:
+def test_sweep_keeps_what_could_not_be_listed(manifest: ManifestWriter) -> None:
     fill(manifest, "/p/a", "/p/b/c", "/p/b/d/e", "/p/bb")
     manifest.meet([File(os.fsencode(Path("/p/a")), 1, 1)])
     assert swept(manifest, "/p", "/p/b") == Sweep(removed=1, kept=0)
@@ -202,14 +203,14 @@ def test_sweep_keeps_what_could_not_be_listed(manifest: Manifest) -> None:
     assert manifest.known(Path("/p/b/d/e")) is not None
 
 
-def test_what_one_sweep_spares_does_not_count_as_met_for_the_next(manifest: Manifest) -> None:
+def test_what_one_sweep_spares_does_not_count_as_met_for_the_next(manifest: ManifestWriter) -> None:
     fill(manifest, "/p/a", "/p/b/c")
     manifest.meet([File(os.fsencode(Path("/p/a")), 1, 1)])
     assert swept(manifest, "/p", "/p/b") == Sweep(removed=0, kept=0)
     assert swept(manifest, "/p/b") == Sweep(removed=0, kept=1)
 
 
-def test_sweep_of_a_root_where_nothing_was_met_keeps_all_and_says_so(manifest: Manifest) -> None:
+def test_sweep_of_a_root_where_nothing_was_met_keeps_all_and_says_so(manifest: ManifestWriter) -> None:
     fill(manifest, "/p/a", "/p/b", "/q/a")
     with manifest.transaction():
         manifest.add_root(Path("/p"))
@@ -219,7 +220,7 @@ def test_sweep_of_a_root_where_nothing_was_met_keeps_all_and_says_so(manifest: M
     assert swept(manifest, "/empty") == Sweep(removed=0, kept=0)
 
 
-def test_sweep_remembers_more_marks_than_it_buffers(manifest: Manifest) -> None:
+def test_sweep_remembers_more_marks_than_it_buffers(manifest: ManifestWriter) -> None:
     paths = [f"/p/{number:05d}" for number in range(5000)]
     fill(manifest, *paths)
     for path in paths[:-3]:
@@ -228,7 +229,7 @@ def test_sweep_remembers_more_marks_than_it_buffers(manifest: Manifest) -> None:
     assert manifest.counts().files == 4997
 
 
-def test_reasons_are_counted_most_frequent_first(manifest: Manifest) -> None:
+def test_reasons_are_counted_most_frequent_first(manifest: ManifestWriter) -> None:
     with manifest.transaction():
         for number, reason in enumerate(["empty", "b", "empty", "a"]):
             manifest.put_skipped(photo(f"/{number}"), reason)
@@ -236,7 +237,7 @@ def test_reasons_are_counted_most_frequent_first(manifest: Manifest) -> None:
     assert manifest.counts() == (0, 0, 0, 4)
 
 
-def test_a_reader_keeps_its_state_while_the_writer_goes_on(manifest: Manifest, path: Path) -> None:
+def test_a_reader_keeps_its_state_while_the_writer_goes_on(manifest: ManifestWriter, path: Path) -> None:
     fill(manifest, "/a")
     before = Manifest.read(path)
     fill(manifest, "/b", content=b"b")
@@ -257,7 +258,7 @@ def test_an_absent_or_unfinished_manifest_is_no_index(path: Path) -> None:
     path.touch()  # what a crash in the middle of creating leaves
     with pytest.raises(StoreError, match="no index at"):
         Manifest.read(path)
-    Manifest.write(path, FINGERPRINT).close()
+    ManifestWriter.open(path, FINGERPRINT).close()
     Manifest.read(path).close()
 
 
@@ -266,41 +267,41 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
     db.execute("CREATE TABLE theirs (a)")
     db.close()
     before = path.read_bytes()
-    for open_it in (lambda: Manifest.read(path), lambda: Manifest.write(path, FINGERPRINT)):
+    for open_it in (lambda: Manifest.read(path), lambda: ManifestWriter.open(path, FINGERPRINT)):
         with pytest.raises(StoreError, match="another program"):
             open_it()
     assert path.read_bytes() == before
 
 
-def test_a_newer_format_is_refused_and_left_alone(manifest: Manifest, path: Path) -> None:
+def test_a_newer_format_is_refused_and_left_alone(manifest: ManifestWriter, path: Path) -> None:
     manifest._db.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
     manifest.close()
     before = path.read_bytes()
-    for open_it in (lambda: Manifest.read(path), lambda: Manifest.write(path, FINGERPRINT)):
+    for open_it in (lambda: Manifest.read(path), lambda: ManifestWriter.open(path, FINGERPRINT)):
         with pytest.raises(StoreError, match=f"index format {FORMAT_VERSION + 1}, .* update bt"):
             open_it()
     assert path.read_bytes() == before
 
 
-def test_a_damaged_manifest_is_named_and_left_alone(manifest: Manifest, path: Path) -> None:
+def test_a_damaged_manifest_is_named_and_left_alone(manifest: ManifestWriter, path: Path) -> None:
     fill(manifest, *(f"/{number}" for number in range(500)))
     manifest.close()
     good = path.read_bytes()
     for bad in (b"this is not SQLite" * 100, good[:5000], good[:4096] + b"\xaa" * (len(good) - 4096)):
         path.write_bytes(bad)
-        for open_it in (lambda: Manifest.read(path), lambda: Manifest.write(path, FINGERPRINT)):
+        for open_it in (lambda: Manifest.read(path), lambda: ManifestWriter.open(path, FINGERPRINT)):
             with pytest.raises(StoreError, match=rf"{re.escape(str(path))}: damaged .* restore it"):
                 open_it().counts()
         assert path.read_bytes() == bad
 
 
-def add_much(manifest: Manifest) -> None:
+def add_much(manifest: ManifestWriter) -> None:
     with manifest.transaction():
         for number in range(2000):
             manifest.add_image(number.to_bytes(32, "big"), 1, 1, None, b"v" * 2000)
 
 
-def test_a_full_disk_is_named_and_loses_nothing_committed(manifest: Manifest, path: Path) -> None:
+def test_a_full_disk_is_named_and_loses_nothing_committed(manifest: ManifestWriter, path: Path) -> None:
     resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
     fill(manifest, "/before")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -314,7 +315,7 @@ def test_a_full_disk_is_named_and_loses_nothing_committed(manifest: Manifest, pa
     assert manifest.counts() == (2, 1, 0, 0)
 
 
-def test_a_lock_that_does_not_go_away_is_named(manifest: Manifest, path: Path) -> None:
+def test_a_lock_that_does_not_go_away_is_named(manifest: ManifestWriter, path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     manifest._db.execute("PRAGMA busy_timeout = 10")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from benchmarks.clouds import Clouds
 from bridgetower.codes import Codes
-from bridgetower.manifest import Manifest, Tuning
+from bridgetower.manifest import Tuning
+from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Filter, Fingerprint, Photo
 from bridgetower.store import Store
 from bridgetower.vectors import pack
@@ -102,7 +103,7 @@ def test_the_effort_is_measured_with_texts_and_holds_for_others(directory: Path)
     assert recall_of(directory) >= 0.985
 
 
-def tune(manifest: Manifest, **changed: Any) -> None:
+def tune(manifest: ManifestWriter, **changed: Any) -> None:
     """Say that the vector file is searched in another way."""
     state, tuning = manifest.state(), manifest.tuning()
     assert tuning is not None and state.vectors_sha256 is not None
@@ -112,7 +113,7 @@ def tune(manifest: Manifest, **changed: Any) -> None:
 
 def test_less_effort_finds_less(directory: Path) -> None:
     """The measure itself: were the effort not what decides, the recall above would say nothing."""
-    manifest = Manifest.write(directory / "manifest.sqlite", FINGERPRINT)
+    manifest = ManifestWriter.open(directory / "manifest.sqlite", FINGERPRINT)
     tune(manifest, effort=1, candidates=164)
     manifest.close()
     assert recall_of(directory) < 0.9
@@ -382,7 +383,7 @@ def test_what_is_left_out_around_a_query_blinds_no_search(directory: Path) -> No
 
 
 def test_an_effort_that_finds_too_few_is_raised(directory: Path) -> None:
-    manifest = Manifest.write(directory / "manifest.sqlite", FINGERPRINT)
+    manifest = ManifestWriter.open(directory / "manifest.sqlite", FINGERPRINT)
     with manifest.transaction():
         tuning = manifest.tuning()
         assert tuning is not None

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 import bridgetower
 from bridgetower import writer as writer_module
 from bridgetower.errors import NoIndexError, StoreError
-from bridgetower.manifest import Manifest, Sweep
+from bridgetower.manifest import Manifest
+from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.store import Store
 from bridgetower.writer import NewImage, Writer
@@ -284,7 +285,7 @@ def test_a_crash_between_rename_and_transaction_leaves_the_old_state(
     build(directory, *range(10))
     with monkeypatch.context() as patch, Writer.open(directory, FINGERPRINT) as writer:
         add(writer, *range(10, 20))
-        patch.setattr(Manifest, "publish", lambda *_, **__: (_ for _ in ()).throw(Crash()))
+        patch.setattr(ManifestWriter, "publish", lambda *_, **__: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             writer.finish()
     assert vector_files(directory) == ["vectors-1.faiss", "vectors-2.faiss"]
@@ -316,7 +317,7 @@ def test_a_disk_that_fills_up_while_publishing_loses_nothing(directory: Path) ->
 
 def test_a_damaged_vector_in_the_manifest_is_named(directory: Path) -> None:
     build(directory, 1, 2, finish=False)
-    manifest = Manifest.write(directory / "manifest.sqlite", FINGERPRINT)
+    manifest = ManifestWriter.open(directory / "manifest.sqlite", FINGERPRINT)
     with manifest.transaction():
         manifest._db.execute("UPDATE images SET vector = ? WHERE id = 2", (b"\xff" * 2 * DIM,))
     manifest.close()
@@ -622,7 +623,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(directory: Path) -
 
 def test_a_newer_format_is_refused(directory: Path) -> None:
     build(directory, 1)
-    manifest = Manifest.write(directory / "manifest.sqlite", FINGERPRINT)
+    manifest = ManifestWriter.open(directory / "manifest.sqlite", FINGERPRINT)
     manifest._db.execute("PRAGMA user_version = 99")
     manifest.close()
     with pytest.raises(StoreError, match="index format 99"):

@@ -11,7 +11,7 @@ import pytest
 
 from bridgetower import schema
 from bridgetower.errors import StoreError
-from bridgetower.manifest import Manifest
+from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Fingerprint
 from bridgetower.schema import FORMAT_VERSION, SUMMED
 from bridgetower.store import Store
@@ -91,7 +91,7 @@ def test_a_failure_on_the_way_leaves_the_old_one_whole(old: Path) -> None:
     with (
         patch.dict(schema.UPGRADES, {1: broken}),
         pytest.raises(StoreError),
-        Manifest.write(old / "manifest.sqlite", FINGERPRINT).transaction(),
+        ManifestWriter.open(old / "manifest.sqlite", FINGERPRINT).transaction(),
     ):
         pytest.fail("it opened")
     assert dump(old, "PRAGMA user_version") == [(1,)]
