@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from bridgetower.manifest_writer import Sweep
+from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.store import Store
 from bridgetower.verify import repair, verify
