@@ -28,7 +28,7 @@ demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a bl
 	@echo '  $(BIN)/bt --help'
 
 test: check  ## all of check, then all tests (ARGS="-k layers" for some)
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev  ## formatting, lint and types
 	$(BIN)/ruff format --check .
