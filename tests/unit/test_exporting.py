@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import bridgetower
-from bridgetower import importing
+from bridgetower import jsonl
 from bridgetower.errors import InputError, OutputError, StoreError, UsageError
 from bridgetower.exporting import export
 from bridgetower.importing import ImportReport, import_folder
@@ -445,7 +445,7 @@ def test_an_index_json_that_is_none_is_refused(case: str, folder: Path, tmp_path
 def test_digests_that_are_equal_by_chance_are_told_apart(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "_digest", lambda key: len(key[1]) % 2)
+    monkeypatch.setattr(jsonl, "_digest", lambda key: len(key[1]) % 2)
     assert import_folder(folder, tmp_path / "other").images == 10
 
 
