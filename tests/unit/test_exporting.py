@@ -150,6 +150,20 @@ def test_a_folder_that_holds_something_is_left_alone(index: Path, tmp_path: Path
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="folders have no fsync there, and need none")
+def test_an_export_takes_its_name_when_all_of_it_is_on_the_disk(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "export"
+    synced: list[tuple[int, bool]] = []  # inode, and whether the name was taken by then
+    monkeypatch.setattr("os.fsync", lambda file: synced.append((os.fstat(file).st_ino, folder.exists())))
+    with Store.open(index) as store:
+        export(store, folder)
+    *files, content, name = synced
+    assert sorted(files) == sorted((file.stat().st_ino, False) for file in folder.iterdir())
+    assert (content, name) == ((folder.stat().st_ino, False), (tmp_path.stat().st_ino, True))
+
+
 def test_an_export_that_fails_leaves_nothing(index: Path, tmp_path: Path) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
