@@ -37,7 +37,9 @@ LAYERS = {
     "preprocess": 2,
     "decoder": 3,
     "decoders": 4,
+    "blocks": 1,
     "model": 2,
+    "losses": 2,
     "layout": 2,
     "inverted": 2,
     "truth": 3,
@@ -71,7 +73,18 @@ LAYERS = {
 
 # Third-party packages that only the named modules may use, and the one side that core never sees.
 OWNERS = {
-    "torch": {"model", "layout", "tensors", "weights", "quantized", "prepared", "encoder", "training"},
+    "torch": {
+        "blocks",
+        "model",
+        "losses",
+        "layout",
+        "tensors",
+        "weights",
+        "quantized",
+        "prepared",
+        "encoder",
+        "training",
+    },
     "faiss": {"vectors", "inverted"},
     "sqlite3": {"disk", "schema", "manifest", "salvage"},
     "PIL": {"decode", "preprocess"},
