@@ -15,8 +15,8 @@ What is unusual about BridgeTower:
 - The image side of everything before `fuse` is independent of the text, so it can be computed once and kept: towers,
   the projections, and the self-attention of the first cross-modal layer.
 
-Shapes: B batch, T text tokens, N visual tokens (1 + patches), D hidden size, V vocabulary, E length of an ITC vector,
-H heads. Wherever a batch of texts meets a batch of pictures, row i belongs to row i.
+Shapes: B batch, T text tokens, N visual tokens (1 + patches), D hidden size, V vocabulary, E length of an ITC vector.
+Wherever a batch of texts meets a batch of pictures, row i belongs to row i.
 """
 
 from collections.abc import Sequence
