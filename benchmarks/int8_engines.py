@@ -48,7 +48,8 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.embedding import LIMITS, error
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo
-from bridgetower.model import BridgeTower, Linear
+from bridgetower.blocks import Linear
+from bridgetower.model import BridgeTower
 from bridgetower.preprocess import preprocess
 from bridgetower.quantized import QuantizedLinear
 from bridgetower.weights import load_model, resolve

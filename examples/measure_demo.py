@@ -19,7 +19,7 @@ from bridgetower.encoder import TorchEncoder, choose_runtime
 from bridgetower.evaluation import Captioned, evaluate, read_captions
 from bridgetower.pictures import load
 from bridgetower.weights import resolve
-from examples.scenes.compose import plural
+from examples.scenes.captions import plural
 from examples.scenes.vocabulary import NUMBERS, PLACES, SYNONYMS, THINGS
 
 # Words for one thing, the first the usual one.

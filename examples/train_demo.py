@@ -29,7 +29,9 @@ from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.training import Batch, Recipe, train
 from bridgetower.weights import save
-from examples.scenes.compose import Scene, draw, foil, near_miss, part_of, phrase, random_scene
+from examples.scenes.captions import foil, phrase
+from examples.scenes.compose import Scene, near_miss, part_of, random_scene
+from examples.scenes.pictures import draw
 from examples.scenes.vocabulary import NUMBERS
 
 SEED = 20261120

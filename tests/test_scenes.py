@@ -11,9 +11,11 @@ from PIL import Image, ImageChops
 
 from bridgetower.evaluation import read_captions
 from examples.measure_demo import masked_words
-from examples.scenes import compose as scenes
-from examples.scenes.compose import SIDES, Claim, Scene, draw, foil, near_miss, part_of, phrase, random_scene
+from examples.scenes import compose, pictures
+from examples.scenes.captions import foil, phrase, plural
+from examples.scenes.compose import SIDES, Claim, Scene, near_miss, part_of, random_scene
 from examples.scenes.draw import WANTED, distinct_scenes
+from examples.scenes.pictures import draw
 from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, PLACES, SPRITES, THINGS, UNDRAWN
 
 MANY = 3000
@@ -30,13 +32,13 @@ def test_there_is_enough_to_draw() -> None:
     assert len(PLACES) >= 10
     seen = some_scenes(MANY)
     assert {scene.count for scene in seen} == {1, 2, 3, 4}
-    assert {scene.relation for scene in seen} == {"", scenes.WINDOW, *SIDES, *PLACES}
+    assert {scene.relation for scene in seen} == {"", compose.WINDOW, *SIDES, *PLACES}
     assert {scene.noun for scene in seen} == set(THINGS)
 
 
 def test_a_tenth_of_the_compositions_is_held_out_and_never_drawn_in_training() -> None:
     rng = random.Random(1)
-    everything = [scenes._any_scene(rng, scenes.KINDS) for _ in range(MANY)]
+    everything = [compose._any_scene(rng, compose.KINDS) for _ in range(MANY)]
     assert 0.08 < sum(scene.held_out for scene in everything) / MANY < 0.12
     assert not any(scene.held_out for scene in some_scenes(MANY))
     assert all(random_scene(rng, held_out=True).held_out for _ in range(50))
@@ -48,7 +50,7 @@ def test_which_compositions_are_held_out_does_not_change() -> None:
     """The shipped model was trained without these; another rule would measure it on what it has seen."""
     assert all(scene.held_out for scene in WANTED)
     rng = random.Random(5)
-    seen = [scenes._any_scene(rng, scenes.KINDS) for _ in range(20)]
+    seen = [compose._any_scene(rng, compose.KINDS) for _ in range(20)]
     assert [number for number, scene in enumerate(seen) if scene.held_out] == [7, 8]
 
 
@@ -98,7 +100,7 @@ def test_sides_are_not_symmetric_and_either_thing_may_be_spoken_of() -> None:
 
 def test_a_foil_says_something_that_no_part_of_the_scene_bears_out() -> None:
     rng = random.Random(4)
-    strangers = {word for noun in UNDRAWN for word in (noun, scenes.plural(noun))}
+    strangers = {word for noun in UNDRAWN for word in (noun, plural(noun))}
     texts = [foil(scene, rng) for scene in some_scenes(300)]
     assert 0.2 < sum(bool(strangers & set(text.lower().strip(".").split())) for text in texts) / len(texts) < 0.5
     assert not strangers & set(THINGS)
@@ -157,12 +159,12 @@ def test_every_kind_of_scene_can_be_drawn(relation: str) -> None:
 
 
 def test_the_sprite_sheet_has_a_picture_of_everything() -> None:
-    sheet = scenes._sheet()
+    sheet = pictures._sheet()
     assert set(sheet) == set(SPRITES)
     for name, sprite in sheet.items():
-        assert max(sprite.size) > 0.8 * scenes.CELL_PX, name
+        assert max(sprite.size) > 0.8 * pictures.CELL_PX, name
         assert sprite.mode == "RGBA"
-    assert Path(scenes.SHEET).stat().st_size < 1_000_000
+    assert Path(pictures.SHEET).stat().st_size < 1_000_000
 
 
 def test_no_caption_of_a_measured_set_is_true_of_another_picture() -> None:
@@ -173,7 +175,7 @@ def test_no_caption_of_a_measured_set_is_true_of_another_picture() -> None:
 
 
 def test_the_script_draws_a_set_that_can_be_measured(tmp_path: Path) -> None:
-    script = Path(scenes.__file__).with_name("draw.py")
+    script = Path(pictures.__file__).with_name("draw.py")
     words = ["--held-out", "--count", "4", "--seed", "7", "--out", tmp_path]
     subprocess.run([sys.executable, script, *map(str, words)], check=True, cwd=tmp_path)
     captioned = read_captions(tmp_path / "captions.jsonl")

@@ -1,7 +1,7 @@
 """Index -> files that any program reads: vectors as npy, all else as lines of JSON. docs/export-format.md has the form.
 
 What is read is one committed state, whatever a writer does meanwhile. The files are written into a folder beside the
-one that is wanted, which takes its name when all of them are complete.
+one that is wanted, which takes its name when all of them are complete and on the disk.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bridgetower import npy
+from bridgetower.disk import fsync_directory
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.manifest import Entry
 from bridgetower.records import Photo
@@ -58,9 +59,11 @@ def export(
             unfinished.mkdir(parents=True)
         exported = _write(store, folder, unfinished, on_progress)
         with _writable(folder):
+            fsync_directory(unfinished)
             with suppress(FileNotFoundError):
                 folder.rmdir()  # refused unless it is still empty
             unfinished.rename(folder)
+            fsync_directory(folder.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return exported

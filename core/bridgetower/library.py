@@ -24,9 +24,10 @@ from bridgetower.directory import made_by, require_ours
 from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of, precision_for
 from bridgetower.exporting import Exported
 from bridgetower.fill import Filled, fill_images, fill_library
-from bridgetower.importing import ImportReport, Moves
+from bridgetower.importing import ImportReport
 from bridgetower.indexing import Engine, IndexReport, Progress, batch_size
 from bridgetower.matching import Results, match, rerank
+from bridgetower.moves import Moves
 from bridgetower.pictures import PICTURES_AT_ONCE, load
 from bridgetower.records import EVERYTHING, Filter, Fingerprint, Head, PairScore
 from bridgetower.scan import Rules

@@ -15,8 +15,8 @@ What is unusual about BridgeTower:
 - The image side of everything before `fuse` is independent of the text, so it can be computed once and kept: towers,
   the projections, and the self-attention of the first cross-modal layer.
 
-Shapes: B batch, T text tokens, N visual tokens (1 + patches), D hidden size, V vocabulary, E length of an ITC vector,
-H heads. Wherever a batch of texts meets a batch of pictures, row i belongs to row i.
+Shapes: B batch, T text tokens, N visual tokens (1 + patches), D hidden size, V vocabulary, E length of an ITC vector.
+Wherever a batch of texts meets a batch of pictures, row i belongs to row i.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bridgetower.blocks import CrossAttention, FeedForward, Linear, SelfAttention, as_key_mask, embedding
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
@@ -95,115 +96,6 @@ class Fused:
     pooled: Tensor  # [B, 2D], each in (-1, 1)
 
 
-# Building blocks
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None, dropout: float) -> Tensor:
-    """Multi-head attention of q [B, Q, D] over k, v [B, K, D] -> [B, Q, D].
-
-    `key_mask` is bool [B, 1, 1, K], True = may be attended to; None is the fast path for "all of them".
-    """
-    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # [B, H, Q or K, D / H]
-    return F.scaled_dot_product_attention(q, k, v, key_mask, dropout).transpose(1, 2).flatten(2)
-
-
-class Linear(nn.Linear):
-    """A linear layer without weights, which does nearly all of the arithmetic and so may run in int8 instead."""
-
-    def reset_parameters(self) -> None:
-        """To draw them, on the meta device too, would take most of the time in which the network is made."""
-
-    def part(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Outputs `start` to `stop` alone: [..., D] -> [..., stop - start]."""
-        return F.linear(x, self.weight[start:stop], self.bias[start:stop])
-
-
-class SelfAttention(nn.Module):
-    """Queries, keys and values in one product."""
-
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.qkv = Linear(width, 3 * width)
-        self.out = Linear(width, width)
-
-    def forward(self, x: Tensor, key_mask: Tensor | None = None, keep: int | None = None) -> Tensor:
-        """[B, T, D] -> [B, T, D], or [B, keep, D]: only the first `keep` tokens ask, all of them answer."""
-        if keep is None:
-            q, k, v = self.qkv(x).chunk(3, dim=-1)
-        else:
-            width = x.shape[-1]
-            q = self.qkv.part(x[:, :keep], 0, width)
-            k, v = self.qkv.part(x, width, 3 * width).chunk(2, dim=-1)
-        attended: Tensor = self.out(attend(q, k, v, self.heads, key_mask, self.dropout if self.training else 0.0))
-        return attended
-
-
-class CrossAttention(nn.Module):
-    """Queries from one stream, keys and values from the other."""
-
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.q = Linear(width, width)
-        self.kv = Linear(width, 2 * width)
-        self.out = Linear(width, width)
-
-    def forward(self, x: Tensor, other: Tensor, key_mask: Tensor | None) -> Tensor:
-        """x [B, T, D], other [B, N, D] -> [B, T, D]; `key_mask` belongs to `other`."""
-        k, v = self.kv(other).chunk(2, dim=-1)
-        p = self.dropout if self.training else 0.0
-        attended: Tensor = self.out(attend(self.q(x), k, v, self.heads, key_mask, p))
-        return attended
-
-
-_QUICK = 1.702  # the quick GELU of CLIP is x * sigmoid(1.702 x)
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with a GELU between them, exact or in the cheaper form that CLIP was trained with."""
-
-    def __init__(self, width: int, inner: int, quick: bool = False) -> None:
-        super().__init__()
-        self.up = Linear(width, inner)
-        self.down = Linear(inner, width)
-        self.quick = quick
-        self.folded = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., D]."""
-        x = self.up(x)
-        if not self.quick:
-            x = F.gelu(x)
-        elif self.folded:
-            x = F.silu(x, inplace=True)
-        else:
-            x = x * torch.sigmoid(_QUICK * x)
-        x = self.down(x)
-        return x
-
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Put the factor of the quick GELU into the weights: one pass over the widest tensor instead of three.
-
-        For inference: the weights are others after it, what the layer computes is not.
-        """
-        if self.quick and not self.folded:
-            self.up.weight.mul_(_QUICK)
-            self.up.bias.mul_(_QUICK)
-            self.down.weight.div_(_QUICK)
-            self.folded = True
-
-
-def embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding without weights: to draw them on the meta device alone would cost a second of imports."""
-    weight = torch.empty(rows, width)
-    table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call]
-    return table
-
-
 # The text tower
 
 
@@ -252,11 +144,6 @@ class TextTower(nn.Module):
             x = layer(x, key_mask)
             outputs.append(x)
         return outputs[-n_last:]
-
-
-def as_key_mask(mask: Tensor) -> Tensor | None:
-    """bool [B, T] -> bool [B, 1, 1, T], or None where nothing is padded: attention is faster without a mask."""
-    return None if bool(mask.all()) else mask[:, None, None, :]
 
 
 # The vision tower
@@ -583,38 +470,3 @@ def _layer(stream: nn.ModuleList, k: int) -> CrossLayer:
 def _at(transforms: nn.ModuleList, k: int) -> nn.Module:
     """The projection of cross-modal layer k, whether the layers share one or not."""
     return transforms[k if len(transforms) > 1 else 0]
-
-
-# The losses
-
-
-def itc_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor, excused: Tensor | None = None) -> Tensor:
-    """Contrastive loss of a batch of matching pairs, all [B, E] unit vectors -> scalar.
-
-    Mean of three cross entropies: each text among the images, each text and each image among the pairs. Rows only, as
-    in the reference. `excused` bool [B, B], [i, j] takes text i and image j out of each other's denominators.
-    """
-    by_image = None if excused is None else excused.T
-    rows = ((text, image, excused), (text, cross, excused), (image, cross, by_image))
-    return torch.stack([contrast(queries, keys, logit_scale, out) for queries, keys, out in rows]).mean()
-
-
-def contrast(queries: Tensor, keys: Tensor, logit_scale: Tensor, excused: Tensor | None = None) -> Tensor:
-    """Cross entropy of each query among all keys, both [B, E], its own being that of the same row -> scalar.
-
-    `excused` bool [B, B] takes keys (columns) out of the denominators of queries (rows).
-    """
-    logits = (queries @ keys.T).float() * logit_scale
-    if excused is not None:
-        logits = logits.masked_fill(excused, float("-inf"))
-    return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
-
-
-def itm_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Matching loss: logits [B, 2], labels int64 [B] with 1 = the text is true of the picture -> scalar."""
-    return F.cross_entropy(logits, labels)
-
-
-def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Masked-word loss: logits [..., V], labels int64 [...] with -100 = not asked -> scalar."""
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=-100)

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridgetower import quantized
+from bridgetower.blocks import FeedForward
 from bridgetower.errors import ModelError
-from bridgetower.model import BridgeTower, FeedForward
+from bridgetower.model import BridgeTower
 from bridgetower.records import INT8, Head
 from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
 from bridgetower.weights import Checkpoint, cache_folder, load_model

@@ -36,11 +36,12 @@ import torch
 from torch import Tensor
 
 from bridgetower import hub
+from bridgetower.blocks import FeedForward
 from bridgetower.config import ModelConfig
 from bridgetower.errors import ModelError
 from bridgetower.hub import SAFETENSORS, Say
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, from_hf, hf_names, normalised_key, to_hf
-from bridgetower.model import BridgeTower, FeedForward
+from bridgetower.model import BridgeTower
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
 from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes, replace_file, write_tensors

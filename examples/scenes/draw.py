@@ -18,7 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs as a script, installed or not
 
-from examples.scenes.compose import KINDS, Scene, draw, phrase, random_scene
+from examples.scenes.captions import phrase
+from examples.scenes.compose import KINDS, Scene, random_scene
+from examples.scenes.pictures import draw
 
 # What the documentation searches for; each of them is a held-out composition.
 WANTED = (

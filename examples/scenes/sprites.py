@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from examples.scenes.compose import CELL_PX, COLUMNS, SHEET
+from examples.scenes.pictures import CELL_PX, COLUMNS, SHEET
 from examples.scenes.vocabulary import SPRITES
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"

@@ -13,8 +13,8 @@ import torch
 
 from bridgetower.encoder import Runtime, TorchEncoder
 from bridgetower.fill import fill_images
+from bridgetower.losses import itc_loss
 from bridgetower.matching import match
-from bridgetower.model import itc_loss
 from bridgetower.pictures import load
 from bridgetower.records import Head
 from bridgetower.weights import load_model, resolve

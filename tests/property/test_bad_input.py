@@ -32,7 +32,7 @@ from bridgetower.scan import Rules
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
-from tests.unit.test_decode import noise, png_header
+from tests.pictures import noise, png_header
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
 MAX_PIXELS = 20_000_000  # for speed: damaged headers ask for as much as there may be

@@ -21,7 +21,7 @@ from bridgetower.decoders import Decoders, Picture, Refused
 from bridgetower.errors import PictureError, ProcessError
 from bridgetower.preprocess import Preprocessing, preprocess
 from tests.fakes import HOSTILE
-from tests.unit.test_decode import encoded, noise, png_header
+from tests.pictures import encoded, noise, png_header
 
 SPEC = Preprocessing(64, 64)
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

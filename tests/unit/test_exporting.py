@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import bridgetower
-from bridgetower import importing
+from bridgetower import jsonl
 from bridgetower.errors import InputError, OutputError, StoreError, UsageError
 from bridgetower.exporting import export
 from bridgetower.importing import ImportReport, import_folder
@@ -148,6 +148,20 @@ def test_a_folder_that_holds_something_is_left_alone(index: Path, tmp_path: Path
         (tmp_path / "empty").mkdir()
         export(store, tmp_path / "empty")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders have no fsync there, and need none")
+def test_an_export_takes_its_name_when_all_of_it_is_on_the_disk(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "export"
+    synced: list[tuple[int, bool]] = []  # inode, and whether the name was taken by then
+    monkeypatch.setattr("os.fsync", lambda file: synced.append((os.fstat(file).st_ino, folder.exists())))
+    with Store.open(index) as store:
+        export(store, folder)
+    *files, content, name = synced
+    assert sorted(files) == sorted((file.stat().st_ino, False) for file in folder.iterdir())
+    assert (content, name) == ((folder.stat().st_ino, False), (tmp_path.stat().st_ino, True))
 
 
 def test_an_export_that_fails_leaves_nothing(index: Path, tmp_path: Path) -> None:
@@ -445,7 +459,7 @@ def test_an_index_json_that_is_none_is_refused(case: str, folder: Path, tmp_path
 def test_digests_that_are_equal_by_chance_are_told_apart(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "_digest", lambda key: len(key[1]) % 2)
+    monkeypatch.setattr(jsonl, "_digest", lambda key: len(key[1]) % 2)
     assert import_folder(folder, tmp_path / "other").images == 10
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower import importing
+from bridgetower import foreign, importing
 from bridgetower.errors import InputError, StoreError, UsageError
 from bridgetower.importing import import_vectors
 from bridgetower.npy import read_vector
@@ -116,7 +116,7 @@ def test_an_import_may_be_repeated_and_opens_nothing_again(
     given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_vectors(*given(), "clip", tmp_path / "index")
-    monkeypatch.setattr(importing, "read", lambda path: pytest.fail(f"opened {path}"))
+    monkeypatch.setattr(foreign, "read", lambda path: pytest.fail(f"opened {path}"))
     report = import_vectors(*given(), "clip", tmp_path / "index")
     assert (report.images, report.known, report.differing, report.files) == (0, 4, 0, 4)
 

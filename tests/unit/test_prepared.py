@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bridgetower import prepared, quantized
+from bridgetower.blocks import Linear
 from bridgetower.encoder import Runtime, TorchEncoder, choose_runtime
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.model import Linear
 from bridgetower.records import Head
 from bridgetower.weights import Checkpoint, cache_folder, load_model, resolve, save
 from tests.tiny import tiny_checkpoint, tiny_config

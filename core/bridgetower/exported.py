@@ -1,0 +1,163 @@
+"""What `export` wrote: read, and checked. docs/export-format.md has the form."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bridgetower import jsonl, npy
+from bridgetower.errors import InputError
+from bridgetower.exporting import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
+from bridgetower.moves import Moved
+from bridgetower.npy import Rows
+from bridgetower.records import Fingerprint, Photo
+from bridgetower.vectors import LENGTH_TOLERANCE
+
+_NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A line of images.jsonl."""
+
+    hash: bytes
+    width: int
+    height: int
+    taken_at: int | None
+    photos: tuple[Photo, ...]
+
+
+class Export:
+    """A folder that `export` wrote."""
+
+    def __init__(self, folder: Path, moved: Moved) -> None:
+        """Read what it says of itself. Raises InputError."""
+        self._folder, self.moved = folder, moved
+        index = folder / INDEX
+        advice = "give a folder that `bt export` has written"
+        try:
+            described = json.loads(index.read_bytes())
+        except FileNotFoundError as error:
+            raise InputError(f"{index}: no such file; {advice}") from error
+        except OSError as error:
+            raise npy.unreadable(index, error) from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{index}: is not JSON; {advice}") from error
+        if not isinstance(described, dict) or described.get("format") != FORMAT:
+            raise InputError(f"{index}: is not of an export; {advice}")
+        if described.get("version") != VERSION:
+            found = described.get("version")
+            raise InputError(f"{index}: export of version {found!s:.9}, this bt reads version {VERSION}; update bt")
+        try:
+            moved.separator = jsonl.field(described, "separator", str)
+            self.fingerprint = _fingerprint(jsonl.field(described, "fingerprint", dict))
+            self._number = {name: jsonl.integer(described, name) for name in ("images", "skipped", "queries")}
+            self.roots = [Path(moved(jsonl.field(root, "path", str))) for root in jsonl.field(described, "roots", list)]
+            self._sums = jsonl.field(described, "sha256", dict)
+            needed = {VECTORS, IMAGES, SKIPPED} | ({QUERIES} if self._number["queries"] else set())
+            if set(self._sums) != needed:
+                raise ValueError(f'"sha256" does not name {", ".join(sorted(needed))}')
+        except ValueError as error:
+            raise InputError(f"{index}: {error}") from error
+        self.vectors = self._array(VECTORS, self._number["images"])
+
+    def _array(self, name: str, number: int) -> Rows:
+        rows = Rows(self._folder / name)
+        if (rows.number, rows.dim, rows.dtype) != (number, self.fingerprint.dim, np.dtype("<f2")):
+            raise InputError(
+                f"{rows.path}: holds {rows.dtype} [{rows.number}, {rows.dim}], not the float16 [{number}, "
+                f"{self.fingerprint.dim}] that {INDEX} speaks of; copy all files of one export"
+            )
+        return rows
+
+    def check(self, report: Callable[[int], None]) -> None:
+        """Raise InputError for whatever is wrong."""
+        for name, expected in self._sums.items():
+            if _sha256(self._folder / name) != expected:
+                raise InputError(f"{self._folder / name}: is not as it was exported; copy or export it again")
+        jsonl.require_once(self._folder / IMAGES, lambda: (self._keys(image) for image, _ in self.rows()), report)
+        skipped = sum(1 for _ in self.skipped())
+        if skipped != self._number["skipped"]:
+            raise InputError(f"{self._folder / SKIPPED}: {skipped} lines, not {self._number['skipped']}; export again")
+        self.queries()
+
+    def _keys(self, image: Image) -> list[tuple[str, bytes]]:
+        return [("content", image.hash), *(("path", os.fsencode(photo.path)) for photo in image.photos)]
+
+    def rows(self) -> Iterator[tuple[Image, npt.NDArray[np.floating]]]:
+        """Every image with its vector float16 [E]."""
+        for row, (image, vector) in enumerate(zip_longest(self._images(), _stored(self.vectors))):
+            if image is None or vector is None:
+                how = f"ends after {row} lines" if image is None else f"goes on after {row} lines"
+                raise InputError(
+                    f"{self._folder / IMAGES}: {how}; {VECTORS} has {len(self.vectors)} rows, one for each"
+                )
+            yield image, vector
+
+    def _images(self) -> Iterator[Image]:
+        return jsonl.lines(self._folder / IMAGES, self._image)
+
+    def _image(self, number: int, row: Any) -> Image:
+        if jsonl.integer(row, "row") != number - 1:
+            raise ValueError(f'"row" is not {number - 1}')
+        digits = jsonl.field(row, "hash", str)
+        hash = bytes.fromhex(digits) if set(digits) <= set("0123456789abcdef") and len(digits) == 64 else None
+        if hash is None:
+            raise ValueError('"hash" is not a SHA-256 in 64 hexadecimal digits')
+        taken_at = None if row.get("taken_at") is None else jsonl.integer(row, "taken_at", least=-jsonl.LARGEST)
+        photos = tuple(self._photo(file) for file in jsonl.field(row, "paths", list))
+        return Image(hash, jsonl.integer(row, "width"), jsonl.integer(row, "height"), taken_at, photos)
+
+    def _photo(self, file: Any) -> Photo:
+        path = Path(self.moved(jsonl.field(file, "path", str)))
+        return Photo(path, jsonl.integer(file, "size"), jsonl.integer(file, "mtime_ns", least=-jsonl.LARGEST))
+
+    def skipped(self) -> Iterator[tuple[Photo, str]]:
+        """Every file that was skipped, and why."""
+        return jsonl.lines(
+            self._folder / SKIPPED, lambda number, row: (self._photo(row), jsonl.field(row, "reason", str))
+        )
+
+    def queries(self) -> npt.NDArray[np.floating]:
+        """Vectors of texts float16 [Q, E]; empty where the index had none."""
+        if not self._number["queries"]:
+            return np.empty((0, self.fingerprint.dim), np.float16)
+        return np.stack(list(_stored(self._array(QUERIES, self._number["queries"]))))
+
+
+def _fingerprint(row: dict[str, Any]) -> Fingerprint:
+    kinds = {field.name: int if field.name in _NUMBERS else str for field in fields(Fingerprint)}
+    values: dict[str, Any] = {name: jsonl.field(row, name, kind) for name, kind in kinds.items()}
+    for name, value in values.items():
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError(f'"{name}" is not plain text')
+    if not (0 < values["dim"] <= jsonl.LARGEST and abs(values["preprocessing_version"]) <= jsonl.LARGEST):
+        raise ValueError('a number in "fingerprint" is out of range')
+    return Fingerprint(**values)
+
+
+def _stored(rows: Rows) -> Iterator[npt.NDArray[np.floating]]:
+    """Each row [E] of vectors as an index holds them. Raises InputError for one that is no unit vector."""
+    first = 0
+    for part in rows.parts():
+        with np.errstate(invalid="ignore"):  # signalled for some kinds of NaN
+            lengths = np.linalg.norm(part.astype(np.float64), axis=1)
+        for row in np.flatnonzero(~(np.abs(lengths - 1) <= 2 * LENGTH_TOLERANCE))[:1]:
+            raise InputError(f"{rows.path}: row {first + row} has length {lengths[row]:.4f}, not 1; export again")
+        yield from part
+        first += len(part)
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise npy.unreadable(file, error) from error

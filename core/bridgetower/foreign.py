@@ -1,0 +1,107 @@
+"""Vectors that another model made, each with the path of its picture: read, checked, and the pictures looked at."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bridgetower import jsonl, npy
+from bridgetower.decode import decode, read
+from bridgetower.errors import InputError, PictureError
+from bridgetower.manifest import Known
+from bridgetower.moves import Moved
+from bridgetower.npy import Rows
+from bridgetower.records import Photo
+from bridgetower.writer import NewImage
+
+MAX_QUERIES = 256  # texts that are kept
+
+
+class Foreign:
+    """Vectors of another model, and the paths of their pictures."""
+
+    def __init__(self, vectors: Rows, paths: Path, queries: Rows | None, moved: Moved) -> None:
+        self.vectors = vectors
+        self._paths, self._queries, self.moved = paths, queries, moved
+
+    def check(self, report: Callable[[int], None]) -> None:
+        """Raise InputError for whatever is wrong, except with the pictures."""
+        jsonl.require_once(self._paths, lambda: ([("path", os.fsencode(path))] for path, _ in self.rows()), report)
+        self.texts()
+
+    def rows(self) -> Iterator[tuple[Path, npt.NDArray[np.float32]]]:
+        """Every path with its unit vector [E]."""
+        for row, (path, vector) in enumerate(zip_longest(jsonl.lines(self._paths, self._path), _units(self.vectors))):
+            if path is None or vector is None:
+                how = f"ends after {row} lines" if path is None else f"goes on after {row} lines"
+                raise InputError(
+                    f"{self._paths}: {how}; {self.vectors.path} has {len(self.vectors)} rows, one for each"
+                )
+            yield path, vector
+
+    def _path(self, number: int, row: Any) -> Path:
+        path = row if isinstance(row, str) else jsonl.field(row, "path", str)
+        if not path:
+            raise ValueError("the path is empty")
+        return Path(self.moved(path, below=self._paths.parent))
+
+    def texts(self) -> list[npt.NDArray[np.float32]]:
+        """Unit vectors [E] of texts, MAX_QUERIES at most. Raises InputError."""
+        if self._queries is None:
+            return []
+        if self._queries.dim != self.vectors.dim:
+            raise InputError(
+                f"{self._queries.path}: vectors of length {self._queries.dim}, those of the pictures have "
+                f"{self.vectors.dim}; give vectors of texts by the same model"
+            )
+        return [vector for vector, _ in zip(_units(self._queries), range(MAX_QUERIES), strict=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file to which a foreign vector belongs; exactly one of `image`, `known` and `reason` is not None."""
+
+    photo: Photo
+    vector: npt.NDArray[np.float32]  # [E]
+    image: NewImage | None = None  # its content
+    known: int | None = None  # the image that it leads to, as it did before
+    reason: str | None = None  # why it was skipped
+    lasting: bool = False  # it lies in the content, and was not known
+
+
+def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
+    """Read a picture that is to have this vector, unless the index knows it."""
+    path, vector, known = row
+    photo = Photo(path, 0, 0)
+    try:
+        status = path.stat()
+        photo = Photo(path, status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):
+        pass  # `read` says it better
+    if known is not None and (known.size, known.mtime_ns) == (photo.size, photo.mtime_ns):
+        return Seen(photo, vector, known=known.image, reason=known.reason)
+    try:
+        data = read(path)
+    except PictureError as error:
+        return Seen(photo, vector, reason=error.reason)
+    try:
+        decoded = decode(data, path, min_side=1)  # whether it is a picture, and how large
+    except PictureError as error:
+        lasting = not isinstance(error.__cause__, MemoryError)
+        return Seen(photo, vector, reason=error.reason, lasting=lasting)
+    content = hashlib.sha256(data).digest()
+    return Seen(photo, vector, NewImage(content, decoded.width, decoded.height, decoded.taken_at, vector))
+
+
+def _units(rows: Rows) -> Iterator[npt.NDArray[np.float32]]:
+    """Each row [E], made as long as 1. Raises InputError for one without a direction."""
+    first = 0
+    for part in rows.parts():
+        yield from npy.unit(part, str(rows.path), first)
+        first += len(part)

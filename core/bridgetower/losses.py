@@ -1,0 +1,40 @@
+"""The three losses of training, one for each head.
+
+Shapes: B batch, E length of an ITC vector, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def itc_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor, excused: Tensor | None = None) -> Tensor:
+    """Contrastive loss of a batch of matching pairs, all [B, E] unit vectors -> scalar.
+
+    Mean of three cross entropies: each text among the images, each text and each image among the pairs. Rows only, as
+    in the reference. `excused` bool [B, B], [i, j] takes text i and image j out of each other's denominators.
+    """
+    by_image = None if excused is None else excused.T
+    rows = ((text, image, excused), (text, cross, excused), (image, cross, by_image))
+    return torch.stack([contrast(queries, keys, logit_scale, out) for queries, keys, out in rows]).mean()
+
+
+def contrast(queries: Tensor, keys: Tensor, logit_scale: Tensor, excused: Tensor | None = None) -> Tensor:
+    """Cross entropy of each query among all keys, both [B, E], its own being that of the same row -> scalar.
+
+    `excused` bool [B, B] takes keys (columns) out of the denominators of queries (rows).
+    """
+    logits = (queries @ keys.T).float() * logit_scale
+    if excused is not None:
+        logits = logits.masked_fill(excused, float("-inf"))
+    return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
+
+
+def itm_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Matching loss: logits [B, 2], labels int64 [B] with 1 = the text is true of the picture -> scalar."""
+    return F.cross_entropy(logits, labels)
+
+
+def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Masked-word loss: logits [..., V], labels int64 [...] with -100 = not asked -> scalar."""
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=-100)

@@ -1,0 +1,37 @@
+"""Paths that came from another machine, as they are on this one."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+Moves = Mapping[str, Path]  # paths that begin with the one lie on this machine below the other
+
+
+class Moved:
+    """Paths as they are on this machine. Raises ValueError for what is no path here."""
+
+    def __init__(self, moves: Moves) -> None:
+        self._moves = sorted(moves.items(), key=lambda move: -len(move[0]))  # the longest one that fits counts
+        self.unused = set(moves)
+        self.separator = os.sep  # between the names of the paths that come
+
+    def __call__(self, path: str, *, below: Path | None = None) -> str:
+        """`path`, where `below` is the folder of relative ones; without it there are none."""
+        here = path
+        for old, new in self._moves:
+            start = old.rstrip(self.separator)
+            if path == start or path.startswith(start + self.separator):
+                self.unused.discard(old)
+                here = os.path.join(new, path[len(start) + 1 :].replace(self.separator, os.sep))
+                break
+        if below is not None:
+            here = os.path.join(below, here)
+        elif not os.path.isabs(here):
+            raise ValueError(f"the path {path!r} is not absolute on this machine: say where it lies with --map OLD=NEW")
+        try:
+            os.fsencode(here)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the path {path!r} cannot be one of a file") from error
+        if "\0" in here:
+            raise ValueError(f"the path {path!r} cannot be one of a file")
+        return os.path.abspath(here)

@@ -1,0 +1,88 @@
+"""Claim -> caption, in one of the many ways in which people say it, and captions that are false of a scene."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from examples.scenes.compose import SIDES, WINDOW, Claim, Scene, near_miss, part_of
+from examples.scenes.vocabulary import BACKGROUNDS, NUMBERS, PLACES, PLURALS, SYNONYM_PLURALS, SYNONYMS, UNDRAWN
+
+RARELY = 0.1  # how often another word for the same thing or relation is used: a masked word then has one best answer
+
+
+def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
+    """One of the many ways to say `claim`; `plain` picks the usual one."""
+
+    def sometimes(share: float) -> bool:
+        return not plain and rng.random() < share
+
+    def choose(usual: str, *others: str, share: float = 0.45) -> str:
+        return rng.choice(others) if others and sometimes(share) else usual
+
+    subject = _things(claim.noun, claim.count, claim.attribute, sometimes)
+    several = claim.count is None or claim.count > 1
+    if claim.relation in SIDES:
+        other = _things(claim.other or "", 1, None, sometimes)
+        if claim.relation == "left":
+            ahead = choose("to the left of", "left of", "on the left of")
+            back = choose("to the right of", "right of", "on the right of")
+        else:
+            ahead, back = choose("above", "over", share=RARELY), choose("below", "under", share=RARELY)
+        words = (other, back, subject) if sometimes(0.5) else (subject, ahead, other)
+        text = " ".join(words)
+    elif claim.relation == WINDOW:
+        looking = choose("looking out of a window", "looking out of the window", "looking out", "at the window")
+        text = f"{subject} {looking}"
+    elif claim.relation:
+        where = PLACES[claim.relation]
+        name = SYNONYMS.get(claim.relation, claim.relation) if sometimes(RARELY) else claim.relation
+        preposition = choose(where, *{"in": ("inside",), "under": ("beneath",)}.get(where, ()), share=RARELY)
+        place = f"{preposition} {choose(_article(name), 'the')} {name}"
+        text = " ".join(filter(None, (subject, choose("", "sitting", "chilling", "waiting"), place)))
+    else:
+        text = subject
+    if claim.background:
+        suffix = choose(*BACKGROUNDS[claim.background])
+        text = f"{suffix}, {text}" if sometimes(0.15) else f"{text} {suffix}"
+    elif sometimes(0.35):
+        text = choose("an image of ", "a picture of ", "a photo of ", "there are " if several else "there is ") + text
+    if sometimes(0.1):
+        text = text[0].upper() + text[1:] + "."
+    return text
+
+
+def _things(noun: str, count: int | None, attribute: str | None, sometimes: Callable[[float], bool]) -> str:
+    name = SYNONYMS[noun] if noun in SYNONYMS and sometimes(RARELY) else noun
+    described = " ".join(filter(None, (attribute, name if count == 1 else plural(name))))
+    if count is None:
+        return described
+    if count == 1:
+        return f"{'one' if sometimes(0.1) else _article(described)} {described}"
+    return f"{NUMBERS[count]} {described}"
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeio" or (word.startswith(("um", "un")) and not word.startswith("unic")) else "a"
+
+
+def plural(name: str) -> str:
+    irregular = PLURALS | SYNONYM_PLURALS
+    if name in irregular:
+        return irregular[name]
+    return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def foil(scene: Scene, rng: random.Random) -> str:
+    """A text that is false of `scene`: a near miss told in full, or a caption with a thing that is never drawn."""
+    claim = scene.claim()
+    if rng.random() < 0.3:
+        stranger = rng.choice(UNDRAWN)
+        claim = replace(claim, other=stranger) if claim.other and rng.random() < 0.5 else replace(claim, noun=stranger)
+        less = part_of(claim, rng)
+        return phrase(less if rng.random() < 0.4 and stranger in (less.noun, less.other) else claim, rng)
+    while True:
+        missed = near_miss(scene, rng).claim()
+        if missed.true_of(scene):
+            continue
+        less = part_of(missed, rng)
+        return phrase(less if rng.random() < 0.4 and not less.true_of(scene) else missed, rng)

@@ -1,0 +1,99 @@
+"""Whatever stands at a path, reading it gives its bytes or one clear reason, and never waits."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridgetower import decode as decode_module
+from bridgetower.decode import read
+from bridgetower.errors import InputError, PictureError
+
+
+def test_reads_the_bytes_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "new\nline.jpg"
+    path.write_bytes(b"content")
+    assert read(path) == b"content"
+
+
+def read_reason(path: Path) -> str:
+    with pytest.raises(PictureError) as caught:
+        read(path)
+    assert isinstance(caught.value, InputError)
+    assert caught.value.exit_code == 6
+    return caught.value.reason
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    assert read_reason(tmp_path / "gone.jpg") == "no such file"
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    assert read_reason(tmp_path / "link.jpg") == "no such file"
+    assert read_reason(tmp_path / "nul\0.jpg") == "no such file"
+
+
+def test_a_folder_is_not_a_picture(tmp_path: Path) -> None:
+    assert read_reason(tmp_path) == "not a file but a folder"
+
+
+def test_a_pipe_or_socket_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert "pipe" in read_reason(tmp_path / "pipe.jpg")
+    monkeypatch.chdir(tmp_path)  # the path of a socket may not be long
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+        assert "socket" in read_reason(Path("socket.jpg"))
+    assert "device" in read_reason(Path("/dev/zero"))
+
+
+def failing(error: OSError) -> Callable[..., int]:
+    def opener(path: str, flags: int) -> int:
+        raise error
+
+    return opener
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+        (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
+        (FileNotFoundError(2, "No such file"), "no such file"),  # vanished between the two calls
+    ],
+)
+def test_a_file_that_cannot_be_read(
+    error: OSError, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(decode_module, "_without_waiting", failing(error))
+    assert read_reason(path) == expected
+
+
+def test_a_file_that_changes_between_looking_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"abc")
+    looked = path.stat()
+    monkeypatch.setattr(Path, "stat", lambda self: looked)
+    path.write_bytes(b"abcdef" * 1000)
+    assert read(path) == b"abc"
+    path.unlink()
+    os.mkfifo(path)
+    assert read(path) == b""  # and no waiting
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    assert "Permission denied" in read_reason(path)
+
+
+def test_a_file_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "huge.tif"
+    with path.open("wb") as file:
+        file.truncate(decode_module.MAX_BYTES + 1)  # sparse: takes no room
+    monkeypatch.setattr(decode_module, "_without_waiting", failing(OSError("read")))
+    assert read_reason(path) == "2.0 GB, more than the limit of 2 GB"

@@ -1,0 +1,219 @@
+"""What cannot be read is named and the run goes on; what ends a run loses nothing that was committed."""
+
+import os
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from bridgetower.decode import read
+from bridgetower.decoders import Decoders, Picture, Refused
+from bridgetower.encoder import Runtime, TorchEncoder, Vectors
+from bridgetower.errors import InputError, ModelError, PictureError, StoreError
+from bridgetower.indexing import BATCH_SIZE, Engine, index
+from bridgetower.scan import scan
+from bridgetower.store import Store
+from bridgetower.weights import resolve
+from bridgetower.writer import Writer
+from tests.fakes import HOSTILE, FakeEncoder, paint
+from tests.tiny import tiny_checkpoint
+from tests.unit.indexing.conftest import indexed, run
+
+
+def test_a_file_that_cannot_be_read_now_is_tried_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        if path.name == "000.png":
+            raise PictureError(path, "cannot be read: Input/output error")
+        return read(path)
+
+    monkeypatch.setattr("bridgetower.decode.read", refuse)
+    assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
+    monkeypatch.undo()
+    report = run([photos], tmp_path / "index")
+    assert (report.encoded, report.unchanged, report.skipped) == (1, BATCH_SIZE + 2, ())
+
+
+def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.jpg").write_text("no picture")
+    (photos / "empty.png").touch()
+    (photos / "short.png").write_bytes((photos / "000.png").read_bytes()[:60])
+    report = run([photos], tmp_path / "index")
+    assert report.encoded == BATCH_SIZE + 3
+    assert {skip.path.name for skip in report.skipped} == {"bad.jpg", "empty.png", "short.png"}
+    again = run([photos], tmp_path / "index")
+    assert {skip.path.name: skip.reason for skip in again.skipped} == {s.path.name: s.reason for s in report.skipped}
+    with Store.open(tmp_path / "index") as store:
+        assert {skip.path.name for skip in store.skipped()} == {"bad.jpg", "empty.png", "short.png"}
+
+
+def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan_then_remove(paths: list[Path], *options: Any) -> object:
+        found = list(scan(paths, *options))
+        (photos / "000.png").unlink()
+        return found
+
+    monkeypatch.setattr("bridgetower.indexing.scan", scan_then_remove)
+    report = run([photos], tmp_path / "index")
+    assert [(skip.path.name, skip.reason) for skip in report.skipped] == [("000.png", "no such file")]
+    assert report.encoded == BATCH_SIZE + 2
+
+
+def test_an_interrupted_run_keeps_what_was_committed_and_sweeps_nothing(photos: Path, tmp_path: Path) -> None:
+    run([photos], tmp_path / "index")
+    (photos / "000.png").unlink()
+    for number in range(2 * BATCH_SIZE):
+        paint(photos / f"new{number:03}.png", (3, number, 99))
+
+    class Interrupted(FakeEncoder):
+        def embed_images(self, pixels: Vectors) -> Vectors:
+            if self.encoded:
+                raise KeyboardInterrupt
+            return super().embed_images(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        run([photos], tmp_path / "index", Interrupted())
+    with Store.open(tmp_path / "index") as store:
+        assert store.summary().files == BATCH_SIZE + 3 + BATCH_SIZE
+    assert photos / "000.png" in indexed(tmp_path / "index")
+    report = run([photos], tmp_path / "index")
+    assert (report.encoded, report.removed) == (BATCH_SIZE, 1)
+
+
+def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        run([tmp_path / "nowhere"], tmp_path / "index")
+    with Store.open(tmp_path / "index") as store:
+        assert store.summary().roots == ()
+
+
+def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(photos: Path, tmp_path: Path) -> None:
+    encoder = TorchEncoder(resolve(str(tiny_checkpoint(tmp_path / "model"))), Runtime("cpu", "fp32", ""))
+    with torch.no_grad():
+        for parameter in encoder._model.vision_tower.parameters():
+            parameter.fill_(float("nan"))
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
+        index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
+    with Store.open(tmp_path / "index") as store:
+        assert (store.summary().images, store.summary().orphans) == (0, 0)
+
+
+def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run([photos], tmp_path / "index")
+    paint(photos / "000.png", "blue", size=(50, 50))
+
+    def refuse(path: Path) -> bytes:
+        raise PictureError(path, "cannot be read: Input/output error")
+
+    monkeypatch.setattr("bridgetower.decode.read", refuse)
+    report = run([photos], tmp_path / "index")
+    assert ([skip.path.name for skip in report.skipped], report.removed) == (["000.png"], 0)
+    assert photos / "000.png" in indexed(tmp_path / "index")
+
+
+def test_a_picture_that_there_was_no_memory_for_is_tried_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhausted, real = (photos / "000.png").read_bytes(), Decoders.decode
+
+    def decode(decoders: Decoders, content: bytes) -> Picture | Refused:
+        return Refused("no memory", lasting=False) if content == exhausted else real(decoders, content)
+
+    monkeypatch.setattr(Decoders, "decode", decode)
+    assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
+    monkeypatch.undo()
+    report = run([photos], tmp_path / "index")
+    assert (report.encoded, report.skipped) == (1, ())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_pictures_that_kill_or_hang_what_decodes_them_are_named_and_the_run_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.decoders.COMMAND", [*HOSTILE, str(tmp_path)])
+    monkeypatch.setattr("bridgetower.decoders.TIME_LIMIT", 2.0)
+    for content in ("die 11", "die 9", "exit 1", "sleep"):
+        (photos / f"{content}.jpg").write_text(content)
+    report = run([photos], tmp_path / "index")
+    assert report.encoded == BATCH_SIZE + 3
+    assert {skip.path.stem: skip.reason for skip in report.skipped} == {
+        "die 11": "the decoder died on it (signal SIGSEGV)",
+        "die 9": "the decoder died on it (signal SIGKILL)",
+        "exit 1": "the decoder died on it (exit status 1)",
+        "sleep": "took longer than 2 s to decode",
+    }
+    (tmp_path / "pids").unlink()
+    again = run([photos], tmp_path / "index")
+    assert (again.unchanged, set(again.skipped)) == (BATCH_SIZE + 3, set(report.skipped))
+    assert not (tmp_path / "pids").exists()
+
+
+def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path: Path) -> None:
+    large = paint(photos / "large.png", "red", size=(50, 40))
+    encoder = FakeEncoder()
+    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+        report = index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder), max_pixels=1999)
+    assert [skip.path for skip in report.skipped] == [large]
+    assert "--max-pixels" in report.skipped[0].reason
+    again = run([photos], tmp_path / "index")  # what lies in the content is remembered
+    assert again.skipped == report.skipped
+
+
+def test_a_run_that_fails_is_finished_all_the_same(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished: list[Writer] = []
+    real = Writer.finish
+
+    def spy(writer: Writer, *, changed: bool) -> None:
+        finished.append(writer)
+        real(writer, changed=changed)
+
+    monkeypatch.setattr(Writer, "finish", spy)
+
+    class Interrupted(FakeEncoder):
+        def embed_images(self, pixels: Vectors) -> Vectors:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([photos], tmp_path / "index", Interrupted())
+    assert len(finished) == 1
+
+
+def test_what_ended_a_run_is_told_though_finishing_fails_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    class Broken(FakeEncoder):
+        def embed_images(self, pixels: Vectors) -> Vectors:
+            raise ModelError("out of memory")
+
+    monkeypatch.setattr(Writer, "finish", fail)
+    with pytest.raises(ModelError, match="out of memory"):
+        run([photos], tmp_path / "index", Broken())
+    with pytest.raises(StoreError, match="the disk is full"):
+        run([photos], tmp_path / "index")
+
+
+def test_skipped_files_are_tried_again_if_that_is_asked_for(photos: Path, tmp_path: Path) -> None:
+    bad = photos / "bad.jpg"
+    bad.write_text("no picture")
+    run([photos], tmp_path / "index")
+    with patch("bridgetower.decode.read", side_effect=AssertionError):
+        assert [skip.path for skip in run([photos], tmp_path / "index").skipped] == [bad]
+    with patch("bridgetower.decode.read", side_effect=read) as tried:
+        report = run([photos], tmp_path / "index", retry=True)
+    assert ([skip.path for skip in report.skipped], report.unchanged) == ([bad], BATCH_SIZE + 3)
+    tried.assert_called_once_with(bad)
+    with patch("bridgetower.decode.read", return_value=(photos / "000.png").read_bytes()):  # as a newer bt reads it
+        report = run([photos], tmp_path / "index", retry=True)
+    assert (report.skipped, report.reused) == ((), 1)

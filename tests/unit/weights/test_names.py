@@ -1,0 +1,81 @@
+"""Checkpoints are found by name."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from bridgetower import weights
+from bridgetower.preprocess import Preprocessing
+from bridgetower.weights import available, resolve
+from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
+from tests.unit.weights.conftest import refusal, run
+
+
+def test_a_folder_by_any_of_its_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    names = (str(folder), "checkpoint", "./checkpoint", f"../{folder.parent.name}/checkpoint")
+    for checkpoint in map(resolve, names):
+        assert checkpoint.name == str(folder)
+        assert checkpoint.revision == "local"
+        assert checkpoint.heads == ALL_HEADS
+        assert checkpoint.config == tiny_config()
+        assert checkpoint.preprocessing == Preprocessing(96, 96)
+        assert checkpoint.tokenizer().encode("two cats").ids[0] == 0
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_demo_model_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(weights, "DEMO_FOLDER", folder)
+    checkpoint = resolve("demo")
+    assert (checkpoint.name, checkpoint.folder, checkpoint.revision) == ("demo", folder, "bundled")
+    assert [(model.name, model.heads) for model in available()] == [("demo", ALL_HEADS)]
+    monkeypatch.setattr(weights, "DEMO_FOLDER", tmp_path / "gone")
+    assert "install it anew" in refusal("demo")
+    assert available() == []
+
+
+def test_wrong_names(folder: Path, tmp_path: Path) -> None:
+    assert "no such folder" in (message := refusal("no-such-thing")) and "demo" in message
+    assert "no such folder" in refusal(tmp_path / "nowhere")
+    assert "this is a file" in refusal(folder / "config.json")
+    assert "no such folder" in refusal("~nobody-of-that-name/model/x")
+    assert "no such folder" in refusal("x" * 300)
+    assert "no such folder" in refusal(f"owner/{'x' * 300}")
+
+
+@pytest.mark.parametrize(
+    "name", ["foo/bar--baz", "foo/bar.git", "foo/a..b", f"foo/{'x' * 97}", "-foo/bar", "foo/bar-", "foo/", "/", "a/b/c"]
+)
+def test_names_that_the_hub_does_not_allow(name: str) -> None:
+    assert "no such folder, and no repository id either" in refusal(name) or name == "/"
+
+
+FORBIDDEN = """
+import os, sys
+from bridgetower.weights import resolve
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may read anything
+for name in sys.argv[1:]:
+    try:
+        resolve(name)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of a folder mean something else on Windows")
+def test_a_folder_that_may_not_be_read() -> None:
+    with tempfile.TemporaryDirectory() as place:  # those of pytest are closed to others
+        os.chmod(place, 0o755)
+        below = Path(place) / "closed" / "model"
+        tiny_checkpoint(below)
+        for closed in (below, below.parent):
+            closed.chmod(0)
+            try:
+                [message] = run(FORBIDDEN, below).splitlines()
+            finally:
+                closed.chmod(0o755)
+            assert message.startswith(f"ModelError {below}: cannot be read (Permission denied)")
