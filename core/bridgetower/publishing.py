@@ -13,8 +13,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.codes import Coder, Codes, DamagedError
+from bridgetower.codes import Coder, Codes
 from bridgetower.disk import explained, fsync_directory
+from bridgetower.errors import DamagedFileError
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.published import codes_path, vectors_path
@@ -107,7 +108,7 @@ def _previous(directory: Path, manifest: Manifest) -> tuple[InvertedVectors, Cod
     state, dim = manifest.state(), manifest.fingerprint().dim
     if manifest.count_pruned(state.covered) * _PRUNED_SHARE > state.images:
         return None
-    with suppress(OSError, DamagedError):
+    with suppress(OSError, DamagedFileError):
         codes = Codes.open(codes_path(directory, state.generation))
         codes.check()
         with open(vectors_path(directory, state.generation), "rb") as file:

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.codes import Codes
-from bridgetower.codes import DamagedError as DerivedDamagedError
-from bridgetower.errors import DamagedIndexError
+from bridgetower.errors import DamagedFileError, DamagedIndexError
 from bridgetower.inverted import InvertedVectors
 from bridgetower.manifest import ImageRow, Tuning
 from bridgetower.published import Published
@@ -145,8 +144,8 @@ def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]
     try:
         with closing(store.published()) as files:
             differences = [*_differences(files, store)]
-    except DerivedDamagedError as error:
-        differences = [str(error)]
+    except DamagedFileError as error:
+        differences = [f"{error.path.name}: {error.damage}"]
     with Store.open(store.directory) as now:
         if now.vector_files() == paths:  # else a writer has just put others in their place
             yield from (Finding("vectors", found, paths[0]) for found in differences)
