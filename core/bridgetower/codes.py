@@ -6,7 +6,6 @@ the exclusive or over the row a constant, so that a flipped bit, or a block of z
 
 import struct
 import zlib
-from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
+from bridgetower.records import OnProgress
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -136,7 +136,7 @@ class Codes:
         found = self._whole(self._rows[rows])["codes"][:, : self.coder.dim]
         return int((found != self.coder.levels(vectors)).any(axis=1).sum())
 
-    def check(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> NDArray[np.int64]:
+    def check(self, on_progress: OnProgress = lambda done, total: None) -> NDArray[np.int64]:
         """Read every row; all ids, in the order of the rows. Raises DamagedFileError."""
         ids = [np.zeros(0, np.int64)]
         for start in range(0, len(self), _ROWS):

@@ -19,7 +19,8 @@ from bridgetower.errors import DamagedFileError
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.published import codes_path, vectors_path
-from bridgetower.truth import Progress, all_vectors, few, unpacked
+from bridgetower.records import OnProgress
+from bridgetower.truth import all_vectors, few, unpacked
 from bridgetower.vectors import FlatVectors, unpack
 
 # Lists are chosen anew when there are so many times the images from which they were, or when this share of what they
@@ -33,7 +34,7 @@ _LIKENESS = 0.35  # of such a query to the picture that it is made of
 _SEED = 20
 
 
-def publish(directory: Path, manifest: Manifest, on_progress: Progress) -> None:
+def publish(directory: Path, manifest: Manifest, on_progress: OnProgress) -> None:
     """Write the next generation and name it, in the order that the format demands: files, their names, transaction."""
     generation = manifest.state().generation + 1
     try:
@@ -54,7 +55,7 @@ def publish(directory: Path, manifest: Manifest, on_progress: Progress) -> None:
         manifest.publish(generation, covered, sha256, tuning, holds_pruned=not rebuilt)
 
 
-def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progress: Progress) -> tuple[int, bytes]:
+def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progress: OnProgress) -> tuple[int, bytes]:
     index = FlatVectors(manifest.fingerprint().dim)
     covered = 0
     for ids, vectors in all_vectors(manifest, on_progress=on_progress):
@@ -64,7 +65,7 @@ def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progre
 
 
 def _write_inverted(
-    directory: Path, manifest: Manifest, generation: int, on_progress: Progress
+    directory: Path, manifest: Manifest, generation: int, on_progress: OnProgress
 ) -> tuple[int, bytes, Tuning, bool]:
     """Add what is new to the lists of the generation before, or choose lists anew where these have drifted."""
     images, before = manifest.count_images(), manifest.tuning()

@@ -6,7 +6,7 @@
 The manifest is read some rows at a time; the vector file as a whole, as by a search.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,12 @@ from bridgetower.errors import DamagedFileError, DamagedIndexError
 from bridgetower.inverted import InvertedVectors
 from bridgetower.manifest import ImageRow, Tuning
 from bridgetower.published import Published
+from bridgetower.records import OnProgress
 from bridgetower.salvage import Salvaged, salvage
 from bridgetower.store import Store
 from bridgetower.truth import all_vectors
 from bridgetower.vectors import FlatVectors, unpack
 from bridgetower.writer import Writer
-
-OnProgress = Callable[[int, int], None]  # done, total
 
 _HASH_BYTES = 32  # of SHA-256
 _QUERIES = 8  # with which the search of the vector file is compared with the truth
