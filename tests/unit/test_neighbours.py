@@ -473,6 +473,25 @@ def test_pictures_that_are_all_alike_can_be_indexed(tmp_path: Path) -> None:
         assert sum(1 for _ in store.nearest(ASKED[:1])) == 600
 
 
+@pytest.mark.parametrize("kinds", [2, 5])
+def test_of_equal_pictures_any_is_as_good_as_another(tmp_path: Path, kinds: int) -> None:
+    """None of them is missed where another was found, and effort does not grow in search of it."""
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        writer.set_queries(TEXTS)
+        writer.commit(
+            images=[NewImage(hash_of(i), 1, 1, None, PICTURES[i % kinds]) for i in range(5000)],
+            files=[(Photo(path_of(i), 1, 1), hash_of(i)) for i in range(5000)],
+        )
+        writer.finish()
+    tuning = tuning_of(tmp_path / "index")
+    assert (tuning.recall, tuning.candidates) == (1, 200)
+    assert tuning.effort < tuning.lists
+    with Store.open(tmp_path / "index") as store:
+        for query, row in zip(ASKED, store.recall(ASKED, 100), strict=True):
+            scores = np.sort(np.repeat((TRUTH[:kinds] * query.astype(np.float64)).sum(axis=1), 5000 // kinds))[::-1]
+            assert [n.similarity for n in row] == scores[:100].astype(np.float32).tolist()
+
+
 def test_ids_with_large_gaps_cost_nothing(tmp_path: Path) -> None:
     with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
         add(writer, range(300))
