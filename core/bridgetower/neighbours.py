@@ -32,7 +32,7 @@ class _Lists(NamedTuple):
 
 
 class Neighbours:
-    """The search side of a state; belongs to the thread that made it."""
+    """The search side of a state, with FAISS; belongs to the thread that made it."""
 
     def __init__(self, manifest: Manifest, files: Published) -> None:
         self._manifest, self._files = manifest, files
@@ -47,10 +47,7 @@ class Neighbours:
         self.damage: str | None = None  # what was found wrong with the files, if anything was
 
     def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
-        """The best `k` images for a unit vector `[E]`, or all that there are.
-
-        Only of `images` `[n]`, ascending, which all have a file, if that is said.
-        """
+        """As `bridgetower.vectors.VectorIndex` has it."""
         self._load()
         parts = []
         if self._lists is not None:
