@@ -6,15 +6,18 @@ the exclusive or over the row a constant, so that a flipped bit, or a block of z
 
 import struct
 import zlib
-from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.errors import BridgeTowerError
+from bridgetower.errors import DamagedFileError
+from bridgetower.records import OnProgress
+
+if TYPE_CHECKING:
+    from mmap import mmap
 
 _ROWS = 32_768  # that are read at a time
 _MAGIC = b"btcodes1"
@@ -22,12 +25,6 @@ _HEADER = struct.Struct("<8sII")  # magic, length of a vector, CRC-32 of the ran
 _SUM = np.uint32(0x62744978)  # of a row that is whole
 _LEVELS = 255
 _MARGIN = 0.05  # by which the ranges of the sample are widened on either side: others lie a little outside
-
-
-class DamagedError(BridgeTowerError):
-    """A derived file is not as it was written; the manifest has it all."""
-
-    exit_code = 5
 
 
 class Coder:
@@ -73,35 +70,48 @@ class Codes:
     """The rows of a file that `Coder` wrote, read where they are needed."""
 
     def __init__(self, file: BufferedReader) -> None:
-        """Map the file, which is closed then. Raises DamagedError where it is not whole in its header or its length."""
-        self.name = file.name
+        """Map the file, which is closed then. Raises DamagedFileError where its header or its length is wrong."""
+        self.path = Path(file.name)
         try:
             with file:
                 self.coder = _read_header(file)
-                self._rows = np.memmap(file, self.coder._row, mode="r", offset=file.tell())
+                start = file.tell()
+                self._mapped = np.memmap(file, self.coder._row, mode="r", offset=start)
         except (OSError, ValueError) as error:
-            raise DamagedError(f"{self.name}: {error}") from error
+            raise DamagedFileError(self.path, str(error)) from error
+        self._map, self._end = cast("mmap", self._mapped.base), start + self._mapped.nbytes
         # Kept from search to search: fresh memory of this size costs more than what is computed in it.
         self._taken = np.empty(0, self.coder._row)
         self._wide = np.empty((0, self.coder.dim), np.float32)
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Map the file at `path`. Raises DamagedError, also where there is none."""
+        """Map the file at `path`. Raises DamagedFileError, also where there is none."""
         try:
             return cls(open(path, "rb"))
         except OSError as error:
-            raise DamagedError(f"{path}: {error.strerror}") from error
+            raise DamagedFileError(path, error.strerror or str(error)) from error
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._mapped)
+
+    @property
+    def _rows(self) -> np.ndarray:
+        """What is mapped. A file that was cut short since is noticed here: reading on beyond its end would kill us."""
+        try:
+            whole = self._map.size() >= self._end
+        except OSError:
+            whole = False
+        if not whole:
+            raise DamagedFileError(self.path, "it was cut short while it was in use")
+        return self._mapped
 
     def score(
         self, query: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Image ids `[n]` and approximate inner products `[n]` with `query` `[E]` of the given rows `[n]`.
 
-        Raises DamagedError where one of them is not as it was written.
+        Raises DamagedFileError where one of them is not as it was written.
         """
         if len(rows) > len(self._taken):
             self._taken = np.empty(len(rows), self.coder._row)
@@ -117,17 +127,17 @@ class Codes:
         return float(np.linalg.norm(query * self.coder.step)) / 12**0.5
 
     def ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Image ids of `rows`, of any shape; -1 for -1. Not checked."""
+        """Image ids of `rows`, of any shape; -1 for -1. Sums are not checked."""
         ids: NDArray[np.int64] = self._rows["id"][rows]
         return np.where(rows < 0, -1, ids)
 
     def differing(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> int:
-        """How many of these rows `[n]` are not what these vectors `[n, E]` are rounded to. Raises DamagedError."""
+        """How many of these rows `[n]` are not what these vectors `[n, E]` are rounded to. Raises DamagedFileError."""
         found = self._whole(self._rows[rows])["codes"][:, : self.coder.dim]
         return int((found != self.coder.levels(vectors)).any(axis=1).sum())
 
-    def check(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> NDArray[np.int64]:
-        """Read every row; all ids, in the order of the rows. Raises DamagedError."""
+    def check(self, on_progress: OnProgress = lambda done, total: None) -> NDArray[np.int64]:
+        """Read every row; all ids, in the order of the rows. Raises DamagedFileError."""
         ids = [np.zeros(0, np.int64)]
         for start in range(0, len(self), _ROWS):
             ids.append(self._whole(self._rows[start : start + _ROWS])["id"])
@@ -136,7 +146,7 @@ class Codes:
 
     def _whole(self, rows: np.ndarray) -> np.ndarray:
         if (_sums(rows) != _SUM).any():
-            raise DamagedError(f"{self.name}: a row is not as it was written")
+            raise DamagedFileError(self.path, "a row is not as it was written")
         return rows
 
 

@@ -6,7 +6,8 @@
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   ├── NoIndexError                 there is none; whoever writes makes one
     │   ├── LockedError                  another process is writing it; the next attempt may find it free
-    │   └── DamagedIndexError            its manifest is not as it was written
+    │   ├── DamagedIndexError            its manifest is not as it was written
+    │   └── DamagedFileError             a file made from the manifest is not; a search does without it
     ├── InputError                   6   a file that was named as input: a picture, a captions file
     │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
     │       └── PixelLimitError          its header says that it is too large
@@ -64,6 +65,18 @@ class DamagedIndexError(StoreError):
         super().__init__(
             f"{path}: damaged ({damage}): `bt verify --repair` saves what can be saved; or restore it from a copy"
         )
+        self.damage = damage
+
+
+class DamagedFileError(StoreError):
+    """A file that was made from the manifest is not as it was written; `damage` says in what, without the path.
+
+    Whoever searches does without it.
+    """
+
+    def __init__(self, path: Path, damage: str) -> None:
+        super().__init__(f"{path}: {damage}: `bt verify --repair` makes it again")
+        self.path = path
         self.damage = damage
 
 

@@ -8,7 +8,7 @@ in the literature. Re-ranking verifies the first `depth` candidates of each quer
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from bridgetower.encoder import Encoder
 from bridgetower.errors import InputError
 from bridgetower.model import require_heads
 from bridgetower.pictures import load
-from bridgetower.records import Head
+from bridgetower.records import Head, OnProgress
 
 RANKS = (1, 5, 10)
 PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes again the texts that meet its pictures
@@ -111,7 +111,7 @@ def evaluate(
     captioned: Sequence[Captioned],
     *,
     depths: Sequence[int] = (20,),
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Iterator[Evaluation]:
     """Measure recall alone, then re-ranking at each of `depths`. Raises PictureError, ModelError.
 

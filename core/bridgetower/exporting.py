@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from bridgetower import npy
 from bridgetower.disk import fsync_directory
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.manifest import Entry
-from bridgetower.records import Photo
+from bridgetower.records import OnProgress, Photo
 from bridgetower.store import Store
 
 FORMAT = "bridgetower-export"
@@ -41,9 +41,7 @@ class Exported:
     bytes: int
 
 
-def export(
-    store: Store, folder: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> Exported:
+def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done, total: None) -> Exported:
     """Write all that the index holds into `folder`, which is new or empty; it is there when all of it is.
 
     `on_progress(done, total)` counts images. Raises UsageError where `folder` holds something, OutputError where it
@@ -69,7 +67,7 @@ def export(
     return exported
 
 
-def _write(store: Store, folder: Path, unfinished: Path, on_progress: Callable[[int, int], None]) -> Exported:
+def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:
     summary, queries = store.summary(), store.queries()
     total, dim = summary.images + summary.orphans, summary.fingerprint.dim
     files: list[_Sink] = []

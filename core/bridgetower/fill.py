@@ -5,7 +5,7 @@
 The library's pictures are recalled by the masked text itself. A picture that the text does not fit has little say.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bridgetower.features import FeatureCache
 from bridgetower.model import require_heads
 from bridgetower.pictures import Kept, encoded
 from bridgetower.recall import Candidates
-from bridgetower.records import Head, Skipped, Word
+from bridgetower.records import Head, OnProgress, Skipped, Word
 from bridgetower.store import Store
 
 SUPPORTERS = 3  # pictures that are named for a word
@@ -41,7 +41,7 @@ def fill_library(
     top: int = 5,
     depth: int = 20,
     cache: FeatureCache | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
 
@@ -65,7 +65,7 @@ def fill_images(
     images: Sequence[Path],
     *,
     top: int = 5,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Filled:
     """Fill the masks of `text` from these pictures, those that can be read.
 
@@ -81,9 +81,7 @@ def fill_images(
 class _Reader:
     """What the pictures that were read say about one masked text."""
 
-    def __init__(
-        self, encoder: Encoder, text: str, on_progress: Callable[[int, int], None], kept: Kept | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, text: str, on_progress: OnProgress, kept: Kept | None = None) -> None:
         self._encoder, self.text = encoder, encoder.encode_texts([text])
         self._on_progress, self._kept = on_progress, kept
         self.images: list[Path] = []  # N

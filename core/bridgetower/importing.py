@@ -22,14 +22,12 @@ from bridgetower.foreign import Foreign, see
 from bridgetower.manifest import Known
 from bridgetower.moves import Moved, Moves
 from bridgetower.npy import Rows
-from bridgetower.records import FOREIGN, Fingerprint, Photo, Skipped
+from bridgetower.records import FOREIGN, Fingerprint, OnProgress, Photo, Skipped
 from bridgetower.writer import NewImage, Writer
 
 BATCH_FILES = 1024  # that are committed together; of foreign vectors, whose pictures must be read, fewer:
 FOREIGN_BATCH_FILES = 128
 SAME = 0.99  # cosine above which two vectors of one picture count as the same: that of int8 with fp32
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class ImportReport:
 
 
 def import_folder(
-    folder: Path, directory: Path, *, moves: Moves | None = None, on_progress: Report = lambda done, total: None
+    folder: Path, directory: Path, *, moves: Moves | None = None, on_progress: OnProgress = lambda done, total: None
 ) -> ImportReport:
     """Add what `export` wrote into `folder` to the index in `directory`, or make it there.
 
@@ -66,7 +64,7 @@ def import_vectors(
     *,
     queries: Path | None = None,
     moves: Moves | None = None,
-    on_progress: Report = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> ImportReport:
     """Add vectors of the model `name`, any model, to the index in `directory`, or make it there.
 
@@ -86,7 +84,7 @@ _Add = Callable[[Writer, Callable[[int], None]], ImportReport]  # which is told 
 
 
 def _import(
-    directory: Path, fingerprint: Fingerprint, given: Export | Foreign, add: _Add, report: Report
+    directory: Path, fingerprint: Fingerprint, given: Export | Foreign, add: _Add, on_progress: OnProgress
 ) -> ImportReport:
     """An index with images says at once whether it takes such vectors; one without is bound or made after the check."""
     with ExitStack() as stack:
@@ -94,10 +92,10 @@ def _import(
         if made_by(directory) is not None:
             writer = stack.enter_context(Writer.open(directory, fingerprint, imported=True))
         total = 2 * len(given.vectors)
-        given.check(lambda row: report(row, total))
+        given.check(lambda row: on_progress(row, total))
         writer = writer or stack.enter_context(Writer.open(directory, fingerprint, imported=True))
         try:
-            return add(writer, lambda row: report(total // 2 + row, total))
+            return add(writer, lambda row: on_progress(total // 2 + row, total))
         finally:
             writer.finish()
 

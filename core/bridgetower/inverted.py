@@ -9,6 +9,7 @@ recall against the exact answer, measured with texts as queries, is what it shou
 in the space of the vectors, and what is tuned with pictures alone fails for texts.
 """
 
+from collections.abc import Sequence
 from io import BufferedReader
 from typing import BinaryIO, NamedTuple, Self
 
@@ -123,11 +124,15 @@ def shortlist(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int, noise
     return ids[:enough], scores[:enough]
 
 
-def tune(index: InvertedVectors, codes: Codes, queries: NDArray[np.float32], truth: NDArray[np.int64]) -> Effort:
+def tune(
+    index: InvertedVectors, codes: Codes, queries: NDArray[np.float32], truth: Sequence[NDArray[np.int64]]
+) -> Effort:
     """The least effort that reaches RECALL_WANTED over `queries` `[Q, E]`, else the greatest that there is.
 
-    `truth` `[Q, RECALL_AT]` are the image ids of the exact answer.
+    `truth` are the image ids of the exact answer to each: RECALL_AT, and as many more as are no worse than the last of
+    these, all of which are as good an answer.
     """
+    wanted = np.array([min(RECALL_AT, len(true)) for true in truth])
     most = min(_MOST_CANDIDATES, len(index))
     least, least_cost = Effort(index.lists, most, 0.0), np.inf
     for lists in _ladder(max(1, index.lists // 64), index.lists):
@@ -136,7 +141,7 @@ def tune(index: InvertedVectors, codes: Codes, queries: NDArray[np.float32], tru
             break
         found = index.candidates(queries, most, lists)
         there = np.stack([np.isin(ids, true) for ids, true in zip(codes.ids(found), truth, strict=True)])
-        recall = there.sum(axis=0).cumsum() / truth.size
+        recall = np.minimum(there.cumsum(axis=1), wanted[:, None]).sum(axis=0) / wanted.sum()
         enough = int(np.searchsorted(recall, RECALL_WANTED)) + 1
         if enough <= found.shape[1] and scanned + _COST_OF_CANDIDATE * enough < least_cost:
             least_cost = scanned + _COST_OF_CANDIDATE * enough
@@ -145,16 +150,22 @@ def tune(index: InvertedVectors, codes: Codes, queries: NDArray[np.float32], tru
 
 
 def _recall(
-    index: InvertedVectors, codes: Codes, queries: NDArray[np.float32], truth: NDArray[np.int64], effort: Effort
+    index: InvertedVectors,
+    codes: Codes,
+    queries: NDArray[np.float32],
+    truth: Sequence[NDArray[np.int64]],
+    effort: Effort,
 ) -> float:
     """What is found at this effort. What the byte codes let through is, as exact scores then put it into its place."""
-    hits = 0
+    hits = wanted = 0
     for query, true, rows in zip(
         queries, truth, index.candidates(queries, effort.candidates, effort.lists), strict=True
     ):
         ids, scores = codes.score(query, rows[rows >= 0])
-        hits += int(np.isin(true, shortlist(ids, scores, RECALL_AT, codes.noise(query))[0]).sum())
-    return hits / truth.size
+        near = shortlist(ids, scores, RECALL_AT, codes.noise(query))[0]
+        hits += min(RECALL_AT, int(np.isin(true, near).sum()))
+        wanted += min(RECALL_AT, len(true))
+    return hits / wanted
 
 
 def _ladder(least: int, most: int) -> list[int]:

@@ -5,7 +5,7 @@ What `search` verifies its candidates with, and what `bt rerank` and `bt match` 
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,7 +19,7 @@ from bridgetower.encoder import Encoder, Pictures, Texts, match_probability
 from bridgetower.errors import UsageError
 from bridgetower.model import require_heads
 from bridgetower.pictures import PICTURES_AT_ONCE, Kept, encoded, load
-from bridgetower.records import Head, Hit, PairScore, Skipped
+from bridgetower.records import Head, Hit, OnProgress, PairScore, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def verify(
     *,
     kept: Kept | None = None,
     deadline: float = math.inf,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> tuple[list[Verified], list[Skipped]]:
     """The one text with each picture through the full encoder, best first (ties as given); and what is unreadable.
 
@@ -91,7 +91,7 @@ def rerank(
     *,
     top: int | None = None,
     min_match: float | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Results:
     """Order pictures from anywhere by how probably the text is true of them; no index is needed.
 
@@ -110,7 +110,7 @@ def match(
     images: Sequence[Path],
     texts: Sequence[str],
     *,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Iterator[PairScore]:
     """Score every picture with every text, by every head that there is; pictures in order, texts in order for each.
 

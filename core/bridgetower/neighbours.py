@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.codes import Codes, DamagedError
-from bridgetower.errors import DamagedIndexError
+from bridgetower.codes import Codes
+from bridgetower.errors import DamagedFileError, DamagedIndexError
 from bridgetower.inverted import RECALL_AT, InvertedVectors, shortlist
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.published import Published
@@ -32,7 +32,7 @@ class _Lists(NamedTuple):
 
 
 class Neighbours:
-    """The search side of a state; belongs to the thread that made it."""
+    """The search side of a state, with FAISS; belongs to the thread that made it."""
 
     def __init__(self, manifest: Manifest, files: Published) -> None:
         self._manifest, self._files = manifest, files
@@ -47,16 +47,13 @@ class Neighbours:
         self.damage: str | None = None  # what was found wrong with the files, if anything was
 
     def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
-        """The best `k` images for a unit vector `[E]`, or all that there are.
-
-        Only of `images` `[n]`, ascending, which all have a file, if that is said.
-        """
+        """As `bridgetower.vectors.VectorIndex` has it."""
         self._load()
         parts = []
         if self._lists is not None:
             try:
                 parts.append(self._by_lists(query, k, self._lists, images))
-            except DamagedError as error:
+            except DamagedFileError as error:
                 self._do_without_lists(error)
         if self._flat is not None:
             beside = None if images is None else images[images > self._flat_after]
@@ -105,8 +102,8 @@ class Neighbours:
         if listed + beside != (live := self._manifest.count_live()):
             raise DamagedIndexError(self._manifest.path, f"{listed + beside} images can be searched, not {live}")
 
-    def _do_without_lists(self, error: DamagedError) -> None:
-        self.damage = str(error)
+    def _do_without_lists(self, error: DamagedFileError) -> None:
+        self.damage = f"{error.path}: {error.damage}"
         self._lists = self._flat = None
         self._stream_after = 0
 
@@ -129,8 +126,11 @@ class Neighbours:
             with self._files.vectors as file:
                 index = InvertedVectors.load(file, self._state.vectors_sha256, self._dim)
             codes = Codes(self._files.codes)
-        except (OSError, DamagedError) as error:
-            self.damage = str(error)
+        except DamagedFileError as error:
+            self.damage = f"{error.path}: {error.damage}"
+            return None
+        except OSError as error:
+            self.damage = f"{self._files.name}: {error.strerror}"
             return None
         if index is None or len(index) != len(codes) or codes.coder.dim != self._dim:
             self.damage = f"{self._files.vectors.name}: not as it was written"

@@ -13,14 +13,16 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.codes import Coder, Codes, DamagedError
+from bridgetower.codes import Coder, Codes
 from bridgetower.disk import explained, fsync_directory
+from bridgetower.errors import DamagedFileError
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.published import codes_path, vectors_path
-from bridgetower.truth import Progress, all_vectors, few, unpacked
-from bridgetower.vectors import FlatVectors, unpack
+from bridgetower.records import OnProgress
+from bridgetower.truth import all_vectors, few, unpacked
+from bridgetower.vectors import FlatVectors, best, unpack
 
 # Lists are chosen anew when there are so many times the images from which they were, or when this share of what they
 # hold was removed.
@@ -31,9 +33,11 @@ _PICTURES = 64  # of the index that stand for searches by picture
 _PICTURES_ALONE = 256  # where no texts are known: as far from the pictures as texts are
 _LIKENESS = 0.35  # of such a query to the picture that it is made of
 _SEED = 20
+_NOISE = 1e-6  # of an inner product in float32: what differs by less ties
+_TIES = 16_384  # images that may tie with the last of a true answer; with more, recall is measured too low
 
 
-def publish(directory: Path, manifest: ManifestWriter, on_progress: Progress) -> None:
+def publish(directory: Path, manifest: ManifestWriter, on_progress: OnProgress) -> None:
     """Write the next generation and name it, in the order that the format demands: files, their names, transaction."""
     generation = manifest.state().generation + 1
     try:
@@ -54,7 +58,7 @@ def publish(directory: Path, manifest: ManifestWriter, on_progress: Progress) ->
         manifest.publish(generation, covered, sha256, tuning, holds_pruned=not rebuilt)
 
 
-def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progress: Progress) -> tuple[int, bytes]:
+def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progress: OnProgress) -> tuple[int, bytes]:
     index = FlatVectors(manifest.fingerprint().dim)
     covered = 0
     for ids, vectors in all_vectors(manifest, on_progress=on_progress):
@@ -64,7 +68,7 @@ def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progre
 
 
 def _write_inverted(
-    directory: Path, manifest: Manifest, generation: int, on_progress: Progress
+    directory: Path, manifest: Manifest, generation: int, on_progress: OnProgress
 ) -> tuple[int, bytes, Tuning, bool]:
     """Add what is new to the lists of the generation before, or choose lists anew where these have drifted."""
     images, before = manifest.count_images(), manifest.tuning()
@@ -108,7 +112,7 @@ def _previous(directory: Path, manifest: Manifest) -> tuple[InvertedVectors, Cod
     state, dim = manifest.state(), manifest.fingerprint().dim
     if manifest.count_pruned(state.covered) * _PRUNED_SHARE > state.images:
         return None
-    with suppress(OSError, DamagedError):
+    with suppress(OSError, DamagedFileError):
         codes = Codes.open(codes_path(directory, state.generation))
         codes.check()
         with open(vectors_path(directory, state.generation), "rb") as file:
@@ -119,18 +123,23 @@ def _previous(directory: Path, manifest: Manifest) -> tuple[InvertedVectors, Cod
 
 
 class _Nearest:
-    """The exact nearest images of some queries, from vectors that pass by."""
+    """The exact nearest images of some queries, from vectors that pass by: RECALL_AT, and what ties with the last."""
 
     def __init__(self, queries: NDArray[np.float32]) -> None:
         self._queries = queries
-        self._scores = np.full((len(queries), RECALL_AT), -np.inf, np.float32)
-        self.ids = np.full((len(queries), RECALL_AT), -1, np.int64)
+        self._least = np.full(len(queries), -np.inf)  # score that counts
+        self._scores = [np.zeros(0, np.float32) for _ in queries]
+        self.ids = [np.zeros(0, np.int64) for _ in queries]
 
     def take(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        scores = np.concatenate([self._scores, self._queries @ vectors.T], axis=1)
-        best = np.argpartition(-scores, RECALL_AT - 1, axis=1)[:, :RECALL_AT]
-        known = np.concatenate([self.ids, np.broadcast_to(ids, (len(self.ids), len(ids)))], axis=1)
-        self._scores, self.ids = np.take_along_axis(scores, best, 1), np.take_along_axis(known, best, 1)
+        for query, scores in enumerate(self._queries @ vectors.T):
+            near = scores >= self._least[query]
+            known = np.append(self.ids[query], ids[near]), np.append(self._scores[query], scores[near])
+            nearest, scores = best(*known, _TIES)
+            if len(scores) >= RECALL_AT:
+                self._least[query] = scores[RECALL_AT - 1] - _NOISE
+            near = scores >= self._least[query]
+            self.ids[query], self._scores[query] = nearest[near], scores[near]
 
 
 def _queries(manifest: Manifest) -> tuple[NDArray[np.float32], int]:

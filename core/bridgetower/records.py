@@ -1,9 +1,12 @@
 """The values that cross from one stage to the next: frozen, without behaviour, free of third-party types."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
+
+OnProgress = Callable[[int, int], None]  # is told how many are done, and of how many
 
 
 class Head(StrEnum):

@@ -10,7 +10,6 @@ one takes its place.
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from bridgetower.matching import Results, Verified, require_limits, verify
 from bridgetower.model import require_heads
 from bridgetower.pictures import Kept, load
 from bridgetower.recall import Candidates
-from bridgetower.records import EVERYTHING, Filter, Head, Hit, Skipped
+from bridgetower.records import EVERYTHING, Filter, Head, Hit, OnProgress, Skipped
 from bridgetower.store import Store
 
 
@@ -52,7 +51,7 @@ def search(
     budget: float = math.inf,
     cache: FeatureCache | None = None,
     filter: Filter = EVERYTHING,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Found:
     """Find pictures for a text, for a picture, or for both (the mean of their vectors recalls, the text verifies).
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bridgetower.neighbours import Neighbours
+    from bridgetower.vectors import VectorIndex
 
 _NEAREST_AT_FIRST = 100  # images that are recalled together, then four times as many
 
@@ -81,7 +81,7 @@ class Store:
         self.fingerprint = manifest.fingerprint()
         self._manifest = manifest
         self._state = manifest.state()
-        self._neighbours: Neighbours | None = None
+        self._engine: VectorIndex | None = None  # made by the first search
         self._tuning = manifest.tuning()
         # Opened now and not at the first search: from here on the writer may remove the names, but not the files.
         self._files = Published(directory, self._state.generation, coded=self._tuning is not None)
@@ -161,8 +161,8 @@ class Store:
         from bridgetower.vectors import require_unit
 
         require_unit(queries, self.fingerprint.dim)
-        self._neighbours = self._neighbours or Neighbours(self._manifest, self._files)
-        found = [self._neighbours.search(query, k, within) for query in queries]
+        engine = self._engine = self._engine or Neighbours(self._manifest, self._files)
+        found = [engine.search(query, k, within) for query in queries]
         # Rounding to float16 can make a vector a little longer than 1; a cosine is not.
         rows = [zip(ids.tolist(), scores.clip(-1, 1).tolist(), strict=True) for ids, scores in found]
         return [[Neighbour(*pair) for pair in row] for row in rows]
@@ -170,7 +170,7 @@ class Store:
     @property
     def damage(self) -> str | None:
         """What the searches found wrong with the vector file, which they then did without; None if nothing."""
-        return None if self._neighbours is None else self._neighbours.damage
+        return None if self._engine is None else self._engine.damage
 
     def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[Candidate]:
         """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.

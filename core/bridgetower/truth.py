@@ -1,20 +1,19 @@
 """The vectors as the manifest has them, thousands at a time: what derived files are made of and measured against."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedIndexError
 from bridgetower.manifest import Manifest
+from bridgetower.records import OnProgress
 from bridgetower.vectors import unpack
 
 # Up to so many images are compared one by one: 512 numbers each, that is 100 MB to read, and 5 ms to compare.
 EXACT_MOST = 50_000
 
 _ROWS = 16_384  # vectors that are held at a time
-
-Progress = Callable[[int, int], None]
 
 
 def few(images: int) -> bool:
@@ -23,7 +22,7 @@ def few(images: int) -> bool:
 
 
 def all_vectors(
-    manifest: Manifest, *, after: int = 0, on_progress: Progress = lambda done, total: None
+    manifest: Manifest, *, after: int = 0, on_progress: OnProgress = lambda done, total: None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Ids `[n]`, ascending, and vectors `[n, E]` of all images with a higher id than `after`, thousands at a time.
 

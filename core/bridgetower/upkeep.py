@@ -6,7 +6,7 @@ prune    drops files that are gone from the disk, removes the images that no fil
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,10 +14,9 @@ from pathlib import Path
 from bridgetower.errors import InputError
 from bridgetower.features import FeatureCache
 from bridgetower.manifest import Manifest
+from bridgetower.records import OnProgress
 from bridgetower.store import Store
 from bridgetower.writer import Writer
-
-OnProgress = Callable[[int, int], None]  # done, total
 
 _NAMES = 10_000  # that are compared with one that is not known
 

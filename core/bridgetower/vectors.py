@@ -65,31 +65,26 @@ Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids and their scores, 
 
 
 class VectorIndex(Protocol):
-    """Vectors under int64 ids, searched by inner product. Ids are unique; their order of arrival means nothing."""
+    """What a store asks of its engine: which images of one committed state are nearest to a vector."""
 
-    def __len__(self) -> int: ...
+    @property
+    def damage(self) -> str | None:
+        """What the searches so far found wrong, and did without; None if nothing."""
 
-    def ids(self) -> NDArray[np.int64]:
-        """Every id, ascending `[N]`."""
+    def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
+        """The ids and exact scores of the best `k` images that have a file, or of all, for a unit vector `[E]`.
 
-    def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Add vectors `[n, E]` under new ids `[n]`; ValueError if an id is there already or stands twice in `ids`."""
-
-    def remove(self, ids: NDArray[np.int64]) -> None:
-        """Remove vectors; an id that is not there is passed over."""
-
-    def search(self, queries: NDArray[np.float32], k: int, within: NDArray[np.int64] | None = None) -> Scored:
-        """The `min(k, N)` best ids `[Q, k]` and their scores `[Q, k]` for queries `[Q, E]`: best first, ties by id.
-
-        `within` `[n]`: only of these ids, which are all there.
+        Best first, ties by id. Only of `images` `[n]`, ascending, which all have a file, if that is said. Raises
+        StoreError.
         """
 
 
 class FlatVectors:
     """Exact search over all vectors in memory (FAISS `IndexFlatIP`): the same answer as comparing one by one.
 
-    FAISS finds the candidates; their scores are then computed in float64, so that equal vectors get equal scores
-    and the order does not depend on the batch, the number of threads or the order of arrival.
+    Vectors stand under int64 ids, which are unique; their order of arrival means nothing. FAISS finds the candidates;
+    their scores are then computed in float64, so that equal vectors get equal scores and the order does not depend on
+    the batch, the number of threads or the order of arrival.
     """
 
     def __init__(self, dim: int) -> None:
@@ -101,10 +96,12 @@ class FlatVectors:
         return int(self._index.ntotal)
 
     def ids(self) -> NDArray[np.int64]:
+        """Every id, ascending `[N]`."""
         ids: NDArray[np.int64] = np.sort(faiss.vector_to_array(self._index.id_map))
         return ids
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Add vectors `[n, E]` under new ids `[n]`; ValueError if an id is there already or stands twice in `ids`."""
         if vectors.shape != (len(ids), self.dim):
             raise ValueError(f"{len(ids)} vectors need the shape ({len(ids)}, {self.dim}), not {vectors.shape}")
         if not len(ids):
@@ -117,6 +114,7 @@ class FlatVectors:
         self._highest = max(self._highest, int(ids.max()))
 
     def remove(self, ids: NDArray[np.int64]) -> None:
+        """Remove vectors; an id that is not there is passed over."""
         if len(ids):
             self._index.remove_ids(ids)
 
@@ -126,6 +124,10 @@ class FlatVectors:
         return found
 
     def search(self, queries: NDArray[np.float32], k: int, within: NDArray[np.int64] | None = None) -> Scored:
+        """The `min(k, N)` best ids `[Q, k]` and their scores `[Q, k]` for queries `[Q, E]`: best first, ties by id.
+
+        `within` `[n]`: only of these ids, which are all there.
+        """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ValueError(f"queries of this index have shape [Q, {self.dim}], not {list(queries.shape)}")

@@ -6,7 +6,7 @@
 The manifest is read some rows at a time; the vector file as a whole, as by a search.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.codes import Codes
-from bridgetower.codes import DamagedError as DerivedDamagedError
-from bridgetower.errors import DamagedIndexError
+from bridgetower.errors import DamagedFileError, DamagedIndexError
 from bridgetower.inverted import InvertedVectors
 from bridgetower.manifest import ImageRow, Tuning
 from bridgetower.published import Published
+from bridgetower.records import OnProgress
 from bridgetower.salvage import Salvaged, salvage
 from bridgetower.store import Store
 from bridgetower.truth import all_vectors
 from bridgetower.vectors import FlatVectors, unpack
 from bridgetower.writer import Writer
-
-OnProgress = Callable[[int, int], None]  # done, total
 
 _HASH_BYTES = 32  # of SHA-256
 _QUERIES = 8  # with which the search of the vector file is compared with the truth
@@ -145,8 +143,8 @@ def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]
     try:
         with closing(store.published()) as files:
             differences = [*_differences(files, store)]
-    except DerivedDamagedError as error:
-        differences = [str(error)]
+    except DamagedFileError as error:
+        differences = [f"{error.path.name}: {error.damage}"]
     with Store.open(store.directory) as now:
         if now.vector_files() == paths:  # else a writer has just put others in their place
             yield from (Finding("vectors", found, paths[0]) for found in differences)

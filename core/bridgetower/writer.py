@@ -19,7 +19,7 @@ from bridgetower.lock import Lock
 from bridgetower.manifest import Known, Manifest
 from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.published import Published, codes_bytes
-from bridgetower.records import File, Fingerprint, Photo, Skipped
+from bridgetower.records import File, Fingerprint, OnProgress, Photo, Skipped
 
 # numpy and FAISS take longer to import than a run that finds nothing to do: what touches a vector is imported where it
 # is needed.
@@ -61,7 +61,7 @@ class Writer:
         self._dim = manifest.fingerprint().dim
         self._images = manifest.count_images()
         self._uncovered = manifest.count_images(after=manifest.state().covered)
-        self.on_publish: Callable[[int, int], None] = lambda done, total: None  # images that were read, of all
+        self.on_publish: OnProgress = lambda done, total: None  # images that were read, of all
         self._remove_other_generations()
         self._held = held.pop_all()
 

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,36 @@ def test_damage_costs_time_and_no_answer(directory: Path, name: str, damage: str
         assert store.damage is not None or not store.summary().vectors_file
 
 
+CUT_SHORT = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from bridgetower.store import Store
+
+directory, size, queries = Path(sys.argv[1]), int(sys.argv[2]), np.load(sys.argv[3])
+with Store.open(directory) as store:
+    store.recall(queries[:1], 10)
+    assert store.damage is None
+    os.truncate(directory / "vectors-1.codes", size)
+    for row in store.recall(queries, 10):
+        print(*(n.image - 1 for n in row))
+    assert store.damage is not None and "vectors-1.codes: it was cut short" in store.damage
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody cut a mapped file")
+@pytest.mark.parametrize("size", [0, 5000, -1])
+def test_codes_that_are_cut_short_in_the_middle_of_a_search_are_done_without(directory: Path, size: int) -> None:
+    """In a process of its own: reading beyond the end of a mapped file kills it."""
+    np.save(directory / "asked.npy", ASKED[:5])
+    size = size if size >= 0 else (directory / "vectors-1.codes").stat().st_size - 1
+    script = [sys.executable, "-c", CUT_SHORT, str(directory), str(size), str(directory / "asked.npy")]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [[int(number) for number in line.split()] for line in done.stdout.splitlines()]
+    assert found == [exact(query, 10) for query in ASKED[:5]]
+
+
 def test_one_flipped_bit_never_changes_a_similarity(directory: Path) -> None:
     rng = np.random.default_rng(0)
     path = directory / "vectors-1.codes"
@@ -440,6 +472,25 @@ def test_pictures_that_are_all_alike_can_be_indexed(tmp_path: Path) -> None:
     with Store.open(tmp_path / "index") as store:
         assert len(store.recall(ASKED[:1], 10)[0]) == 10
         assert sum(1 for _ in store.nearest(ASKED[:1])) == 600
+
+
+@pytest.mark.parametrize("kinds", [2, 5])
+def test_of_equal_pictures_any_is_as_good_as_another(tmp_path: Path, kinds: int) -> None:
+    """None of them is missed where another was found, and effort does not grow in search of it."""
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        writer.set_queries(TEXTS)
+        writer.commit(
+            images=[NewImage(hash_of(i), 1, 1, None, PICTURES[i % kinds]) for i in range(5000)],
+            files=[(Photo(path_of(i), 1, 1), hash_of(i)) for i in range(5000)],
+        )
+        writer.finish()
+    tuning = tuning_of(tmp_path / "index")
+    assert (tuning.recall, tuning.candidates) == (1, 200)
+    assert tuning.effort < tuning.lists
+    with Store.open(tmp_path / "index") as store:
+        for query, row in zip(ASKED, store.recall(ASKED, 100), strict=True):
+            scores = np.sort(np.repeat((TRUTH[:kinds] * query.astype(np.float64)).sum(axis=1), 5000 // kinds))[::-1]
+            assert [n.similarity for n in row] == scores[:100].astype(np.float32).tolist()
 
 
 def test_ids_with_large_gaps_cost_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bridgetower.vectors import FlatVectors, VectorIndex, pack, unpack
+from bridgetower.vectors import FlatVectors, pack, unpack
 
 DIM = 24
 
@@ -26,7 +26,7 @@ def brute_force(
 
 
 def assert_same_as_brute_force(
-    index: VectorIndex, ids: NDArray[np.int64], vectors: NDArray[np.float32], k: int
+    index: FlatVectors, ids: NDArray[np.int64], vectors: NDArray[np.float32], k: int
 ) -> None:
     queries = unit_rows(3, seed=99)
     found_ids, scores = index.search(queries, k)
