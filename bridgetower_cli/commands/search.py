@@ -102,6 +102,10 @@ def search(
         raise UsageError("--image and --query-vector both say what to recall: choose one")
     if json and (paths or null):
         raise UsageError("--json and bare paths are two formats: choose one")
+    if since is not None and before is not None and since >= before:
+        raise UsageError(
+            "--since must be earlier than --before, which is left out itself: all of 2024 is --since 2024 --before 2025"
+        )
     if no_rerank and depth:
         raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
     if no_rerank or text is None:

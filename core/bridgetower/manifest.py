@@ -494,9 +494,11 @@ class Manifest:
             after = _range(folder / names[-1])["after"]  # of all that lies below it, the first is enough
         return names
 
-    def files(self) -> Iterator[Path]:
-        """Every file, skipped ones included, sorted by the bytes of their paths."""
-        return (_path(path) for (path,) in self._typed(self._all("SELECT path FROM files ORDER BY path"), bytes))
+    def files(self, under: Path | None = None) -> Iterator[Path]:
+        """Every file, or those at and below `under`, skipped ones included, sorted by the bytes of their paths."""
+        where, parameters = ("", ()) if under is None else (f"WHERE {_UNDER}", _range(under))
+        rows = self._all(f"SELECT path FROM files {where} ORDER BY path", parameters)
+        return (_path(path) for (path,) in self._typed(rows, bytes))
 
     def contents(self) -> Iterator[tuple[bytes, bool]]:
         """The hash of every image, and whether it is an orphan."""

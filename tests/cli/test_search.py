@@ -117,6 +117,8 @@ def test_no_index_is_said_with_the_way_out(bt: Bt, photos: Path) -> None:
         ["red", "--min-match", "0.5", "--depth", "0"],
         ["--image", "red.png", "--min-match", "0.5"],
         ["red", "--no-rerank", "--depth", "5"],
+        ["red", "--since", "2024-05", "--before", "2024-04-30T23:59"],
+        ["red", "--since", "2024", "--before", "2024"],
         ["red", "--json", "--paths"],
         ["red", "--json", "-0"],
         ["red", "--device", "abacus"],
