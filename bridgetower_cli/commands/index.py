@@ -92,7 +92,7 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
-    from bridgetower.directory import made_by, require_ours, require_place
+    from bridgetower.directory import made_by, require_apart, require_ours, require_place
     from bridgetower.indexing import index as run
     from bridgetower.scan import Rules, scan
     from bridgetower.writer import Writer
@@ -104,6 +104,7 @@ def index(
         require_place(settings.index)
     else:
         require_ours(settings.index, begun)
+    require_apart(settings.index, paths)
     find = cache(lambda: _find(settings, begun, preprocessing))
     # Where nothing says that it may be another one, the model is looked for when there is something to encode.
     may_wait = all(option is None for option in (model, preprocessing, device, precision))

@@ -183,8 +183,8 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_remove(paths: list[Path], *options: Any) -> object:
-        found = list(scan(paths, *options))
+    def scan_then_remove(paths: list[Path], *options: Any, **more: Any) -> object:
+        found = list(scan(paths, *options, **more))
         (photos / "000.png").unlink()
         return found
 
@@ -349,8 +349,8 @@ def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
 def test_a_change_before_a_file_is_read_is_not_a_second_one(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_change(paths: list[Path], *options: Any) -> object:
-        found = list(scan(paths, *options))
+    def scan_then_change(paths: list[Path], *options: Any, **more: Any) -> object:
+        found = list(scan(paths, *options, **more))
         paint(photos / "000.png", "blue", size=(50, 50))
         return found
 
@@ -612,7 +612,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
             with writer._manifest.transaction():  # pictures, without the work
                 db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, x'0000', 0)")
                 db.execute("UPDATE files SET image = 1, reason = NULL")
-        monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over: tree(number))
+        monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over, apart: tree(number))
         with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
             monkeypatch.setattr(writer, "finish", lambda changed: None)
             tracemalloc.start()
