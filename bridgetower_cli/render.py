@@ -161,12 +161,32 @@ def skipped(files: Iterable[Skipped]) -> None:
         say(f"skipped {short(skip.path)}: {skip.reason}")
 
 
-def gone(pictures: int) -> None:
-    """Say how many pictures of an index were passed over because their files are gone."""
-    if pictures:
+KEPT = (
+    "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
+    "nothing again; `bt forget` takes it out"
+)
+
+
+def away(folder: Path) -> None:
+    """Say what became of a folder that was indexed and in which nothing is now."""
+    say(f"note: nothing found in {short(folder)}, so {KEPT}")
+
+
+def passed_over(gone: int, barred: Sequence[Skipped], folders: Sequence[Path]) -> None:
+    """Say how many pictures of an index were passed over because their files are gone, or cannot be looked at.
+
+    `folders` are those that were indexed and in which nothing is now.
+    """
+    if gone:
+        advice = "" if folders else "; `bt index` on their folders, or `bt prune`, brings the index up to date"
+        say(f"note: passed over {counted(gone, 'picture')} whose files are gone{advice}")
+    for folder in folders:
+        away(folder)
+    if barred:
+        first = f"{short(barred[0].path)}: {barred[0].reason}"
         say(
-            f"note: passed over {counted(pictures, 'picture')} whose files are gone; "
-            "`bt index` on their folders brings the index up to date"
+            f"note: passed over {counted(len(barred), 'picture')} whose files cannot be looked at ({first}); "
+            "the index keeps them"
         )
 
 

@@ -162,7 +162,7 @@ def search(
             f"note: {damage}; what it holds was read from the manifest, which is slower: `bt verify --repair` mends it"
         )
     render.skipped(found.skipped)
-    render.gone(found.gone)
+    render.passed_over(found.gone, found.barred, found.away)
     if budget is not None and depth:
         render.say(f"verified {render.counted(found.verified, 'picture')} of at most {depth} in the time given")
     if json:
@@ -172,7 +172,7 @@ def search(
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
     elif found.hits:
         _table(found.hits)
-    if not found.hits and filter != EVERYTHING and not (found.verified or found.gone or found.skipped):
+    if not found.hits and filter != EVERYTHING and not (found.verified or found.gone or found.barred or found.skipped):
         raise no_match("no picture of the index passes --under, --since and --before")
     if not found.hits:
         raise no_match(render.how_far(found.verified, found.best_match))

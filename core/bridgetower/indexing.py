@@ -188,6 +188,8 @@ def _sweep(
                 absent.add(folder)
     sweeps = {root: writer.sweep(root, spared[root], present=is_there(root)) for root in roots}
     absent.update(root for root, sweep in sweeps.items() if sweep.kept)
+    # What is there and cannot be read has been named as such.
+    absent = {folder for folder in absent if not any(folder.is_relative_to(path) for path in unread)}
     return sum(sweep.removed for sweep in sweeps.values()), tuple(sorted(absent))
 
 
