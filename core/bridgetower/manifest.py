@@ -460,7 +460,7 @@ class Manifest:
         return ((self._photo(tuple(row), None, reason), reason) for *row, reason in self._all(sql))
 
     def reasons(self, limit: int) -> tuple[tuple[str, int], ...]:
-        """Why files were skipped, and how many, the most frequent reasons first."""
+        """Why files were skipped, and how many, the most frequent reasons first; all of them for -1."""
         sql = "SELECT reason, count(*) FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY 2 DESC, 1 LIMIT ?"
         return tuple((reason, count) for reason, count in self._typed(self._all(sql, (limit,)), str, int))
 
