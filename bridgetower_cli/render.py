@@ -35,8 +35,17 @@ class Column:
     number: bool = False
 
 
-def visible(text: str) -> str:
-    """`text` on one line, with all that could steer a terminal written as Python writes it: \\n, \\x1b, \\u202e."""
+def visible(name: str) -> str:
+    """A name on one line, with all that could steer a terminal written as Python writes it: \\n, \\x1b, \\u202e.
+
+    A backslash is always written as two, as there. Were that done only beside something else that is escaped, a name
+    with a backslash and an n would look like one with a line feed. Where it separates folders, no name has one.
+    """
+    return _harmless(name if os.sep == "\\" else name.replace("\\", "\\\\"))
+
+
+def _harmless(text: str) -> str:
+    """The same of a text whose names are `visible` already, or which has none."""
     return _UNSAFE.sub(lambda found: _escaped(found[0]), text)
 
 
@@ -80,8 +89,8 @@ def paths(found: Iterable[Path | str], end: bytes = b"\n") -> None:
 
 
 def line(text: str) -> None:
-    """One line of results for people."""
-    _write(_encoded(visible(text) + "\n"))
+    """One line of results for people; the names in it are `visible`."""
+    _write(_encoded(_harmless(text) + "\n"))
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
@@ -151,7 +160,7 @@ def say(message: str) -> None:
     if sys.stderr is None:  # closed
         return
     with suppress(OSError):  # nobody listens: no reason to stop working
-        sys.stderr.write(visible(message) + "\n")
+        sys.stderr.write(_harmless(message) + "\n")
         sys.stderr.flush()
 
 
