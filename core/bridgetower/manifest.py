@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from bridgetower.disk import BUSY_S, CACHE_KIB, explained, result_code
+from bridgetower.disk import BUSY_S, CACHE_KIB, explained, log_holds_commits, log_of, lost_log, result_code
 from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
 from bridgetower.records import File, Filter, Fingerprint, Photo, Skipped
 from bridgetower.schema import (
@@ -183,7 +183,7 @@ class Manifest:
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
-                raise _absent(path)
+                raise lost_log(path) if manifest._has_lost_log() else _absent(path)
             manifest._require_format(upgradable=older)
         except BaseException:
             manifest.close()
@@ -198,6 +198,9 @@ class Manifest:
         """
         if fingerprint is None and not _size(path):
             raise _absent(path)
+        if _size(log_of(path)):  # SQLite removes one that it cannot read
+            with suppress(NoIndexError):
+                cls.read(path, older=True).close()
         with explained(path):
             manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=BUSY_S))
         try:
@@ -249,6 +252,14 @@ class Manifest:
     def _is_blank(self) -> bool:
         tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         return not tables and not self._pragma("application_id") and not self._pragma("user_version")
+
+    def _has_lost_log(self) -> bool:
+        """Whether more was committed than a blank manifest shows. Another look, as a writer may just have made it."""
+        if not log_holds_commits(self.path, self._pragma("page_size")):
+            return False
+        self._db.execute("ROLLBACK")
+        self._db.execute("BEGIN")
+        return self._is_blank()
 
     def _require_format(self, *, upgradable: bool = False) -> None:
         version = self._pragma("user_version")
