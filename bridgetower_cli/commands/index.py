@@ -259,6 +259,7 @@ def _in_family(family: str, settings: Settings) -> Settings:
 
     precision = settings.precision
     if settings.named_precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
-        render.say(f"note: the index keeps its precision, {family}; {precision} is for new ones")
+        kept = INT8 if family == INT8 else "fp32 or bf16"
+        render.say(f"note: the index keeps its precision, {kept}; {precision} is for new ones")
         precision = "auto"
     return replace(settings, precision=precision_for(family, precision))

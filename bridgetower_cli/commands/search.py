@@ -158,9 +158,7 @@ def search(
             )
         damage = store.damage
     if damage is not None:
-        render.say(
-            f"note: {damage}; what it holds was read from the manifest, which is slower: `bt verify --repair` mends it"
-        )
+        render.say(f"note: {damage}; the search did without it, which is slower: `bt verify --repair` mends it")
     render.skipped(found.skipped)
     render.passed_over(found.gone, found.barred, found.away)
     if budget is not None and depth:

@@ -110,7 +110,7 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
                 "vectors",
                 f"of length {made_by.dim}, preprocessing {made_by.preprocessing} {made_by.preprocessing_version}",
             ],
-            ["search file", f"generation {summary.generation}, {counted(summary.uncovered, 'picture')} not yet in it"],
+            ["search file", _search_file(summary)],
             ["device", runtime.device],
             ["precision", runtime.reason],
         ]
@@ -142,8 +142,16 @@ def _root(root: "Root") -> str:
 
 def _recall(tuning: "Tuning") -> str:
     queries = f"{counted(tuning.texts, 'text')} and {counted(tuning.pictures, 'picture')}"
-    how = f"{tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
-    return f"{tuning.recall:.1%} of the true 100 nearest, measured with {queries}; {how}"
+    return f"{tuning.recall:.1%} of the true 100 nearest, measured with {queries}"
+
+
+def _search_file(summary: "Summary") -> str:
+    said = f"generation {summary.generation}, {counted(summary.uncovered, 'picture')} not yet in it"
+    if (tuning := summary.tuning) is None:
+        return said
+    return (
+        f"{said}; {tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
+    )
 
 
 def _moment(seconds: int) -> str:

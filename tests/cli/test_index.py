@@ -343,5 +343,6 @@ def test_an_index_keeps_its_precision(
     done = bt("index", photos, *(["--precision", option] if option else []))
     assert done.exit_code == 0
     assert asked == [taken]
-    told = f"the index keeps its precision, {family}; {variable} is for new ones" in done.stderr
+    kept = "int8" if family == "int8" else "fp32 or bf16"
+    told = f"the index keeps its precision, {kept}; {variable} is for new ones" in done.stderr
     assert told == (option is None and variable is not None and taken != variable)

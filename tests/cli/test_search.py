@@ -467,6 +467,7 @@ def test_a_damaged_search_file_is_told_and_the_answer_is_the_same(bt: Bt, many: 
     codes.write_bytes(codes.read_bytes()[:-1])
     after = bt("search", "red")
     assert (after.exit_code, after.stdout) == (0, before.stdout)
+    assert "the search did without it" in after.stderr and "manifest" not in after.stderr
     assert "`bt verify --repair`" in after.stderr
     assert bt("verify", "--repair").exit_code == 0
     assert bt("search", "red").stderr == before.stderr
@@ -482,5 +483,6 @@ def test_a_large_index_says_how_much_it_recalls(bt: Bt, many: Path) -> None:
         (many.parent / f"{number}.png").rename(many / f"{number}.png")
     assert bt("index", many).exit_code == 0
     assert "recall    100.0% of the true 100 nearest, measured with 256 texts and" in bt("status").stdout
+    assert [" lists are read " in bt("status", *verbose).stdout for verbose in ([], ["-v"])] == [False, True]
     fields = json.loads(bt("status", "--json").stdout)
     assert (fields["exact"], fields["tuning"]["texts"]) == (False, 256)
