@@ -35,8 +35,17 @@ class Column:
     number: bool = False
 
 
-def visible(text: str) -> str:
-    """`text` on one line, with all that could steer a terminal written as Python writes it: \\n, \\x1b, \\u202e."""
+def visible(name: str) -> str:
+    """A name on one line, with all that could steer a terminal written as Python writes it: \\n, \\x1b, \\u202e.
+
+    A backslash is always written as two, as there. Were that done only beside something else that is escaped, a name
+    with a backslash and an n would look like one with a line feed. Where it separates folders, no name has one.
+    """
+    return _harmless(name if os.sep == "\\" else name.replace("\\", "\\\\"))
+
+
+def _harmless(text: str) -> str:
+    """The same of a text whose names are `visible` already, or which has none."""
     return _UNSAFE.sub(lambda found: _escaped(found[0]), text)
 
 
@@ -80,8 +89,8 @@ def paths(found: Iterable[Path | str], end: bytes = b"\n") -> None:
 
 
 def line(text: str) -> None:
-    """One line of results for people."""
-    _write(_encoded(visible(text) + "\n"))
+    """One line of results for people; the names in it are `visible`."""
+    _write(_encoded(_harmless(text) + "\n"))
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
@@ -151,7 +160,7 @@ def say(message: str) -> None:
     if sys.stderr is None:  # closed
         return
     with suppress(OSError):  # nobody listens: no reason to stop working
-        sys.stderr.write(visible(message) + "\n")
+        sys.stderr.write(_harmless(message) + "\n")
         sys.stderr.flush()
 
 
@@ -161,12 +170,32 @@ def skipped(files: Iterable[Skipped]) -> None:
         say(f"skipped {short(skip.path)}: {skip.reason}")
 
 
-def gone(pictures: int) -> None:
-    """Say how many pictures of an index were passed over because their files are gone."""
-    if pictures:
+KEPT = (
+    "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
+    "nothing again; `bt forget` takes it out"
+)
+
+
+def away(folder: Path) -> None:
+    """Say what became of a folder that was indexed and in which nothing is now."""
+    say(f"note: nothing found in {short(folder)}, so {KEPT}")
+
+
+def passed_over(gone: int, barred: Sequence[Skipped], folders: Sequence[Path]) -> None:
+    """Say how many pictures of an index were passed over because their files are gone, or cannot be looked at.
+
+    `folders` are those that were indexed and in which nothing is now.
+    """
+    if gone:
+        advice = "" if folders else "; `bt index` on their folders, or `bt prune`, brings the index up to date"
+        say(f"note: passed over {counted(gone, 'picture')} whose files are gone{advice}")
+    for folder in folders:
+        away(folder)
+    if barred:
+        first = f"{short(barred[0].path)}: {barred[0].reason}"
         say(
-            f"note: passed over {counted(pictures, 'picture')} whose files are gone; "
-            "`bt index` on their folders brings the index up to date"
+            f"note: passed over {counted(len(barred), 'picture')} whose files cannot be looked at ({first}); "
+            "the index keeps them"
         )
 
 

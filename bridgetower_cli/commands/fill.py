@@ -67,7 +67,7 @@ def fill(
     settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
     filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
     render.skipped(filled.skipped)
-    render.gone(filled.gone)
+    render.passed_over(filled.gone, filled.barred, filled.away)
     if not filled.words:
         raise no_match("none of the pictures could be read")
     if json:

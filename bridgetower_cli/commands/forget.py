@@ -14,6 +14,9 @@ def forget(
         list[Path],
         typer.Argument(metavar="PATH", parser=named_path, help="Folders, with all below them, or files."),
     ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be taken out, and change nothing.")
+    ] = False,
     json: Json = False,
     index: Index = None,
 ) -> None:
@@ -23,15 +26,23 @@ def forget(
     next `bt index` of a folder around them takes them in again.
     """
     settings = settle(index=index)
+    from bridgetower.store import Store
     from bridgetower.upkeep import forget as take_out
+    from bridgetower.upkeep import would_forget
     from bridgetower.writer import Writer
 
-    with Writer.resume(settings.index) as writer:
-        forgotten = take_out(writer, paths)
-        orphans = writer.manifest.counts().orphans
+    if dry_run:
+        with Store.open(settings.index) as store:
+            forgotten, without = would_forget(store, paths)
+    else:
+        with Writer.resume(settings.index) as writer:
+            forgotten = take_out(writer, paths)
+            without = writer.manifest.counts().orphans
     if json:
         for one in forgotten:
-            render.json_line({"path": one.path, "files": one.files})
-    kept = f"; the vectors of {render.counted(orphans, 'picture')} without a file are kept until `bt prune`"
-    total = sum(one.files for one in forgotten)
-    render.say(f"forgot {render.counted(total, 'file')}{kept if orphans else ''}")
+            render.json_line({"path": one.path, "files": one.files, "dry_run": dry_run})
+    total = render.counted(sum(one.files for one in forgotten), "file")
+    pictures = render.counted(without, "picture")
+    said, are = (f"would forget {total}", "would be") if dry_run else (f"forgot {total}", "are")
+    kept = f"; the vectors of {pictures} without a file {are} kept until `bt prune`"
+    render.say(f"{said}{kept if without else ''}")

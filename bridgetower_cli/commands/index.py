@@ -1,7 +1,9 @@
 """`bt index`."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
@@ -92,18 +94,20 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
-    from bridgetower.directory import made_by, require_ours, require_place
+    from bridgetower.directory import made_by, require_apart, require_ours, require_place
     from bridgetower.indexing import index as run
     from bridgetower.scan import Rules, scan
     from bridgetower.writer import Writer
 
     rules = Rules(tuple(exclude or ()), hidden, follow_symlinks)
-    scan(paths, rules)  # raises for a path that does not exist, before a model is fetched for it
+    _require_there(paths, settings.index)
+    scan(paths, rules)  # raises for what cannot be walked, before a model is fetched for it
     begun = made_by(settings.index)
     if begun is None:
         require_place(settings.index)
     else:
         require_ours(settings.index, begun)
+    require_apart(settings.index, paths)
     find = cache(lambda: _find(settings, begun, preprocessing))
     # Where nothing says that it may be another one, the model is looked for when there is something to encode.
     may_wait = all(option is None for option in (model, preprocessing, device, precision))
@@ -138,13 +142,31 @@ def index(
         raise typer.Exit(SOME_SKIPPED)
 
 
+def _require_there(paths: list[Path], directory: Path) -> None:
+    """Raise InputError for a path that is not there though the index knows it: that need be no slip of the pen."""
+    for path in paths:
+        try:
+            os.stat(path)
+        except FileNotFoundError as error:
+            if _knows(directory, Path(os.path.abspath(path))):
+                raise InputError(f"{path}: no such file or folder; {render.KEPT}") from error
+        except OSError:
+            pass  # `scan` says it better
+
+
+def _knows(directory: Path, path: Path) -> bool:
+    from bridgetower.store import Store
+
+    with suppress(StoreError), Store.open(directory) as store:
+        return store.manifest.knows(path)
+    return False
+
+
 def _tell(report: "IndexReport", seconds: float) -> None:
     """All that there is to say of a run."""
     render.skipped(report.skipped)
     for root in report.absent:
-        render.say(
-            f"note: nothing found in {render.short(root)}, so what the index has of it is kept: is its disk there?"
-        )
+        render.away(root)
     others = _tell_unread(report.ignored)
     render.say(
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
@@ -165,7 +187,7 @@ def _keep_up(
     render.say(f"watching {render.counted(len(paths), 'path')}; Ctrl-C ends it")
     for _ in bursts:
         try:
-            report = bring_up_to_date([path for path in paths if path.exists()])
+            report = bring_up_to_date([path for path in paths if os.path.exists(path)])
         except LockedError as error:
             render.say(f"note: {error.holder}: tried again after the next change")
             continue
@@ -237,6 +259,7 @@ def _in_family(family: str, settings: Settings) -> Settings:
 
     precision = settings.precision
     if settings.named_precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
-        render.say(f"note: the index keeps its precision, {family}; {precision} is for new ones")
+        kept = INT8 if family == INT8 else "fp32 or bf16"
+        render.say(f"note: the index keeps its precision, {kept}; {precision} is for new ones")
         precision = "auto"
     return replace(settings, precision=precision_for(family, precision))

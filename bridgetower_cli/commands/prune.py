@@ -37,10 +37,7 @@ def prune(
             with Writer.resume(settings.index) as writer:
                 pruned = remove(writer, on_progress=meter.update)
     for root in pruned.absent:
-        render.say(
-            f"note: nothing found in {render.short(root)}, so what the index has of it is kept: is its disk there? "
-            f"`bt forget` takes it out"
-        )
+        render.away(root)
     if pruned.note:
         render.say(f"note: {pruned.note}")
     if json:

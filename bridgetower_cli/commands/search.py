@@ -102,6 +102,10 @@ def search(
         raise UsageError("--image and --query-vector both say what to recall: choose one")
     if json and (paths or null):
         raise UsageError("--json and bare paths are two formats: choose one")
+    if since is not None and before is not None and since >= before:
+        raise UsageError(
+            "--since must be earlier than --before, which is left out itself: all of 2024 is --since 2024 --before 2025"
+        )
     if no_rerank and depth:
         raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
     if no_rerank or text is None:
@@ -154,11 +158,9 @@ def search(
             )
         damage = store.damage
     if damage is not None:
-        render.say(
-            f"note: {damage}; what it holds was read from the manifest, which is slower: `bt verify --repair` mends it"
-        )
+        render.say(f"note: {damage}; the search did without it, which is slower: `bt verify --repair` mends it")
     render.skipped(found.skipped)
-    render.gone(found.gone)
+    render.passed_over(found.gone, found.barred, found.away)
     if budget is not None and depth:
         render.say(f"verified {render.counted(found.verified, 'picture')} of at most {depth} in the time given")
     if json:
@@ -168,7 +170,7 @@ def search(
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
     elif found.hits:
         _table(found.hits)
-    if not found.hits and filter != EVERYTHING and not (found.verified or found.gone or found.skipped):
+    if not found.hits and filter != EVERYTHING and not (found.verified or found.gone or found.barred or found.skipped):
         raise no_match("no picture of the index passes --under, --since and --before")
     if not found.hits:
         raise no_match(render.how_far(found.verified, found.best_match))

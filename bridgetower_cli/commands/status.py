@@ -10,6 +10,8 @@ from bridgetower_cli import render
 from bridgetower_cli.render import Column, counted, visible
 from bridgetower_cli.settings import Device, Index, Json, Precision, settle
 
+FEW = 5  # reasons, and files that were indexed by themselves
+
 if TYPE_CHECKING:
     from bridgetower.encoder import Runtime
     from bridgetower.manifest import Tuning
@@ -67,7 +69,10 @@ def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:
         "skipped": summary.skipped,
         "reasons": dict(summary.reasons),
         "orphans": summary.orphans,
-        "roots": [{"path": root.path, "files": root.files, "scanned_at": root.scanned_at} for root in summary.roots],
+        "roots": [
+            {"path": root.path, "files": root.files, "scanned_at": root.scanned_at, "is_file": root.is_file}
+            for root in summary.roots
+        ],
         "bytes": summary.bytes_on_disk,
         "generation": summary.generation,
         "uncovered": summary.uncovered,
@@ -87,21 +92,25 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
         ["index", f"{visible(str(summary.directory))} (format {summary.format_version}, {stored})"],
         ["model", visible(f"{made_by.model} ({_origin(made_by)})")],
         ["pictures", f"{summary.images}, in {counted(summary.files, 'file')}"],
-        ["skipped", f"{counted(summary.skipped, 'file')}{_reasons(summary)}"],
+        ["skipped", counted(summary.skipped, "file")],
+        *_reasons(summary),
         ["updated", _moment(summary.updated_at)],
     ]
     if summary.tuning is not None:
         rows.append(["recall", _recall(summary.tuning)])
     if summary.orphans:
-        rows.append(["kept", f"vectors of {counted(summary.orphans, 'picture')} whose files are gone"])
-    rows += [["folder", _root(root)] for root in summary.roots]
+        vectors = f"{counted(summary.orphans, 'picture')}, whose vectors are kept until `bt prune`"
+        rows.append(["without a file", vectors])
+    rows += [["folder", _root(root)] for root in summary.roots if not root.is_file]
+    files = [["file", _root(root)] for root in summary.roots if root.is_file]
+    rows += files if runtime is not None else _some(files)
     if runtime is not None:
         rows += [
             [
                 "vectors",
                 f"of length {made_by.dim}, preprocessing {made_by.preprocessing} {made_by.preprocessing_version}",
             ],
-            ["search file", f"generation {summary.generation}, {counted(summary.uncovered, 'picture')} not yet in it"],
+            ["search file", _search_file(summary)],
             ["device", runtime.device],
             ["precision", runtime.reason],
         ]
@@ -114,20 +123,35 @@ def _origin(made_by: "Fingerprint") -> str:
     return f"revision {made_by.revision:.12}, weights {made_by.weights_sha256:.12}"
 
 
-def _reasons(summary: "Summary") -> str:
-    listed = ", ".join(f"{number} x {visible(reason)}" for reason, number in summary.reasons)
-    return f": {listed}" if listed else ""
+def _reasons(summary: "Summary") -> list[list[str]]:
+    rows = [["", f"{number} x {visible(reason)}"] for reason, number in summary.reasons[:FEW]]
+    others = summary.skipped - sum(number for _, number in summary.reasons[:FEW])
+    return [*rows, ["", f"{others} x other reasons"]] if others else rows
+
+
+def _some(files: list[list[str]]) -> list[list[str]]:
+    others = len(files) - FEW
+    return [*files[:FEW], ["", f"and {counted(others, 'other file')}"]] if others > 0 else files
 
 
 def _root(root: "Root") -> str:
     when = "not yet scanned to the end" if root.scanned_at is None else f"scanned {_moment(root.scanned_at)}"
-    return f"{visible(str(root.path))} ({counted(root.files, 'file')}, {when})"
+    holds = f"{counted(root.files, 'file')}, " if not root.is_file else "" if root.files else "skipped, "
+    return f"{visible(str(root.path))} ({holds}{when})"
 
 
 def _recall(tuning: "Tuning") -> str:
     queries = f"{counted(tuning.texts, 'text')} and {counted(tuning.pictures, 'picture')}"
-    how = f"{tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
-    return f"{tuning.recall:.1%} of the true 100 nearest, measured with {queries}; {how}"
+    return f"{tuning.recall:.1%} of the true 100 nearest, measured with {queries}"
+
+
+def _search_file(summary: "Summary") -> str:
+    said = f"generation {summary.generation}, {counted(summary.uncovered, 'picture')} not yet in it"
+    if (tuning := summary.tuning) is None:
+        return said
+    return (
+        f"{said}; {tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
+    )
 
 
 def _moment(seconds: int) -> str:

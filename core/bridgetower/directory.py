@@ -2,11 +2,12 @@
 
 import os
 import re
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
 from bridgetower.disk import explained
-from bridgetower.errors import NoIndexError, StoreError
+from bridgetower.errors import NoIndexError, StoreError, UsageError
 from bridgetower.manifest import Manifest
 from bridgetower.records import FOREIGN, INT8, Fingerprint
 
@@ -38,6 +39,17 @@ def require_place(directory: Path) -> None:
         names = {entry.name for entry in directory.iterdir()}
     if MANIFEST not in names and not all(_REMAINS.fullmatch(name) for name in names):
         raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
+
+
+def require_apart(directory: Path, paths: Iterable[Path]) -> None:
+    """Raise UsageError where one of `paths` is the folder of the index or lies in it: the files there are its own."""
+    own = os.path.realpath(directory)
+    for path in paths:
+        if Path(os.path.realpath(path)).is_relative_to(own):
+            raise UsageError(
+                f"{path}: {'is' if os.path.realpath(path) == own else 'lies in'} the folder of the index itself: give "
+                "the folders of your pictures, or keep the index in another place with --index DIR"
+            )
 
 
 def made_by(directory: Path) -> Fingerprint | None:

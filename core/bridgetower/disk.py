@@ -4,14 +4,16 @@ import errno
 import os
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bridgetower.errors import DamagedIndexError, StoreError
 
 BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
 CACHE_KIB = 65_536  # of the writer: hashes arrive in no order, all over their index
+_LOG_HEADER, _FRAME_HEADER = 32, 24  # bytes, in SQLite's write-ahead log
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: SQLite quotes what it cannot read
 
 
@@ -55,6 +57,34 @@ def result_code(error: sqlite3.Error) -> int:
 def size_of(path: Path) -> int:
     """Bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
+
+
+def log_holds_commits(database: Path, page_bytes: int) -> bool:
+    """Whether the log beside a database says that more than one transaction was ended, however damaged it is.
+
+    The first may be what a crash of the machine left half written: only when it was on the disk, another one began.
+    """
+    ended: Counter[bytes] = Counter()  # by what marks all frames of one log
+    with suppress(FileNotFoundError), open(log_of(database), "rb") as log:
+        size = os.fstat(log.fileno()).st_size
+        for frame in range(_LOG_HEADER, size, _FRAME_HEADER + page_bytes):
+            log.seek(frame + 4)
+            pages, mark = log.read(4), log.read(8)
+            ended[mark] += any(pages)  # of the database after a transaction, in the last frame of it
+    return max(ended.values(), default=0) > 1
+
+
+def lost_log(database: Path) -> StoreError:
+    """What to say where SQLite cannot make sense of the log, and nothing but the log held anything."""
+    return StoreError(
+        f"{log_of(database)}: damaged, and nothing of the index lies outside of it yet: restore it from a copy; or "
+        "remove it, and let `bt index` on your folders make the index anew"
+    )
+
+
+def log_of(database: Path) -> Path:
+    """SQLite's write-ahead log."""
+    return database.with_name(database.name + "-wal")
 
 
 def fsync_directory(directory: Path) -> None:

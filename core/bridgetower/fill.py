@@ -31,6 +31,8 @@ class Filled:
     best_match: float | None  # the highest ITM probability of the masked text with any picture; None if there is none
     skipped: tuple[Skipped, ...]  # pictures that could not be read
     gone: int = 0  # pictures of the library that were passed over, as their files are no longer there
+    barred: tuple[Skipped, ...] = ()  # the same, as their files cannot be looked at: one file of each, and why
+    away: tuple[Path, ...] = ()  # if any is gone, the folders that were indexed in which nothing at all is now
 
 
 def fill_library(
@@ -56,7 +58,7 @@ def fill_library(
     candidates = Candidates(store, reader.text.vectors, kept)
     while len(reader.images) < depth and (some := candidates.take(depth - len(reader.images))):
         reader.read(list(some))
-    return replace(reader.filled(top), gone=candidates.gone)
+    return replace(reader.filled(top), gone=candidates.gone, barred=tuple(candidates.barred), away=candidates.away())
 
 
 def fill_images(

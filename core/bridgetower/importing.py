@@ -49,8 +49,8 @@ def import_folder(
     """Add what `export` wrote into `folder` to the index in `directory`, or make it there.
 
     A path that begins with a key of `moves` begins with its value here. `on_progress(done, total)` counts rows, and
-    each twice: it is checked, then added. Raises InputError, with file and line, before anything is written; StoreError
-    where the index was made by another model, or cannot be written.
+    each twice: it is checked, then added. Raises InputError, with file and line or row, before anything is written;
+    StoreError where the index was made by another model, or cannot be written.
     """
     exported = Export(folder, Moved(moves or {}))
     return _import(directory, exported.fingerprint, exported, partial(_add_export, exported), on_progress)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.ahead import ahead, workers
+from bridgetower.directory import require_apart
 from bridgetower.errors import PictureError
 from bridgetower.records import File, Photo, Skipped
 from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
@@ -116,12 +117,14 @@ def index(
 
     `find_engine` is called once, and only if there is content that the index does not have. With `retry`, files that
     were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped.
-    Raises InputError where one of `paths` does not exist, UsageError for `rules`, StoreError where the index cannot be
-    written, ProcessError where pictures cannot be decoded in processes of their own, and what `find_engine` and the
-    engine raise. On any exception, also KeyboardInterrupt, what was committed stays and nothing is taken for deleted.
+    Raises InputError where one of `paths` does not exist, UsageError for `rules` and where one of `paths` lies in the
+    folder of the index, StoreError where the index cannot be written, ProcessError where pictures cannot be decoded in
+    processes of their own, and what `find_engine` and the engine raise. On any exception, also KeyboardInterrupt, what
+    was committed stays and nothing is taken for deleted.
     """
     passed_over = PassedOver()
-    walk = scan(paths, rules, passed_over)
+    require_apart(writer.directory, paths)
+    walk = scan(paths, rules, passed_over, apart=writer.directory)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
     for root in roots:
         writer.add_root(root)
@@ -185,6 +188,8 @@ def _sweep(
                 absent.add(folder)
     sweeps = {root: writer.sweep(root, spared[root], present=is_there(root)) for root in roots}
     absent.update(root for root, sweep in sweeps.items() if sweep.kept)
+    # What is there and cannot be read has been named as such.
+    absent = {folder for folder in absent if not any(folder.is_relative_to(path) for path in unread)}
     return sum(sweep.removed for sweep in sweeps.values()), tuple(sorted(absent))
 
 

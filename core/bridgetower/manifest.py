@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
-from bridgetower.disk import BUSY_S, explained, result_code, size_of
+from bridgetower.disk import BUSY_S, explained, log_holds_commits, lost_log, result_code, size_of
 from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
 from bridgetower.records import Filter, Fingerprint, Photo, Skipped
 from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA, SUMMED, UPGRADES, crc32_of, statements
@@ -140,7 +140,7 @@ class Manifest:
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
-                raise absent(path)
+                raise lost_log(path) if manifest._has_lost_log() else absent(path)
             manifest._require_format(upgradable=older)
         except BaseException:
             manifest.close()
@@ -150,6 +150,14 @@ class Manifest:
     def _is_blank(self) -> bool:
         tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         return not tables and not self._pragma("application_id") and not self._pragma("user_version")
+
+    def _has_lost_log(self) -> bool:
+        """Whether more was committed than a blank manifest shows. Another look, as a writer may just have made it."""
+        if not log_holds_commits(self.path, self._pragma("page_size")):
+            return False
+        self._db.execute("ROLLBACK")
+        self._db.execute("BEGIN")
+        return self._is_blank()
 
     def _require_format(self, *, upgradable: bool = False) -> None:
         version = self._pragma("user_version")
@@ -361,7 +369,7 @@ class Manifest:
         return ((self._photo(tuple(row), None, reason), reason) for *row, reason in self._all(sql))
 
     def reasons(self, limit: int) -> tuple[tuple[str, int], ...]:
-        """Why files were skipped, and how many, the most frequent reasons first."""
+        """Why files were skipped, and how many, the most frequent reasons first; all of them for -1."""
         sql = "SELECT reason, count(*) FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY 2 DESC, 1 LIMIT ?"
         return tuple((reason, count) for reason, count in self._typed(self._all(sql, (limit,)), str, int))
 
@@ -400,9 +408,11 @@ class Manifest:
             after = range_of(folder / names[-1])["after"]  # of all that lies below it, the first is enough
         return names
 
-    def files(self) -> Iterator[Path]:
-        """Every file, skipped ones included, sorted by the bytes of their paths."""
-        return (path_of(path) for (path,) in self._typed(self._all("SELECT path FROM files ORDER BY path"), bytes))
+    def files(self, under: Path | None = None) -> Iterator[Path]:
+        """Every file, or those at and below `under`, skipped ones included, sorted by the bytes of their paths."""
+        where, parameters = ("", ()) if under is None else (f"WHERE {UNDER}", range_of(under))
+        rows = self._all(f"SELECT path FROM files {where} ORDER BY path", parameters)
+        return (path_of(path) for (path,) in self._typed(rows, bytes))
 
     def contents(self) -> Iterator[tuple[bytes, bool]]:
         """The hash of every image, and whether it is an orphan."""

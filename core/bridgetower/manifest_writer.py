@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from bridgetower.conditions import LARGEST, UNDER, range_of
-from bridgetower.disk import BUSY_S, CACHE_KIB, explained, size_of
+from bridgetower.disk import BUSY_S, CACHE_KIB, explained, log_of, size_of
+from bridgetower.errors import NoIndexError
 from bridgetower.manifest import Manifest, Tuning, absent, path_of
 from bridgetower.records import File, Fingerprint, Photo, Skipped
 from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, PAGE_BYTES, SCHEMA, SUMMED, UPGRADES, crc32_of
@@ -54,6 +55,9 @@ class ManifestWriter(Manifest):
         """
         if fingerprint is None and not size_of(path):
             raise absent(path)
+        if size_of(log_of(path)):  # SQLite removes one that it cannot read
+            with suppress(NoIndexError):
+                Manifest.read(path, older=True).close()
         with explained(path):
             manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=BUSY_S))
         try:

@@ -13,6 +13,7 @@ Rules, in full:
   lead to it or back to it; the links' turn comes after everything else, so that a picture appears under its real path
   where it has one here.
 - Paths are absolute and keep the names of links; any bytes that the file system allows in a name survive.
+- The folder of an index is not entered: nothing in it is anyone's picture.
 - What stands in the way (a folder that may not be opened, a pipe called `x.jpg`, a file that vanishes, a .btignore that
   cannot be read or has a line that is no pattern) becomes a Skipped; the walk goes on.
 
@@ -26,6 +27,7 @@ import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -87,15 +89,18 @@ def scan(
     paths: Iterable[Path],
     rules: Rules = USUAL_RULES,
     passed_over: PassedOver | None = None,
+    *,
+    apart: Path | None = None,
 ) -> Iterator[File | Skipped]:
     """Yield a File for each picture file in or at `paths`, once, and a Skipped for each that cannot be had.
 
-    What is passed over is counted in `passed_over`. Raises at once, before anything is walked: InputError where one of
-    `paths` does not exist, UsageError where one of `rules.exclude` is no pattern.
+    What is passed over is counted in `passed_over`; the folder `apart`, that of the index, is not entered. Raises at
+    once, before anything is walked: InputError where one of `paths` does not exist, UsageError where one of
+    `rules.exclude` is no pattern.
     """
     roots = sorted({os.fsencode(os.path.abspath(path)) for path in paths})
     folders = frozenset(root for root in roots if _is_folder(root))
-    return _Walk(roots, folders, rules, PassedOver() if passed_over is None else passed_over).run()
+    return _Walk(roots, folders, rules, PassedOver() if passed_over is None else passed_over, apart).run()
 
 
 def passes_over(folder: Path, path: Path, rules: Rules, *, is_file: bool) -> bool:
@@ -218,7 +223,14 @@ class _Folder(NamedTuple):
 class _Walk:
     """One walk over all roots: what has been listed, and the links that are still to be followed."""
 
-    def __init__(self, roots: list[bytes], folders: frozenset[bytes], rules: Rules, passed_over: PassedOver) -> None:
+    def __init__(
+        self,
+        roots: list[bytes],
+        folders: frozenset[bytes],
+        rules: Rules,
+        passed_over: PassedOver,
+        apart: Path | None,
+    ) -> None:
         self._roots = [(root, _excluding(root, rules)) for root in roots]  # raises before the walk begins
         self._folders = folders
         self._rules = rules
@@ -226,6 +238,9 @@ class _Walk:
         self._named = {_entry_key(root) for root in roots if root not in folders}
         self._listed: set[tuple[int, int]] = set()  # (device, inode) of each folder
         self._links: list[_Folder] = []
+        if apart is not None:
+            with suppress(OSError):
+                self._listed.add(_identity(apart))
 
     def run(self) -> Iterator[File | Skipped]:
         pending = set(self._named)
@@ -303,10 +318,9 @@ class _Walk:
 
     def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
         """The entries of a folder, sorted; none where it has been listed. Raises OSError."""
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in self._listed:
+        if (identity := _identity(folder)) in self._listed:
             return []
-        self._listed.add((status.st_dev, status.st_ino))
+        self._listed.add(identity)
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=_NAME)
         if self._named:
@@ -323,6 +337,11 @@ def _file(path: bytes, look: Callable[[], os.stat_result]) -> File | Skipped:
     if not stat.S_ISREG(status.st_mode):
         return Skipped(_path(path), "not a file but a pipe, socket or device")
     return File(path, status.st_size, status.st_mtime_ns)
+
+
+def _identity(folder: bytes | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _is_hidden(name: bytes, rules: Rules) -> bool:

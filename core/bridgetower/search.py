@@ -31,6 +31,8 @@ class Found(Results):
     """What a search found, best first."""
 
     gone: int  # pictures that would have come before the last one, but whose files are no longer there
+    barred: tuple[Skipped, ...]  # the same, but whose files cannot be looked at: one file of each, and why
+    away: tuple[Path, ...]  # if any is gone, the folders that were indexed in which nothing at all is now
 
 
 def default_depth(runtime: Runtime) -> int:
@@ -121,7 +123,8 @@ def search(
         recalled |= candidates.take(top - len(hits) - len(recalled))  # after those that there was no time for
         hits += [Hit(path, None, similarity, False) for path, similarity in recalled.items()]
     best = verified[0].match if verified else None
-    return Found(tuple(hits[:top]), len(verified), best, tuple(unreadable), candidates.gone)
+    passed_over = (candidates.gone, tuple(candidates.barred), candidates.away())
+    return Found(tuple(hits[:top]), len(verified), best, tuple(unreadable), *passed_over)
 
 
 def _query(encoder: Encoder, text: str | None, image: Path | None, encoded: Texts | None) -> Vectors:

@@ -3,6 +3,8 @@
 It belongs to the thread that opened it. Layout and invariants: docs/index-format.md.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from bridgetower.vectors import VectorIndex
 
+_REASONS = 10  # why files were skipped
+_FIGURE = re.compile(r"(\d+(?:[.,]\d+)*)")
 _NEAREST_AT_FIRST = 100  # images that are recalled together, then four times as many
 
 
@@ -49,6 +53,7 @@ class Root:
     path: Path
     files: int  # that lead to an image
     scanned_at: int | None  # unix seconds of the last complete scan
+    is_file: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Summary:
     images: int  # that have a file
     orphans: int  # images kept for files that may come back
     skipped: int  # files
-    reasons: tuple[tuple[str, int], ...]  # why, and how many; the most frequent ten
+    reasons: tuple[tuple[str, int], ...]  # why, and how many; the most frequent ten, figures that differ as N
     roots: tuple[Root, ...]
     bytes_on_disk: int
     generation: int  # of the vector file; 0: none was published yet
@@ -237,8 +242,8 @@ class Store:
             images=counts.images,
             orphans=counts.orphans,
             skipped=counts.skipped,
-            reasons=manifest.reasons(limit=10),
-            roots=tuple(Root(path, manifest.count_under(path), at) for path, at in manifest.roots()),
+            reasons=_reasons(manifest),
+            roots=_roots(manifest),
             bytes_on_disk=bytes_below(self.directory),
             generation=state.generation,
             tuning=self._tuning,
@@ -253,3 +258,23 @@ class Store:
         with explained(self.directory):
             found = [entry for entry in self.directory.iterdir() if entry.name not in named]
         return sorted([*found, *self.features().unfinished()])
+
+
+def _roots(manifest: Manifest) -> tuple[Root, ...]:
+    return tuple(
+        Root(path, manifest.count_under(path), at, manifest.known(path) is not None) for path, at in manifest.roots()
+    )
+
+
+def _reasons(manifest: Manifest) -> tuple[tuple[str, int], ...]:
+    """Why files were skipped; reasons that differ in their figures only are one."""
+    alike: dict[str, list[list[str]]] = {}
+    numbers: Counter[str] = Counter()
+    for reason, number in manifest.reasons(limit=-1):
+        form = _FIGURE.sub("N", reason)
+        alike.setdefault(form, []).append(_FIGURE.split(reason))
+        numbers[form] += number
+    return tuple(
+        ("".join(parts[0] if len(set(parts)) == 1 else "N" for parts in zip(*alike[form], strict=True)), number)
+        for form, number in numbers.most_common(_REASONS)
+    )

@@ -46,11 +46,29 @@ def forget(writer: Writer, paths: Iterable[Path]) -> list[Forgotten]:
 
     The images stay, as orphans, until `prune`. Raises InputError for a path that the index does not know; StoreError.
     """
+    known = _known_paths(writer.manifest, paths)
+    return [Forgotten(path, files) for path, files in zip(known, writer.forget(*known), strict=True)]
+
+
+def would_forget(store: Store, paths: Iterable[Path]) -> tuple[list[Forgotten], int]:
+    """What `forget` would do now, and how many images would then have no file. Changes nothing; raises the same."""
+    manifest = store.manifest
+    forgotten: list[Forgotten] = []
+    gone: set[Path] = set()
+    for path in _known_paths(manifest, paths):
+        before = len(gone)
+        gone.update(manifest.files(path))
+        forgotten.append(Forgotten(path, len(gone) - before))
+    return forgotten, manifest.counts().orphans + sum(1 for _ in manifest.orphaned_by(gone))
+
+
+def _known_paths(manifest: Manifest, paths: Iterable[Path]) -> list[Path]:
+    """Each of `paths` once, absolute. Raises InputError for one that the index does not know."""
     known = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
     for path in known:
-        if not writer.manifest.knows(path):
-            raise InputError(f"{path}: the index knows nothing there{_nearest(writer.manifest, path)}")
-    return [Forgotten(path, files) for path, files in zip(known, writer.forget(*known), strict=True)]
+        if not manifest.knows(path):
+            raise InputError(f"{path}: the index knows nothing there{_nearest(manifest, path)}")
+    return known
 
 
 def _nearest(manifest: Manifest, path: Path) -> str:

@@ -39,7 +39,11 @@ def test_an_index_goes_to_another_place_and_is_brought_up_to_date_there(
     arguments = ("--index", "other")
     done = bt("import", "export", "--map", f"{library}=elsewhere", "--map", "/never=/x", *arguments)
     assert (done.exit_code, done.stdout) == (0, "")
-    assert done.stderr == "note: no path begins with /never, which --map names\nimported 4, known 0: 4 files\n"
+    assert done.stderr == (
+        "note: /x, which --map names, is not there now: its pictures are shown once it is\n"
+        "note: no path begins with /never, which --map names\n"
+        "imported 4, known 0: 4 files\n"
+    )
     assert bt("search", "red", "--json", *arguments).stdout == expected
     models.loaded.clear()
     done = bt("index", "elsewhere", *arguments)
@@ -49,6 +53,15 @@ def test_an_index_goes_to_another_place_and_is_brought_up_to_date_there(
         bt("import", "export", "--map", f"{library}=elsewhere", *arguments).stderr == "imported 0, known 4: 4 files\n"
     )
     assert "unchanged 4" in bt("index", "elsewhere", *arguments).stderr
+
+
+def test_what_was_dropped_comes_back_with_an_export_from_before(bt: Bt, library: Path) -> None:
+    bt("export", "export")
+    (library / "red.png").unlink()
+    bt("forget", library / "blue.png")
+    assert "reused 1, unchanged 2, removed 1" in bt("index", library).stderr
+    assert bt("import", "export").stderr == "imported 0, known 4: 4 files\n"
+    assert "removed 1" in bt("index", library).stderr
 
 
 def test_what_does_not_go_together_is_wrong_usage(bt: Bt, tmp_path: Path) -> None:

@@ -134,6 +134,23 @@ def test_a_folder_of_something_else_is_not_taken_for_an_index(bt: Bt, photos: Pa
     assert sorted(path.name for path in photos.iterdir()) == ["blue.png", "green.png", "red.png", "white.png"]
 
 
+def test_the_folder_of_the_index_is_no_folder_of_pictures(bt: Bt, library: Path, models: Models) -> None:
+    own = library.parent / "index"
+    paint(own / "features" / "red.png", "red")
+    (library / "link").symlink_to(own)
+    models.resolved.clear()
+    for path, lies in (("index", "is"), (own / "features", "lies in"), (library / "link" / "features", "lies in")):
+        done = bt("index", library, path, "--model", "other")
+        assert (done.exit_code, done.stdout, models.resolved) == (2, "", [])
+        assert done.stderr.startswith(f"error: {path}: {lies} the folder of the index itself: ")
+    (library.parent / "new").mkdir()
+    assert bt("index", "new", "--index", "new").exit_code == 2
+    assert not any((library.parent / "new").iterdir())
+    for around in (["."], [library, "--follow-symlinks"]):
+        done = bt("index", *around, "--hidden")
+        assert "unchanged 4, removed 0, skipped 0: 4 files" in done.stderr and "ignored" not in done.stderr
+
+
 def test_it_wants_a_path(bt: Bt) -> None:
     assert bt("index").exit_code == 2
 
@@ -326,5 +343,6 @@ def test_an_index_keeps_its_precision(
     done = bt("index", photos, *(["--precision", option] if option else []))
     assert done.exit_code == 0
     assert asked == [taken]
-    told = f"the index keeps its precision, {family}; {variable} is for new ones" in done.stderr
+    kept = "int8" if family == "int8" else "fp32 or bf16"
+    told = f"the index keeps its precision, {kept}; {variable} is for new ones" in done.stderr
     assert told == (option is None and variable is not None and taken != variable)

@@ -1,7 +1,9 @@
 """What reaches a terminal, a pipe, a full disk; how far a long run is."""
 
 import io
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,10 +118,28 @@ def test_json_is_ascii_with_six_digits(pipe: Stream) -> None:
         ("\u2028\u202e\u2066", "\\u2028\\u202e\\u2066"),
         (b"caf\xe9".decode("utf-8", "surrogateescape"), "caf\\xe9"),
         ("\ud800", "\\ud800"),
+        ("a\\nb", "a\\\\nb"),
+        ("a\\n\nb", "a\\\\n\\nb"),
     ],
 )
-def test_what_a_person_sees_of_a_name(name: str, shown: str) -> None:
+def test_what_a_person_sees_of_a_name(name: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible(name) == shown
+    monkeypatch.setattr(os, "sep", "\\")  # where it is in every path, and in no name
+    assert visible("C:\\photos\\new.jpg") == "C:\\photos\\new.jpg"
+
+
+@pytest.mark.parametrize("write", [render.say, render.line])
+def test_names_in_a_line_are_escaped_once(pipe: Stream, write: Callable[[str], None]) -> None:
+    name = render.short(Path("/a\\b\n"))
+    write(f"skipped {name}: \n")
+    assert pipe.text() == "skipped /a\\\\b\\n: \\n\n"
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="no name there has a backslash")
+def test_a_pipe_gets_a_backslash_as_it_is(pipe: Stream) -> None:
+    render.paths([Path("/a\\n.jpg")])
+    render.json_line({"path": Path("/a\\n.jpg")})
+    assert pipe.text() == '/a\\n.jpg\n{"path": "/a\\\\n.jpg"}\n'
 
 
 def test_paths_below_the_current_folder_are_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

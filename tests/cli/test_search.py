@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from bridgetower.records import Head
 from bridgetower.writer import Writer
+from bridgetower_cli.render import KEPT
 from tests.cli.conftest import Bt, Models
 from tests.conftest import Zone
 from tests.fakes import COLOURS, paint
@@ -117,6 +118,8 @@ def test_no_index_is_said_with_the_way_out(bt: Bt, photos: Path) -> None:
         ["red", "--min-match", "0.5", "--depth", "0"],
         ["--image", "red.png", "--min-match", "0.5"],
         ["red", "--no-rerank", "--depth", "5"],
+        ["red", "--since", "2024-05", "--before", "2024-04-30T23:59"],
+        ["red", "--since", "2024", "--before", "2024"],
         ["red", "--json", "--paths"],
         ["red", "--json", "-0"],
         ["red", "--device", "abacus"],
@@ -177,6 +180,83 @@ def test_pictures_that_vanished_are_counted_and_left_out(bt: Bt, library: Path, 
     assert str(library / "red.png") not in done.stdout
     assert done.stderr.startswith("note: passed over 1 picture whose files are gone") and "bt index" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_folder_that_is_away_is_said_to_be_by_every_command(bt: Bt, library: Path, left: bool) -> None:
+    """Or one in which nothing is left, as where a disk is not mounted."""
+    alone = paint(library.parent / "alone" / "black.png", "red", size=(50, 50))
+    bt("index", alone)
+    library.rename(library.parent / "elsewhere")
+    if left:
+        library.mkdir()
+    note = f"note: nothing found in photos, so {KEPT}\n"
+    done = bt("search", "red", "--paths")
+    assert (done.exit_code, done.stdout) == (0, f"{alone}\n")
+    assert done.stderr == f"note: passed over 4 pictures whose files are gone\n{note}"
+    assert bt("fill", "a <mask>").stderr.endswith(note)
+    assert bt("prune").stderr == note
+    assert bt("index", ".", "--exclude", "elsewhere").stderr.startswith(note)
+    done = bt("index", "photos")
+    if left:
+        assert done.exit_code == 0 and done.stderr.startswith(note)
+    else:
+        assert (done.exit_code, done.stderr) == (6, f"error: photos: no such file or folder; {KEPT}\n")
+    assert "indexed 0, reused 4" in bt("index", "elsewhere").stderr
+    assert bt("search", "red").stderr == ""
+    alone.unlink()
+    alone.parent.rmdir()
+    assert "nothing found in alone, so" in bt("search", "red").stderr
+    assert [bt("forget", away).exit_code for away in ("photos", "alone")] == [0, 0]
+    assert bt("search", "red").stderr == bt("prune").stderr == ""
+
+
+def test_what_may_not_be_looked_at_is_not_said_to_be_gone(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = library / "locked"
+    paint(locked / "pink.png", (255, 60, 60))
+    bt("index", library)
+    before = json.loads(bt("status", "--json").stdout)["files"]
+    deny(monkeypatch, locked)
+    for arguments in (["search", "red", "--json"], ["search", "red", "--no-rerank", "--json"]):
+        done = bt(*arguments)
+        assert (done.exit_code, len(done.stdout.splitlines())) == (0, 4)
+        assert done.stderr == (
+            "note: passed over 1 picture whose files cannot be looked at (photos/locked/pink.png: Permission denied); "
+            "the index keeps them\n"
+        )
+    assert "cannot be looked at" in bt("fill", "a <mask>").stderr
+    done = bt("index", library)
+    assert done.exit_code == 3 and "removed 0, skipped 1" in done.stderr
+    assert done.stderr.startswith("skipped photos/locked: the folder cannot be read: Permission denied\n")
+    assert json.loads(bt("prune", "--json").stdout)["files"] == 0
+    assert json.loads(bt("status", "--json").stdout)["files"] == before
+
+    deny(monkeypatch, library)
+    done = bt("search", "red")
+    assert done.exit_code == 1 and "gone" not in done.stderr and "5 pictures" in done.stderr
+    done = bt("index", library)
+    assert done.exit_code == 3 and "nothing found" not in done.stderr
+    done = bt("prune", "--json")
+    assert (json.loads(done.stdout)["files"], done.stderr) == (0, "")
+    assert json.loads(bt("status", "--json").stdout)["files"] == before
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """From now on this process may neither list a folder nor look at what is in it."""
+
+    def denying(look: Any, closed: Any) -> Any:
+        def see(path: Any, *arguments: Any, **options: Any) -> Any:
+            if isinstance(path, str | bytes | os.PathLike) and closed(Path(os.fsdecode(path))):
+                raise PermissionError(13, "Permission denied", path)
+            return look(path, *arguments, **options)
+
+        return see
+
+    for name in ("stat", "lstat"):
+        monkeypatch.setattr(os, name, denying(getattr(os, name), lambda path: folder in path.parents))
+    monkeypatch.setattr(os, "scandir", denying(os.scandir, lambda path: folder in (path, *path.parents)))
 
 
 def test_pictures_that_vanished_are_no_reason_for_no_match(bt: Bt, library: Path) -> None:
@@ -387,6 +467,7 @@ def test_a_damaged_search_file_is_told_and_the_answer_is_the_same(bt: Bt, many: 
     codes.write_bytes(codes.read_bytes()[:-1])
     after = bt("search", "red")
     assert (after.exit_code, after.stdout) == (0, before.stdout)
+    assert "the search did without it" in after.stderr and "manifest" not in after.stderr
     assert "`bt verify --repair`" in after.stderr
     assert bt("verify", "--repair").exit_code == 0
     assert bt("search", "red").stderr == before.stderr
@@ -402,5 +483,6 @@ def test_a_large_index_says_how_much_it_recalls(bt: Bt, many: Path) -> None:
         (many.parent / f"{number}.png").rename(many / f"{number}.png")
     assert bt("index", many).exit_code == 0
     assert "recall    100.0% of the true 100 nearest, measured with 256 texts and" in bt("status").stdout
+    assert [" lists are read " in bt("status", *verbose).stdout for verbose in ([], ["-v"])] == [False, True]
     fields = json.loads(bt("status", "--json").stdout)
     assert (fields["exact"], fields["tuning"]["texts"]) == (False, 256)

@@ -9,11 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 import bridgetower.weights
-from bridgetower.records import Head
+from bridgetower.records import Head, Photo
 from bridgetower.weights import LocalModel
 from bridgetower.writer import Writer
 from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt
+from tests.fakes import paint
 
 
 def test_status_as_json(bt: Bt, library: Path) -> None:
@@ -57,6 +58,41 @@ def test_status_names_the_skipped_files_when_asked(bt: Bt, library: Path) -> Non
     ]
     assert "bad.jpg" not in bt("status").stdout
     assert "skipped_files" not in json.loads(bt("status", "--json").stdout)
+
+
+def test_status_tells_files_from_folders(bt: Bt, library: Path) -> None:
+    named = [paint(library.parent / "alone" / f"{number}.png", (9, 9, number)) for number in range(7)]
+    bad = library.parent / "alone" / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    bt("index", *named, bad)
+    rows = [line.split(maxsplit=2) for line in bt("status").stdout.splitlines()]
+    assert [row[1] for row in rows if row[0] == "folder"] == [str(library)]
+    assert [row[1] for row in rows if row[0] == "file"] == [str(path) for path in named[:5]]
+    assert rows[-1] == ["and", "3", "other files"]
+    listed = bt("status", "-v").stdout
+    assert [str(path) in listed for path in named] == [True] * 7
+    assert f"{bad} (skipped, scanned " in listed
+    roots = json.loads(bt("status", "--json").stdout)["roots"]
+    assert [(root["path"], root["is_file"]) for root in roots][-2:] == [(str(bad), True), (str(library), False)]
+
+
+def test_reasons_that_differ_in_their_figures_are_one(bt: Bt, library: Path) -> None:
+    reasons = [f"{1000 + number} x {number:,} pixels, more than 179" for number in range(900, 1100)]
+    reasons += ["empty", "empty", *(f"{letter} 7" for letter in "abcdefgh")]
+    with Writer.resume(library.parent / "index") as writer:
+        writer.commit(skipped=[(Photo(library / f"{n}.jpg", 1, 1), reason) for n, reason in enumerate(reasons)])
+    told = json.loads(bt("status", "--json").stdout)["reasons"]
+    assert list(told.items())[:3] == [("N x N pixels, more than 179", 200), ("empty", 2), ("a 7", 1)]
+    assert len(told) == 10
+    lines = [line.split(maxsplit=2) for line in bt("status").stdout.splitlines()]
+    start = lines.index(["skipped", "210", "files"]) + 1
+    assert lines[start] == ["200", "x", "N x N pixels, more than 179"]
+    assert lines[start + 5] == ["5", "x", "other reasons"] and lines[start + 6][0] == "updated"
+
+
+def test_pictures_without_a_file_are_called_so(bt: Bt, library: Path) -> None:
+    bt("forget", library / "red.png")
+    assert "without a file  1 picture, whose vectors are kept until `bt prune`\n" in bt("status").stdout
 
 
 def test_status_gives_the_reason_of_its_choice(bt: Bt, library: Path) -> None:

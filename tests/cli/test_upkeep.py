@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bridgetower.writer import Writer
 from tests.cli.conftest import Bt
 
 
@@ -157,11 +158,37 @@ def test_forget(bt: Bt, library: Path) -> None:
     done = bt("forget", library / "red.png", "photos/blue.png", "--json")
     assert done.exit_code == 0
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
-        {"path": str(library / "red.png"), "files": 1},
-        {"path": str(library / "blue.png"), "files": 1},
+        {"path": str(library / "red.png"), "files": 1, "dry_run": False},
+        {"path": str(library / "blue.png"), "files": 1, "dry_run": False},
     ]
     assert done.stderr == "forgot 2 files; the vectors of 2 pictures without a file are kept until `bt prune`\n"
     assert "indexed 0, reused 2, unchanged 2" in bt("index", library).stderr
+
+
+def test_forget_says_before_what_it_would_do(bt: Bt, library: Path) -> None:
+    (library / "copy.png").write_bytes((library / "red.png").read_bytes())
+    (library / "bad.png").write_bytes(b"no picture")
+    bt("index", library)
+    paths = (library / "red.png", library / "blue.png", library / "bad.png")
+    manifest = library.parent / "index" / "manifest.sqlite"
+    before = manifest.read_bytes()
+    with Writer.resume(library.parent / "index"):  # which holds the lock
+        dry = bt("forget", *paths, "photos", "--dry-run", "--json")
+    assert dry.exit_code == 0, dry.stderr
+    assert (
+        dry.stderr == "would forget 6 files; the vectors of 4 pictures without a file would be kept until `bt prune`\n"
+    )
+    dry = bt("forget", *paths, "--dry-run")
+    assert (dry.exit_code, dry.stdout) == (0, "")
+    assert (
+        dry.stderr == "would forget 3 files; the vectors of 1 picture without a file would be kept until `bt prune`\n"
+    )
+    assert manifest.read_bytes() == before
+    dry = bt("forget", *paths, "--dry-run", "--json")
+    wet = bt("forget", *paths, "--json")
+    assert dry.stdout.replace("true", "false") == wet.stdout and wet.stdout.count('"files": 1') == 3
+    assert dry.stderr.replace("would forget", "forgot").replace("would be", "are") == wet.stderr
+    assert bt("forget", library / "rde.png", "--dry-run").exit_code == 6
 
 
 def test_forget_what_is_not_there(bt: Bt, library: Path) -> None:

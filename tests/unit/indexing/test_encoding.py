@@ -129,8 +129,8 @@ def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
 def test_a_change_before_a_file_is_read_is_not_a_second_one(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_change(paths: list[Path], *options: Any) -> object:
-        found = list(scan(paths, *options))
+    def scan_then_change(paths: list[Path], *options: Any, **more: Any) -> object:
+        found = list(scan(paths, *options, **more))
         paint(photos / "000.png", "blue", size=(50, 50))
         return found
 

@@ -53,8 +53,8 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan_then_remove(paths: list[Path], *options: Any) -> object:
-        found = list(scan(paths, *options))
+    def scan_then_remove(paths: list[Path], *options: Any, **more: Any) -> object:
+        found = list(scan(paths, *options, **more))
         (photos / "000.png").unlink()
         return found
 

@@ -83,7 +83,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
             with writer._manifest.transaction():  # pictures, without the work
                 db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, x'0000', 0)")
                 db.execute("UPDATE files SET image = 1, reason = NULL")
-        monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over: tree(number))
+        monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over, apart: tree(number))
         with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
             monkeypatch.setattr(writer, "finish", lambda changed: None)
             tracemalloc.start()
