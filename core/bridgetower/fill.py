@@ -32,7 +32,7 @@ class Filled:
     skipped: tuple[Skipped, ...]  # pictures that could not be read
     gone: int = 0  # pictures of the library that were passed over, as their files are no longer there
     barred: tuple[Skipped, ...] = ()  # the same, as their files cannot be looked at: one file of each, and why
-    away: tuple[Path, ...] = ()  # if any is gone, the folders that were indexed in which nothing at all is now
+    away: tuple[Path, ...] = ()  # of what was indexed, the folders that these are gone from and in which nothing is now
 
 
 def fill_library(
@@ -58,7 +58,9 @@ def fill_library(
     candidates = Candidates(store, reader.text.vectors, kept)
     while len(reader.images) < depth and (some := candidates.take(depth - len(reader.images))):
         reader.read(list(some))
-    return replace(reader.filled(top), gone=candidates.gone, barred=tuple(candidates.barred), away=candidates.away())
+    return replace(
+        reader.filled(top), gone=len(candidates.gone), barred=tuple(candidates.barred), away=candidates.away()
+    )
 
 
 def fill_images(

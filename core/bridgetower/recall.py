@@ -24,8 +24,8 @@ class Candidates:
         """
         self._store, self._nearest = store, store.nearest(query, filter)
         self._kept = kept
-        self.gone = 0  # pictures that were passed over, as none of their files is there
-        self.barred: list[Skipped] = []  # the same, as what may be there cannot be looked at: one file of each
+        self.gone: list[Path] = []  # pictures that were passed over, as none of their files is there: one file of each
+        self.barred: list[Skipped] = []  # the same, as what may be there cannot be looked at
 
     def take(self, number: int) -> dict[Path, float]:
         """The next pictures and their similarities; fewer than `number` only at the end of the index."""
@@ -36,7 +36,7 @@ class Candidates:
                 self.barred.append(there)
                 continue
             if there is None:
-                self.gone += 1
+                self.gone.append(candidate.photos[0].path)
                 continue
             taken[there.path] = candidate.similarity
             if self._kept is not None and _unchanged(there):
@@ -44,12 +44,13 @@ class Candidates:
         return taken
 
     def away(self) -> tuple[Path, ...]:
-        """If any picture is gone: the folders that were indexed, or files of which were, in which nothing at all is
-        now, as where a disk is not mounted."""
+        """Of what was indexed, the folders that pictures are gone from and in which nothing at all is now, as where a
+        disk is not mounted."""
         manifest = self._store.manifest
-        roots = [root for root, _, whole in manifest.root_rows() if whole and self.gone and self._store.holds(root)]
+        roots = [root for root, _, whole in manifest.root_rows() if whole] if self.gone else []
         folders = {root if manifest.known(root) is None else root.parent for root in roots}
-        return tuple(sorted(filter(_is_empty, folders)))
+        empty = filter(_is_empty, sorted(folders))
+        return tuple(folder for folder in empty if any(path.is_relative_to(folder) for path in self.gone))
 
 
 def _first_there(photos: Iterable[Photo]) -> Photo | Skipped | None:

@@ -204,6 +204,10 @@ def test_a_folder_that_is_away_is_said_to_be_by_every_command(bt: Bt, library: P
         assert (done.exit_code, done.stderr) == (6, f"error: photos: no such file or folder; {KEPT}\n")
     assert "indexed 0, reused 4" in bt("index", "elsewhere").stderr
     assert bt("search", "red").stderr == ""
+    green = library.parent / "elsewhere" / "green.png"
+    green.rename(library.parent / "green.png")
+    assert bt("search", "red", "--under", "elsewhere").stderr.count("\n") == 1  # which is not away
+    (library.parent / "green.png").rename(green)
     alone.unlink()
     alone.parent.rmdir()
     assert "nothing found in alone, so" in bt("search", "red").stderr
