@@ -249,6 +249,17 @@ def test_a_filter_costs_no_recall(
             assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(query, N, numbers)]
 
 
+def test_a_filter_finds_what_an_exact_file_lacks(tmp_path: Path) -> None:
+    """More than is held in memory beside it."""
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        add(writer, range(400))
+        writer.finish()
+        add(writer, range(400, 1000))
+    with Store.open(tmp_path / "index") as store:
+        found = list(store.nearest(ASKED[:1], Filter(under=Path("/photos/3"))))
+        assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(ASKED[0], N, range(3, 1000, 7))]
+
+
 def test_a_filter_shows_the_files_that_pass_it(directory: Path) -> None:
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.commit(files=[(Photo(Path("/elsewhere/copy.jpg"), 1, 1), hash_of(4))])
