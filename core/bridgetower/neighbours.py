@@ -41,7 +41,7 @@ class Neighbours:
         self._dim = manifest.fingerprint().dim
         self._lists: _Lists | None = None
         self._flat: FlatVectors | None = None  # all that can be found; beside lists, what these lack
-        self._flat_after = 0  # it holds higher ids than this
+        self._flat_after = 0  # it holds higher ids than this, up to those that are read by each search
         self._stream_after: int | None = None  # higher ids than this are read by each search
         self._left_out = np.zeros(0, np.int64)  # ids that lists hold and no search may find
         self.damage: str | None = None  # what was found wrong with the files, if anything was
@@ -56,7 +56,10 @@ class Neighbours:
             except DamagedFileError as error:
                 self._do_without_lists(error)
         if self._flat is not None:
-            beside = None if images is None else images[images > self._flat_after]
+            beside = None
+            if images is not None:
+                until = np.inf if self._stream_after is None else self._stream_after
+                beside = images[(images > self._flat_after) & (images <= until)]
             ids, scores = self._flat.search(query[None], k, beside)
             parts.append((ids[0], scores[0]))
         if self._stream_after is not None:

@@ -145,6 +145,8 @@ def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]
             differences = [*_differences(files, store)]
     except DamagedFileError as error:
         differences = [f"{error.path.name}: {error.damage}"]
+    except OSError as error:
+        differences = [f"the vector file cannot be read ({error.strerror})"]
     with Store.open(store.directory) as now:
         if now.vector_files() == paths:  # else a writer has just put others in their place
             yield from (Finding("vectors", found, paths[0]) for found in differences)

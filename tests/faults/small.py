@@ -1,7 +1,10 @@
-"""A small index with all that there can be in one, and what it answers."""
+"""A small index with all that there can be in one, searched exactly or by lists, and what it answers."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -14,6 +17,14 @@ FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "
 IMAGES, OTHERS = range(60), range(60, 70)
 
 Answer = list[tuple[bytes, frozenset[Photo], float]]
+
+
+@contextmanager
+def searched(way: str) -> Iterator[None]:
+    """`exact`, or by `lists`, as if already `IMAGES` were many; `OTHERS` are few."""
+    few, scanned = (20, 0.01) if way == "lists" else (1000, 4)
+    with patch("bridgetower.truth.EXACT_MOST", few), patch("bridgetower.neighbours._SCAN_SHARE", scanned):
+        yield
 
 
 def image(number: int) -> NewImage:

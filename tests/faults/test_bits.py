@@ -13,15 +13,22 @@ from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.vectors import pack
 from bridgetower.verify import repair, verify
 from bridgetower.writer import Writer
-from tests.faults.small import DIM, FINGERPRINT, OTHERS, Answer, answer, bring_up_to_date, build, image, photo
+from tests.faults.small import DIM, FINGERPRINT, OTHERS, Answer, answer, bring_up_to_date, build, image, photo, searched
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Searched exactly, or as the parameter says."""
     directory = tmp_path_factory.mktemp("sound") / "index"
-    build(directory)
-    assert list(verify(directory)) == []
-    return directory
+    way = getattr(request, "param", "exact")
+    with searched(way):
+        build(directory)
+        assert list(verify(directory)) == []
+        assert (directory / "vectors-2.codes").exists() == (way == "lists")
+        yield directory
+
+
+either_way = pytest.mark.parametrize("sound", ["exact", "lists"], indirect=True)
 
 
 @pytest.fixture
@@ -78,8 +85,17 @@ def flips(content: bytes, number: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("name", "number"),
-    [("manifest.sqlite", 120), ("vectors-2.faiss", 20), ("writer.lock", 20), ("features/aa.features", 5)],
+    ("sound", "name", "number"),
+    [
+        ("exact", "manifest.sqlite", 120),
+        ("exact", "vectors-2.faiss", 20),
+        ("exact", "writer.lock", 20),
+        ("exact", "features/aa.features", 5),
+        ("lists", "manifest.sqlite", 15),
+        ("lists", "vectors-2.faiss", 10),
+        ("lists", "vectors-2.codes", 20),
+    ],
+    indirect=["sound"],
 )
 def test_a_flipped_bit_never_changes_an_answer(directory: Path, sound: Path, name: str, number: int) -> None:
     expected, hopeless = answer(sound), 0
@@ -115,7 +131,14 @@ def test_a_manifest_that_was_cut_is_never_half_an_answer(directory: Path, sound:
         assert answer(directory) == answer(sound)
 
 
-@pytest.mark.parametrize("name", ["vectors-2.faiss", "writer.lock", "features/aa.features", "features"])
+@pytest.mark.parametrize(
+    ("sound", "name"),
+    [
+        *(("exact", name) for name in ("vectors-2.faiss", "writer.lock", "features/aa.features", "features")),
+        *(("lists", name) for name in ("vectors-2.faiss", "vectors-2.codes")),
+    ],
+    indirect=["sound"],
+)
 def test_what_is_derived_may_be_lost_or_cut(directory: Path, sound: Path, name: str) -> None:
     path = directory / name
     if path.is_dir():
@@ -130,19 +153,25 @@ def test_what_is_derived_may_be_lost_or_cut(directory: Path, sound: Path, name: 
         require_mended(directory, answer(sound))
 
 
-def test_an_old_vector_file_in_the_place_of_the_new_one_changes_nothing(directory: Path, sound: Path) -> None:
-    old = (directory / "vectors-2.faiss").read_bytes()
+@pytest.mark.parametrize(
+    ("sound", "suffix"), [("exact", "faiss"), ("lists", "faiss"), ("lists", "codes")], indirect=["sound"]
+)
+def test_an_old_vector_file_in_the_place_of_the_new_one_changes_nothing(
+    directory: Path, sound: Path, suffix: str
+) -> None:
+    old = (directory / f"vectors-2.{suffix}").read_bytes()
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
         writer.publish()
     expected = answer(directory)
-    (directory / "vectors-3.faiss").write_bytes(old)
+    (directory / f"vectors-3.{suffix}").write_bytes(old)
     assert answer(directory) == expected
-    assert [finding.part for finding in verify(directory)] == ["vectors"]
+    assert {finding.part for finding in verify(directory)} == {"vectors"}
     assert repair(directory).left == ()
     assert answer(directory) == expected
 
 
+@either_way
 def test_an_old_manifest_in_the_place_of_the_new_one_is_the_old_index(directory: Path, sound: Path) -> None:
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
@@ -193,6 +222,7 @@ def alter(directory: Path, sql: str) -> None:
         writer.manifest._db.execute(sql)
 
 
+@either_way
 @pytest.mark.parametrize(("more", "parts"), [(-1, {"vectors"}), (1000, set())])
 def test_what_the_vector_file_covers_is_not_taken_on_trust(
     directory: Path, sound: Path, more: int, parts: set[str]
@@ -245,6 +275,27 @@ def test_what_is_not_as_it_was_written_is_found_and_mended(directory: Path, soun
     if "fingerprint" in sql:  # what made the vectors cannot be told from them
         return
     require_mended(directory, expected)
+
+
+@pytest.mark.parametrize("sound", ["lists"], indirect=True)
+@pytest.mark.parametrize(
+    ("sql", "part"),
+    [
+        ("UPDATE state SET covered = covered - 1", "manifest"),
+        ("DELETE FROM orphans WHERE image = 2", "counts"),
+        ("UPDATE pruned SET image = 20", "counts"),
+        ("DELETE FROM pruned", "vectors"),
+        ("INSERT INTO pruned VALUES (0)", "vectors"),
+        ("UPDATE images SET width = 641 WHERE id = 20", "images"),
+        ("UPDATE tuning SET lists = 8", "manifest"),
+        ("UPDATE tuning SET effort = 1", "manifest"),
+        ("UPDATE tuning SET candidates = 1", "manifest"),
+        ("UPDATE tuning SET recall = 0.5", "manifest"),
+        ("DELETE FROM tuning", "vectors"),
+    ],
+)
+def test_what_lists_rest_on_is_checked_too(directory: Path, sound: Path, sql: str, part: str) -> None:
+    test_what_is_not_as_it_was_written_is_found_and_mended(directory, sound, sql, part)
 
 
 def test_a_writer_refuses_what_contradicts_itself(directory: Path) -> None:

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from unittest.mock import patch
 import pytest
 
 from bridgetower.errors import StoreError
+from bridgetower.manifest import Tuning
 from bridgetower.records import Photo
 from bridgetower.salvage import salvage
 from bridgetower.store import Store
 from bridgetower.verify import repair, verify
 from bridgetower.writer import Writer
 from tests.faults import small
-from tests.faults.small import Answer, answer, bring_up_to_date, build, image, photo
+from tests.faults.small import FINGERPRINT, Answer, answer, bring_up_to_date, build, image, photo, searched
 
 FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
+MORE = range(400, 404)
 REAL = {name: getattr(os, name) for name in ("fsync", "replace", "ftruncate", "link", "write", "unlink", "mkdir")}
 
 
@@ -114,6 +116,12 @@ def publish(directory: Path) -> None:
         writer.publish()
 
 
+def grow(directory: Path) -> None:
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.commit(images=[image(n) for n in MORE], files=[(photo(n), image(n).hash) for n in MORE])
+        writer.finish()
+
+
 def mend(directory: Path) -> None:
     repair(directory)
 
@@ -141,6 +149,7 @@ RUNS = {
     "forget": (build, forget),
     "prune": (build, prune),
     "publish": (build, publish),
+    "grow": (build, grow),
     "mend rows": (break_rows, mend),
     "salvage": (break_layout, mend),
     "upgrade": (copy_format_1, lambda directory: Writer.resume(directory).close()),
@@ -148,6 +157,11 @@ RUNS = {
 
 
 DAMAGED = ("mend rows", "salvage")
+
+
+def tuning_of(directory: Path) -> Tuning | None:
+    with Store.open(directory) as store:
+        return store.summary().tuning
 
 
 def found(directory: Path) -> Answer:
@@ -159,10 +173,25 @@ def found(directory: Path) -> Answer:
         raise
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "grow"])
 def test_any_write_may_fail(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small, "IMAGES", range(12))
     monkeypatch.setattr(small, "OTHERS", range(60, 63))
+    asked = refuse_each(tmp_path, name, step=4 if name in DAMAGED else 1)  # most of what repairing asks is reading
+    assert asked > 20
+
+
+@pytest.mark.parametrize("name", ["grow", "prune"])  # lists that are there take in more; lists are chosen anew
+def test_any_write_of_lists_may_fail(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small, "IMAGES", range(30))
+    monkeypatch.setattr(small, "OTHERS", range(60, 63))
+    with searched("lists"):
+        refuse_each(tmp_path, name, step=4)
+        assert tuning_of(tmp_path / "index") is not None
+
+
+def refuse_each(tmp_path: Path, name: str, step: int) -> int:
+    """Refuse one of `step` things that a run asks of the disk, in turn; how many it asks."""
     begin, run = RUNS[name]
     begun, directory = tmp_path / "begun", tmp_path / "index"
     begin(begun)
@@ -184,8 +213,7 @@ def test_any_write_may_fail(tmp_path: Path, name: str, monkeypatch: pytest.Monke
     with disk.in_use():
         run(directory)
     expected = complete()
-    assert disk.asked > 20
-    for refused in range(0, disk.asked, 4 if name in DAMAGED else 1):  # most of what repairing asks is reading
+    for refused in range(0, disk.asked, step):
         start()
         said = ""
         try:
@@ -197,11 +225,20 @@ def test_any_write_may_fail(tmp_path: Path, name: str, monkeypatch: pytest.Monke
         if name not in DAMAGED and found(directory):
             assert list(verify(directory)) == [], f"after {refused}: {said}"
         assert complete() == expected, f"after {refused}: {said}"
+    return disk.asked
 
 
-@pytest.mark.parametrize("name", ["make", "index", "prune", "publish", "salvage"])
-def test_any_file_may_not_grow(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [*(("exact", name) for name in ("make", "index", "prune", "publish", "salvage")), ("lists", "publish")],
+)
+def test_any_file_may_not_grow(tmp_path: Path, way: str, name: str) -> None:
     """As on a full disk, in the middle of what SQLite and FAISS write."""
+    with searched(way):
+        refuse_to_grow(tmp_path, name, range(8192, 8192 * (24 if way == "exact" else 8), 8192 - 512))
+
+
+def refuse_to_grow(tmp_path: Path, name: str, sizes: Iterable[int]) -> None:
     resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     begin, run = RUNS[name]
@@ -212,7 +249,7 @@ def test_any_file_may_not_grow(tmp_path: Path, name: str) -> None:
     expected = found(tmp_path / "expected")
     assert expected
     refused = 0
-    for size in range(8192, 8192 * 24, 8192 - 512):
+    for size in sizes:
         directory = tmp_path / "index"
         shutil.rmtree(directory, ignore_errors=True)
         if (tmp_path / "begun").exists():

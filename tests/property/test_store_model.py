@@ -3,7 +3,9 @@
 import hashlib
 import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from typing import ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -23,7 +25,8 @@ FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "
 ROOT = Path("/photos")
 
 paths = st.sampled_from([ROOT / name for name in ("a", "b", "b-1", "c/a", "c/b", "c/d/e")])
-contents = st.integers(0, 9)
+CONTENTS = range(40)
+contents = st.sampled_from(CONTENTS[:10])
 DAMAGE = [
     "UPDATE files SET size = size + 1 WHERE path IN (SELECT path FROM files LIMIT 2)",
     "UPDATE images SET width = 5 WHERE id IN (SELECT id FROM images LIMIT 2)",
@@ -39,6 +42,13 @@ def vector_of(content: int) -> NDArray[np.float32]:
     return vector / np.linalg.norm(vector)
 
 
+QUERY = vector_of(1000)
+
+
+def score_of(content: int) -> float:
+    return float(vector_of(content).astype(np.float16).astype(np.float64) @ QUERY)
+
+
 def hash_of(content: int) -> bytes:
     return hashlib.sha256(b"%d" % content).digest()
 
@@ -48,8 +58,15 @@ class Crash(BaseException):
 
 
 class IndexEqualsDictionary(RuleBasedStateMachine):
+    """As it is searched exactly."""
+
+    patched: ClassVar[dict[str, float]] = {}  # of the program, while this runs
+
     @initialize()
     def create(self) -> None:
+        self.patches = ExitStack()
+        for name, value in self.patched.items():
+            self.patches.enter_context(patch(f"bridgetower.{name}", value))
         self.folder = tempfile.TemporaryDirectory()
         self.directory = Path(self.folder.name) / "index"
         self.files: dict[Path, int | None] = {}  # None: skipped
@@ -62,6 +79,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         if hasattr(self, "writer"):
             self.writer.close()
             self.folder.cleanup()
+            self.patches.close()
 
     def commit(self, batch: dict[Path, int]) -> None:
         """As indexing does it: content is encoded only if the index does not have it."""
@@ -97,7 +115,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         else:
             assert self.writer.sweep(root) == Sweep(removed=0, kept=len(under))
 
-    @rule(path=st.sampled_from([ROOT / "a", ROOT / "b", ROOT / "c", ROOT / "c" / "d"]))
+    @rule(path=st.sampled_from([ROOT / name for name in ("a", "b", "c", "c/d", "d")]))
     def forget(self, path: Path) -> None:
         gone = [known for known in self.files if known.is_relative_to(path)]
         assert self.writer.forget(path) == [len(gone)]
@@ -140,7 +158,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     def reopen(self, finish: bool) -> None:
         if finish:
             self.writer.finish()
-            self.harmed = False
+            self.harmed &= not self.encoded  # without images nothing is made again
         self.writer.close()
         self.writer = Writer.open(self.directory, FINGERPRINT)
 
@@ -160,7 +178,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     @rule(damage=st.sampled_from([None, b"", b"not FAISS"]))
     def damage_what_is_derived(self, damage: bytes | None) -> None:
         self.harmed = True
-        for path in self.directory.glob("vectors-*.faiss"):
+        for path in self.directory.glob("vectors-*"):
             path.unlink() if damage is None else path.write_bytes(damage)
 
     @invariant()
@@ -169,25 +187,65 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             return
         assert [finding for finding in verify(self.directory) if finding.part != "vectors" or not self.harmed] == []
         with Store.open(self.directory) as store:
-            ids = {content: store.manifest.image_id(hash_of(content)) for content in range(10)}
+            ids = {content: store.manifest.image_id(hash_of(content)) for content in CONTENTS}
             assert {content for content, id in ids.items() if id is not None} == self.encoded
             bad = sorted(path for path, content in self.files.items() if content is None)
             assert [skipped.path for skipped in store.skipped()] == bad
-            live = {content for content in self.files.values() if content is not None}
-            query = vector_of(1000)
-            scores = {content: vector_of(content).astype(np.float16).astype(np.float64) @ query for content in live}
-            expected = sorted(live, key=lambda content: (-np.float32(scores[content]), ids[content]))
-            (found,) = store.recall(query[None], 10)
-            assert [neighbour.image for neighbour in found] == [ids[content] for content in expected]
-            np.testing.assert_allclose([n.similarity for n in found], [scores[c] for c in expected], rtol=0, atol=1e-6)
-            assert {n.image: store.manifest.photos(n.image) for n in found} == {
-                ids[content]: tuple(sorted(path for path, other in self.files.items() if other == content))
-                for content in expected
+            live = {content: ids[content] for content in self.files.values() if content is not None}
+            scores = {id: score_of(content) for content, id in live.items() if id is not None}
+            for k in (1, 3, 100):
+                self.search(store, scores, k)
+            assert {id: store.manifest.photos(id) for id in scores} == {
+                id: tuple(sorted(path for path, other in self.files.items() if other == content))
+                for content, id in live.items()
             }
             summary = store.summary()
             assert summary.files + summary.skipped == len(self.files)
-            assert summary.orphans == len(self.encoded - live)
+            assert summary.orphans == len(self.encoded - set(live))
+
+    def search(self, store: Store, scores: dict[int, float], k: int) -> None:
+        """`scores` are those of all images that can be found."""
+        best = sorted(scores, key=lambda id: (-np.float32(scores[id]), id))
+        half = np.array(sorted(scores)[::2], np.int64)
+        for within, expected in ((None, best), (half, [id for id in best if id in half])):
+            [found] = store.recall(QUERY[None], k, within)
+            ids = [neighbour.image for neighbour in found]
+            assert len(ids) == min(k, len(expected))
+            assert ids == [id for id in best if id in ids]  # in order, none twice, and nothing that cannot be found
+            np.testing.assert_allclose([n.similarity for n in found], [scores[id] for id in ids], rtol=0, atol=1e-6)
+            tuning = store.manifest.tuning()
+            if tuning is None or tuning.effort == tuning.lists or within is not None:
+                assert ids == expected[:k]
+
+
+class IndexWithListsEqualsDictionary(IndexEqualsDictionary):
+    """As it is searched when there are more than a few images, which there are not always."""
+
+    patched: ClassVar[dict[str, float]] = {
+        "truth.EXACT_MOST": 20,
+        **{f"{module}.RECALL_AT": 3 for module in ("inverted", "publishing", "neighbours")},
+        "neighbours._SCAN_SHARE": 0.1,
+        "neighbours._ROWS": 8,
+    }
+
+    @initialize()
+    def create(self) -> None:
+        super().create()
+        self.add_from(CONTENTS[10])
+        self.reopen(finish=True)
+
+    @rule(first=st.sampled_from(CONTENTS[10:]))
+    def add_from(self, first: int) -> None:
+        """Many, for lists to be made, to grow and to be chosen anew."""
+        self.add_or_change({ROOT / "d" / str(content): content for content in CONTENTS[first:]})
+
+    @rule()
+    def publish(self) -> None:
+        self.writer.publish()
+        self.harmed = False
 
 
 TestIndexEqualsDictionary = IndexEqualsDictionary.TestCase
 TestIndexEqualsDictionary.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestIndexWithListsEqualsDictionary = IndexWithListsEqualsDictionary.TestCase
+TestIndexWithListsEqualsDictionary.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)

@@ -1,6 +1,7 @@
 """Search among so many images that not all are compared: what is found, what it costs, what damage does to it."""
 
 import dataclasses
+import errno
 import hashlib
 import os
 import subprocess
@@ -250,6 +251,17 @@ def test_a_filter_costs_no_recall(
             assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(query, N, numbers)]
 
 
+def test_a_filter_finds_what_an_exact_file_lacks(tmp_path: Path) -> None:
+    """More than is held in memory beside it."""
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        add(writer, range(400))
+        writer.finish()
+        add(writer, range(400, 1000))
+    with Store.open(tmp_path / "index") as store:
+        found = list(store.nearest(ASKED[:1], Filter(under=Path("/photos/3"))))
+        assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(ASKED[0], N, range(3, 1000, 7))]
+
+
 def test_a_filter_shows_the_files_that_pass_it(directory: Path) -> None:
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.commit(files=[(Photo(Path("/elsewhere/copy.jpg"), 1, 1), hash_of(4))])
@@ -400,6 +412,17 @@ def test_what_is_wrong_with_lists_is_found_and_mended(directory: Path, damage: s
             codes.write_bytes(content)
     assert found in "".join(finding.problem for finding in verify(directory))
     assert repair(directory).left == ()
+
+
+def test_a_disk_that_cannot_read_the_files_is_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("bridgetower.inverted.read_faiss", unreadable)
+    assert [finding.problem for finding in verify(directory)] == ["the vector file cannot be read (Input/output error)"]
+    with Store.open(directory) as store:
+        assert [n.image - 1 for n in store.recall(ASKED[:1], 100)[0]] == exact(ASKED[0], 100)
+        assert store.damage is not None and store.damage.endswith("vectors-1.faiss: Input/output error")
 
 
 def test_what_is_left_out_around_a_query_blinds_no_search(directory: Path) -> None:
