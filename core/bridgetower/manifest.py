@@ -292,6 +292,10 @@ class Manifest:
         rows = self._all("SELECT vector, crc32 FROM queries ORDER BY id")
         return [vector for vector, crc32 in rows if crc32_of(vector) == crc32]
 
+    def has_queries(self) -> bool:
+        """Whether there are vectors of texts by which recall is measured."""
+        return self._one("SELECT 1 FROM queries LIMIT 1") is not None
+
     def tuning(self) -> Tuning | None:
         """How the vector file is searched; None where it is searched exactly, or there is none."""
         row = self._only("tuning")

@@ -212,7 +212,7 @@ class Writer:
 
     def has_queries(self) -> bool:
         """Whether there are vectors of texts by which recall is measured."""
-        return bool(self._manifest.queries())
+        return self._manifest.has_queries()
 
     def set_queries(self, queries: "NDArray[np.floating]") -> None:
         """Keep unit vectors of texts `[Q, E]`, by which recall is measured from now on. ValueError as `commit`."""
@@ -334,7 +334,8 @@ class Writer:
         A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
         """
         intact = self._intact if changed else self._there
-        if self._uncovered * _UNCOVERED_AT_END > self._images or (self._images and not intact()):
+        named = bool(self._images) or self._manifest.state().vectors_sha256 is not None
+        if self._uncovered * _UNCOVERED_AT_END > self._images or (named and not intact()):
             self.publish()
 
     def _there(self) -> bool:
