@@ -1,5 +1,6 @@
 """The one place where an error becomes a line on stderr and an exit code."""
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from bridgetower import __version__
-from bridgetower.errors import BridgeTowerError, OutputError
+from bridgetower.errors import BridgeTowerError, OutputError, UsageError
 from bridgetower_cli import interrupts, render
 
 NOTHING_MATCHED = 1
@@ -29,6 +30,7 @@ class ReportingGroup(TyperGroup):
 
     def make_context(self, *args: Any, **extra: Any) -> Any:  # these types are private to typer
         with _reported():
+            _require_current_folder()
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
@@ -65,6 +67,14 @@ def _reported(ctx: Any = None) -> Iterator[None]:
     else:
         return
     raise typer.Exit(code)
+
+
+def _require_current_folder() -> None:
+    """Raise UsageError where it was removed: paths lead nowhere then, and libraries do not load."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder is gone: change into one that is there") from error
 
 
 def _is_typers_own(error: Exception) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bridgetower.errors import OutputError
-from bridgetower.records import Skipped
+from bridgetower.records import INT8, Skipped
 
 # Control characters, separators of lines, changes of writing direction, and bytes that are no UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -45,7 +45,7 @@ def visible(name: str) -> str:
 
 
 def _harmless(text: str) -> str:
-    """The same of a text whose names are `visible` already, or which has none."""
+    """The same of a whole text. The names in it are `visible`, or come from the library, as they are in its errors."""
     return _UNSAFE.sub(lambda found: _escaped(found[0]), text)
 
 
@@ -89,7 +89,7 @@ def paths(found: Iterable[Path | str], end: bytes = b"\n") -> None:
 
 
 def line(text: str) -> None:
-    """One line of results for people; the names in it are `visible`."""
+    """One line of results for people."""
     _write(_encoded(_harmless(text) + "\n"))
 
 
@@ -176,6 +176,11 @@ KEPT = (
 )
 
 
+def precisions(family: str) -> str:
+    """In which vectors of a precision family are made."""
+    return INT8 if family == INT8 else "fp32 or bf16"
+
+
 def away(folder: Path) -> None:
     """Say what became of a folder that was indexed and in which nothing is now."""
     say(f"note: nothing found in {short(folder)}, so {KEPT}")
@@ -184,11 +189,13 @@ def away(folder: Path) -> None:
 def passed_over(gone: int, barred: Sequence[Skipped], folders: Sequence[Path]) -> None:
     """Say how many pictures of an index were passed over because their files are gone, or cannot be looked at.
 
-    `folders` are those that were indexed and in which nothing is now.
+    `folders` are those that were left out, as nothing at all is in them now.
     """
     if gone:
-        advice = "" if folders else "; `bt index` on their folders, or `bt prune`, brings the index up to date"
-        say(f"note: passed over {counted(gone, 'picture')} whose files are gone{advice}")
+        say(
+            f"note: passed over {counted(gone, 'picture')} whose files are gone; `bt index` on their folders, or "
+            "`bt prune`, brings the index up to date"
+        )
     for folder in folders:
         away(folder)
     if barred:

@@ -24,7 +24,7 @@ LAYERS = {
     "features": 1,
     "lock": 1,
     "disk": 1,
-    "schema": 1,
+    "schema": 0,
     "conditions": 1,
     "manifest": 2,
     "manifest_writer": 3,

@@ -66,11 +66,10 @@ def import_(
     if vectors is not None and (paths is None or name is None):
         raise UsageError("--vectors needs --paths FILE, a path for each of them, and --name, the model that made them")
     settings = settle(index=index)
+    later = "its pictures are shown" if vectors is None else "import its pictures again"
     for new in dict.fromkeys(moves.values()):
         if not os.path.lexists(new):
-            render.say(
-                f"note: {render.short(new)}, which --map names, is not there now: its pictures are shown once it is"
-            )
+            render.say(f"note: {render.short(new)}, which --map names, is not there now: {later} once it is")
     from bridgetower.importing import import_folder, import_vectors
 
     with Meter("importing", "rows") as meter:

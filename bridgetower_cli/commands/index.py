@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bridgetower.writer import Writer
 
 SOME_SKIPPED = 3
+LOCK_LOOK_S = 1.0  # between two looks at whether another process still writes the index
 
 
 def index(
@@ -185,15 +186,19 @@ def _keep_up(
 ) -> None:
     """Run again after each burst of changes, and say what came of it, for ever."""
     render.say(f"watching {render.counted(len(paths), 'path')}; Ctrl-C ends it")
+    away: set[Path] = set()
     for _ in bursts:
+        there = [path for path in paths if os.path.exists(path)]
         try:
-            report = bring_up_to_date([path for path in paths if os.path.exists(path)])
-        except LockedError as error:
-            render.say(f"note: {error.holder}: tried again after the next change")
-            continue
+            report = _when_free(partial(bring_up_to_date, there))
         except InputError:  # a path that has gone since: that is a change, too
             continue
-        new = tuple(skip for skip in report.skipped if skip not in last.skipped)
+        gone = {*report.absent, *(path for path in paths if path not in there)}
+        for folder in sorted(gone - away):
+            render.away(folder)
+        away = gone
+        told = set(last.skipped)
+        new = tuple(skip for skip in report.skipped if skip not in told)
         render.skipped(new)
         if report.encoded or report.reused or report.removed or new:
             render.say(
@@ -201,6 +206,19 @@ def _keep_up(
                 f"removed {report.removed}, skipped {len(new)}"
             )
         last = report
+
+
+def _when_free(run: "Callable[[], IndexReport]") -> "IndexReport":
+    """What `run` returns, as soon as no other process is writing the index."""
+    told = False
+    while True:
+        try:
+            return run()
+        except LockedError as error:
+            if not told:
+                render.say(f"note: {error.holder}: waiting until it ends")
+            told = True
+        time.sleep(LOCK_LOOK_S)
 
 
 def _holds(directory: Path, path: Path) -> bool:
@@ -259,7 +277,6 @@ def _in_family(family: str, settings: Settings) -> Settings:
 
     precision = settings.precision
     if settings.named_precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
-        kept = INT8 if family == INT8 else "fp32 or bf16"
-        render.say(f"note: the index keeps its precision, {kept}; {precision} is for new ones")
+        render.say(f"note: the index keeps its precision, {render.precisions(family)}; {precision} is for new ones")
         precision = "auto"
     return replace(settings, precision=precision_for(family, precision))

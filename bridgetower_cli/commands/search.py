@@ -52,7 +52,8 @@ def search(
         ),
     ] = None,
     under: Annotated[
-        Path | None, typer.Option(metavar="PATH", parser=named_path, help="Only pictures in this folder, or this file.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", parser=named_path, help="Only pictures in this folder, or this file."),
     ] = None,
     since: Annotated[
         int | None,
@@ -106,6 +107,8 @@ def search(
         raise UsageError(
             "--since must be earlier than --before, which is left out itself: all of 2024 is --since 2024 --before 2025"
         )
+    if under is not None and len(under) > 1:
+        raise UsageError("--under names one folder: search the others by themselves, or one around them all")
     if no_rerank and depth:
         raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
     if no_rerank or text is None:
@@ -125,7 +128,7 @@ def search(
     with Store.open(settings.index) as store:
         if not len(store):
             raise no_match(render.empty_index(settings.index))
-        filter = Filter(None if under is None else _place(under, store), since, before)
+        filter = Filter(_place(under[0], store) if under else None, since, before)
         vector = None if query_vector is None else _vector(query_vector, store.fingerprint.dim)
         encoder = None
         if vector is None or depth != 0:
@@ -162,7 +165,7 @@ def search(
     render.skipped(found.skipped)
     render.passed_over(found.gone, found.barred, found.away)
     if budget is not None and depth:
-        render.say(f"verified {render.counted(found.verified, 'picture')} of at most {depth} in the time given")
+        render.say(f"verified {render.counted(found.verified, 'picture')}, at most {depth} in at most {budget:g} s")
     if json:
         for rank, hit in enumerate(found.hits, start=1):
             render.json_line({"rank": rank, **_fields(hit)})
@@ -170,8 +173,13 @@ def search(
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
     elif found.hits:
         _table(found.hits)
-    if not found.hits and filter != EVERYTHING and not (found.verified or found.gone or found.barred or found.skipped):
-        raise no_match("no picture of the index passes --under, --since and --before")
+    if (
+        not found.hits
+        and filter != EVERYTHING
+        and not (found.verified or found.gone or found.away or found.barred or found.skipped)
+    ):
+        given = [name for name, value in (("--under", under), ("--since", since), ("--before", before)) if value]
+        raise no_match(f"no picture of the index passes {', '.join(given)}")
     if not found.hits:
         raise no_match(render.how_far(found.verified, found.best_match))
 

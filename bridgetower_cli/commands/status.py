@@ -108,13 +108,18 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
         rows += [
             [
                 "vectors",
-                f"of length {made_by.dim}, preprocessing {made_by.preprocessing} {made_by.preprocessing_version}",
+                f"of length {made_by.dim}, {_family(made_by)}preprocessing {made_by.preprocessing} "
+                f"{made_by.preprocessing_version}",
             ],
             ["search file", _search_file(summary)],
             ["device", runtime.device],
             ["precision", runtime.reason],
         ]
     return rows
+
+
+def _family(made_by: "Fingerprint") -> str:
+    return "" if made_by.precision_family == FOREIGN else f"{render.precisions(made_by.precision_family)}, "
 
 
 def _origin(made_by: "Fingerprint") -> str:

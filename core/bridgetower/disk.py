@@ -37,7 +37,8 @@ def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
         return DamagedIndexError(path, str(error))
     match result_code(error):
         case sqlite3.SQLITE_FULL:
-            why = "the disk is full: make room and run it again (what was committed before is safe)"
+            way_out = "make room, as by removing features/ beside it, and run it again"
+            why = f"the disk is full: {way_out} (what was committed before is safe)"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             why = f"still in use by another program after {BUSY_S:.0f} s: run it again when that has ended"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
@@ -56,7 +57,10 @@ def result_code(error: sqlite3.Error) -> int:
 
 def size_of(path: Path) -> int:
     """Bytes of a file; 0 where there is none."""
-    return path.stat().st_size if path.exists() else 0
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def log_holds_commits(database: Path, page_bytes: int) -> bool:

@@ -18,6 +18,7 @@ from bridgetower.exporting import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTO
 from bridgetower.moves import Moved
 from bridgetower.npy import Rows
 from bridgetower.records import Fingerprint, Photo
+from bridgetower.schema import LARGEST
 from bridgetower.vectors import LENGTH_TOLERANCE
 
 _NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text
@@ -57,6 +58,8 @@ class Export:
             raise InputError(f"{index}: export of version {found!s:.9}, this bt reads version {VERSION}; update bt")
         try:
             moved.separator = jsonl.field(described, "separator", str)
+            if moved.separator not in ("/", "\\"):
+                raise ValueError('"separator" is neither a slash nor a backslash')
             self.fingerprint = _fingerprint(jsonl.field(described, "fingerprint", dict))
             self._number = {name: jsonl.integer(described, name) for name in ("images", "skipped", "queries")}
             self.roots = [Path(moved(jsonl.field(root, "path", str))) for root in jsonl.field(described, "roots", list)]
@@ -111,13 +114,13 @@ class Export:
         hash = bytes.fromhex(digits) if set(digits) <= set("0123456789abcdef") and len(digits) == 64 else None
         if hash is None:
             raise ValueError('"hash" is not a SHA-256 in 64 hexadecimal digits')
-        taken_at = None if row.get("taken_at") is None else jsonl.integer(row, "taken_at", least=-jsonl.LARGEST)
+        taken_at = None if row.get("taken_at") is None else jsonl.integer(row, "taken_at", least=-LARGEST)
         photos = tuple(self._photo(file) for file in jsonl.field(row, "paths", list))
         return Image(hash, jsonl.integer(row, "width"), jsonl.integer(row, "height"), taken_at, photos)
 
     def _photo(self, file: Any) -> Photo:
         path = Path(self.moved(jsonl.field(file, "path", str)))
-        return Photo(path, jsonl.integer(file, "size"), jsonl.integer(file, "mtime_ns", least=-jsonl.LARGEST))
+        return Photo(path, jsonl.integer(file, "size"), jsonl.integer(file, "mtime_ns", least=-LARGEST))
 
     def skipped(self) -> Iterator[tuple[Photo, str]]:
         """Every file that was skipped, and why."""
@@ -138,7 +141,7 @@ def _fingerprint(row: dict[str, Any]) -> Fingerprint:
     for name, value in values.items():
         if isinstance(value, str) and not value.isprintable():
             raise ValueError(f'"{name}" is not plain text')
-    if not (0 < values["dim"] <= jsonl.LARGEST and abs(values["preprocessing_version"]) <= jsonl.LARGEST):
+    if not (0 < values["dim"] <= LARGEST and abs(values["preprocessing_version"]) <= LARGEST):
         raise ValueError('a number in "fingerprint" is out of range')
     return Fingerprint(**values)
 

@@ -7,12 +7,14 @@ it may be deleted at any time, also while it is used; what is damaged, or cannot
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _SUFFIX = ".features"
 _DIGEST_BYTES = 16
+LEFT_FREE = 200 * 1000**2  # bytes of the disk, for what cannot be made again
 
 
 class FeatureCache:
@@ -47,6 +49,8 @@ class FeatureCache:
             self.directory.mkdir(exist_ok=True)
             if self._size is None:
                 self._size = self._make_room(0)
+            if shutil.disk_usage(self.directory).free < len(stored) + LEFT_FREE:
+                return
             # No fsync: what a power cut leaves unfinished has the wrong digest.
             unfinished.write_bytes(stored)
             os.replace(unfinished, path)
@@ -76,15 +80,10 @@ class FeatureCache:
         except OSError:
             return True
 
-    def remove(self, name: str) -> int:
-        """Let go of what is kept under `name`; how many bytes that were."""
-        path = self.path(name)
-        try:
-            size = path.lstat().st_size
-            path.unlink()
-        except OSError:
-            return 0
-        return size
+    def remove(self, name: str) -> None:
+        """Let go of what is kept under `name`."""
+        with suppress(OSError):
+            self.path(name).unlink()
 
     def _paths(self, pattern: str) -> Iterator[Path]:
         with suppress(OSError):

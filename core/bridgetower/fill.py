@@ -32,7 +32,7 @@ class Filled:
     skipped: tuple[Skipped, ...]  # pictures that could not be read
     gone: int = 0  # pictures of the library that were passed over, as their files are no longer there
     barred: tuple[Skipped, ...] = ()  # the same, as their files cannot be looked at: one file of each, and why
-    away: tuple[Path, ...] = ()  # of what was indexed, the folders that these are gone from and in which nothing is now
+    away: tuple[Path, ...] = ()  # folders that were indexed, and left out as nothing at all is in them now
 
 
 def fill_library(
@@ -59,7 +59,7 @@ def fill_library(
     while len(reader.images) < depth and (some := candidates.take(depth - len(reader.images))):
         reader.read(list(some))
     return replace(
-        reader.filled(top), gone=len(candidates.gone), barred=tuple(candidates.barred), away=candidates.away()
+        reader.filled(top), gone=candidates.gone, barred=tuple(candidates.barred), away=tuple(candidates.away)
     )
 
 

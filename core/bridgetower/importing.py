@@ -6,7 +6,7 @@ batch in flight, and the same import goes on from there. What the index has alre
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,9 +95,13 @@ def _import(
         given.check(lambda row: on_progress(row, total))
         writer = writer or stack.enter_context(Writer.open(directory, fingerprint, imported=True))
         try:
-            return add(writer, lambda row: on_progress(total // 2 + row, total))
-        finally:
-            writer.finish()
+            report = add(writer, lambda row: on_progress(total // 2 + row, total))
+        except BaseException:
+            with suppress(Exception):  # the error to tell is the one that ended it
+                writer.finish()
+            raise
+        writer.finish()
+        return report
 
 
 def _add_export(exported: Export, writer: Writer, report: Callable[[int], None]) -> ImportReport:
@@ -113,6 +117,7 @@ def _add_export(exported: Export, writer: Writer, report: Callable[[int], None])
         batch.add(new, photos)
         batch.files += len(image.photos) - len(photos)
         report(row)
+    batch.commit()  # moved, a file that was skipped there may be one of these: it could be read
     for photo, reason in exported.skipped():
         known = writer.known(photo.path)
         if known is None or known.image is None:  # this machine could read it

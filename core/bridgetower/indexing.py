@@ -123,11 +123,12 @@ def index(
     was committed stays and nothing is taken for deleted.
     """
     passed_over = PassedOver()
-    require_apart(writer.directory, paths)
     walk = scan(paths, rules, passed_over, apart=writer.directory)
+    require_apart(writer.directory, paths)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
-    for root in roots:
-        writer.add_root(root)
+    with writer.at_once():
+        for root in roots:
+            writer.add_root(root)
     run = _Run(writer, cache(find_engine), on_progress)
     changed = False
     try:
@@ -171,7 +172,7 @@ def _sweep(
     def is_there(folder: Path) -> bool:
         return writer.has_met(folder) or any(other.is_relative_to(folder) for other in left_out_in)
 
-    spared: dict[Path, list[Path]] = {root: list(unread) for root in roots}
+    spared = {root: [path for path in unread if path.is_relative_to(root)] for root in roots}
     absent: set[Path] = set()
     for inner in writer.root_paths():
         around = [root for root in inner.parents if root in spared]
@@ -186,7 +187,8 @@ def _sweep(
                 spared[root].append(inner)
             if not apart and not there and writer.holds(inner):
                 absent.add(folder)
-    sweeps = {root: writer.sweep(root, spared[root], present=is_there(root)) for root in roots}
+    with writer.at_once():
+        sweeps = {root: writer.sweep(root, spared[root], present=is_there(root)) for root in roots}
     absent.update(root for root, sweep in sweeps.items() if sweep.kept)
     # What is there and cannot be read has been named as such.
     absent = {folder for folder in absent if not any(folder.is_relative_to(path) for path in unread)}

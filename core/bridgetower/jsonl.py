@@ -11,8 +11,7 @@ import numpy as np
 
 from bridgetower.errors import InputError
 from bridgetower.npy import unreadable
-
-LARGEST = 2**63 - 1  # whole number that an index holds
+from bridgetower.schema import LARGEST
 
 _T = TypeVar("_T")
 

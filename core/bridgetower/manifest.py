@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
-from bridgetower.disk import BUSY_S, explained, log_holds_commits, lost_log, result_code, size_of
+from bridgetower.disk import BUSY_S, explained, log_holds_commits, log_of, lost_log, result_code, size_of
 from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
 from bridgetower.records import Filter, Fingerprint, Photo, Skipped
 from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA, SUMMED, UPGRADES, crc32_of, statements
@@ -21,6 +21,9 @@ from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA, SUMMED, U
 _ROWS = 1024  # that are fetched at a time
 # All of an image: its vector is never read without what shows that it is whole.
 _IMAGE = f"id, {SUMMED['images']}, crc32"
+# Images that have no file but those of the table `gone`, which belongs to this connection alone.
+_OF_GONE = """id IN (SELECT image FROM files WHERE path IN gone)
+    AND NOT EXISTS (SELECT 1 FROM files WHERE image = id AND path NOT IN gone)"""
 # What the triggers see to; where it is not so, as rows of these.
 _OUT_OF_USE = {
     "an image with a file is in orphans": """orphans
@@ -118,7 +121,8 @@ class Manifest:
         With `older` also that of a format which a writer brings forward; only what made it can be asked then.
         """
         with explained(path), suppress(FileNotFoundError, NotADirectoryError):
-            path.lstat()
+            if not path.stat().st_size and size_of(log_of(path)):  # which SQLite would remove
+                raise lost_log(path)
             return cls._read(path, older)
         raise absent(path)
 
@@ -128,13 +132,13 @@ class Manifest:
             return cls._snapshot(path, older, immutable=False)
         except sqlite3.Error as error:
             # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
-            log = path.with_name(path.name + "-wal")
-            if result_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or size_of(log):
+            refused = result_code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+            if not refused or size_of(log_of(path)):
                 raise
         return cls._snapshot(path, older, immutable=True)
 
     @classmethod
-    def _snapshot(cls, path: Path, older: bool = False, *, immutable: bool) -> Self:
+    def _snapshot(cls, path: Path, older: bool, *, immutable: bool) -> Self:
         uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
         manifest = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S), immutable=immutable)
         try:
@@ -347,6 +351,8 @@ class Manifest:
             hashes = {row[0]: row[1] for row in images}
             photos: dict[int, list[Photo]] = {id: [] for id in hashes}
             for image, *row in self._all(sql, (images[0][0], images[-1][0])):
+                if image not in photos:
+                    raise self._damaged(f"the row of {_shown(row[0])} leads nowhere")
                 photos[image].append(self._photo(tuple(row), hashes[image], None))
             for id, hash, width, height, taken_at, vector, _ in images:
                 yield Entry(hash, width, height, taken_at, vector, tuple(photos[id]))
@@ -372,10 +378,10 @@ class Manifest:
         sql = "SELECT path, size, mtime_ns, crc32, reason FROM files WHERE reason IS NOT NULL ORDER BY path"
         return ((self._photo(tuple(row), None, reason), reason) for *row, reason in self._all(sql))
 
-    def reasons(self, limit: int) -> tuple[tuple[str, int], ...]:
-        """Why files were skipped, and how many, the most frequent reasons first; all of them for -1."""
-        sql = "SELECT reason, count(*) FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY 2 DESC, 1 LIMIT ?"
-        return tuple((reason, count) for reason, count in self._typed(self._all(sql, (limit,)), str, int))
+    def reasons(self) -> tuple[tuple[str, int], ...]:
+        """Why files were skipped, and how many, the most frequent reasons first."""
+        sql = "SELECT reason, count(*) FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY 2 DESC, 1"
+        return tuple((reason, count) for reason, count in self._typed(self._all(sql), str, int))
 
     def roots(self) -> Iterator[tuple[Path, int | None]]:
         """Each root and when its last complete scan ended (unix seconds), sorted by path. StoreError as `content`."""
@@ -412,11 +418,9 @@ class Manifest:
             after = range_of(folder / names[-1])["after"]  # of all that lies below it, the first is enough
         return names
 
-    def files(self, under: Path | None = None) -> Iterator[Path]:
-        """Every file, or those at and below `under`, skipped ones included, sorted by the bytes of their paths."""
-        where, parameters = ("", ()) if under is None else (f"WHERE {UNDER}", range_of(under))
-        rows = self._all(f"SELECT path FROM files {where} ORDER BY path", parameters)
-        return (path_of(path) for (path,) in self._typed(rows, bytes))
+    def files(self) -> Iterator[Path]:
+        """Every file, skipped ones included, sorted by the bytes of their paths."""
+        return (path_of(path) for (path,) in self._typed(self._all("SELECT path FROM files ORDER BY path"), bytes))
 
     def contents(self) -> Iterator[tuple[bytes, bool]]:
         """The hash of every image, and whether it is an orphan."""
@@ -426,12 +430,24 @@ class Manifest:
     def orphaned_by(self, gone: Iterable[Path]) -> Iterator[bytes]:
         """The hashes of the images that have no file but those of `gone`. Changes nothing."""
         with explained(self.path):
-            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS gone (path BLOB PRIMARY KEY) WITHOUT ROWID")
-            self._db.execute("DELETE FROM gone")
+            self._clear_gone()
             self._db.executemany("INSERT INTO gone VALUES (?)", ((os.fsencode(path),) for path in gone))
-        sql = """SELECT hash FROM images WHERE id IN (SELECT image FROM files WHERE path IN gone)
-            AND NOT EXISTS (SELECT 1 FROM files WHERE image = id AND path NOT IN gone)"""
-        return (hash for (hash,) in self._typed(self._all(sql), bytes))
+        return (hash for (hash,) in self._typed(self._all(f"SELECT hash FROM images WHERE {_OF_GONE}"), bytes))
+
+    def count_under_each(self, paths: Iterable[Path]) -> tuple[list[int], int]:
+        """How many files lie at or below each of `paths`, counted once, and how many images have none but those.
+        Changes nothing."""
+        counts = []
+        with explained(self.path):
+            self._clear_gone()
+            for path in paths:
+                sql = f"INSERT OR IGNORE INTO gone SELECT path FROM files WHERE {UNDER}"
+                counts.append(self._db.execute(sql, range_of(path)).rowcount)
+        return counts, self._count(f"images WHERE {_OF_GONE}")
+
+    def _clear_gone(self) -> None:
+        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS gone (path BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._db.execute("DELETE FROM gone")
 
     def space(self) -> Space:
         with explained(self.path):
@@ -492,6 +508,8 @@ class Manifest:
 
 def absent(path: Path) -> NoIndexError:
     """What there is to say where no manifest is at `path`."""
+    if path.parent.is_file():
+        return NoIndexError(f"{path.parent}: a file, not the folder of an index: name another place with --index DIR")
     return NoIndexError(f"no index at {path.parent}: make one there with `bt index PHOTOS`")
 
 

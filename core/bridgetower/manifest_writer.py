@@ -10,12 +10,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from bridgetower.conditions import LARGEST, UNDER, range_of
+from bridgetower.conditions import UNDER, range_of
 from bridgetower.disk import BUSY_S, CACHE_KIB, explained, log_of, size_of
 from bridgetower.errors import NoIndexError
 from bridgetower.manifest import Manifest, Tuning, absent, path_of
 from bridgetower.records import File, Fingerprint, Photo, Skipped
-from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, PAGE_BYTES, SCHEMA, SUMMED, UPGRADES, crc32_of
+from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, LARGEST, PAGE_BYTES, SCHEMA, SUMMED, UPGRADES, crc32_of
 
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
@@ -53,11 +53,11 @@ class ManifestWriter(Manifest):
 
         The caller holds the lock. Without a fingerprint, raises NoIndexError where there is none.
         """
-        if fingerprint is None and not size_of(path):
-            raise absent(path)
         if size_of(log_of(path)):  # SQLite removes one that it cannot read
             with suppress(NoIndexError):
                 Manifest.read(path, older=True).close()
+        if fingerprint is None and not size_of(path):
+            raise absent(path)
         with explained(path):
             manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=BUSY_S))
         try:
@@ -110,7 +110,10 @@ class ManifestWriter(Manifest):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; on leaving it without an exception, it is on the disk."""
+        """All or nothing; on leaving it without an exception, it is on the disk. In another one, a part of that."""
+        if self._db.in_transaction:
+            yield
+            return
         with explained(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:

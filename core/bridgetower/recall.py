@@ -3,6 +3,8 @@
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from bridgetower.encoder import Vectors
@@ -10,11 +12,15 @@ from bridgetower.pictures import Kept
 from bridgetower.records import EVERYTHING, Filter, Photo, Skipped
 from bridgetower.store import Store
 
+_MOST_APART = 100  # folders that are left out of a search: each is a condition of a query
+
 
 class Candidates:
     """The pictures of an index by similarity, each under the first of its files that is there.
 
-    A picture whose files are gone, or may not be looked at, is no candidate: the next one takes its place.
+    A picture whose files are gone, or may not be looked at, is no candidate: the next one takes its place. Once one is
+    gone from a folder that was indexed and in which nothing at all is now, as where a disk is not mounted, nothing else
+    of that folder is looked for.
     """
 
     def __init__(self, store: Store, query: Vectors, kept: Kept | None = None, filter: Filter = EVERYTHING) -> None:
@@ -22,35 +28,53 @@ class Candidates:
 
         `kept` is told the content of each file that is as the index knows it.
         """
-        self._store, self._nearest = store, store.nearest(query, filter)
+        self._store, self._query, self._filter = store, query, filter
+        self._nearest = store.nearest(query, filter)
         self._kept = kept
-        self.gone: list[Path] = []  # pictures that were passed over, as none of their files is there: one file of each
-        self.barred: list[Skipped] = []  # the same, as what may be there cannot be looked at
+        self._met: set[bytes] = set()  # content
+        self._looked_at: set[Path] = set()  # folders that were indexed
+        self.gone = 0  # pictures that were passed over, as none of their files is there
+        self.barred: list[Skipped] = []  # the same, as what may be there cannot be looked at: one file of each
+        self.away: list[Path] = []  # folders that were indexed, and left out as nothing is in them
 
     def take(self, number: int) -> dict[Path, float]:
         """The next pictures and their similarities; fewer than `number` only at the end of the index."""
         taken: dict[Path, float] = {}
         while len(taken) < number and (candidate := next(self._nearest, None)) is not None:
+            if candidate.content in self._met:
+                continue
             there = _first_there(candidate.photos)
-            if isinstance(there, Skipped):
-                self.barred.append(there)
-                continue
+            if there is None and self._leave_out_what_is_away(candidate.photos):
+                continue  # it comes again where another of its files is elsewhere
+            self._met.add(candidate.content)
             if there is None:
-                self.gone.append(candidate.photos[0].path)
-                continue
-            taken[there.path] = candidate.similarity
-            if self._kept is not None and _unchanged(there):
-                self._kept.contents[there.path] = candidate.content
+                self.gone += 1
+            elif isinstance(there, Skipped):
+                self.barred.append(there)
+            else:
+                taken[there.path] = candidate.similarity
+                if self._kept is not None and _unchanged(there):
+                    self._kept.contents[there.path] = candidate.content
         return taken
 
-    def away(self) -> tuple[Path, ...]:
-        """Of what was indexed, the folders that pictures are gone from and in which nothing at all is now, as where a
-        disk is not mounted."""
+    @cached_property
+    def _folders(self) -> frozenset[Path]:
+        """Those that were indexed, or files of which were."""
         manifest = self._store.manifest
-        roots = [root for root, _, whole in manifest.root_rows() if whole] if self.gone else []
-        folders = {root if manifest.known(root) is None else root.parent for root in roots}
-        empty = filter(_is_empty, sorted(folders))
-        return tuple(folder for folder in empty if any(path.is_relative_to(folder) for path in self.gone))
+        roots = (root for root, _, whole in manifest.root_rows() if whole)
+        return frozenset(root if manifest.known(root) is None else root.parent for root in roots)
+
+    def _leave_out_what_is_away(self, photos: Iterable[Photo]) -> bool:
+        """Whether there is anything new to leave out: then the search has begun again without it."""
+        around = {folder for photo in photos for folder in photo.path.parents if folder in self._folders}
+        empty = sorted(filter(_is_empty, around - self._looked_at))
+        self._looked_at |= around
+        self.away += empty[: _MOST_APART - len(self.away)]
+        if not empty or self._filter.apart == tuple(self.away):
+            return False
+        self._filter = replace(self._filter, apart=tuple(self.away))
+        self._nearest = self._store.nearest(self._query, self._filter)
+        return True
 
 
 def _first_there(photos: Iterable[Photo]) -> Photo | Skipped | None:

@@ -53,6 +53,7 @@ class Filter:
     under: Path | None = None  # absolute: at or below this
     since: int | None = None  # at that time or later
     before: int | None = None
+    apart: tuple[Path, ...] = ()  # absolute: not at or below any of these
 
 
 EVERYTHING = Filter()

@@ -17,17 +17,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained, fsync_directory, size_of
+from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained, fsync_directory, log_of, size_of
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Fingerprint
-from bridgetower.schema import PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
+from bridgetower.schema import HASH_BYTES, PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
 
 _FRESH = ".new"
 _LAYOUT_PAGES = 32  # more than tables and indexes begin on
 _PATIENCE = 100_000  # reads that may fail, for each table
 _ROWS = 1024  # that are copied in one transaction
-_HASH_BYTES = 32  # of SHA-256
 _PLAINLY_LARGER = 2  # times a manifest without images, and its pages are of more than tables that are empty
 
 
@@ -105,7 +104,7 @@ def _counts(db: sqlite3.Connection) -> tuple[int, int]:
 
 def _require_whole(fresh: Path, written: tuple[int, int]) -> None:
     """Raise StoreError unless what is on the disk is what was written, and needs no log."""
-    if size_of(_beside(fresh, "-wal")):
+    if size_of(log_of(fresh)):
         raise _incomplete(fresh)
     with closing(sqlite3.connect(fresh, isolation_level=None)) as db:
         try:
@@ -225,7 +224,7 @@ def _copy_images(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     for rows in _some(_readable(old, "images", "id", columns, _between_ids(last or 1 << 32))):
         with new:
             new.execute("BEGIN")
-            whole = (row for row in rows if crc32_of(*row[1:-1]) == row[-1] and len(row[1]) == _HASH_BYTES)
+            whole = (row for row in rows if crc32_of(*row[1:-1]) == row[-1] and len(row[1]) == HASH_BYTES)
             new.executemany(insert, whole)
     new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last,))
 
@@ -306,17 +305,17 @@ def _put_in_place(fresh: Path, path: Path) -> Path:
     number = int(time.time())
     while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    log = _beside(path, "-wal")
+    log = log_of(path)
     if not _fold(path):  # a reader needs it, or SQLite cannot make sense of it
         folded = path.with_name(path.name + _FRESH + "-old")
         shutil.copyfile(path, folded)
-        shutil.copyfile(log, _beside(folded, "-wal"))
+        shutil.copyfile(log, log_of(folded))
         if _fold(folded):
             with open(folded, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(folded, path)  # whole with the log as without
         else:
-            os.replace(_beside(folded, "-wal"), _beside(kept, "-wal"))
+            os.replace(log_of(folded), log_of(kept))
     try:
         os.link(path, kept)
     except OSError:  # a file system that has no links
@@ -343,7 +342,7 @@ def _fold(path: Path) -> bool:
         closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as db,
     ):
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return not size_of(_beside(path, "-wal"))
+    return not size_of(log_of(path))
 
 
 def _beside(path: Path, suffix: str) -> Path:

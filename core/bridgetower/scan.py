@@ -119,7 +119,10 @@ def passes_over(folder: Path, path: Path, rules: Rules, *, is_file: bool) -> boo
 
 def _is_folder(root: bytes) -> bool:
     try:
-        return stat.S_ISDIR(os.stat(root).st_mode)
+        mode = os.stat(root).st_mode
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+            raise InputError(f"{os.fsdecode(root)}: not a file but a pipe, socket or device; name pictures or folders")
+        return stat.S_ISDIR(mode)
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{os.fsdecode(root)}: no such file or folder; check the spelling") from error
     except OSError as error:
@@ -198,6 +201,8 @@ def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Level
         with open(path, "rb") as file:
             text = file.read().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
+        if os.path.islink(path):
+            troubles.append(Skipped(_path(path), "a link to nothing, so what it excludes is not excluded"))
         return levels
     except OSError as error:
         reason = f"cannot be read, so what it excludes is not excluded: {_reason(error)}"

@@ -32,7 +32,7 @@ class Found(Results):
 
     gone: int  # pictures that would have come before the last one, but whose files are no longer there
     barred: tuple[Skipped, ...]  # the same, but whose files cannot be looked at: one file of each, and why
-    away: tuple[Path, ...]  # of what was indexed, the folders that these are gone from and in which nothing is now
+    away: tuple[Path, ...]  # folders that were indexed, and left out as nothing at all is in them now
 
 
 def default_depth(runtime: Runtime) -> int:
@@ -123,7 +123,7 @@ def search(
         recalled |= candidates.take(top - len(hits) - len(recalled))  # after those that there was no time for
         hits += [Hit(path, None, similarity, False) for path, similarity in recalled.items()]
     best = verified[0].match if verified else None
-    passed_over = (len(candidates.gone), tuple(candidates.barred), candidates.away())
+    passed_over = (candidates.gone, tuple(candidates.barred), tuple(candidates.away))
     return Found(tuple(hits[:top]), len(verified), best, tuple(unreadable), *passed_over)
 
 

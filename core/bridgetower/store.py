@@ -100,6 +100,14 @@ class Store:
             StoreError: it has a format that this program does not know, or it is damaged.
         """
         directory = directory.absolute()
+        store = cls._open(directory)
+        if store.vector_files() and not store._files.whole:  # a writer may have put others in their place just now
+            store.close()
+            store = cls._open(directory)
+        return store
+
+    @classmethod
+    def _open(cls, directory: Path) -> Self:
         manifest = Manifest.read(directory / MANIFEST)
         try:
             return cls(directory, manifest)
@@ -253,7 +261,7 @@ class Store:
 
     def strays(self) -> list[Path]:
         """What lies in the directory and is not part of the index, sorted."""
-        named = {MANIFEST, MANIFEST + "-wal", MANIFEST + "-shm", MANIFEST + "-journal", LOCK, FEATURES}
+        named = {MANIFEST, *(MANIFEST + suffix for suffix in ("-wal", "-shm", "-journal")), LOCK, FEATURES}
         named |= {path.name for path in self.vector_files()}
         with explained(self.directory):
             found = [entry for entry in self.directory.iterdir() if entry.name not in named]
@@ -268,13 +276,14 @@ def _roots(manifest: Manifest) -> tuple[Root, ...]:
 
 def _reasons(manifest: Manifest) -> tuple[tuple[str, int], ...]:
     """Why files were skipped; reasons that differ in their figures only are one."""
-    alike: dict[str, list[list[str]]] = {}
-    numbers: Counter[str] = Counter()
-    for reason, number in manifest.reasons(limit=-1):
-        form = _FIGURE.sub("N", reason)
-        alike.setdefault(form, []).append(_FIGURE.split(reason))
+    alike: dict[tuple[str, ...], list[list[str]]] = {}
+    numbers: Counter[tuple[str, ...]] = Counter()
+    for reason, number in manifest.reasons():
+        parts = _FIGURE.split(reason)  # every second one is a figure
+        form = tuple(parts[::2])
+        alike.setdefault(form, []).append(parts)
         numbers[form] += number
     return tuple(
-        ("".join(parts[0] if len(set(parts)) == 1 else "N" for parts in zip(*alike[form], strict=True)), number)
+        ("".join(same[0] if len(set(same)) == 1 else "N" for same in zip(*alike[form], strict=True)), number)
         for form, number in numbers.most_common(_REASONS)
     )

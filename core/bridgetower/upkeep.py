@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from bridgetower.disk import size_of
 from bridgetower.errors import InputError
 from bridgetower.features import FeatureCache
 from bridgetower.manifest import Manifest
@@ -47,19 +48,14 @@ def forget(writer: Writer, paths: Iterable[Path]) -> list[Forgotten]:
     The images stay, as orphans, until `prune`. Raises InputError for a path that the index does not know; StoreError.
     """
     known = _known_paths(writer.manifest, paths)
-    return [Forgotten(path, files) for path, files in zip(known, writer.forget(*known), strict=True)]
+    return list(map(Forgotten, known, writer.forget(*known)))
 
 
 def would_forget(store: Store, paths: Iterable[Path]) -> tuple[list[Forgotten], int]:
     """What `forget` would do now, and how many images would then have no file. Changes nothing; raises the same."""
-    manifest = store.manifest
-    forgotten: list[Forgotten] = []
-    gone: set[Path] = set()
-    for path in _known_paths(manifest, paths):
-        before = len(gone)
-        gone.update(manifest.files(path))
-        forgotten.append(Forgotten(path, len(gone) - before))
-    return forgotten, manifest.counts().orphans + sum(1 for _ in manifest.orphaned_by(gone))
+    known = _known_paths(store.manifest, paths)
+    counts, without = store.manifest.count_under_each(known)
+    return list(map(Forgotten, known, counts)), store.manifest.counts().orphans + without
 
 
 def _known_paths(manifest: Manifest, paths: Iterable[Path]) -> list[Path]:
@@ -94,7 +90,7 @@ def would_prune(store: Store, *, on_progress: OnProgress = lambda done, total: N
     features = [name for name in store.features().names() if _content(name) in lost or not _known(manifest, name)]
     counts = manifest.counts()
     share = orphans / max(1, counts.images + counts.orphans)
-    freed = round(share * manifest.space().used) + sum(_size(store.features().path(name)) for name in features)
+    freed = round(share * manifest.space().used) + sum(size_of(store.features().path(name)) for name in features)
     return Pruned(len(gone), orphans, len(features), freed, absent, None)
 
 
@@ -138,12 +134,9 @@ def _gone(manifest: Manifest, on_progress: OnProgress) -> tuple[list[Path], tupl
         on_progress(done, total)
     # Looked at again: a disk that went away in the middle takes with it what was there at first.
     there = {root for root, path in met.items() if not _is_gone(path)}
-    absent = tuple(sorted(root for root in gone if not _anything(root, there)))
-    return [path for root, paths in gone.items() if root not in absent for path in paths], absent
-
-
-def _anything(root: Path, there: Iterable[Path]) -> bool:
-    return any(other == root or root in other.parents for other in there)
+    there |= {above for root in there for above in root.parents}
+    dropped = [path for root, paths in gone.items() if root in there for path in paths]
+    return dropped, tuple(sorted(gone.keys() - there))
 
 
 def _is_gone(path: Path) -> bool:
@@ -185,10 +178,3 @@ def _content(name: str) -> bytes | None:
         return bytes.fromhex(name.partition("-")[0])
     except ValueError:
         return None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return 0

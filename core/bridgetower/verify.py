@@ -21,12 +21,12 @@ from bridgetower.manifest import ImageRow, Tuning
 from bridgetower.published import Published
 from bridgetower.records import OnProgress
 from bridgetower.salvage import Salvaged, salvage
+from bridgetower.schema import HASH_BYTES
 from bridgetower.store import Store
 from bridgetower.truth import all_vectors
 from bridgetower.vectors import FlatVectors, unpack
 from bridgetower.writer import Writer
 
-_HASH_BYTES = 32  # of SHA-256
 _QUERIES = 8  # with which the search of the vector file is compared with the truth
 _NEAREST = 10  # of the answers
 
@@ -105,8 +105,8 @@ def _not_whole(rows: list[ImageRow], dim: int) -> Iterator[tuple[ImageRow, str]]
     for row in rows:
         if not row.whole:
             yield row, "the picture's row is not as it was written"
-        elif len(row.hash) != _HASH_BYTES:
-            yield row, f"the picture's hash has {len(row.hash)} bytes, not {_HASH_BYTES}"
+        elif len(row.hash) != HASH_BYTES:
+            yield row, f"the picture's hash has {len(row.hash)} bytes, not {HASH_BYTES}"
         elif not good:
             try:
                 unpack([row.vector], dim)

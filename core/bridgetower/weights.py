@@ -38,7 +38,7 @@ from torch import Tensor
 from bridgetower import hub
 from bridgetower.blocks import FeedForward
 from bridgetower.config import ModelConfig
-from bridgetower.errors import ModelError
+from bridgetower.errors import ModelError, UsageError
 from bridgetower.hub import SAFETENSORS, Say
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, from_hf, hf_names, normalised_key, to_hf
 from bridgetower.model import BridgeTower
@@ -365,12 +365,12 @@ def save(
 def convert(name: str, destination: Path, *, progress: bool = False, say: Say = _keep_quiet) -> Checkpoint:
     """Write the checkpoint `name` as a new folder: one safetensors file and all that goes with it.
 
-    Raises `ModelError`, also where the folder is there already and not empty.
+    Raises `ModelError`; `UsageError` where the folder is there already and not empty.
     """
     destination = Path(os.path.realpath(destination))
     with _writable(destination), suppress(FileNotFoundError):
         if os.listdir(destination):
-            raise ModelError(f"{destination}: it is there already and not empty; give a new folder")
+            raise UsageError(f"{destination}: it is there already and not empty; give a new folder")
     checkpoint = resolve(name, progress=progress, say=say)
     model = load_model(checkpoint, dtype=None)
     # Beside the place first: what fails half-way leaves nothing in it, and nothing that others put there is removed.

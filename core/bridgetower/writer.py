@@ -222,6 +222,10 @@ class Writer:
         with self._manifest.transaction():
             self._manifest.set_queries(packed)
 
+    def at_once(self) -> AbstractContextManager[None]:
+        """What is done in here is one transaction: all of it or, on any error or kill, none."""
+        return self._manifest.transaction()
+
     def add_root(self, root: Path) -> None:
         """Remember a folder or file that is to be indexed, before it is scanned."""
         with self._manifest.transaction():
@@ -388,7 +392,7 @@ class Writer:
 
 def _take(manifest: ManifestWriter, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:
     stored = manifest.fingerprint()
-    bound = bool(manifest.count_images())  # before the first, nothing is bound to the fingerprint
+    bound = manifest.has_images()  # before the first, nothing is bound to the fingerprint
     if bound:
         require_same(directory, stored, fingerprint, imported=imported)
     # The same weights by another name: that is where they are found now, unless it says where another machine has them.

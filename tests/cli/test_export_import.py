@@ -64,6 +64,11 @@ def test_what_was_dropped_comes_back_with_an_export_from_before(bt: Bt, library:
     assert "removed 1" in bt("index", library).stderr
 
 
+def test_where_pictures_are_to_be_must_be_there_for_foreign_vectors(bt: Bt, foreign: Path) -> None:
+    done = bt("import", "--vectors", "x.npy", "--paths", "x.jsonl", "--name", "clip", "--map", "/a=nowhere")
+    assert "nowhere, which --map names, is not there now: import its pictures again once it is\n" in done.stderr
+
+
 def test_what_does_not_go_together_is_wrong_usage(bt: Bt, tmp_path: Path) -> None:
     for arguments in (
         [],

@@ -1,5 +1,6 @@
 """Every way in which `bt` can end that is not success."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 import bridgetower.search
 from bridgetower import __version__
 from tests.cli.conftest import Bt, Models
-from tests.fakes import FakeEncoder
+from tests.fakes import FakeEncoder, paint
 
 
 def test_a_defect_shows_its_traceback_and_asks_for_a_report(
@@ -39,6 +40,15 @@ def test_a_model_that_is_not_there(bt: Bt, photos: Path) -> None:
     done = bt("index", photos, "--model", "some/model")
     assert (done.exit_code, done.stdout) == (4, "")
     assert done.stderr == "error: some/model is not on this machine\n"
+
+
+def test_a_current_folder_that_was_removed(bt: Bt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(paint(tmp_path / "gone" / "a.png", "red").parent)
+    shutil.rmtree(tmp_path / "gone")
+    for arguments in (["index", "."], ["search", "red"], ["status", "--index", "here"]):
+        done = bt(*arguments)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == "error: the current folder is gone: change into one that is there\n"
 
 
 def test_version(bt: Bt) -> None:

@@ -115,9 +115,12 @@ def test_what_a_walk_passes_over_starts_nothing(watching: Callable[..., Watching
         (bt.index / "scratch.png").write_bytes(b"x")
         (photos / "notes.txt").unlink()
         time.sleep(1.5)
-        assert "tried again after the next change" not in bt.said()
+        assert "waiting until it ends" not in bt.said()
         paint(photos / "b.png", "green")
-        bt.until(lambda: "has been writing this index since" in bt.said())
+        bt.until(lambda: "waiting until it ends" in bt.said())
+        time.sleep(1.5)
+    bt.until(lambda: bt.holds(2))
+    assert bt.said().count("waiting until it ends") == 1
     paint(photos / "c.png", "blue")
     bt.until(lambda: bt.holds(3))
     assert bt.stop(signal.SIGTERM) == 143
@@ -130,7 +133,7 @@ def test_a_folder_that_goes_and_comes_back_ends_nothing(watching: Callable[..., 
     (photos / "2024.05").rename(tmp_path / "elsewhere")
     bt.until(lambda: bt.holds(1))
     photos.rename(tmp_path / "gone")
-    time.sleep(1)
+    bt.until(lambda: "photos, so what the index has of it is kept" in bt.said())
     assert bt.holds(1)
     paint(tmp_path / "gone" / "c.png", "blue")
     (tmp_path / "gone").rename(photos)

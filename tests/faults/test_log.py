@@ -31,6 +31,24 @@ def overwrite(log: Path, at: int) -> None:
         file.write(b"\xa5" * 100)
 
 
+def test_a_reader_removes_no_log(killed: Path) -> None:
+    """As SQLite does that of an empty database."""
+    (killed / "manifest.sqlite").write_bytes(b"")
+    log = (killed / "manifest.sqlite-wal").read_bytes()
+    for way in (lambda: Store.open(killed), lambda: Writer.open(killed, FINGERPRINT), lambda: Writer.resume(killed)):
+        with pytest.raises(StoreError, match=r"manifest\.sqlite-wal: damaged"):
+            way()
+    assert (killed / "manifest.sqlite-wal").read_bytes() == log
+
+
+def test_what_is_left_of_an_index_makes_room_for_another(killed: Path) -> None:
+    (killed / "manifest.sqlite").unlink()
+    with pytest.raises(NoIndexError, match="make one there"):
+        Store.open(killed)
+    bring_up_to_date(killed)
+    assert list(verify(killed)) == []
+
+
 @pytest.mark.parametrize("at", [0, 32, 32 + 13 * (24 + PAGE), 5 * PAGE], ids=["header", "frame", "commit", "page"])
 def test_a_damaged_log_is_told_from_no_index_and_left_alone(killed: Path, at: int) -> None:
     with Store.open(killed) as store:

@@ -109,6 +109,41 @@ def test_a_vector_as_far_from_unit_length_as_an_index_allows_survives(tmp_path: 
     assert holdings(tmp_path / "other") == holdings(tmp_path / "index")
 
 
+def test_what_is_moved_onto_what_was_skipped_is_kept(tmp_path: Path) -> None:
+    """It could be read, the other could not."""
+    (one,) = [image(1)]
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        writer.commit(images=[one], files=[(Photo(Path("/a/1.jpg"), 5, 5), one.hash)])
+        writer.commit(skipped=[(Photo(Path("/b/1.jpg"), 5, 5), "empty")])
+    with Store.open(tmp_path / "index") as store:
+        export(store, tmp_path / "export")
+    import_folder(tmp_path / "export", tmp_path / "other", moves={"/a": Path("/x"), "/b": Path("/x")})
+    with Store.open(tmp_path / "other") as store:
+        assert [str(photo.path) for entry in store.entries() for photo in entry.photos] == ["/x/1.jpg"]
+        assert list(store.skipped()) == []
+
+
+def test_what_ends_an_import_is_what_is_told(folder: Path, tmp_path: Path) -> None:
+    full = StoreError("the disk is full")
+    with (
+        patch.object(Writer, "commit", side_effect=KeyboardInterrupt),
+        patch.object(Writer, "finish", side_effect=full) as finish,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        import_folder(folder, tmp_path / "other")
+    assert finish.called
+
+
+def test_a_file_that_leads_nowhere_is_named(index: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(index / "manifest.sqlite") as db:
+        db.execute("DROP TRIGGER image_pruned")
+        db.execute("DELETE FROM images WHERE id = 3")
+        db.execute("UPDATE state SET images = 9")
+    db.close()
+    with Store.open(index) as store, pytest.raises(StoreError, match=r"the row of '/photos/2\.jpg' leads nowhere"):
+        export(store, tmp_path / "export")
+
+
 def test_an_empty_index_goes_and_comes(tmp_path: Path) -> None:
     Writer.open(tmp_path / "index", FINGERPRINT).close()
     with Store.open(tmp_path / "index") as store:

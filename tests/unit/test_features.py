@@ -1,9 +1,10 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from bridgetower.features import FeatureCache
+from bridgetower.features import LEFT_FREE, FeatureCache
 
 OVERHEAD = 16  # the digest of an entry
 
@@ -68,6 +69,15 @@ def test_what_is_larger_than_all_room_is_not_kept(tmp_path: Path) -> None:
     cache.put("a", bytes(100))
     assert cache.get("a") is None
     assert not cache.directory.exists()
+
+
+def test_it_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FeatureCache(tmp_path / "features", 10**6)
+    free = shutil.disk_usage(tmp_path)._replace(free=LEFT_FREE + 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    cache.put("small", b"x" * 900)
+    cache.put("large", b"x" * 1100)
+    assert (cache.get("small"), cache.get("large")) == (b"x" * 900, None)
 
 
 def test_a_disk_that_says_no_is_no_error(tmp_path: Path) -> None:

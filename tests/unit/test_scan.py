@@ -386,11 +386,17 @@ def test_a_folder_that_vanishes_during_the_walk(tmp_path: Path) -> None:
     assert results[1] == Skipped(folder, "the folder cannot be read: vanished during the walk")
 
 
+def test_a_btignore_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".btignore").symlink_to("nothing")
+    assert skipped(tmp_path) == {tmp_path / ".btignore": "a link to nothing, so what it excludes is not excluded"}
+
+
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     os.mkfifo(tmp_path / "pipe")
     assert skipped(tmp_path) == {tmp_path / "pipe.jpg": "not a file but a pipe, socket or device"}
-    assert list(skipped(tmp_path / "pipe")) == [tmp_path / "pipe"]
+    with pytest.raises(InputError, match=r"pipe: not a file but a pipe, socket or device; name pictures or folders"):
+        scan([tmp_path / "pipe"])
 
 
 def test_a_folder_with_the_name_of_a_picture(tmp_path: Path) -> None:

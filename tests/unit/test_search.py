@@ -171,7 +171,8 @@ def test_a_short_list_is_a_prefix_also_where_files_are_gone(library: Path, tmp_p
 def test_where_every_file_is_gone_there_is_no_result(library: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     results = find(library, text="red", depth=3)
-    assert (results.hits, results.verified, results.best_match, results.gone) == ((), 0, None, 10)
+    assert (results.hits, results.verified, results.best_match) == ((), 0, None)
+    assert (results.gone, results.away) == (0, (tmp_path / "photos",))
 
 
 def test_progress_counts_the_pictures_that_are_verified(library: Path, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The index directory from outside: what was committed is found, whatever happens to the process or the files."""
 
+import contextlib
 import dataclasses
 import os
 import re
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +331,30 @@ def test_an_index_without_images_takes_the_model_that_comes(directory: Path) -> 
     Writer.open(directory, other).close()
     with Store.open(directory) as store:
         assert store.fingerprint == other
+
+
+def test_a_wrong_count_of_images_does_not_let_another_model_in(directory: Path) -> None:
+    build(directory, 1)
+    with contextlib.closing(sqlite3.connect(directory / "manifest.sqlite")) as db, db:
+        db.execute("UPDATE state SET images = 0")
+    with pytest.raises(StoreError, match="made by model some/model"):
+        Writer.open(directory, dataclasses.replace(FINGERPRINT, weights_sha256="0" * 64))
+
+
+def test_many_roots_are_one_transaction(directory: Path) -> None:
+    """Each is a wait for the disk."""
+    build(directory, 1)
+    with Writer.open(directory, FINGERPRINT) as writer:
+        committed: list[str] = []
+        writer.manifest._db.set_trace_callback(lambda sql: committed.append(sql) if sql == "COMMIT" else None)
+        with writer.at_once():
+            for number in range(5):
+                writer.add_root(Path(f"/photos/{number}"))
+        assert len(committed) == 1 and len(writer.root_paths()) == 6
+        with contextlib.suppress(Crash), writer.at_once():
+            writer.add_root(Path("/lost"))
+            raise Crash
+        assert len(writer.root_paths()) == 6
 
 
 def test_no_index_says_how_to_make_one(directory: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bridgetower import tensors, weights
-from bridgetower.errors import ModelError
+from bridgetower.errors import ModelError, UsageError
 from bridgetower.records import Head
 from bridgetower.weights import convert, load_model, resolve, save
 from tests.tiny import ALL_HEADS, tiny_model
@@ -98,7 +98,7 @@ def test_convert_takes_everything_along(folder: Path, tmp_path: Path) -> None:
     }
     assert checkpoint.preprocessing == resolve(str(folder)).preprocessing
     assert checkpoint.tokenizer().encode("a dog").ids == resolve(str(folder)).tokenizer().encode("a dog").ids
-    with pytest.raises(ModelError, match="not empty"):
+    with pytest.raises(UsageError, match="not empty"):
         convert(str(folder), checkpoint.folder)
     with pytest.raises(ModelError, match="cannot be written"):
         convert(str(folder), folder / "config.json" / "below")
