@@ -32,7 +32,7 @@ class Filled:
     skipped: tuple[Skipped, ...]  # pictures that could not be read
     gone: int = 0  # pictures of the library that were passed over, as their files are no longer there
     barred: tuple[Skipped, ...] = ()  # the same, as their files cannot be looked at: one file of each, and why
-    away: tuple[Path, ...] = ()  # folders that were indexed, and left out as nothing at all is in them now
+    away: tuple[Path, ...] = ()  # folders that were indexed and passed over, as nothing at all is in them now
 
 
 def fill_library(

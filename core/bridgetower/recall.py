@@ -12,15 +12,16 @@ from bridgetower.pictures import Kept
 from bridgetower.records import EVERYTHING, Filter, Photo, Skipped
 from bridgetower.store import Store
 
+_FEW_AWAY = 256  # pictures that are passed over one by one: a search that begins again without a folder takes longer
 _MOST_APART = 100  # folders that are left out of a search: each is a condition of a query
 
 
 class Candidates:
     """The pictures of an index by similarity, each under the first of its files that is there.
 
-    A picture whose files are gone, or may not be looked at, is no candidate: the next one takes its place. Once one is
-    gone from a folder that was indexed and in which nothing at all is now, as where a disk is not mounted, nothing else
-    of that folder is looked for.
+    A picture whose files are gone, or may not be looked at, is no candidate: the next one takes its place. Where many
+    are gone from a folder that was indexed and in which nothing at all is now, as where a disk is not mounted, nothing
+    else of that folder is looked for.
     """
 
     def __init__(self, store: Store, query: Vectors, kept: Kept | None = None, filter: Filter = EVERYTHING) -> None:
@@ -33,9 +34,10 @@ class Candidates:
         self._kept = kept
         self._met: set[bytes] = set()  # content
         self._looked_at: set[Path] = set()  # folders that were indexed
-        self.gone = 0  # pictures that were passed over, as none of their files is there
+        self._lost = 0  # pictures that were passed over, as they lie in folders that are away
+        self.gone = 0  # others that were passed over, as none of their files is there
         self.barred: list[Skipped] = []  # the same, as what may be there cannot be looked at: one file of each
-        self.away: list[Path] = []  # folders that were indexed, and left out as nothing is in them
+        self.away: list[Path] = []  # folders that were indexed and in which nothing is
 
     def take(self, number: int) -> dict[Path, float]:
         """The next pictures and their similarities; fewer than `number` only at the end of the index."""
@@ -43,12 +45,10 @@ class Candidates:
         while len(taken) < number and (candidate := next(self._nearest, None)) is not None:
             if candidate.content in self._met:
                 continue
-            there = _first_there(candidate.photos)
-            if there is None and self._leave_out_what_is_away(candidate.photos):
-                continue  # it comes again where another of its files is elsewhere
             self._met.add(candidate.content)
+            there = _first_there(candidate.photos)
             if there is None:
-                self.gone += 1
+                self._pass_over(candidate.photos)
             elif isinstance(there, Skipped):
                 self.barred.append(there)
             else:
@@ -64,17 +64,19 @@ class Candidates:
         roots = (root for root, _, whole in manifest.root_rows() if whole)
         return frozenset(root if manifest.known(root) is None else root.parent for root in roots)
 
-    def _leave_out_what_is_away(self, photos: Iterable[Photo]) -> bool:
-        """Whether there is anything new to leave out: then the search has begun again without it."""
+    def _pass_over(self, photos: Iterable[Photo]) -> None:
+        """Count a picture none of whose files is there."""
         around = {folder for photo in photos for folder in photo.path.parents if folder in self._folders}
-        empty = sorted(filter(_is_empty, around - self._looked_at))
+        self.away += sorted(filter(_is_empty, around - self._looked_at))
         self._looked_at |= around
-        self.away += empty[: _MOST_APART - len(self.away)]
-        if not empty or self._filter.apart == tuple(self.away):
-            return False
-        self._filter = replace(self._filter, apart=tuple(self.away))
-        self._nearest = self._store.nearest(self._query, self._filter)
-        return True
+        if around.isdisjoint(self.away):
+            self.gone += 1
+            return
+        self._lost += 1
+        apart = tuple(self.away[:_MOST_APART])
+        if self._lost % _FEW_AWAY == 0 and self._filter.apart != apart:
+            self._filter = replace(self._filter, apart=apart)
+            self._nearest = self._store.nearest(self._query, self._filter)  # from the beginning
 
 
 def _first_there(photos: Iterable[Photo]) -> Photo | Skipped | None:

@@ -32,7 +32,7 @@ class Found(Results):
 
     gone: int  # pictures that would have come before the last one, but whose files are no longer there
     barred: tuple[Skipped, ...]  # the same, but whose files cannot be looked at: one file of each, and why
-    away: tuple[Path, ...]  # folders that were indexed, and left out as nothing at all is in them now
+    away: tuple[Path, ...]  # folders that were indexed and passed over, as nothing at all is in them now
 
 
 def default_depth(runtime: Runtime) -> int:
