@@ -186,14 +186,14 @@ def _keep_up(
 ) -> None:
     """Run again after each burst of changes, and say what came of it, for ever."""
     render.say(f"watching {render.counted(len(paths), 'path')}; Ctrl-C ends it")
-    away: set[Path] = set()
+    away = set(last.absent)
     for _ in bursts:
         there = [path for path in paths if os.path.exists(path)]
         try:
             report = _when_free(partial(bring_up_to_date, there))
         except InputError:  # a path that has gone since: that is a change, too
             continue
-        gone = {*report.absent, *(path for path in paths if path not in there)}
+        gone = {*report.absent, *(Path(os.path.abspath(path)) for path in paths if path not in there)}
         for folder in sorted(gone - away):
             render.away(folder)
         away = gone

@@ -165,7 +165,7 @@ def search(
     render.skipped(found.skipped)
     render.passed_over(found.gone, found.barred, found.away)
     if budget is not None and depth:
-        render.say(f"verified {render.counted(found.verified, 'picture')}, at most {depth} in at most {budget:g} s")
+        render.say(f"verified {render.counted(found.verified, 'picture')} of at most {depth} in the time given")
     if json:
         for rank, hit in enumerate(found.hits, start=1):
             render.json_line({"rank": rank, **_fields(hit)})
@@ -178,7 +178,9 @@ def search(
         and filter != EVERYTHING
         and not (found.verified or found.gone or found.away or found.barred or found.skipped)
     ):
-        given = [name for name, value in (("--under", under), ("--since", since), ("--before", before)) if value]
+        given = [
+            name for name, value in (("--under", under), ("--since", since), ("--before", before)) if value is not None
+        ]
         raise no_match(f"no picture of the index passes {', '.join(given)}")
     if not found.hits:
         raise no_match(render.how_far(found.verified, found.best_match))

@@ -80,6 +80,13 @@ class FeatureCache:
         except OSError:
             return True
 
+    def size(self, name: str) -> int:
+        """Bytes that are kept under `name`, as far as can be told."""
+        try:
+            return self.path(name).stat().st_size
+        except OSError:
+            return 0
+
     def remove(self, name: str) -> None:
         """Let go of what is kept under `name`."""
         with suppress(OSError):

@@ -120,10 +120,15 @@ class Manifest:
 
         With `older` also that of a format which a writer brings forward; only what made it can be asked then.
         """
-        with explained(path), suppress(FileNotFoundError, NotADirectoryError):
-            if not path.stat().st_size and size_of(log_of(path)):  # which SQLite would remove
-                raise lost_log(path)
-            return cls._read(path, older)
+        with explained(path):
+            if not size_of(path) and size_of(log_of(path)):  # which SQLite would remove
+                raise StoreError(
+                    f"{path}: gone or empty, though its log is there: restore it from a copy; or remove what is left "
+                    "of it, and let `bt index` on your folders make the index anew"
+                )
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.lstat()
+                return cls._read(path, older)
         raise absent(path)
 
     @classmethod
@@ -298,7 +303,7 @@ class Manifest:
 
     def has_queries(self) -> bool:
         """Whether there are vectors of texts by which recall is measured."""
-        return self._one("SELECT 1 FROM queries LIMIT 1") is not None
+        return any(crc32_of(vector) == crc32 for vector, crc32 in self._all("SELECT vector, crc32 FROM queries"))
 
     def tuning(self) -> Tuning | None:
         """How the vector file is searched; None where it is searched exactly, or there is none."""

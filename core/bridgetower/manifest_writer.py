@@ -47,6 +47,8 @@ class ManifestWriter(Manifest):
     What it raises is as there.
     """
 
+    _is_writing = False  # in a transaction
+
     @classmethod
     def open(cls, path: Path, fingerprint: Fingerprint | None = None) -> Self:
         """Open the manifest at `path`; create the index with this fingerprint if there is none.
@@ -111,18 +113,21 @@ class ManifestWriter(Manifest):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; on leaving it without an exception, it is on the disk. In another one, a part of that."""
-        if self._db.in_transaction:
+        if self._is_writing:  # what SQLite says may be left of one that a signal broke off
             yield
             return
         with explained(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._is_writing = True
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # after some failures SQLite has rolled back by itself
                     self._db.execute("ROLLBACK")
                 raise
+            finally:
+                self._is_writing = False
 
     def _set_state(self, **changed: Any) -> None:
         *summed, _ = self.state()._replace(**changed)

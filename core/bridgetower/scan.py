@@ -95,8 +95,8 @@ def scan(
     """Yield a File for each picture file in or at `paths`, once, and a Skipped for each that cannot be had.
 
     What is passed over is counted in `passed_over`; the folder `apart`, that of the index, is not entered. Raises at
-    once, before anything is walked: InputError where one of `paths` does not exist, UsageError where one of
-    `rules.exclude` is no pattern.
+    once, before anything is walked: InputError where one of `paths` does not exist, or is a pipe, socket or device,
+    UsageError where one of `rules.exclude` is no pattern.
     """
     roots = sorted({os.fsencode(os.path.abspath(path)) for path in paths})
     folders = frozenset(root for root in roots if _is_folder(root))

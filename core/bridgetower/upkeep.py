@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from bridgetower.disk import size_of
 from bridgetower.errors import InputError
 from bridgetower.features import FeatureCache
 from bridgetower.manifest import Manifest
@@ -90,7 +89,7 @@ def would_prune(store: Store, *, on_progress: OnProgress = lambda done, total: N
     features = [name for name in store.features().names() if _content(name) in lost or not _known(manifest, name)]
     counts = manifest.counts()
     share = orphans / max(1, counts.images + counts.orphans)
-    freed = round(share * manifest.space().used) + sum(size_of(store.features().path(name)) for name in features)
+    freed = round(share * manifest.space().used) + sum(map(store.features().size, features))
     return Pruned(len(gone), orphans, len(features), freed, absent, None)
 
 

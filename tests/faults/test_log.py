@@ -36,13 +36,18 @@ def test_a_reader_removes_no_log(killed: Path) -> None:
     (killed / "manifest.sqlite").write_bytes(b"")
     log = (killed / "manifest.sqlite-wal").read_bytes()
     for way in (lambda: Store.open(killed), lambda: Writer.open(killed, FINGERPRINT), lambda: Writer.resume(killed)):
-        with pytest.raises(StoreError, match=r"manifest\.sqlite-wal: damaged"):
+        with pytest.raises(StoreError, match=r"manifest\.sqlite: gone or empty, though its log is there"):
             way()
     assert (killed / "manifest.sqlite-wal").read_bytes() == log
 
 
-def test_what_is_left_of_an_index_makes_room_for_another(killed: Path) -> None:
+def test_what_is_left_of_an_index_is_no_index_and_makes_room_for_one(killed: Path) -> None:
     (killed / "manifest.sqlite").unlink()
+    for way in (lambda: Store.open(killed), lambda: Writer.open(killed, FINGERPRINT), lambda: Writer.resume(killed)):
+        with pytest.raises(StoreError, match=r"manifest\.sqlite: gone or empty, though its log is there"):
+            way()
+    (killed / "manifest.sqlite-wal").unlink()
+    (killed / "manifest.sqlite-shm").touch()
     with pytest.raises(NoIndexError, match="make one there"):
         Store.open(killed)
     bring_up_to_date(killed)

@@ -1,5 +1,6 @@
 """The SQLite file: what it keeps, what it refuses, and that the documented layout is the real one."""
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -149,6 +150,17 @@ def add_then_fail(manifest: ManifestWriter) -> None:
         manifest.add_image(b"a" * 32, 1, 1, None, b"v")
         manifest.put_file(photo("/a"), b"a" * 32)
         manifest.put_file(photo("/b"), b"b" * 32)
+
+
+def test_a_transaction_that_a_signal_broke_off_as_it_began_leaves_nothing(manifest: ManifestWriter, path: Path) -> None:
+    """And takes none that comes after it along."""
+    manifest._db.execute("BEGIN IMMEDIATE")  # as after a signal that arrives when this is done
+    with pytest.raises(StoreError), manifest.transaction():
+        pass
+    with manifest.transaction(), manifest.transaction():
+        manifest.add_root(Path("/photos"))
+    with contextlib.closing(Manifest.read(path)) as reader:
+        assert [root for root, _ in reader.roots()] == [Path("/photos")]
 
 
 def test_a_failed_transaction_leaves_nothing(manifest: ManifestWriter) -> None:
