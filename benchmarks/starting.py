@@ -21,6 +21,7 @@ from benchmarks.harness import Report, command_line, take_turns
 from benchmarks.pictures import photo
 from bridgetower.encoder import fingerprint_of
 from bridgetower.records import Photo
+from bridgetower.schema import FORMAT_VERSION
 from bridgetower.store import Store
 from bridgetower.weights import resolve
 from bridgetower.writer import NewImage, Writer
@@ -35,7 +36,7 @@ def synthetic_index(model: Path, images: int, work: Path) -> Path:
     The files are one small JPEG under many names: 20 of them are decoded by a search that verifies.
     """
     fingerprint = fingerprint_of(resolve(str(model)), "fp32")
-    folder = work / f"index-{images}-{fingerprint.weights_sha256[:12]}"
+    folder = work / f"index-{FORMAT_VERSION}-{images}-{fingerprint.weights_sha256[:12]}"
     if (folder / "complete").exists():
         return folder / "index"
     shutil.rmtree(folder, ignore_errors=True)
