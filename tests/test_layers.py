@@ -45,6 +45,7 @@ LAYERS = {
     "layout": 2,
     "inverted": 2,
     "truth": 3,
+    "strewn": 2,
     "salvage": 4,
     "publishing": 4,
     "neighbours": 4,

@@ -3,6 +3,7 @@
 _legible   the damaged database, as far as SQLite gets with it
 _readable  the rows of a table that can be read: all that lie around what is damaged
 _copy      those of them whose sums are right
+_gather    images from the pages themselves, where what leads to them is lost: they are what took time to make
 """
 
 import os
@@ -22,11 +23,14 @@ from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Fingerprint
 from bridgetower.schema import HASH_BYTES, PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
+from bridgetower.strewn import strewn_rows
 
 _FRESH = ".new"
 _LAYOUT_PAGES = 32  # more than tables and indexes begin on
 _PATIENCE = 100_000  # reads that may fail, for each table
 _ROWS = 1024  # that are copied in one transaction
+_COLUMNS = f"id, {SUMMED['images']}, crc32"  # of images, as they stand in a row
+_INSERT_IMAGE = f"INSERT INTO images ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PLAINLY_LARGER = 2  # times a manifest without images, and its pages are of more than tables that are empty
 
 
@@ -71,11 +75,15 @@ def _salvage(path: Path) -> Salvaged:
                     raise _incomplete(fresh)
                 new.execute("PRAGMA synchronous = FULL")
                 new.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+                new.execute("CREATE TEMP TABLE gathered (id INTEGER PRIMARY KEY)")
                 said = _copy_state(old, new, path.parent)
                 roots = tuple(_copy_roots(old, new))
                 _copy_queries(old, new)
                 _copy_images(old, new)
+                if said is None or _counts(new)[0] < said:
+                    _gather_images(path, new)
                 files = tuple(_copy_files(old, new))
+                _drop_what_was_removed(new)
                 written = _counts(new)
         with open(fresh, "rb+") as file:
             os.fsync(file.fileno())
@@ -219,14 +227,35 @@ def _copy_images(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
         with suppress(*UNREADABLE):
             known += [row[0] for row in old.execute(sql) if isinstance(row[0], int)]
     last = max(known)
-    columns = f"{SUMMED['images']}, crc32"
-    insert = f"INSERT INTO images (id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    columns = _COLUMNS.removeprefix("id, ")
     for rows in _some(_readable(old, "images", "id", columns, _between_ids(last or 1 << 32))):
         with new:
             new.execute("BEGIN")
             whole = (row for row in rows if crc32_of(*row[1:-1]) == row[-1] and len(row[1]) == HASH_BYTES)
-            new.executemany(insert, whole)
+            new.executemany(_INSERT_IMAGE, whole)
     new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last,))
+
+
+def _gather_images(path: Path, new: sqlite3.Connection) -> None:
+    """Those that stand in a page of the manifest or its log, whatever leads to it; some may have been removed."""
+    found = ((number, row) for number, row in strewn_rows(path, len(_COLUMNS.split(","))) if row[0] is None)
+    for rows in _some(found):
+        with new:
+            new.execute("BEGIN")
+            for number, (_, *row) in rows:
+                *summed, crc32 = row
+                if crc32_of(*summed) == crc32 and isinstance(row[0], bytes) and len(row[0]) == HASH_BYTES:
+                    added = new.execute(_INSERT_IMAGE, (number, *row)).rowcount
+                    if added == 1:
+                        new.execute("INSERT INTO gathered VALUES (?)", (number,))
+
+
+def _drop_what_was_removed(new: sqlite3.Connection) -> None:
+    """Of the images that were gathered, those that no file leads to: another model may have made them."""
+    with new:
+        new.execute("BEGIN")
+        new.execute("DELETE FROM images WHERE id IN (SELECT id FROM gathered) AND id IN (SELECT image FROM orphans)")
+        new.execute("DELETE FROM pruned")
 
 
 def _copy_files(old: sqlite3.Connection, new: sqlite3.Connection) -> Iterator[Path]:
