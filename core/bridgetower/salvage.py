@@ -245,6 +245,11 @@ def _gather_images(path: Path, new: sqlite3.Connection) -> None:
             for number, (_, *row) in rows:
                 *summed, crc32 = row
                 if crc32_of(*summed) == crc32 and isinstance(row[0], bytes) and len(row[0]) == HASH_BYTES:
+                    # The same content may have been removed and come back, as another image.
+                    new.execute(
+                        "DELETE FROM images WHERE hash = ? AND id < ? AND id IN (SELECT id FROM gathered)",
+                        (row[0], number),
+                    )
                     added = new.execute(_INSERT_IMAGE, (number, *row)).rowcount
                     if added == 1:
                         new.execute("INSERT INTO gathered VALUES (?)", (number,))

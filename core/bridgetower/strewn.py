@@ -4,7 +4,6 @@ Each leaf of a table says by itself what rows it holds (sqlite.org/fileformat2.h
 rows that were removed, may look like some: whoever reads must know the sum of a row, and that it is still in use.
 """
 
-import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,19 +16,19 @@ _LOG_HEADER, _FRAME_HEADER = 32, 24
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes, by serial type
 _FIRST_BLOB = 12
 
-Value = int | float | bytes | None
+Value = int | bytes | None  # all that stands in a row of an image
 
 
 def strewn_rows(manifest: Path, columns: int) -> Iterator[tuple[int, list[Value]]]:
     """The number of each row of so many columns, and its values, of the file and of its log; in no order, some twice.
 
-    Text comes as bytes. Rows that do not fit on a page are left out. Raises OSError.
+    Rows that do not fit on a page are left out. Raises OSError.
     """
     for page in _pages(manifest):
         if page[0] != _LEAF:
             continue
         for place in range(8, 8 + 2 * int.from_bytes(page[3:5], "big"), 2):
-            with suppress(IndexError, struct.error, ValueError):  # no row stands there
+            with suppress(IndexError, ValueError):  # no row stands there
                 at = int.from_bytes(page[place : place + 2], "big")
                 size, at = _varint(page, at)
                 number, at = _varint(page, at)
@@ -48,7 +47,7 @@ def _pages(manifest: Path) -> Iterator[bytes]:
 
 
 def _record(data: bytes) -> list[Value]:
-    """The values of a record. Raises ValueError, IndexError or struct.error for what is none."""
+    """The values of a record. Raises ValueError or IndexError for what is none."""
     head, at = _varint(data, 0)
     types = []
     while at < head:
@@ -59,9 +58,6 @@ def _record(data: bytes) -> list[Value]:
         if kind in _INTEGERS:
             size = _INTEGERS[kind]
             values.append(int.from_bytes(data[at : at + size], "big", signed=True))
-        elif kind == 7:
-            size = 8
-            values.append(struct.unpack(">d", data[at : at + 8])[0])
         elif kind in (8, 9):  # the numbers 0 and 1
             size = 0
             values.append(kind - 8)
@@ -72,7 +68,7 @@ def _record(data: bytes) -> list[Value]:
             size = 0
             values.append(None)
         else:
-            raise ValueError("a kind of value that there is not")
+            raise ValueError("a kind of value that no image has")
         at += size
     if at != len(data):
         raise ValueError("shorter or longer than it says")

@@ -96,7 +96,8 @@ def test_pictures_without_a_file_are_called_so(bt: Bt, library: Path) -> None:
 
 
 def test_status_gives_the_reason_of_its_choice(bt: Bt, library: Path) -> None:
-    assert "fp32: as asked" in bt("status", "-v", "--precision", "fp32").stdout
+    said = bt("status", "-v", "--precision", "fp32").stdout
+    assert "fp32: as asked" in said and ", fp32 or bf16, preprocessing" in said
     status = json.loads(bt("status", "--verbose", "--json", "--precision", "fp32").stdout)
     assert (status["device"], status["precision"]) == ("cpu", "fp32")
 

@@ -10,7 +10,7 @@ from bridgetower.schema import PAGE_BYTES, SUMMED, crc32_of
 from bridgetower.store import Store
 from bridgetower.strewn import strewn_rows
 from bridgetower.verify import repair, verify
-from bridgetower.writer import Writer
+from bridgetower.writer import NewImage, Writer
 from tests.indexes import FINGERPRINT, add, assert_holds, build, image, path_of
 
 COLUMNS = f"id, {SUMMED['images']}, crc32"
@@ -27,6 +27,11 @@ def directory(tmp_path: Path) -> Path:
         assert sum(writer.prune()) == len(REMOVED)
         writer.finish()
     return tmp_path / "index"
+
+
+def row_of(image: NewImage) -> list[object]:
+    row = (image.hash, 640, 480, None, image.vector.astype("<f2").tobytes())
+    return [None, *row, crc32_of(*row)]
 
 
 def strike(manifest: Path) -> None:
@@ -61,9 +66,8 @@ def test_images_outlive_the_loss_of_what_leads_to_them(directory: Path) -> None:
 def test_what_was_removed_does_not_come_back(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a page that is free may still hold it; its vector may be one of another model."""
     old = image(REMOVED[0])
-    row = (old.hash, 640, 480, None, old.vector.astype("<f2").tobytes())
-    removed = (1000, [None, *row, crc32_of(*row)])
-    monkeypatch.setattr("bridgetower.salvage.strewn_rows", lambda *which: [removed, *strewn_rows(*which)])
+    removed = [(1000, row_of(old)), (0, row_of(image(LIVE[5])))]  # the second came back since
+    monkeypatch.setattr("bridgetower.salvage.strewn_rows", lambda *which: [*removed, *strewn_rows(*which)])
     strike(directory / "manifest.sqlite")
     assert (salvaged := repair(directory).salvaged) is not None and salvaged.images == len(LIVE)
     with Store.open(directory) as store:

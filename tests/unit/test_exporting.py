@@ -382,6 +382,13 @@ def test_paths_of_windows_move_here(folder: Path, tmp_path: Path) -> None:
         assert Path("/home/me/2025/1.jpg") in {photo.path for entry in store.entries() for photo in entry.photos}
 
 
+def test_what_separates_names_is_a_slash_or_a_backslash(folder: Path, tmp_path: Path) -> None:
+    described = json.loads((folder / "index.json").read_text()) | {"separator": ""}
+    (folder / "index.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r'index\.json: "separator" is neither a slash nor a backslash'):
+        import_folder(folder, tmp_path / "other")
+
+
 # What is wrong with an export
 
 

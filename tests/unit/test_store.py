@@ -365,6 +365,12 @@ def test_no_index_says_how_to_make_one(directory: Path) -> None:
     assert not directory.exists()
 
 
+def test_a_file_is_no_folder_of_an_index(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NoIndexError, match="file: a file, not the folder of an index: name another place"):
+        Store.open(tmp_path / "file")
+
+
 def test_a_folder_of_something_else_is_refused_and_left_alone(directory: Path) -> None:
     directory.mkdir(parents=True)
     (directory / "holiday.jpg").touch()
