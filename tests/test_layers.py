@@ -16,6 +16,7 @@ LAYERS = {
     "records": 0,
     "ahead": 0,
     "captions": 0,
+    "regular": 0,
     "scan": 1,
     "decode": 1,
     "tokenizer": 1,
