@@ -15,6 +15,7 @@ LAYERS = {
     "errors": 0,
     "records": 0,
     "ahead": 0,
+    "resources": 0,
     "captions": 0,
     "regular": 0,
     "scan": 1,
