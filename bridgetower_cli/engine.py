@@ -10,6 +10,7 @@ from bridgetower_cli.settings import Settings
 
 if TYPE_CHECKING:
     from bridgetower.encoder import Encoder
+    from bridgetower.features import FeatureCache
     from bridgetower.library import Model
     from bridgetower.records import Fingerprint
     from bridgetower.store import Store
@@ -64,6 +65,17 @@ def model_of(fingerprint: "Fingerprint") -> str:
             f"{name}: the index was made with the model in this folder, which is gone; say where it is now with --model"
         )
     return name
+
+
+def feature_cache(store: "Store", settings: Settings) -> "FeatureCache | None":
+    """Where searches keep what the model saw in pictures; says where they keep nothing."""
+    cache = store.feature_cache(settings.features_cache, settings.features_dir)
+    if cache is not None and cache.is_link:
+        render.say(
+            f"note: {render.short(cache.directory)}: a link, and not used, so that every search reads its pictures "
+            "again: remove it; to keep what the model saw elsewhere, use --features-dir DIR"
+        )
+    return cache
 
 
 def tell_truncated(encoder: "Encoder", *texts: str) -> None:

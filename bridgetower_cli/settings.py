@@ -33,6 +33,7 @@ class Settings:
     precision: str
     named_precision: str | None  # what --precision said: the only thing that may be refused by an index
     features_cache: int  # bytes
+    features_dir: Path | None  # where it is, if not in the index
 
 
 def settle(
@@ -42,6 +43,7 @@ def settle(
     device: str | None = None,
     precision: str | None = None,
     features_cache: int | None = None,
+    features_dir: Path | None = None,
 ) -> Settings:
     """Settle the options of a command, None for what was not given; `index` is absolute. Raises UsageError."""
     return Settings(
@@ -56,6 +58,7 @@ def settle(
             if features_cache is None
             else features_cache
         ),
+        features_dir=features_dir or (features_folder(named) if (named := _environment("BT_FEATURES_DIR")) else None),
     )
 
 
@@ -81,6 +84,11 @@ def index_folder(name: str) -> Path:
     if expanded.startswith("~"):
         raise UsageError(f"{name}: the home folder that is meant is not known; write the path of the index out")
     return Path(os.path.abspath(named_path(expanded)))
+
+
+def features_folder(name: str) -> Path:
+    """The folder that is meant, by where its links lead: it was named for this. Raises UsageError."""
+    return Path(os.path.realpath(os.path.expanduser(named_path(name))))
 
 
 def named_path(name: str) -> Path:
@@ -207,6 +215,15 @@ FeaturesCache = Annotated[
         parser=byte_size,
         help="Disk space for what the model saw in pictures, so that the next search need not look again; 0 for none. "
         f"[env: BT_FEATURES_CACHE; default: {DEFAULT_FEATURES_CACHE}]",
+    ),
+]
+FeaturesDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        parser=features_folder,
+        help="Where to keep it, as on another disk; only files of its own are ever removed there. "
+        "[env: BT_FEATURES_DIR; default: in the index]",
     ),
 ]
 Top = Annotated[int, typer.Option(min=1, metavar="N", help="Show at most this many.")]

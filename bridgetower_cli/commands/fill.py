@@ -15,6 +15,7 @@ from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Device,
     FeaturesCache,
+    FeaturesDir,
     Index,
     Json,
     Precision,
@@ -41,6 +42,7 @@ def fill(
     top: Top = 5,
     json: Json = False,
     features_cache: FeaturesCache = None,
+    features_dir: FeaturesDir = None,
     index: Index = None,
     model: Annotated[
         str | None,
@@ -64,7 +66,14 @@ def fill(
         raise UsageError(
             'there is no <mask> in the text: write it where a word is wanted, as in "a <mask> looking out"'
         )
-    settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
+    settings = settle(
+        index=index,
+        model=model,
+        device=device,
+        precision=precision,
+        features_cache=features_cache,
+        features_dir=features_dir,
+    )
     filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
     render.skipped(filled.skipped)
     render.passed_over(filled.gone, filled.barred, filled.away)
@@ -107,7 +116,7 @@ def _from_library(text: str, top: int, settings: Settings) -> "Filled":
         engine.tell_truncated(encoder, text)
         depth = default_depth(chosen.runtime)
         with Meter("reading", "pictures") as meter:
-            cache = store.feature_cache(settings.features_cache)
+            cache = engine.feature_cache(store, settings)
             return fill_library(store, encoder, text, top=top, depth=depth, cache=cache, on_progress=meter.update)
 
 

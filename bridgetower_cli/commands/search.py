@@ -18,6 +18,7 @@ from bridgetower_cli.settings import (
     Depth,
     Device,
     FeaturesCache,
+    FeaturesDir,
     Index,
     IndexModel,
     Json,
@@ -85,6 +86,7 @@ def search(
     paths: Annotated[bool, typer.Option("--paths", help="Print bare paths, one a line.")] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="Print bare paths, each ended by a NUL byte.")] = False,
     features_cache: FeaturesCache = None,
+    features_dir: FeaturesDir = None,
     index: Index = None,
     model: IndexModel = None,
     device: Device = None,
@@ -119,7 +121,14 @@ def search(
         raise UsageError(
             "--min-match cuts by what was verified: it needs a TEXT, and neither --no-rerank nor --depth 0"
         )
-    settings = settle(index=index, model=model, device=device, precision=precision, features_cache=features_cache)
+    settings = settle(
+        index=index,
+        model=model,
+        device=device,
+        precision=precision,
+        features_cache=features_cache,
+        features_dir=features_dir,
+    )
     from bridgetower.model import require_heads
     from bridgetower.search import default_depth
     from bridgetower.search import search as find_pictures
@@ -155,7 +164,7 @@ def search(
                 depth=depth,
                 min_match=min_match,
                 budget=math.inf if budget is None else budget,
-                cache=store.feature_cache(settings.features_cache),
+                cache=engine.feature_cache(store, settings),
                 filter=filter,
                 on_progress=meter.update,
             )

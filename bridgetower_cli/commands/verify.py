@@ -91,6 +91,11 @@ def _tell(repaired: "Repaired") -> None:
             f"saved {salvaged.images}{of} pictures and {render.counted(salvaged.files, 'file')}; "
             f"the damaged manifest is kept as {render.short(salvaged.kept)}"
         )
+    if repaired.log is not None:
+        lost = next(finding.problem for finding in repaired.findings if finding.part == "log")
+        render.say(
+            f"{lost}: it is kept as {render.short(repaired.log)}; `bt index` on its folders adds what is missing"
+        )
     for path in repaired.dropped:
         render.say(f"dropped {render.short(path)}")
     for path in repaired.roots:

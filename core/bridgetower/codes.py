@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
 from bridgetower.records import OnProgress
+from bridgetower.regular import open_own
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -88,7 +89,7 @@ class Codes:
     def open(cls, path: Path) -> Self:
         """Map the file at `path`. Raises DamagedFileError, also where there is none."""
         try:
-            return cls(open(path, "rb"))
+            return cls(open_own(path))
         except OSError as error:
             raise DamagedFileError(path, error.strerror or str(error)) from error
 

@@ -37,7 +37,9 @@ def require_place(directory: Path) -> None:
         if not directory.is_dir():
             raise StoreError(f"{directory}: a file, not a folder: name another place with --index DIR")
         names = {entry.name for entry in directory.iterdir()}
-    if MANIFEST not in names and not all(_REMAINS.fullmatch(name) for name in names):
+    # Without a manifest, the lock shows that what has the names of ours is what is left of an index.
+    remains = LOCK in names and all(_REMAINS.fullmatch(name) for name in names)
+    if names and MANIFEST not in names and not remains:
         raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
 
 

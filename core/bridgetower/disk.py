@@ -1,19 +1,17 @@
 """What SQLite and the disk refuse, as errors that say what to do next."""
 
 import errno
-import os
 import sqlite3
-import sys
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from bridgetower.errors import DamagedIndexError, StoreError
+from bridgetower.regular import NotAFileError, require_own
+from bridgetower.write_ahead_log import log_of
 
 BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
 CACHE_KIB = 65_536  # of the writer: hashes arrive in no order, all over their index
-_LOG_HEADER, _FRAME_HEADER = 32, 24  # bytes, in SQLite's write-ahead log
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: SQLite quotes what it cannot read
 
 
@@ -63,21 +61,6 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def log_holds_commits(database: Path, page_bytes: int) -> bool:
-    """Whether the log beside a database says that more than one transaction was ended, however damaged it is.
-
-    The first may be what a crash of the machine left half written: only when it was on the disk, another one began.
-    """
-    ended: Counter[bytes] = Counter()  # by what marks all frames of one log
-    with suppress(FileNotFoundError), open(log_of(database), "rb") as log:
-        size = os.fstat(log.fileno()).st_size
-        for frame in range(_LOG_HEADER, size, _FRAME_HEADER + page_bytes):
-            log.seek(frame + 4)
-            pages, mark = log.read(4), log.read(8)
-            ended[mark] += any(pages)  # of the database after a transaction, in the last frame of it
-    return max(ended.values(), default=0) > 1
-
-
 def lost_log(database: Path) -> StoreError:
     """What to say where SQLite cannot make sense of the log, and nothing but the log held anything."""
     return StoreError(
@@ -86,16 +69,19 @@ def lost_log(database: Path) -> StoreError:
     )
 
 
-def log_of(database: Path) -> Path:
-    """SQLite's write-ahead log."""
-    return database.with_name(database.name + "-wal")
+def require_own_files(database: Path) -> None:
+    """Raise StoreError where something else than a file of ours stands in the place of a database, or beside it.
 
-
-def fsync_directory(directory: Path) -> None:
-    """Make what was renamed and removed in it durable; Windows has no such call and needs none."""
-    if sys.platform != "win32":
-        descriptor = os.open(directory, os.O_RDONLY)
+    SQLite follows links, and waits for pipes.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path = database.with_name(database.name + suffix)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            require_own(path)
+        except NotAFileError as error:
+            raise StoreError(
+                f"{path}: {error.strerror}: an index lies in its folder as a whole; put the file itself there, or name "
+                "another place with --index DIR"
+            ) from error
+        except (FileNotFoundError, NotADirectoryError):
+            pass

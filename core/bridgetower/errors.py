@@ -7,6 +7,7 @@
     │   ├── NoIndexError                 there is none; whoever writes makes one
     │   ├── LockedError                  another process is writing it; the next attempt may find it free
     │   ├── DamagedIndexError            its manifest is not as it was written
+    │   │   └── DamagedLogError              commits in the log of the manifest cannot be read any more
     │   └── DamagedFileError             a file made from the manifest is not; a search does without it
     ├── InputError                   6   a file that was named as input: a picture, a captions file
     │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
@@ -66,6 +67,15 @@ class DamagedIndexError(StoreError):
             f"{path}: damaged ({damage}): `bt verify --repair` saves what can be saved; or restore it from a copy"
         )
         self.damage = damage
+
+
+class DamagedLogError(DamagedIndexError):
+    """So many `lost` commits in the write-ahead log of the manifest cannot be read any more; those before them can."""
+
+    def __init__(self, log: Path, lost: int) -> None:
+        commits = "a commit" if lost == 1 else f"{lost} commits"
+        super().__init__(log, f"{commits} in it can no longer be read")
+        self.lost = lost
 
 
 class DamagedFileError(StoreError):

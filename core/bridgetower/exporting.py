@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bridgetower import npy
-from bridgetower.disk import fsync_directory
+from bridgetower.atomic import fsync_directory
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.manifest import Entry
 from bridgetower.records import OnProgress, Photo

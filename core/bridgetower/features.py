@@ -1,18 +1,26 @@
-"""Features of pictures, kept from one query to the next: what makes the second search of the same pictures fast.
+"""Features of pictures, kept from one query to the next: the second search of the same pictures is fast.
 
 One file for each picture, named by its content and by what encoded it, so nothing in here is ever out of date. All of
 it may be deleted at any time, also while it is used; what is damaged, or cannot be written, is as good as not there.
+
+Only regular files whose whole name has the form of ours are read, counted or removed. A folder of an index that is a
+link is not used at all: it leads to a place that nobody has named for this.
 """
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from bridgetower.regular import is_own, open_own
+
 _SUFFIX = ".features"
+_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9-]+")  # the hash of the content, then `Encoder.features_id`
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.partial")
 _DIGEST_BYTES = 16
 LEFT_FREE = 200 * 1000**2  # bytes of the disk, for what cannot be made again
 
@@ -24,13 +32,17 @@ class FeatureCache:
         """`capacity` in bytes. The folder is made with the first thing to keep."""
         self.directory = directory
         self.capacity = capacity
+        self.is_link = os.path.islink(directory)  # then nothing is kept, and nothing found
         self._size: int | None = None  # bytes in use; unknown until something is to be added
 
     def get(self, name: str) -> bytes | None:
         """What was put under `name`; None where it is not there any more, or not whole."""
+        if self.is_link:
+            return None
         path = self.path(name)
         try:
-            stored = path.read_bytes()
+            with open_own(path) as file:
+                stored = file.read()
             if not _is_whole(stored):
                 return None
             os.utime(path)  # it was used just now
@@ -41,9 +53,9 @@ class FeatureCache:
     def put(self, name: str, content: bytes) -> None:
         """Keep `content` under `name` if the disk lets us."""
         stored = _digest(content) + content
-        if len(stored) > self.capacity:
-            return
         path = self.path(name)
+        if len(stored) > self.capacity or self.is_link:
+            return
         unfinished = path.with_name(f".{secrets.token_hex(8)}.partial")
         try:
             self.directory.mkdir(exist_ok=True)
@@ -52,7 +64,8 @@ class FeatureCache:
             if shutil.disk_usage(self.directory).free < len(stored) + LEFT_FREE:
                 return
             # No fsync: what a power cut leaves unfinished has the wrong digest.
-            unfinished.write_bytes(stored)
+            with open(unfinished, "xb") as file:
+                file.write(stored)
             os.replace(unfinished, path)
             self._size += len(stored)
             if self._size > self.capacity:
@@ -65,16 +78,17 @@ class FeatureCache:
 
     def names(self) -> Iterator[str]:
         """Every name that something is kept under."""
-        yield from (path.name.removesuffix(_SUFFIX) for path in self._paths(f"*{_SUFFIX}"))
+        yield from (name for path in self._own() if _NAME.fullmatch(name := path.name.removesuffix(_SUFFIX)))
 
     def unfinished(self) -> list[Path]:
         """What was being written, or is."""
-        return list(self._paths(".*.partial"))
+        return [path for path in self._own() if _UNFINISHED.fullmatch(path.name)]
 
     def is_damaged(self, name: str) -> bool:
         """Whether what is kept under `name` is there and not whole."""
         try:
-            return not _is_whole(self.path(name).read_bytes())
+            with open_own(self.path(name)) as file:
+                return not _is_whole(file.read())
         except FileNotFoundError:
             return False
         except OSError:
@@ -89,20 +103,25 @@ class FeatureCache:
 
     def remove(self, name: str) -> None:
         """Let go of what is kept under `name`."""
-        with suppress(OSError):
-            self.path(name).unlink()
+        if is_own(self.path(name)):
+            with suppress(OSError):
+                self.path(name).unlink()
 
-    def _paths(self, pattern: str) -> Iterator[Path]:
+    def _own(self) -> Iterator[Path]:
+        """The files that are ours, by name and by kind."""
         with suppress(OSError):
-            yield from self.directory.glob(pattern)
+            for entry in os.scandir(self.directory) if not self.is_link else ():
+                whole_name = entry.name.endswith(_SUFFIX) and _NAME.fullmatch(entry.name.removesuffix(_SUFFIX))
+                if (whole_name or _UNFINISHED.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
 
     def _make_room(self, spare: int) -> int:
         """Remove files, the oldest first, until `spare` bytes are free; how many are in use then."""
         files: list[tuple[int, int, Path]] = []
-        for entry in os.scandir(self.directory):
+        for path in self._own():
             with suppress(OSError):  # another process was faster
-                status = entry.stat()
-                files.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
+                status = path.lstat()
+                files.append((status.st_mtime_ns, status.st_size, path))
         used = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if used <= self.capacity - spare:
@@ -113,7 +132,9 @@ class FeatureCache:
         return used
 
     def path(self, name: str) -> Path:
-        """Where what is kept under `name` is, if it is."""
+        """Where what is kept under `name` is, if it is. ValueError for a name of another form."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r}: features are kept under the hash of a picture and what made them")
         return self.directory / (name + _SUFFIX)
 
 

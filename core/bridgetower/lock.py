@@ -9,6 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from bridgetower.errors import LockedError, StoreError
+from bridgetower.regular import NotAFileError, open_own_descriptor
+
+_SIGNED = b'{"pid": '  # how the content begins
 
 
 class Lock:
@@ -21,15 +24,16 @@ class Lock:
     def __init__(self, path: Path) -> None:
         """Take the lock at `path`, creating the file if need be.
 
-        Raises LockedError if it is held, StoreError if it cannot be taken.
+        Raises LockedError if it is held, StoreError if it cannot be taken, or is not ours to write to.
         """
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._descriptor = open_own_descriptor(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise _unavailable(path, error) from error
         try:
             if not _try_lock(self._descriptor):
                 raise LockedError(path.parent, _holder(self._descriptor))
+            self._require_ours(path)
             self._sign()
         except OSError as error:
             self.release()
@@ -37,6 +41,13 @@ class Lock:
         except BaseException:
             self.release()
             raise
+
+    def _require_ours(self, path: Path) -> None:
+        """Raise StoreError for a file that others have written, or that has another name somewhere else."""
+        written = os.read(self._descriptor, len(_SIGNED)).strip(b"\0\n ")  # a power cut leaves zeros
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        if not _SIGNED.startswith(written) or os.fstat(self._descriptor).st_nlink > 1:
+            raise StoreError(f"{path}: not the lock of an index, and left as it is: move it away and run it again")
 
     def _sign(self) -> None:
         holder = {"pid": os.getpid(), "host": platform.node(), "since": int(time.time())}
@@ -52,6 +63,8 @@ class Lock:
 
 
 def _unavailable(path: Path, error: OSError) -> StoreError:
+    if isinstance(error, NotAFileError):
+        return StoreError(f"{path}: {error.strerror}, and left as it is: remove it and run it again")
     return StoreError(
         f"{path}: cannot be locked for writing ({error.strerror}): make its folder writable and run it again"
     )

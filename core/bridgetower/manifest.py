@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
-from bridgetower.disk import BUSY_S, explained, log_holds_commits, log_of, lost_log, result_code, size_of
-from bridgetower.errors import DamagedIndexError, NoIndexError, StoreError
+from bridgetower.disk import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
+from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
 from bridgetower.records import Filter, Fingerprint, Photo, Skipped
 from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA, SUMMED, UPGRADES, crc32_of, statements
+from bridgetower.write_ahead_log import log_of, lost_commits
 
 _ROWS = 1024  # that are fetched at a time
 # All of an image: its vector is never read without what shows that it is whole.
@@ -121,6 +122,7 @@ class Manifest:
         With `older` also that of a format which a writer brings forward; only what made it can be asked then.
         """
         with explained(path):
+            require_own_files(path)
             if not size_of(path) and size_of(log_of(path)):  # which SQLite would remove
                 raise StoreError(
                     f"{path}: gone or empty, though its log is there: restore it from a copy; or remove what is left "
@@ -151,6 +153,8 @@ class Manifest:
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
                 raise lost_log(path) if manifest._has_lost_log() else absent(path)
             manifest._require_format(upgradable=older)
+            if lost := lost_commits(path):
+                raise DamagedLogError(log_of(path), lost)
         except BaseException:
             manifest.close()
             raise
@@ -162,7 +166,7 @@ class Manifest:
 
     def _has_lost_log(self) -> bool:
         """Whether more was committed than a blank manifest shows. Another look, as a writer may just have made it."""
-        if not log_holds_commits(self.path, self._pragma("page_size")):
+        if not lost_commits(self.path):
             return False
         self._db.execute("ROLLBACK")
         self._db.execute("BEGIN")

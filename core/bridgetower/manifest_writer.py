@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from bridgetower.conditions import UNDER, range_of
-from bridgetower.disk import BUSY_S, CACHE_KIB, explained, log_of, size_of
+from bridgetower.disk import BUSY_S, CACHE_KIB, explained, require_own_files, size_of
 from bridgetower.errors import NoIndexError
 from bridgetower.manifest import Manifest, Tuning, absent, path_of
 from bridgetower.records import File, Fingerprint, Photo, Skipped
 from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, LARGEST, PAGE_BYTES, SCHEMA, SUMMED, UPGRADES, crc32_of
+from bridgetower.write_ahead_log import log_of
 
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
@@ -55,7 +56,10 @@ class ManifestWriter(Manifest):
 
         The caller holds the lock. Without a fingerprint, raises NoIndexError where there is none.
         """
-        if size_of(log_of(path)):  # SQLite removes one that it cannot read
+        with explained(path):
+            require_own_files(path)
+            has_log = size_of(log_of(path))
+        if has_log:  # SQLite folds it into the file as far as it can read it, and removes it
             with suppress(NoIndexError):
                 Manifest.read(path, older=True).close()
         if fingerprint is None and not size_of(path):

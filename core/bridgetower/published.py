@@ -5,6 +5,8 @@ import os
 from io import BufferedReader
 from pathlib import Path
 
+from bridgetower.regular import open_own
+
 
 def vectors_path(directory: Path, generation: int) -> Path:
     """What FAISS reads."""
@@ -51,6 +53,6 @@ class Published:
 
 def _open_if_there(path: Path) -> BufferedReader | None:
     try:
-        return open(path, "rb")
-    except OSError:  # absent or unreadable: the manifest has it all
+        return open_own(path)
+    except OSError:  # absent, unreadable or something else: the manifest has it all
         return None

@@ -13,14 +13,16 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgetower.atomic import fsync_directory
 from bridgetower.codes import Coder, Codes
-from bridgetower.disk import explained, fsync_directory
+from bridgetower.disk import explained
 from bridgetower.errors import DamagedFileError
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.published import codes_path, vectors_path
 from bridgetower.records import OnProgress
+from bridgetower.regular import is_own, open_own
 from bridgetower.truth import all_vectors, few, unpacked
 from bridgetower.vectors import FlatVectors, best, unpack
 
@@ -52,7 +54,8 @@ def publish(directory: Path, manifest: ManifestWriter, on_progress: OnProgress) 
             fsync_directory(directory)
     except BaseException:
         for path in (codes_path, vectors_path):
-            _beside(path(directory, generation)).unlink(missing_ok=True)
+            if is_own(beside := _beside(path(directory, generation))):
+                beside.unlink()
         raise
     with manifest.transaction():
         manifest.publish(generation, covered, sha256, tuning, holds_pruned=not rebuilt)
@@ -86,7 +89,7 @@ def _write_inverted(
     queries, texts = _queries(manifest)
     nearest = _Nearest(queries)
     covered = held
-    with explained(codes_beside), open(codes_beside, "wb") as file:
+    with explained(codes_beside), _created(codes_beside) as file:
         if held:
             _copy(codes_path(directory, generation - 1), file)
         else:
@@ -115,7 +118,7 @@ def _previous(directory: Path, manifest: Manifest) -> tuple[InvertedVectors, Cod
     with suppress(OSError, DamagedFileError):
         codes = Codes.open(codes_path(directory, state.generation))
         codes.check()
-        with open(vectors_path(directory, state.generation), "rb") as file:
+        with open_own(vectors_path(directory, state.generation)) as file:
             index = InvertedVectors.load(file, state.vectors_sha256 or b"", dim)
         if index is not None and len(index) == len(codes) and codes.coder.dim == dim:
             return index, codes
@@ -166,7 +169,7 @@ def _sample(manifest: Manifest, number: int) -> NDArray[np.float32]:
 
 
 def _save(index: FlatVectors | InvertedVectors, path: Path) -> bytes:
-    with explained(path), open(_beside(path), "wb") as file:
+    with explained(path), _created(_beside(path)) as file:
         sha256 = index.save(file)
         file.flush()
         os.fsync(file.fileno())
@@ -174,8 +177,15 @@ def _save(index: FlatVectors | InvertedVectors, path: Path) -> bytes:
 
 
 def _copy(path: Path, file: BinaryIO) -> None:
-    with open(path, "rb") as before:
+    with open_own(path) as before:
         shutil.copyfileobj(before, file, 1 << 24)
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file, in the place of what a crash left; anything else that stands there is not written to."""
+    if is_own(path):
+        path.unlink()
+    return open(path, "xb")
 
 
 def _beside(path: Path) -> Path:

@@ -1,10 +1,17 @@
-"""Files to read, opened without waiting: a pipe, a device or a folder in the place of a file is refused."""
+"""Regular files, opened without waiting: a pipe, a device or a folder in the place of a file is refused.
+
+A file of the user may be reached through a link. One of ours may not: a link that somebody has put in its place would
+lead to a file that is not ours, to be read, emptied or removed.
+"""
 
 import errno
 import os
 import stat
+from contextlib import suppress
 from io import BufferedReader
 from os import PathLike
+
+_CAUTION = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotAFileError(OSError):
@@ -20,18 +27,48 @@ def open_regular(path: str | PathLike[str]) -> BufferedReader:
     return open(path, "rb", opener=_opened)
 
 
+def open_own(path: str | PathLike[str]) -> BufferedReader:
+    """As `open_regular`, a file that we have made: not through a link."""
+    return open(path, "rb", opener=open_own_descriptor)
+
+
+def open_own_descriptor(path: str | PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """The descriptor of a file that we have made, or, with `os.O_CREAT` in `flags`, make now. Raises as `open_own`."""
+    with suppress(FileNotFoundError):
+        require_own(path)
+    return _regular(os.open(path, flags | _CAUTION | getattr(os, "O_NOFOLLOW", 0), mode), path)
+
+
+def require_own(path: str | PathLike[str]) -> None:
+    """Raise NotAFileError where something else than a regular file is at `path`, OSError where nothing is."""
+    _require_regular(os.lstat(path), path)
+
+
+def is_own(path: str | PathLike[str]) -> bool:
+    """Whether a regular file is at `path`, and no link to one: only such a file may be removed as ours."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def _opened(path: str, flags: int) -> int:
     _require_regular(os.stat(path), path)  # some devices do something when they are opened
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+    return _regular(os.open(path, flags | _CAUTION), path)
+
+
+def _regular(descriptor: int, path: str | PathLike[str]) -> int:
+    """The descriptor, unless something else has taken the place of the file meanwhile."""
     try:
-        _require_regular(os.fstat(descriptor), path)  # it may have been replaced meanwhile
+        _require_regular(os.fstat(descriptor), path)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _require_regular(status: os.stat_result, path: str) -> None:
+def _require_regular(status: os.stat_result, path: str | PathLike[str]) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        raise NotAFileError(errno.EINVAL, f"not a file but {kind}", path)
+        kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder"}
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "a pipe, socket or device")
+        raise NotAFileError(errno.EINVAL, f"not a file but {kind}", os.fspath(path))

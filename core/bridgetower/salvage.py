@@ -15,17 +15,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained, fsync_directory, log_of, size_of
+from bridgetower.atomic import fsync_directory, replace_file
+from bridgetower.disk import BUSY_S, CACHE_KIB, UNREADABLE, explained, size_of
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Fingerprint
+from bridgetower.regular import is_own
 from bridgetower.schema import HASH_BYTES, PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
 from bridgetower.strewn import strewn_rows
+from bridgetower.write_ahead_log import log_of
 
 _FRESH = ".new"
+_SUFFIXES = ("", "-wal", "-shm", "-journal")  # of a database, and what SQLite puts beside it
 _LAYOUT_PAGES = 32  # more than tables and indexes begin on
 _PATIENCE = 100_000  # reads that may fail, for each table
 _ROWS = 1024  # that are copied in one transaction
@@ -58,6 +63,19 @@ def salvage(path: Path) -> Salvaged:
     finally:
         with suppress(OSError):
             _remove_fresh(path)
+
+
+def keep_log(path: Path) -> Path:
+    """Copy the damaged log of a manifest, then have SQLite put into the manifest what it can read of it; the copy.
+
+    The caller holds the lock. Raises StoreError where the disk has no room for the copy, or a reader needs the log.
+    """
+    with explained(path):
+        kept = log_of(_damaged(path))
+        replace_file(kept, partial(shutil.copyfile, log_of(path)))
+    if not _fold(path):
+        raise StoreError(f"{log_of(path)}: still in use by a search: run it again when that has ended")
+    return kept
 
 
 def _salvage(path: Path) -> Salvaged:
@@ -140,7 +158,7 @@ def _legible(path: Path) -> tuple[sqlite3.Connection, Fingerprint]:
     grafted = path.with_name(path.name + _FRESH)
     for vacuumed in (False, True):
         page = _first_page(grafted, vacuumed=vacuumed)
-        shutil.copyfile(path, grafted)
+        _copy_to_new(path, grafted)
         with open(grafted, "rb+") as file:
             pages = max(os.fstat(file.fileno()).st_size // len(page), _LAYOUT_PAGES)  # of one that was cut, too
             file.truncate(pages * len(page))
@@ -164,7 +182,7 @@ def _first_page(place: Path, *, vacuumed: bool) -> bytes:
         manifest.vacuum()
     manifest.close()
     page = place.read_bytes()[:PAGE_BYTES]
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in _SUFFIXES:
         _beside(place, suffix).unlink(missing_ok=True)
     return page
 
@@ -336,14 +354,11 @@ def _put_in_place(fresh: Path, path: Path) -> Path:
     A log belongs to whatever has its name: beside the new one it would destroy it. So it goes first, and before that
     all that it holds is put into the old one.
     """
-    number = int(time.time())
-    while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    log = log_of(path)
+    kept, log = _damaged(path), log_of(path)
     if not _fold(path):  # a reader needs it, or SQLite cannot make sense of it
         folded = path.with_name(path.name + _FRESH + "-old")
-        shutil.copyfile(path, folded)
-        shutil.copyfile(log, log_of(folded))
+        _copy_to_new(path, folded)
+        _copy_to_new(log, log_of(folded))
         if _fold(folded):
             with open(folded, "rb+") as file:
                 os.fsync(file.fileno())
@@ -354,7 +369,7 @@ def _put_in_place(fresh: Path, path: Path) -> Path:
         os.link(path, kept)
     except OSError:  # a file system that has no links
         copy = path.with_name(path.name + _FRESH + "-kept")
-        shutil.copyfile(path, copy)
+        _copy_to_new(path, copy)
         os.replace(copy, kept)
     fsync_directory(path.parent)
     log.unlink(missing_ok=True)
@@ -363,6 +378,19 @@ def _put_in_place(fresh: Path, path: Path) -> Path:
     os.replace(fresh, path)
     fsync_directory(path.parent)
     return kept
+
+
+def _damaged(path: Path) -> Path:
+    """A name for a manifest that is kept, which nothing has yet; nor has the log that goes with it."""
+    number = int(time.time())
+    while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists() or log_of(kept).exists():
+        number += 1
+    return kept
+
+
+def _copy_to_new(path: Path, copy: Path) -> None:
+    with open(path, "rb") as source, open(copy, "xb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
 
 
 def _fold(path: Path) -> bool:
@@ -383,7 +411,12 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+def unfinished(path: Path) -> list[Path]:
+    """All that was made on the way to a new manifest in the place of `path`, and is there."""
+    names = [_FRESH, _FRESH + "-old", _FRESH + "-kept"]
+    return [one for name in names for suffix in _SUFFIXES if is_own(one := path.with_name(path.name + name + suffix))]
+
+
 def _remove_fresh(path: Path) -> None:
-    """Remove all that is made on the way to a new manifest."""
-    for unfinished in path.parent.glob(f"{path.name}{_FRESH}*"):
-        unfinished.unlink()
+    for one in unfinished(path):
+        one.unlink()

@@ -142,9 +142,18 @@ class Store:
         """All that is kept of pictures, to be looked after."""
         return FeatureCache(self.directory / FEATURES, 0)
 
-    def feature_cache(self, capacity: int) -> FeatureCache | None:
-        """Where the features of this index's pictures may be kept, in at most `capacity` bytes; None for 0."""
-        return FeatureCache(self.directory / FEATURES, capacity) if capacity else None
+    def feature_cache(self, capacity: int, folder: Path | None = None) -> FeatureCache | None:
+        """Where the features of this index's pictures may be kept, in at most `capacity` bytes; None for 0.
+
+        Without `folder` that is a folder in the index, which is not used if it is a link. Raises StoreError where
+        `folder` cannot be made.
+        """
+        if not capacity:
+            return None
+        if folder is not None:
+            with explained(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        return FeatureCache(folder or self.directory / FEATURES, capacity)
 
     def check(self, fingerprint: Fingerprint) -> None:
         """Raise StoreError unless a query with this fingerprint can be compared with the vectors of the index.

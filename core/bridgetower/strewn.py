@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bridgetower.disk import log_of
 from bridgetower.schema import PAGE_BYTES
+from bridgetower.write_ahead_log import FRAME_HEADER_BYTES, HEADER_BYTES, log_of
 
 _LEAF = 0x0D
-_LOG_HEADER, _FRAME_HEADER = 32, 24
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes, by serial type
 _FIRST_BLOB = 12
 
@@ -38,7 +37,10 @@ def strewn_rows(manifest: Path, columns: int) -> Iterator[tuple[int, list[Value]
 
 
 def _pages(manifest: Path) -> Iterator[bytes]:
-    for path, start, between in ((manifest, 0, 0), (log_of(manifest), _LOG_HEADER + _FRAME_HEADER, _FRAME_HEADER)):
+    for path, start, between in (
+        (manifest, 0, 0),
+        (log_of(manifest), HEADER_BYTES + FRAME_HEADER_BYTES, FRAME_HEADER_BYTES),
+    ):
         with suppress(FileNotFoundError), open(path, "rb") as file:
             file.seek(start)
             while len(page := file.read(PAGE_BYTES)) == PAGE_BYTES:

@@ -1,7 +1,5 @@
 """Safetensors files: headers read at once, tensors memory-mapped when they are asked for, files replaced as a whole."""
 
-import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bridgetower.atomic import replace_file
 from bridgetower.errors import ModelError
 
 
@@ -50,21 +49,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         replace_file(path, lambda file: save_file(dict(tensors), file, metadata={"format": "pt"}))
     except SafetensorError as error:  # how it wraps what the file system says, of a full disk for one
         raise OSError(str(error)) from error
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a new file, then put it in the place of `path` in one step that survives a power cut."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        unfinished.touch()
-        mode = unfinished.stat().st_mode  # as the umask has it; safetensors makes its file for the owner alone
-        write(unfinished)
-        unfinished.chmod(mode)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:

@@ -15,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.codes import Codes
-from bridgetower.errors import DamagedFileError, DamagedIndexError
+from bridgetower.directory import MANIFEST
+from bridgetower.errors import DamagedFileError, DamagedIndexError, DamagedLogError
 from bridgetower.inverted import InvertedVectors
 from bridgetower.manifest import ImageRow, Tuning
 from bridgetower.published import Published
 from bridgetower.records import OnProgress
-from bridgetower.salvage import Salvaged, salvage
+from bridgetower.salvage import Salvaged, keep_log, salvage
 from bridgetower.schema import HASH_BYTES
 from bridgetower.store import Store
 from bridgetower.truth import all_vectors
 from bridgetower.vectors import FlatVectors, unpack
+from bridgetower.write_ahead_log import log_of
 from bridgetower.writer import Writer
 
 _QUERIES = 8  # with which the search of the vector file is compared with the truth
@@ -35,7 +37,7 @@ _NEAREST = 10  # of the answers
 class Finding:
     """One thing that is not as it should be."""
 
-    part: str  # of the manifest: a table, "counts", or else "manifest"; "vectors", "features": can always be made again
+    part: str  # of the manifest: a table, "counts", "log", or "manifest"; "vectors", "features": can be made again
     problem: str
     path: Path | None = None  # of the picture, or of the file below the index, that this is about
     image: int | None = None  # id
@@ -48,6 +50,7 @@ class Repaired:
     findings: tuple[Finding, ...]
     dropped: tuple[Path, ...]  # files that the next `bt index` reads again
     roots: tuple[Path, ...]  # that were dropped: `bt index` must be given them again
+    log: Path | None  # where the damaged log is kept
     salvaged: Salvaged | None  # the manifest was made anew from what could be read
     left: tuple[Finding, ...]  # what is not in order after it
 
@@ -57,10 +60,14 @@ def verify(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
 
     Raises NoIndexError where there is none; StoreError where it cannot be read for other reasons than damage.
     """
+    manifest = directory / MANIFEST
     try:
         store = Store.open(directory)
+    except DamagedLogError as error:
+        yield Finding("log", error.damage, log_of(manifest))
+        return
     except DamagedIndexError as error:
-        yield Finding("manifest", error.damage, directory / "manifest.sqlite")
+        yield Finding("manifest", error.damage, manifest)
         return
     with store:
         for look in (
@@ -270,15 +277,20 @@ def _look_at_features(store: Store) -> Iterator[Finding]:
 def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: None) -> Repaired:
     """Mend what `verify` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
 
-    A manifest that SQLite itself cannot read is made anew from what can be read of it, and kept beside the new one.
+    A manifest that SQLite itself cannot read is made anew from what can be read of it, and kept beside the new one. So
+    is a log in which commits were lost: those before them go into the manifest.
     Raises NoIndexError, and StoreError: another writer is at work, the disk says no, nothing can be saved.
     """
     findings: list[Finding] = []
     salvaged: Salvaged | None = None
+    log: Path | None = None
 
     def look(manifest: Path) -> None:
-        nonlocal salvaged
+        nonlocal salvaged, log
         findings.extend(verify(manifest.parent, on_progress=on_progress))
+        if _of("log", findings):
+            log = keep_log(manifest)
+            findings.extend(verify(manifest.parent, on_progress=on_progress))
         if _of("manifest", findings):
             salvaged = salvage(manifest)
 
@@ -291,7 +303,7 @@ def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
             dropped = sorted({*files, *(path for image in images for path in writer.manifest.photos(image))})
             if any(_of(part, findings) for part in ("images", "files", "roots", "queries", "counts")):
                 writer.mend(files, images, roots)
-        if salvaged is not None or any(_of(part, findings) for part in ("images", "files", "counts", "vectors")):
+        if salvaged is not None or any(_of(part, findings) for part in ("log", "images", "files", "counts", "vectors")):
             writer.publish_anew()
         for finding in _of("features", findings):
             if finding.path is not None:
@@ -299,7 +311,7 @@ def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
                     finding.path.unlink()
         writer.remove_strays()
     left = tuple(verify(directory, on_progress=on_progress))
-    return Repaired(tuple(findings), tuple(dropped), tuple(roots), salvaged, left)
+    return Repaired(tuple(findings), tuple(dropped), tuple(roots), log, salvaged, left)
 
 
 def _of(part: str, findings: list[Finding]) -> list[Finding]:

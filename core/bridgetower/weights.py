@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from bridgetower import hub
+from bridgetower.atomic import replace_file
 from bridgetower.blocks import FeedForward
 from bridgetower.config import ModelConfig
 from bridgetower.errors import ModelError, UsageError
@@ -44,7 +45,7 @@ from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, from_hf, h
 from bridgetower.model import BridgeTower
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
-from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes, replace_file, write_tensors
+from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes, write_tensors
 from bridgetower.tokenizer import Tokenizer
 
 DEMO = "demo"

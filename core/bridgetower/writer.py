@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from bridgetower.atomic import fsync_directory
 from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, differences, require_place, require_same
 from bridgetower.disk import explained
 from bridgetower.features import FeatureCache
@@ -20,6 +21,8 @@ from bridgetower.manifest import Known, Manifest
 from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.published import Published, codes_bytes
 from bridgetower.records import File, Fingerprint, OnProgress, Photo, Skipped
+from bridgetower.regular import is_own
+from bridgetower.salvage import unfinished
 
 # numpy and FAISS take longer to import than a run that finds nothing to do: what touches a vector is imported where it
 # is needed.
@@ -79,7 +82,10 @@ class Writer:
         directory = directory.absolute()
         require_place(directory)
         with explained(directory):
+            missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
             directory.mkdir(parents=True, exist_ok=True)
+            for folder in missing:  # else a power cut may take the folder, and all that was committed in it
+                fsync_directory(folder.parent)
         with ExitStack() as held:
             held.callback(Lock(directory / LOCK).release)
             manifest = held.enter_context(closing(ManifestWriter.open(directory / MANIFEST, fingerprint)))
@@ -365,7 +371,7 @@ class Writer:
     def remove_strays(self) -> None:
         """Remove what a crash, or a search that was killed, left in the directory."""
         self._remove_other_generations()
-        self._remove([*self._found(MANIFEST + ".new*"), *self.features().unfinished()])
+        self._remove([*unfinished(self.directory / MANIFEST), *self.features().unfinished()])
 
     def _remove_other_generations(self) -> None:
         """Remove vector files that the manifest does not name: older generations, and what a crash left."""
@@ -377,11 +383,8 @@ class Writer:
     def _vector_files(self) -> list[Path]:
         """Of all generations, the unfinished ones too; what only looks like them is not ours to remove."""
         form = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
-        return [path for path in self._found("vectors-*") if form.fullmatch(path.name)]
-
-    def _found(self, pattern: str) -> list[Path]:
         with explained(self.directory):
-            return list(self.directory.glob(pattern))
+            return [path for path in self.directory.iterdir() if form.fullmatch(path.name) and is_own(path)]
 
     @staticmethod
     def _remove(paths: Iterable[Path]) -> None:

@@ -522,3 +522,33 @@ def test_a_large_index_says_how_much_it_recalls(bt: Bt, many: Path) -> None:
     assert [" lists are read " in bt("status", *verbose).stdout for verbose in ([], ["-v"])] == [False, True]
     fields = json.loads(bt("status", "--json").stdout)
     assert (fields["exact"], fields["tuning"]["texts"]) == (False, 256)
+
+
+# What the model saw in pictures
+
+
+def test_a_features_folder_that_is_a_link_is_named_and_not_used(bt: Bt, library: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "index" / "features").symlink_to(tmp_path / "elsewhere")
+    for command in (("search", "red"), ("fill", "a <mask> car")):
+        done = bt(*command)
+        assert done.exit_code == 0
+        assert done.stderr.count("index/features: a link, and not used") == 1 and "--features-dir DIR" in done.stderr
+    assert bt("search", "red", "--features-cache", 0).stderr == ""
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_features_are_kept_in_another_folder_that_is_named(
+    bt: Bt, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "large")
+    assert bt("search", "red", "--features-dir", tmp_path / "link" / "bt").stderr == ""
+    assert len(list((tmp_path / "large" / "bt").iterdir())) == len(COLOURS)
+    assert not (tmp_path / "index" / "features").exists()
+    monkeypatch.setenv("BT_FEATURES_DIR", str(tmp_path / "other"))
+    assert bt("fill", "a <mask> car").stderr == ""
+    assert len(list((tmp_path / "other").iterdir())) == len(COLOURS)
+    (tmp_path / "file").touch()
+    done = bt("search", "red", "--features-dir", tmp_path / "file")
+    assert (done.exit_code, done.stderr.splitlines()[-1][:6]) == (5, "error:")

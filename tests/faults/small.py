@@ -16,6 +16,8 @@ DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
 IMAGES, OTHERS = range(60), range(60, 70)
 
+KEPT = f"{hashlib.sha256(b'1').hexdigest()}-fake-1.features"
+
 Answer = list[tuple[bytes, frozenset[Photo], float]]
 
 
@@ -64,7 +66,7 @@ def build(directory: Path) -> None:
         writer.forget(*(photo(n).path for n in OTHERS[1:]))
     features = directory / "features"
     features.mkdir()
-    (features / "aa.features").write_bytes(hashlib.sha256(b"seen" * 100).digest()[:16] + b"seen" * 100)
+    (features / KEPT).write_bytes(hashlib.sha256(b"seen" * 100).digest()[:16] + b"seen" * 100)
 
 
 def answer(directory: Path) -> Answer:

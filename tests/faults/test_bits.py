@@ -13,7 +13,19 @@ from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.vectors import pack
 from bridgetower.verify import repair, verify
 from bridgetower.writer import Writer
-from tests.faults.small import DIM, FINGERPRINT, OTHERS, Answer, answer, bring_up_to_date, build, image, photo, searched
+from tests.faults.small import (
+    DIM,
+    FINGERPRINT,
+    KEPT,
+    OTHERS,
+    Answer,
+    answer,
+    bring_up_to_date,
+    build,
+    image,
+    photo,
+    searched,
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +102,7 @@ def flips(content: bytes, number: int) -> Iterator[bytes]:
         ("exact", "manifest.sqlite", 120),
         ("exact", "vectors-2.faiss", 20),
         ("exact", "writer.lock", 20),
-        ("exact", "features/aa.features", 5),
+        ("exact", f"features/{KEPT}", 5),
         ("lists", "manifest.sqlite", 15),
         ("lists", "vectors-2.faiss", 10),
         ("lists", "vectors-2.codes", 20),
@@ -134,7 +146,7 @@ def test_a_manifest_that_was_cut_is_never_half_an_answer(directory: Path, sound:
 @pytest.mark.parametrize(
     ("sound", "name"),
     [
-        *(("exact", name) for name in ("vectors-2.faiss", "writer.lock", "features/aa.features", "features")),
+        *(("exact", name) for name in ("vectors-2.faiss", "writer.lock", f"features/{KEPT}", "features")),
         *(("lists", name) for name in ("vectors-2.faiss", "vectors-2.codes")),
     ],
     indirect=["sound"],

@@ -1,11 +1,12 @@
 """The log of an index that was never folded into its manifest: all that there is of it."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from bridgetower.errors import NoIndexError, StoreError
+from bridgetower.errors import DamagedLogError, NoIndexError, StoreError
 from bridgetower.store import Store
 from bridgetower.verify import repair, verify
 from bridgetower.writer import Writer
@@ -107,3 +108,112 @@ def test_a_log_whose_end_is_lost_shows_what_was_committed_before(killed: Path) -
         assert (len(store), [root.path for root in store.summary().roots]) == (0, [Path("/photos")])
     bring_up_to_date(killed)
     assert list(verify(killed)) == []
+
+
+# A log in which bits were altered after it was written
+
+
+@pytest.fixture
+def half_folded(tmp_path: Path) -> Path:
+    """What a killed `bt index` leaves of an index that had pictures before: four batches in the log alone."""
+    directory = tmp_path / "index"
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.commit(images=[image(1)], files=[(photo(1), image(1).hash)])
+        writer.finish()
+    with Writer.open(directory, FINGERPRINT) as writer:
+        for number in (2, 3, 4, 5):
+            writer.commit(images=[image(number)], files=[(photo(number), image(number).hash)])
+        shutil.copytree(directory, tmp_path / "killed")
+    (tmp_path / "killed" / "manifest.sqlite-shm").unlink()
+    return tmp_path / "killed"
+
+
+def alter_second_commit(directory: Path) -> None:
+    log = directory / "manifest.sqlite-wal"
+    content = bytearray(log.read_bytes())
+    ends = [at for at in range(32, len(content), 24 + PAGE) if any(content[at + 4 : at + 8])]
+    content[ends[0] + 24 + PAGE + 24 + 4000] ^= 1
+    log.write_bytes(content)
+
+
+def test_commits_that_were_lost_in_a_log_are_never_passed_over(half_folded: Path) -> None:
+    with Store.open(half_folded) as store:
+        assert len(store) == 5
+    alter_second_commit(half_folded)
+    log = (half_folded / "manifest.sqlite-wal").read_bytes()
+    for way in (
+        lambda: Store.open(half_folded),
+        lambda: Writer.open(half_folded, FINGERPRINT),
+        lambda: Writer.resume(half_folded),
+    ):
+        with pytest.raises(DamagedLogError, match=r"-wal: damaged \(3 commits .* `bt verify --repair`") as told:
+            way()
+        assert (told.value.lost, told.value.exit_code) == (3, 5)
+    [finding] = verify(half_folded)
+    assert (finding.part, finding.path) == ("log", half_folded / "manifest.sqlite-wal")
+    assert (half_folded / "manifest.sqlite-wal").read_bytes() == log
+
+
+def test_repair_keeps_the_log_and_what_was_committed_before(half_folded: Path) -> None:
+    alter_second_commit(half_folded)
+    log = (half_folded / "manifest.sqlite-wal").read_bytes()
+    repaired = repair(half_folded)
+    assert repaired.log is not None and repaired.log.read_bytes() == log
+    assert [finding.part for finding in repaired.findings] == ["log"]
+    assert (repaired.left, repaired.salvaged) == ((), None)
+    with Store.open(half_folded) as store:
+        assert len(store) == 2 and store.strays() == [repaired.log]
+    bring_up_to_date(half_folded)
+    assert list(verify(half_folded)) == []
+
+
+def test_a_log_that_another_process_writes_to_is_sound(tmp_path: Path) -> None:
+    directory = tmp_path / "index"
+    with Writer.open(directory, FINGERPRINT) as writer:
+        for number in range(1, 40):
+            writer.commit(images=[image(number)], files=[(photo(number), image(number).hash)])
+            with Store.open(directory) as store:
+                assert len(store) == number
+
+
+# Something else in the place of a file
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes with names")
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("make", ["link", "pipe", "folder"])
+def test_what_is_no_file_in_the_place_of_one_is_refused_at_once(half_folded: Path, suffix: str, make: str) -> None:
+    path = half_folded / f"manifest.sqlite{suffix}"
+    elsewhere = half_folded.parent / "elsewhere"
+    if path.exists():
+        path.rename(elsewhere)
+    else:
+        elsewhere.write_bytes(b"a letter")
+    content = elsewhere.read_bytes()
+    {"link": lambda: path.symlink_to(elsewhere), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[make]()
+    for way in (
+        lambda: Store.open(half_folded),
+        lambda: Writer.open(half_folded, FINGERPRINT),
+        lambda: Writer.resume(half_folded),
+        lambda: repair(half_folded),
+    ):
+        with pytest.raises(StoreError, match=rf"manifest\.sqlite{suffix}: not a file but a {make}"):
+            way()
+    assert elsewhere.read_bytes() == content
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes with names")
+def test_a_vector_file_that_is_a_pipe_or_a_link_is_made_again_and_nothing_else_is_touched(half_folded: Path) -> None:
+    letter = half_folded.parent / "letter"
+    letter.write_bytes(b"my letter")
+    (half_folded / "vectors-1.faiss").unlink()
+    os.mkfifo(half_folded / "vectors-1.faiss")
+    (half_folded / "vectors-2.faiss.tmp").symlink_to(letter)
+    with Store.open(half_folded) as store:
+        assert len([*store.nearest(image(1).vector[None])]) == 5
+    with Writer.open(half_folded, FINGERPRINT) as writer, pytest.raises(StoreError, match="File exists"):
+        writer.finish()
+    (half_folded / "vectors-2.faiss.tmp").unlink()
+    bring_up_to_date(half_folded)
+    assert letter.read_bytes() == b"my letter"
+    assert list(verify(half_folded)) == []

@@ -371,6 +371,31 @@ def test_a_file_is_no_folder_of_an_index(tmp_path: Path) -> None:
         Store.open(tmp_path / "file")
 
 
+def test_files_with_names_of_ours_are_not_ours_without_a_lock(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    (directory / "vectors-1.faiss").write_text("of another program")
+    with pytest.raises(StoreError, match="holds other files and no index"):
+        Writer.open(directory, FINGERPRINT)
+    assert (directory / "vectors-1.faiss").read_text() == "of another program"
+
+
+def test_only_regular_files_with_names_of_ours_are_removed(directory: Path) -> None:
+    build(directory, 1, 2)
+    names = ["vectors-x.faiss", "vectors-0.faiss.bak", "manifest.sqlite.new-notes", ".holiday.partial"]
+    for name in names:
+        (directory / name).write_text("mine")
+    (directory / "vectors-0.faiss").symlink_to(directory / names[0])
+    ours = [directory / "vectors-0.codes", directory / "manifest.sqlite.new-wal"]
+    for path in ours:
+        path.touch()
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.remove_strays()
+    assert {(directory / name).read_text() for name in names} == {"mine"} and (
+        directory / "vectors-0.faiss"
+    ).is_symlink()
+    assert not any(path.exists() for path in ours)
+
+
 def test_a_folder_of_something_else_is_refused_and_left_alone(directory: Path) -> None:
     directory.mkdir(parents=True)
     (directory / "holiday.jpg").touch()

@@ -1,0 +1,36 @@
+"""Files that are there as a whole or not at all, also after a power cut: written beside, on the disk, then renamed."""
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a new file, then put it in the place of `path` in one step that survives a power cut.
+
+    Raises OSError, and what `write` raises; then `path` is as it was.
+    """
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        unfinished.touch(exist_ok=False)
+        mode = unfinished.stat().st_mode  # as the umask has it; safetensors makes its file for the owner alone
+        write(unfinished)
+        unfinished.chmod(mode)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make what was renamed and removed in it durable; Windows has no such call and needs none."""
+    if sys.platform != "win32":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

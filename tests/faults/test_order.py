@@ -1,0 +1,118 @@
+"""What survives a power cut: the order in which files reach the disk, get their names, and are named by a commit.
+
+Killing a process cannot show it, as the system goes on writing. So the calls are watched.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from bridgetower.atomic import replace_file
+from bridgetower.salvage import keep_log, salvage
+from bridgetower.writer import Writer
+from tests.faults.small import FINGERPRINT, bring_up_to_date, build, image, photo, searched
+from tests.faults.test_bits import alter
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the file of a descriptor is not known here")
+
+REAL_FSYNC, REAL_REPLACE = os.fsync, os.replace
+
+
+@contextmanager
+def watched(writer: Writer | None = None) -> Iterator[list[str]]:
+    """What is put on the disk, renamed and committed, in order: "fsync NAME", "rename OLD NEW", "commit"."""
+    calls: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        calls.append(f"fsync {name}")
+        REAL_FSYNC(descriptor)
+
+    def replace(old: Any, new: Any) -> None:
+        calls.append(f"rename {Path(old).name} {Path(new).name}")
+        REAL_REPLACE(old, new)
+
+    def statement(sql: str) -> None:
+        if sql == "COMMIT":
+            calls.append("commit")
+
+    if writer is not None:
+        writer.manifest._db.set_trace_callback(statement)
+    with patch("os.fsync", fsync), patch("os.replace", replace):
+        yield calls
+    if writer is not None:
+        writer.manifest._db.set_trace_callback(None)
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+    """SQLite puts a transaction on the disk by itself, in this setting: 2 is FULL."""
+    build(tmp_path / "index")
+    for way in (lambda: Writer.open(tmp_path / "index", FINGERPRINT), lambda: Writer.resume(tmp_path / "index")):
+        with way() as writer:
+            assert writer.manifest._db.execute("PRAGMA synchronous").fetchone() == (2,)
+            assert writer.manifest._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("way", ["exact", "lists"])
+def test_a_vector_file_is_on_the_disk_before_it_gets_its_name_and_is_named(tmp_path: Path, way: str) -> None:
+    with searched(way):
+        build(tmp_path / "index")
+        with Writer.open(tmp_path / "index", FINGERPRINT) as writer, watched(writer) as calls:
+            writer.publish()
+    codes = ["vectors-3.codes"] if way == "lists" else []
+    files = [*codes, "vectors-3.faiss"]
+    assert calls == [
+        *(f"fsync {name}.tmp" for name in files),
+        *(f"rename {name}.tmp {name}" for name in files),
+        "fsync index",
+        "commit",
+    ]
+
+
+def test_a_new_folder_is_on_the_disk_before_anything_is_committed_in_it(tmp_path: Path) -> None:
+    with watched() as calls, Writer.open(tmp_path / "some" / "where" / "index", FINGERPRINT):
+        pass
+    assert calls[:3] == ["fsync where", "fsync some", f"fsync {tmp_path.name}"]
+
+
+def test_a_salvaged_manifest_is_on_the_disk_before_it_takes_the_place_of_the_damaged_one(tmp_path: Path) -> None:
+    build(tmp_path / "index")
+    alter(tmp_path / "index", "DROP TRIGGER file_gone")
+    with watched() as calls:
+        kept = salvage(tmp_path / "index" / "manifest.sqlite").kept
+    assert kept.exists()
+    *before, last_rename, last = calls
+    assert before[0] == "fsync manifest.sqlite.new"
+    assert before.count("fsync index") == 2  # the copy of the old one has its name, and its log is gone
+    assert (last_rename, last) == ("rename manifest.sqlite.new manifest.sqlite", "fsync index")
+
+
+def test_a_replaced_file_is_on_the_disk_before_it_has_the_name(tmp_path: Path) -> None:
+    with watched() as calls:
+        replace_file(tmp_path / "file", lambda path: path.write_text("new"))
+    first, second, third = calls
+    unfinished = first.removeprefix("fsync ")
+    assert unfinished.startswith(".file.") and second == f"rename {unfinished} file"
+    assert third == f"fsync {tmp_path.name}"
+
+
+def test_the_copy_of_a_damaged_log_is_on_the_disk_before_the_log_goes(tmp_path: Path) -> None:
+    directory = tmp_path / "index"
+    build(directory)
+    with Writer.open(directory, FINGERPRINT) as writer:
+        writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
+        shutil.copytree(directory, tmp_path / "killed")
+    log = tmp_path / "killed" / "manifest.sqlite-wal"
+    size = log.stat().st_size
+    sizes = []
+    with patch("os.replace", lambda old, new: (sizes.append(log.stat().st_size), REAL_REPLACE(old, new))):
+        kept = keep_log(tmp_path / "killed" / "manifest.sqlite")
+    assert sizes == [size] == [kept.stat().st_size]
+    assert not log.exists() or not log.stat().st_size
+    bring_up_to_date(tmp_path / "killed")
