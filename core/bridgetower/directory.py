@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bridgetower.disk import explained
 from bridgetower.errors import NoIndexError, StoreError, UsageError
+from bridgetower.lock import is_lock
 from bridgetower.manifest import Manifest
 from bridgetower.records import FOREIGN, INT8, Fingerprint
 
@@ -38,7 +39,7 @@ def require_place(directory: Path) -> None:
             raise StoreError(f"{directory}: a file, not a folder: name another place with --index DIR")
         names = {entry.name for entry in directory.iterdir()}
     # Without a manifest, the lock shows that what has the names of ours is what is left of an index.
-    remains = LOCK in names and all(_REMAINS.fullmatch(name) for name in names)
+    remains = LOCK in names and is_lock(directory / LOCK) and all(_REMAINS.fullmatch(name) for name in names)
     if names and MANIFEST not in names and not remains:
         raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bridgetower.errors import LockedError, StoreError
-from bridgetower.regular import NotAFileError, open_own_descriptor
+from bridgetower.regular import NotAFileError, open_own, open_own_descriptor
 
 _SIGNED = b'{"pid": '  # how the content begins
 
@@ -33,7 +33,8 @@ class Lock:
         try:
             if not _try_lock(self._descriptor):
                 raise LockedError(path.parent, _holder(self._descriptor))
-            self._require_ours(path)
+            if os.fstat(self._descriptor).st_nlink > 1:
+                raise NotAFileError(0, "a file that has another name elsewhere, too")
             self._sign()
         except OSError as error:
             self.release()
@@ -41,13 +42,6 @@ class Lock:
         except BaseException:
             self.release()
             raise
-
-    def _require_ours(self, path: Path) -> None:
-        """Raise StoreError for a file that others have written, or that has another name somewhere else."""
-        written = os.read(self._descriptor, len(_SIGNED)).strip(b"\0\n ")  # a power cut leaves zeros
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        if not _SIGNED.startswith(written) or os.fstat(self._descriptor).st_nlink > 1:
-            raise StoreError(f"{path}: not the lock of an index, and left as it is: move it away and run it again")
 
     def _sign(self) -> None:
         holder = {"pid": os.getpid(), "host": platform.node(), "since": int(time.time())}
@@ -60,6 +54,15 @@ class Lock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def is_lock(path: Path) -> bool:
+    """Whether the file at `path` is such a lock, by what stands in it; a power cut may have left blanks or nothing."""
+    try:
+        with open_own(path) as file:
+            return _SIGNED.startswith(file.read(len(_SIGNED)).strip(b"\0\n "))
+    except OSError:
+        return False
 
 
 def _unavailable(path: Path, error: OSError) -> StoreError:

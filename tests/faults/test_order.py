@@ -111,7 +111,12 @@ def test_the_copy_of_a_damaged_log_is_on_the_disk_before_the_log_goes(tmp_path: 
     log = tmp_path / "killed" / "manifest.sqlite-wal"
     size = log.stat().st_size
     sizes = []
-    with patch("os.replace", lambda old, new: (sizes.append(log.stat().st_size), REAL_REPLACE(old, new))):
+
+    def replace(old: Path, new: Path) -> None:
+        sizes.append(log.stat().st_size)
+        REAL_REPLACE(old, new)
+
+    with patch("os.replace", replace):
         kept = keep_log(tmp_path / "killed" / "manifest.sqlite")
     assert sizes == [size] == [kept.stat().st_size]
     assert not log.exists() or not log.stat().st_size

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import LockedError, StoreError
-from bridgetower.lock import Lock
+from bridgetower.lock import Lock, is_lock
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs links, pipes and devices with names")
 
@@ -24,6 +24,7 @@ def test_it_says_who_holds_it_and_can_be_taken_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", [b"", b"\n", bytes(100), b'{"pid"', b'{"pid": 1, "host": "h", "since": 1}\n'])
 def test_it_is_taken_over_whatever_a_crash_has_left_of_it(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "writer.lock").write_bytes(left)
+    assert is_lock(tmp_path / "writer.lock")
     Lock(tmp_path / "writer.lock").release()
 
 
@@ -33,7 +34,7 @@ def test_a_file_that_it_leads_to_is_left_as_it_is(tmp_path: Path, link: Callable
     letter = tmp_path / "letter"
     letter.write_text('{"pid": "of another program"}')
     link(letter, tmp_path / "writer.lock")
-    with pytest.raises(StoreError, match=r"writer\.lock: not .* left as it is"):
+    with pytest.raises(StoreError, match=r"writer\.lock: .*, and left as it is"):
         Lock(tmp_path / "writer.lock")
     assert letter.read_text() == '{"pid": "of another program"}'
 
@@ -46,8 +47,10 @@ def test_anything_but_a_file_is_refused_at_once(tmp_path: Path, make: Callable[[
         Lock(tmp_path / "writer.lock")
 
 
-def test_what_another_program_has_written_is_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "writer.lock").write_text("4711\n")
-    with pytest.raises(StoreError, match=r"not the lock of an index"):
-        Lock(tmp_path / "writer.lock")
-    assert (tmp_path / "writer.lock").read_text() == "4711\n"
+def test_it_is_told_from_a_file_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "writer.lock"
+    assert not is_lock(path)
+    path.write_text("4711\n")
+    assert not is_lock(path)
+    Lock(path).release()
+    assert is_lock(path)

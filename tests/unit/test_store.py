@@ -374,6 +374,7 @@ def test_a_file_is_no_folder_of_an_index(tmp_path: Path) -> None:
 def test_files_with_names_of_ours_are_not_ours_without_a_lock(directory: Path) -> None:
     directory.mkdir(parents=True)
     (directory / "vectors-1.faiss").write_text("of another program")
+    (directory / "writer.lock").write_text("4711")
     with pytest.raises(StoreError, match="holds other files and no index"):
         Writer.open(directory, FINGERPRINT)
     assert (directory / "vectors-1.faiss").read_text() == "of another program"

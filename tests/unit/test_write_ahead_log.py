@@ -36,7 +36,7 @@ def database(tmp_path: Path) -> Path:
     return killed
 
 
-def commits(log: bytes) -> list[int]:
+def commits(log: bytes | bytearray) -> list[int]:
     """The frames that end a transaction."""
     ends = [struct.unpack_from(">I", log, at + 4)[0] for at in range(HEADER_BYTES, len(log), FRAME)]
     return [number for number, pages in enumerate(ends) if pages]
