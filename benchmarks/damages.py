@@ -35,7 +35,7 @@ def main() -> None:
                 done[damages.damage()] += 1
             except AssertionError as error:
                 raise SystemExit(
-                    f"{done.total()} of {args.damages} were harmless or told, not the next (--seed {args.seed}): {error}"
+                    f"{done.total()} of {args.damages} were harmless or told, not the next (seed {args.seed}): {error}"
                 ) from error
     print(f"{done.total()} of {args.damages} damages were harmless or told")
     print(", ".join(f"{kind} {number}" for kind, number in done.most_common()))

@@ -58,9 +58,9 @@ def require_apart(directory: Path, paths: Iterable[Path]) -> None:
 def made_by(directory: Path) -> Fingerprint | None:
     """What the index in `directory` is bound to; None where it has no images yet, or is not there.
 
-    Also of an index whose format a writer brings forward. Raises StoreError where it cannot be read.
+    Raises StoreError where it cannot be read.
     """
-    with suppress(NoIndexError), closing(Manifest.read(directory.absolute() / MANIFEST, older=True)) as manifest:
+    with suppress(NoIndexError), closing(Manifest.read(directory.absolute() / MANIFEST)) as manifest:
         return manifest.fingerprint() if manifest.has_images() else None
     return None
 

@@ -22,6 +22,7 @@ from bridgetower.schema import LARGEST
 from bridgetower.vectors import LENGTH_TOLERANCE
 
 _NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text
+_OPTIONAL = "tokenizer_sha256"  # which exports of older indexes do not have
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,8 @@ class Export:
 
 
 def _fingerprint(row: dict[str, Any]) -> Fingerprint:
-    kinds = {field.name: int if field.name in _NUMBERS else str for field in fields(Fingerprint)}
+    known = [field.name for field in fields(Fingerprint) if field.name != _OPTIONAL or row.get(_OPTIONAL) is not None]
+    kinds = {name: int if name in _NUMBERS else str for name in known}
     values: dict[str, Any] = {name: jsonl.field(row, name, kind) for name, kind in kinds.items()}
     for name, value in values.items():
         if isinstance(value, str) and not value.isprintable():

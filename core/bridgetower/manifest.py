@@ -16,7 +16,15 @@ from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, w
 from bridgetower.disk import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
 from bridgetower.records import Filter, Fingerprint, Photo, Skipped
-from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA, SUMMED, UPGRADES, crc32_of, statements
+from bridgetower.schema import (
+    APPLICATION_ID,
+    FINGERPRINT_2,
+    FORMAT_VERSION,
+    LAYOUTS,
+    SUMMED,
+    crc32_of,
+    statements,
+)
 from bridgetower.write_ahead_log import log_of, lost_commits
 
 _ROWS = 1024  # that are fetched at a time
@@ -116,11 +124,8 @@ class Manifest:
         self._stat = _identity(path) if immutable else None
 
     @classmethod
-    def read(cls, path: Path, *, older: bool = False) -> Self:
-        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read.
-
-        With `older` also that of a format which a writer brings forward; only what made it can be asked then.
-        """
+    def read(cls, path: Path) -> Self:
+        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read."""
         with explained(path):
             require_own_files(path)
             if not size_of(path) and size_of(log_of(path)):  # which SQLite would remove
@@ -130,29 +135,29 @@ class Manifest:
                 )
             with suppress(FileNotFoundError, NotADirectoryError):
                 path.lstat()
-                return cls._read(path, older)
+                return cls._read(path)
         raise absent(path)
 
     @classmethod
-    def _read(cls, path: Path, older: bool) -> Self:
+    def _read(cls, path: Path) -> Self:
         try:
-            return cls._snapshot(path, older, immutable=False)
+            return cls._snapshot(path, immutable=False)
         except sqlite3.Error as error:
             # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
             refused = result_code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
             if not refused or size_of(log_of(path)):
                 raise
-        return cls._snapshot(path, older, immutable=True)
+        return cls._snapshot(path, immutable=True)
 
     @classmethod
-    def _snapshot(cls, path: Path, older: bool, *, immutable: bool) -> Self:
+    def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
         uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
         manifest = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S), immutable=immutable)
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
                 raise lost_log(path) if manifest._has_lost_log() else absent(path)
-            manifest._require_format(upgradable=older)
+            manifest._require_format()
             if lost := lost_commits(path):
                 raise DamagedLogError(log_of(path), lost)
         except BaseException:
@@ -172,21 +177,17 @@ class Manifest:
         self._db.execute("BEGIN")
         return self._is_blank()
 
-    def _require_format(self, *, upgradable: bool = False) -> None:
+    def _require_format(self) -> None:
         version = self._pragma("user_version")
         if self._pragma("application_id") != APPLICATION_ID:
-            if set(SCHEMA) <= statements(self._db):
+            layout = statements(self._db)
+            if any(known <= layout for known in LAYOUTS.values()):
                 raise self._damaged("its header is not as it was written")
             raise StoreError(f"{self.path}: a database of another program: name another place with --index DIR")
-        if version == FORMAT_VERSION or (upgradable and version in UPGRADES):
-            return
-        if version in UPGRADES:
-            advice = "`bt index` on any of its folders brings it forward, and encodes nothing again"
-        elif version > FORMAT_VERSION:
-            advice = "update bt"
-        else:
-            advice = "build a new index in another place with --index DIR"
-        raise StoreError(f"{self.path}: index format {version}, this bt reads format {FORMAT_VERSION}: {advice}")
+        if version not in LAYOUTS:
+            newer = version > FORMAT_VERSION
+            advice = "update bt" if newer else "build a new index in another place with --index DIR"
+            raise StoreError(f"{self.path}: index format {version}, this bt reads format {FORMAT_VERSION}: {advice}")
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
@@ -229,21 +230,24 @@ class Manifest:
                 raise self._damaged("a row is not as it was written")
             yield row
 
-    def _only(self, table: str) -> tuple[Any, ...] | None:
+    def _only(self, table: str, summed: str | None = None) -> tuple[Any, ...] | None:
         """What is summed of the only row of a table. StoreError where it is not as it was written."""
-        row = self._one(f"SELECT {SUMMED[table]}, crc32 FROM {table}")
+        row = self._one(f"SELECT {summed or SUMMED[table]}, crc32 FROM {table}")
         if row is not None and crc32_of(*row[:-1]) != row[-1]:
             raise self._damaged(f"its table {table} is not as it was written")
         return None if row is None else row[:-1]
 
     def fingerprint(self) -> Fingerprint:
-        """What made the vectors; also of format 1, which has no sum of it."""
-        with explained(self.path):
-            summed = self._pragma("user_version") > 1
-        row = self._only("fingerprint") if summed else self._one(f"SELECT {SUMMED['fingerprint']} FROM fingerprint")
+        """What made the vectors."""
+        row = self._only("fingerprint", FINGERPRINT_2 if self.format_version() == 2 else SUMMED["fingerprint"])
         if row is None:
             raise self._damaged("its table fingerprint is empty")
         return Fingerprint(*row)
+
+    def format_version(self) -> int:
+        """That of the file, which may be older than FORMAT_VERSION."""
+        with explained(self.path):
+            return self._pragma("user_version")
 
     def state(self) -> State:
         row, count = self._only("state"), self._one("SELECT images FROM state")
@@ -477,9 +481,9 @@ class Manifest:
             yield from (line for line in str(found).splitlines() if line != "ok")
         yield from (f"a row of {table} leads nowhere" for table, *_ in self._all("PRAGMA foreign_key_check"))
         with explained(self.path):
-            layout = statements(self._db)
-        yield from (f"its layout lacks {' '.join(sql.split()[:3])}" for sql in SCHEMA if sql not in layout)
-        yield from (f"its layout has what is not of the format: {sql:.40}" for sql in layout if sql not in SCHEMA)
+            layout, wanted = statements(self._db), LAYOUTS[self.format_version()]
+        yield from (f"its layout lacks {' '.join(sql.split()[:3])}" for sql in sorted(wanted - layout))
+        yield from (f"its layout has what is not of the format: {sql:.40}" for sql in sorted(layout - wanted))
 
     def image_rows(self) -> Iterator[list[ImageRow]]:
         """Every image, ascending, some at a time."""

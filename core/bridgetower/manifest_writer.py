@@ -61,7 +61,7 @@ class ManifestWriter(Manifest):
             has_log = size_of(log_of(path))
         if has_log:  # SQLite folds it into the file as far as it can read it, and removes it
             with suppress(NoIndexError):
-                Manifest.read(path, older=True).close()
+                Manifest.read(path).close()
         if fingerprint is None and not size_of(path):
             raise absent(path)
         with explained(path):
@@ -74,7 +74,7 @@ class ManifestWriter(Manifest):
                 if blank:
                     manifest._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 else:
-                    manifest._require_format(upgradable=True)  # before a file that may not be ours is touched
+                    manifest._require_format()  # before a file that may not be ours is touched
                 manifest._db.execute("PRAGMA journal_mode = WAL")
                 manifest._db.execute("PRAGMA synchronous = FULL")
                 manifest._db.execute("PRAGMA foreign_keys = ON")
@@ -145,7 +145,7 @@ class ManifestWriter(Manifest):
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
         model, revision = _text(fingerprint.model), _text(fingerprint.revision)
         row = astuple(replace(fingerprint, model=model, revision=revision))
-        sql = "INSERT OR REPLACE INTO fingerprint VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        sql = f"INSERT OR REPLACE INTO fingerprint VALUES (1, {', '.join('?' * len(row))}, ?)"
         self._db.execute(sql, (*row, crc32_of(*row)))
 
     def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> bool:

@@ -10,6 +10,7 @@ cannot be written, is as good as not there.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,7 @@ from bridgetower.blocks import FeedForward
 from bridgetower.errors import ModelError
 from bridgetower.model import BridgeTower
 from bridgetower.records import INT8, Head
+from bridgetower.regular import is_own
 from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
 from bridgetower.weights import Checkpoint, cache_folder, load_model
 
@@ -35,6 +37,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.99}
 
 _VERSION = 1
+_NAME = r"[0-9a-f]{16}-[0-9a-f]{16}-[\w.+-]+\.safetensors"  # see `_place`
 _MOST_FILES = 6
 _STORED = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int8: "I8"}  # as safetensors calls them
 _TAKES_SECONDS = 500 * 1000**2  # bytes of weights
@@ -180,12 +183,17 @@ def _fits(stored: StoredTensor, wanted: Tensor) -> bool:
 def _keep(place: Path, network: BridgeTower) -> None:
     """Write the network, and remove what was not used for longest. Raises OSError."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    for unfinished in place.parent.glob(".*.partial"):  # of a process that was killed
+    for unfinished in _own(place.parent, f"\\.{_NAME}\\.[0-9a-f]{{8}}\\.partial"):  # of a process that was killed
         with suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > _ABANDONED_S:
                 unfinished.unlink()
     write_tensors(place, {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(network).items()})
     with suppress(OSError):  # another process was faster
-        by_use = sorted(place.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+        by_use = sorted(_own(place.parent, _NAME), key=lambda file: file.stat().st_mtime_ns)
         for file in by_use[:-_MOST_FILES]:
             file.unlink()
+
+
+def _own(folder: Path, form: str) -> list[Path]:
+    """Files that we have made: regular ones whose whole name has this form. Others may lie there, too."""
+    return [file for file in folder.iterdir() if re.fullmatch(form, file.name) and is_own(file)]

@@ -75,6 +75,7 @@ class Fingerprint:
     preprocessing_version: int
     precision_family: str  # "float" (fp32 and bf16 vectors agree within tolerance), "int8" or "foreign"
     dim: int  # length of a vector
+    tokenizer_sha256: str | None = None  # of what turned texts into ids; None where that is not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Fingerprint
 from bridgetower.regular import is_own
-from bridgetower.schema import HASH_BYTES, PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
+from bridgetower.schema import FINGERPRINT_2, HASH_BYTES, PAGE_BYTES, SCHEMA, SUMMED, crc32_of, statements
 from bridgetower.strewn import strewn_rows
 from bridgetower.write_ahead_log import log_of
 
@@ -191,15 +191,17 @@ def _maker(db: sqlite3.Connection) -> Fingerprint | None:
     """What made the vectors of a manifest of this format; None where that cannot be read."""
     tables = {sql for sql in SCHEMA if sql.startswith(("CREATE TABLE images", "CREATE TABLE files"))}
     with suppress(*UNREADABLE):
-        if tables <= statements(db) and (row := _row(db, "fingerprint")) is not None:
-            return Fingerprint(*row)
+        if tables <= statements(db):
+            for summed in (SUMMED["fingerprint"], FINGERPRINT_2):
+                if (row := _row(db, "fingerprint", summed)) is not None:
+                    return Fingerprint(*row)
     return None
 
 
-def _row(db: sqlite3.Connection, table: str) -> tuple[Any, ...] | None:
-    """What is summed of the only row of a table; None where it cannot be read or is not whole."""
+def _row(db: sqlite3.Connection, table: str, summed: str) -> tuple[Any, ...] | None:
+    """The columns `summed` of the only row of a table; None where they cannot be read or are not whole."""
     with suppress(*UNREADABLE):
-        row = db.execute(f"SELECT {SUMMED[table]}, crc32 FROM {table}").fetchone()
+        row = db.execute(f"SELECT {summed}, crc32 FROM {table}").fetchone()
         if row is not None and crc32_of(*row[:-1]) == row[-1]:
             return tuple(row[:-1])
     return None
@@ -209,7 +211,7 @@ def _copy_state(old: sqlite3.Connection, new: sqlite3.Connection, directory: Pat
     """When it was made, and the last generation, as no name of a file is used twice; how many images it counted."""
     generations = [int(n) for path in directory.iterdir() for n in re.findall(r"^vectors-(\d{1,18})\.", path.name)]
     now = int(time.time())
-    state, said = _row(old, "state"), None
+    state, said = _row(old, "state", SUMMED["state"]), None
     if state is not None:
         generations.append(state[2])
         with suppress(*UNREADABLE):

@@ -1,4 +1,4 @@
-"""What a manifest is on the disk: its tables, the sums of their rows, and how older formats become the present one.
+"""What a manifest is on the disk: its tables, the sums of their rows, and how an older format becomes the present one.
 
 docs/index-format.md is the contract; a test compares its SQL with this.
 """
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 APPLICATION_ID = 0x42546978  # "BTix"
 LARGEST = 2**63 - 1  # whole number that SQLite holds
 HASH_BYTES = 32  # of SHA-256
@@ -26,6 +26,7 @@ SCHEMA = (
         preprocessing_version INTEGER NOT NULL,
         precision_family TEXT NOT NULL,
         dim INTEGER NOT NULL,
+        tokenizer_sha256 TEXT,
         crc32 INTEGER NOT NULL
     ) STRICT""",
     """CREATE TABLE state (
@@ -108,7 +109,7 @@ SCHEMA = (
 # `state` without `images`, which triggers count and who reads counts again.
 SUMMED = {
     "fingerprint": "model, revision, weights_sha256, config_sha256, preprocessing, preprocessing_version, "
-    "precision_family, dim",
+    "precision_family, dim, tokenizer_sha256",
     "state": "created_at, updated_at, generation, covered, vectors_sha256",
     "tuning": "lists, trained, effort, candidates, recall, texts, pictures",
     "queries": "vector",
@@ -132,24 +133,20 @@ def crc32_of(*values: object) -> int:
     return zlib.crc32(b"".join([_BYTES[type(value)](value) for value in values]))
 
 
-# What version 1 lacks is computed on the way; ids are kept.
-_FROM_1 = (
-    "DROP INDEX files_by_image",
-    *(f"ALTER TABLE {name} RENAME TO old_{name}" for name in ("fingerprint", "state", "roots", "images", "files")),
-    *SCHEMA,
-    *(
-        f"INSERT INTO {name} ({SUMMED[name]}, crc32) SELECT {SUMMED[name]}, crc32_of({SUMMED[name]}) FROM old_{name}"
-        for name in ("fingerprint", "roots")
-    ),
-    f"""INSERT INTO state SELECT one, created_at, updated_at, 0, generation, covered, vectors_sha256,
-        crc32_of({SUMMED["state"]}) FROM old_state""",
-    f"""INSERT INTO images SELECT id, hash, width, height, taken_at, vector, crc32_of({SUMMED["images"]})
-        FROM old_images""",
-    f"""INSERT INTO files SELECT path, size, mtime_ns, image, reason, crc32_of({SUMMED["files"]})
-        FROM old_files LEFT JOIN old_images ON old_images.id = image""",
-    *(f"DROP TABLE old_{name}" for name in ("files", "images", "roots", "state", "fingerprint")),
+# Format 2 knows nothing of the tokenizer. Readers take it as it is; writers bring it forward.
+FINGERPRINT_2 = SUMMED["fingerprint"].removesuffix(", tokenizer_sha256")
+_FROM_2 = (
+    "ALTER TABLE fingerprint RENAME TO old_fingerprint",
+    SCHEMA[0],
+    f"""INSERT INTO fingerprint SELECT one, {FINGERPRINT_2}, NULL, crc32_of({FINGERPRINT_2}, NULL)
+        FROM old_fingerprint""",
+    "DROP TABLE old_fingerprint",
 )
-UPGRADES = {1: _FROM_1}
+UPGRADES = {2: _FROM_2}
+LAYOUTS = {
+    FORMAT_VERSION: frozenset(SCHEMA),
+    2: frozenset([SCHEMA[0].replace("        tokenizer_sha256 TEXT,\n", ""), *SCHEMA[1:]]),
+}
 
 
 def statements(db: sqlite3.Connection) -> set[str]:

@@ -16,7 +16,6 @@ from bridgetower.features import FeatureCache
 from bridgetower.manifest import Entry, Manifest, Tuning
 from bridgetower.published import Published, codes_path, vectors_path
 from bridgetower.records import EVERYTHING, Filter, Fingerprint, Photo, Skipped
-from bridgetower.schema import FORMAT_VERSION
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
 # methods that touch a vector, so that `bt status` pays for neither.
@@ -251,7 +250,7 @@ class Store:
         vectors_file = self._files.whole
         return Summary(
             directory=self.directory,
-            format_version=FORMAT_VERSION,
+            format_version=manifest.format_version(),
             fingerprint=self.fingerprint,
             created_at=state.created_at,
             updated_at=state.updated_at,

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -398,6 +398,8 @@ def _take(manifest: ManifestWriter, directory: Path, fingerprint: Fingerprint, *
     bound = manifest.has_images()  # before the first, nothing is bound to the fingerprint
     if bound:
         require_same(directory, stored, fingerprint, imported=imported)
+    if bound and stored.tokenizer_sha256 is not None:  # a changed tokenizer is to be told each time
+        fingerprint = replace(fingerprint, tokenizer_sha256=stored.tokenizer_sha256)
     # The same weights by another name: that is where they are found now, unless it says where another machine has them.
     if stored != fingerprint and not (bound and imported):
         with manifest.transaction():

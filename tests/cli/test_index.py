@@ -13,7 +13,7 @@ import bridgetower.library
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 
-FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
+FORMAT_2 = Path(__file__).parents[1] / "data" / "index-format-2"
 
 
 def test_it_counts_what_it_did(bt: Bt, photos: Path) -> None:
@@ -288,7 +288,7 @@ def test_weights_that_have_changed_under_their_name_are_refused_when_they_are_ne
 
 def test_an_index_of_an_older_format_is_brought_forward(bt: Bt, photos: Path, models: Models) -> None:
     index = photos.parent / "index"
-    shutil.copytree(FORMAT_1, index)
+    shutil.copytree(FORMAT_2, index)
     models.encoder_type = FakeEncoder
     done = bt("index", photos)  # the model of that index is not here, and pictures are to be encoded
     assert (done.exit_code, "some/model" in done.stderr) == (4, True)

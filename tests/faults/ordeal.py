@@ -16,7 +16,7 @@ from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.faults.victims import Victims
 
-FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
+FORMAT_2 = Path(__file__).parents[1] / "data" / "index-format-2"
 FOLDERS, IN_EACH = 8, 30
 
 Contents = dict[Photo, bytes]
@@ -142,7 +142,7 @@ class Ordeal:
     def upgrade(self) -> bool:
         """Kill the first command that writes an index of an older format."""
         old = self._work / "old"
-        shutil.copytree(FORMAT_1, old)
+        shutil.copytree(FORMAT_2, old)
         killed = self._kill("forget", "/scans", longest=0.1, directory=old)
         Writer.resume(old).close()
         assert list(verify(old)) == []

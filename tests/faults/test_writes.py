@@ -26,7 +26,7 @@ from bridgetower.writer import Writer
 from tests.faults import small
 from tests.faults.small import FINGERPRINT, Answer, answer, bring_up_to_date, build, image, photo, searched
 
-FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
+FORMAT_2 = Path(__file__).parents[1] / "data" / "index-format-2"
 MORE = range(400, 404)
 REAL = {name: getattr(os, name) for name in ("fsync", "replace", "ftruncate", "link", "write", "unlink", "mkdir")}
 
@@ -139,8 +139,8 @@ def break_layout(directory: Path) -> None:
         writer.manifest._db.execute("DROP TRIGGER file_gone")
 
 
-def copy_format_1(directory: Path) -> None:
-    shutil.copytree(FORMAT_1, directory)
+def copy_format_2(directory: Path) -> None:
+    shutil.copytree(FORMAT_2, directory)
 
 
 RUNS = {
@@ -152,7 +152,7 @@ RUNS = {
     "grow": (build, grow),
     "mend rows": (break_rows, mend),
     "salvage": (break_layout, mend),
-    "upgrade": (copy_format_1, lambda directory: Writer.resume(directory).close()),
+    "upgrade": (copy_format_2, lambda directory: Writer.resume(directory).close()),
 }
 
 
@@ -168,7 +168,7 @@ def found(directory: Path) -> Answer:
     try:
         return answer(directory)
     except StoreError as error:
-        if "made by model" in str(error) or "no index at" in str(error) or "index format 1" in str(error):
+        if "made by model" in str(error) or "no index at" in str(error) or "index format 2" in str(error):
             return []
         raise
 

@@ -146,7 +146,7 @@ def test_a_read_only_copy_of_an_index_that_was_being_written_is_read_whole_or_re
 
 def test_a_manifest_that_changes_under_a_reader_without_locks_is_noticed(directory: Path) -> None:
     build(directory, *range(10))
-    manifest = Manifest._snapshot(directory / "manifest.sqlite", False, immutable=True)
+    manifest = Manifest._snapshot(directory / "manifest.sqlite", immutable=True)
     assert manifest.counts().files == 10
     build(directory, 10)
     with pytest.raises(StoreError, match="changed while it was read"):

@@ -329,7 +329,7 @@ def test_the_same_model_keeps_the_name_that_it_has_here(folder: Path, tmp_path: 
 
 
 def test_an_index_of_an_older_format_is_brought_forward(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "tests" / "data" / "index-format-1", tmp_path / "old")
+    shutil.copytree(ROOT / "tests" / "data" / "index-format-2", tmp_path / "old")
     assert import_folder(folder, tmp_path / "old").images == 10
     with Store.open(tmp_path / "old") as store:
         assert store.summary().images + store.summary().orphans == 34

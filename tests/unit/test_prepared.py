@@ -162,6 +162,21 @@ def test_only_what_was_used_last_is_kept(checkpoint: Checkpoint, monkeypatch: py
     assert sorted("fp32" in file.name or "int8" in file.name for file in kept()) == [True, True]
 
 
+def test_only_files_of_its_own_are_removed(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "_MOST_FILES", 1)
+    prepared.load(checkpoint, "fp32")
+    [file] = kept()
+    names = ["my model.safetensors", f"x{file.name}", ".note.partial"]
+    mine = [file.with_name(name) for name in names]
+    for path in mine:
+        path.touch()
+        os.utime(path, (1, 1))
+    link = file.with_name("0" * 16 + file.name[16:])
+    link.symlink_to(mine[0])
+    prepared.load(checkpoint, "bf16")
+    assert all(path.exists() for path in (*mine, link)) and not file.exists()
+
+
 def test_int8_operators_that_changed_are_named(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     def changed(*_: object) -> None:
         raise RuntimeError("expected at most 3 arguments")
@@ -228,7 +243,7 @@ def test_what_takes_seconds_is_announced_once(checkpoint: Checkpoint, monkeypatc
 def test_what_a_killed_process_left_is_removed(checkpoint: Checkpoint) -> None:
     folder = cache_folder() / "prepared"
     folder.mkdir(parents=True)
-    old, young = folder / ".a.partial", folder / ".b.partial"
+    old, young = (folder / f".{'0' * 16}-{'1' * 16}-fp32-cpu-2-1.safetensors.{name * 8}.partial" for name in "ab")
     for file in (old, young):
         file.touch()
     os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)

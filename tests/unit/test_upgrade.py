@@ -1,8 +1,9 @@
-"""An index of an older format, as it was written then, becomes one of today's format and loses nothing."""
+"""An index of an older format, as it was written then: it is read as it is; writing to it makes it one of today's."""
 
 import os
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,21 +14,21 @@ from bridgetower import schema
 from bridgetower.errors import StoreError
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Fingerprint
-from bridgetower.schema import FORMAT_VERSION, SUMMED
+from bridgetower.schema import FINGERPRINT_2, FORMAT_VERSION, SUMMED
 from bridgetower.store import Store
 from bridgetower.verify import verify
 from bridgetower.writer import Writer
 from tests.fakes import stored
 
 # 24 images, the last not in the vector file; one is an orphan, one a copy; odd names; a skipped file; three roots
-FORMAT_1 = Path(__file__).parents[1] / "data" / "index-format-1"
+FORMAT_2 = Path(__file__).parents[1] / "data" / "index-format-2"
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 16)
 ODD = Path(os.fsdecode(b"/photos/odd/\xff\n\xc3\xa9.jpg"))
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    shutil.copytree(FORMAT_1, tmp_path / "index")
+    shutil.copytree(FORMAT_2, tmp_path / "index")
     return tmp_path / "index"
 
 
@@ -38,39 +39,8 @@ def dump(directory: Path, sql: str) -> list[tuple]:
     return rows
 
 
-def test_reading_asks_for_it_and_changes_nothing(old: Path) -> None:
-    before = (old / "manifest.sqlite").read_bytes()
-    with pytest.raises(StoreError, match=r"index format 1, .* `bt index` .* brings it forward"):
-        Store.open(old)
-    assert (old / "manifest.sqlite").read_bytes() == before
-
-
-def test_writing_brings_it_forward_with_all_that_it_holds(old: Path, tmp_path: Path) -> None:
-    tables = {
-        "images": "id, hash, width, height, taken_at, vector",
-        "files": "path, size, mtime_ns, image, reason",
-        "roots": "path, scanned_at",
-        "fingerprint": SUMMED["fingerprint"],
-        "state": "created_at, updated_at, generation, covered, vectors_sha256",
-    }
-    before = {table: dump(old, f"SELECT {columns} FROM {table}") for table, columns in tables.items()}
-    assert len(before["images"]) == 24
-    Writer.open(old, FINGERPRINT).close()
-    assert {table: dump(old, f"SELECT {columns} FROM {table}") for table, columns in tables.items()} == before
-    assert dump(old, "SELECT * FROM orphans") == [(23,)]
-    assert dump(old, "SELECT images FROM state") == [(24,)]
-    assert dump(old, "SELECT count(*) FROM tuning") == dump(old, "SELECT count(*) FROM pruned") == [(0,)]
-
-    Writer.open(tmp_path / "new", FINGERPRINT).close()
-    schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
-    assert dump(old, schema) == dump(tmp_path / "new", schema)
-    assert dump(old, "PRAGMA user_version") == [(FORMAT_VERSION,)]
-    assert list(verify(old)) == []
-
-
-def test_it_then_answers_as_before(old: Path) -> None:
-    Writer.open(old, FINGERPRINT).close()
-    with Store.open(old) as store:
+def require_answers(directory: Path) -> None:
+    with Store.open(directory) as store:
         assert len(store) == 23
         found: dict[Path, float] = {}
         for candidate in store.nearest(np.eye(1, 16, dtype=np.float32)):
@@ -81,20 +51,49 @@ def test_it_then_answers_as_before(old: Path) -> None:
         assert [skipped.path for skipped in store.skipped()] == [Path("/photos/bad.jpg")]
 
 
-def test_ids_are_not_used_again_after_it(old: Path) -> None:
-    with Writer.open(old, FINGERPRINT):
-        assert dump(old, "SELECT seq FROM sqlite_sequence WHERE name = 'images'") == [(24,)]
+def test_reading_takes_it_as_it_is(old: Path) -> None:
+    before = (old / "manifest.sqlite").read_bytes()
+    require_answers(old)
+    with Store.open(old) as store:
+        assert store.summary().format_version == 2
+        assert store.fingerprint == FINGERPRINT and store.fingerprint.tokenizer_sha256 is None
+    assert list(verify(old)) == []
+    assert (old / "manifest.sqlite").read_bytes() == before
+
+
+def test_writing_brings_it_forward_with_all_that_it_holds(old: Path, tmp_path: Path) -> None:
+    tables = SUMMED | {"fingerprint": FINGERPRINT_2, "files": "path, size, mtime_ns, image, reason"}
+    before = {table: dump(old, f"SELECT {columns} FROM {table}") for table, columns in tables.items()}
+    assert len(before["images"]) == 24
+    Writer.open(old, FINGERPRINT).close()
+    assert {table: dump(old, f"SELECT {columns} FROM {table}") for table, columns in tables.items()} == before
+    assert dump(old, "SELECT * FROM orphans") == [(23,)]
+    assert dump(old, "SELECT seq FROM sqlite_sequence WHERE name = 'images'") == [(24,)]
+
+    Writer.open(tmp_path / "new", FINGERPRINT).close()
+    schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+    assert dump(old, schema) == dump(tmp_path / "new", schema)
+    assert dump(old, "PRAGMA user_version") == [(FORMAT_VERSION,)]
+    assert list(verify(old)) == []
+    require_answers(old)
+
+
+def test_the_tokenizer_is_noted_with_the_next_run_and_kept(old: Path) -> None:
+    for digest in ("a" * 64, "b" * 64):
+        Writer.open(old, replace(FINGERPRINT, tokenizer_sha256=digest)).close()
+        with Store.open(old) as store:
+            assert store.fingerprint.tokenizer_sha256 == "a" * 64
 
 
 def test_a_failure_on_the_way_leaves_the_old_one_whole(old: Path) -> None:
-    broken = (*schema._FROM_1[:-2], "DROP TABLE there_is_none")
+    broken = (*schema.UPGRADES[2][:-1], "DROP TABLE there_is_none")
     with (
-        patch.dict(schema.UPGRADES, {1: broken}),
+        patch.dict(schema.UPGRADES, {2: broken}),
         pytest.raises(StoreError),
         ManifestWriter.open(old / "manifest.sqlite", FINGERPRINT).transaction(),
     ):
         pytest.fail("it opened")
-    assert dump(old, "PRAGMA user_version") == [(1,)]
-    assert dump(old, "SELECT count(*) FROM files") == [(25,)]
+    assert dump(old, "PRAGMA user_version") == [(2,)]
+    require_answers(old)
     Writer.open(old, FINGERPRINT).close()
-    assert dump(old, "SELECT count(*) FROM files") == [(25,)]
+    require_answers(old)
