@@ -23,9 +23,10 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
 from bridgetower.decode import decode, read
-from bridgetower.encoder import TorchEncoder, choose_runtime
+from bridgetower.encoder import TorchEncoder
 from bridgetower.preprocess import OVERSAMPLING, Preprocessing, preprocess
 from bridgetower.records import File
+from bridgetower.runtime import choose_runtime
 from bridgetower.scan import scan
 from bridgetower.weights import resolve
 

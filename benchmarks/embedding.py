@@ -26,9 +26,9 @@ from benchmarks.harness import (
     network_options,
 )
 from benchmarks.pictures import photo
-from bridgetower.encoder import TorchEncoder, choose_runtime
-from bridgetower.indexing import BATCH_SIZE
+from bridgetower.encoder import TorchEncoder
 from bridgetower.preprocess import preprocess
+from bridgetower.runtime import BATCH_SIZE, choose_runtime
 from bridgetower.weights import resolve
 
 TEXT = "two cats on a couch, and a dog in a car"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from bridgetower import quantized
-from bridgetower.encoder import choose_runtime
+from bridgetower.runtime import choose_runtime
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bridgetower.encoder import TorchEncoder, choose_runtime
-from bridgetower.indexing import BATCH_SIZE
+from bridgetower.encoder import TorchEncoder
 from bridgetower.preprocess import preprocess
+from bridgetower.runtime import BATCH_SIZE, choose_runtime
 from bridgetower.weights import resolve
 
 

@@ -27,9 +27,11 @@ from benchmarks.harness import (
     network_options,
 )
 from benchmarks.pictures import photo
-from bridgetower.encoder import Pixels, TorchEncoder, choose_runtime
+from bridgetower.encoder import TorchEncoder
 from bridgetower.matching import every_pair
 from bridgetower.preprocess import preprocess
+from bridgetower.protocol import Pixels
+from bridgetower.runtime import choose_runtime
 from bridgetower.weights import resolve
 
 TEXT = "two cats on a couch, and a dog in a car"

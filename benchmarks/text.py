@@ -27,7 +27,8 @@ from benchmarks.harness import (
     network_options,
 )
 from benchmarks.pictures import photo
-from bridgetower.encoder import TorchEncoder, choose_runtime
+from bridgetower.encoder import TorchEncoder
+from bridgetower.runtime import choose_runtime
 from bridgetower.weights import resolve
 
 ANIMALS = ("cat", "dog", "bird", "horse", "frog", "fox", "bear", "fish")

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgetower.encoder import TorchEncoder, choose_runtime
+from bridgetower.encoder import TorchEncoder
 from bridgetower.evaluation import Captioned, evaluate, read_captions
 from bridgetower.pictures import load
+from bridgetower.runtime import choose_runtime
 from bridgetower.weights import resolve
 from examples.scenes.captions import plural
 from examples.scenes.vocabulary import NUMBERS, PLACES, SYNONYMS, THINGS
@@ -88,7 +89,7 @@ def main() -> None:
     encoder = TorchEncoder(resolve(args.model), choose_runtime("auto", args.precision))
     captioned = read_captions(args.captions)
     result: dict[str, object] = {"pictures": len(captioned), "precision": encoder.runtime.precision}
-    for found in evaluate(encoder, captioned, depths=args.depth):
+    for found in evaluate(encoder, encoder, captioned, depths=args.depth):
         name = found.method + (f"@{found.depth}" if found.depth else "")
         result[name] = {"IR": [round(x, 1) for x in found.ir], "TR": [round(x, 1) for x in found.tr]}
     result["mlm"] = measure_words(encoder, captioned)

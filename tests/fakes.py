@@ -1,4 +1,4 @@
-"""A deterministic Encoder that sees nothing but colour: fast, without weights, and easy to predict by hand."""
+"""A deterministic encoder and judge that sees nothing but colour: fast, without weights, predicted by hand."""
 
 import json
 import sys
@@ -12,9 +12,9 @@ from PIL import Image
 
 from bridgetower.decoder import answer
 from bridgetower.decoders import Decoders, Picture, Refused, read_answer
-from bridgetower.encoder import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.preprocess import Preprocessing
+from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.records import Fingerprint, Head
 from bridgetower.store import Store
 
@@ -36,7 +36,9 @@ class FakeEncoder:
 
     def __init__(self, heads: frozenset[Head] = frozenset(Head), weights: str = "fake") -> None:
         self.heads = heads
+        self.name = "fake"
         self.preprocessing = Preprocessing(32, 32)
+        self.batch_size, self.default_depth = 16, 20
         self.fingerprint = Fingerprint("fake", "local", weights, "fake", "hf", 1, "float", 3)
         self.encoded = 0  # pictures that were asked for a vector
         self.matched = 0  # pairs that were asked for a match

@@ -273,7 +273,7 @@ def _find(settings: Settings, begun: "Fingerprint | None", preprocessing: str | 
 def _in_family(family: str, settings: Settings) -> Settings:
     """The settings with the precision in which to add to an index that has pictures of this family: what --precision
     says, which may be refused, else one of the family."""
-    from bridgetower.encoder import precision_for
+    from bridgetower.runtime import precision_for
 
     precision = settings.precision
     if settings.named_precision is None and precision != "auto" and (precision == INT8) != (family == INT8):

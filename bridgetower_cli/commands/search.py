@@ -33,7 +33,7 @@ from bridgetower_cli.settings import (
 )
 
 if TYPE_CHECKING:
-    from bridgetower.encoder import Vectors
+    from bridgetower.protocol import Vectors
     from bridgetower.store import Store
 
 
@@ -129,7 +129,7 @@ def search(
         features_cache=features_cache,
         features_dir=features_dir,
     )
-    from bridgetower.model import require_heads
+    from bridgetower.heads import require_heads
     from bridgetower.search import default_depth
     from bridgetower.search import search as find_pictures
     from bridgetower.store import Store

@@ -13,9 +13,9 @@ from bridgetower_cli.settings import Device, Index, Json, Precision, settle
 FEW = 5  # reasons, and files that were indexed by themselves
 
 if TYPE_CHECKING:
-    from bridgetower.encoder import Runtime
     from bridgetower.manifest import Tuning
     from bridgetower.records import Fingerprint
+    from bridgetower.runtime import Runtime
     from bridgetower.store import Root, Summary
 
 
@@ -38,7 +38,7 @@ def status(
         skipped = list(store.skipped()) if verbose else []
     runtime = None
     if verbose:
-        from bridgetower.encoder import choose_runtime
+        from bridgetower.runtime import choose_runtime
 
         runtime = choose_runtime(settings.device, settings.precision)
     if json:

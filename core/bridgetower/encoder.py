@@ -1,32 +1,25 @@
-"""The only run-time of the network: device, precision, batching. Texts and pixels in, NumPy out.
+"""The network in this process, with PyTorch: batching, and NumPy on both sides.
 
-`Encoder` is the seam: what searches and indexes is written against it, and another engine (a cluster, a service) may
-stand behind it. `TorchEncoder` is the one that runs in this process. Neither sees a path or an index.
-
-Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
+It plays both roles of `bridgetower.protocol`. Shapes are as there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bridgetower import prepared, quantized
+from bridgetower import prepared
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.model import ImageFeatures, TextFeatures, require_heads
+from bridgetower.heads import require_heads
+from bridgetower.model import ImageFeatures, TextFeatures
 from bridgetower.preprocess import PREPROCESSING_VERSION, Preprocessing
+from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.records import INT8, Fingerprint, Head
+from bridgetower.runtime import Runtime
 from bridgetower.weights import Checkpoint
-
-Pixels = npt.NDArray[np.float32]  # [B, 3, H, W], preprocessed
-Vectors = npt.NDArray[np.float32]  # [B, E], unit length
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16", INT8)
 
 # Bytes of the widest tensor of a layer, which decides how many pictures or pairs run at once. On a CPU it should stay
 # in the cache of the processor from one operation to the next, and below the 32 MB from which on glibc maps memory
@@ -35,106 +28,6 @@ _WIDEST_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3, "mps": 256 * 1024**2}
 
 
 _FEATURES_VERSION = 1  # of the bytes that `pack` gives
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What the network runs on, and why."""
-
-    device: str  # "cpu", "cuda" or "mps"
-    precision: str  # "fp32", "bf16" or "int8"
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """Q texts, encoded once for any number of pictures. Made by `Encoder.encode_texts`."""
-
-    vectors: Vectors | None  # [Q, E] (ITC); None without that head
-    masks: tuple[tuple[int, ...], ...]  # for each text, the tokens at which `<mask>` stands
-    features: Any  # for the cross-modal encoder; only the encoder that made them looks inside
-
-
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """B pictures, encoded once for any number of texts. Made by `Encoder.encode_images`."""
-
-    vectors: Vectors | None  # [B, E] (ITC); None without that head
-    features: Any  # for the cross-modal encoder; only the encoder that made them looks inside
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What each of B pictures says about one masked text."""
-
-    itm: npt.NDArray[np.float32] | None  # [B, 2] matching logits of the masked text; None without an ITM head
-    log_probabilities: npt.NDArray[np.float32]  # [B, M, V] of the words at each mask
-
-
-class Encoder(Protocol):
-    """The network as the rest of the program sees it. Methods raise ModelError where the head they need is absent."""
-
-    @property
-    def fingerprint(self) -> Fingerprint: ...
-    @property
-    def heads(self) -> frozenset[Head]: ...
-    @property
-    def preprocessing(self) -> Preprocessing: ...
-    def embed_images(self, pixels: Pixels) -> Vectors:
-        """float32 [B, 3, H, W], B >= 1, -> unit vectors [B, E] (ITC). Raises ModelError where the weights give none."""
-        ...
-
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Q texts -> unit vectors [Q, E] (ITC). Raises UsageError on an empty text, ModelError as `embed_images`."""
-        ...
-
-    def encode_texts(self, texts: Sequence[str]) -> Texts:
-        """All that can be said of Q texts before they meet a picture. Raises as `embed_texts` does."""
-        ...
-
-    def encode_images(self, pixels: Pixels) -> Pictures:
-        """All that can be said of pictures, at least one, before they meet a text. Raises as `embed_images` does."""
-        ...
-
-    @property
-    def features_id(self) -> str:
-        """What the bytes of `pack` depend on besides the picture: letters, digits and dashes."""
-        ...
-
-    @property
-    def features_bytes(self) -> int:
-        """How many bytes `pack` gives for each picture."""
-        ...
-
-    def pack(self, images: Pictures) -> list[bytes]:
-        """The features of each picture as bytes, to be kept."""
-        ...
-
-    def unpack(self, stored: Sequence[bytes]) -> Pictures:
-        """Pictures out of what `pack` gave under the same `features_id`, without their vectors."""
-        ...
-
-    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Matching logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `images`); column 1 says "true" (ITM).
-
-        They are finite. Raises ModelError where the weights give others.
-        """
-        ...
-
-    def read(self, text: Texts, images: Pictures) -> Reading:
-        """What stands at the masks of the one text, by each picture (MLM; ITM if it is there).
-
-        Raises UsageError where it has no `<mask>`, ModelError as `match`.
-        """
-        ...
-
-    def word(self, token: int) -> str:
-        """What a column of `Reading.log_probabilities` reads as; "" for special tokens and bare space."""
-        ...
-
-    def truncates(self, text: str) -> bool:
-        """Whether the end of `text` is beyond what the network reads."""
-        ...
 
 
 class TorchEncoder:
@@ -153,6 +46,10 @@ class TorchEncoder:
         self._is_read_ahead = runtime.device != "cpu"  # elsewhere the weights are whole already
 
     @property
+    def name(self) -> str:
+        return self._checkpoint.name
+
+    @property
     def fingerprint(self) -> Fingerprint:
         return fingerprint_of(self._checkpoint, self.runtime.precision)
 
@@ -163,6 +60,14 @@ class TorchEncoder:
     @property
     def preprocessing(self) -> Preprocessing:
         return self._checkpoint.preprocessing
+
+    @property
+    def batch_size(self) -> int:
+        return self.runtime.batch_size
+
+    @property
+    def default_depth(self) -> int:
+        return self.runtime.default_depth
 
     @torch.inference_mode()
     def embed_images(self, pixels: Pixels) -> Vectors:
@@ -303,43 +208,6 @@ class TorchEncoder:
         return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
 
 
-def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
-    """Settle "auto": the best device there is, and bf16 where it computes in it natively, else fp32.
-
-    Raises UsageError for names that are unknown, for a device that this machine does not have, and for int8 where it
-    is not possible.
-    """
-    if device not in DEVICES or precision not in PRECISIONS:
-        raise UsageError(f"device is one of {', '.join(DEVICES)}; precision is one of {', '.join(PRECISIONS)}")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto" and precision == INT8:
-        device = "cpu"
-    elif device == "auto":
-        device = next(name for name in ("cuda", "mps", "cpu") if there[name])
-    elif not there[device]:
-        raise UsageError(f"device {device}: this machine, or this build of PyTorch, has none; use --device auto")
-    if precision == INT8 and not (device == "cpu" and quantized.is_possible()):
-        if device == "cpu":
-            raise UsageError("precision int8: not possible on this processor; use --precision auto")
-        raise UsageError(f"precision int8: not possible on {device}; use --device cpu, or --precision auto")
-    if precision != "auto":
-        return Runtime(device, precision, f"{precision}: as asked")
-    if device == "cuda":
-        return Runtime(device, "bf16", "bf16: the GPU computes in it")
-    if device == "mps":
-        return Runtime(device, "fp32", "fp32: bf16 is not proven on this device")
-    capabilities = torch.cpu.get_capabilities()
-    for name in ("amx_bf16", "avx512_bf16", "bf16"):  # the last on Arm
-        if capabilities.get(name):
-            return Runtime(device, "bf16", f"bf16: the processor has {name}")
-    return Runtime(device, "fp32", "fp32: the processor has no bf16 instructions")
-
-
-def precision_for(family: str, precision: str) -> str:
-    """`precision` for adding to an index of this family: where it is "auto", one of the family."""
-    return INT8 if family == INT8 and precision == "auto" else precision
-
-
 def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:
     """What identifies the vectors that this checkpoint makes; loads no weights. Raises ModelError without ITC head.
 
@@ -358,13 +226,6 @@ def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:
         precision_family=INT8 if precision == INT8 else "float",
         dim=checkpoint.config.contrastive_hidden_size,
     )
-
-
-def match_probability(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """ITM logits [..., 2] -> the probability [...] in [0, 1] that the text is true of the picture."""
-    margin = logits[..., 1] - logits[..., 0]
-    probability = 0.5 + 0.5 * np.tanh(margin / 2)  # softmax over two, safe for any logit
-    return probability.astype(np.float32)
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[np.float32]:

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoder import Encoder
 from bridgetower.errors import InputError
-from bridgetower.model import require_heads
+from bridgetower.heads import require_heads
 from bridgetower.pictures import load
+from bridgetower.preprocess import Preprocessing
+from bridgetower.protocol import Judge, RecallEncoder
 from bridgetower.records import Head, OnProgress
 
 RANKS = (1, 5, 10)
@@ -107,33 +108,36 @@ def _is_path(text: str) -> bool:
 
 
 def evaluate(
-    encoder: Encoder,
+    encoder: RecallEncoder,
+    judge: Judge | None,
     captioned: Sequence[Captioned],
     *,
     depths: Sequence[int] = (20,),
     on_progress: OnProgress = lambda done, total: None,
 ) -> Iterator[Evaluation]:
-    """Measure recall alone, then re-ranking at each of `depths`. Raises PictureError, ModelError.
+    """Measure recall alone, then, where there is a judge, re-ranking at each of `depths`. Raises PictureError,
+    ModelError.
 
     There are two passes over the pictures: one before the first result, that encodes them, and one before the second,
     that verifies. `on_progress(done, total)` counts the pictures of the pass at hand.
     """
-    require_heads(encoder.heads, Head.ITC, *([Head.ITM] if depths else []))
+    if judge is not None and depths:
+        require_heads(judge.heads, Head.ITM)
     texts = [caption for item in captioned for caption in item.captions]
     owner = np.array([row for row, item in enumerate(captioned) for _ in item.captions])  # [Q]
     batches = [range(i, min(i + PICTURES_AT_ONCE, len(captioned))) for i in range(0, len(captioned), PICTURES_AT_ONCE)]
 
-    def pixels(rows: range) -> npt.NDArray[np.float32]:
-        return np.stack([load(captioned[row].image, encoder.preprocessing) for row in rows])
+    def pixels(rows: range, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+        return np.stack([load(captioned[row].image, preprocessing) for row in rows])
 
     vectors = []
     for rows in batches:
-        vectors.append(encoder.embed_images(pixels(rows)))
+        vectors.append(encoder.embed_images(pixels(rows, encoder.preprocessing)))
         on_progress(rows.stop, len(captioned))
     text_vectors = [encoder.embed_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)]
     similarity = np.concatenate(text_vectors) @ np.concatenate(vectors).T  # [Q, B]
     yield _measure("recall", 0, similarity, similarity.T, owner)
-    if not depths:
+    if judge is None or not depths:
         return
 
     # Every pair that any query verifies, once; picture by picture, so that each is encoded once.
@@ -144,9 +148,8 @@ def evaluate(
         columns = np.arange(rows.start, rows.stop)
         asked = np.flatnonzero(wanted[:, columns].any(axis=1))  # the texts that meet any of these pictures
         pairs = np.argwhere(wanted[np.ix_(asked, columns)])
-        logits = encoder.match(
-            encoder.encode_texts([texts[i] for i in asked]), encoder.encode_images(pixels(rows)), pairs
-        )
+        pictures = judge.encode_images(pixels(rows, judge.preprocessing))
+        logits = judge.match(judge.encode_texts([texts[i] for i in asked]), pictures, pairs)
         margins[asked[pairs[:, 0]], columns[pairs[:, 1]]] = logits[:, 1] - logits[:, 0]
         on_progress(rows.stop, len(captioned))
     for depth in depths:

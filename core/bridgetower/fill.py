@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoder import Encoder, match_probability
 from bridgetower.features import FeatureCache
-from bridgetower.model import require_heads
-from bridgetower.pictures import Kept, encoded
-from bridgetower.recall import Candidates
-from bridgetower.records import Head, OnProgress, Skipped, Word
+from bridgetower.heads import require_heads
+from bridgetower.matching import require_limits
+from bridgetower.pictures import encoded
+from bridgetower.protocol import Judge, RecallEncoder, match_probability
+from bridgetower.recall import Candidates, recall_vector
+from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word
 from bridgetower.store import Store
 
 SUPPORTERS = 3  # pictures that are named for a word
@@ -37,34 +38,35 @@ class Filled:
 
 def fill_library(
     store: Store,
-    encoder: Encoder,
+    encoder: RecallEncoder,
+    judge: Judge,
     text: str,
     *,
     top: int = 5,
-    depth: int = 20,
+    depth: int | None = None,
     cache: FeatureCache | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
 
-    Where one of them is gone or cannot be read, the next best takes its place. `cache` keeps the features of pictures
-    for the next time. `on_progress(done, total)` counts
-    pictures. Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
+    Where one of them is gone or cannot be read, the next best takes its place. `depth` None is what the judge thinks is
+    worth it. `cache` keeps the features of pictures for the next time. `on_progress(done, total)` counts pictures.
+    Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
     """
-    require_heads(encoder.heads, Head.ITC, Head.ITM, Head.MLM)
-    kept = None if cache is None else Kept(cache)
-    reader = _Reader(encoder, text, on_progress, kept)
-    assert reader.text.vectors is not None
-    candidates = Candidates(store, reader.text.vectors, kept)
+    require_heads(judge.heads, Head.ITM, Head.MLM)
+    require_limits(top=top, depth=depth or 0)
+    depth = judge.default_depth if depth is None else depth
+    reader = _Reader(judge, text, on_progress, cache)
+    candidates = Candidates(store, recall_vector(encoder, judge, text, reader.text))
     while len(reader.images) < depth and (some := candidates.take(depth - len(reader.images))):
-        reader.read(list(some))
+        reader.read(some)
     return replace(
         reader.filled(top), gone=candidates.gone, barred=tuple(candidates.barred), away=tuple(candidates.away)
     )
 
 
 def fill_images(
-    encoder: Encoder,
+    judge: Judge,
     text: str,
     images: Sequence[Path],
     *,
@@ -76,29 +78,30 @@ def fill_images(
     One picture needs the MLM head alone; to mix several takes the ITM head, too. `on_progress(done, total)` counts
     pictures. Raises UsageError where the text has no `<mask>`; ModelError.
     """
-    require_heads(encoder.heads, Head.MLM, *([Head.ITM] if len(images) > 1 else []))
-    reader = _Reader(encoder, text, on_progress)
-    reader.read(images)
+    require_heads(judge.heads, Head.MLM, *([Head.ITM] if len(images) > 1 else []))
+    require_limits(top=top)
+    reader = _Reader(judge, text, on_progress)
+    reader.read([Candidate(path) for path in images])
     return reader.filled(top)
 
 
 class _Reader:
     """What the pictures that were read say about one masked text."""
 
-    def __init__(self, encoder: Encoder, text: str, on_progress: OnProgress, kept: Kept | None = None) -> None:
-        self._encoder, self.text = encoder, encoder.encode_texts([text])
-        self._on_progress, self._kept = on_progress, kept
+    def __init__(self, judge: Judge, text: str, on_progress: OnProgress, cache: FeatureCache | None = None) -> None:
+        self._judge, self.text = judge, judge.encode_texts([text])
+        self._on_progress, self._cache = on_progress, cache
         self.images: list[Path] = []  # N
         self._skipped: list[Skipped] = []
         self._matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
         self._words: list[npt.NDArray[np.float32]] = []  # of a batch: probabilities [B, M, V]
 
-    def read(self, images: Sequence[Path]) -> None:
+    def read(self, candidates: Sequence[Candidate]) -> None:
         """Read more pictures, those that can be read."""
-        total = len(self.images) + len(images)
-        for batch, pictures in encoded(self._encoder, images, self._skipped, self._kept):
-            reading = self._encoder.read(self.text, pictures)
-            self.images += batch
+        total = len(self.images) + len(candidates)
+        for batch, pictures in encoded(self._judge, candidates, self._skipped, self._cache):
+            reading = self._judge.read(self.text, pictures)
+            self.images += (candidate.path for candidate in batch)
             itm = reading.itm
             self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))
             self._words.append(np.exp(reading.log_probabilities))
@@ -114,15 +117,13 @@ class _Reader:
         words = [
             word
             for mask in range(probabilities.shape[1])
-            for word in _ranked(self._encoder, weights[:, None] * probabilities[:, mask], mask, self.images, top)
+            for word in _ranked(self._judge, weights[:, None] * probabilities[:, mask], mask, self.images, top)
         ]
-        best = float(match.max()) if Head.ITM in self._encoder.heads else None
+        best = float(match.max()) if Head.ITM in self._judge.heads else None
         return Filled(tuple(words), best, tuple(self._skipped))
 
 
-def _ranked(
-    encoder: Encoder, shares: npt.NDArray[np.float32], mask: int, images: Sequence[Path], top: int
-) -> list[Word]:
+def _ranked(judge: Judge, shares: npt.NDArray[np.float32], mask: int, images: Sequence[Path], top: int) -> list[Word]:
     """The `top` words for one mask. `shares` [N, V]: what each picture adds to the probability of each token.
 
     A word is one token, and its probability that token's. With and without a space before it a word is two tokens:
@@ -133,7 +134,7 @@ def _ranked(
     for token in np.argsort(-totals, kind="stable").tolist():
         if len(best) == top:
             break
-        if word := encoder.word(token):
+        if word := judge.word(token):
             best.setdefault(word, token)
     return [
         Word(

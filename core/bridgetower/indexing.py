@@ -28,8 +28,9 @@ from bridgetower.writer import NewImage, Writer
 
 if TYPE_CHECKING:
     from bridgetower.decoders import Decoders, Picture
-    from bridgetower.encoder import Encoder, Runtime
+    from bridgetower.encoder import Encoder
     from bridgetower.preprocess import Preprocessing
+    from bridgetower.runtime import Runtime
 
 BATCH_SIZE = 16  # pictures that are encoded and committed together, on a CPU
 COMMIT_FILES = 1024  # files without a new picture that are committed together

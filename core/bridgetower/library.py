@@ -21,7 +21,7 @@ import numpy as np
 
 from bridgetower import exporting, importing, indexing
 from bridgetower.directory import made_by, require_ours
-from bridgetower.encoder import TorchEncoder, Vectors, choose_runtime, fingerprint_of, precision_for
+from bridgetower.encoder import TorchEncoder, fingerprint_of
 from bridgetower.exporting import Exported
 from bridgetower.fill import Filled, fill_images, fill_library
 from bridgetower.importing import ImportReport
@@ -29,7 +29,9 @@ from bridgetower.indexing import Engine, IndexReport, Progress, batch_size
 from bridgetower.matching import Results, match, rerank
 from bridgetower.moves import Moves
 from bridgetower.pictures import PICTURES_AT_ONCE, load
+from bridgetower.protocol import Vectors
 from bridgetower.records import EVERYTHING, Filter, Fingerprint, Head, PairScore
+from bridgetower.runtime import choose_runtime, precision_for
 from bridgetower.scan import Rules
 from bridgetower.search import Found, default_depth, search
 from bridgetower.store import Store, Summary

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
-from bridgetower.encoder import Encoder, Pictures, Texts, match_probability
 from bridgetower.errors import UsageError
-from bridgetower.model import require_heads
-from bridgetower.pictures import PICTURES_AT_ONCE, Kept, encoded, load
-from bridgetower.records import Head, Hit, OnProgress, PairScore, Skipped
+from bridgetower.features import FeatureCache
+from bridgetower.heads import require_heads
+from bridgetower.pictures import PICTURES_AT_ONCE, encoded, load
+from bridgetower.protocol import Judge, Pictures, Texts, match_probability
+from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Results:
 class Verified:
     """A picture and what the matching head says of it."""
 
-    path: Path
+    candidate: Candidate
     logits: tuple[float, float]
 
     @property
@@ -45,8 +46,9 @@ class Verified:
         return self.logits[1] - self.logits[0]
 
     @property
-    def match(self) -> float:
-        return float(match_probability(np.array(self.logits, np.float32)))
+    def hit(self) -> Hit:
+        match = float(match_probability(np.array(self.logits, np.float32)))
+        return Hit(self.candidate.path, match, self.candidate.similarity, verified=True)
 
 
 def require_limits(*, top: int | None = None, depth: int = 0, min_match: float | None = None) -> None:
@@ -60,32 +62,32 @@ def require_limits(*, top: int | None = None, depth: int = 0, min_match: float |
 
 
 def verify(
-    encoder: Encoder,
+    judge: Judge,
     text: Texts,
-    paths: Sequence[Path],
+    candidates: Sequence[Candidate],
     *,
-    kept: Kept | None = None,
+    cache: FeatureCache | None = None,
     deadline: float = math.inf,
     on_progress: OnProgress = lambda done, total: None,
 ) -> tuple[list[Verified], list[Skipped]]:
     """The one text with each picture through the full encoder, best first (ties as given); and what is unreadable.
 
-    `kept` features are used and added to. No batch begins after `deadline` (`time.monotonic()`), but the first one
-    always does. `on_progress(done, total)` counts pictures.
+    Features in the `cache` are used and added to. No batch begins after `deadline` (`time.monotonic()`), but the first
+    one always does. `on_progress(done, total)` counts pictures.
     """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
-    for there, pictures in encoded(encoder, paths, skipped, kept):
-        logits = encoder.match(text, pictures, every_pair(1, len(there)))
-        verified += [Verified(path, (no, yes)) for path, (no, yes) in zip(there, logits.tolist(), strict=True)]
-        on_progress(len(verified) + len(skipped), len(paths))
+    for there, pictures in encoded(judge, candidates, skipped, cache):
+        logits = judge.match(text, pictures, every_pair(1, len(there))).tolist()
+        verified += [Verified(candidate, (no, yes)) for candidate, (no, yes) in zip(there, logits, strict=True)]
+        on_progress(len(verified) + len(skipped), len(candidates))
         if time.monotonic() >= deadline:
             break
     return sorted(verified, key=lambda v: -v.margin), skipped
 
 
 def rerank(
-    encoder: Encoder,
+    judge: Judge,
     text: str,
     paths: Sequence[Path],
     *,
@@ -98,15 +100,23 @@ def rerank(
     `on_progress(done, total)` counts pictures. Raises UsageError for limits out of range, ModelError.
     """
     require_limits(top=top, min_match=min_match)
-    require_heads(encoder.heads, Head.ITM)
-    encoded = encoder.encode_texts([text])
-    verified, skipped = verify(encoder, encoded, list(dict.fromkeys(paths)), on_progress=on_progress)
-    hits = [Hit(v.path, v.match, None, True) for v in verified if min_match is None or v.match >= min_match]
-    return Results(tuple(hits[:top]), len(verified), verified[0].match if verified else None, tuple(skipped))
+    require_heads(judge.heads, Head.ITM)
+    candidates = [Candidate(path) for path in dict.fromkeys(paths)]
+    verified, skipped = verify(judge, judge.encode_texts([text]), candidates, on_progress=on_progress)
+    hits = [v.hit for v in verified]
+    best = hits[0].match if hits else None
+    return Results(tuple(matching(hits, min_match)[:top]), len(verified), best, tuple(skipped))
+
+
+def matching(hits: list[Hit], min_match: float | None) -> list[Hit]:
+    """Those verified with at least this probability; all where None is wanted."""
+    if min_match is None:
+        return hits
+    return [hit for hit in hits if hit.match is not None and hit.match >= min_match]
 
 
 def match(
-    encoder: Encoder,
+    judge: Judge,
     images: Sequence[Path],
     texts: Sequence[str],
     *,
@@ -116,23 +126,23 @@ def match(
 
     `on_progress(done, total)` counts pictures. Raises PictureError at the first one that cannot be read.
     """
-    if not encoder.heads & {Head.ITC, Head.ITM}:
-        require_heads(encoder.heads, Head.ITM)
-    encoded = encoder.encode_texts(texts)
+    if not judge.heads & {Head.ITC, Head.ITM}:
+        require_heads(judge.heads, Head.ITM)
+    encoded = judge.encode_texts(texts)
     with workers(PICTURES_AT_ONCE) as threads:
-        loaded = ahead(threads, partial(load, preprocessing=encoder.preprocessing), images, 2 * PICTURES_AT_ONCE)
+        loaded = ahead(threads, partial(load, preprocessing=judge.preprocessing), images, 2 * PICTURES_AT_ONCE)
         for start in range(0, len(images), PICTURES_AT_ONCE):
             batch = images[start : start + PICTURES_AT_ONCE]
-            pictures = encoder.encode_images(np.stack(list(islice(loaded, len(batch)))))
+            pictures = judge.encode_images(np.stack(list(islice(loaded, len(batch)))))
             on_progress(start + len(batch), len(images))
-            yield from _scores(encoder, encoded, pictures, batch, texts)
+            yield from _scores(judge, encoded, pictures, batch, texts)
 
 
 def _scores(
-    encoder: Encoder, encoded: Texts, pictures: Pictures, images: Sequence[Path], texts: Sequence[str]
+    judge: Judge, encoded: Texts, pictures: Pictures, images: Sequence[Path], texts: Sequence[str]
 ) -> Iterator[PairScore]:
     pairs = every_pair(len(texts), len(images))
-    logits = encoder.match(encoded, pictures, pairs) if Head.ITM in encoder.heads else None
+    logits = judge.match(encoded, pictures, pairs) if Head.ITM in judge.heads else None
     similarity = None
     if encoded.vectors is not None and pictures.vectors is not None:
         similarity = encoded.vectors @ pictures.vectors.T  # [Q, B]

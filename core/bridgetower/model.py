@@ -30,20 +30,10 @@ from torch import Tensor, nn
 from bridgetower.blocks import CrossAttention, FeedForward, Linear, SelfAttention, as_key_mask, embedding
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
+from bridgetower.heads import require_heads
 from bridgetower.records import Head
 
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
-
-
-def require_heads(heads: frozenset[Head], *needed: Head) -> None:
-    """Raise `ModelError`, naming a checkpoint that has all of `needed`, unless they are all there."""
-    for head in needed:
-        if head not in heads:
-            published = "large-itm-mlm-itc" if Head.ITC in needed else "base-itm-mlm"
-            raise ModelError(
-                f"this checkpoint has no {head.name} head: use one that has, such as "
-                f"BridgeTower/bridgetower-{published}"
-            )
 
 
 # What crosses between the parts of the network

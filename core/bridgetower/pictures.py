@@ -1,7 +1,6 @@
 """Picture files -> encoded pictures, read and decoded in threads ahead of the encoder."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -10,27 +9,14 @@ import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
 from bridgetower.decode import decode, read
-from bridgetower.encoder import Encoder, Pictures
 from bridgetower.errors import PictureError
 from bridgetower.features import FeatureCache
 from bridgetower.preprocess import Preprocessing, preprocess
-from bridgetower.records import Skipped
+from bridgetower.protocol import Judge, Pictures
+from bridgetower.records import Candidate, Skipped
 
 # Pictures that are encoded together: more gain nothing on a CPU, and progress is told after each such batch.
 PICTURES_AT_ONCE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Where the features of pictures are kept between searches, and which pictures those are."""
-
-    cache: FeatureCache
-    contents: dict[Path, bytes] = field(default_factory=dict)  # hash of the content of each file that is known
-
-    def name(self, encoder: Encoder, path: Path) -> str | None:
-        """The name of a picture's features in the cache; None where the content of the file is not known."""
-        content = self.contents.get(path)
-        return None if content is None else f"{content.hex()}-{encoder.features_id}"
 
 
 def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -39,41 +25,49 @@ def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
 
 
 def encoded(
-    encoder: Encoder, paths: Sequence[Path], skipped: list[Skipped], kept: Kept | None = None
-) -> Iterator[tuple[list[Path], Pictures]]:
+    judge: Judge, candidates: Sequence[Candidate], skipped: list[Skipped], cache: FeatureCache | None = None
+) -> Iterator[tuple[list[Candidate], Pictures]]:
     """The pictures that can be read, encoded, in order, in batches of at most PICTURES_AT_ONCE.
 
-    The others are added to `skipped` as they are met. What is `kept` is not read again; what is not, is kept then.
+    The others are added to `skipped` as they are met. Features in the `cache` are used, and others kept there, of
+    candidates whose content is known.
     """
 
-    def fetch(path: Path) -> bytes | npt.NDArray[np.float32] | Skipped:
+    def fetch(candidate: Candidate) -> bytes | npt.NDArray[np.float32] | Skipped:
         """The features of a picture, or its pixels [3, H, W], or why there are neither."""
-        name = None if kept is None else kept.name(encoder, path)
-        if kept is not None and name is not None:
-            content = kept.cache.get(name)
-            if content is not None and len(content) == encoder.features_bytes:
-                return content
+        if cache is not None and candidate.content is not None:
+            features = cache.get(_name(judge, candidate.content))
+            if features is not None and len(features) == judge.features_bytes:
+                return features
         try:
-            return load(path, encoder.preprocessing)
+            return load(candidate.path, judge.preprocessing)
         except PictureError as error:
-            return Skipped(path, error.reason)
+            return Skipped(candidate.path, error.reason)
 
     with workers(PICTURES_AT_ONCE) as threads:
-        fetched = zip(paths, ahead(threads, fetch, paths, 2 * PICTURES_AT_ONCE), strict=True)
+        fetched = zip(candidates, ahead(threads, fetch, candidates, 2 * PICTURES_AT_ONCE), strict=True)
         while batch := list(islice(fetched, PICTURES_AT_ONCE)):
             skipped += [item for _, item in batch if isinstance(item, Skipped)]
-            pixels = {path: item for path, item in batch if isinstance(item, np.ndarray)}
-            stored = {path: item for path, item in batch if isinstance(item, bytes)}
-            fresh = encoder.encode_images(np.stack(list(pixels.values()))) if pixels else None
-            if kept is None:
+            there = [candidate for candidate, item in batch if not isinstance(item, Skipped)]
+            pixels = [item for _, item in batch if isinstance(item, np.ndarray)]
+            fresh = judge.encode_images(np.stack(pixels)) if pixels else None
+            if cache is None:
                 if fresh is not None:
-                    yield list(pixels), fresh
+                    yield there, fresh
                 continue
-            if fresh is not None:
-                for path, content in zip(pixels, encoder.pack(fresh), strict=True):
-                    stored[path] = content
-                    if (name := kept.name(encoder, path)) is not None:
-                        kept.cache.put(name, content)
-            there = [path for path, _ in batch if path in stored]
-            if there:  # all as they are kept, rounded and in one batch: the next search finds the same
-                yield there, encoder.unpack([stored[path] for path in there])
+            packed = iter(judge.pack(fresh) if fresh is not None else ())
+            features = []
+            for candidate, item in batch:
+                if isinstance(item, np.ndarray):
+                    features.append(next(packed))
+                    if candidate.content is not None:
+                        cache.put(_name(judge, candidate.content), features[-1])
+                elif isinstance(item, bytes):
+                    features.append(item)
+            if features:  # all as they are kept, rounded and in one batch: the next search finds the same
+                yield there, judge.unpack(features)
+
+
+def _name(judge: Judge, content: bytes) -> str:
+    """Under which the features of a picture are kept."""
+    return f"{content.hex()}-{judge.features_id}"

@@ -7,9 +7,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from bridgetower.encoder import Vectors
-from bridgetower.pictures import Kept
-from bridgetower.records import EVERYTHING, Filter, Photo, Skipped
+from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
+from bridgetower.records import EVERYTHING, Candidate, Filter, Photo, Skipped
 from bridgetower.store import Store
 
 _FEW_AWAY = 256  # pictures that are passed over one by one: a search that begins again without a folder takes longer
@@ -24,14 +23,10 @@ class Candidates:
     else of that folder is looked for.
     """
 
-    def __init__(self, store: Store, query: Vectors, kept: Kept | None = None, filter: Filter = EVERYTHING) -> None:
-        """`query` is a unit vector [1, E]. Taking from it may raise StoreError.
-
-        `kept` is told the content of each file that is as the index knows it.
-        """
+    def __init__(self, store: Store, query: Vectors, filter: Filter = EVERYTHING) -> None:
+        """`query` is a unit vector [1, E]. Taking from it may raise StoreError."""
         self._store, self._query, self._filter = store, query, filter
         self._nearest = store.nearest(query, filter)
-        self._kept = kept
         self._met: set[bytes] = set()  # content
         self._looked_at: set[Path] = set()  # folders that were indexed
         self._lost = 0  # pictures that were passed over, as they lie in folders that are away
@@ -39,22 +34,21 @@ class Candidates:
         self.barred: list[Skipped] = []  # the same, as what may be there cannot be looked at: one file of each
         self.away: list[Path] = []  # folders that were indexed and in which nothing is
 
-    def take(self, number: int) -> dict[Path, float]:
-        """The next pictures and their similarities; fewer than `number` only at the end of the index."""
-        taken: dict[Path, float] = {}
-        while len(taken) < number and (candidate := next(self._nearest, None)) is not None:
-            if candidate.content in self._met:
+    def take(self, number: int) -> list[Candidate]:
+        """The next pictures; fewer than `number` only at the end of the index."""
+        taken: list[Candidate] = []
+        while len(taken) < number and (image := next(self._nearest, None)) is not None:
+            if image.content in self._met:
                 continue
-            self._met.add(candidate.content)
-            there = _first_there(candidate.photos)
+            self._met.add(image.content)
+            there = _first_there(image.photos)
             if there is None:
-                self._pass_over(candidate.photos)
+                self._pass_over(image.photos)
             elif isinstance(there, Skipped):
                 self.barred.append(there)
             else:
-                taken[there.path] = candidate.similarity
-                if self._kept is not None and _unchanged(there):
-                    self._kept.contents[there.path] = candidate.content
+                content = image.content if _is_unchanged(there) else None
+                taken.append(Candidate(there.path, image.similarity, content))
         return taken
 
     @cached_property
@@ -77,6 +71,14 @@ class Candidates:
         if self._lost % _FEW_AWAY == 0 and self._filter.apart != apart:
             self._filter = replace(self._filter, apart=apart)
             self._nearest = self._store.nearest(self._query, self._filter)  # from the beginning
+
+
+def recall_vector(encoder: RecallEncoder, judge: Judge | None, text: str, encoded: Texts | None) -> Vectors:
+    """The unit vector [1, E] of a text; where one object plays both roles, `encoded` by the judge has it already."""
+    one: object = encoder
+    if encoded is not None and encoded.vectors is not None and judge is one:
+        return encoded.vectors
+    return encoder.embed_texts([text])
 
 
 def _first_there(photos: Iterable[Photo]) -> Photo | Skipped | None:
@@ -104,7 +106,7 @@ def _is_empty(root: Path) -> bool:
         return isinstance(error, FileNotFoundError)
 
 
-def _unchanged(photo: Photo) -> bool:
+def _is_unchanged(photo: Photo) -> bool:
     try:
         status = photo.path.stat()
     except OSError:

@@ -79,6 +79,15 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A picture that may be what is looked for."""
+
+    path: Path
+    similarity: float | None = None  # ITC cosine in [-1, 1]; None where no recall took place
+    content: bytes | None = None  # SHA-256 of the file, where it is as an index knows it
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One search result. `match` and `similarity` are two scores that are never mixed; higher is better."""
 

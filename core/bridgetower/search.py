@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgetower.encoder import Encoder, Runtime, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.features import FeatureCache
-from bridgetower.matching import Results, Verified, require_limits, verify
-from bridgetower.model import require_heads
-from bridgetower.pictures import Kept, load
-from bridgetower.recall import Candidates
-from bridgetower.records import EVERYTHING, Filter, Head, Hit, OnProgress, Skipped
+from bridgetower.heads import require_heads
+from bridgetower.matching import Results, Verified, matching, require_limits, verify
+from bridgetower.pictures import load
+from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
+from bridgetower.recall import Candidates, recall_vector
+from bridgetower.records import EVERYTHING, Candidate, Filter, Head, Hit, OnProgress, Skipped
 from bridgetower.store import Store
 
 
@@ -35,106 +35,126 @@ class Found(Results):
     away: tuple[Path, ...]  # folders that were indexed and passed over, as nothing at all is in them now
 
 
-def default_depth(runtime: Runtime) -> int:
-    """How many candidates are worth verifying on this device."""
-    return 20 if runtime.device == "cpu" else 100
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What is looked for, and how. Raises UsageError for values that are out of range or cannot go together.
+
+    A text or a picture recalls; of both, the mean of their vectors does. A vector recalls by itself. What is recalled
+    is verified with the text.
+    """
+
+    text: str | None = None
+    image: Path | None = None
+    vector: Vectors | None = None  # [E], unit length, of the kind that the index holds
+    top: int = 10  # how many to give at most
+    depth: int | None = None  # how many candidates to verify; None: what the judge thinks is worth it
+    min_match: float | None = None  # only verified pictures of at least this probability
+    budget: float = math.inf  # seconds after which no more are verified
+    filter: Filter = EVERYTHING  # which pictures may be found; it costs no recall
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.image is None and self.vector is None:
+            raise UsageError("nothing to search for: give a text, a picture, or both")
+        if self.vector is not None and self.image is not None:
+            raise UsageError("a picture and a vector both say what to recall: choose one")
+        require_limits(top=self.top, depth=self.depth or 0, min_match=self.min_match)
+        if not self.budget >= 0:
+            raise UsageError(f"budget {self.budget}: seconds to verify for are at least 0")
+        if self.min_match is not None and not self.verifies:
+            raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
+        if self.budget < math.inf and not self.verifies:
+            raise UsageError("a budget is for verifying: it needs a text, and a depth of at least 1")
+
+    @property
+    def verifies(self) -> bool:
+        """Whether anything is verified: matching needs a text."""
+        return self.text is not None and self.depth != 0
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether a text or a picture recalls; a vector needs no encoder."""
+        return self.vector is None
 
 
 def search(
     store: Store,
-    encoder: Encoder | None,
+    request: SearchRequest,
+    encoder: RecallEncoder | None,
+    judge: Judge | None,
     *,
-    text: str | None = None,
-    image: Path | None = None,
-    vector: Vectors | None = None,
-    top: int = 10,
-    depth: int = 20,
-    min_match: float | None = None,
-    budget: float = math.inf,
     cache: FeatureCache | None = None,
-    filter: Filter = EVERYTHING,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Found:
-    """Find pictures for a text, for a picture, or for both (the mean of their vectors recalls, the text verifies).
+    """Find pictures. `encoder` may be None where a vector recalls, `judge` where nothing is verified.
 
-    `vector`, [E] of unit length and of the kind that the index holds, recalls by itself: a text then only verifies, and
-    any encoder with an ITM head will do; without a text, or with `depth` 0, it takes none.
-
-    `filter` says which pictures may be found; it costs no recall. `depth` 0 verifies nothing; a picture alone cannot be
-    verified, as matching needs a text. `min_match` keeps only verified pictures of at least this probability. After
-    `budget` seconds no more are verified. `cache` keeps the features of pictures for the next time.
-    `on_progress(done, total)` counts pictures that are being verified.
-    Raises UsageError for what is out of range or cannot go together, PictureError for `image`; StoreError, ModelError.
+    `cache` keeps the features of pictures for the next time. `on_progress(done, total)` counts pictures that are being
+    verified. Raises UsageError for a vector that is not of this index, PictureError for the picture of the request;
+    StoreError, ModelError.
     """
-    if text is None and image is None and vector is None:
-        raise UsageError("nothing to search for: give a text, a picture, or both")
-    if vector is not None and image is not None:
-        raise UsageError("a picture and a vector both say what to recall: choose one")
-    if vector is not None and vector.shape != (store.fingerprint.dim,):
-        raise UsageError(
-            f"a vector of shape {list(vector.shape)}, those of the index have {store.fingerprint.dim} numbers: give "
-            f"one that was made as they were, by {store.fingerprint.model}"
-        )
-    require_limits(top=top, depth=depth, min_match=min_match)
-    if text is None:
-        depth = 0
-    if min_match is not None and depth == 0:
-        raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
-    if encoder is not None:
-        require_heads(encoder.heads, *([Head.ITC] if vector is None else []), *([Head.ITM] if depth else []))
-    elif vector is None or depth:
-        raise UsageError("a text or a picture needs a model; a vector alone needs none")
-    deadline = time.monotonic() + budget
-    kept = None if cache is None else Kept(cache)
-    encoded = encoder.encode_texts([text]) if encoder is not None and text is not None and depth else None
-    if vector is None:
-        assert encoder is not None
-        query = _query(encoder, text, image, encoded)
-    else:
-        query = vector[None]
-    candidates = Candidates(store, query, kept, filter)
-
-    recalled: dict[Path, float] = {}
+    deadline = time.monotonic() + request.budget
+    encoded = _encoded(request, judge)
+    candidates = Candidates(store, _query(store, request, encoder, judge, encoded), request.filter)
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
+    left: list[Candidate] = []  # those that there was no time for
 
     def tell(done: int, total: int) -> None:
         on_progress(len(verified) + done, len(verified) + total)
 
-    while (
-        encoder is not None
-        and encoded is not None
-        and len(verified) < depth
-        and (some := candidates.take(depth - len(verified)))
-    ):
-        recalled |= some
-        more, skipped = verify(encoder, encoded, list(some), kept=kept, deadline=deadline, on_progress=tell)
-        verified += more
-        unreadable += skipped
-        if time.monotonic() >= deadline:
-            break
+    if judge is not None and encoded is not None:
+        depth = judge.default_depth if request.depth is None else request.depth
+        while len(verified) < depth and (some := candidates.take(depth - len(verified))):
+            more, skipped = verify(judge, encoded, some, cache=cache, deadline=deadline, on_progress=tell)
+            verified += more
+            unreadable += skipped
+            if time.monotonic() >= deadline:
+                done = {v.candidate.path for v in more} | {skip.path for skip in skipped}
+                left = [candidate for candidate in some if candidate.path not in done]
+                break
     verified.sort(key=lambda v: -v.margin)
-    hits = [Hit(v.path, v.match, recalled.pop(v.path), True) for v in verified]
-    if min_match is not None:
-        hits = [hit for hit in hits if hit.match is not None and hit.match >= min_match]
-    else:
-        for skip in unreadable:
-            recalled.pop(skip.path, None)
-        recalled |= candidates.take(top - len(hits) - len(recalled))  # after those that there was no time for
-        hits += [Hit(path, None, similarity, False) for path, similarity in recalled.items()]
-    best = verified[0].match if verified else None
-    passed_over = (candidates.gone, tuple(candidates.barred), tuple(candidates.away))
-    return Found(tuple(hits[:top]), len(verified), best, tuple(unreadable), *passed_over)
+    hits = matching([v.hit for v in verified], request.min_match)
+    if request.min_match is None:
+        left += candidates.take(request.top - len(hits) - len(left))
+        hits += [Hit(candidate.path, None, candidate.similarity, verified=False) for candidate in left]
+    return Found(
+        hits=tuple(hits[: request.top]),
+        verified=len(verified),
+        best_match=verified[0].hit.match if verified else None,
+        skipped=tuple(unreadable),
+        gone=candidates.gone,
+        barred=tuple(candidates.barred),
+        away=tuple(candidates.away),
+    )
 
 
-def _query(encoder: Encoder, text: str | None, image: Path | None, encoded: Texts | None) -> Vectors:
-    """The unit vector [1, E] to recall with; `encoded` is the text, if it is to be verified."""
+def _encoded(request: SearchRequest, judge: Judge | None) -> Texts | None:
+    """The text as the judge reads it, if it is to verify anything."""
+    if request.text is None or not request.verifies:
+        return None
+    if judge is None:
+        raise UsageError("verifying needs a model that judges: give one, or a depth of 0")
+    require_heads(judge.heads, Head.ITM)
+    return judge.encode_texts([request.text])
+
+
+def _query(
+    store: Store, request: SearchRequest, encoder: RecallEncoder | None, judge: Judge | None, encoded: Texts | None
+) -> Vectors:
+    """The unit vector [1, E] to recall with."""
+    if request.vector is not None:
+        if request.vector.shape != (store.fingerprint.dim,):
+            raise UsageError(
+                f"a vector of shape {list(request.vector.shape)}, those of the index have {store.fingerprint.dim} "
+                f"numbers: give one that was made as they were, by {store.fingerprint.model}"
+            )
+        return request.vector[None]
+    if encoder is None:
+        raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
     vectors = []
-    if text is not None:
-        known = None if encoded is None else encoded.vectors
-        vectors.append(encoder.embed_texts([text]) if known is None else known)
-    if image is not None:
-        vectors.append(encoder.embed_images(load(image, encoder.preprocessing)[None]))
+    if request.text is not None:
+        vectors.append(recall_vector(encoder, judge, request.text, encoded))
+    if request.image is not None:
+        vectors.append(encoder.embed_images(load(request.image, encoder.preprocessing)[None]))
     mean = np.sum(vectors, axis=0)
     unit: Vectors = mean / np.linalg.norm(mean)
     return unit

@@ -37,10 +37,10 @@ class Neighbour(NamedTuple):
     similarity: float  # cosine in [-1, 1], higher is better
 
 
-class Candidate(NamedTuple):
+class NearImage(NamedTuple):
     """An image with all that leads to it."""
 
-    content: bytes  # hash of it
+    content: bytes  # SHA-256 of it
     photos: tuple[Photo, ...]  # its files, as the index knows them, sorted by the bytes of their paths
     similarity: float  # cosine in [-1, 1], higher is better
 
@@ -193,10 +193,10 @@ class Store:
         """What the searches found wrong with the vector file, which they then did without; None if nothing."""
         return None if self._engine is None else self._engine.damage
 
-    def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[Candidate]:
+    def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[NearImage]:
         """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.
 
-        Candidates have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` does.
+        Images have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` does.
         """
         import numpy as np
 
@@ -211,7 +211,7 @@ class Store:
                 # A wider search among many images may find one that should have come before.
                 if neighbour.image not in seen:
                     seen.add(neighbour.image)
-                    yield Candidate(*self._manifest.content(neighbour.image, filter), neighbour.similarity)
+                    yield NearImage(*self._manifest.content(neighbour.image, filter), neighbour.similarity)
             if len(neighbours) < k:
                 return
             k *= 4

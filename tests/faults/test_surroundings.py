@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bridgetower.local_engine import LocalEngine
 
 import bridgetower
 from bridgetower import indexing, scan
 from bridgetower.errors import InputError, PictureError, StoreError
-from bridgetower.indexing import Engine, index
+from bridgetower.indexing import index
 from bridgetower.manifest import Manifest
 from bridgetower.records import File, Skipped
 from bridgetower.store import Store
@@ -147,7 +148,7 @@ def photos(tmp_path: Path) -> Path:
 def run(photos: Path, directory: Path) -> indexing.IndexReport:
     fake = FakeEncoder()
     with Writer.open(directory, fake.fingerprint) as writer:
-        return index([photos], writer, lambda: Engine(fake.preprocessing, lambda: fake))
+        return index([photos], writer, lambda: LocalEngine(fake.preprocessing, lambda: fake))
 
 
 @pytest.mark.parametrize("fails", ["listing", "looking", "reading"])
@@ -208,7 +209,7 @@ def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Pat
 
     with Writer.open(directory, fake.fingerprint) as writer:
         report = index(
-            [photos], writer, lambda: Engine(fake.preprocessing, lambda: fake, batch_size=4), on_progress=unmount
+            [photos], writer, lambda: LocalEngine(fake.preprocessing, lambda: fake, batch_size=4), on_progress=unmount
         )
     assert report.removed == 0
     with pytest.raises(InputError, match="no such file or folder"):

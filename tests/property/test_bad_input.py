@@ -23,11 +23,12 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from bridgetower.local_engine import LocalEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bridgetower.indexing import Engine, IndexReport, index
+from bridgetower.indexing import IndexReport, index
 from bridgetower.scan import Rules
 from bridgetower.store import Store
 from bridgetower.writer import Writer
@@ -50,7 +51,7 @@ def run(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) -> IndexRep
     encoder = FakeEncoder()
     with Writer.open(directory, encoder.fingerprint) as writer:
         return index(
-            [folder], writer, lambda: Engine(encoder.preprocessing, lambda: encoder), RULES, max_pixels=max_pixels
+            [folder], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), RULES, max_pixels=max_pixels
         )
 
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import bridgetower.encoder
-from bridgetower.encoder import Pixels, Runtime, TorchEncoder, choose_runtime, fingerprint_of
+from bridgetower.encoder import TorchEncoder, fingerprint_of
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.model import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
+from bridgetower.protocol import Pixels
 from bridgetower.records import Head
+from bridgetower.runtime import Runtime, choose_runtime
 from bridgetower.weights import resolve
 from tests.tiny import tiny_checkpoint
 

@@ -7,10 +7,16 @@ import numpy.typing as npt
 import pytest
 
 import bridgetower.evaluation
-from bridgetower.encoder import Pictures, Texts
+from bridgetower import evaluation
 from bridgetower.errors import InputError, PictureError
-from bridgetower.evaluation import Captioned, evaluate, read_captions
+from bridgetower.evaluation import Captioned, read_captions
+from bridgetower.protocol import Pictures, Texts
 from tests.fakes import FakeEncoder, paint
+
+
+def evaluate(model: FakeEncoder, captioned: Sequence[Captioned], **options: Any) -> Iterator[Evaluation]:
+    """Measure a model that plays both roles."""
+    return evaluation.evaluate(model, model, captioned, **options)
 
 
 def write(file: Path, *rows: object) -> Path:

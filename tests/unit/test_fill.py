@@ -3,12 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bridgetower.local_engine import LocalEngine
 
-from bridgetower.encoder import Pictures, Reading, Texts
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import fill_images, fill_library
-from bridgetower.indexing import Engine, index
+from bridgetower.indexing import index
 from bridgetower.pictures import PICTURES_AT_ONCE
+from bridgetower.protocol import Pictures, Reading, Texts
 from bridgetower.records import Head
 from bridgetower.store import Store
 from bridgetower.writer import Writer
@@ -89,9 +90,9 @@ def test_the_library_is_the_context(tmp_path: Path) -> None:
         paint(tmp_path / "photos" / f"r{i}.png", (255, 0, i))
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     with Store.open(tmp_path / "index") as store:
-        filled = fill_library(store, encoder, "green <mask>", top=1, depth=6)
+        filled = fill_library(store, encoder, encoder, "green <mask>", top=1, depth=6)
     assert filled.words[0].token == "green"
     assert {path.name[0] for path in filled.words[0].images} == {"g"}
     assert encoder.matched == 6
@@ -104,11 +105,11 @@ def test_pictures_that_are_gone_make_room_for_copies_and_for_the_next_best(tmp_p
     shutil.copy(photos / "best.png", photos / "zz-copy-of-best.png")
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
+        index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     (photos / "best.png").unlink()
     (photos / "second.png").unlink()
     with Store.open(tmp_path / "index") as store:
-        filled = fill_library(store, encoder, "green <mask>", top=1, depth=2)
+        filled = fill_library(store, encoder, encoder, "green <mask>", top=1, depth=2)
     assert [path.stem for path in filled.words[0].images] == ["zz-copy-of-best", "third"]
     assert (filled.skipped, filled.gone) == ((), 1)  # of "best" there is a copy
 
@@ -118,7 +119,7 @@ def test_an_empty_library_gives_no_words(tmp_path: Path) -> None:
     with Writer.open(tmp_path / "index", encoder.fingerprint):
         pass
     with Store.open(tmp_path / "index") as store:
-        assert fill_library(store, encoder, "a <mask>").words == ()
+        assert fill_library(store, encoder, encoder, "a <mask>").words == ()
 
 
 def test_one_picture_needs_no_matching_head_and_several_do(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower.encoder import match_probability
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.matching import match, rerank
 from bridgetower.pictures import PICTURES_AT_ONCE
+from bridgetower.protocol import match_probability
 from bridgetower.records import Head
 from tests.fakes import FakeEncoder, paint
 

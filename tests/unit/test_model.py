@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
+from bridgetower.heads import require_heads
 from bridgetower.losses import itc_loss, itm_loss, mlm_loss
-from bridgetower.model import BridgeTower, Fused, require_heads
+from bridgetower.model import BridgeTower, Fused
 from bridgetower.records import Head
 from tests.tiny import ALL_HEADS, tiny_config, tiny_model
 

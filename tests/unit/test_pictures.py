@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import bridgetower.pictures
-from bridgetower.encoder import Pictures, Pixels
 from bridgetower.pictures import PICTURES_AT_ONCE, encoded
-from bridgetower.records import Skipped
+from bridgetower.protocol import Pictures, Pixels
+from bridgetower.records import Candidate, Skipped
 from tests.fakes import COLOURS, FakeEncoder, paint
 
 
@@ -33,7 +33,7 @@ def test_the_next_pictures_are_decoded_while_the_encoder_is_at_work(
             return super().encode_images(pixels)
 
     monkeypatch.setattr(bridgetower.pictures, "load", watched)
-    batches = [there for there, _ in encoded(Waiting(), paths, [])]
+    batches = [[one.path for one in there] for there, _ in encoded(Waiting(), [Candidate(path) for path in paths], [])]
     assert batches == [paths[:PICTURES_AT_ONCE], paths[PICTURES_AT_ONCE:]]
 
 
@@ -44,6 +44,8 @@ def test_what_cannot_be_read_is_told_in_order_and_the_rest_is_encoded(tmp_path: 
     for bad in (paths[1], paths[-1]):
         bad.write_bytes(b"no picture")
     skipped: list[Skipped] = []
-    batches = [there for there, _ in encoded(FakeEncoder(), paths, skipped)]
+    batches = [
+        [one.path for one in there] for there, _ in encoded(FakeEncoder(), [Candidate(path) for path in paths], skipped)
+    ]
     assert batches == [[paths[0], *paths[2:PICTURES_AT_ONCE]], [paths[PICTURES_AT_ONCE]]]
     assert [skip.path for skip in skipped] == [paths[1], paths[-1]]

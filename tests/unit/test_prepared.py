@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from bridgetower import prepared, quantized
 from bridgetower.blocks import Linear
-from bridgetower.encoder import Runtime, TorchEncoder, choose_runtime
+from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.records import Head
+from bridgetower.runtime import Runtime, choose_runtime
 from bridgetower.weights import Checkpoint, cache_folder, load_model, resolve, save
 from tests.tiny import tiny_checkpoint, tiny_config
 

@@ -3,15 +3,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bridgetower.local_engine import LocalEngine
 
-from bridgetower.encoder import Pictures, Pixels
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.features import FeatureCache
-from bridgetower.indexing import Engine, index
+from bridgetower.indexing import index
 from bridgetower.matching import Results
 from bridgetower.pictures import PICTURES_AT_ONCE
+from bridgetower.protocol import Pictures, Pixels
 from bridgetower.records import Head
-from bridgetower.search import Found, search
+from bridgetower.search import Found, SearchRequest, search
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
@@ -24,7 +25,7 @@ def library(tmp_path: Path) -> Path:
         paint(tmp_path / "photos" / f"r{step}.png", (28 * step, 252 - 28 * step, 0))
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     return tmp_path / "index"
 
 
@@ -35,9 +36,18 @@ class Contrary(FakeEncoder):
         return -super().match(texts, images, pairs)
 
 
-def find(library: Path, encoder: FakeEncoder | None = None, **options: object) -> Found:
+def find(
+    library: Path,
+    encoder: FakeEncoder | None = None,
+    *,
+    cache: FeatureCache | None = None,
+    on_progress: Any = None,
+    **asked: Any,
+) -> Found:
+    encoder = encoder or FakeEncoder()
     with Store.open(library) as store:
-        return search(store, encoder or FakeEncoder(), **options)  # type: ignore[arg-type]
+        request = SearchRequest(**asked)
+        return search(store, request, encoder, encoder, cache=cache, on_progress=on_progress or (lambda *counts: None))
 
 
 def names(results: Results) -> list[str]:
@@ -121,12 +131,12 @@ def test_a_vector_recalls_and_the_text_only_verifies(library: Path) -> None:
 def test_a_vector_needs_no_model_where_nothing_is_verified(library: Path) -> None:
     green = FakeEncoder().embed_texts(["green"])[0]
     with Store.open(library) as store:
-        assert names(search(store, None, vector=green, top=2)) == ["r0", "r1"]
-        assert names(search(store, None, text="red", vector=green, top=2, depth=0)) == ["r0", "r1"]
+        assert names(search(store, SearchRequest(vector=green, top=2), None, None)) == ["r0", "r1"]
+        assert names(search(store, SearchRequest(text="red", vector=green, top=2, depth=0), None, None)) == ["r0", "r1"]
         with pytest.raises(UsageError, match="needs a model"):
-            search(store, None, text="red", vector=green)
+            search(store, SearchRequest(text="red", vector=green), None, None)
         with pytest.raises(UsageError, match="needs a model"):
-            search(store, None, text="red", depth=0)
+            search(store, SearchRequest(text="red", depth=0), None, None)
 
 
 def test_a_vector_that_does_not_fit_is_refused(library: Path, tmp_path: Path) -> None:
@@ -186,7 +196,7 @@ def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "again.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
     with Writer.open(library, encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     assert names(find(library, text="red", top=2)) == ["again", "r8"]  # the first path stands for the picture
 
 
@@ -194,7 +204,7 @@ def test_a_copy_stands_in_for_a_file_that_is_gone(library: Path, tmp_path: Path)
     (tmp_path / "photos" / "zcopy.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
     with Writer.open(library, encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     (tmp_path / "photos" / "r9.png").unlink()
     results = find(library, text="red", top=2)
     assert names(results) == ["zcopy", "r8"]

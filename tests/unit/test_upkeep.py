@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bridgetower.local_engine import LocalEngine
 
 from bridgetower import upkeep
 from bridgetower.errors import InputError, NoIndexError
-from bridgetower.indexing import Engine, index
+from bridgetower.indexing import index
 from bridgetower.store import Store
 from bridgetower.upkeep import Pruned, forget, prune, would_prune
 from bridgetower.verify import verify
@@ -25,7 +26,7 @@ def content(number: int) -> tuple[int, int, int]:
 def run(directory: Path, *roots: Path) -> FakeEncoder:
     fake = FakeEncoder()
     with Writer.open(directory, fake.fingerprint) as writer:
-        index(list(roots), writer, lambda: Engine(fake.preprocessing, lambda: fake))
+        index(list(roots), writer, lambda: LocalEngine(fake.preprocessing, lambda: fake))
     return fake
 
 

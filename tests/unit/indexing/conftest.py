@@ -4,8 +4,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from bridgetower.local_engine import LocalEngine
 
-from bridgetower.indexing import BATCH_SIZE, Engine, IndexReport, index
+from bridgetower.indexing import IndexReport, index
+from bridgetower.runtime import BATCH_SIZE
 from bridgetower.scan import USUAL_RULES, Rules
 from bridgetower.store import Store
 from bridgetower.writer import Writer
@@ -22,7 +24,7 @@ def run(
 ) -> IndexReport:
     encoder = encoder or FakeEncoder()
     with Writer.open(directory, encoder.fingerprint) as writer:
-        return index(paths, writer, lambda: Engine(encoder.preprocessing, lambda: encoder), rules, retry=retry)
+        return index(paths, writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), rules, retry=retry)
 
 
 def never() -> Engine:

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bridgetower.local_engine import LocalEngine
 from PIL import Image
 
 from bridgetower.decode import decode, read
-from bridgetower.encoder import Pixels, Vectors
-from bridgetower.indexing import BATCH_SIZE, Engine, Progress, index
+from bridgetower.indexing import Progress, index
 from bridgetower.pictures import load
 from bridgetower.preprocess import preprocess
+from bridgetower.protocol import Pixels, Vectors
+from bridgetower.runtime import BATCH_SIZE
 from bridgetower.scan import scan
 from bridgetower.store import Store
 from bridgetower.writer import Writer
@@ -105,7 +107,7 @@ def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        engine = Engine(encoder.preprocessing, lambda: encoder)
+        engine = LocalEngine(encoder.preprocessing, lambda: encoder)
         index([photos], writer, lambda: engine, on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[-1] == Progress(BATCH_SIZE + 4, BATCH_SIZE + 4, BATCH_SIZE + 3, 1)

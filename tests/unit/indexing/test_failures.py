@@ -7,12 +7,15 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from bridgetower.local_engine import LocalEngine
 
 from bridgetower.decode import read
 from bridgetower.decoders import Decoders, Picture, Refused
-from bridgetower.encoder import Runtime, TorchEncoder, Vectors
+from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import InputError, ModelError, PictureError, StoreError
-from bridgetower.indexing import BATCH_SIZE, Engine, index
+from bridgetower.indexing import index
+from bridgetower.protocol import Vectors
+from bridgetower.runtime import BATCH_SIZE, Runtime
 from bridgetower.scan import scan
 from bridgetower.store import Store
 from bridgetower.weights import resolve
@@ -98,7 +101,7 @@ def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(pho
         for parameter in encoder._model.vision_tower.parameters():
             parameter.fill_(float("nan"))
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
-        index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder))
+        index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     with Store.open(tmp_path / "index") as store:
         assert (store.summary().images, store.summary().orphans) == (0, 0)
 
@@ -159,7 +162,7 @@ def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path
     large = paint(photos / "large.png", "red", size=(50, 40))
     encoder = FakeEncoder()
     with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
-        report = index([photos], writer, lambda: Engine(encoder.preprocessing, lambda: encoder), max_pixels=1999)
+        report = index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), max_pixels=1999)
     assert [skip.path for skip in report.skipped] == [large]
     assert "--max-pixels" in report.skipped[0].reason
     again = run([photos], tmp_path / "index")  # what lies in the content is remembered

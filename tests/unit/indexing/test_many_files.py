@@ -13,8 +13,9 @@ import pytest
 
 from bridgetower.decode import read
 from bridgetower.decoders import Decoders, Picture, Refused
-from bridgetower.indexing import BATCH_SIZE, index
+from bridgetower.indexing import index
 from bridgetower.records import File, Photo
+from bridgetower.runtime import BATCH_SIZE
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.unit.indexing.conftest import never, run

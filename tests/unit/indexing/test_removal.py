@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.indexing import BATCH_SIZE
+from bridgetower.runtime import BATCH_SIZE
 from bridgetower.scan import Rules
 from bridgetower.store import Store
 from tests.fakes import paint
