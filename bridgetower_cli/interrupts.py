@@ -1,13 +1,21 @@
-"""Ctrl-C and SIGTERM: an exception that cleans up, or the end at once where an exception would do harm."""
+"""Ctrl-C and SIGTERM: an exception that cleans up, or the end at once where an exception would do harm.
 
+Native code lets no exception in while it runs, and threads may wait for a disk. So whatever is going on, the process
+ends within a second.
+"""
+
+import _thread
 import os
 import signal
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+GRACE_S = 0.8  # from a signal to the end, whether or not everything was cleaned up until then
+_NO_BAR = b"\r\x1b[K\x1b[?25h"  # an empty line, and the cursor that a progress bar has hidden
 
 
 class Terminated(KeyboardInterrupt):
@@ -16,6 +24,7 @@ class Terminated(KeyboardInterrupt):
 
 def install() -> None:
     """Handle both from now on, except where whoever started `bt` wanted them ignored, as `nohup` and `&` do."""
+    _limit()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
@@ -32,8 +41,32 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
 def leave(stop: KeyboardInterrupt) -> NoReturn:
     """End the process here and now. All that is on disk is always in order, so nothing needs to be put right."""
     with suppress(OSError):  # stderr is closed
-        os.write(2, b"interrupted\n")
+        os.write(2, _last_words())
     os._exit(code(stop))
+
+
+def _last_words() -> bytes:
+    """As a terminal should show them."""
+    return (_NO_BAR if os.isatty(2) and os.environ.get("TERM") != "dumb" else b"") + b"interrupted\n"
+
+
+def _limit() -> None:
+    """From now on, end the process GRACE_S after a signal."""
+    heard, told = os.pipe()
+    if os.name == "posix":
+        os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # written to at once, whatever is running
+    with suppress(RuntimeError):  # the system gives no thread: then native code comes to its end first
+        _thread.start_new_thread(_end, (heard,))
+
+
+def _end(heard: int) -> None:
+    """Wait for a signal, and for what it does."""
+    number = 0
+    while number not in (signal.SIGINT, signal.SIGTERM):
+        number = os.read(heard, 1)[0]
+    time.sleep(GRACE_S)
+    leave(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
 
 
 def code(stop: KeyboardInterrupt) -> int:

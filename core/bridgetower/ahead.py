@@ -15,14 +15,14 @@ _R = TypeVar("_R")
 def workers(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """As many threads as there are processors, but no more than `most`.
 
-    What has not begun when the block is left, never does.
+    What has not begun when the block is left, never does; what has is not waited for: a disk may not answer.
     """
     processors = os.cpu_count() or 1
-    with ThreadPoolExecutor(min(processors, most or processors), thread_name_prefix="ahead") as threads:
-        try:
-            yield threads
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+    threads = ThreadPoolExecutor(min(processors, most or processors), thread_name_prefix="ahead")
+    try:
+        yield threads
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def ahead(

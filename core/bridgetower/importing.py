@@ -6,7 +6,7 @@ batch in flight, and the same import goes on from there. What the index has alre
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,12 +94,7 @@ def _import(
         total = 2 * len(given.vectors)
         given.check(lambda row: on_progress(row, total))
         writer = writer or stack.enter_context(Writer.open(directory, fingerprint, imported=True))
-        try:
-            report = add(writer, lambda row: on_progress(total // 2 + row, total))
-        except BaseException:
-            with suppress(Exception):  # the error to tell is the one that ended it
-                writer.finish()
-            raise
+        report = add(writer, lambda row: on_progress(total // 2 + row, total))
         writer.finish()
         return report
 

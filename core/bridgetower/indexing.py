@@ -12,7 +12,7 @@ content is known is not decoded. Killing the process loses the batch in flight a
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
@@ -121,7 +121,7 @@ def index(
     Raises InputError where one of `paths` does not exist, UsageError for `rules` and where one of `paths` lies in the
     folder of the index, StoreError where the index cannot be written, ProcessError where pictures cannot be decoded in
     processes of their own, and what `find_engine` and the engine raise. On any exception, also KeyboardInterrupt, what
-    was committed stays and nothing is taken for deleted.
+    was committed stays, nothing is taken for deleted, and nothing is published: that is for the next run.
     """
     passed_over = PassedOver()
     walk = scan(paths, rules, passed_over, apart=writer.directory)
@@ -131,17 +131,11 @@ def index(
         for root in roots:
             writer.add_root(root)
     run = _Run(writer, cache(find_engine), on_progress)
-    changed = False
-    try:
-        changed = run.meet(walk, retry)
-        if changed:
-            with closing(_load_ahead(writer.changed(retry=retry), writer, run.engine, max_pixels)) as loaded:
-                run.take(loaded)
-        removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
-    except BaseException:
-        with suppress(Exception):  # the error to tell is the one that ended the run
-            writer.finish(changed=changed)
-        raise
+    changed = run.meet(walk, retry)
+    if changed:
+        with closing(_load_ahead(writer.changed(retry=retry), writer, run.engine, max_pixels)) as loaded:
+            run.take(loaded)
+    removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
     writer.finish(changed=changed)
     return IndexReport(
         files=run.total,

@@ -15,16 +15,15 @@ Rules, in full:
 - Paths are absolute and keep the names of links; any bytes that the file system allows in a name survive.
 - The folder of an index is not entered: nothing in it is anyone's picture.
 - What stands in the way (a folder that may not be opened, a pipe called `x.jpg`, a file that vanishes, a .btignore that
-  cannot be read or has a line that is no pattern) becomes a Skipped; the walk goes on.
+  cannot be read, is larger than 1 MB or has a line that is no pattern) becomes a Skipped; the walk goes on.
 
 Millions of files pass through here, so all of it is done with bytes and what the listing of a folder says.
 """
 
 import codecs
 import os
-import re
+import reprlib
 import stat
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridgetower.errors import InputError, UsageError
+from bridgetower.patterns import Pattern, parse
 from bridgetower.records import File, Skipped
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor those of
@@ -59,6 +59,7 @@ UNREAD_EXTENSIONS = frozenset(
 
 IGNORE_FILE = ".btignore"
 _IGNORE_FILE = IGNORE_FILE.encode()
+_LARGEST_IGNORE_FILE = 10**6  # bytes
 _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 _NAME = attrgetter("name")
 
@@ -136,7 +137,7 @@ class _Level(NamedTuple):
     """The patterns that hold below one folder, the last one first."""
 
     start: int  # of what they are compared with, in a path below that folder
-    patterns: tuple[tuple[re.Pattern[str], bool], ...]  # and whether they exclude, or take back in
+    patterns: tuple[Pattern, ...]
 
 
 _NONE = _Level(0, ())
@@ -145,40 +146,25 @@ _Levels = tuple[_Level, ...]  # what the rules exclude, then each .btignore from
 
 def _is_excluded(path: bytes, levels: _Levels, *, is_folder: bool) -> bool:
     """Whether the first of `levels` that has a pattern for this entry excludes it."""
-    whole = os.fsdecode(path + b"/" if is_folder else path).replace(os.sep, "/")
+    whole = os.fsdecode(path).replace(os.sep, "/")
+    name = whole.rpartition("/")[2]
     for start, patterns in levels:
         below = whole[start:]
-        for pattern, excludes in patterns:
-            if any(_fits(match, is_folder) for match in pattern.finditer(below)):
-                return excludes
+        for pattern in patterns:
+            if pattern.fits(below, name, is_folder=is_folder):
+                return pattern.excludes
     return False
-
-
-def _fits(match: re.Match[str], is_folder: bool) -> bool:
-    """Whether a pattern that was found in a path is about the entry itself. It also finds all that lies in a folder
-    that it is about, by a group for the slash; but of such a folder we decide when we come to it, once."""
-    if is_folder:
-        return (match.lastgroup is not None) == (match.end() == len(match.string))
-    return match.lastgroup is None
 
 
 def _level(folder: bytes, lines: Iterable[str]) -> tuple[_Level, list[str]]:
     """The patterns in these lines, and the lines that are none."""
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # takes a while, and few folders have patterns
-
     patterns, wrong = [], []
     for line in lines:
         try:
-            with warnings.catch_warnings(action="ignore"):  # of `[[`
-                pattern = GitIgnoreSpecPattern(line)
-        except (ValueError, re.error):
+            patterns.append(parse(line))
+        except ValueError:
             wrong.append(line)
-            continue
-        if pattern.regex is not None and pattern.include is not None:
-            patterns.append((pattern.regex, pattern.include))
-        elif line.strip() not in ("", "/") and not line.startswith("#"):  # what pathspec, like git, ignores
-            wrong.append(line)
-    return _Level(len(os.fsdecode(os.path.join(folder, b""))), tuple(reversed(patterns))), wrong
+    return _Level(len(os.fsdecode(os.path.join(folder, b""))), tuple(filter(None, reversed(patterns)))), wrong
 
 
 def _excluding(root: bytes, rules: Rules) -> _Levels:
@@ -188,7 +174,7 @@ def _excluding(root: bytes, rules: Rules) -> _Levels:
     level, wrong = _level(root, rules.exclude)
     wrong += [pattern for pattern in rules.exclude if not pattern.strip()]
     if wrong:
-        raise UsageError(f"{wrong[0]!r} is no pattern to exclude by; it is written as in a .gitignore file")
+        raise UsageError(f"{reprlib.repr(wrong[0])} is no pattern to exclude by; it is written as in a .gitignore file")
     return (level,)
 
 
@@ -199,7 +185,9 @@ def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Level
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(0, "not a file but a folder, pipe, socket or device")
         with open(path, "rb") as file:
-            text = file.read().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+            data = file.read(_LARGEST_IGNORE_FILE + 1)
+        if len(data) > _LARGEST_IGNORE_FILE:
+            raise OSError(0, "larger than 1 MB")
     except FileNotFoundError:
         if os.path.islink(path):
             troubles.append(Skipped(_path(path), "a link to nothing, so what it excludes is not excluded"))
@@ -208,9 +196,12 @@ def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Level
         reason = f"cannot be read, so what it excludes is not excluded: {_reason(error)}"
         troubles.append(Skipped(_path(path), reason))
         return levels
+    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     level, wrong = _level(folder, (line.removesuffix("\r") for line in text.split("\n")))
     if wrong:
-        troubles.append(Skipped(_path(path), f"{wrong[0]!r} is no pattern of .gitignore; the other lines hold"))
+        troubles.append(
+            Skipped(_path(path), f"{reprlib.repr(wrong[0])} is no pattern of .gitignore; the other lines hold")
+        )
     excluding, *above = levels or (_NONE,)
     return (excluding, level, *above)
 

@@ -338,8 +338,8 @@ class Writer:
         return not few(2 * self._images) and not self.has_queries()
 
     def finish(self, *, changed: bool = True) -> None:
-        """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, also of an
-        interrupted one; nothing is lost without it, but every search must then read more from the manifest.
+        """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, but not of
+        an interrupted one; nothing is lost without it, but every search must then read more from the manifest.
 
         A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
         """

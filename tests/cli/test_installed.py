@@ -26,11 +26,17 @@ TWO_CATS = "two-cats-on-a-couch-in-the-desert.jpg"
 BT = Path(sys.executable).with_name("bt")
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and descriptors")
 
-# Indexes with a model that takes its time; Ctrl-C reaches it even where the tests run in the background.
-SLOW_INDEX = """
-import signal, time
-from types import SimpleNamespace
+# Ctrl-C reaches it even where the tests run in the background.
+HEARS = """
+import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+# Indexes with a model that takes its time.
+SLOW_INDEX = (
+    HEARS
+    + """
+import time
+from types import SimpleNamespace
 import bridgetower.library
 from tests.fakes import FakeEncoder
 
@@ -46,6 +52,7 @@ bridgetower.library.TorchEncoder = lambda checkpoint, runtime, **options: slow
 from bridgetower_cli.app import main
 main()
 """
+)
 
 
 def bt(*arguments: str | bytes | Path, cwd: Path, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -243,6 +250,51 @@ def test_arguments_that_are_no_utf8(tmp_path: Path) -> None:
     done = bt("status", "--index", b"caf\xe9", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (5, b"")
     assert b"caf\\xe9" in done.stderr
+
+
+# Works in native code, which lets no exception in, for many minutes.
+DEAF = """
+import hashlib, sys
+import bridgetower.verify
+from bridgetower_cli.app import main
+
+def verify(*arguments, **options):
+    print("begun", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+bridgetower.verify.verify = verify
+main()
+"""
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_native_code_does_not_hold_up_the_end(empty_index: Path, number: signal.Signals, code: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEARS + DEAF, "verify", "--index", empty_index],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, stderr) == (code, b"interrupted\n")
+
+
+@posix
+def test_the_end_at_once_gives_a_terminal_its_cursor_back() -> None:
+    terminal, inner = os.openpty()
+    program = "from bridgetower_cli.interrupts import leave; leave(KeyboardInterrupt())"
+    environ = environment() | {"TERM": "xterm"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ, stderr=inner, timeout=60, check=False)
+    os.close(inner)
+    assert (done.returncode, os.read(terminal, 100)) == (130, b"\r\x1b[K\x1b[?25hinterrupted\r\n")
+    os.close(terminal)
 
 
 @posix

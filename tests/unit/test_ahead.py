@@ -1,5 +1,6 @@
 """Work in threads: in order, bounded, and given up with whoever wanted it."""
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -61,3 +62,18 @@ def test_leaving_gives_up_what_has_not_begun() -> None:
     with workers(4) as threads:
         assert next(ahead(threads, task, range(1000), window=500)) == 0
     assert len(begun) < 250  # of 501 that were asked for
+
+
+def test_leaving_does_not_wait_for_what_has_begun() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def task() -> bool:
+        begun.set()
+        return over.wait(60)
+
+    with workers() as threads:
+        waiting = threads.submit(task)
+        assert begun.wait(60)
+    assert not waiting.done()
+    over.set()
+    assert waiting.result()

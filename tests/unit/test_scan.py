@@ -303,6 +303,26 @@ def test_a_line_that_is_no_pattern_is_named_and_the_others_hold(tmp_path: Path) 
     assert at(file) == tmp_path / "a.jpg"
 
 
+def test_a_line_that_is_too_long_is_named_in_short(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg")
+    (tmp_path / ".btignore").write_text("a" * 100_000)
+    wrong, file = scan([tmp_path])
+    assert isinstance(wrong, Skipped) and "is no pattern of .gitignore" in wrong.reason and len(wrong.reason) < 100
+    assert at(file) == tmp_path / "a.jpg"
+    with pytest.raises(UsageError, match=r"^'a+\.\.\.a+' is no pattern"):
+        scan([tmp_path], Rules(exclude=("a" * 100_000,)))
+
+
+def test_a_btignore_that_is_too_large_is_named(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jpg")
+    ignore = put(tmp_path / ".btignore", b"*.jpg\n" + b"#" * (10**6 - 6))
+    assert found(tmp_path) == []
+    ignore.write_bytes(ignore.read_bytes() + b"#")
+    wrong, file = scan([tmp_path])
+    assert wrong == Skipped(ignore, "cannot be read, so what it excludes is not excluded: larger than 1 MB")
+    assert at(file) == path
+
+
 def test_a_btignore_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg")
     (tmp_path / ".btignore").mkdir()

@@ -22,7 +22,7 @@ from bridgetower.weights import resolve
 from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
-from tests.unit.indexing.conftest import indexed, run
+from tests.unit.indexing.conftest import indexed, never, run
 
 
 def test_a_file_that_cannot_be_read_now_is_tried_again(
@@ -169,42 +169,47 @@ def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path
     assert again.skipped == report.skipped
 
 
-def test_a_run_that_fails_is_finished_all_the_same(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), ModelError("out of memory")], ids=lambda error: type(error).__name__
+)
+def test_a_run_that_is_broken_off_publishes_nothing_and_the_next_one_does(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    finished: list[Writer] = []
-    real = Writer.finish
-
-    def spy(writer: Writer, *, changed: bool) -> None:
-        finished.append(writer)
-        real(writer, changed=changed)
-
-    monkeypatch.setattr(Writer, "finish", spy)
-
-    class Interrupted(FakeEncoder):
-        def embed_images(self, pixels: Vectors) -> Vectors:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run([photos], tmp_path / "index", Interrupted())
-    assert len(finished) == 1
-
-
-def test_what_ended_a_run_is_told_though_finishing_fails_too(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise StoreError("the disk is full")
-
     class Broken(FakeEncoder):
         def embed_images(self, pixels: Vectors) -> Vectors:
-            raise ModelError("out of memory")
+            if self.encoded:
+                raise error
+            return super().embed_images(pixels)
 
-    monkeypatch.setattr(Writer, "finish", fail)
-    with pytest.raises(ModelError, match="out of memory"):
+    monkeypatch.setattr(Writer, "publish", lambda writer: pytest.fail("it took its time"))
+    with pytest.raises(type(error)):
         run([photos], tmp_path / "index", Broken())
-    with pytest.raises(StoreError, match="the disk is full"):
+    monkeypatch.undo()
+    assert (covered(tmp_path / "index"), len(indexed(tmp_path / "index"))) == (0, BATCH_SIZE)
+    assert run([photos], tmp_path / "index").encoded == 3
+    assert covered(tmp_path / "index") == BATCH_SIZE + 3
+
+
+def test_a_run_that_finds_nothing_to_do_publishes_where_that_was_broken_off(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bridgetower.publishing._save", stop)
+    with pytest.raises(KeyboardInterrupt):
         run([photos], tmp_path / "index")
+    monkeypatch.undo()
+    assert (covered(tmp_path / "index"), len(indexed(tmp_path / "index"))) == (0, BATCH_SIZE + 3)
+    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+        assert index([photos], writer, never).unchanged == BATCH_SIZE + 3
+    assert covered(tmp_path / "index") == BATCH_SIZE + 3
+
+
+def covered(directory: Path) -> int:
+    """The last image that the vector file holds."""
+    with Store.open(directory) as store:
+        return store.manifest.state().covered
 
 
 def test_skipped_files_are_tried_again_if_that_is_asked_for(photos: Path, tmp_path: Path) -> None:

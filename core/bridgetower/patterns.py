@@ -1,0 +1,142 @@
+"""Lines of a .gitignore file -> regular expressions that cannot backtrack.
+
+A line decides by the rules of git. An expression takes time in proportion to name x line, whatever both hold: each
+wildcard takes the first place where what follows it fits, in an atomic group, and is never tried again. That loses
+nothing: a later place leaves less of the name for the rest of the line.
+
+    a*b*c      (?>a (?>[^/]*?b) (?>[^/]*c(?=/|\\Z)) \\Z)    stars of a segment: the last one reaches to its end
+    x/**/y/z   (?>x/) (?>(?:[^/]++/)*? y/z \\Z)             what stands between two `**` begins at any segment
+"""
+
+import re
+from dataclasses import dataclass
+
+LONGEST = 4096  # characters of a line; no path that a system takes is longer
+
+_NAMED_SET = re.compile(r"\[:([^]]*):\]")
+_NAMED_SETS = {
+    "alnum": "a-zA-Z0-9",
+    "alpha": "a-zA-Z",
+    "blank": r" \t",
+    "cntrl": r"\x00-\x1f\x7f",
+    "digit": "0-9",
+    "graph": "!-~",
+    "lower": "a-z",
+    "print": " -~",
+    "punct": r"!-/:-@\[-`{-~",
+    "space": r"\s",
+    "upper": "A-Z",
+    "xdigit": "0-9a-fA-F",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One line, as it is compared with an entry below its folder."""
+
+    excludes: bool  # or takes back in
+    folders_only: bool
+    anywhere: bool  # compared with the name of the entry; else with its path
+    expression: re.Pattern[str]
+
+    def fits(self, path: str, name: str, *, is_folder: bool) -> bool:
+        """Whether the line is about this entry; `path`, which ends with `name`, is that from the line's folder."""
+        if self.folders_only and not is_folder:
+            return False
+        return self.expression.match(name if self.anywhere else path) is not None
+
+
+def parse(line: str) -> Pattern | None:
+    """What a line says; None for a comment and for an empty line. Raises ValueError where it is no pattern."""
+    text = line.rstrip(" ")
+    if len(text) < len(line) and (len(text) - len(text.rstrip("\\"))) % 2:  # `\ ` at the end is a space
+        text += " "
+    if not text or text.startswith("#"):
+        return None
+    if text == "!" or len(text) > LONGEST:
+        raise ValueError("nothing to compare with, or too much")
+    body = text.removeprefix("!")
+    path = body.removesuffix("/")
+    try:
+        expression = re.compile(_expression(_segments(path.removeprefix("/"))))
+    except (IndexError, KeyError, re.error) as error:
+        raise ValueError("a set without an end, or of nothing, or a \\ before nothing") from error
+    return Pattern(not text.startswith("!"), path != body, "/" not in path, expression)
+
+
+def _segments(path: str) -> list[list[str]]:
+    """What stands between the slashes: each character, or set of characters, as an expression; a run of stars as it is.
+
+    Raises IndexError, KeyError.
+    """
+    segments: list[list[str]] = [[]]
+    at = 0
+    while at < len(path):
+        begin, at = at, at + 1
+        if path[begin] == "/":
+            segments.append([])
+            continue
+        if path[begin] == "*":
+            while path.startswith("*", at):
+                at += 1
+            part = path[begin:at]
+        elif path[begin] == "?":
+            part = "[^/]"
+        elif path[begin] == "[":
+            part, at = _set(path, at)
+        else:
+            character, at = _character(path, begin)
+            part = re.escape(character)
+        segments[-1].append(part)
+    return segments
+
+
+def _set(path: str, at: int) -> tuple[str, int]:
+    """The set whose `[` is before `at`, and where it has ended."""
+    excepted = path[at] in "!^"
+    at += excepted
+    parts: list[str] = []
+    while not parts or path[at] != "]":  # `]` as the first is one of the set
+        if named := _NAMED_SET.match(path, at):
+            parts.append(_NAMED_SETS[named[1]])
+            at = named.end()
+            continue
+        first, at = _character(path, at)
+        last = first
+        if path[at] == "-" and path[at + 1] != "]":
+            last, at = _character(path, at + 1)
+        parts.append(f"{re.escape(first)}-{re.escape(last)}")
+    return f"(?!/)[{'^' if excepted else ''}{''.join(parts)}]", at + 1
+
+
+def _character(path: str, at: int) -> tuple[str, int]:
+    """The one at `at`, or behind a backslash there, and where the next one is."""
+    at += path[at] == "\\"
+    return path[at], at + 1
+
+
+def _expression(segments: list[list[str]]) -> str:
+    """All segments, up to the end."""
+    parts = []
+    for place, segment in enumerate(segments, 1):
+        is_last = place == len(segments)
+        if len(segment) == 1 and segment[0].startswith("**"):
+            parts.append("(?s:.+)" if is_last else ")(?>(?:[^/]++/)*?")
+        else:
+            parts.append(_segment(segment) + ("" if is_last else "/"))
+    return rf"(?>{''.join(parts)}\Z)"
+
+
+def _segment(parts: list[str]) -> str:
+    """One segment: what stands before the first star, then each star with what follows it."""
+    fixed = [""]
+    for part in parts:
+        if part.startswith("*"):
+            fixed.append("")
+        else:
+            fixed[-1] += part
+    first, *others = fixed
+    if not others:
+        return first
+    *middle, last = others
+    return first + "".join(f"(?>[^/]*?{text})" for text in middle) + rf"(?>[^/]*{last}(?=/|\Z))"
