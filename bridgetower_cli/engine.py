@@ -9,9 +9,9 @@ from bridgetower_cli import render
 from bridgetower_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from bridgetower.encoder import Encoder
     from bridgetower.features import FeatureCache
     from bridgetower.library import Model
+    from bridgetower.protocol import Judge, RecallEncoder
     from bridgetower.records import Fingerprint
     from bridgetower.store import Store
 
@@ -78,7 +78,7 @@ def feature_cache(store: "Store", settings: Settings) -> "FeatureCache | None":
     return cache
 
 
-def tell_truncated(encoder: "Encoder", *texts: str) -> None:
+def tell_truncated(encoder: "RecallEncoder | Judge", *texts: str) -> None:
     """Say which texts the model reads the beginning of only."""
     for text in texts:
         if encoder.truncates(text):

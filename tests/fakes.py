@@ -11,10 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from bridgetower.decoder import answer
-from bridgetower.decoders import Decoders, Picture, Refused, read_answer
+from bridgetower.decoders import Decoders, Picture, read_answer
 from bridgetower.errors import UsageError
 from bridgetower.preprocess import Preprocessing
-from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
+from bridgetower.protocol import Pictures, Pixels, Reading, Refused, Texts, Vectors
 from bridgetower.records import Fingerprint, Head
 from bridgetower.store import Store
 

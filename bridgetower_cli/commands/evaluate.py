@@ -49,7 +49,9 @@ def evaluate(
         depths = []
     with Meter("encoding", "pictures") as meter:
         # `meter` is that of the pass at hand
-        measured = measure(encoder, captioned, depths=depths, on_progress=lambda *counts: meter.update(*counts))
+        measured = measure(
+            encoder, encoder, captioned, depths=depths, on_progress=lambda *counts: meter.update(*counts)
+        )
         results = [next(measured)]
     with Meter("verifying", "pictures") as meter:
         results += measured

@@ -101,7 +101,6 @@ def _from_images(text: str, images: list[Path], top: int, settings: Settings) ->
 
 def _from_library(text: str, top: int, settings: Settings) -> "Filled":
     from bridgetower.fill import fill_library
-    from bridgetower.search import default_depth
     from bridgetower.store import Store
 
     try:
@@ -114,10 +113,9 @@ def _from_library(text: str, top: int, settings: Settings) -> "Filled":
         chosen = engine.of_index(store, settings)
         encoder = chosen.encoder
         engine.tell_truncated(encoder, text)
-        depth = default_depth(chosen.runtime)
         with Meter("reading", "pictures") as meter:
             cache = engine.feature_cache(store, settings)
-            return fill_library(store, encoder, text, top=top, depth=depth, cache=cache, on_progress=meter.update)
+            return fill_library(store, encoder, encoder, text, top=top, cache=cache, on_progress=meter.update)
 
 
 def _fields(word: Word) -> dict[str, object]:

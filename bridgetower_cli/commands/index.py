@@ -31,8 +31,9 @@ from bridgetower_cli.settings import (
 )
 
 if TYPE_CHECKING:
-    from bridgetower.indexing import Engine, IndexReport
+    from bridgetower.indexing import IndexReport
     from bridgetower.library import Model as FoundModel
+    from bridgetower.protocol import ImageEngine
     from bridgetower.records import Fingerprint
     from bridgetower.writer import Writer
 
@@ -232,7 +233,7 @@ def _holds(directory: Path, path: Path) -> bool:
         return True
 
 
-def _checked(model: "FoundModel", writer: "Writer") -> "Engine":
+def _checked(model: "FoundModel", writer: "Writer") -> "ImageEngine":
     """What encodes, now that it is known to be that of the index. Raises StoreError where it is not."""
     writer.take(model.fingerprint)
     return model.engine

@@ -130,7 +130,7 @@ def search(
         features_dir=features_dir,
     )
     from bridgetower.heads import require_heads
-    from bridgetower.search import default_depth
+    from bridgetower.search import SearchRequest
     from bridgetower.search import search as find_pictures
     from bridgetower.store import Store
 
@@ -151,21 +151,17 @@ def search(
             if text is not None:
                 engine.tell_truncated(encoder, text)
             if depth is None:
-                depth = default_depth(chosen.runtime)
+                depth = encoder.default_depth
         assert depth is not None
         with Meter("searching", "pictures") as meter:
             found = find_pictures(
                 store,
+                SearchRequest(
+                    text, image, vector, top, depth, min_match, math.inf if budget is None else budget, filter
+                ),
                 encoder,
-                text=text,
-                image=image,
-                vector=vector,
-                top=top,
-                depth=depth,
-                min_match=min_match,
-                budget=math.inf if budget is None else budget,
+                encoder,
                 cache=engine.feature_cache(store, settings),
-                filter=filter,
                 on_progress=meter.update,
             )
         damage = store.damage

@@ -25,6 +25,7 @@ from bridgetower.decode import MAX_BYTES, MAX_PIXELS
 from bridgetower.decoder import HEADER, LENGTH, LONGEST_REASON, NO_TIME, PICTURE, READY, REFUSED, allowed
 from bridgetower.errors import ProcessError
 from bridgetower.preprocess import Preprocessing, normalise
+from bridgetower.protocol import Refused
 
 TIME_LIMIT = 60.0  # seconds for a picture, and again for each 60 MB of it: see `decoder.allowed`
 
@@ -46,14 +47,6 @@ class Picture:
     height: int
     taken_at: int | None
     pixels: npt.NDArray[np.float32]  # [3, H, W]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Content that does not become a picture."""
-
-    reason: str
-    lasting: bool  # it lies in the content: the next time it will be the same
 
 
 class Decoders:

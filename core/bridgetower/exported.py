@@ -15,11 +15,11 @@ import numpy.typing as npt
 from bridgetower import jsonl, npy
 from bridgetower.errors import InputError
 from bridgetower.exporting import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
+from bridgetower.float16 import LENGTH_TOLERANCE
 from bridgetower.moves import Moved
 from bridgetower.npy import Rows
 from bridgetower.records import Fingerprint, Photo
 from bridgetower.schema import LARGEST
-from bridgetower.vectors import LENGTH_TOLERANCE
 
 _NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text
 _OPTIONAL = "tokenizer_sha256"  # which exports of older indexes do not have

@@ -197,6 +197,7 @@ class _Batch:
         self.differing += sum(_differ(stored[id], vector) for id, vector in self._known)
         if self._new or self._files or self._skipped:
             self._writer.commit(images=self._new.values(), files=self._files, skipped=self._skipped)
+            self._writer.publish_if_behind()
         self.images += len(self._new)
         self.files += len(self._files)
         self._new, self._known, self._files, self._skipped = {}, [], [], []

@@ -1,25 +1,25 @@
-"""Folders -> index: scan -> compare -> read + hash -> decode -> preprocess -> embed -> commit, batch by batch.
+"""Folders -> index: scan -> compare -> read + hash -> engine (decode -> preprocess -> embed) -> commit, by batches.
 
 What the walk meets goes straight into a table beside the index, and a query says what has changed: no run holds the
 names of all files. numpy, Pillow and the model are imported by the stages that need them, so that a run that finds
 nothing to do loads none of them.
 
-Threads read and hash, processes decode, ahead of the encoder, through a window of bounded size; this thread alone talks
-to the encoder and to the index. A file whose size and time are as the index knows them is not opened; a file whose
-content is known is not decoded. Killing the process loses the batch in flight and nothing else.
+Threads read and hash; an `ImageEngine` decodes and encodes, several batches at once if it likes; this thread alone
+talks to the engine and to the index. A file whose size and time are as the index knows them is not opened; a file whose
+content is known is not decoded. Killing the process loses what is under way and nothing else.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.ahead import ahead, workers
+from bridgetower.calibration import ensure_calibration
 from bridgetower.directory import require_apart
 from bridgetower.errors import PictureError
 from bridgetower.records import File, Photo, Skipped
@@ -27,14 +27,10 @@ from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.writer import NewImage, Writer
 
 if TYPE_CHECKING:
-    from bridgetower.decoders import Decoders, Picture
-    from bridgetower.encoder import Encoder
-    from bridgetower.preprocess import Preprocessing
-    from bridgetower.runtime import Runtime
+    from bridgetower.protocol import Embedded, ImageEngine, Refused
 
-BATCH_SIZE = 16  # pictures that are encoded and committed together, on a CPU
 COMMIT_FILES = 1024  # files without a new picture that are committed together
-READ_AHEAD = 500 * 1000**2  # bytes of files in memory: those that are read, and again those that wait to be decoded
+READ_AHEAD = 500 * 1000**2  # bytes of files in memory that were read; the engine has others
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +69,6 @@ class _Content:
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A file that the threads are done with."""
-
-    photo: Photo
-    hash: bytes
-    picture: "Picture | None"  # None where the index has the content
-
-
-@dataclass(frozen=True, slots=True)
 class _Failed:
     """A file that is no picture for us."""
 
@@ -90,24 +77,10 @@ class _Failed:
     lasting: bool  # it lies in the content, so it need not be tried again until the file changes
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What turns pictures into vectors."""
-
-    preprocessing: "Preprocessing"
-    load_encoder: "Callable[[], Encoder]"  # called once, and only if there is something to encode
-    batch_size: int = BATCH_SIZE  # pictures that are encoded and committed together
-
-
-def batch_size(runtime: "Runtime") -> int:
-    """How many pictures are worth encoding together on this device."""
-    return 8 * BATCH_SIZE if runtime.device == "cuda" else BATCH_SIZE
-
-
 def index(
     paths: Sequence[Path],
     writer: Writer,
-    find_engine: Callable[[], Engine],
+    find_engine: "Callable[[], ImageEngine]",
     rules: Rules = USUAL_RULES,
     *,
     retry: bool = False,
@@ -130,11 +103,10 @@ def index(
     with writer.at_once():
         for root in roots:
             writer.add_root(root)
-    run = _Run(writer, cache(find_engine), on_progress)
+    run = _Run(writer, on_progress)
     changed = run.meet(walk, retry)
     if changed:
-        with closing(_load_ahead(writer.changed(retry=retry), writer, run.engine, max_pixels)) as loaded:
-            run.take(loaded)
+        run.take(writer.changed(retry=retry), find_engine, max_pixels)
     removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
     writer.finish(changed=changed)
     return IndexReport(
@@ -193,11 +165,11 @@ def _sweep(
 class _Run:
     """The counts of one run, and the batch that is being filled."""
 
-    def __init__(self, writer: Writer, find_engine: Callable[[], Engine], report: Callable[[Progress], None]) -> None:
-        self.engine = find_engine
+    def __init__(self, writer: Writer, report: Callable[[Progress], None]) -> None:
         self._writer, self._report = writer, report
-        self._encoder: Encoder | None = None
-        self._new: dict[bytes, Picture] = {}  # content that waits to be encoded, by hash
+        self._engine: ImageEngine | None = None  # found when there is something to encode
+        self._under_way: dict[bytes, list[Photo]] = {}  # files of the contents that the engine has, by hash, in order
+        self._new: dict[bytes, NewImage] = {}  # contents that came out of it, by hash
         self._files: list[tuple[Photo, bytes]] = []
         self._failed: list[tuple[Photo, str]] = []
         self.total = self.encoded = self.reused = self.unchanged = 0
@@ -222,45 +194,68 @@ class _Run:
             else:
                 yield item
 
-    def take(self, loaded: Iterable[_Loaded | _Failed]) -> None:
-        """Encode and commit what comes out of the threads."""
-        for item in loaded:
-            if isinstance(item, _Failed):
-                self.skipped.append(Skipped(item.photo.path, item.reason))
-                if item.lasting:  # else what the index has of it stays, and the next run tries again
-                    self._failed.append((item.photo, item.reason))
-            else:
-                self._files.append((item.photo, item.hash))
-                # A copy may have been read before the batch with its twin was committed.
-                if item.picture is None or item.hash in self._new or self._writer.image_id(item.hash) is not None:
-                    self.reused += 1
-                else:
-                    self._encoder = self._encoder or self.engine().load_encoder()  # while further ones are decoded
-                    self._new[item.hash] = item.picture
-            full = self._new and len(self._new) >= self.engine().batch_size
-            if full or len(self._files) + len(self._failed) >= COMMIT_FILES:
-                self._commit()
-            self._tell()
+    def take(self, photos: Iterable[Photo], find_engine: "Callable[[], ImageEngine]", max_pixels: int | None) -> None:
+        """Read these files, have those whose content is new encoded, and commit them all, batch by batch.
+
+        The index is asked in this thread; content that it knows never reaches the engine, and needs none.
+        """
+        with workers() as readers:
+            read = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
+            new = self._new_contents(read)
+            if (first := next(new, None)) is not None:
+                self._engine = find_engine()
+                with closing(self._engine.embed(chain([first], new), max_pixels=max_pixels)) as embedded:
+                    for found in embedded:
+                        self._settle(found)
         self._commit()
         self._tell()
 
+    def _new_contents(self, read: "Iterable[_Content | _Failed]") -> Iterator[bytes]:
+        """The contents that the index does not have, each once, as the engine asks for them."""
+        for item in read:
+            if isinstance(item, _Failed):
+                self._fail(item.photo, item.reason, lasting=item.lasting)
+            elif item.hash in self._under_way:
+                self._under_way[item.hash].append(item.photo)
+            elif item.hash in self._new or self._writer.image_id(item.hash) is not None:
+                self._files.append((item.photo, item.hash))
+                self.reused += 1
+            else:
+                self._under_way[item.hash] = [item.photo]
+                yield item.data
+            if len(self._files) + len(self._failed) >= COMMIT_FILES:
+                self._commit()
+            self._tell()
+
+    def _settle(self, found: "Embedded | Refused") -> None:
+        """Take what became of the content that the engine was given first of those that are under way."""
+        from bridgetower.protocol import Refused
+
+        hash = next(iter(self._under_way))
+        photos = self._under_way.pop(hash)
+        if isinstance(found, Refused):
+            for photo in photos:
+                self._fail(photo, found.reason, lasting=found.lasting)
+        else:
+            self._new[hash] = NewImage(hash, found.width, found.height, found.taken_at, found.vector)
+            self._files += ((photo, hash) for photo in photos)
+            self.reused += len(photos) - 1
+        if self._engine is not None and len(self._new) >= self._engine.batch_size:
+            self._commit()
+        self._tell()
+
+    def _fail(self, photo: Photo, reason: str, *, lasting: bool) -> None:
+        self.skipped.append(Skipped(photo.path, reason))
+        if lasting:  # else what the index has of it stays, and the next run tries again
+            self._failed.append((photo, reason))
+
     def _commit(self) -> None:
-        images = []
-        if self._new and self._encoder:
-            import numpy as np
-
-            if self._writer.wants_queries():
-                from bridgetower.captions import CAPTIONS
-
-                self._writer.set_queries(self._encoder.embed_texts(CAPTIONS))
-            vectors = self._encoder.embed_images(np.stack([picture.pixels for picture in self._new.values()]))
-            images = [
-                NewImage(hash, picture.width, picture.height, picture.taken_at, vector)
-                for (hash, picture), vector in zip(self._new.items(), vectors, strict=True)
-            ]
         if self._files or self._failed:
-            self._writer.commit(images=images, files=self._files, skipped=self._failed)
-        self.encoded += len(images)
+            self._writer.commit(images=self._new.values(), files=self._files, skipped=self._failed)
+        self.encoded += len(self._new)
+        if self._engine is not None and self._new:
+            ensure_calibration(self._writer, self._engine)
+            self._writer.publish_if_behind()
         self._new, self._files, self._failed = {}, [], []
 
     def _done(self) -> int:
@@ -268,37 +263,6 @@ class _Run:
 
     def _tell(self) -> None:
         self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))
-
-
-def _load_ahead(
-    photos: Iterable[Photo], writer: Writer, find_engine: Callable[[], Engine], max_pixels: int | None
-) -> Generator[_Loaded | _Failed]:
-    """Read, hash, decode and preprocess, in order, at most two batches ahead: one is being filled while the other is
-    encoded.
-
-    In two passes, because the index is asked in this thread: content that it knows never reaches a decoder, and
-    needs no engine.
-    """
-    with workers() as readers:
-        contents = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
-        new_or_not = (
-            (content, isinstance(content, _Content) and writer.image_id(content.hash) is None) for content in contents
-        )
-        for content, new in new_or_not:
-            if new:
-                break
-            yield content if isinstance(content, _Failed) else _Loaded(content.photo, content.hash, None)
-        else:
-            return
-        from bridgetower.decoders import Decoders
-
-        engine = find_engine()
-        # The processes are left first: a thread that waits for one then ends at once.
-        with workers() as waiting, Decoders(engine.preprocessing, max_pixels=max_pixels) as decoders:
-            task = partial(_decode, decoders=decoders)
-            all_of_them = chain([(content, new)], new_or_not)
-            window = 2 * engine.batch_size
-            yield from ahead(waiting, task, all_of_them, window, weigh=_bytes_to_decode, most=READ_AHEAD)
 
 
 def _read(photo: Photo) -> _Content | _Failed:
@@ -316,22 +280,3 @@ def _read(photo: Photo) -> _Content | _Failed:
     except PictureError as error:
         return _Failed(photo, error.reason, lasting=False)
     return _Content(photo, hashlib.sha256(data).digest(), data)
-
-
-def _bytes_to_decode(item: tuple[_Content | _Failed, bool]) -> int:
-    content, new = item
-    return len(content.data) if isinstance(content, _Content) and new else 0
-
-
-def _decode(item: tuple[_Content | _Failed, bool], decoders: "Decoders") -> _Loaded | _Failed:
-    content, new = item
-    if isinstance(content, _Failed):
-        return content
-    if not new:
-        return _Loaded(content.photo, content.hash, None)
-    from bridgetower.decoders import Refused
-
-    found = decoders.decode(content.data)
-    if isinstance(found, Refused):
-        return _Failed(content.photo, found.reason, found.lasting)
-    return _Loaded(content.photo, content.hash, found)

@@ -25,15 +25,16 @@ from bridgetower.encoder import TorchEncoder, fingerprint_of
 from bridgetower.exporting import Exported
 from bridgetower.fill import Filled, fill_images, fill_library
 from bridgetower.importing import ImportReport
-from bridgetower.indexing import Engine, IndexReport, Progress, batch_size
+from bridgetower.indexing import IndexReport, Progress
+from bridgetower.local_engine import LocalEngine
 from bridgetower.matching import Results, match, rerank
 from bridgetower.moves import Moves
 from bridgetower.pictures import PICTURES_AT_ONCE, load
-from bridgetower.protocol import Vectors
+from bridgetower.protocol import ImageEngine, Judge, Vectors
 from bridgetower.records import EVERYTHING, Filter, Fingerprint, Head, PairScore
 from bridgetower.runtime import choose_runtime, precision_for
 from bridgetower.scan import Rules
-from bridgetower.search import Found, default_depth, search
+from bridgetower.search import Found, SearchRequest, search
 from bridgetower.store import Store, Summary
 from bridgetower.upkeep import Forgotten, Pruned, forget, prune
 from bridgetower.verify import Finding, Repaired, repair, verify
@@ -85,9 +86,14 @@ class Model:
         return TorchEncoder(self.checkpoint, self.runtime, say=self._say)
 
     @property
-    def engine(self) -> Engine:
+    def judge(self) -> Judge:
+        """The network as it verifies and fills. Raises ModelError."""
+        return self.encoder
+
+    @property
+    def engine(self) -> ImageEngine:
         """What adds to an index."""
-        return Engine(self.checkpoint.preprocessing, lambda: self.encoder, batch_size(self.runtime))
+        return LocalEngine(self.checkpoint.preprocessing, lambda: self.encoder, self.runtime.batch_size)
 
     def for_index(self, made_by: Fingerprint) -> "Model":
         """The model that adds to an index made by `made_by`: in int8 where the index is and nobody asked for another.
@@ -221,25 +227,18 @@ class Library:
         seconds.
         """
         store = self._checked() if vector is None else self._opened()
-        return search(
-            store,
-            self.model.encoder,
-            text=text,
-            image=None if image is None else Path(image),
-            vector=vector,
-            top=top,
-            depth=default_depth(self.model.runtime) if depth is None else depth,
-            min_match=min_match,
-            budget=budget,
-            cache=store.feature_cache(self.features_cache),
-            filter=filter,
+        request = SearchRequest(
+            text, None if image is None else Path(image), vector, top, depth, min_match, budget, filter
         )
+        encoder = self.model.encoder if vector is None else None
+        judge = self.model.judge if request.verifies else None
+        return search(store, request, encoder, judge, cache=store.feature_cache(self.features_cache))
 
-    def fill(self, text: str, *, top: int = 5, depth: int = 20) -> Filled:
+    def fill(self, text: str, *, top: int = 5, depth: int | None = None) -> Filled:
         """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best; see `bridgetower.fill`."""
         store = self._checked()
         cache = store.feature_cache(self.features_cache)
-        return fill_library(store, self.model.encoder, text, top=top, depth=depth, cache=cache)
+        return fill_library(store, self.model.encoder, self.model.judge, text, top=top, depth=depth, cache=cache)
 
     def export(self, folder: AnyPath) -> Exported:
         """Write the index into a new folder, as npy and lines of JSON; see `bridgetower.exporting.export`."""

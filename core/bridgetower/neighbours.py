@@ -47,7 +47,7 @@ class Neighbours:
         self.damage: str | None = None  # what was found wrong with the files, if anything was
 
     def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
-        """As `bridgetower.vectors.VectorIndex` has it."""
+        """As `bridgetower.recall_store.RecallView` has it."""
         self._load()
         parts = []
         if self._lists is not None:

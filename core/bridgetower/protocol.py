@@ -12,7 +12,7 @@ test) stand behind the same protocols. None of them sees a path or an index.
 Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,8 +80,47 @@ class RecallEncoder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A picture that has its vector."""
+
+    width: int  # upright pixels
+    height: int
+    taken_at: int | None  # seconds since 1970 on the clock where it was taken
+    vector: npt.NDArray[np.float32]  # [E], unit length
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Content that does not become a picture."""
+
+    reason: str
+    lasting: bool  # it lies in the content: the next time it will be the same
+
+
+class ImageEngine(Protocol):
+    """Turns the contents of picture files into vectors: in this process, or on other machines."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures are worth committing together, at least 1."""
+        ...
+
+    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
+        """What becomes of each content, in order. Pictures of more than `max_pixels` are refused.
+
+        `contents` are asked for in the calling thread, as many ahead of what was given back as the engine has use for:
+        several batches may be under way, and all of them are in memory. Raises ProcessError, ModelError.
+        """
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """As `RecallEncoder.embed_texts`."""
+        ...
+
+
 class Judge(Protocol):
-    """Verifies and fills. Methods raise ModelError where a head that they need is absent, or weights give no numbers."""
+    """Verifies and fills. Methods raise ModelError for a head that is absent, and for weights that give no numbers."""
 
     @property
     def name(self) -> str:

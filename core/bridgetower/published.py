@@ -5,6 +5,7 @@ import os
 from io import BufferedReader
 from pathlib import Path
 
+from bridgetower.manifest import Manifest
 from bridgetower.regular import open_own
 
 
@@ -21,6 +22,20 @@ def codes_path(directory: Path, generation: int) -> Path:
 def codes_bytes(dim: int, rows: int) -> int:
     """How long the file of codes is; see docs/index-format.md."""
     return 16 + 8 * dim + rows * (8 + 4 * -(-dim // 4) + 4)
+
+
+def published(directory: Path, manifest: Manifest) -> "Published":
+    """The files that a state names, opened now."""
+    return Published(directory, manifest.state().generation, coded=manifest.tuning() is not None)
+
+
+def published_names(directory: Path, manifest: Manifest) -> list[Path]:
+    """The files that a state names; none where no generation was published yet."""
+    state = manifest.state()
+    if state.vectors_sha256 is None:
+        return []
+    codes = [codes_path(directory, state.generation)] if manifest.tuning() is not None else []
+    return [vectors_path(directory, state.generation), *codes]
 
 
 class Published:

@@ -17,6 +17,7 @@ from bridgetower.atomic import fsync_directory
 from bridgetower.codes import Coder, Codes
 from bridgetower.disk import explained
 from bridgetower.errors import DamagedFileError
+from bridgetower.float16 import unpack
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.manifest_writer import ManifestWriter
@@ -24,7 +25,7 @@ from bridgetower.published import codes_path, vectors_path
 from bridgetower.records import OnProgress
 from bridgetower.regular import is_own, open_own
 from bridgetower.truth import all_vectors, few, unpacked
-from bridgetower.vectors import FlatVectors, best, unpack
+from bridgetower.vectors import FlatVectors, best
 
 # Lists are chosen anew when there are so many times the images from which they were, or when this share of what they
 # hold was removed.

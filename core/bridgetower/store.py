@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_ours, require_same
 from bridgetower.disk import explained
+from bridgetower.faiss_store import FaissStore
 from bridgetower.features import FeatureCache
 from bridgetower.manifest import Entry, Manifest, Tuning
-from bridgetower.published import Published, codes_path, vectors_path
+from bridgetower.recall_store import RecallStore
 from bridgetower.records import EVERYTHING, Filter, Fingerprint, Photo, Skipped
 
 # numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bridgetower.vectors import VectorIndex
 
 _REASONS = 10  # why files were skipped
 _FIGURE = re.compile(r"(\d+(?:[.,]\d+)*)")
@@ -80,36 +80,35 @@ class Summary:
 class Store:
     """An index for reading: the state that was committed last when it was opened, whole, until it is closed."""
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, manifest: Manifest, recall_store: RecallStore) -> None:
+        self.directory, self.recall_store = directory, recall_store
         self.fingerprint = manifest.fingerprint()
         self._manifest = manifest
         self._state = manifest.state()
-        self._engine: VectorIndex | None = None  # made by the first search
         self._tuning = manifest.tuning()
         # Opened now and not at the first search: from here on the writer may remove the names, but not the files.
-        self._files = Published(directory, self._state.generation, coded=self._tuning is not None)
+        self._recall = recall_store.open(directory, manifest)
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
-        """Open the index in `directory`.
+    def open(cls, directory: Path, recall_store: RecallStore | None = None) -> Self:
+        """Open the index in `directory`, recalling from `recall_store`, FAISS by default.
 
         Raises:
             NoIndexError: there is none.
             StoreError: it has a format that this program does not know, or it is damaged.
         """
-        directory = directory.absolute()
-        store = cls._open(directory)
-        if store.vector_files() and not store._files.whole:  # a writer may have put others in their place just now
+        directory, recall_store = directory.absolute(), recall_store or FaissStore()
+        store = cls._open(directory, recall_store)
+        if store.vector_files() and not store._recall.is_there:  # a writer may have put others in their place just now
             store.close()
-            store = cls._open(directory)
+            store = cls._open(directory, recall_store)
         return store
 
     @classmethod
-    def _open(cls, directory: Path) -> Self:
+    def _open(cls, directory: Path, recall_store: RecallStore) -> Self:
         manifest = Manifest.read(directory / MANIFEST)
         try:
-            return cls(directory, manifest)
+            return cls(directory, manifest, recall_store)
         except BaseException:
             manifest.close()
             raise
@@ -122,20 +121,12 @@ class Store:
 
     def close(self) -> None:
         """Let go of the state. May be called twice."""
-        self._files.close()
+        self._recall.close()
         self._manifest.close()
 
     def vector_files(self) -> list[Path]:
         """The derived files that this state names."""
-        if self._state.vectors_sha256 is None:
-            return []
-        generation = self._state.generation
-        codes = [codes_path(self.directory, generation)] if self._tuning is not None else []
-        return [vectors_path(self.directory, generation), *codes]
-
-    def published(self) -> Published:
-        """The same, opened anew: what a search has read is closed."""
-        return Published(self.directory, self._state.generation, coded=self._tuning is not None)
+        return self.recall_store.files(self.directory, self._manifest)
 
     def features(self) -> FeatureCache:
         """All that is kept of pictures, to be looked after."""
@@ -178,12 +169,10 @@ class Store:
         few of them; for many, `summary().tuning` says how much of the exact answer is found. ValueError if a query is
         not a unit vector of this index; StoreError if the manifest is damaged.
         """
-        from bridgetower.neighbours import Neighbours
-        from bridgetower.vectors import require_unit
+        from bridgetower.float16 import require_unit
 
         require_unit(queries, self.fingerprint.dim)
-        engine = self._engine = self._engine or Neighbours(self._manifest, self._files)
-        found = [engine.search(query, k, within) for query in queries]
+        found = [self._recall.search(query, k, within) for query in queries]
         # Rounding to float16 can make a vector a little longer than 1; a cosine is not.
         rows = [zip(ids.tolist(), scores.clip(-1, 1).tolist(), strict=True) for ids, scores in found]
         return [[Neighbour(*pair) for pair in row] for row in rows]
@@ -191,7 +180,7 @@ class Store:
     @property
     def damage(self) -> str | None:
         """What the searches found wrong with the vector file, which they then did without; None if nothing."""
-        return None if self._engine is None else self._engine.damage
+        return self._recall.damage
 
     def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[NearImage]:
         """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.
@@ -247,7 +236,7 @@ class Store:
     def summary(self) -> Summary:
         """The index at a glance; needs neither numpy nor FAISS."""
         manifest, state, counts = self._manifest, self._state, self._manifest.counts()
-        vectors_file = self._files.whole
+        vectors_file = self._recall.is_there
         return Summary(
             directory=self.directory,
             format_version=manifest.format_version(),

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedIndexError
+from bridgetower.float16 import unpack
 from bridgetower.manifest import Manifest
 from bridgetower.records import OnProgress
-from bridgetower.vectors import unpack
 
 # Up to so many images are compared one by one: 512 numbers each, that is 100 MB to read, and 5 ms to compare.
 EXACT_MOST = 50_000

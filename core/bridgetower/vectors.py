@@ -1,4 +1,4 @@
-"""The vector side of the index: float16 rows for the manifest, FAISS for search.
+"""The vector side of the index: FAISS for exact search.
 
 Nothing else imports faiss but `inverted`, for the lists of a large index.
 
@@ -8,13 +8,11 @@ Scores are inner products of unit vectors: cosine similarity, higher is better. 
 import hashlib
 from collections.abc import Callable
 from io import BufferedReader
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Self
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-
-LENGTH_TOLERANCE = 1e-3  # of a vector that is handed in; rounding to float16 adds less than 5e-4
 
 # FAISS may compute the same inner product a little differently from call to call (other block sizes, other kernels);
 # on unit vectors by far less than this. Scores that differ by less are looked at again, exactly.
@@ -24,59 +22,7 @@ _ROWS = 1024  # vectors that are scored at a time, to bound memory
 _CHUNK_BYTES = 1 << 20
 
 
-def pack(vector: NDArray[np.floating], dim: int) -> bytes:
-    """Round one vector `[dim]` to little-endian float16, as the manifest stores it. One of float16 stays as it is.
-
-    Raises:
-        ValueError: the shape is another, a number is not finite, or the length is not 1.
-    """
-    if vector.shape != (dim,):
-        raise ValueError(f"a vector of this index has shape ({dim},), not {vector.shape}")
-    was_rounded = vector.dtype == np.float16
-    require_unit(vector[None].astype(np.float32), dim, LENGTH_TOLERANCE * (2 if was_rounded else 1))
-    return vector.astype("<f2").tobytes()
-
-
-def unpack(blobs: list[bytes], dim: int) -> NDArray[np.float32]:
-    """Read vectors as the manifest stores them: float32 `[len(blobs), dim]`, with exactly the float16 values.
-
-    Raises:
-        ValueError: a blob is too short or long, or does not hold a unit vector: it was damaged after it was stored.
-    """
-    if any(len(blob) != 2 * dim for blob in blobs):
-        raise ValueError(f"a stored vector does not have {dim} numbers")
-    vectors = np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), dim).astype(np.float32)
-    require_unit(vectors, dim, 2 * LENGTH_TOLERANCE)
-    return vectors
-
-
-def require_unit(vectors: NDArray[np.float32], dim: int, tolerance: float = LENGTH_TOLERANCE) -> None:
-    """Raise ValueError unless every row of `[n, dim]` is finite and has length 1."""
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise ValueError(f"vectors of this index have shape [n, {dim}], not {list(vectors.shape)}")
-    lengths = np.linalg.norm(vectors, axis=1)
-    if not np.isfinite(lengths).all():
-        raise ValueError("a vector holds a number that is not finite")
-    if (np.abs(lengths - 1) > tolerance).any():
-        raise ValueError(f"a vector has length {lengths[np.abs(lengths - 1).argmax()]:.4f}, not 1")
-
-
 Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids and their scores, of one shape
-
-
-class VectorIndex(Protocol):
-    """What a store asks of its engine: which images of one committed state are nearest to a vector."""
-
-    @property
-    def damage(self) -> str | None:
-        """What the searches so far found wrong, and did without; None if nothing."""
-
-    def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
-        """The ids and exact scores of the best `k` images that have a file, or of all, for a unit vector `[E]`.
-
-        Best first, ties by id. Only of `images` `[n]`, ascending, which all have a file, if that is said. Raises
-        StoreError.
-        """
 
 
 class FlatVectors:

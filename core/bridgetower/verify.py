@@ -7,30 +7,20 @@ The manifest is read some rows at a time; the vector file as a whole, as by a se
 """
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bridgetower.codes import Codes
 from bridgetower.directory import MANIFEST
-from bridgetower.errors import DamagedFileError, DamagedIndexError, DamagedLogError
-from bridgetower.inverted import InvertedVectors
-from bridgetower.manifest import ImageRow, Tuning
-from bridgetower.published import Published
+from bridgetower.errors import DamagedIndexError, DamagedLogError
+from bridgetower.float16 import unpack
+from bridgetower.manifest import ImageRow
 from bridgetower.records import OnProgress
 from bridgetower.salvage import Salvaged, keep_log, salvage
 from bridgetower.schema import HASH_BYTES
 from bridgetower.store import Store
-from bridgetower.truth import all_vectors
-from bridgetower.vectors import FlatVectors, unpack
 from bridgetower.write_ahead_log import log_of
 from bridgetower.writer import Writer
-
-_QUERIES = 8  # with which the search of the vector file is compared with the truth
-_NEAREST = 10  # of the answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,124 +137,10 @@ def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]
     paths = store.vector_files()
     if not paths:
         return
-    try:
-        with closing(store.published()) as files:
-            differences = [*_differences(files, store)]
-    except DamagedFileError as error:
-        differences = [f"{error.path.name}: {error.damage}"]
-    except OSError as error:
-        differences = [f"the vector file cannot be read ({error.strerror})"]
-    with Store.open(store.directory) as now:
+    differences = list(store.recall_store.differences(store.directory, store.manifest))
+    with Store.open(store.directory, store.recall_store) as now:
         if now.vector_files() == paths:  # else a writer has just put others in their place
             yield from (Finding("vectors", found, paths[0]) for found in differences)
-
-
-def _differences(files: Published, store: Store) -> Iterator[str]:
-    """In what the vector file differs from the manifest."""
-    state, dim = store.manifest.state(), store.fingerprint.dim
-    tuning = store.manifest.tuning()
-    if tuning is not None and not _possible(tuning):
-        yield f"it cannot be searched as the index says ({tuning})"
-    if not files.whole or files.vectors is None:
-        yield "the vector file is not there"
-    elif tuning is None:
-        index = FlatVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
-        if index is None:
-            yield "the vector file is not as it was written"
-        else:
-            yield from _differences_of_exact(index, store)
-    else:
-        lists = InvertedVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
-        if lists is None or files.codes is None:
-            yield "the vector file is not as it was written"
-        else:
-            yield from _differences_of_lists(lists, Codes(files.codes), store)
-
-
-def _possible(tuning: Tuning) -> bool:
-    return 1 <= tuning.effort <= tuning.lists and tuning.candidates >= 1 and 0 <= tuning.recall <= 1
-
-
-def _differences_of_lists(lists: InvertedVectors, codes: Codes, store: Store) -> Iterator[str]:
-    """Of a vector file whose rows lie in lists: what each row stands for is in the codes, which are rounded."""
-    held = codes.check()
-    if len(lists) != len(held):
-        yield f"the vector file has {len(lists)} rows in its lists, and {len(held)} codes"
-    covered, pruned = store.manifest.state().covered, np.array([*store.manifest.pruned()], dtype=np.int64)
-    missing = met = altered = 0
-    for ids, vectors in all_vectors(store.manifest):
-        ids, vectors = ids[ids <= covered], vectors[ids <= covered]
-        places = np.searchsorted(held, ids).clip(max=max(len(held) - 1, 0))  # rows are in the order of their ids
-        there = held[places] == ids
-        missing += int((~there).sum())
-        met += int(there.sum())
-        altered += codes.differing(places[there], vectors[there])
-    yield from _miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered)
-    yield from _never_held(pruned, covered, held)
-
-
-def _differences_of_exact(index: FlatVectors, store: Store) -> Iterator[str]:
-    """Of a vector file that is searched exactly."""
-    covered = store.manifest.state().covered
-    held, pruned = index.ids(), np.array([*store.manifest.pruned()], dtype=np.int64)
-    missing = altered = met = 0
-    truth: _Truth | None = None
-    for ids, vectors in all_vectors(store.manifest):
-        ids, vectors = ids[ids <= covered], vectors[ids <= covered]
-        if not len(ids):
-            break
-        there = np.isin(ids, held)
-        truth = truth or _Truth(vectors[:_QUERIES])
-        truth.add(ids, vectors)
-        missing += int((~there).sum())
-        met += int(there.sum())
-        altered += int((index.vectors(ids[there]) != vectors[there]).any(axis=1).sum())
-    wrong = [
-        *_miscounted(missing, len(held) - met - len(np.intersect1d(held, pruned)), altered),
-        *_never_held(pruned, covered, held),
-    ]
-    yield from wrong
-    if truth is not None and not wrong:
-        index.remove(pruned)
-        if not truth.agrees(index.search(truth.queries, _NEAREST)[1]):
-            yield "a search of the vector file does not give what comparing one by one does"
-
-
-def _miscounted(missing: int, surplus: int, altered: int) -> Iterator[str]:
-    if missing:
-        yield f"the vector file lacks {missing} of the images that it should hold"
-    if surplus:
-        yield f"the vector file holds {surplus} images that are not in the manifest"
-    if altered:
-        yield f"the vector file holds {altered} vectors that are not those of the manifest"
-
-
-def _never_held(pruned: NDArray[np.int64], covered: int, held: NDArray[np.int64]) -> Iterator[str]:
-    if lost := len(np.setdiff1d(pruned[pruned <= covered], held)):
-        yield f"the vector file lacks {lost} of the removed images that it should still hold"
-
-
-class _Truth:
-    """The nearest images of some queries, by comparing one by one."""
-
-    def __init__(self, queries: NDArray[np.float32]) -> None:
-        """`queries` are unit vectors [Q, E]."""
-        self.queries = queries
-        self._ids = np.zeros((len(queries), 0), np.int64)
-        self._scores = np.zeros((len(queries), 0))
-
-    def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Compare with these images [n] and their vectors [n, E]."""
-        scores = self.queries.astype(np.float64) @ vectors.T.astype(np.float64)
-        self._ids = np.concatenate([self._ids, np.broadcast_to(ids, scores.shape)], axis=1)
-        self._scores = np.concatenate([self._scores, scores], axis=1)
-        order = np.lexsort((self._ids, -self._scores), axis=1)[:, :_NEAREST]
-        self._ids = np.take_along_axis(self._ids, order, axis=1)
-        self._scores = np.take_along_axis(self._scores, order, axis=1)
-
-    def agrees(self, scores: NDArray[np.float32]) -> bool:
-        """Whether these [Q, k] are the similarities of the nearest."""
-        return scores.shape == self._scores.shape and bool(np.allclose(scores, self._scores, rtol=0, atol=1e-6))
 
 
 def _look_at_features(store: Store) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ The order of a commit and what may interrupt it: docs/index-format.md.
 """
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Self
 from bridgetower.atomic import fsync_directory
 from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, differences, require_place, require_same
 from bridgetower.disk import explained
+from bridgetower.faiss_store import FaissStore
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
 from bridgetower.manifest import Known, Manifest
 from bridgetower.manifest_writer import ManifestWriter, Sweep
-from bridgetower.published import Published, codes_bytes
+from bridgetower.recall_store import RecallStore
 from bridgetower.records import File, Fingerprint, OnProgress, Photo, Skipped
-from bridgetower.regular import is_own
 from bridgetower.salvage import unfinished
 
 # numpy and FAISS take longer to import than a run that finds nothing to do: what touches a vector is imported where it
@@ -57,19 +56,28 @@ class Writer:
     What `commit` was given is on the disk when it returns; everything else in here can be interrupted at any instant.
     """
 
-    def __init__(self, directory: Path, manifest: ManifestWriter, held: ExitStack) -> None:
+    def __init__(
+        self, directory: Path, manifest: ManifestWriter, held: ExitStack, recall_store: RecallStore | None = None
+    ) -> None:
         """Take over what is `held`, the lock and the manifest, unless this fails."""
-        self.directory = directory
+        self.directory, self._recall_store = directory, recall_store or FaissStore()
         self._manifest = manifest
         self._dim = manifest.fingerprint().dim
         self._images = manifest.count_images()
         self._uncovered = manifest.count_images(after=manifest.state().covered)
         self.on_publish: OnProgress = lambda done, total: None  # images that were read, of all
-        self._remove_other_generations()
+        self._recall_store.clean(directory, manifest)
         self._held = held.pop_all()
 
     @classmethod
-    def open(cls, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> Self:
+    def open(
+        cls,
+        directory: Path,
+        fingerprint: Fingerprint,
+        *,
+        imported: bool = False,
+        recall_store: RecallStore | None = None,
+    ) -> Self:
         """Open the index in `directory` to add images with this fingerprint; create it if there is none.
 
         Where the index has the same model under another name, it takes the new name, unless what is to be added is
@@ -91,10 +99,16 @@ class Writer:
             manifest = held.enter_context(closing(ManifestWriter.open(directory / MANIFEST, fingerprint)))
             manifest.require_consistent()
             _take(manifest, directory, fingerprint, imported=imported)
-            return cls(directory, manifest, held)
+            return cls(directory, manifest, held, recall_store)
 
     @classmethod
-    def resume(cls, directory: Path, *, mend: Callable[[Path], None] | None = None) -> Self:
+    def resume(
+        cls,
+        directory: Path,
+        *,
+        mend: Callable[[Path], None] | None = None,
+        recall_store: RecallStore | None = None,
+    ) -> Self:
         """Open the index in `directory` to look after it, whatever model made it.
 
         `mend` is called under the lock, with the path of the manifest, before that is opened; without it, a damaged one
@@ -113,7 +127,7 @@ class Writer:
             manifest = held.enter_context(closing(ManifestWriter.open(path)))
             if mend is None:
                 manifest.require_consistent()
-            return cls(directory, manifest, held)
+            return cls(directory, manifest, held, recall_store)
 
     def __enter__(self) -> Self:
         return self
@@ -200,11 +214,14 @@ class Writer:
         self._manifest.meet(File(os.fsencode(photo.path), -1, 0) for photo, _ in (*files, *skipped))
         self._images += added
         self._uncovered += added
+
+    def publish_if_behind(self) -> None:
+        """Publish in the middle of a run, where searches have to read much that no vector file holds."""
         if self._uncovered > _UNCOVERED_MIN and self._uncovered * _UNCOVERED_MEANWHILE > self._images:
             self.publish()
 
     def _pack(self, image: NewImage) -> bytes:
-        from bridgetower.vectors import pack
+        from bridgetower.float16 import pack
 
         return pack(image.vector, self._dim)
 
@@ -222,7 +239,7 @@ class Writer:
 
     def set_queries(self, queries: "NDArray[np.floating]") -> None:
         """Keep unit vectors of texts `[Q, E]`, by which recall is measured from now on. ValueError as `commit`."""
-        from bridgetower.vectors import pack
+        from bridgetower.float16 import pack
 
         packed = [pack(query, self._dim) for query in queries]
         with self._manifest.transaction():
@@ -305,15 +322,13 @@ class Writer:
 
     def publish(self) -> None:
         """Write a new vector file, whatever the present one is."""
-        from bridgetower.publishing import publish
-
-        publish(self.directory, self._manifest, self.on_publish)
+        self._recall_store.publish(self.directory, self._manifest, self.on_publish)
         self._uncovered = 0
-        self._remove_other_generations()
+        self._recall_store.clean(self.directory, self._manifest)
 
     def publish_anew(self) -> None:
         """As `publish`, without taking anything from the present one, which is damaged."""
-        self._remove(self._vector_files())
+        self._recall_store.clean(self.directory, self._manifest, everything=True)
         self.publish()
 
     def compact(self) -> str | None:
@@ -343,26 +358,11 @@ class Writer:
 
         A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
         """
-        intact = self._intact if changed else self._there
         named = bool(self._images) or self._manifest.state().vectors_sha256 is not None
-        if self._uncovered * _UNCOVERED_AT_END > self._images or (named and not intact()):
+        if self._uncovered * _UNCOVERED_AT_END > self._images or (
+            named and not self._recall_store.is_intact(self.directory, self._manifest, whole=changed)
+        ):
             self.publish()
-
-    def _there(self) -> bool:
-        with self._published() as files:
-            return files.whole
-
-    def _intact(self) -> bool:
-        state, coded = self._manifest.state(), self._manifest.tuning() is not None
-        rows = (
-            state.images - self._manifest.count_images(after=state.covered) + self._manifest.count_pruned(state.covered)
-        )
-        with self._published() as files:
-            return files.intact(state.vectors_sha256, codes_bytes(self._dim, rows) if coded else None)
-
-    def _published(self) -> AbstractContextManager[Published]:
-        coded = self._manifest.tuning() is not None
-        return closing(Published(self.directory, self._manifest.state().generation, coded=coded))
 
     def features(self) -> FeatureCache:
         """All that is kept of pictures, to be looked after."""
@@ -370,21 +370,8 @@ class Writer:
 
     def remove_strays(self) -> None:
         """Remove what a crash, or a search that was killed, left in the directory."""
-        self._remove_other_generations()
+        self._recall_store.clean(self.directory, self._manifest)
         self._remove([*unfinished(self.directory / MANIFEST), *self.features().unfinished()])
-
-    def _remove_other_generations(self) -> None:
-        """Remove vector files that the manifest does not name: older generations, and what a crash left."""
-        named = f"vectors-{self._manifest.state().generation}"
-        self._remove(
-            path for path in self._vector_files() if path.stem != named or path.suffix not in (".faiss", ".codes")
-        )
-
-    def _vector_files(self) -> list[Path]:
-        """Of all generations, the unfinished ones too; what only looks like them is not ours to remove."""
-        form = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
-        with explained(self.directory):
-            return [path for path in self.directory.iterdir() if form.fullmatch(path.name) and is_own(path)]
 
     @staticmethod
     def _remove(paths: Iterable[Path]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import bridgetower.encoder
+import bridgetower.runtime
 from bridgetower.errors import UsageError
 from bridgetower_cli.settings import DEFAULT_MODEL, DEVICES, PRECISIONS, index_folder, settle
 from tests.cli.conftest import Bt, Models
@@ -76,8 +76,8 @@ def test_nonsense_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_words_are_those_of_the_library() -> None:
-    assert DEVICES == bridgetower.encoder.DEVICES
-    assert PRECISIONS == bridgetower.encoder.PRECISIONS
+    assert DEVICES == bridgetower.runtime.DEVICES
+    assert PRECISIONS == bridgetower.runtime.PRECISIONS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import DamagedIndexError, StoreError
-from bridgetower.vectors import pack
+from bridgetower.float16 import pack
 from bridgetower.verify import repair, verify
 from bridgetower.writer import Writer
 from tests.faults.small import (

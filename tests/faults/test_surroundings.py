@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bridgetower.local_engine import LocalEngine
 
 import bridgetower
 from bridgetower import indexing, scan
 from bridgetower.errors import InputError, PictureError, StoreError
 from bridgetower.indexing import index
+from bridgetower.local_engine import LocalEngine
 from bridgetower.manifest import Manifest
 from bridgetower.records import File, Skipped
 from bridgetower.store import Store

@@ -23,12 +23,12 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from bridgetower.local_engine import LocalEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from bridgetower.indexing import IndexReport, index
+from bridgetower.local_engine import LocalEngine
 from bridgetower.scan import Rules
 from bridgetower.store import Store
 from bridgetower.writer import Writer

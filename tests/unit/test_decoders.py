@@ -17,9 +17,10 @@ from PIL import ExifTags, Image
 from bridgetower import decoder
 from bridgetower import decoders as decoders_module
 from bridgetower.decode import decode
-from bridgetower.decoders import Decoders, Picture, Refused
+from bridgetower.decoders import Decoders, Picture
 from bridgetower.errors import PictureError, ProcessError
 from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.protocol import Refused
 from tests.fakes import HOSTILE
 from tests.pictures import encoded, noise, png_header
 

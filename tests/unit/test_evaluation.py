@@ -1,6 +1,7 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import pytest
 import bridgetower.evaluation
 from bridgetower import evaluation
 from bridgetower.errors import InputError, PictureError
-from bridgetower.evaluation import Captioned, read_captions
+from bridgetower.evaluation import Captioned, Evaluation, read_captions
 from bridgetower.protocol import Pictures, Texts
 from tests.fakes import FakeEncoder, paint
 

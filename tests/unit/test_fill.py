@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bridgetower.local_engine import LocalEngine
 
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import fill_images, fill_library
 from bridgetower.indexing import index
+from bridgetower.local_engine import LocalEngine
 from bridgetower.pictures import PICTURES_AT_ONCE
 from bridgetower.protocol import Pictures, Reading, Texts
 from bridgetower.records import Head

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from benchmarks.clouds import Clouds
 from bridgetower.codes import Codes
+from bridgetower.faiss_store import FaissStore
+from bridgetower.float16 import pack
 from bridgetower.manifest import Tuning
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.records import Filter, Fingerprint, Photo
 from bridgetower.store import Store
-from bridgetower.vectors import pack
 from bridgetower.verify import repair, verify
 from bridgetower.writer import NewImage, Writer
 from tests.conftest import Zone
@@ -549,7 +550,7 @@ def test_what_came_and_went_between_two_vector_files_is_in_none(directory: Path)
         assert sum(writer.prune()) == 2
         writer.publish()
         assert [*writer.manifest.pruned()] == [1]
-        assert writer._intact()
+        assert FaissStore().is_intact(directory, writer.manifest, whole=True)
     assert list(verify(directory)) == []
 
 

@@ -3,11 +3,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bridgetower.local_engine import LocalEngine
 
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.indexing import index
+from bridgetower.local_engine import LocalEngine
 from bridgetower.matching import Results
 from bridgetower.pictures import PICTURES_AT_ONCE
 from bridgetower.protocol import Pictures, Pixels

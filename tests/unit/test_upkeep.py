@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bridgetower.local_engine import LocalEngine
 
 from bridgetower import upkeep
 from bridgetower.errors import InputError, NoIndexError
 from bridgetower.indexing import index
+from bridgetower.local_engine import LocalEngine
 from bridgetower.store import Store
 from bridgetower.upkeep import Pruned, forget, prune, would_prune
 from bridgetower.verify import verify

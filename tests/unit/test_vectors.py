@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bridgetower.vectors import FlatVectors, pack, unpack
+from bridgetower.float16 import pack, unpack
+from bridgetower.vectors import FlatVectors
 
 DIM = 24
 

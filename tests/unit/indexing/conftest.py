@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from bridgetower.local_engine import LocalEngine
 
 from bridgetower.indexing import IndexReport, index
+from bridgetower.local_engine import LocalEngine
 from bridgetower.runtime import BATCH_SIZE
 from bridgetower.scan import USUAL_RULES, Rules
 from bridgetower.store import Store
@@ -27,7 +27,7 @@ def run(
         return index(paths, writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), rules, retry=retry)
 
 
-def never() -> Engine:
+def never() -> LocalEngine:
     raise AssertionError("a model was looked for though nothing had to be encoded")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bridgetower.local_engine import LocalEngine
 from PIL import Image
 
 from bridgetower.decode import decode, read
 from bridgetower.indexing import Progress, index
+from bridgetower.local_engine import LocalEngine
 from bridgetower.pictures import load
 from bridgetower.preprocess import preprocess
 from bridgetower.protocol import Pixels, Vectors

@@ -7,14 +7,14 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from bridgetower.local_engine import LocalEngine
 
 from bridgetower.decode import read
-from bridgetower.decoders import Decoders, Picture, Refused
+from bridgetower.decoders import Decoders, Picture
 from bridgetower.encoder import TorchEncoder
-from bridgetower.errors import InputError, ModelError, PictureError, StoreError
+from bridgetower.errors import InputError, ModelError, PictureError
 from bridgetower.indexing import index
-from bridgetower.protocol import Vectors
+from bridgetower.local_engine import LocalEngine
+from bridgetower.protocol import Refused, Vectors
 from bridgetower.runtime import BATCH_SIZE, Runtime
 from bridgetower.scan import scan
 from bridgetower.store import Store

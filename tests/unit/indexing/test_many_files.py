@@ -12,8 +12,9 @@ from unittest.mock import patch
 import pytest
 
 from bridgetower.decode import read
-from bridgetower.decoders import Decoders, Picture, Refused
+from bridgetower.decoders import Decoders, Picture
 from bridgetower.indexing import index
+from bridgetower.protocol import Refused
 from bridgetower.records import File, Photo
 from bridgetower.runtime import BATCH_SIZE
 from bridgetower.writer import Writer

@@ -1,5 +1,15 @@
-"""Texts such as people search with. The recall of a large index is measured with them, as texts and pictures lie apart
-in the space of the vectors, and what finds the neighbours of pictures may miss those of texts."""
+"""Calibration of recall: texts such as people search with, by which the recall of a large index is measured.
+
+Texts and pictures lie apart in the space of the vectors: a search that finds the neighbours of pictures may miss those
+of texts.
+"""
+
+from typing import TYPE_CHECKING
+
+from bridgetower.writer import Writer
+
+if TYPE_CHECKING:
+    from bridgetower.protocol import ImageEngine
 
 _WHAT = (
     "a cat asleep",
@@ -46,4 +56,10 @@ _WHERE = (
     " in the garden, out of focus",
 )
 
-CAPTIONS = tuple(what + where for what in _WHAT for where in _WHERE)
+TEXTS = tuple(what + where for what in _WHAT for where in _WHERE)
+
+
+def ensure_calibration(writer: Writer, engine: "ImageEngine") -> None:
+    """Give an index that is large, or soon will be, the vectors of texts that it is tuned with, unless it has some."""
+    if writer.wants_queries():
+        writer.set_queries(engine.embed_texts(TEXTS))

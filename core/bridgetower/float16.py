@@ -1,0 +1,43 @@
+"""Vectors as the manifest stores them: unit vectors, rounded to little-endian float16."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+LENGTH_TOLERANCE = 1e-3  # of a vector that is handed in; rounding to float16 adds less than 5e-4
+
+
+def pack(vector: NDArray[np.floating], dim: int) -> bytes:
+    """Round one vector `[dim]` to little-endian float16, as the manifest stores it. One of float16 stays as it is.
+
+    Raises:
+        ValueError: the shape is another, a number is not finite, or the length is not 1.
+    """
+    if vector.shape != (dim,):
+        raise ValueError(f"a vector of this index has shape ({dim},), not {vector.shape}")
+    was_rounded = vector.dtype == np.float16
+    require_unit(vector[None].astype(np.float32), dim, LENGTH_TOLERANCE * (2 if was_rounded else 1))
+    return vector.astype("<f2").tobytes()
+
+
+def unpack(blobs: list[bytes], dim: int) -> NDArray[np.float32]:
+    """Read vectors as the manifest stores them: float32 `[len(blobs), dim]`, with exactly the float16 values.
+
+    Raises:
+        ValueError: a blob is too short or long, or does not hold a unit vector: it was damaged after it was stored.
+    """
+    if any(len(blob) != 2 * dim for blob in blobs):
+        raise ValueError(f"a stored vector does not have {dim} numbers")
+    vectors = np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), dim).astype(np.float32)
+    require_unit(vectors, dim, 2 * LENGTH_TOLERANCE)
+    return vectors
+
+
+def require_unit(vectors: NDArray[np.float32], dim: int, tolerance: float = LENGTH_TOLERANCE) -> None:
+    """Raise ValueError unless every row of `[n, dim]` is finite and has length 1."""
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise ValueError(f"vectors of this index have shape [n, {dim}], not {list(vectors.shape)}")
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not np.isfinite(lengths).all():
+        raise ValueError("a vector holds a number that is not finite")
+    if (np.abs(lengths - 1) > tolerance).any():
+        raise ValueError(f"a vector has length {lengths[np.abs(lengths - 1).argmax()]:.4f}, not 1")
