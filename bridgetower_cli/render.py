@@ -181,9 +181,14 @@ def precisions(family: str) -> str:
     return INT8 if family == INT8 else "fp32 or bf16"
 
 
+def nothing_in(folder: Path) -> str:
+    """What became of a folder that was indexed and is gone, or in which nothing is now."""
+    return f"nothing found in {short(folder)}, so {KEPT}"
+
+
 def away(folder: Path) -> None:
-    """Say what became of a folder that was indexed and in which nothing is now."""
-    say(f"note: nothing found in {short(folder)}, so {KEPT}")
+    """Say so."""
+    say(f"note: {nothing_in(folder)}")
 
 
 def passed_over(gone: int, barred: Sequence[Skipped], folders: Sequence[Path]) -> None:

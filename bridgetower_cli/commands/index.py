@@ -151,7 +151,7 @@ def _require_there(paths: list[Path], directory: Path) -> None:
             os.stat(path)
         except FileNotFoundError as error:
             if _knows(directory, Path(os.path.abspath(path))):
-                raise InputError(f"{path}: no such file or folder; {render.KEPT}") from error
+                raise InputError(render.nothing_in(Path(os.path.abspath(path)))) from error
         except OSError:
             pass  # `scan` says it better
 

@@ -15,7 +15,7 @@ _R = TypeVar("_R")
 def workers(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """As many threads as there are processors, but no more than `most`.
 
-    What has not begun when the block is left, never does; what has is not waited for: a disk may not answer.
+    What has not begun when the block is left, never does. What has is not waited for: it may take for ever.
     """
     processors = os.cpu_count() or 1
     threads = ThreadPoolExecutor(min(processors, most or processors), thread_name_prefix="ahead")

@@ -101,7 +101,7 @@ def index(
     require_apart(writer.directory, paths)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
     with writer.at_once():
-        for root in roots:
+        for root in _of_their_own(roots, writer.root_paths()):
             writer.add_root(root)
     run = _Run(writer, on_progress)
     changed = run.meet(walk, retry)
@@ -121,6 +121,20 @@ def index(
         links=passed_over.links,
         absent=absent,
     )
+
+
+def _of_their_own(paths: Sequence[Path], known: Iterable[Path]) -> list[Path]:
+    """Those of `paths` that become roots: not a file that the walk of another of them, or of a `known` root, meets.
+
+    By the usual rules: what a run leaves out or lets in by its options is for that run.
+    """
+    roots = {*paths, *known}
+
+    def is_part(path: Path) -> bool:
+        around = (folder for folder in path.parents if folder in roots)
+        return path.is_file() and not all(passes_over(folder, path, USUAL_RULES, is_file=True) for folder in around)
+
+    return [path for path in paths if not is_part(path)]
 
 
 def _sweep(

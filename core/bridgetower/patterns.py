@@ -10,6 +10,7 @@ nothing: a later place leaves less of the name for the rest of the line.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 LONGEST = 4096  # characters of a line; no path that a system takes is longer
 
@@ -46,6 +47,7 @@ class Pattern:
         return self.expression.match(name if self.anywhere else path) is not None
 
 
+@lru_cache(4096)  # one file is asked about many entries
 def parse(line: str) -> Pattern | None:
     """What a line says; None for a comment and for an empty line. Raises ValueError where it is no pattern."""
     text = line.rstrip(" ")

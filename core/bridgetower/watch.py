@@ -2,23 +2,28 @@
 
 A thread of its own listens, so that signals reach whoever waits for a burst. A burst ends when nothing has happened for
 a second, or after ten. What a walk would pass over is passed over here: a change to it is none.
+
+watchfiles gives up where it meets a name that is no UTF-8, also if that is only looked at. From then on walks are
+compared, one every other second, or fewer where they would take more than a tenth of the time.
 """
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
 from watchfiles import watch
 
 from bridgetower.errors import InputError
-from bridgetower.scan import EXTENSIONS, IGNORE_FILE, Rules, passes_over
+from bridgetower.scan import EXTENSIONS, IGNORE_FILE, Rules, passes_over, scan
 
 QUIET_S = 1.0
 BURST_S = 10.0
-LOOK_S = 2.0  # until it is noticed that a root has gone or is back
+LOOK_S = 2.0  # until it is noticed that a root has gone or is back; and between two walks
+_NO_TEXT = "Unable to decode path"  # how watchfiles begins what it says of a name that is no UTF-8
 
 
 @contextmanager
@@ -29,7 +34,8 @@ def watching(
 
     A root that goes, or comes back, is such a change itself. Nothing below the folder `apart` counts; of what is gone
     and was not called like a picture, it counts what `holds` says that something was known in it: it was a folder.
-    `holds` is called in another thread. Asking for the next burst raises InputError where the system cannot watch.
+    `holds` is called in another thread. Where walks are compared, all roots are named. Asking for the next burst raises
+    InputError where the system cannot watch.
     """
     watched = _Watched([Path(os.path.abspath(root)) for root in roots], rules, apart, holds)
     threading.Thread(target=watched.run, name="watch", daemon=True).start()
@@ -44,7 +50,7 @@ class _Watched:
 
     def __init__(self, roots: list[Path], rules: Rules, apart: Path, holds: Callable[[Path], bool]) -> None:
         self._roots, self._rules, self._holds = roots, rules, holds
-        self._apart = {apart, Path(os.path.realpath(apart))}
+        self._index, self._apart = apart, {apart, Path(os.path.realpath(apart))}
         self._found: SimpleQueue[set[Path] | InputError] = SimpleQueue()
         self.stop = threading.Event()
 
@@ -66,6 +72,9 @@ class _Watched:
             except FileNotFoundError:  # a root that has gone just now
                 pass
             except (OSError, RuntimeError, ValueError) as error:
+                if isinstance(error, UnicodeEncodeError) or str(error).startswith(_NO_TEXT):
+                    self._compare()
+                    return
                 named = ", ".join(str(root) for root in self._roots)
                 self._found.put(InputError(f"{named}: cannot be watched: {error}; run bt index without --watch"))
                 return
@@ -93,6 +102,25 @@ class _Watched:
                 self._found.put(found)
             if _present(self._roots) != there:
                 return
+
+    def _compare(self) -> None:
+        """Report all roots, and again whenever a walk meets something else than the one before."""
+        before = None
+        while not self.stop.is_set():
+            began = time.monotonic()
+            if (now := self._sum()) != before:
+                self._found.put(set(self._roots))
+            before = now
+            self.stop.wait(max(LOOK_S, 9 * (time.monotonic() - began)))
+
+    def _sum(self) -> int:
+        """A number that stands for all that a walk meets."""
+        there = _present(self._roots)
+        total = hash(tuple(there.items()))
+        with suppress(InputError):  # a root that has gone just now
+            for met in scan(there, self._rules, apart=self._index):
+                total = hash((total, met))
+        return total
 
     def _counts(self, path: Path) -> bool:
         if any(path.is_relative_to(folder) for folder in self._apart):

@@ -68,9 +68,9 @@ class Watching:
 def watching(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
     begun: list[Watching] = []
 
-    def begin(*options: object) -> Watching:
-        paint(tmp_path / "photos" / "a.png", "red")
-        begun.append(Watching(tmp_path, *options))
+    def begin(*options: object, folder: Path = tmp_path) -> Watching:
+        paint(folder / "photos" / "a.png", "red")
+        begun.append(Watching(folder, *options))
         begun[-1].until(lambda: "watching 1 path" in begun[-1].said())
         return begun[-1]
 
@@ -141,3 +141,25 @@ def test_a_folder_that_goes_and_comes_back_ends_nothing(watching: Callable[..., 
     paint(photos / "d.png", "white")
     bt.until(lambda: bt.holds(3))
     assert bt.stop(signal.SIGINT) == 130
+
+
+@pytest.mark.parametrize("parent", [b".", b"caf\xe9"])
+def test_names_that_are_no_utf8_end_nothing(watching: Callable[..., Watching], tmp_path: Path, parent: bytes) -> None:
+    """In the folder that is watched, or above it."""
+    bt = watching(folder=tmp_path / os.fsdecode(parent))
+    photos, odd = bt.index.with_name("photos"), os.fsdecode(b"odd \xff")
+    paint(photos / f"{odd}.png", "green")
+    bt.until(lambda: bt.holds(2))
+    paint(photos / odd / "c.png", "blue")
+    bt.until(lambda: bt.holds(3))
+    paint(photos / "d.png", "white")
+    bt.until(lambda: bt.holds(4))
+    (photos / f"{odd}.png").unlink()
+    bt.until(lambda: bt.holds(3))
+    photos.rename(photos.with_name("gone"))
+    bt.until(lambda: "photos, so what the index has of it is kept" in bt.said())
+    photos.with_name("gone").rename(photos)
+    paint(photos / odd / "e.png", (1, 2, 3))
+    bt.until(lambda: bt.holds(4))
+    assert bt.stop(signal.SIGTERM) == 143
+    assert "error" not in bt.said()
