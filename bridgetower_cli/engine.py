@@ -1,9 +1,7 @@
 """From the name of a model to something that computes: found first, loaded only when there is work for it."""
 
-import os
 from typing import TYPE_CHECKING
 
-from bridgetower.errors import ModelError
 from bridgetower.records import FOREIGN
 from bridgetower_cli import render
 from bridgetower_cli.settings import Settings
@@ -16,10 +14,11 @@ if TYPE_CHECKING:
     from bridgetower.store import Store
 
 
-def find(name: str, settings: Settings, *, preprocessing: str | None = None) -> "Model":
+def find(name: str, settings: Settings, *, preprocessing: str | None = None, fetch: bool = True) -> "Model":
     """Find the model `name`, fetching it if need be; `preprocessing` is "hf", "plain", or None for that of the model.
 
-    Raises ModelError, and UsageError for a device that is absent.
+    Without `fetch` it has to be on this machine: a name that nobody gave brings nothing over the network. Raises
+    ModelError, and UsageError for a device that is absent.
     """
     from bridgetower.library import Model
     from bridgetower.weights import DEMO
@@ -29,6 +28,7 @@ def find(name: str, settings: Settings, *, preprocessing: str | None = None) -> 
         device=settings.device,
         precision=settings.precision,
         preprocessing=preprocessing,
+        fetch=fetch,
         progress=render.talks_to_terminal(),
         say=render.say,
     )
@@ -42,11 +42,21 @@ def of_index(store: "Store", settings: Settings) -> "Model":
     of ours made it."""
     from bridgetower.directory import require_ours
 
-    made_by = store.fingerprint
-    require_ours(store.directory, made_by)
-    model = find(settings.named_model or model_of(made_by), settings, preprocessing=made_by.preprocessing)
+    require_ours(store.directory, store.fingerprint)
+    model = that_made(store.fingerprint, settings)
     store.check(model.fingerprint)
     return model
+
+
+def that_made(index: "Fingerprint", settings: Settings, *, preprocessing: str | None = None) -> "Model":
+    """Find the model of an index where `--model` says that it is, or by the name that the index has.
+
+    That name is fetched only if BT_MODEL says it, too. `preprocessing` is that of the index if it is None. Raises as
+    `find` does.
+    """
+    name = settings.named_model or index.model
+    preprocessing = preprocessing or index.preprocessing
+    return find(name, settings, preprocessing=preprocessing, fetch=name == settings.given_model)
 
 
 def judge_of(store: "Store", settings: Settings) -> "Model":
@@ -55,16 +65,6 @@ def judge_of(store: "Store", settings: Settings) -> "Model":
     if settings.named_model is None and store.fingerprint.precision_family != FOREIGN:
         return of_index(store, settings)
     return find(settings.model, settings)
-
-
-def model_of(fingerprint: "Fingerprint") -> str:
-    """The name of the model that made an index. Raises ModelError where it was a folder that is gone."""
-    name = fingerprint.model
-    if os.path.isabs(name) and not os.path.isdir(name):
-        raise ModelError(
-            f"{name}: the index was made with the model in this folder, which is gone; say where it is now with --model"
-        )
-    return name
 
 
 def feature_cache(store: "Store", settings: Settings) -> "FeatureCache | None":

@@ -55,6 +55,7 @@ def _reported(ctx: Any = None) -> Iterator[None]:
     except Exception as error:
         if _is_typers_own(error):
             _hint_at_quotes(error)
+            _make_harmless(error)
             raise
         if isinstance(error, OSError) and _raised_in_typer(error):  # it reads nothing; what it writes is help
             render.say(f"error: {render.unwritable(error)}")
@@ -92,3 +93,10 @@ def _hint_at_quotes(error: Any) -> None:
     if "unexpected extra argument" in getattr(error, "message", "") and error.ctx.params.get("text"):
         begun = render.visible(error.ctx.params["text"])
         error.message += f': a text of several words needs quotes, as in {error.ctx.command_path} "{begun} ..."'
+
+
+def _make_harmless(error: Any) -> None:
+    """Have typer write its message, in which stands what was typed, so that it cannot steer the terminal."""
+    if hasattr(error, "format_message") and type(error).__name__ != "NoArgsIsHelpError":  # which is the help itself
+        message = render.harmless(error.format_message())
+        error.format_message = lambda: message

@@ -41,10 +41,10 @@ def visible(name: str) -> str:
     A backslash is always written as two, as there. Were that done only beside something else that is escaped, a name
     with a backslash and an n would look like one with a line feed. Where it separates folders, no name has one.
     """
-    return _harmless(name if os.sep == "\\" else name.replace("\\", "\\\\"))
+    return harmless(name if os.sep == "\\" else name.replace("\\", "\\\\"))
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """The same of a whole text. The names in it are `visible`, or come from the library, as they are in its errors."""
     return _UNSAFE.sub(lambda found: _escaped(found[0]), text)
 
@@ -90,7 +90,7 @@ def paths(found: Iterable[Path | str], end: bytes = b"\n") -> None:
 
 def line(text: str) -> None:
     """One line of results for people."""
-    _write(_encoded(_harmless(text) + "\n"))
+    _write(_encoded(harmless(text) + "\n"))
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
@@ -160,7 +160,7 @@ def say(message: str) -> None:
     if sys.stderr is None:  # closed
         return
     with suppress(OSError):  # nobody listens: no reason to stop working
-        sys.stderr.write(_harmless(message) + "\n")
+        sys.stderr.write(harmless(message) + "\n")
         sys.stderr.flush()
 
 

@@ -29,6 +29,7 @@ class Settings:
     index: Path  # absolute; it need not exist
     model: str  # what to use where no index says it
     named_model: str | None  # what --model said: the only thing that goes before the model of an index
+    given_model: str | None  # what --model or BT_MODEL said
     device: str
     precision: str
     named_precision: str | None  # what --precision said: the only thing that may be refused by an index
@@ -46,10 +47,12 @@ def settle(
     features_dir: Path | None = None,
 ) -> Settings:
     """Settle the options of a command, None for what was not given; `index` is absolute. Raises UsageError."""
+    given_model = model or _environment("BT_MODEL")
     return Settings(
         index=index or index_folder(_environment("BT_INDEX") or _default_index()),
-        model=model or _environment("BT_MODEL") or DEFAULT_MODEL,
+        model=given_model or DEFAULT_MODEL,
         named_model=model,
+        given_model=given_model,
         device=_one_of(DEVICES, "device", device or _environment("BT_DEVICE")),
         precision=_one_of(PRECISIONS, "precision", precision or _environment("BT_PRECISION")),
         named_precision=precision,

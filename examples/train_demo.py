@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.model import BridgeTower
 from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.saving import save
 from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.training import Batch, Recipe, train
-from bridgetower.weights import save
 from examples.scenes.captions import foil, phrase
 from examples.scenes.compose import Scene, near_miss, part_of, random_scene
 from examples.scenes.pictures import draw

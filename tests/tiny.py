@@ -16,8 +16,8 @@ from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.model import BridgeTower
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
+from bridgetower.saving import save
 from bridgetower.tokenizer import SPECIAL_TOKENS
-from bridgetower.weights import save
 
 CAPTIONS = [
     "two cats on a couch", "a cat looking out of the window", "a dog in a car", "an image of two cats chilling",

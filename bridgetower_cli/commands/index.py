@@ -263,12 +263,9 @@ def _find(settings: Settings, begun: "Fingerprint | None", preprocessing: str | 
     if begun is None:
         return engine.find(settings.model, settings, preprocessing=preprocessing)
     settings = _in_family(begun.precision_family, settings)
-    name = settings.named_model
-    if name is None:
-        name = engine.model_of(begun)
-        if settings.model not in (name, DEFAULT_MODEL):
-            render.say(f"note: the index keeps its model {name}; {settings.model} is for new ones")
-    return engine.find(name, settings, preprocessing=preprocessing or begun.preprocessing)
+    if settings.named_model is None and settings.model not in (begun.model, DEFAULT_MODEL):
+        render.say(f"note: the index keeps its model {begun.model:.300}; {settings.model} is for new ones")
+    return engine.that_made(begun, settings, preprocessing=preprocessing)
 
 
 def _in_family(family: str, settings: Settings) -> Settings:

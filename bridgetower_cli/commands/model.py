@@ -71,7 +71,7 @@ def convert_model(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it: a new or empty folder.")],
 ) -> None:
     """Write a model as one folder of safetensors, which `transformers` reads too, and print that folder."""
-    from bridgetower.weights import convert
+    from bridgetower.saving import convert
 
     checkpoint = convert(name, folder, progress=render.talks_to_terminal(), say=render.say)
     render.paths([checkpoint.folder])

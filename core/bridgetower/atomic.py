@@ -1,10 +1,12 @@
 """Files that are there as a whole or not at all, also after a power cut: written beside, on the disk, then renamed."""
 
+import json
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -24,6 +26,12 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         unfinished.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Raises OSError."""
+    text = json.dumps(content, indent=2) + "\n"
+    replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def fsync_directory(directory: Path) -> None:

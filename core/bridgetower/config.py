@@ -14,7 +14,18 @@ from bridgetower.errors import ModelError
 
 MODEL_TYPE = "bridgetower"
 VISION_HEAD_WIDTH = 64  # the vision tower has no key for its heads: CLIP's are 64 wide
-_MOST_LAYERS, _MOST = 1000, 2**31 - 1  # beyond any network; without, a typing error exhausts the machine
+# Beyond any network; without, what a file claims exhausts the machine before its weights are looked at.
+_MOST = 2**31 - 1
+_MOST_OF = {
+    "num_hidden_layers": 200,
+    "hidden_size": 2**16,
+    "intermediate_size": 2**18,
+    "contrastive_hidden_size": 2**16,
+    "vocab_size": 2**24,
+    "max_position_embeddings": 2**20,
+    "type_vocab_size": 2**16,
+    "image_size": 2**12,
+}
 LINK_TOWER_TYPES = ("add", "scaled_add", "interpolate")
 
 # Keys with a single value that the reference runs: anything else is refused on reading, and they are written back.
@@ -153,7 +164,7 @@ class ModelConfig:
                 f"text_config.num_hidden_layers {self.text.num_hidden_layers}: the towers are walked in step"
             )
         if self.link_tower_type not in LINK_TOWER_TYPES:
-            raise ModelError(f"link_tower_type {self.link_tower_type!r} is none of {', '.join(LINK_TOWER_TYPES)}")
+            raise ModelError(f"link_tower_type {_shown(self.link_tower_type)} is none of {', '.join(LINK_TOWER_TYPES)}")
 
     @property
     def n_cross(self) -> int:
@@ -169,7 +180,7 @@ class ModelConfig:
         """
         if mapping.get("model_type") != MODEL_TYPE:
             raise ModelError(
-                f"{source}: model_type is {mapping.get('model_type')!r}, not {MODEL_TYPE!r}: "
+                f"{source}: model_type is {_shown(mapping.get('model_type'))}, not {MODEL_TYPE!r}: "
                 "point at a BridgeTower checkpoint"
             )
         text, vision = _section(mapping, "text_config", source), _section(mapping, "vision_config", source)
@@ -231,7 +242,7 @@ _SEPARATE_KEYS = frozenset({"text_config", "vision_config", "init_layernorm_from
 def _section(mapping: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
     section = mapping.get(name) or {}  # absent, null and empty all mean: everything as documented
     if not isinstance(section, Mapping):
-        raise ModelError(f"{source}: {name} is {section!r}, not an object")
+        raise ModelError(f"{source}: {name} is {_shown(section)}, not an object")
     return dict(section)
 
 
@@ -245,14 +256,19 @@ def _read(cls: type[Any], mapping: Mapping[str, Any], fixed: Mapping[str, Any], 
         elif key in fixed:
             if value != fixed[key]:
                 raise ModelError(
-                    f"{where}{key}={value!r} is not supported, only {fixed[key]!r}: choose another checkpoint"
+                    f"{where}{key}={_shown(value)} is not supported, only {fixed[key]!r}: choose another checkpoint"
                 )
         elif not (key in _IGNORED_LIBRARY_KEYS or key in _IGNORED_TRAINING_KEYS or key.startswith(_IGNORED_PREFIXES)):
-            raise ModelError(f"unknown key {where}{key}: it may change the network, so it is not ignored")
+            raise ModelError(f"unknown key {where}{key:.100}: it may change the network, so it is not ignored")
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise ModelError(f"{where}{name} is missing: the file is not a complete BridgeTower configuration")
     return values
+
+
+def _shown(value: object) -> str:
+    """A value of the file in a message: its beginning, on one line."""
+    return f"{value!r:.100}"
 
 
 _IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
@@ -268,7 +284,7 @@ def _typed(name: str, value: Any, expected: Any) -> Any:
             raise ModelError(f"{name} is too large a number: a file has it up to about 1e308") from None
     if type(value) not in allowed:
         wanted = " or ".join(_IN_WORDS[t] for t in allowed)
-        raise ModelError(f"{name} is {json.dumps(value)}: {wanted} is wanted")
+        raise ModelError(f"{name} is {json.dumps(value):.100}: {wanted} is wanted")
     return value
 
 
@@ -278,7 +294,7 @@ def _check_ranges(config: Any) -> None:
         value = getattr(config, f.name)
         if isinstance(value, float) and not math.isfinite(value):
             valid, what = False, "finite"
-        elif type(value) is int and value > (most := _MOST_LAYERS if f.name.endswith("layers") else _MOST):
+        elif type(value) is int and value > (most := _MOST_OF.get(f.name, _MOST)):
             valid, what = False, f"at most {most}"
         elif f.name.endswith("_prob"):
             valid, what = 0 <= value < 1, "in [0, 1)"
@@ -289,4 +305,4 @@ def _check_ranges(config: Any) -> None:
         else:
             continue
         if not valid:
-            raise ModelError(f"{f.name} is {value!r}, it must be {what}")
+            raise ModelError(f"{f.name} is {_shown(value)}, it must be {what}")

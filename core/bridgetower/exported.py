@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -18,7 +19,7 @@ from bridgetower.exporting import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTO
 from bridgetower.float16 import LENGTH_TOLERANCE
 from bridgetower.moves import Moved
 from bridgetower.npy import Rows
-from bridgetower.records import Fingerprint, Photo
+from bridgetower.records import FOREIGN, Fingerprint, Photo
 from bridgetower.schema import LARGEST
 
 _NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text
@@ -143,6 +144,12 @@ def _fingerprint(row: dict[str, Any]) -> Fingerprint:
     for name, value in values.items():
         if isinstance(value, str) and not value.isprintable():
             raise ValueError(f'"{name}" is not plain text')
+    if not values["model"].strip():
+        raise ValueError('"model" is empty')
+    if values["precision_family"] != FOREIGN:  # of whose model nothing is known but the name
+        for name in ("weights_sha256", "config_sha256", *values.keys() & {_OPTIONAL}):
+            if not re.fullmatch("[0-9a-f]{64}", values[name]):
+                raise ValueError(f'"{name}" is not a SHA-256 in 64 hexadecimal digits')
     if not (0 < values["dim"] <= LARGEST and abs(values["preprocessing_version"]) <= LARGEST):
         raise ValueError('a number in "fingerprint" is out of range')
     return Fingerprint(**values)

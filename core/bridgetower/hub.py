@@ -4,13 +4,12 @@ What is in the cache is used as it stands, without a word over the network; only
 `HF_HUB_OFFLINE` does not forbid it. Nothing is ever written into the cache but by `huggingface_hub` itself.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
+from bridgetower.documents import read_json
 from bridgetower.errors import ModelError
 
 Say = Callable[[str], object]  # takes one line for the person who waits
@@ -71,6 +70,12 @@ def cached_repositories() -> list[tuple[str, Path]]:
     return found
 
 
+def find(repository: str) -> Path | None:
+    """The snapshot folder of a repository in the cache; None where that is not there, or not whole."""
+    folder, missing = _cached(repository)
+    return None if missing else folder
+
+
 def find_or_fetch(repository: str, *, refresh: bool, progress: bool, say: Say) -> Path:
     """The snapshot folder of a repository with all that the repository has of what is needed; its name is the commit.
 
@@ -114,6 +119,12 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
                 raise ModelError(f"{index}: it names no weights; fetch it again")
+            plain = re.compile(rf"\w[^/\\:]*{re.escape(Path(name).suffix)}")  # no place outside the folder
+            strange = next((shard for shard in shards.values() if not plain.fullmatch(shard)), None)
+            if strange is not None:
+                raise ModelError(
+                    f"{index}: {strange!r:.100} is no name of a {Path(name).suffix} file beside it; fetch it again"
+                )
             files = tuple(folder / shard for shard in sorted(set(shards.values())))
             missing = [file.name for file in files if not file.is_file()]
             if missing:
@@ -123,21 +134,6 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
                 )
             return files
     return ()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises `ModelError`."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: not UTF-8 text; fetch it again") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({error}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: it holds no JSON object; fetch it again")
-    return content
 
 
 def _cached(repository: str) -> tuple[Path | None, list[str]]:
@@ -178,24 +174,49 @@ def _missing(there: set[str], listed: set[str] | None) -> list[str]:
     return missing
 
 
+def _refused(repository: str, error: BaseException) -> ModelError | None:
+    """The error to raise where the Hub answered that it does not give the repository; None where it did not."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import DisabledRepoError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    answer = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
+    status = None if answer is None else answer.response.status_code
+    if isinstance(answer, GatedRepoError):
+        why = (
+            f"the repository is gated: ask for access on its page {constants.ENDPOINT}/{repository}, then log in with "
+            "`hf auth login`"
+        )
+    elif isinstance(answer, RepositoryNotFoundError):
+        why = "no such repository on the Hub, or it is private; check the name, or log in with `hf auth login`"
+    elif isinstance(answer, DisabledRepoError):
+        why = "the Hub has disabled the repository; choose another checkpoint"
+    elif status == 401:
+        why = "the Hub does not know your token; log in again with `hf auth login`"
+    elif status == 403:
+        why = "your token may not read the repository; log in with one that may, with `hf auth login`"
+    else:
+        return None
+    return ModelError(f"{repository}: {why}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 class _UnreachableError(Exception):
     """The Hub does not answer; the message says why."""
 
 
 def _files_on_the_hub(repository: str) -> list[str]:
-    """Raises `ModelError` where there is no such repository, `_UnreachableError` where nobody can tell."""
+    """Raises `ModelError` where the Hub does not give the repository, `_UnreachableError` where nobody can tell."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         return [file.rfilename for file in HfApi().model_info(repository, timeout=_PATIENCE_S).siblings or ()]
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"{repository}: no such repository on the Hub, or it is private or gated; check the name, "
-            "or log in with `hf auth login`"
-        ) from error
     except Exception as error:  # whatever the HTTP library of the day raises: here it all means the same
-        raise _UnreachableError(_reason(error)) from error
+        raise _refused(repository, error) or _UnreachableError(_reason(error)) from error
 
 
 def _download(repository: str, files: list[str], *, progress: bool) -> Path:
@@ -205,7 +226,7 @@ def _download(repository: str, files: list[str], *, progress: bool) -> Path:
         with nullcontext() if progress else _no_bars():
             return Path(snapshot_download(repository, allow_patterns=files))
     except Exception as error:  # as above
-        raise ModelError(
+        raise _refused(repository, error) or ModelError(
             f"{repository}: the download failed ({_reason(error)}); start it again, it goes on where it stopped"
         ) from error
 
@@ -226,10 +247,8 @@ def _no_bars() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """One line on the root of a chain of exceptions."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    line = str(error).strip().partition("\n")[0]
-    return line or type(error).__name__
+    *_, root = _causes(error)
+    return str(root).strip().partition("\n")[0] or type(root).__name__
 
 
 def _model_type(folder: Path) -> object:

@@ -28,6 +28,7 @@ IGNORED_KEYS = re.compile(
     r"|vision_model\.visual\.embeddings\.position_ids"
     r"|vision_model\.visual\.ln_separate\.\d+\.(weight|bias))"  # norms of share_layernorm=false, which nothing runs
 )
+WORDS_KEY = "bridgetower.text_model.embeddings.word_embeddings.weight"
 TIED_KEY = "mlm_score.decoder.weight"  # the word embeddings once more, where the configuration ties them
 
 # Section of our network -> (prefix there, {start of a name here: start of the name there}); "{a,b}" is a fused matrix.

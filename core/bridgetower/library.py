@@ -54,10 +54,13 @@ class Model:
         device: str = "auto",
         precision: str = "auto",
         preprocessing: str | None = None,
+        fetch: bool = True,
         progress: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Find the model: a repository of the Hugging Face Hub (fetched if need be), a folder, or "demo".
+
+        Without `fetch`, for a name that no person gave, it must be on this machine; see `bridgetower.weights.resolve`.
 
         `device` is auto, cpu, cuda or mps; `precision` auto, fp32, bf16 or int8; `preprocessing` "hf", as the
         weights are served everywhere, "plain", as they were trained, or None for that of the checkpoint. While it is
@@ -66,7 +69,7 @@ class Model:
         """
         self.runtime = choose_runtime(device, precision)  # first: it costs nothing, fetching may
         self._device, self._precision = device, precision
-        checkpoint = resolve(name, progress=progress, say=say)
+        checkpoint = resolve(name, fetch=fetch, progress=progress, say=say)
         self._say = say
         self.checkpoint = checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
 
@@ -149,7 +152,8 @@ class Library:
         `features_cache` is the disk space in bytes, below the index, for what the model saw in pictures, so that the
         next search need not look again; 0 for none.
 
-        Raises ModelError where the model of the index cannot be found; StoreError where there is no index to say it.
+        Raises ModelError where the model of the index is not on this machine, as nothing is fetched because an index
+        names it; StoreError where there is no index to say it.
         """
         self.directory = Path(directory).expanduser().absolute()
         self.features_cache = features_cache
@@ -158,7 +162,7 @@ class Library:
             with Store.open(self.directory) as store:
                 made_by = store.fingerprint
             require_ours(self.directory, made_by)
-            model = Model(made_by.model, preprocessing=made_by.preprocessing)
+            model = Model(made_by.model, preprocessing=made_by.preprocessing, fetch=False)
         self.model = model
 
     def __enter__(self) -> Self:

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from bridgetower import quantized
 from bridgetower.blocks import FeedForward
+from bridgetower.cache import cache_folder
 from bridgetower.errors import ModelError
 from bridgetower.model import BridgeTower
 from bridgetower.records import INT8, Head
 from bridgetower.regular import is_own
 from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
-from bridgetower.weights import Checkpoint, cache_folder, load_model
+from bridgetower.weights import Checkpoint, load_model, readable
 
 # What the network computes in: of int8, all but the matrices.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
@@ -53,6 +54,11 @@ def load(
     `say` gets a line before a conversion that takes seconds, and where its result cannot be kept. Raises ModelError,
     also where the network makes other vectors in this precision than in fp32.
     """
+    with readable(checkpoint.folder):
+        return _load(checkpoint, precision, device, say)
+
+
+def _load(checkpoint: Checkpoint, precision: str, device: str, say: Callable[[str], None]) -> BridgeTower:
     place = _place(checkpoint, precision, device)
     network = _kept(place, checkpoint, precision)
     if network is not None:

@@ -1,6 +1,6 @@
 """Safetensors files: headers read at once, tensors memory-mapped when they are asked for, files replaced as a whole."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from bridgetower.atomic import replace_file
 from bridgetower.errors import ModelError
+
+_MOST_TENSORS = 100_000  # in all files together; the deepest network that a configuration can name has fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +29,37 @@ class StoredTensor:
 def open_tensors(files: Iterable[Path], rename: Callable[[str], str] = lambda key: key) -> dict[str, StoredTensor]:
     """Every tensor of the files, by its name after `rename`. A file is closed when its last tensor is forgotten.
 
-    Raises ModelError.
+    Raises ModelError, also where two tensors have the same name.
     """
     tensors: dict[str, StoredTensor] = {}
     for path in files:
         try:
             file: Any = safe_open(path, framework="pt")
-            for key in file.keys():  # noqa: SIM118 - the file is no mapping
+            keys = file.keys()
+            if len(tensors) + len(keys) > _MOST_TENSORS:
+                raise ModelError(f"{path}: holds more tensors than any network has; fetch it again")
+            for key in keys:
                 header = file.get_slice(key)
+                require_new(rename(key), tensors, path)
                 tensors[rename(key)] = StoredTensor(
                     tuple(header.get_shape()), header.get_dtype(), partial(file.get_tensor, key)
                 )
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: not a complete safetensors file ({error}); fetch it again") from error
+        except (SafetensorError, OSError, RuntimeError) as error:  # the last where it cannot be mapped
+            raise ModelError(
+                f"{path}: not a complete safetensors file ({first_line(error)}); fetch it again"
+            ) from error
     return tensors
+
+
+def require_new(key: str, known: Container[str], path: Path) -> None:
+    """Raise ModelError where a tensor of `path` has the name of another one, perhaps of another file."""
+    if key in known:
+        raise ModelError(f"{path}: holds {key:.200} a second time; fetch the whole checkpoint again")
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of what a library says, never empty."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -4,21 +4,27 @@ Any text has ids: bytes are the alphabet, so there is nothing that the vocabular
 the place to be filled and swallows the space before it ("a <mask>" and "a<mask>" are the same ids).
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
+from bridgetower.documents import read_document, read_json
 from bridgetower.errors import ModelError, UsageError
 
 _BEGIN, _PAD, _END, _UNKNOWN, _MASK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+_WHOLE, _VOCAB, _MERGES, _SETTINGS = "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"
+_MOST_BYTES = 100_000_000  # of a file with a vocabulary; those of RoBERTa have 2 MB
+
+_OVERRULED = ("truncation", "padding")  # of tokenizer.json: both are done here
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as from a command line that is not UTF-8
 
@@ -56,16 +62,9 @@ class Tokenizer:
         `max_tokens` is what the network has positions for (RoBERTa: max_position_embeddings - 2); a smaller
         "model_max_length" in `tokenizer_config.json` wins. Raises ModelError where a file is missing or damaged.
         """
-        limit = _saved_limit(folder / "tokenizer_config.json", max_tokens)
-        whole, vocab, merges = folder / "tokenizer.json", folder / "vocab.json", folder / "merges.txt"
-        if whole.exists():
-            return cls(_load(whole), limit, whole)
-        if vocab.exists() and merges.exists():
-            return cls(_build(vocab, merges), limit, vocab)
-        missing = "tokenizer.json" if not vocab.exists() else "merges.txt (needed beside vocab.json) or tokenizer.json"
-        raise ModelError(
-            f"{folder}: no {missing}; copy tokenizer.json, or vocab.json and merges.txt, from the checkpoint's source"
-        )
+        limit = _saved_limit(folder, max_tokens)
+        learned = _learned(folder)
+        return cls(_load(*learned) if len(learned) == 1 else _build(*learned), limit, learned[0])
 
     @property
     def vocab_size(self) -> int:
@@ -110,15 +109,59 @@ class Tokenizer:
         return token_id in self._special
 
 
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """The files that `Tokenizer.from_folder` reads. Raises ModelError where one is missing."""
+    settings = folder / _SETTINGS
+    return _learned(folder) + ((settings,) if settings.exists() else ())
+
+
+def digest_of_tokenizer(folder: Path, max_tokens: int) -> str:
+    """Hex digest of what `Tokenizer.from_folder` makes of these arguments.
+
+    sha256 over lines of JSON with sorted keys: the number of tokens that a text may have, then what each file holds
+    that was learned. How a file is laid out, and what it says of cutting and padding, which is not done by it, changes
+    nothing. The same vocabulary in tokenizer.json, and in vocab.json and merges.txt, has two digests. Raises
+    ModelError.
+    """
+    content: list[object] = [_saved_limit(folder, max_tokens)]
+    for path in _learned(folder):
+        if path.name == _MERGES:
+            text = read_document(path, _MOST_BYTES).decode("utf-8", "replace")
+            content.append([line for line in text.splitlines() if not line.startswith("#version")])
+        else:
+            learned = read_json(path, _MOST_BYTES)
+            content.append({k: v for k, v in learned.items() if path.name != _WHOLE or k not in _OVERRULED})
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _learned(folder: Path) -> tuple[Path, ...]:
+    """`tokenizer.json`, or else `vocab.json` and `merges.txt`. Raises ModelError where they are missing."""
+    whole, vocab, merges = folder / _WHOLE, folder / _VOCAB, folder / _MERGES
+    if whole.exists():
+        return (whole,)
+    if vocab.exists() and merges.exists():
+        return (vocab, merges)
+    missing = _WHOLE if not vocab.exists() else f"{_MERGES} (needed beside {_VOCAB}) or {_WHOLE}"
+    raise ModelError(
+        f"{folder}: no {missing}; copy tokenizer.json, or vocab.json and merges.txt, from the checkpoint's source"
+    )
+
+
 def _load(path: Path) -> tokenizers.Tokenizer:
+    content = read_document(path, _MOST_BYTES)
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
+        return tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises bare Exception for every kind of damage
         raise ModelError(f"{path}: not a readable tokenizer ({error}); fetch it again") from error
 
 
 def _build(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
     """Assemble RoBERTa's tokenizer from the two files that hold what was learned."""
+    for path in (vocab, merges):
+        read_document(path, _MOST_BYTES)  # the library would wait for a pipe, and read a device for ever
     try:
         backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
     except Exception as error:  # the library raises bare Exception for every kind of damage
@@ -143,19 +186,11 @@ def _special_ids(backend: tokenizers.Tokenizer, source: Path) -> dict[str, int]:
     return ids
 
 
-def _saved_limit(path: Path, most: int) -> int:
-    """The "model_max_length" of a `tokenizer_config.json`, at most `most`: unlimited is written as a huge number."""
-    if not path.exists():
+def _saved_limit(folder: Path, most: int) -> int:
+    """The "model_max_length" of `tokenizer_config.json`, at most `most`: unlimited is written as a huge number."""
+    if not (folder / _SETTINGS).exists():
         return most
-    try:
-        settings: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: not UTF-8 text; fetch it again") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({error}); fetch it again") from error
-    limit = settings.get("model_max_length") if isinstance(settings, dict) else None
+    limit = read_json(folder / _SETTINGS).get("model_max_length")
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
         return most
     return int(min(limit, most))  # Infinity, too, is a way to say unlimited

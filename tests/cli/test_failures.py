@@ -69,6 +69,34 @@ def test_a_text_without_quotes_gets_a_hint(bt: Bt, command: str) -> None:
     assert "quotes" not in bt("status", "two", "cats").stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["search", "red", "--top", "\u202ex"], "'--top'"),  # a value
+        (["search", "red", "--since", "\x1b[31m"], "'\\x1b[31m' is no date"),
+        (["search", "red", "--\u202eno"], "--\\u202eno"),  # an option
+        (["search", "red", "--top\u2066=1"], "--top\\u2066"),
+        (["search\u202e", "red"], "search\\u202e"),  # a command
+        (["model", "pull\x1b[2J"], "pull\\x1b[2J"),
+        (["status", "one\u202etwo"], "one\\u202etwo"),  # an argument too many
+        (["index", "--preprocessing", "\u202ehf", "photos"], "\\u202ehf"),
+    ],
+)
+def test_what_was_typed_cannot_steer_the_terminal_from_within_an_error(
+    bt: Bt, arguments: list[str], shown: str
+) -> None:
+    done = bt(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert shown in done.stderr.splitlines()[-1]
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+
+
+def test_the_name_of_a_model_cannot_steer_the_terminal(bt: Bt) -> None:
+    done = bt("model", "pull", "a\u202eb")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert done.stderr.startswith("error: a\\u202eb: no such folder")
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help(bt: Bt, flag: str) -> None:
     assert bt("search", flag).stdout.startswith("Usage: bt search")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import bridgetower.library
+import bridgetower.weights
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 
@@ -189,7 +190,9 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
     bt: Bt, photos: Path, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def resolve(name: str, **options: object) -> SimpleNamespace:
-        """Folders, all with the same weights."""
+        """Folders, all with the same weights; of one that is gone, the real one tells."""
+        if not (tmp_path / name).is_dir():
+            bridgetower.weights.resolve(name, fetch=False)
         encoder = models.encoder_type()
         encoder.fingerprint = replace(encoder.fingerprint, model=str(tmp_path / name))
         return models.checkpoint(name, encoder)

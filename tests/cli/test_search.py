@@ -12,9 +12,13 @@ import pytest
 from PIL import ExifTags, Image
 from typer.testing import Result
 
+import bridgetower.library
+import bridgetower.weights
+from bridgetower.errors import ModelError
 from bridgetower.records import Head
 from bridgetower.writer import Writer
 from bridgetower_cli.render import KEPT
+from bridgetower_cli.settings import DEFAULT_MODEL
 from tests.cli.conftest import Bt, Models
 from tests.conftest import Zone
 from tests.fakes import COLOURS, paint
@@ -151,17 +155,57 @@ def test_another_model_is_refused(bt: Bt, library: Path) -> None:
     assert "fake" in done.stderr
 
 
-def test_a_model_folder_that_has_moved_is_asked_for(bt: Bt, photos: Path, models: Models, tmp_path: Path) -> None:
-    real = models.resolve
-    models.resolve = lambda name, **options: real(Path(name).name)  # type: ignore[method-assign]
+def test_a_model_folder_that_has_moved_is_asked_for(
+    bt: Bt, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bt("index", photos, "--model", "moved")
     with Writer.resume(tmp_path / "index") as writer, writer.manifest.transaction():
         made_by = replace(writer.manifest.fingerprint(), model=str(tmp_path / "moved"))
         writer.manifest.set_fingerprint(made_by)
-    done = bt("search", "red")
+    with monkeypatch.context() as real:
+        real.setattr(bridgetower.library, "resolve", bridgetower.weights.resolve)
+        done = bt("search", "red")
     assert done.exit_code == 4
     assert "--model" in done.stderr and str(tmp_path / "moved") in done.stderr
     assert bt("search", "red", "--model", "moved").exit_code == 0
+
+
+@pytest.mark.parametrize("command", [["search", "red"], ["fill", "a <mask>"], ["index", "photos"]], ids=" ".join)
+def test_a_model_is_fetched_where_a_person_names_it_and_not_where_an_index_does(
+    command: list[str], bt: Bt, library: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(library / "new.png", (9, 99, 199))  # so that there is something to encode
+    real, fetched = models.resolve, []
+
+    def resolve(name: str, *, fetch: bool, **options: object) -> object:
+        fetched.append((name, fetch))
+        raise ModelError(f"{name} is not here")
+
+    monkeypatch.setattr(bridgetower.library, "resolve", resolve)
+    for model in ("other", "fake"):
+        monkeypatch.setenv("BT_MODEL", model)
+        assert bt(*command).exit_code == 4
+    monkeypatch.delenv("BT_MODEL")
+    assert bt(*command).exit_code == 4
+    assert bt(*command, "--model", "fake").exit_code == 4
+    assert fetched == [("fake", False), ("fake", True), ("fake", False), ("fake", True)]
+    monkeypatch.setattr(bridgetower.library, "resolve", real)
+    assert bt(*command).exit_code == 0
+
+
+def test_the_default_model_is_not_fetched_either_because_an_index_names_it(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Writer.resume(library.parent / "index") as writer, writer.manifest.transaction():
+        writer.manifest.set_fingerprint(replace(writer.manifest.fingerprint(), model=DEFAULT_MODEL))
+    monkeypatch.delenv("BT_MODEL")
+    monkeypatch.setattr(bridgetower.library, "resolve", bridgetower.weights.resolve)
+    done = bt("search", "red")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert done.stderr == (
+        f"error: {DEFAULT_MODEL}: the index was made with this model, which is not on this machine: fetch it with "
+        f"`bt model pull {DEFAULT_MODEL}`, or say where it is with --model\n"
+    )
 
 
 def test_a_model_without_matching_head_can_still_recall(bt: Bt, photos: Path, models: Models) -> None:

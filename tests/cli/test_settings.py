@@ -13,7 +13,7 @@ from tests.cli.conftest import Bt, Models
 def test_defaults(tmp_path: Path) -> None:
     settings = settle()
     assert settings.index == tmp_path / "home" / "data" / "bridgetower" / "index"
-    assert (settings.model, settings.named_model) == (DEFAULT_MODEL, None)
+    assert (settings.model, settings.named_model, settings.given_model) == (DEFAULT_MODEL, None, None)
     assert (settings.device, settings.precision) == ("auto", "auto")
     assert not settings.index.exists()
 
@@ -24,7 +24,8 @@ def test_environment_goes_before_defaults(monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.setenv(f"BT_{name}", value)
     settings = settle()
     assert settings.index == tmp_path / "there"
-    assert (settings.model, settings.named_model, settings.device, settings.precision) == ("demo", None, "cpu", "bf16")
+    assert (settings.model, settings.named_model, settings.given_model) == ("demo", None, "demo")
+    assert (settings.device, settings.precision) == ("cpu", "bf16")
 
 
 def test_flags_go_before_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -32,12 +33,8 @@ def test_flags_go_before_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setenv(f"BT_{name}", "nonsense")
     settings = settle(index=tmp_path / "here", model="mine", device="cuda", precision="fp32")
     assert settings.index == tmp_path / "here"
-    assert (settings.model, settings.named_model, settings.device, settings.precision) == (
-        "mine",
-        "mine",
-        "cuda",
-        "fp32",
-    )
+    assert (settings.model, settings.named_model, settings.given_model) == ("mine", "mine", "mine")
+    assert (settings.device, settings.precision) == ("cuda", "fp32")
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

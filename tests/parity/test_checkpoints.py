@@ -11,7 +11,8 @@ from transformers import BridgeTowerModel
 
 from bridgetower.model import BridgeTower
 from bridgetower.records import Head
-from bridgetower.weights import convert, load_model, resolve, save
+from bridgetower.saving import convert, save
+from bridgetower.weights import load_model, resolve
 from tests.parity.conftest import CLASSES, Reference, inputs, make_reference, reference_config
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config, tiny_model
 
@@ -96,6 +97,20 @@ def as_old_pickle(reference: Reference, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def as_pickle_of_views(reference: Reference, folder: Path) -> None:
+    """Tensors that share memory, and of which the columns lie together: `torch.save` keeps them so."""
+    reference.save(folder)
+    state = {**reference.models[Head.MLM].state_dict()}
+    flat, start = torch.cat([tensor.flatten() for tensor in state.values()]), 0
+    for key, tensor in state.items():
+        state[key] = flat[start : start + tensor.numel()].view(tensor.shape)
+        if "attention.self.query.weight" in key:
+            state[key] = tensor.T.contiguous().T
+        start += tensor.numel()
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
 def as_pickles_in_shards(reference: Reference, folder: Path) -> None:
     import json
 
@@ -109,7 +124,7 @@ def as_pickles_in_shards(reference: Reference, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-@pytest.mark.parametrize("form", [in_shards, as_pickle, as_old_pickle, as_pickles_in_shards])
+@pytest.mark.parametrize("form", [in_shards, as_pickle, as_old_pickle, as_pickle_of_views, as_pickles_in_shards])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_each_form_of_the_weights(form: Callable[[Reference, Path], None], tied: bool, tmp_path: Path) -> None:
     reference = make_reference(config(tie_word_embeddings=tied), tuple(Head))

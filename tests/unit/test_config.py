@@ -4,9 +4,12 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
+from bridgetower.model import BridgeTower
+from bridgetower.records import Head
 from tests.tiny import tiny_config
 
 # As the public checkpoint with three heads has it, with the sort of bookkeeping that stands in such files.
@@ -174,12 +177,17 @@ def test_separate_norms_are_refused_only_where_the_reference_breaks() -> None:
         ("layer_norm_eps", True, "layer_norm_eps is true: a number is wanted"),
         ("layer_norm_eps", 10**400, "layer_norm_eps is too large a number"),
         ("layer_norm_eps", 0, "layer_norm_eps is 0.0, it must be positive"),
-        (
-            "contrastive_hidden_size",
-            10**30,
-            "contrastive_hidden_size is 1" + 30 * "0" + ", it must be at most 2147483647",
-        ),
-        ("num_hidden_layers", 10**9, "num_hidden_layers is 1000000000, it must be at most 1000"),
+        ("num_hidden_layers", 10**9, "num_hidden_layers is 1000000000, it must be at most 200"),
+        ("contrastive_hidden_size", 10**30, "hidden_size is 1" + 30 * "0" + ", it must be at most 65536"),
+        ("text_config.hidden_size", 2**30, "hidden_size is 1073741824, it must be at most 65536"),
+        ("text_config.intermediate_size", 2**30, "intermediate_size is 1073741824, it must be at most 262144"),
+        ("text_config.vocab_size", 2**30, "vocab_size is 1073741824, it must be at most 16777216"),
+        ("text_config.max_position_embeddings", 2**30, "embeddings is 1073741824, it must be at most 1048576"),
+        ("text_config.type_vocab_size", 2**30, "type_vocab_size is 1073741824, it must be at most 65536"),
+        ("text_config.bos_token_id", 2**40, "bos_token_id is 1099511627776, it must be at most 2147483647"),
+        ("vision_config.hidden_size", 2**30, "hidden_size is 1073741824, it must be at most 65536"),
+        ("vision_config.image_size", 2**30, "image_size is 1073741824, it must be at most 4096"),
+        ("hidden_act", "x" * 10**6, "hidden_act='x{99} is not supported"),
         ("layer_norm_eps", float("inf"), "layer_norm_eps is inf, it must be finite"),
         ("logit_scale_init_value", float("nan"), "logit_scale_init_value is nan, it must be finite"),
         ("text_config.num_attention_heads", 15, "1024 does not divide into 15 heads"),
@@ -221,3 +229,13 @@ def test_configurations_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.hidden_size = 1  # type: ignore[misc]
     assert hash(config) == hash(tiny_config())
+
+
+def test_the_largest_network_that_a_file_can_claim_is_laid_out_without_memory() -> None:
+    config = tiny_config(
+        hidden_size=2**16,
+        text={"hidden_size": 2**16, "intermediate_size": 2**18, "vocab_size": 2**24, "num_attention_heads": 1},
+        vision={"hidden_size": 2**16, "image_size": 2**12, "patch_size": 1},
+    )
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in BridgeTower(config, frozenset(Head)).parameters()) > 2**40

@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from bridgetower import prepared, quantized
 from bridgetower.blocks import Linear
+from bridgetower.cache import cache_folder
 from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.records import Head
 from bridgetower.runtime import Runtime, choose_runtime
-from bridgetower.weights import Checkpoint, cache_folder, load_model, resolve, save
+from bridgetower.saving import save
+from bridgetower.weights import Checkpoint, load_model, resolve
 from tests.tiny import tiny_checkpoint, tiny_config
 
 PRECISIONS = ("fp32", "bf16", *(["int8"] if quantized.is_possible() else []))

@@ -1,7 +1,10 @@
 """Ids: equal to the reference tokenizer's, whatever the text; and every way in which a folder can be wrong."""
 
 import json
+import os
+import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from tokenizers import AddedToken, ByteLevelBPETokenizer
 from transformers import RobertaTokenizer
 
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer, digest_of_tokenizer
 
 CORPUS = [
     "two cats on a couch", "a cat looking out of the window", "a dog in a car", "an image of two cats chilling",
@@ -277,6 +280,30 @@ def test_a_damaged_tokenizer_config(learned: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_bytes(b"\xff")
     with pytest.raises(ModelError, match=r"tokenizer_config\.json: not UTF-8 text"):
         Tokenizer.from_folder(tmp_path, MAX_TOKENS)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with names in folders")
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+@pytest.mark.parametrize("use", [Tokenizer.from_folder, digest_of_tokenizer])
+def test_what_is_no_file_is_not_opened(name: str, make: Any, use: Any, learned: Path, tmp_path: Path) -> None:
+    shutil.copytree(learned, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink(missing_ok=True)
+    make(tmp_path / name)
+    signal.alarm(20)  # else a pipe would be waited for
+    with pytest.raises(ModelError, match=f"{re.escape(str(tmp_path / name))}: not a file but a"):
+        use(tmp_path, MAX_TOKENS)
+    signal.alarm(0)
+
+
+@pytest.mark.parametrize("use", [Tokenizer.from_folder, digest_of_tokenizer])
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"])
+def test_a_file_of_gigabytes_is_not_read(name: str, use: Any, learned: Path, tmp_path: Path) -> None:
+    shutil.copytree(learned, tmp_path, dirs_exist_ok=True)
+    with (tmp_path / name).open("ab") as file:
+        file.truncate(5_000_000_000)
+    with pytest.raises(ModelError, match=rf"{re.escape(name)}: larger than 100? MB"):
+        use(tmp_path, MAX_TOKENS)
 
 
 def test_a_limit_that_leaves_no_room(learned: Path) -> None:

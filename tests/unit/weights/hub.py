@@ -18,6 +18,7 @@ class Hub:
         self.commit = "1" * 40
         self.requests: list[str] = []
         self.cut: str | None = None  # a file of which only half is sent
+        self.refuses: dict[str, tuple[int, dict[str, str]]] = {}  # "listing", "files": status and headers instead
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,7 +48,10 @@ class Hub:
         api = f"/api/models/{self.repository}"
         path = path.replace(f"/{self.repository}/resolve/main/", f"/{self.repository}/resolve/{self.commit}/")
         resolve_prefix = f"/{self.repository}/resolve/{self.commit}/"
-        if path in (f"{api}/revision/main", api):
+        part = "listing" if path.startswith(api) else "files"
+        if self.repository in path and part in self.refuses:
+            self.refuse(request, *self.refuses[part])
+        elif path in (f"{api}/revision/main", api):
             siblings = [{"rfilename": name} for name in files]
             self.send_json(request, {"id": self.repository, "sha": self.commit, "siblings": siblings, "tags": []})
         elif path.startswith(f"{api}/tree/"):
@@ -59,10 +63,16 @@ class Hub:
         elif path.startswith(resolve_prefix) and (name := path.removeprefix(resolve_prefix)) in files:
             self.send_file(request, files[name])
         else:
-            request.send_response(404 if self.repository in path else 401)
-            request.send_header("X-Error-Code", "EntryNotFound" if self.repository in path else "RepoNotFound")
-            request.send_header("Content-Length", "0")
-            request.end_headers()
+            known = self.repository in path
+            code = "EntryNotFound" if known else "RepoNotFound"
+            self.refuse(request, 404 if known else 401, {"X-Error-Code": code})
+
+    def refuse(self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
 
     def tag(self, file: Path) -> str:
         return hashlib.sha1(file.read_bytes()).hexdigest()

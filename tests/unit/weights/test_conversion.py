@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from bridgetower import tensors, weights
+from bridgetower import saving, tensors
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.records import Head
-from bridgetower.weights import convert, load_model, resolve, save
+from bridgetower.saving import convert, save
+from bridgetower.weights import load_model, resolve
 from tests.tiny import ALL_HEADS, tiny_model
 from tests.unit.weights.conftest import as_pickle, contents, refusal, run
 
 FULL = """
 import resource, sys
 from pathlib import Path
-from bridgetower.weights import convert, resolve
+from bridgetower.saving import convert
+from bridgetower.weights import resolve
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # fails in the same calls as a full disk
 try:
     convert(sys.argv[1], Path(sys.argv[2])) if len(sys.argv) > 2 else resolve(sys.argv[1])
@@ -125,7 +127,7 @@ def test_a_failed_conversion_removes_nothing_but_its_own(
         (unfinished / "half").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights, "save", interrupted)
+    monkeypatch.setattr(saving, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(str(folder), place)
     assert place.is_dir()
@@ -134,7 +136,7 @@ def test_a_failed_conversion_removes_nothing_but_its_own(
         save(*arguments, **options)
         (place / "theirs").touch()
 
-    monkeypatch.setattr(weights, "save", overtaken)
+    monkeypatch.setattr(saving, "save", overtaken)
     with pytest.raises(ModelError, match=r"cannot be written \(Directory not empty\)"):
         convert(str(folder), place)
     assert list(contents(place)) == ["theirs"]

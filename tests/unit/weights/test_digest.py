@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from bridgetower import weights
-from bridgetower.weights import convert, resolve
+from bridgetower.errors import ModelError
+from bridgetower.saving import convert
+from bridgetower.weights import resolve
 from tests.unit.weights.conftest import (
     as_pickle,
     change_weights,
@@ -92,6 +94,42 @@ def test_a_pickle_changed_in_place_is_converted_anew(folder: Path) -> None:
     file.write_bytes(changed)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert resolve(str(folder)).weights_sha256 != digest
+
+
+def test_the_digest_of_a_tokenizer_is_that_of_what_it_learned(folder: Path, tmp_path: Path) -> None:
+    file = folder / "tokenizer.json"
+    whole = json.loads(file.read_text())
+    digest = resolve(str(folder)).tokenizer_sha256
+    learned = {key: value for key, value in whole.items() if key not in ("truncation", "padding")}
+    expected = hashlib.sha256(b"32\n" + json.dumps(learned, sort_keys=True).encode() + b"\n").hexdigest()
+    assert digest == expected
+    assert convert(str(folder), tmp_path / "converted").tokenizer_sha256 == digest
+    # Another layout, cutting and padding, which are not done by it, and a limit beyond that of the network.
+    cut = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    file.write_text(json.dumps(whole | {"truncation": cut}, indent=3))
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 512, "tokenizer_class": "RobertaTokenizer"}')
+    assert resolve(str(folder)).tokenizer_sha256 == digest
+    digests = {digest}
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 8}')
+    digests.add(resolve(str(folder)).tokenizer_sha256)
+    (folder / "tokenizer_config.json").unlink()
+    whole["model"]["vocab"]["zebra"] = 399
+    file.write_text(json.dumps(whole))
+    digests.add(resolve(str(folder)).tokenizer_sha256)
+    file.unlink()
+    digests.add(resolve(str(folder)).tokenizer_sha256)
+    (folder / "merges.txt").write_text((folder / "merges.txt").read_text().rpartition("\n")[0].rpartition("\n")[0])
+    digests.add(resolve(str(folder)).tokenizer_sha256)
+    assert len(digests) == 5
+    (folder / "vocab.json").unlink()
+    with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+        resolve(str(folder)).tokenizer_sha256  # noqa: B018
+
+
+def test_a_tokenizer_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = resolve(str(folder)).tokenizer_sha256
+    monkeypatch.setattr(weights, "digest_of_tokenizer", None)
+    assert resolve(str(folder)).tokenizer_sha256 == digest
 
 
 def test_a_file_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

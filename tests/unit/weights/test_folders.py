@@ -1,18 +1,24 @@
 """Checkpoints are read strictly, and every damage is named in one line."""
 
+import errno
 import json
+import os
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from bridgetower import documents, prepared, saving, tensors, weights
 from bridgetower.errors import ModelError
 from bridgetower.preprocess import Preprocessing
 from bridgetower.weights import load_model, resolve
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
-from tests.unit.weights.conftest import QUERY, WORDS, change_config, change_weights, refusal, shard
+from tests.unit.weights.conftest import QUERY, WORDS, as_pickle, change_config, change_weights, refusal, shard
 
 # Folders
 
@@ -43,8 +49,62 @@ def test_a_configuration_that_cannot_be_read(folder: Path, monkeypatch: pytest.M
     def refused(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", refused)
+    monkeypatch.setattr(documents, "open_regular", refused)
     assert refusal(folder) == f"{folder / 'config.json'}: cannot be read (Permission denied); check its permissions"
+
+
+@pytest.fixture
+def soon() -> Iterator[None]:
+    """Fail where a test waits, as for a pipe into which nobody writes."""
+
+    def waited(*_: Any) -> None:
+        raise AssertionError("it waits")
+
+    signal.signal(signal.SIGALRM, waited)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with names in folders")
+
+
+@needs_pipes
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.json", "no config.json here"),
+        ("preprocessor_config.json", "not a file but"),
+        ("model.safetensors", "neither model.safetensors nor pytorch_model.bin here"),
+    ],
+)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_is_not_opened(name: str, message: str, make: Any, folder: Path) -> None:
+    (folder / name).unlink()
+    make(folder / name)
+    assert message in refusal(folder)
+
+
+@needs_pipes
+@pytest.mark.usefixtures("soon")
+def test_neither_pickles_nor_shards_nor_their_index_are_opened_where_they_are_no_files(folder: Path) -> None:
+    as_pickle(folder).unlink()
+    os.mkfifo(folder / "pytorch_model.bin")
+    assert "neither model.safetensors nor pytorch_model.bin here" in refusal(folder)
+    os.mkfifo(folder / "model.safetensors.index.json")
+    assert "neither model.safetensors nor pytorch_model.bin here" in refusal(folder)
+    os.mkfifo(folder / "model-1.safetensors")
+    (folder / "model.safetensors.index.json").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    assert "model-1.safetensors is missing" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_small_file_that_is_large_is_not_read(folder: Path, name: str) -> None:
+    os.truncate(folder / name, 10_000_001)
+    assert refusal(folder) == f"{folder / name}: larger than 10 MB, which no such file is; fetch it again"
 
 
 def test_a_folder_without_weights(folder: Path) -> None:
@@ -57,6 +117,41 @@ def test_a_truncated_file(folder: Path, keep: int) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     assert refusal(folder).startswith(f"{file}: not a complete safetensors file")
+
+
+def with_header(file: Path, header: dict[str, Any], size: int = 64) -> None:
+    """Write a safetensors file that says this of itself."""
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 2**42]},  # beyond the file
+        {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 64]},  # more numbers than bytes
+        {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 64]},
+        {"dtype": "F32", "shape": [16], "data_offsets": [64, 0]},
+        {"dtype": "F9", "shape": [16], "data_offsets": [0, 64]},
+    ],
+    ids=["beyond", "larger", "overflow", "backwards", "type"],
+)
+def test_a_header_that_claims_what_is_not_there(folder: Path, tensor: dict[str, Any]) -> None:
+    file = folder / "model.safetensors"
+    with_header(file, {WORDS: tensor})
+    assert refusal(folder).startswith(f"{file}: not a complete safetensors file (")
+
+
+def test_more_tensors_than_any_network_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "_MOST_TENSORS", 1000)
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    with_header(folder / "model.safetensors", {f"x{i}": empty for i in range(1001)}, size=0)
+    assert "model.safetensors: holds more tensors than any network has" in refusal(folder)
+
+
+def test_a_tensor_under_both_of_its_names(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({WORDS.removeprefix("bridgetower."): torch.zeros(400, 64)}))
+    assert f"model.safetensors: holds {WORDS} a second time" in refusal(folder)
 
 
 def test_a_missing_key(folder: Path) -> None:
@@ -174,6 +269,71 @@ def test_another_preprocessing_for_the_same_weights(folder: Path) -> None:
         checkpoint.with_preprocessing("square")
 
 
+# Memory and file handles
+
+ENDS = {
+    "memory": (MemoryError(), "not enough memory to load this model: close other programs, or use --precision int8"),
+    "allocator": (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory to load"),
+    "map": (RuntimeError("unable to mmap 9 bytes from file <x>: Cannot allocate memory (12)"), "not enough memory to"),
+    "system": (OSError(errno.ENOMEM, "Cannot allocate memory"), "not enough memory to load this model"),
+    "handles": (OSError(errno.EMFILE, "Too many open files"), "too many files are open to load this model"),
+    "map handles": (RuntimeError("unable to open file <x>: Too many open files (24)"), "too many files are open"),
+}
+PLACES = {
+    "open": (tensors, "safe_open"),
+    "read a file": (documents, "open_regular"),
+    "digest": (weights, "_digest_of_tensors"),
+    "fuse": (weights, "from_hf"),
+    "quantise or fold": (prepared, "_vectors"),
+    "tokenizer": (weights, "Tokenizer"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("place", PLACES)
+def test_want_of_memory_and_of_handles_is_told_as_that(
+    place: str, end: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, message = ENDS[end]
+
+    class Wanting:
+        def __getattr__(self, name: str) -> Any:  # of a class
+            raise error
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            raise error
+
+    def load() -> None:
+        checkpoint = resolve(str(folder))
+        checkpoint.tokenizer()
+        prepared.load(checkpoint, "fp32")
+
+    monkeypatch.setattr(*PLACES[place], Wanting())
+    with pytest.raises(ModelError) as caught:
+        load()
+    assert str(caught.value).startswith(f"{folder}: {message}")
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_and_so_it_is_while_pickles_are_read_and_converted(
+    end: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, message = ENDS[end]
+
+    def wanting(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saving, "save", wanting)
+        with pytest.raises(ModelError, match=message):
+            saving.convert(str(folder), tmp_path / "converted")
+    as_pickle(folder)
+    for place in ((torch, "load"), (tensors, "save_file")):
+        with monkeypatch.context() as patched:
+            patched.setattr(*place, wanting)
+            assert message in refusal(folder)
+
+
 # Shards
 
 
@@ -197,3 +357,46 @@ def test_an_index_that_names_nothing(folder: Path) -> None:
     shard(folder)
     (folder / "model.safetensors.index.json").write_text('{"weight_map": 3}')
     assert "model.safetensors.index.json: it names no weights" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../model.safetensors", "/etc/model.safetensors", "a/b.safetensors", "a\\b.safetensors", "C:x.safetensors", "..",
+     "", "model.bin", "model.safetensors.txt", ".safetensors", "a\nb/.safetensors", "model.safetensors\n"],
+)  # fmt: skip
+def test_a_shard_is_a_file_beside_its_index(folder: Path, name: str) -> None:
+    shards = shard(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {WORDS: shards[0].name, QUERY: name}}))
+    message = refusal(folder)
+    assert message == f"{index}: {name!r} is no name of a .safetensors file beside it; fetch it again"
+
+
+def test_a_shard_of_pickles_is_no_safetensors_file(folder: Path) -> None:
+    as_pickle(folder)
+    (folder / "pytorch_model.bin").rename(folder / "pytorch_model-1.bin")
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text('{"weight_map": {"a": "x.safetensors"}}')
+    assert refusal(folder) == f"{index}: 'x.safetensors' is no name of a .bin file beside it; fetch it again"
+    index.write_text('{"weight_map": {"a": "pytorch_model-1.bin"}}')
+    assert resolve(str(folder)).heads == ALL_HEADS
+
+
+def test_a_tensor_that_stands_in_two_shards(folder: Path) -> None:
+    first, second, _ = shard(folder)
+    tensors = load_file(second)
+    save_file({**tensors, WORDS: torch.zeros(400, 64)}, second)
+    save_file({**load_file(first), WORDS: torch.zeros(400, 64)}, first)
+    assert f"{second}: holds {WORDS} a second time; fetch the whole checkpoint again" in refusal(folder)
+
+
+def test_weights_that_were_replaced_after_they_were_found(folder: Path) -> None:
+    checkpoint = resolve(str(folder))
+    change_weights(folder, lambda tensors: tensors.pop(WORDS))
+    for use in (load_model, lambda checkpoint: checkpoint.weights_sha256):
+        with pytest.raises(ModelError, match=f"the weights lack {re.escape(WORDS)}"):
+            use(checkpoint)
+    (folder / "model.safetensors").unlink()
+    for use in (load_model, lambda checkpoint: checkpoint.weights_sha256):
+        with pytest.raises(ModelError, match="No such file or directory"):
+            use(checkpoint)

@@ -4,15 +4,19 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import bridgetower.hub
+from bridgetower import Library
 from bridgetower.errors import ModelError
 from bridgetower.preprocess import Preprocessing
 from bridgetower.weights import LocalModel, available, load_model, pull, resolve
+from bridgetower.writer import Writer
+from tests.indexes import FINGERPRINT
 from tests.tiny import ALL_HEADS, tiny_checkpoint
 from tests.unit.weights.conftest import as_pickle, change_config, contents, refusal
 from tests.unit.weights.hub import Hub
@@ -67,6 +71,66 @@ def test_pull_asks_for_a_newer_commit(hub: Hub) -> None:
 
 def test_a_repository_that_does_not_exist(hub: Hub) -> None:
     assert "no such repository on the Hub" in refusal("nobody/nothing")
+
+
+GATED = (403, {"X-Error-Code": "GatedRepo"})
+
+
+@pytest.mark.parametrize("part", ["listing", "files"])
+def test_a_gated_repository_says_where_to_ask_for_access(part: str, hub: Hub) -> None:
+    hub.refuses[part] = GATED
+    assert refusal(hub.repository) == (
+        f"{hub.repository}: the repository is gated: ask for access on its page {hub.url}/{hub.repository}, then log "
+        "in with `hf auth login`"
+    )
+
+
+@pytest.mark.parametrize("part", ["listing", "files"])
+@pytest.mark.parametrize(
+    ("status", "headers", "why"),
+    [
+        (403, {"X-Error-Message": "Access to this resource is disabled."}, "the Hub has disabled the repository"),
+        (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, "the Hub does not know your token"),
+        (403, {}, "your token may not read the repository"),
+        (401, {"X-Error-Code": "RepoNotFound"}, "no such repository on the Hub, or it is private"),
+    ],
+    ids=["disabled", "unknown token", "weak token", "private"],
+)
+def test_a_repository_that_is_refused_says_why(
+    part: str, status: int, headers: dict[str, str], why: str, hub: Hub
+) -> None:
+    hub.refuses[part] = (status, headers)
+    assert refusal(hub.repository).startswith(f"{hub.repository}: {why}")
+
+
+def test_a_hub_in_trouble_is_one_that_cannot_be_reached(hub: Hub) -> None:
+    hub.refuses["listing"] = (501, {})
+    assert "the Hub cannot be reached" in refusal(hub.repository)
+
+
+def test_a_model_that_an_index_names_is_never_fetched(hub: Hub) -> None:
+    with pytest.raises(ModelError) as caught:
+        resolve(hub.repository, fetch=False)
+    assert str(caught.value) == (
+        f"{hub.repository}: the index was made with this model, which is not on this machine: fetch it with `bt model "
+        f"pull {hub.repository}`, or say where it is with --model"
+    )
+    assert hub.requests == []
+    pulled = pull(hub.repository)
+    asked = len(hub.requests)
+    assert resolve(hub.repository, fetch=False) == pulled
+    (pulled.folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="not on this machine"):
+        resolve(hub.repository, fetch=False)
+    assert len(hub.requests) == asked
+
+
+def test_a_library_fetches_nothing_because_an_index_names_it(hub: Hub, tmp_path: Path) -> None:
+    with Writer.open(tmp_path / "index", replace(FINGERPRINT, model=hub.repository)):
+        pass
+    with pytest.raises(ModelError, match=f"fetch it with `bt model pull {hub.repository}`"):
+        Library(tmp_path / "index")
+    assert hub.requests == []
 
 
 def test_a_repository_without_weights(hub: Hub) -> None:

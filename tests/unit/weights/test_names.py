@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower import weights
+from bridgetower.errors import ModelError
 from bridgetower.preprocess import Preprocessing
 from bridgetower.weights import available, resolve
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
@@ -51,6 +52,29 @@ def test_wrong_names(folder: Path, tmp_path: Path) -> None:
 )
 def test_names_that_the_hub_does_not_allow(name: str) -> None:
     assert "no such folder, and no repository id either" in refusal(name) or name == "/"
+
+
+def test_a_name_out_of_an_index_leads_to_no_folder_of_the_current_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    (tmp_path / "planted").mkdir()
+    folder.rename(tmp_path / "planted" / "model")
+    monkeypatch.chdir(tmp_path)
+    for name in ("planted/model", "./planted/model", "~/planted/model"):
+        assert resolve(name).folder == tmp_path / "planted" / "model"
+        with pytest.raises(ModelError, match="say where it is with --model"):
+            resolve(name, fetch=False)
+    assert resolve(str(tmp_path / "planted" / "model"), fetch=False).heads == ALL_HEADS
+    assert resolve("demo", fetch=False).name == "demo"
+
+
+@pytest.mark.parametrize("name", ["x" * 10**6, "/" + "x" * 10**6, "a\nb", "a/b\x1b[31m", ""])
+def test_a_name_out_of_an_index_cannot_fill_the_screen(name: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        resolve(name, fetch=False)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
 
 
 FORBIDDEN = """

@@ -1,0 +1,37 @@
+"""The small files of a checkpoint, read as a whole: only regular ones, and only up to a size that no true one has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bridgetower.errors import ModelError
+from bridgetower.regular import NotAFileError, open_regular
+
+MOST_BYTES = 10_000_000
+
+
+def read_document(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a file. Raises ModelError for more than `most`, for what is no file, or cannot be read."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(most + 1)
+    except NotAFileError as error:
+        raise ModelError(f"{path}: {error.strerror}; fetch it again") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    if len(content) > most:
+        raise ModelError(f"{path}: larger than {most // 1_000_000} MB, which no such file is; fetch it again")
+    return content
+
+
+def read_json(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelError as `read_document`, and for anything else in it."""
+    try:
+        content = json.loads(read_document(path, most).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: not UTF-8 text; fetch it again") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not readable as JSON ({error}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: it holds no JSON object; fetch it again")
+    return content

@@ -1,0 +1,131 @@
+"""PyTorch's pickles of weights: read without running code, and without believing what they say of themselves.
+
+    file -> names of what it would call -> tensors, memory-mapped -> one safetensors file
+            (plain tensors only)           (their shapes are the caller's to check)
+
+A pickle is a program, and a tensor in it a claim about bytes. So it may name nothing but plain tensors; and before
+anything is copied, a tensor must have bytes of its own, and all of them together no more than the files explain.
+"""
+
+import io
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bridgetower.errors import ModelError
+from bridgetower.tensors import StoredTensor, first_line, require_new, write_tensors
+
+_MOST_BYTES = 10_000_000  # of the pickle proper: it holds names and shapes, the numbers lie beside it
+_PARTS = 5  # pickles in a file of the format before PyTorch 1.6
+_PLAIN = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch \w+Storage")
+_MOST_SHARED = 2  # times the bytes of the files: more than that is not explained by words that are tied
+_DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+
+
+def open_pickles(files: Iterable[Path], rename: Callable[[str], str]) -> dict[str, Tensor]:
+    """Every tensor of the files, by its name after `rename`, memory-mapped where the format allows.
+
+    Raises ModelError, also where two tensors have the same name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        for key, tensor in _unpickled(path).items():
+            require_new(rename(key), tensors, path)
+            tensors[rename(key)] = tensor
+    return tensors
+
+
+def stored(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
+    """The same as of a safetensors file."""
+    return {
+        key: StoredTensor(tuple(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype)), tensor.contiguous)
+        for key, tensor in tensors.items()
+    }
+
+
+def write(target: Path, tensors: Mapping[str, Tensor], files: Iterable[Path]) -> None:
+    """Write tensors of these files as safetensors. Raises ModelError before it copies what no file holds; OSError."""
+    files = list(files)
+    for key, tensor in tensors.items():
+        if not _has_bytes_of_its_own(tensor):
+            raise ModelError(
+                f"{files[0]}: {key} is larger than the numbers that the file holds of it; get this checkpoint as "
+                "safetensors, or from a source that you trust"
+            )
+    claimed, held = sum(t.numel() * t.itemsize for t in tensors.values()), sum(file.stat().st_size for file in files)
+    if claimed > _MOST_SHARED * held:
+        raise ModelError(
+            f"{files[0]}: its tensors claim {claimed} bytes, the weight files hold {held}; get this checkpoint as "
+            "safetensors, or from a source that you trust"
+        )
+    write_tensors(target, dict(_apart(tensors)))
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file."""
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"  # the format since PyTorch 1.6
+        if not all(map(_PLAIN.fullmatch, _named(path, zipped))):
+            raise pickle.UnpicklingError
+        with warnings.catch_warnings(action="ignore"):  # what it cannot read, it says in an exception, too
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: damaged, or it holds more than plain tensors: sparse or quantised ones, or perhaps Python code, "
+            "which was not run; get this checkpoint as safetensors, or from a source that you trust"
+        ) from error
+    except Exception as error:  # torch raises a dozen kinds for a damaged file
+        raise ModelError(f"{path}: not a complete PyTorch file ({first_line(error)}); fetch it again") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise ModelError(f"{path}: it holds no plain mapping of tensors; get this checkpoint as safetensors")
+    return content
+
+
+def _named(path: Path, zipped: bool) -> Iterator[str]:
+    """Each thing that a file names to be called, as "module name". Raises ValueError and others for a damaged one."""
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+                raise ValueError("its records are compressed, which PyTorch never does")
+            [listing] = [record for record in records if re.fullmatch(r"[^/]+/data\.pkl", record.filename)]
+            with archive.open(listing) as opened:
+                beginning = io.BytesIO(opened.read(_MOST_BYTES))
+    else:
+        with path.open("rb") as file:
+            beginning = io.BytesIO(file.read(_MOST_BYTES))
+    for _ in range(1 if zipped else _PARTS):
+        for operation, argument, _ in pickletools.genops(beginning):
+            if operation.name in ("GLOBAL", "STACK_GLOBAL"):
+                yield str(argument)
+
+
+def _has_bytes_of_its_own(tensor: Tensor) -> bool:
+    """Whether no two of its elements are the same number in memory, as they are where a tensor was expanded."""
+    extent = 1  # of what the dimensions so far span, in elements
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride < extent:
+                return False
+            extent += stride * (size - 1)
+    return True
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Contiguous, and no two in one piece of memory, which safetensors refuses: tied tensors are one in a pickle."""
+    seen: set[int] = set()
+    for key, tensor in tensors.items():
+        plain = tensor.detach().resolve_neg().contiguous()
+        memory = plain.untyped_storage().data_ptr()
+        yield key, plain.clone() if memory in seen else plain
+        seen.add(memory)

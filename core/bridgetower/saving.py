@@ -1,0 +1,107 @@
+"""Save a network as a checkpoint in the Hugging Face layout, and convert one: each file whole, or none of them."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from bridgetower import hub
+from bridgetower.atomic import replace_file, write_json
+from bridgetower.blocks import FeedForward
+from bridgetower.errors import ModelError, UsageError
+from bridgetower.hub import SAFETENSORS, Say
+from bridgetower.layout import WORDS_KEY, to_hf
+from bridgetower.model import BridgeTower
+from bridgetower.preprocess import Preprocessing
+from bridgetower.records import Head
+from bridgetower.tensors import write_tensors
+from bridgetower.weights import Checkpoint, keep_quiet, load_model, readable, resolve
+
+# The class of `transformers` that a configuration names: it can name one, so the first head that is there decides.
+_ARCHITECTURES = {
+    Head.ITC: "BridgeTowerForContrastiveLearning",
+    Head.ITM: "BridgeTowerForImageAndTextRetrieval",
+    Head.MLM: "BridgeTowerForMaskedLM",
+}
+
+
+def save(
+    model: BridgeTower,
+    folder: Path,
+    *,
+    preprocessing: Preprocessing | None = None,
+    tokenizer_from: Path | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a checkpoint that `resolve` and `transformers` read: configuration, weights, and what else is given.
+
+    `tokenizer_from` is a folder whose tokenizer files are copied; `dtype` None keeps that of the parameters. Each file
+    is replaced as a whole, the configuration last, so a reader never meets half of one.
+    """
+    if any(isinstance(module, FeedForward) and module.folded for module in model.modules()):
+        raise ValueError("this network was folded for inference: its weights are no longer those of a checkpoint")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    tensors = to_hf({name: p.detach() for name, p in model.named_parameters()}, config)
+    # The reference builds a pooler that it never runs, and reports a checkpoint without it as incomplete.
+    word = tensors[WORDS_KEY]
+    width = config.text.hidden_size
+    tensors["bridgetower.text_model.pooler.dense.weight"] = word.new_zeros(width, width)
+    tensors["bridgetower.text_model.pooler.dense.bias"] = word.new_zeros(width)
+    tensors = {key: tensor.to("cpu", dtype).contiguous() for key, tensor in tensors.items()}
+    write_tensors(folder / SAFETENSORS, tensors)
+
+    if tokenizer_from is not None:
+        for name in hub.TOKENIZER_FILES:
+            if (tokenizer_from / name).is_file():
+                replace_file(folder / name, partial(shutil.copyfile, tokenizer_from / name))
+    if preprocessing is not None:
+        write_json(folder / hub.PREPROCESSOR_FILES[0], preprocessing.to_json())
+    architecture = next((c for head, c in _ARCHITECTURES.items() if head in model.heads), "BridgeTowerModel")
+    stored = {"architectures": [architecture], "dtype": str(dtype or word.dtype).removeprefix("torch.")}
+    write_json(folder / "config.json", stored | config.to_json())
+
+
+def convert(name: str, destination: Path, *, progress: bool = False, say: Say = keep_quiet) -> Checkpoint:
+    """Write the checkpoint `name` as a new folder: one safetensors file and all that goes with it.
+
+    Raises `ModelError`; `UsageError` where the folder is there already and not empty.
+    """
+    destination = Path(os.path.realpath(destination))
+    with _writable(destination), suppress(FileNotFoundError):
+        if os.listdir(destination):
+            raise UsageError(f"{destination}: it is there already and not empty; give a new folder")
+    checkpoint = resolve(name, progress=progress, say=say)
+    with readable(checkpoint.folder):
+        return _convert(checkpoint, destination)
+
+
+def _convert(checkpoint: Checkpoint, destination: Path) -> Checkpoint:
+    model = load_model(checkpoint, dtype=None)
+    # Beside the place first: what fails half-way leaves nothing in it, and nothing that others put there is removed.
+    unfinished = destination.parent / f".{secrets.token_hex(8)}.partial"
+    with _writable(destination):
+        try:
+            save(model, unfinished, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
+            with suppress(FileNotFoundError):
+                destination.rmdir()  # refused unless it is still empty
+            unfinished.rename(destination)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return resolve(str(destination))
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """What the file system refuses in here is a `ModelError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room, or choose another place"
+        ) from error
