@@ -14,16 +14,24 @@ def main() -> NoReturn:
     # Looking for garbage among all that libraries make as they load takes a fifth of a start, and taking it apart again
     # at the end another: what was written is written, the system frees the rest.
     gc.set_threshold(100_000, 20, 20)
-    code = run()
-    with suppress(OSError, ValueError):  # stderr is closed
-        if sys.stderr is not None:
-            sys.stderr.flush()
-    os._exit(code)
+    os._exit(run())
 
 
 def run() -> int:
     """Parse the command line and do what it says; the exit code. All that was printed has left the process."""
     interrupts.install()
+    try:
+        code = _obey()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                with suppress(OSError, ValueError):  # what it would not take was told
+                    stream.flush()
+    except KeyboardInterrupt as stop:  # that of a command is told by `failures`
+        interrupts.leave(stop)
+    return code
+
+
+def _obey() -> int:
     try:
         import warnings
 
@@ -34,10 +42,4 @@ def run() -> int:
         app(prog_name="bt")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt as stop:  # before there is a command; that of a command is told by `failures`
-        interrupts.leave(stop)
-    finally:
-        if sys.stdout is not None:
-            with suppress(OSError, ValueError):  # what it would not take was told
-                sys.stdout.flush()
     return 0

@@ -11,7 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from bridgetower import __version__
-from bridgetower.errors import BridgeTowerError, OutputError, UsageError
+from bridgetower.errors import BridgeTowerError, OutputError, ResourceError, UsageError
+from bridgetower.resources import shortage
 from bridgetower_cli import interrupts, render
 
 NOTHING_MATCHED = 1
@@ -29,27 +30,46 @@ class ReportingGroup(TyperGroup):
     """The root of the commands: whatever is raised as they are parsed and run ends here."""
 
     def make_context(self, *args: Any, **extra: Any) -> Any:  # these types are private to typer
-        with _reported():
+        with _stoppable(), _reported(), _recognised():
             _require_current_folder()
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _reported(ctx):
+        with _stoppable(ctx), _reported(), _recognised():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _reported(ctx: Any = None) -> Iterator[None]:
+def _stoppable(ctx: Any = None) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into an exit code, and say so where that takes no waiting."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if interrupts.is_heard():
+            kept = ": everything committed is kept, the same command goes on from there"
+            render.say(f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'import', 'prune') else ''}")
+        raise typer.Exit(interrupts.code(stop)) from stop
+
+
+@contextmanager
+def _recognised() -> Iterator[None]:
+    """Take what ends a command that was asked to stop for that: SQLite, for one, makes an error of its own of it."""
+    try:
+        yield
+    except Exception as error:
+        if interrupts.asked is not None:
+            raise interrupts.asked from error
+        raise
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
     """Say what goes wrong, and turn it into an exit code."""
     try:
         yield
     except BridgeTowerError as error:
         render.say(f"error: {error}")
-        code = error.exit_code
-    except KeyboardInterrupt as stop:
-        kept = ": everything committed is kept, the same command goes on from there"
-        render.say(f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'import', 'prune') else ''}")
-        code = interrupts.code(stop)
+        code = error.exit_code if shortage(error) is None else ResourceError.exit_code
     except BrokenPipeError:
         code = READER_GONE
     except Exception as error:
@@ -60,6 +80,9 @@ def _reported(ctx: Any = None) -> Iterator[None]:
         if isinstance(error, OSError) and _raised_in_typer(error):  # it reads nothing; what it writes is help
             render.say(f"error: {render.unwritable(error)}")
             code = OutputError.exit_code
+        elif (lack := shortage(error)) is not None:
+            render.say(f"error: {lack}")
+            code = lack.exit_code
         else:
             if sys.stderr is not None:
                 traceback.print_exc(file=sys.stderr)

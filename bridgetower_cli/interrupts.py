@@ -6,6 +6,7 @@ ends within a second.
 
 import _thread
 import os
+import select
 import signal
 import time
 from contextlib import suppress
@@ -16,6 +17,8 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 GRACE_S = 0.8  # from a signal to the end, whether or not everything was cleaned up until then
 _NO_BAR = b"\r\x1b[K\x1b[?25h"  # an empty line, and the cursor that a progress bar has hidden
+
+asked: KeyboardInterrupt | None = None  # the last one that was raised here, whatever it may be turned into on its way
 
 
 class Terminated(KeyboardInterrupt):
@@ -32,16 +35,18 @@ def install() -> None:
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
     """A handler of signals."""
-    error = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+    global asked
+    asked = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
     if _importing(frame):
-        leave(error)
-    raise error
+        leave(asked)
+    raise asked
 
 
 def leave(stop: KeyboardInterrupt) -> NoReturn:
     """End the process here and now. All that is on disk is always in order, so nothing needs to be put right."""
-    with suppress(OSError):  # stderr is closed
-        os.write(2, _last_words())
+    if is_heard():
+        with suppress(OSError):
+            os.write(2, _last_words())
     os._exit(code(stop))
 
 
@@ -67,6 +72,14 @@ def _end(heard: int) -> None:
         number = os.read(heard, 1)[0]
     time.sleep(GRACE_S)
     leave(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+
+
+def is_heard() -> bool:
+    """Whether stderr takes a line now. A terminal that is halted, or a pipe that nobody empties, may never."""
+    try:
+        return bool(select.select([], [2], [], 0)[1])
+    except (OSError, ValueError):  # it is closed; Windows knows of sockets only
+        return os.name == "nt"
 
 
 def code(stop: KeyboardInterrupt) -> int:

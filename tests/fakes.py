@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -121,6 +123,22 @@ class DecodersHere(Decoders):
         return read_answer(BytesIO(answer(content, self._preprocessing, max_pixels, None)), self._preprocessing)
 
 
+@contextmanager
+def handles_left(number: int) -> Iterator[None]:
+    """Inside, this process can have so many more files open and no others; POSIX only."""
+    import resource
+
+    taken = [os.dup(0) for _ in range(number + 1)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for descriptor in taken:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def paint(path: Path, colour: tuple[int, int, int] | str, size: tuple[int, int] = (40, 32)) -> Path:
     """Write a picture of one colour; the format is that of the extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +164,12 @@ def obey(content, *rest, **options):
         loop()
     elif content == b"sleep":
         time.sleep(1000)
+    elif content == b"mute":
+        os.closerange(0, 100)
+        time.sleep(1000)
+    elif content.startswith(b"wait"):
+        time.sleep(1)
+        content = content[4:]
     elif content == b"spin":
         while True: pass
     elif content.startswith(b"die "):

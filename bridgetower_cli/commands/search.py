@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.errors import InputError, ModelError, UsageError
+from bridgetower.errors import ModelError, UsageError
 from bridgetower.records import EVERYTHING, Filter, Head, Hit
 from bridgetower_cli import engine, render
 from bridgetower_cli.failures import no_match
@@ -202,22 +202,17 @@ def _place(under: Path, store: "Store") -> Path:
 def _vector(file: Path, dim: int) -> "Vectors":
     """The vector [E] in a file, or on stdin. Raises InputError."""
     from bridgetower.npy import read_vector, unreadable
+    from bridgetower.regular import open_regular
 
     if str(file) == "-":
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("a vector is read from stdin, as in `make-vector | bt search --query-vector -`")
-        vector = read_vector(sys.stdin.buffer, "stdin")
-    else:
-        try:
-            with file.open("rb") as opened:
-                vector = read_vector(opened, str(file))
-        except OSError as error:
-            raise unreadable(file, error) from error
-    if len(vector) != dim:
-        raise InputError(
-            f"{file}: a vector of length {len(vector)}, those of the index have {dim}; make it as they were"
-        )
-    return vector
+        return read_vector(sys.stdin.buffer, "stdin", dim)
+    try:
+        with open_regular(file) as opened:
+            return read_vector(opened, str(file), dim)
+    except OSError as error:
+        raise unreadable(file, error) from error
 
 
 def _fields(hit: Hit) -> dict[str, object]:

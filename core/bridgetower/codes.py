@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bridgetower.errors import DamagedFileError
 from bridgetower.records import OnProgress
 from bridgetower.regular import open_own
+from bridgetower.resources import shortage
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -79,7 +80,7 @@ class Codes:
                 start = file.tell()
                 self._mapped = np.memmap(file, self.coder._row, mode="r", offset=start)
         except (OSError, ValueError) as error:
-            raise DamagedFileError(self.path, str(error)) from error
+            raise shortage(error) or DamagedFileError(self.path, str(error)) from error
         self._map, self._end = cast("mmap", self._mapped.base), start + self._mapped.nbytes
         # Kept from search to search: fresh memory of this size costs more than what is computed in it.
         self._taken = np.empty(0, self.coder._row)
@@ -91,7 +92,7 @@ class Codes:
         try:
             return cls(open_own(path))
         except OSError as error:
-            raise DamagedFileError(path, error.strerror or str(error)) from error
+            raise shortage(error) or DamagedFileError(path, error.strerror or str(error)) from error
 
     def __len__(self) -> int:
         return len(self._mapped)

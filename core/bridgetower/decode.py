@@ -8,7 +8,6 @@ the model was trained without.
 
 import os
 import re
-import stat
 import threading
 import warnings
 from contextlib import suppress
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Any, cast
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError
+from bridgetower.regular import NotAFileError, open_regular
+from bridgetower.resources import shortage
 
 if TYPE_CHECKING:  # it takes longer to import than all else here, and few pictures need it
     import numpy as np
@@ -67,25 +68,25 @@ class Decoded:
 
 
 def read(path: Path) -> bytes:
-    """The content of a picture file. Raises PictureError where it is gone, not readable, too large or no real file."""
+    """The content of a picture file.
+
+    Raises PictureError where it is gone, not readable, too large or no real file; ResourceError where this machine has
+    no handle left to read any file with.
+    """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer, perhaps forever
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-            raise PictureError(path, f"not a file but {kind}")
-        if status.st_size > MAX_BYTES:
-            raise PictureError(path, f"{status.st_size / 1e9:.1f} GB, more than the limit of {MAX_BYTES / 1e9:g} GB")
-        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            return file.read(status.st_size)  # no more, should it grow meanwhile
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise PictureError(path, f"{size / 1e9:.1f} GB, more than the limit of {MAX_BYTES / 1e9:g} GB")
+            return file.read(size)  # no more, should it grow meanwhile
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise PictureError(path, "no such file") from error
+    except NotAFileError as error:
+        raise PictureError(path, str(error.strerror)) from error
     except OSError as error:
-        raise PictureError(path, f"cannot be read: {error.strerror or error}") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """An opener that does not wait for a writer, should the path have become a pipe meanwhile."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        raise shortage(error) or PictureError(path, f"cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise PictureError(path, "not enough memory to read it") from error
 
 
 def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Decoded:

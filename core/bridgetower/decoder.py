@@ -27,11 +27,13 @@ READY = b"!"
 PICTURE, REFUSED, TRY_AGAIN = b"p", b"r", b"t"  # kinds
 NO_TIME = -(2**63)
 LONGEST_REASON = 1000  # bytes
+NO_MEMORY = 71  # exit status
+KEEPS_TIME = hasattr(signal, "setitimer")  # of its own work; not on Windows
 
 
 def allowed(seconds: float, size: int) -> float:
-    """How long the content of a file may take to decode. JPEG 2000, the slowest codec, takes a second for 1 to 2 MB:
-    what is large by itself gets more time, what only claims to be does not."""
+    """How much processor time the content of a file may take to decode. JPEG 2000, the slowest codec, takes a second
+    for 1 to 2 MB: what is large by itself gets more time, what only claims to be does not."""
     return seconds * (1 + size / 60e6)
 
 
@@ -52,8 +54,9 @@ def serve() -> None:
     to.write(READY)
     to.flush()
     while len(length := source.read(LENGTH.size)) == LENGTH.size:
-        content = source.read(LENGTH.unpack(length)[0])
-        _set_clock(allowed(settings["time_limit"], len(content)))
+        (size,) = LENGTH.unpack(length)
+        _set_clock(allowed(settings["time_limit"], size))
+        content = source.read(size)
         to.write(answer(content, preprocessing, settings["max_pixels"], memory_limit))
         del content
         to.flush()
@@ -87,7 +90,7 @@ def _out_of_memory(reason: str, limit: int | None) -> tuple[bytes, str]:
 
 
 def _limit_memory(limit: int) -> int | None:
-    """Let this process have no more address space than this; what it may have then, None where that has no limit.
+    """Let this process have no more address space than this; None where it has no limit, or one that is not ours.
 
     Where the system as a whole runs out, this process goes first: its file is lost, and nothing else.
     """
@@ -100,21 +103,23 @@ def _limit_memory(limit: int) -> int | None:
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    except (OSError, ValueError):  # macOS has limits that cannot be set
+    except (OSError, ValueError):  # macOS has limits that cannot be set; nor can one above what was set from outside
         return None
     return limit
 
 
 def _set_clock(seconds: float) -> None:
-    """Before each picture: a decoder that spins ends by itself, should nobody be left to end it.
+    """Before each picture: after this much processor time, of all threads of a codec, SIGPROF ends this process.
 
-    What counts is computing time, of all threads of a codec: the parent's watch is faster in any case.
+    How long it takes by the clock says little: on a busy machine any picture takes long.
     """
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, 2 * seconds * (os.cpu_count() or 1))
+    if KEEPS_TIME:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 if __name__ == "__main__":
-    serve()
+    try:
+        serve()
+    except MemoryError:
+        os._exit(NO_MEMORY)

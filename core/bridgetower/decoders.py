@@ -22,12 +22,27 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.decode import MAX_BYTES, MAX_PIXELS
-from bridgetower.decoder import HEADER, LENGTH, LONGEST_REASON, NO_TIME, PICTURE, READY, REFUSED, allowed
+from bridgetower.decoder import (
+    HEADER,
+    KEEPS_TIME,
+    LENGTH,
+    LONGEST_REASON,
+    NO_MEMORY,
+    NO_TIME,
+    PICTURE,
+    READY,
+    REFUSED,
+    allowed,
+)
 from bridgetower.errors import ProcessError
 from bridgetower.preprocess import Preprocessing, normalise
 from bridgetower.protocol import Refused
+from bridgetower.resources import shortage
 
-TIME_LIMIT = 60.0  # seconds for a picture, and again for each 60 MB of it: see `decoder.allowed`
+TIME_LIMIT = 60.0  # seconds of processor time for a picture, and again for each 60 MB of it: see `decoder.allowed`
+# How many times as long it may take by the clock: far longer, as a busy machine is no fault of a picture. What waits
+# for ever, and computes nothing, ends so. Where processor time is not kept, this is all that there is.
+_PATIENCE = 10 if KEEPS_TIME else 1
 
 # Address space of a process. The greediest that were met, JPEG 2000 and floating point numbers on their way to grey,
 # take 27 bytes a pixel. Some plugins copy the file. The rest is Python and libraries.
@@ -36,6 +51,12 @@ _BYTES_BESIDES = 2 * MAX_BYTES + 1024**3
 
 _MOMENT = 1.0  # seconds from the last word of a process to its end
 _TICKS = 60  # of the watch in a time limit
+# By which a process ends when its own code goes wrong; others come from outside, as when memory runs out.
+_CRASHES = frozenset(
+    -number
+    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS")
+    if (number := getattr(signal, name, None)) is not None
+)
 COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoder")  # -P: not what lies in the current folder
 
 
@@ -63,9 +84,9 @@ class Decoders:
     ) -> None:
         """Start nothing yet.
 
-        A picture has `max_pixels` (MAX_PIXELS) at most and takes `time_limit` seconds (TIME_LIMIT), more if the file is
-        large, in a process of `memory_limit` bytes of address space, by default what `max_pixels` may need. `command`
-        starts it.
+        A picture has `max_pixels` (MAX_PIXELS) at most and takes `time_limit` seconds of processor time (TIME_LIMIT),
+        more if the file is large, in a process of `memory_limit` bytes of address space, by default what `max_pixels`
+        may need. `command` starts it.
         """
         self._preprocessing, self._time_limit = preprocessing, time_limit or TIME_LIMIT
         self._command = tuple(command or COMMAND)
@@ -102,10 +123,10 @@ class Decoders:
     def decode(self, content: bytes) -> Picture | Refused:
         """Decode the content of one file, as `bridgetower.decode` and `preprocess` do; from any number of threads.
 
-        Raises ProcessError where no process can be started.
+        Raises ProcessError where no process can be started, ResourceError where there is no handle left for one.
         """
         seconds = allowed(self._time_limit, len(content))
-        process = self._take(seconds)
+        process = self._take(_PATIENCE * seconds)
         answer: Picture | Refused | None = None
         try:
             answer = process.ask(content, self._preprocessing)
@@ -115,16 +136,14 @@ class Decoders:
                 keeps = answer is not None and not process.expired and not self._closed.is_set()
                 if keeps:
                     self._idle.append(process)
-            status = 0 if keeps else process.end()
+            status = None if keeps else process.end()
         if answer is not None:
             return answer
         if self._closed.is_set():
             raise ProcessError("pictures are no longer decoded: the run has ended")
         if not process.ready:
             raise ProcessError(_not_started(f"it ended with {_named(status)}", self._command))
-        if process.expired:
-            return Refused(f"took longer than {seconds:.3g} s to decode", lasting=True)
-        return Refused(f"the decoder died on it ({_named(status)})", lasting=True)
+        return _died(status, seconds, expired=process.expired)
 
     def _take(self, seconds: float) -> "_Process":
         """A process that waits for a picture, or a new one; it is busy from now on, for so long at most."""
@@ -142,7 +161,7 @@ class Decoders:
                 try:
                     process = _Process(self._command, self._settings)
                 except (OSError, ValueError) as error:
-                    raise ProcessError(_not_started(str(error), self._command)) from error
+                    raise shortage(error) or ProcessError(_not_started(str(error), self._command)) from error
             process.ticks = math.ceil(seconds / self._time_limit * _TICKS)
             self._busy.add(process)
             if self._watch is None:
@@ -201,13 +220,18 @@ class _Process:
     def kill(self) -> None:
         self._popen.kill()
 
-    def end(self) -> int:
-        """Wait for its end, a moment, and put it away; its exit status, negative where it was a signal."""
+    def end(self) -> int | None:
+        """Wait for its end, a moment, and put it away; its exit status, negative where it was a signal.
+
+        None where it does not end by itself.
+        """
+        status: int | None
         try:
             status = self._popen.wait(_MOMENT)
         except subprocess.TimeoutExpired:
             self.kill()
-            status = self._popen.wait()
+            self._popen.wait()
+            status = None
         for pipe in (self._to, self._from):
             with suppress(OSError):  # what it did not take is lost
                 pipe.close()
@@ -228,8 +252,23 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-def _named(status: int) -> str:
+def _died(status: int | None, seconds: float, *, expired: bool) -> Refused:
+    """What to say of content on which a process ended, which may take so much processor time."""
+    if expired:
+        return Refused(f"took longer than {_PATIENCE * seconds:.3g} s to decode", lasting=False)
+    if KEEPS_TIME and status == -signal.SIGPROF:
+        return Refused(f"took longer than {seconds:.3g} s of processor time to decode", lasting=False)
+    if status == NO_MEMORY:
+        return Refused("not enough memory to decode it", lasting=False)
+    if status is not None and status < 0 and status not in _CRASHES:
+        return Refused(f"its decoder was ended ({_named(status)}), as when memory runs out", lasting=False)
+    return Refused(f"the decoder died on it ({_named(status)})", lasting=True)
+
+
+def _named(status: int | None) -> str:
     """An exit status in words."""
+    if status is None:
+        return "no answer"
     if status >= 0:
         return f"exit status {status}"
     try:

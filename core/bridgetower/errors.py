@@ -12,11 +12,13 @@
     ├── InputError                   6   a file that was named as input: a picture, a captions file
     │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
     │       └── PixelLimitError          its header says that it is too large
-    ├── ProcessError                 71  another process that is needed cannot be started
+    ├── ResourceError                71  this machine refuses memory, file handles or threads
+    │   └── ProcessError                 another process that is needed cannot be started
     └── OutputError                 74   the results cannot be written
 
 A message is one line in three parts: what failed, which file, what to do next. The command line prints it as it
 stands; anything that is not a `BridgeTowerError` is a defect of ours and keeps its traceback (exit code 70).
+A MemoryError of Python passes as it is: it is no defect either, and the command line ends with exit code 71.
 """
 
 from pathlib import Path
@@ -109,10 +111,14 @@ class PixelLimitError(PictureError):
     """One picture has more pixels than are allowed."""
 
 
-class ProcessError(BridgeTowerError):
-    """A process that is needed cannot be started: for want of memory, of permission, of a whole installation."""
+class ResourceError(BridgeTowerError):
+    """This machine refuses what is needed, and nothing is wrong with any file: too little memory, too few handles."""
 
     exit_code = 71
+
+
+class ProcessError(ResourceError):
+    """A process that is needed cannot be started: for want of memory, of permission, of a whole installation."""
 
 
 class OutputError(BridgeTowerError):

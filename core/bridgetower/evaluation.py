@@ -6,15 +6,16 @@ IR: each caption searches the pictures; TR: each picture searches the captions, 
 in the literature. Re-ranking verifies the first `depth` candidates of each query and leaves the rest in their order.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bridgetower import jsonl
 from bridgetower.errors import InputError
 from bridgetower.heads import require_heads
 from bridgetower.pictures import load
@@ -56,34 +57,18 @@ def read_captions(file: Path) -> list[Captioned]:
 
     Raises InputError that names the line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # `splitlines` would also split inside of captions
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{file}: cannot be read: {reason}; give a file of JSON lines, each {_FORM}") from error
     pictures: dict[str, Captioned] = {}  # by its real path: a picture in two rows would be its own rival
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                read = _captioned(line, file.parent)
-            except ValueError as error:
-                raise InputError(f"{file}, line {number}: {error}; it should be {_FORM}") from error
-            place = os.path.realpath(read.image)
-            known = pictures.get(place, Captioned(read.image, ()))
-            pictures[place] = Captioned(known.image, known.captions + read.captions)
+    for read in jsonl.lines(file, lambda number, row: _captioned(row, file.parent), form=_FORM, blanks=True):
+        place = os.path.realpath(read.image)
+        known = pictures.get(place, Captioned(read.image, ()))
+        pictures[place] = Captioned(known.image, known.captions + read.captions)
     if not pictures:
         raise InputError(f"{file}: no captions in it; give one line for each picture: {_FORM}")
     return list(pictures.values())
 
 
-def _captioned(line: str, folder: Path) -> Captioned:
+def _captioned(row: Any, folder: Path) -> Captioned:
     """One line. Raises ValueError that says in plain words what is wrong with it."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON from column {error.colno} on") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError("a number too long, or brackets too deep, to be read") from error
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     for name in ("image", "captions"):

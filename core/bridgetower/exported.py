@@ -20,8 +20,10 @@ from bridgetower.float16 import LENGTH_TOLERANCE
 from bridgetower.moves import Moved
 from bridgetower.npy import Rows
 from bridgetower.records import FOREIGN, Fingerprint, Photo
+from bridgetower.regular import open_regular
 from bridgetower.schema import LARGEST
 
+LARGEST_INDEX = 64 * 1000**2  # bytes of index.json, which is in memory as a whole
 _NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text
 _OPTIONAL = "tokenizer_sha256"  # which exports of older indexes do not have
 
@@ -46,7 +48,11 @@ class Export:
         index = folder / INDEX
         advice = "give a folder that `bt export` has written"
         try:
-            described = json.loads(index.read_bytes())
+            with open_regular(index) as file:
+                text = file.read(LARGEST_INDEX + 1)
+            if len(text) > LARGEST_INDEX:
+                raise InputError(f"{index}: larger than {LARGEST_INDEX / 1e6:g} MB; {advice}")
+            described = json.loads(text)
         except FileNotFoundError as error:
             raise InputError(f"{index}: no such file; {advice}") from error
         except OSError as error:
@@ -169,7 +175,7 @@ def _stored(rows: Rows) -> Iterator[npt.NDArray[np.floating]]:
 
 def _sha256(file: Path) -> str:
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise npy.unreadable(file, error) from error

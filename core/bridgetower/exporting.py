@@ -8,10 +8,10 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ from bridgetower.atomic import fsync_directory
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.manifest import Entry
 from bridgetower.records import OnProgress, Photo
+from bridgetower.resources import shortage
 from bridgetower.store import Store
 
 FORMAT = "bridgetower-export"
@@ -48,23 +49,41 @@ def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done,
     cannot be written, StoreError where the index is damaged.
     """
     folder = Path(os.path.realpath(folder))
-    with _writable(folder), suppress(FileNotFoundError):
-        if any(folder.iterdir()):
+    with _writable(folder):
+        was_there = folder.exists()
+        if was_there and any(folder.iterdir()):
             raise UsageError(f"{folder}: it is there already and not empty; give a new folder")
+        new = [*takewhile(lambda parent: not parent.exists(), folder.parents)]
     unfinished = folder.parent / f".{secrets.token_hex(8)}.partial"
+    place = unfinished
     try:
         with _writable(folder):
             unfinished.mkdir(parents=True)
         exported = _write(store, folder, unfinished, on_progress)
         with _writable(folder):
             fsync_directory(unfinished)
-            with suppress(FileNotFoundError):
+            if was_there:
                 folder.rmdir()  # refused unless it is still empty
             unfinished.rename(folder)
+            place = folder
             fsync_directory(folder.parent)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    except BaseException:
+        _remove(place, new)
+        if was_there:
+            with suppress(OSError):  # it still is
+                folder.mkdir()
+        raise
     return exported
+
+
+def _remove(place: Path, parents: Iterable[Path]) -> None:
+    """Remove what was written so far, and the folders that were made for it, without a handle: none may be left."""
+    for name in (INDEX, VECTORS, IMAGES, SKIPPED, QUERIES):
+        with suppress(OSError):
+            (place / name).unlink()
+    for folder in (place, *parents):
+        with suppress(OSError):  # another program has put something there
+            folder.rmdir()
 
 
 def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:
@@ -167,6 +186,6 @@ def _writable(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
+        raise shortage(error) or OutputError(
             f"{place}: cannot be written: {error.strerror or error}; make room, or choose another place"
         ) from error

@@ -4,6 +4,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,33 +12,45 @@ import numpy as np
 
 from bridgetower.errors import InputError
 from bridgetower.npy import unreadable
+from bridgetower.regular import open_regular
 from bridgetower.schema import LARGEST
+
+LONGEST_LINE = 256 * 1000**2  # bytes: a picture with more than a million files
 
 _T = TypeVar("_T")
 
 
-def lines(file: Path, parse: Callable[[int, Any], _T]) -> Iterator[_T]:
-    """What `parse(number, row)` makes of each line of JSON, numbered from 1. Its ValueErrors become InputErrors."""
+def lines(
+    file: Path, parse: Callable[[int, Any], _T], *, form: str | None = None, blanks: bool = False
+) -> Iterator[_T]:
+    """What `parse(number, row)` makes of each line of JSON, numbered from 1. Its ValueErrors become InputErrors.
+
+    These end with the `form` that a line should have. Blank lines are errors, or with `blanks` passed over.
+    """
     try:
-        with file.open("rb") as opened:
-            for number, line in enumerate(opened, start=1):
+        with open_regular(file) as opened:
+            for number, line in enumerate(iter(partial(opened.readline, LONGEST_LINE + 1), b""), start=1):
                 try:
-                    yield parse(number, _json(line))
+                    if len(line) > LONGEST_LINE:
+                        raise ValueError(f"longer than {LONGEST_LINE / 1e6:g} MB")
+                    text = line.decode("utf-8-sig")
+                    if not blanks or text.strip():
+                        yield parse(number, _json(text))
                 except ValueError as error:
-                    raise InputError(f"{file}, line {number}: {error}") from error
+                    why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+                    should = "" if form is None else f"; it should be {form}"
+                    raise InputError(f"{file}, line {number}: {why}{should}") from error
     except OSError as error:
         raise unreadable(file, error) from error
 
 
-def _json(line: bytes) -> Any:
+def _json(text: str) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError("not UTF-8") from error
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON from column {error.colno} on") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-        raise ValueError("not JSON that could be meant") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError("a number too long, or brackets too deep, to be read") from error
 
 
 def field(row: Any, name: str, kind: type[_T]) -> _T:

@@ -9,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from bridgetower.errors import InputError
+from bridgetower.errors import BridgeTowerError, InputError
+from bridgetower.regular import NotAFileError, open_regular
+from bridgetower.resources import shortage
 
+LONGEST = 1_000_000  # numbers of a vector
+_LONGEST_HEADER = 1 << 16  # bytes; NumPy refuses it too, but when it has read it
 _PART_BYTES = 1 << 20  # that are read at a time, or one row
 _HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 _ADVICE = "give an array of float16, float32 or float64 as `numpy.save` writes it"
@@ -23,7 +27,7 @@ class Rows:
         """Read the header. Raises InputError for what is no such file, and for one that is too short or too long."""
         self.path = path
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 shape, self.dtype = _header(file, str(path))
                 self._start = file.tell()
                 size = file.seek(0, 2)
@@ -32,6 +36,8 @@ class Rows:
         if len(shape) != 2 or shape[1] < 1:
             raise InputError(f"{path}: has the shape {list(shape)}: one row for each vector is wanted, [N, E]")
         self.number, self.dim = shape
+        if self.dim > LONGEST:
+            raise InputError(f"{path}: vectors of {self.dim} numbers, more than the limit of {LONGEST}")
         wanted = self._start + self.number * self.dim * self.dtype.itemsize
         if size != wanted:
             how = "is cut off" if size < wanted else "goes on after its end"
@@ -44,7 +50,7 @@ class Rows:
         """The rows, some at a time [n, E]. Raises InputError."""
         step = max(1, _PART_BYTES // (self.dim * self.dtype.itemsize))
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 file.seek(self._start)
                 for start in range(0, self.number, step):
                     rows = min(step, self.number - start)
@@ -56,13 +62,18 @@ class Rows:
             raise unreadable(self.path, error) from error
 
 
-def read_vector(file: BinaryIO, name: str) -> npt.NDArray[np.float32]:
-    """One vector, stored as [E] or [1, E], with length 1 [E]. `name` is for messages; raises InputError."""
+def read_vector(file: BinaryIO, name: str, dim: int) -> npt.NDArray[np.float32]:
+    """One vector of `dim` numbers, stored as [E] or [1, E], with length 1 [E]. `name` is for messages.
+
+    Raises InputError.
+    """
     shape, dtype = _header(file, name)
     if len(shape) not in (1, 2) or 0 in shape or (len(shape) == 2 and shape[0] != 1):
         raise InputError(f"{name}: has the shape {list(shape)}: one vector is wanted, [E] or [1, E]")
-    data = file.read(shape[-1] * dtype.itemsize)
-    if len(data) < shape[-1] * dtype.itemsize:
+    if shape[-1] != dim:
+        raise InputError(f"{name}: a vector of length {shape[-1]}, those of the index have {dim}; make it as they were")
+    data = file.read(dim * dtype.itemsize)
+    if len(data) < dim * dtype.itemsize:
         raise InputError(f"{name}: is cut off; copy or write it again")
     vector: npt.NDArray[np.float32] = unit(np.frombuffer(data, dtype)[None], name, 0)[0]
     return vector
@@ -87,7 +98,12 @@ def header(rows: int, dim: int) -> bytes:
     return file.getvalue()
 
 
-def unreadable(path: Path, error: OSError) -> InputError:
+def unreadable(path: Path, error: OSError) -> BridgeTowerError:
+    """The error to raise where a file that was named as input cannot be opened or read."""
+    if isinstance(error, NotAFileError):
+        return InputError(f"{path}: {error.strerror}; give a file")
+    if (lack := shortage(error)) is not None:
+        return lack
     return InputError(f"{path}: cannot be read: {error.strerror or error}; check the name and its permissions")
 
 
@@ -95,7 +111,10 @@ def _header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array of floating-point numbers, stored row by row. Raises InputError."""
     try:
         version = npy_format.read_magic(file)
-        shape, by_columns, dtype = _HEADERS[version](file)
+        length = file.read(2 if version == (1, 0) else 4)
+        if int.from_bytes(length, "little") > _LONGEST_HEADER:
+            raise ValueError
+        shape, by_columns, dtype = _HEADERS[version](BytesIO(length + file.read(int.from_bytes(length, "little"))))
     except OSError:
         raise
     except Exception as error:  # on damaged headers NumPy raises nearly anything; there are versions for other arrays

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bridgetower.manifest import Manifest
 from bridgetower.regular import open_own
+from bridgetower.resources import shortage
 
 
 def vectors_path(directory: Path, generation: int) -> Path:
@@ -69,5 +70,7 @@ class Published:
 def _open_if_there(path: Path) -> BufferedReader | None:
     try:
         return open_own(path)
-    except OSError:  # absent, unreadable or something else: the manifest has it all
-        return None
+    except OSError as error:
+        if (lack := shortage(error)) is not None:
+            raise lack from error
+        return None  # absent, unreadable or something else: the manifest has it all

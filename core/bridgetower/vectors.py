@@ -6,7 +6,6 @@ Scores are inner products of unit vectors: cosine similarity, higher is better. 
 """
 
 import hashlib
-from collections.abc import Callable
 from io import BufferedReader
 from typing import BinaryIO, Self
 
@@ -136,15 +135,15 @@ def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> ND
 
 def write_faiss(index: faiss.Index, file: BinaryIO) -> bytes:
     """Write a FAISS index to `file` and return the SHA-256 of what was written; OSError passes through."""
-    sink = _HashingSink(file.write)
-    try:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(sink.write, _CHUNK_BYTES))
-    except RuntimeError:
-        if sink.error is None:
-            raise
-    if sink.error is not None:
-        raise sink.error
-    return sink.digest()
+    sha256 = hashlib.sha256()
+
+    def write(chunk: bytes) -> int:  # what it raises passes through FAISS
+        file.write(chunk)
+        sha256.update(chunk)
+        return len(chunk)
+
+    faiss.write_index(index, faiss.PyCallbackIOWriter(write, _CHUNK_BYTES))
+    return sha256.digest()
 
 
 def read_faiss(file: BufferedReader, sha256: bytes) -> faiss.Index | None:
@@ -156,26 +155,3 @@ def read_faiss(file: BufferedReader, sha256: bytes) -> faiss.Index | None:
         return faiss.read_index(faiss.PyCallbackIOReader(file.read, _CHUNK_BYTES))
     except RuntimeError:  # a layout that this version of FAISS does not know
         return None
-
-
-class _HashingSink:
-    """What FAISS writes through. FAISS swallows the exception of a callback, so it is kept here for the caller."""
-
-    def __init__(self, write: Callable[[bytes], int]) -> None:
-        self._write = write
-        self._sha256 = hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, chunk: bytes) -> int:
-        if self.error is not None:
-            return 0
-        try:
-            self._write(chunk)
-        except OSError as error:
-            self.error = error
-            return 0
-        self._sha256.update(chunk)
-        return len(chunk)
-
-    def digest(self) -> bytes:
-        return self._sha256.digest()

@@ -1,5 +1,6 @@
 """Every way in which `bt` can end that is not success."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,39 @@ def test_a_defect_shows_its_traceback_and_asks_for_a_report(
     assert (done.exit_code, done.stdout) == (70, "")
     assert "Traceback" in done.stderr and "ZeroDivisionError: of ours" in done.stderr
     assert "please report it" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "not enough memory: close other programs, or raise the limit"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files: close other programs, or raise the"),
+        (RuntimeError("can't start new thread"), "no thread can be started: raise the limit of memory or of processes"),
+    ],
+    ids=repr,
+)
+def test_want_of_memory_or_handles_is_no_defect(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def exhausted(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(bridgetower.search, "search", exhausted)
+    done = bt("search", "red")
+    assert (done.exit_code, done.stdout) == (71, "")
+    assert done.stderr.startswith(f"error: {said}") and done.stderr.count("\n") == 1
+
+
+def test_want_of_memory_for_a_picture_that_is_needed_is_no_fault_of_the_picture(
+    bt: Bt, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(image: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("bridgetower.decode.to_rgb", exhausted)
+    done = bt("match", photos / "red.png", "--text", "red")
+    assert (done.exit_code, done.stdout) == (71, "")
+    assert done.stderr == f"error: {photos / 'red.png'}: not enough memory to decode it\n"
 
 
 class Interrupted(FakeEncoder):

@@ -156,6 +156,20 @@ def empty_index(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
+@pytest.fixture
+def index_of_one(tmp_path: Path) -> Path:
+    """What `bt search --query-vector` can search, without loading a network."""
+    from bridgetower.records import Photo
+    from bridgetower.writer import NewImage, Writer
+    from tests.fakes import FakeEncoder
+
+    image = NewImage(bytes(32), 1, 1, None, np.array([1, 0, 0], np.float32))
+    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+        writer.commit(images=[image], files=[(Photo(Path("/a.png"), 1, 1), image.hash)])
+        writer.finish()
+    return tmp_path / "index"
+
+
 # Python keeps what stdout did not take, unless it is told to keep nothing at all, and tries again at its very end.
 buffering = pytest.mark.parametrize("unbuffered", ["", "1"])
 anything = pytest.mark.parametrize(
@@ -319,6 +333,121 @@ def test_stopping_an_index_keeps_what_is_committed(tmp_path: Path, number: signa
     assert (process.returncode, stdout) == (code, b"")
     assert stderr == b"interrupted: everything committed is kept, the same command goes on from there\n"
     assert 0 < committed(tmp_path / "index") < 160
+
+
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+# Ctrl-C reaches it even where the tests run in the background.
+PLAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from bridgetower_cli.app import main
+main()
+"""
+
+
+def stopped(process: "subprocess.Popen[bytes]", number: signal.Signals) -> int:
+    """The exit code of a process that waits for something, and is stopped."""
+    try:
+        time.sleep(1.5)
+        assert process.poll() is None
+        process.send_signal(number)
+        return process.wait(20)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), STOPS)
+@pytest.mark.parametrize("arguments", [["rerank", "a cat"], ["search", "--query-vector", "-"]], ids=" ".join)
+def test_stopping_what_waits_for_stdin(
+    index_of_one: Path, arguments: list[str], number: signal.Signals, code: int
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PLAIN, *arguments],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "BT_INDEX": str(index_of_one)},
+    ) as process:
+        assert process.stderr is not None
+        assert (stopped(process, number), process.stderr.read()) == (code, b"interrupted\n")
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), STOPS)
+@pytest.mark.parametrize(("stream", "argument"), [("stdout", "--version"), ("stderr", "unknown"), ("stderr", "status")])
+def test_stopping_what_waits_for_its_reader(stream: str, argument: str, number: signal.Signals, code: int) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PLAIN, argument],
+        stdout=writer if stream == "stdout" else subprocess.DEVNULL,
+        stderr=writer if stream == "stderr" else subprocess.DEVNULL,
+        env={**os.environ, "BT_INDEX": "/nowhere"},
+    )
+    assert stopped(process, number) == code
+    os.close(reader)
+    os.close(writer)
+
+
+# Gets SIGTERM in a function that SQLite calls, which makes an error of its own of whatever is raised there.
+IN_SQLITE = """
+import os, signal, sys
+from types import SimpleNamespace
+from zlib import crc32
+from bridgetower import schema
+
+def stopping(data):
+    if sys._getframe(2).f_code.co_name == "_upgrade":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return crc32(data)
+
+schema.zlib = SimpleNamespace(crc32=stopping)
+"""
+
+
+@posix
+def test_a_signal_in_the_middle_of_an_upgrade_is_no_damage(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "data" / "index-format-1", tmp_path / "index")
+    command = [sys.executable, "-c", IN_SQLITE + PLAIN, "prune", "--index", "index"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (143, b"")
+    assert done.stderr.startswith(b"interrupted") and done.stderr.count(b"\n") == 1
+    assert bt("prune", "--index", "index", cwd=tmp_path).returncode == 0
+
+
+@posix
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["import", "folder"],
+        ["import", "--vectors", "pipe", "--paths", "paths.jsonl", "--name", "clip"],
+        ["import", "--vectors", "vectors.npy", "--paths", "pipe", "--name", "clip"],
+        ["import", "--vectors", "vectors.npy", "--paths", "paths.jsonl", "--name", "clip", "--queries", "pipe"],
+        ["search", "--query-vector", "pipe"],
+        ["eval", "pipe"],
+        ["match", "pipe", "--text", "a cat"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(
+    index_of_one: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "index.json")
+    np.save(tmp_path / "vectors.npy", np.ones((1, 3)))
+    (tmp_path / "paths.jsonl").write_text('"a.png"')
+    environment = {**os.environ, "BT_INDEX": str(index_of_one if arguments[0] == "search" else tmp_path / "new")}
+    environment["BT_MODEL"] = str(tiny_checkpoint(tmp_path / "model"))
+    done = subprocess.run([BT, *arguments], cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (6, b"")
+    assert b"not a file but a pipe, socket or device" in done.stderr and done.stderr.count(b"\n") == 1
 
 
 @posix

@@ -18,10 +18,10 @@ from bridgetower import decoder
 from bridgetower import decoders as decoders_module
 from bridgetower.decode import decode
 from bridgetower.decoders import Decoders, Picture
-from bridgetower.errors import PictureError, ProcessError
+from bridgetower.errors import PictureError, ProcessError, ResourceError
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.protocol import Refused
-from tests.fakes import HOSTILE
+from tests.fakes import HOSTILE, handles_left
 from tests.pictures import encoded, noise, png_header
 
 SPEC = Preprocessing(64, 64)
@@ -109,7 +109,13 @@ def test_what_is_larger_than_allowed_is_refused_with_the_option_that_raises_it()
 @posix
 @pytest.mark.parametrize(
     ("content", "status"),
-    [(b"die 11", "signal SIGSEGV"), (b"die 9", "signal SIGKILL"), (b"exit 3", "exit status 3"), (b"stack", "SIG")],
+    [
+        (b"die 11", "signal SIGSEGV"),
+        (b"die 6", "signal SIGABRT"),
+        (b"exit 3", "exit status 3"),
+        (b"stack", "SIG"),
+        (b"mute", "no answer"),
+    ],
 )
 def test_a_process_that_dies_costs_its_file_only(tmp_path: Path, content: bytes, status: str) -> None:
     with hostile(tmp_path) as decoders:
@@ -121,13 +127,53 @@ def test_a_process_that_dies_costs_its_file_only(tmp_path: Path, content: bytes,
     assert len(started(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("content", [b"sleep", b"spin"])
-def test_a_picture_that_takes_too_long_is_refused(tmp_path: Path, content: bytes) -> None:
-    with hostile(tmp_path, time_limit=1.5) as decoders:
+@posix
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"die 9", "its decoder was ended (signal SIGKILL), as when memory runs out"),
+        (b"die 15", "its decoder was ended (signal SIGTERM), as when memory runs out"),
+        (b"exit 71", "not enough memory to decode it"),
+    ],
+)
+def test_what_ends_a_process_from_outside_is_no_fault_of_its_picture(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    with hostile(tmp_path) as decoders:
+        assert decoders.decode(content) == Refused(reason, lasting=False)
         assert isinstance(decoders.decode(picture()), Picture)
-        assert decoders.decode(content) == Refused("took longer than 1.5 s to decode", lasting=True)
+
+
+@posix
+def test_a_picture_that_takes_too_much_processor_time_is_refused_for_now(tmp_path: Path) -> None:
+    with hostile(tmp_path, time_limit=0.7) as decoders:
+        assert isinstance(decoders.decode(picture()), Picture)
+        found = decoders.decode(b"spin")
+        assert found == Refused("took longer than 0.7 s of processor time to decode", lasting=False)
         assert isinstance(decoders.decode(picture()), Picture)
     assert len(started(tmp_path)) == 2
+
+
+def test_a_picture_that_takes_far_too_long_by_the_clock_is_refused_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders_module, "_PATIENCE", 2)
+    with hostile(tmp_path, time_limit=0.9) as decoders:
+        assert isinstance(decoders.decode(picture()), Picture)
+        assert decoders.decode(b"sleep") == Refused("took longer than 1.8 s to decode", lasting=False)
+        assert isinstance(decoders.decode(picture()), Picture)
+    assert len(started(tmp_path)) == 2
+
+
+@posix
+def test_a_picture_that_waits_for_a_busy_machine_is_decoded(tmp_path: Path) -> None:
+    """It takes longer than the limit by the clock, and computes for less."""
+    with hostile(tmp_path, time_limit=0.7) as decoders:
+        began = time.monotonic()
+        assert isinstance(decoders.decode(b"wait" + picture()), Picture)
+        assert time.monotonic() - began > 0.7
+        assert isinstance(decoders.decode(b"wait" + picture()), Picture)
+    assert len(started(tmp_path)) == 1
 
 
 def test_a_large_file_may_take_longer() -> None:
@@ -148,6 +194,23 @@ def test_a_picture_that_takes_too_much_memory_is_refused() -> None:
         found = decoders.decode(content)
         assert found == Refused("takes more than 0.3 GB of memory to decode", lasting=True)
         assert isinstance(decoders.decode(picture()), Picture)
+
+
+@posix
+def test_too_little_memory_from_outside_is_no_fault_of_the_picture() -> None:
+    limited = "import resource as r, runpy; r.setrlimit(r.RLIMIT_AS, (3 * 10**8, 3 * 10**8));"
+    command = [sys.executable, "-c", f"{limited} runpy.run_module('bridgetower.decoder', run_name='__main__')"]
+    with Decoders(SPEC, command=command) as decoders:
+        found = decoders.decode(encoded(Image.new("1", (10_000, 10_000)), "PNG"))
+        assert found == Refused("not enough memory to decode it", lasting=False)
+        assert decoders.decode(bytes(4 * 10**8)) == Refused("not enough memory to decode it", lasting=False)
+        assert isinstance(decoders.decode(picture()), Picture)
+
+
+@posix
+def test_a_process_for_which_there_is_no_handle_is_an_error_of_the_machine(tmp_path: Path) -> None:
+    with hostile(tmp_path) as decoders, handles_left(2), pytest.raises(ResourceError, match="too many open files"):
+        decoders.decode(picture())
 
 
 def test_there_are_no_more_processes_than_are_needed(tmp_path: Path) -> None:
@@ -233,7 +296,7 @@ from pathlib import Path
 from bridgetower.decoders import Decoders
 from bridgetower.preprocess import Preprocessing
 
-decoders = Decoders(Preprocessing(64, 64), command=sys.argv[1:], time_limit=0.5)
+decoders = Decoders(Preprocessing(64, 64), command=sys.argv[1:], time_limit=2)
 decoders._keep_time = lambda: None
 threading.Thread(target=decoders.decode, args=[b"spin"]).start()
 decoders.decode(Path(sys.argv[-1], "picture.png").read_bytes())

@@ -200,7 +200,9 @@ def test_files_that_are_no_captions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no captions"):
         read_captions(tmp_path / "empty.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read: it is not UTF-8 text"):
+    with pytest.raises(InputError, match="line 1: not UTF-8; it should be"):
         read_captions(tmp_path / "binary.jsonl")
+    with pytest.raises(InputError, match="not a file but a folder"):
+        read_captions(tmp_path)
     with pytest.raises(PictureError, match="gone"):
         list(evaluate(FakeEncoder(), [Captioned(tmp_path / "gone.png", ("x",))]))

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 import bridgetower
-from bridgetower import jsonl
-from bridgetower.errors import InputError, OutputError, StoreError, UsageError
+from bridgetower import exported, jsonl
+from bridgetower.errors import InputError, OutputError, ResourceError, StoreError, UsageError
 from bridgetower.exporting import export
 from bridgetower.importing import ImportReport, import_folder
 from bridgetower.records import Fingerprint, Photo
 from bridgetower.store import Store
 from bridgetower.writer import NewImage, Writer
-from tests.fakes import stored
+from tests.fakes import handles_left, stored
 
 SIGNALLING = np.uint16(0x7C01).view(np.float16)  # a NaN that the processor tells of
 ROOT = Path(__file__).parents[2]
@@ -198,7 +198,7 @@ def test_an_export_takes_its_name_when_all_of_it_is_on_the_disk(
     assert (content, name) == ((folder.stat().st_ino, False), (tmp_path.stat().st_ino, True))
 
 
-def test_an_export_that_fails_leaves_nothing(index: Path, tmp_path: Path) -> None:
+def test_an_export_to_a_full_disk_names_the_file(index: Path, tmp_path: Path) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -208,7 +208,66 @@ def test_an_export_that_fails_leaves_nothing(index: Path, tmp_path: Path) -> Non
         pytest.raises(OutputError, match=r"export/images.jsonl: cannot be written: No space left"),
     ):
         export(store, tmp_path / "export")
-    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def beside_the_index(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if "index" not in path.parts)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+@pytest.mark.parametrize("place", ["export", "new/folders/export", "empty"])
+def test_an_export_that_ends_at_any_point_leaves_nothing(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException
+) -> None:
+    (tmp_path / "empty").mkdir()
+    before = beside_the_index(tmp_path)
+    ends = 0
+
+    def end_at(number: int) -> None:
+        """Each step of an export on the disk counts; after so many of them, it fails."""
+        left = number
+
+        def counting(real: Any) -> Any:
+            def step(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    raise error
+                return real(*arguments, **options)
+
+            return step
+
+        for name in ("mkdir", "open", "rename"):
+            monkeypatch.setattr(Path, name, counting(getattr(Path, name)))
+        monkeypatch.setattr("os.fsync", counting(os.fsync))
+
+    with Store.open(index) as store:
+        while True:
+            end_at(ends + 1)
+            try:
+                export(store, tmp_path / place)
+            except (OutputError, KeyboardInterrupt):
+                monkeypatch.undo()
+                assert beside_the_index(tmp_path) == before, ends
+                ends += 1
+            else:
+                break
+    assert ends >= 12  # 5 files, each opened and synced, the folders made, synced and named
+    monkeypatch.undo()
+    assert import_folder(tmp_path / place, tmp_path / "other").images == 10
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
+def test_an_export_that_runs_out_of_handles_says_so_and_leaves_nothing(index: Path, tmp_path: Path) -> None:
+    before = beside_the_index(tmp_path)
+    with Store.open(index) as store:
+        list(store.entries())
+        for number in range(2):
+            with handles_left(number), pytest.raises(ResourceError, match="too many open files"):
+                export(store, tmp_path / "new" / "export")
+            assert beside_the_index(tmp_path) == before
+        with handles_left(2):
+            assert export(store, tmp_path / "new" / "export").images == 10
 
 
 @pytest.mark.parametrize(
@@ -403,8 +462,8 @@ def change(folder: Path, file: str, number: int, edit: Any) -> None:
 WRONG = {
     "not JSON": ("images", 3, lambda row, rows: '{"row": 2,', r"images\.jsonl, line 3: not JSON from column"),
     "empty": ("images", 3, lambda row, rows: "", r"images\.jsonl, line 3: not JSON"),
-    "deep": ("images", 3, lambda row, rows: "[" * 100_000, r"images\.jsonl, line 3: not JSON"),
-    "digits": ("images", 3, lambda row, rows: '{"row": ' + "1" * 5000 + "}", r"images\.jsonl, line 3: not JSON"),
+    "deep": ("images", 3, lambda row, rows: "[" * 100_000, r"images\.jsonl, line 3: a number too long, or brackets"),
+    "digits": ("images", 3, lambda row, rows: '{"row": ' + "1" * 5000 + "}", r"images\.jsonl, line 3: a number too"),
     "no object": ("images", 3, lambda row, rows: "[2]", r'line 3: not a JSON object with "row"'),
     "row": ("images", 3, lambda row, rows: row.update(row=3), r'line 3: "row" is not 2'),
     "hash": ("images", 3, lambda row, rows: row.update(hash="AB" * 32), r'line 3: "hash" is not'),
@@ -468,6 +527,37 @@ def test_damage_and_absence_of_a_file_are_named(name: str, folder: Path, tmp_pat
     with pytest.raises(InputError, match=re.escape(str(folder / name))):
         import_folder(folder, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs pipes and devices with names")
+@pytest.mark.parametrize("name", ["index.json", "vectors.npy", "images.jsonl", "skipped.jsonl", "queries.npy"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "link to a pipe"])
+def test_what_is_no_file_is_refused_and_not_waited_for(kind: str, name: str, folder: Path, tmp_path: Path) -> None:
+    path = folder / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: not a file but a [^\n]+; give a file$"):
+        import_folder(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_would_fill_the_memory_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(jsonl, "LONGEST_LINE", 100)
+        with pytest.raises(InputError, match=r"images\.jsonl, line 1: longer than 0\.0001 MB"):
+            import_folder(folder, tmp_path / "other")
+    with (folder / "index.json").open("r+b") as file:
+        file.truncate(exported.LARGEST_INDEX + 1)  # sparse: takes no room
+    with pytest.raises(InputError, match=r"index\.json: larger than 64 MB; give a folder that `bt export` has written"):
+        import_folder(folder, tmp_path / "other")
 
 
 INDEX = {

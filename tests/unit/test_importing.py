@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower import foreign, importing
-from bridgetower.errors import InputError, StoreError, UsageError
+from bridgetower import foreign, importing, npy
+from bridgetower.errors import InputError, ResourceError, StoreError, UsageError
 from bridgetower.importing import import_vectors
 from bridgetower.npy import read_vector
 from bridgetower.records import FOREIGN, Fingerprint
 from bridgetower.store import Store
 from bridgetower.writer import NewImage, Writer
-from tests.fakes import COLOURS, FakeEncoder, paint
+from tests.fakes import COLOURS, FakeEncoder, handles_left, paint
 
 E = 5
 VECTORS = np.random.default_rng(0).normal(size=(len(COLOURS), E)) * 3
@@ -298,8 +298,28 @@ def test_files_that_are_not_there_are_named(given: Given, tmp_path: Path) -> Non
         (tmp_path, paths),
         (vectors, tmp_path),
     ):
-        with pytest.raises(InputError, match=r"cannot be read"):
+        with pytest.raises(InputError, match=r"cannot be read: No such file|not a file but a folder; give a file"):
             import_vectors(*pair, "clip", tmp_path / "index")
+
+
+def test_a_vector_that_would_fill_the_memory_is_refused(given: Given, tmp_path: Path) -> None:
+    vectors, paths = given()
+    header = npy.header(1, 10**9)
+    with vectors.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + 2 * 10**9)  # sparse: takes no room
+    with pytest.raises(InputError, match=r"x\.npy: vectors of 1000000000 numbers, more than the limit of 1000000"):
+        import_vectors(vectors, paths, "clip", tmp_path / "index")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
+def test_want_of_handles_is_no_fault_of_vectors_or_pictures(given: Given, tmp_path: Path) -> None:
+    vectors, paths = given()
+    with handles_left(0):
+        with pytest.raises(ResourceError, match="too many open files"):
+            import_vectors(vectors, paths, "clip", tmp_path / "index")
+        with pytest.raises(ResourceError, match="too many open files"):
+            foreign.see((tmp_path / "photos" / "red.png", VECTORS[0].astype(np.float32), None))
 
 
 # One vector, to search with
@@ -314,7 +334,7 @@ def saved(array: Any) -> BytesIO:
 
 @pytest.mark.parametrize("array", [VECTORS[0], VECTORS[:1], VECTORS[0].astype(np.float16), VECTORS[:1].astype(">f4")])
 def test_a_vector_to_search_with(array: Any) -> None:
-    vector = read_vector(saved(array), "q.npy")
+    vector = read_vector(saved(array), "q.npy", E)
     assert vector.shape == (E,) and vector.dtype == np.float32
     np.testing.assert_allclose(vector, VECTORS[0] / np.linalg.norm(VECTORS[0]), rtol=2e-3)
 
@@ -326,9 +346,11 @@ def test_a_vector_to_search_with(array: Any) -> None:
         (saved(np.zeros((0, 5))), "has the shape [0, 5]"),
         (saved(np.zeros(0)), "has the shape [0]"),
         (saved(np.float32(1)), "has the shape []"),
-        (saved(np.zeros(3)), "is zero"),
-        (saved(np.array([1, np.nan])), "not finite"),
+        (saved(np.zeros(E)), "is zero"),
+        (saved(np.array([1, 1, 1, 1, np.nan])), "not finite"),
         (saved(np.array([1, 2])), "holds int64"),
+        (saved(np.ones(3)), "a vector of length 3, those of the index have 5"),
+        (BytesIO(npy.header(1, 10**15)), "a vector of length 1000000000000000, those"),
         (BytesIO(b""), "no npy file"),
         (BytesIO(b"[0.1, 0.2]"), "no npy file"),
         (BytesIO(saved(VECTORS[0]).read()[:-1]), "is cut off"),
@@ -336,4 +358,18 @@ def test_a_vector_to_search_with(array: Any) -> None:
 )
 def test_what_is_no_vector_is_refused(file: BytesIO, message: str) -> None:
     with pytest.raises(InputError, match=rf"^q\.npy: .*{re.escape(message)}"):
-        read_vector(file, "q.npy")
+        read_vector(file, "q.npy", E)
+
+
+def test_a_header_that_would_fill_the_memory_is_not_read() -> None:
+    class Watched(BytesIO):
+        most = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.most = max(self.most, size or 0)
+            return super().read(size)
+
+    file = Watched(b"\x93NUMPY\2\0\xff\xff\xff\xff" + bytes(100_000))
+    with pytest.raises(InputError, match="no npy file"):
+        read_vector(file, "q.npy", E)
+    assert file.most < 100

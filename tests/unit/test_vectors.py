@@ -213,3 +213,30 @@ def test_a_failing_disk_is_reported_as_what_it_is() -> None:
     index.add(np.arange(2), unit_rows(2))
     with pytest.raises(OSError, match="No space left"):
         index.save(Full())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error"), MemoryError()], ids=repr)
+def test_what_ends_the_reading_or_writing_of_a_file_passes_through_faiss(error: BaseException) -> None:
+    class Broken(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise error
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.hashed:
+                raise error
+            return super().read(size)
+
+        def seek(self, *place: int) -> int:
+            self.hashed = True
+            return super().seek(*place)
+
+        hashed = False
+
+    index = FlatVectors(DIM)
+    index.add(np.arange(2), unit_rows(2))
+    with pytest.raises(type(error)):
+        index.save(Broken())
+    whole = io.BytesIO()
+    sha256 = index.save(whole)
+    with pytest.raises(type(error)):
+        FlatVectors.load(Broken(whole.getvalue()), sha256, DIM)  # type: ignore[arg-type]

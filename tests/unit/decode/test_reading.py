@@ -2,14 +2,15 @@
 
 import os
 import socket
-from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
 
 from bridgetower import decode as decode_module
 from bridgetower.decode import read
-from bridgetower.errors import InputError, PictureError
+from bridgetower.errors import InputError, PictureError, ResourceError
+from tests.fakes import handles_left
 
 
 def test_reads_the_bytes_of_a_file(tmp_path: Path) -> None:
@@ -47,40 +48,40 @@ def test_a_pipe_or_socket_does_not_block(tmp_path: Path, monkeypatch: pytest.Mon
     assert "device" in read_reason(Path("/dev/zero"))
 
 
-def failing(error: OSError) -> Callable[..., int]:
-    def opener(path: str, flags: int) -> int:
-        raise error
-
-    return opener
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
         (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
         (FileNotFoundError(2, "No such file"), "no such file"),  # vanished between the two calls
+        (MemoryError(), "not enough memory to read it"),
     ],
 )
 def test_a_file_that_cannot_be_read(
-    error: OSError, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"x")
-    monkeypatch.setattr(decode_module, "_without_waiting", failing(error))
-    assert read_reason(path) == expected
+    def refuse(path: Path) -> BufferedReader:
+        raise error
+
+    monkeypatch.setattr(decode_module, "open_regular", refuse)
+    assert read_reason(tmp_path / "a.jpg") == expected
 
 
-def test_a_file_that_changes_between_looking_and_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"abc")
     looked = path.stat()
-    monkeypatch.setattr(Path, "stat", lambda self: looked)
+    monkeypatch.setattr("bridgetower.decode.os.fstat", lambda descriptor: looked)
     path.write_bytes(b"abcdef" * 1000)
     assert read(path) == b"abc"
-    path.unlink()
-    os.mkfifo(path)
-    assert read(path) == b""  # and no waiting
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
+def test_want_of_handles_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"content")
+    with handles_left(0), pytest.raises(ResourceError, match="too many open files"):
+        read(tmp_path / "a.jpg")
+    assert read(tmp_path / "a.jpg") == b"content"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -91,9 +92,8 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
     assert "Permission denied" in read_reason(path)
 
 
-def test_a_file_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_would_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "huge.tif"
     with path.open("wb") as file:
         file.truncate(decode_module.MAX_BYTES + 1)  # sparse: takes no room
-    monkeypatch.setattr(decode_module, "_without_waiting", failing(OSError("read")))
     assert read_reason(path) == "2.0 GB, more than the limit of 2 GB"

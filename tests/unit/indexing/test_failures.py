@@ -1,5 +1,6 @@
 """What cannot be read is named and the run goes on; what ends a run loses nothing that was committed."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import torch
 from bridgetower.decode import read
 from bridgetower.decoders import Decoders, Picture
 from bridgetower.encoder import TorchEncoder
-from bridgetower.errors import InputError, ModelError, PictureError
+from bridgetower.errors import InputError, ModelError, PictureError, ResourceError
 from bridgetower.indexing import index
 from bridgetower.local_engine import LocalEngine
 from bridgetower.protocol import Refused, Vectors
+from bridgetower.regular import open_regular
 from bridgetower.runtime import BATCH_SIZE, Runtime
 from bridgetower.scan import scan
 from bridgetower.store import Store
@@ -23,6 +25,7 @@ from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
 from tests.unit.indexing.conftest import indexed, never, run
+from tests.unit.test_decoders import started
 
 
 def test_a_file_that_cannot_be_read_now_is_tried_again(
@@ -141,21 +144,38 @@ def test_pictures_that_kill_or_hang_what_decodes_them_are_named_and_the_run_goes
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridgetower.decoders.COMMAND", [*HOSTILE, str(tmp_path)])
-    monkeypatch.setattr("bridgetower.decoders.TIME_LIMIT", 2.0)
-    for content in ("die 11", "die 9", "exit 1", "sleep"):
+    monkeypatch.setattr("bridgetower.decoders.TIME_LIMIT", 1.0)
+    for content in ("die 11", "die 9", "exit 1", "spin"):
         (photos / f"{content}.jpg").write_text(content)
     report = run([photos], tmp_path / "index")
     assert report.encoded == BATCH_SIZE + 3
     assert {skip.path.stem: skip.reason for skip in report.skipped} == {
         "die 11": "the decoder died on it (signal SIGSEGV)",
-        "die 9": "the decoder died on it (signal SIGKILL)",
+        "die 9": "its decoder was ended (signal SIGKILL), as when memory runs out",
         "exit 1": "the decoder died on it (exit status 1)",
-        "sleep": "took longer than 2 s to decode",
+        "spin": "took longer than 1 s of processor time to decode",
     }
     (tmp_path / "pids").unlink()
     again = run([photos], tmp_path / "index")
     assert (again.unchanged, set(again.skipped)) == (BATCH_SIZE + 3, set(report.skipped))
-    assert not (tmp_path / "pids").exists()
+    assert len(started(tmp_path)) == 2  # for what may go better this time: "die 9" and "spin"
+
+
+def test_a_run_that_may_open_no_more_files_ends_and_blames_none(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(path: Path) -> object:
+        if path.name == "000.png":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_regular(path)
+
+    monkeypatch.setattr("bridgetower.decode.open_regular", exhausted)
+    with pytest.raises(ResourceError, match="too many open files"):
+        run([photos], tmp_path / "index")
+    with Store.open(tmp_path / "index") as store:
+        assert list(store.skipped()) == []
+    monkeypatch.undo()
+    assert run([photos], tmp_path / "index").skipped == ()
 
 
 def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path: Path) -> None:
