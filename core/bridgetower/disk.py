@@ -1,13 +1,15 @@
 """What SQLite and the disk refuse, as errors that say what to do next."""
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bridgetower.errors import DamagedIndexError, StoreError
+from bridgetower.errors import BridgeTowerError, DamagedIndexError, ResourceError, StoreError
 from bridgetower.regular import NotAFileError, require_own
+from bridgetower.resources import shortage
 from bridgetower.write_ahead_log import log_of
 
 BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
@@ -26,13 +28,17 @@ def explained(path: Path) -> Iterator[None]:
         raise _explained(path, error) from error
 
 
-def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) -> StoreError:
+def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) -> BridgeTowerError:
+    if (lack := shortage(error)) is not None:
+        return lack
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "make room" if full else "see that it is there and may be written"
         return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
     if isinstance(error, UnicodeDecodeError):
         return DamagedIndexError(path, str(error))
+    if (lack := _want_of_handles()) is not None:  # which SQLite calls by other names
+        return lack
     match result_code(error):
         case sqlite3.SQLITE_FULL:
             way_out = "make room, as by removing features/ beside it, and run it again"
@@ -46,6 +52,15 @@ def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
         case _:
             why = f"{error}: see that its disk is there and has room, then run it again"
     return StoreError(f"{path}: {why}")
+
+
+def _want_of_handles() -> ResourceError | None:
+    """Whether another file can be opened at all now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return shortage(error)
+    return None
 
 
 def result_code(error: sqlite3.Error) -> int:

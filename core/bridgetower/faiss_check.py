@@ -12,6 +12,7 @@ from bridgetower.errors import DamagedFileError
 from bridgetower.inverted import InvertedVectors
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.published import Published, published
+from bridgetower.resources import shortage
 from bridgetower.truth import all_vectors
 from bridgetower.vectors import FlatVectors
 
@@ -27,6 +28,8 @@ def differences(directory: Path, manifest: Manifest) -> list[str]:
     except DamagedFileError as error:
         return [f"{error.path.name}: {error.damage}"]
     except OSError as error:
+        if (lack := shortage(error)) is not None:
+            raise lack from error
         return [f"the vector file cannot be read ({error.strerror})"]
 
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bridgetower.regular import is_own, open_own
+from bridgetower.resources import shortage
 
 _SUFFIX = ".features"
 _NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9-]+")  # the hash of the content, then `Encoder.features_id`
@@ -85,13 +86,15 @@ class FeatureCache:
         return [path for path in self._own() if _UNFINISHED.fullmatch(path.name)]
 
     def is_damaged(self, name: str) -> bool:
-        """Whether what is kept under `name` is there and not whole."""
+        """Whether what is kept under `name` is there and not whole. Raises ResourceError."""
         try:
             with open_own(self.path(name)) as file:
                 return not _is_whole(file.read())
         except FileNotFoundError:
             return False
-        except OSError:
+        except OSError as error:
+            if (lack := shortage(error)) is not None:
+                raise lack from error
             return True
 
     def size(self, name: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bridgetower.errors import LockedError, StoreError
 from bridgetower.regular import NotAFileError, open_own, open_own_descriptor
+from bridgetower.resources import shortage
 
 _SIGNED = b'{"pid": '  # how the content begins
 
@@ -29,7 +30,7 @@ class Lock:
         try:
             self._descriptor = open_own_descriptor(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise _unavailable(path, error) from error
+            raise shortage(error) or _unavailable(path, error) from error
         try:
             if not _try_lock(self._descriptor):
                 raise LockedError(path.parent, _holder(self._descriptor))

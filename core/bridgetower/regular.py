@@ -18,7 +18,7 @@ class NotAFileError(OSError):
     """The path leads to something else; `strerror` says to what."""
 
 
-def open_regular(path: str | PathLike[str]) -> BufferedReader:
+def open_regular(path: str | bytes | PathLike[str]) -> BufferedReader:
     """Open a regular file, or a link to one, for reading in binary.
 
     Raises NotAFileError for anything else, and OSError where it cannot be opened. Neither takes long: a pipe is not
@@ -27,24 +27,24 @@ def open_regular(path: str | PathLike[str]) -> BufferedReader:
     return open(path, "rb", opener=_opened)
 
 
-def open_own(path: str | PathLike[str]) -> BufferedReader:
+def open_own(path: str | bytes | PathLike[str]) -> BufferedReader:
     """As `open_regular`, a file that we have made: not through a link."""
     return open(path, "rb", opener=open_own_descriptor)
 
 
-def open_own_descriptor(path: str | PathLike[str], flags: int, mode: int = 0o666) -> int:
+def open_own_descriptor(path: str | bytes | PathLike[str], flags: int, mode: int = 0o666) -> int:
     """The descriptor of a file that we have made, or, with `os.O_CREAT` in `flags`, make now. Raises as `open_own`."""
     with suppress(FileNotFoundError):
         require_own(path)
     return _regular(os.open(path, flags | _CAUTION | getattr(os, "O_NOFOLLOW", 0), mode), path)
 
 
-def require_own(path: str | PathLike[str]) -> None:
+def require_own(path: str | bytes | PathLike[str]) -> None:
     """Raise NotAFileError where something else than a regular file is at `path`, OSError where nothing is."""
     _require_regular(os.lstat(path), path)
 
 
-def is_own(path: str | PathLike[str]) -> bool:
+def is_own(path: str | bytes | PathLike[str]) -> bool:
     """Whether a regular file is at `path`, and no link to one: only such a file may be removed as ours."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
@@ -57,7 +57,7 @@ def _opened(path: str, flags: int) -> int:
     return _regular(os.open(path, flags | _CAUTION), path)
 
 
-def _regular(descriptor: int, path: str | PathLike[str]) -> int:
+def _regular(descriptor: int, path: str | bytes | PathLike[str]) -> int:
     """The descriptor, unless something else has taken the place of the file meanwhile."""
     try:
         _require_regular(os.fstat(descriptor), path)
@@ -67,7 +67,7 @@ def _regular(descriptor: int, path: str | PathLike[str]) -> int:
     return descriptor
 
 
-def _require_regular(status: os.stat_result, path: str | PathLike[str]) -> None:
+def _require_regular(status: os.stat_result, path: str | bytes | PathLike[str]) -> None:
     if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder"}
         kind = kinds.get(stat.S_IFMT(status.st_mode), "a pipe, socket or device")

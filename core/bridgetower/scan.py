@@ -36,6 +36,8 @@ from typing import NamedTuple
 from bridgetower.errors import InputError, UsageError
 from bridgetower.patterns import Pattern, parse
 from bridgetower.records import File, Skipped
+from bridgetower.regular import open_regular
+from bridgetower.resources import shortage
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor those of
 # which Pillow knows the header only (.mpg, .h5, .grib, .bufr).
@@ -127,7 +129,7 @@ def _is_folder(root: bytes) -> bool:
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{os.fsdecode(root)}: no such file or folder; check the spelling") from error
     except OSError as error:
-        raise InputError(f"{os.fsdecode(root)}: cannot be read: {error.strerror}; check its permissions") from error
+        raise InputError(f"{os.fsdecode(root)}: cannot be read: {_reason(error)}; check its permissions") from error
 
 
 # Patterns
@@ -182,9 +184,7 @@ def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Level
     """`levels`, and before those of the folders above this one what its own .btignore says, if it has one."""
     path = os.path.join(folder, _IGNORE_FILE)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError(0, "not a file but a folder, pipe, socket or device")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(_LARGEST_IGNORE_FILE + 1)
         if len(data) > _LARGEST_IGNORE_FILE:
             raise OSError(0, "larger than 1 MB")
@@ -361,6 +361,9 @@ def _path(path: bytes) -> Path:
 
 
 def _reason(error: OSError) -> str:
+    """Why a file is passed over. Raises ResourceError where it is no fault of the file."""
+    if (lack := shortage(error)) is not None:
+        raise lack from error
     if not isinstance(error, FileNotFoundError):
         return error.strerror or str(error)
     linked = error.filename is not None and os.path.islink(error.filename)
