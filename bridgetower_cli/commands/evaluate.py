@@ -40,9 +40,11 @@ def evaluate(
     settings = settle(model=model, device=device, precision=precision)
     from bridgetower.evaluation import evaluate as measure
     from bridgetower.evaluation import read_captions
+    from bridgetower.heads import require_heads
 
     captioned = read_captions(captions)
     encoder = engine.find(settings.model, settings).encoder
+    require_heads(encoder.heads, Head.ITC)
     depths = list(dict.fromkeys(depth or [DEFAULT_DEPTH]))
     if Head.ITM not in encoder.heads and not depth:
         render.say("note: this model has no ITM head to verify with; it is measured by similarity alone")

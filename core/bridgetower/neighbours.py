@@ -181,12 +181,17 @@ class Neighbours:
         return ~_among(ids, self._left_out) if images is None else _among(ids, images)
 
     def _exactly(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64]) -> Scored:
-        """The best of `images` by what the manifest says; an id that it does not know is left out."""
+        """The best of `images` by what the manifest says. Raises StoreError where it does not know one of them."""
         ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        for rows in self._manifest.vectors_of(np.unique(images).tolist()):
+        wanted = np.unique(images)
+        lost = len(wanted)
+        for rows in self._manifest.vectors_of(wanted.tolist()):
+            lost -= len(rows)
             some = np.array([id for id, _ in rows], np.int64)
             exact = exact_scores(query, unpacked(self._manifest, [blob for _, blob in rows]))
             ids, scores = best(np.append(ids, some), np.append(scores, exact), k)
+        if lost:  # none was removed: those are left out before
+            raise DamagedIndexError(self._manifest.path, f"{lost} of the images that are searched cannot be found")
         return ids, scores
 
     def _by_reading(self, query: NDArray[np.float32], k: int, after: int, images: NDArray[np.int64] | None) -> Scored:

@@ -86,6 +86,7 @@ class Store:
         self._manifest = manifest
         self._state = manifest.state()
         self._tuning = manifest.tuning()
+        self._vector_files = recall_store.files(directory, manifest)
         # Opened now and not at the first search: from here on the writer may remove the names, but not the files.
         self._recall = recall_store.open(directory, manifest)
 
@@ -126,7 +127,7 @@ class Store:
 
     def vector_files(self) -> list[Path]:
         """The derived files that this state names."""
-        return self.recall_store.files(self.directory, self._manifest)
+        return self._vector_files
 
     def features(self) -> FeatureCache:
         """All that is kept of pictures, to be looked after."""

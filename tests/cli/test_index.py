@@ -11,6 +11,7 @@ import pytest
 
 import bridgetower.library
 import bridgetower.weights
+from bridgetower.runtime import Runtime
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 
@@ -336,9 +337,9 @@ def test_an_index_keeps_its_precision(
     paint(photos / "new.png", (9, 99, 199))
     asked: list[str] = []
 
-    def choose_runtime(device: str, precision: str) -> SimpleNamespace:
+    def choose_runtime(device: str, precision: str) -> Runtime:
         asked.append(precision)
-        return SimpleNamespace(device=device, precision=precision)
+        return Runtime(device, precision, "as the test says")
 
     monkeypatch.setattr(bridgetower.library, "choose_runtime", choose_runtime)
     if variable:

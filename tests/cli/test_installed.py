@@ -413,7 +413,7 @@ schema.zlib = SimpleNamespace(crc32=stopping)
 
 @posix
 def test_a_signal_in_the_middle_of_an_upgrade_is_no_damage(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "tests" / "data" / "index-format-1", tmp_path / "index")
+    shutil.copytree(ROOT / "tests" / "data" / "index-format-2", tmp_path / "index")
     command = [sys.executable, "-c", IN_SQLITE + PLAIN, "prune", "--index", "index"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (143, b"")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
+from bridgetower.faiss_store import FaissStore
 from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.records import File, Fingerprint, Photo
 from bridgetower.store import Store
@@ -34,7 +35,7 @@ DAMAGE = [
     "UPDATE state SET images = images + 3",
     "DROP TRIGGER file_changed",
 ]
-STEPS = ["touch", "publish", "_remove_other_generations"]  # of the manifest and of the writer, in the order of a run
+STEPS = ["touch", "publish", "clean"]  # of the manifest and of the store behind recall, in the order of a run
 
 
 def vector_of(content: int) -> NDArray[np.float32]:
@@ -165,7 +166,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     @rule(batch=st.dictionaries(paths, contents, min_size=1), step=st.sampled_from(STEPS))
     def crash(self, batch: dict[Path, int], step: str) -> None:
         """Die in the middle of a commit, before the transaction that names a new vector file, or right after it."""
-        with patch.object(Writer if step == "_remove_other_generations" else ManifestWriter, step, side_effect=Crash):
+        with patch.object(FaissStore if step == "clean" else ManifestWriter, step, side_effect=Crash):
             try:
                 self.commit(batch)
                 self.files.update(batch)  # the commit returned: the rest must not lose it

@@ -39,6 +39,6 @@ def test_want_of_handles_is_not_taken_for_absence_or_damage(tmp_path: Path, monk
     def exhausted(path: Path) -> object:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("bridgetower.published.open_regular", exhausted)
+    monkeypatch.setattr("bridgetower.published.open_own", exhausted)
     with pytest.raises(ResourceError, match="too many open files"):
         list(verify(tmp_path / "index"))

@@ -88,6 +88,7 @@ def test_a_long_run_publishes_in_the_middle(directory: Path, monkeypatch: pytest
         generations = []
         for start in range(0, 100, 5):
             add(writer, *range(start, start + 5))
+            writer.publish_if_behind()
             generations += vector_files(directory)[-1:]
             assert_holds(directory, *range(start + 5))
     assert 2 <= len(set(generations)) <= 5  # each time the index has doubled, not with each batch

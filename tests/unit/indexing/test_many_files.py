@@ -25,7 +25,8 @@ from tests.unit.indexing.conftest import never, run
 def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window of pictures may be as large as the memory: one file is 2 GB at most."""
     files = [path.stat().st_size for path in photos.iterdir()]
-    monkeypatch.setattr("bridgetower.indexing.READ_AHEAD", 2 * max(files))
+    for stage in ("indexing", "local_engine"):
+        monkeypatch.setattr(f"bridgetower.{stage}.READ_AHEAD", 2 * max(files))
     real, lock, held, most = Decoders.decode, threading.Lock(), [0], [0]
 
     def counted_read(path: Path) -> bytes:
