@@ -8,6 +8,9 @@ from typing import NoReturn
 
 from bridgetower_cli import interrupts
 
+# What tells the OpenMP of GNU, LLVM and Intel how threads wait.
+_WAITING = frozenset({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"})
+
 
 def main() -> NoReturn:
     """Do what the command line says, and end the process."""
@@ -17,9 +20,20 @@ def main() -> NoReturn:
     os._exit(run())
 
 
+def wait_without_spinning() -> None:
+    """Let the threads of libraries sleep while they wait, unless the user has said how they should wait.
+
+    They spin otherwise, and beside busy programs take the core from the very thread that they wait for. OpenMP reads
+    this when it is loaded, so it comes before PyTorch and FAISS.
+    """
+    if _WAITING.isdisjoint(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def run() -> int:
     """Parse the command line and do what it says; the exit code. All that was printed has left the process."""
     interrupts.install()
+    wait_without_spinning()
     try:
         code = _obey()
         for stream in (sys.stdout, sys.stderr):

@@ -25,7 +25,7 @@ from bridgetower.weights import resolve
 
 ROOT = Path(__file__).parents[1]
 IN_PROCESS = ("embedding", "reranking", "text", "decoding")
-IN_MANY = ("indexing", "starting", "unchanged", "memory")  # processes, each of which loads torch
+IN_MANY = ("indexing", "starting", "unchanged", "busy", "memory")  # processes, each of which loads torch
 SCRIPTS = (*IN_PROCESS, *IN_MANY)
 
 
@@ -47,6 +47,7 @@ def test_each_benchmark_gives_a_table_and_json_lines(
     lines = tmp_path / "lines.jsonl"
     options = ["--size", "tiny", "--rounds", "1", "--work", str(work), "--json", str(lines)]
     options += ["--of", "starting"] if script == "memory" else []  # of all of them would take a minute
+    options += ["--before", str(ROOT)] if script == "busy" else []
     run(script, *options, monkeypatch=monkeypatch)
     rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     heading, _, header, rule, *body = capsys.readouterr().out.strip().splitlines()
@@ -64,15 +65,8 @@ def test_make_bench_runs_all_of_them() -> None:
     listed = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
     assert listed is not None and sorted(listed[1].split()) == sorted(SCRIPTS)
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
-    assert scripts == {
-        *SCRIPTS,
-        "plain_indexing",
-        "int8_engines",
-        "kills",
-        "damages",
-        "scale",
-    }  # a contender, a tool for
-    # deciding, a trial, and what takes an hour
+    assert scripts == {*SCRIPTS, "plain_indexing", "warm", "int8_engines", "kills", "damages", "scale"}
+    # two contenders, a tool for deciding, two trials, and what takes an hour
 
 
 def test_int8_engines_are_rows_whether_they_run_here_or_not(

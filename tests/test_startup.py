@@ -1,5 +1,8 @@
 """Help, and questions about the index, are answered before anything heavy is loaded."""
 
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +78,44 @@ def test_wrong_usage_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> 
 def test_the_library_loads_nothing_heavy_until_a_name_is_used(tmp_path: Path) -> None:
     _, loaded = run("import bridgetower", [], tmp_path)
     assert loaded == set()
+
+
+# How the threads of OpenMP wait for each other
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+
+
+def waiting(program: str, **given: str) -> dict[str, str]:
+    """What says how threads wait, in the environment of `program` at its end."""
+    program = f"import json, os, sys; {program}; print(json.dumps(dict(os.environ)))"
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given
+    command = [sys.executable, "-c", program, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
+    left = json.loads(done.stdout.splitlines()[-1])
+    return {name: left[name] for name in WAITING if name in left}
+
+
+def test_threads_of_the_command_line_sleep_while_they_wait() -> None:
+    assert waiting("from bridgetower_cli import app; app.run()") == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_how_threads_wait_is_left_to_a_user_who_says_it(name: str) -> None:
+    assert waiting("from bridgetower_cli import app; app.run()", **{name: "1"}) == {name: "1"}
+
+
+def test_the_library_does_not_say_how_threads_wait() -> None:
+    assert waiting("from bridgetower import Library, Model") == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch comes with another OpenMP")
+def test_the_libraries_read_how_threads_wait_when_they_are_loaded(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bridgetower_cli", "index", str(GALLERY / "two-cats-on-a-couch-in-the-desert.jpg")]
+    command += ["--model", "demo", "--index", str(tmp_path / "index")]
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    environment["OMP_DISPLAY_ENV"] = "verbose"  # each prints what it has read
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)) == {"0"}
 
 
 def test_the_probe_sees_what_is_loaded(tmp_path: Path) -> None:

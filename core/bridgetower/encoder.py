@@ -4,7 +4,10 @@ It plays both roles of `bridgetower.protocol`. Shapes are as there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ from bridgetower.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.records import INT8, Fingerprint, Head
 from bridgetower.runtime import Runtime
+from bridgetower.threads import compute_with_one, one_thread
 from bridgetower.weights import Checkpoint
 
 # Bytes of the widest tensor of a layer, which decides how many pictures or pairs run at once. On a CPU it should stay
@@ -28,6 +32,23 @@ _WIDEST_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3, "mps": 256 * 1024**2}
 
 
 _FEATURES_VERSION = 1  # of the bytes that `pack` gives
+
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def _computes(
+    method: Callable[Concatenate["TorchEncoder", _Given], _Result],
+) -> Callable[Concatenate["TorchEncoder", _Given], _Result]:
+    """A method that runs the network: without gradients, on the threads that its shape is worth."""
+
+    @wraps(method)
+    def computed(encoder: "TorchEncoder", /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        with torch.inference_mode(), encoder._threads():
+            return method(encoder, *args, **kwargs)
+
+    return computed
 
 
 class TorchEncoder:
@@ -43,6 +64,8 @@ class TorchEncoder:
         self._device = torch.device(runtime.device)
         self._dtype = prepared.DTYPES[runtime.precision]
         self._model = prepared.load(checkpoint, runtime.precision, runtime.device, say=say)
+        is_narrow = runtime.device == "cpu" and compute_with_one(checkpoint.config)
+        self._threads = one_thread if is_narrow else nullcontext
         self._is_read_ahead = runtime.device != "cpu"  # elsewhere the weights are whole already
 
     @property
@@ -69,15 +92,15 @@ class TorchEncoder:
     def default_depth(self) -> int:
         return self.runtime.default_depth
 
-    @torch.inference_mode()
+    @_computes
     def embed_images(self, pixels: Pixels) -> Vectors:
         return self._unit(torch.cat([self._model.embed_image(some) for some in self._pixels(pixels)]))
 
-    @torch.inference_mode()
+    @_computes
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         return self._unit(self._model.embed_text(*self._tokens(texts)))
 
-    @torch.inference_mode()
+    @_computes
     def encode_texts(self, texts: Sequence[str]) -> Texts:
         if not self._is_read_ahead:  # pictures will follow: what they take is read while the texts are encoded
             prepared.read_ahead(self._checkpoint, self.runtime.precision)
@@ -86,7 +109,7 @@ class TorchEncoder:
         masks = tuple(self._tokenizer.encode(text).masks for text in texts)
         return Texts(None if features.itc is None else self._unit(features.itc), masks, features)
 
-    @torch.inference_mode()
+    @_computes
     def encode_images(self, pixels: Pixels) -> Pictures:
         features = ImageFeatures.join([self._model.encode_image(some) for some in self._pixels(pixels)])
         return Pictures(None if features.itc is None else self._unit(features.itc), features)
@@ -108,19 +131,19 @@ class TorchEncoder:
         config = self._checkpoint.config
         return 1 + config.n_cross, config.vision.num_tokens, config.hidden_size
 
-    @torch.inference_mode()
+    @_computes
     def pack(self, images: Pictures) -> list[bytes]:
         features: ImageFeatures = images.features
         stacked = torch.stack([features.alone, *features.layers], dim=1)  # [B, 1 + n_cross, N, D]
         return [picture.tobytes() for picture in stacked.to("cpu", torch.float16).numpy()]
 
-    @torch.inference_mode()
+    @_computes
     def unpack(self, stored: Sequence[bytes]) -> Pictures:
         arrays = [np.frombuffer(one, np.float16).reshape(self._features_shape) for one in stored]
         alone, *layers = torch.from_numpy(np.stack(arrays)).to(self._device, self._dtype).unbind(dim=1)
         return Pictures(None, ImageFeatures(tuple(layers), alone, None))
 
-    @torch.inference_mode()
+    @_computes
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         require_heads(self.heads, Head.ITM)
         if not len(pairs):
@@ -132,7 +155,7 @@ class TorchEncoder:
         ]
         return self._finite(torch.cat(logits))
 
-    @torch.inference_mode()
+    @_computes
     def read(self, text: Texts, images: Pictures) -> Reading:
         require_heads(self.heads, Head.MLM)
         [where] = text.masks

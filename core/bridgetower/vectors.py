@@ -84,7 +84,7 @@ class FlatVectors:
         scores = np.empty((len(queries), k), dtype=np.float32)
         if not ids.size:
             return ids, scores
-        rough_scores, rough_ids = self._index.search(queries, min(len(self), k + _MARGIN))
+        rough_scores, rough_ids = self._nearest(queries, min(len(self), k + _MARGIN))
         for row, query in enumerate(queries):
             candidates = self._settle(query, k, rough_scores[row], rough_ids[row])
             ids[row], scores[row] = best(candidates, self._scores(query, candidates), k)
@@ -95,9 +95,20 @@ class FlatVectors:
     ) -> NDArray[np.int64]:
         """Widen the candidates of one query until whatever is left out is surely worse than the k-th."""
         while len(ids) < len(self) and scores[-1] > scores[k - 1] - _FAISS_NOISE:
-            found = self._index.search(query[None], min(len(self), 2 * len(ids)))
+            found = self._nearest(query[None], min(len(self), 2 * len(ids)))
             scores, ids = found[0][0], found[1][0]
         return ids
+
+    def _nearest(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and ids `[Q, k]`. A query alone is one thread's work: FAISS takes longer for it with two."""
+        threads = faiss.omp_get_max_threads()  # of this thread of Python
+        if len(queries) == 1:
+            faiss.omp_set_num_threads(1)
+        try:
+            scores, ids = self._index.search(queries, k)
+        finally:
+            faiss.omp_set_num_threads(threads)
+        return scores, ids
 
     def _scores(self, query: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
         parts = [ids[start : start + _ROWS] for start in range(0, len(ids), _ROWS)]

@@ -98,6 +98,31 @@ def test_a_query_gets_the_same_answer_alone_and_in_a_batch() -> None:
         assert scores[row].tolist() == alone_scores[0].tolist()
 
 
+def test_a_query_alone_is_searched_by_one_thread_and_the_number_comes_back() -> None:
+    index = FlatVectors(DIM)
+    index.add(np.arange(100), unit_rows(100))
+    inner, seen = index._index, []
+
+    class Watched:
+        ntotal = inner.ntotal
+        reconstruct_batch = inner.reconstruct_batch
+
+        def search(self, queries: NDArray[np.float32], k: int) -> object:
+            seen.append((len(queries), faiss.omp_get_max_threads()))
+            return inner.search(queries, k)
+
+    index._index = Watched()
+    before = faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(2)
+        index.search(unit_rows(1), 5)
+        index.search(unit_rows(3), 5)
+        assert seen == [(1, 1), (3, 2)]
+        assert faiss.omp_get_max_threads() == 2
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 def test_no_queries_and_no_vectors_give_empty_answers() -> None:
     index = FlatVectors(DIM)
     index.add(np.arange(0), unit_rows(0))

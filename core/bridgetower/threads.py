@@ -1,0 +1,50 @@
+"""How many threads compute: all that PyTorch may use, or one. The shape of the network decides, never the load.
+
+Threads of OpenMP wait for each other after every operation. Where an operation takes microseconds, the wait is what is
+measured, and beside busy programs it is most of the time: a thread waits until the other is given a core again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+import torch
+
+from bridgetower.config import ModelConfig
+
+_MANY_FROM = 256  # the width from which on several threads are worth it
+
+_lock = Lock()
+_inside = 0  # calls that compute with one thread at this moment
+_outside = 1  # the number of threads before the first of them
+
+
+def compute_with_one(config: ModelConfig) -> bool:
+    """Whether one thread computes a network of this shape: that of a network of which every layer is narrow.
+
+    Measured with widths of 128 to 768 on two cores: `docs/decisions/2026-11-28-busy-machines.md`.
+    """
+    return max(config.hidden_size, config.text.hidden_size, config.vision.hidden_size) < _MANY_FROM
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch computes with one thread in here, on this thread of Python; afterwards with as many as before.
+
+    Threads of Python that used PyTorch before keep their number throughout. One that uses it for the first time just
+    now takes over the one thread, as PyTorch knows no other way; here that is put right when it leaves.
+    """
+    global _inside, _outside
+    with _lock:
+        own = torch.get_num_threads()
+        if not _inside:
+            _outside = own
+        before = own if own > 1 else _outside
+        _inside += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            torch.set_num_threads(before)
