@@ -4,7 +4,7 @@ It plays both roles of `bridgetower.protocol`. Shapes are as there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -64,8 +64,6 @@ class TorchEncoder:
         self._device = torch.device(runtime.device)
         self._dtype = prepared.DTYPES[runtime.precision]
         self._model = prepared.load(checkpoint, runtime.precision, runtime.device, say=say)
-        is_narrow = runtime.device == "cpu" and compute_with_one(checkpoint.config)
-        self._threads = one_thread if is_narrow else nullcontext
         self._is_read_ahead = runtime.device != "cpu"  # elsewhere the weights are whole already
 
     @property
@@ -92,9 +90,14 @@ class TorchEncoder:
     def default_depth(self) -> int:
         return self.runtime.default_depth
 
-    @_computes
+    def _threads(self, pictures: int = 0) -> AbstractContextManager[None]:
+        narrow = self.runtime.device == "cpu" and compute_with_one(self._checkpoint.config, pictures)
+        return one_thread() if narrow else nullcontext()
+
+    @torch.inference_mode()
     def embed_images(self, pixels: Pixels) -> Vectors:
-        return self._unit(torch.cat([self._model.embed_image(some) for some in self._pixels(pixels)]))
+        with self._threads(len(pixels)):
+            return self._unit(torch.cat([self._model.embed_image(some) for some in self._pixels(pixels)]))
 
     @_computes
     def embed_texts(self, texts: Sequence[str]) -> Vectors:

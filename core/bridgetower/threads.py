@@ -13,18 +13,20 @@ import torch
 from bridgetower.config import ModelConfig
 
 _MANY_FROM = 256  # the width from which on several threads are worth it
+_PICTURES_FOR_ALL = 8  # so many pictures at once are a large shape in a narrow network, too
 
 _lock = Lock()
 _inside = 0  # calls that compute with one thread at this moment
 _outside = 1  # the number of threads before the first of them
 
 
-def compute_with_one(config: ModelConfig) -> bool:
-    """Whether one thread computes a network of this shape: that of a network of which every layer is narrow.
+def compute_with_one(config: ModelConfig, pictures: int = 0) -> bool:
+    """Whether one thread computes: in a network of which every layer is narrow, unless so many pictures pass at once.
 
     Measured with widths of 128 to 768 on two cores: `docs/decisions/2026-11-28-busy-machines.md`.
     """
-    return max(config.hidden_size, config.text.hidden_size, config.vision.hidden_size) < _MANY_FROM
+    is_narrow = max(config.hidden_size, config.text.hidden_size, config.vision.hidden_size) < _MANY_FROM
+    return is_narrow and pictures < _PICTURES_FOR_ALL
 
 
 @contextmanager

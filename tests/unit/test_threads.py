@@ -42,7 +42,8 @@ def wide(folder: Path) -> TorchEncoder:
 
 
 def test_the_shape_decides() -> None:
-    assert compute_with_one(resolve("demo").config)
+    assert compute_with_one(resolve("demo").config) and compute_with_one(resolve("demo").config, pictures=7)
+    assert not compute_with_one(resolve("demo").config, pictures=8)
     assert not compute_with_one(SIZES["base"]) and not compute_with_one(SIZES["large"])
 
 
@@ -59,6 +60,8 @@ def test_a_network_computes_with_its_number_of_threads_and_leaves_that_of_others
     encoder.embed_images(np.zeros((1, 3, 96, 96), np.float32))
     assert torch.get_num_threads() == 2
     assert seen == [threads, threads]
+    encoder.embed_images(np.zeros((8, 3, 96, 96), np.float32))
+    assert seen[2:] and set(seen[2:]) == {2}
 
 
 def test_the_number_comes_back_after_an_error(tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_a_narrow_network_gives_the_same_bits_however_many_threads_there_are(tmp
     assert computed() == with_two
 
 
-def test_one_thread_finds_what_all_find() -> None:
+def test_one_thread_finds_what_all_find(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = TorchEncoder(resolve("demo"), FP32)
     pixels = np.random.default_rng(0).standard_normal((3, 3, 96, 96)).astype(np.float32)
 
@@ -106,7 +109,7 @@ def test_one_thread_finds_what_all_find() -> None:
         return [texts.vectors, images.vectors, encoder.match(texts, images, every_pair(3, 3))]
 
     with_one = computed()
-    encoder._threads = nullcontext
+    monkeypatch.setattr(encoder, "_threads", nullcontext)
     for one, all in zip(with_one, computed(), strict=True):
         np.testing.assert_allclose(one, all, rtol=0, atol=1e-5)
 
