@@ -52,9 +52,8 @@ def main() -> None:
 
     def pictures_embedded() -> dict[str, float]:
         """Batch after batch, as when they are indexed."""
-        for _ in texts:
-            vectors = model.encoder.embed_images(pixels)
-        return {path.name: float(vector[0]) for path, vector in zip(some, vectors, strict=True)}
+        vectors = [model.encoder.embed_images(pixels) for _ in texts]
+        return {path.name: float(vector[0]) for path, vector in zip(some, vectors[-1], strict=True)}
 
     jobs: dict[str, Callable[[], dict[str, float]]] = {
         f"{4 * len(texts)} recalls": recalls,
