@@ -22,6 +22,7 @@ LAYERS = {
     "patterns": 0,
     "records": 0,
     "regular": 0,
+    "roots": 0,
     "schema": 0,
     "vectors": 0,
     "cache": 1,
@@ -29,6 +30,7 @@ LAYERS = {
     "config": 1,
     "documents": 1,
     "heads": 1,
+    "inputs": 1,
     "resources": 1,
     "tensors": 1,
     "write_ahead_log": 1,
@@ -49,6 +51,7 @@ LAYERS = {
     "inverted": 3,
     "jsonl": 3,
     "manifest": 3,
+    "notebook": 3,
     "preprocess": 3,
     "quantized": 3,
     "training": 3,
@@ -88,6 +91,7 @@ LAYERS = {
     "indexing": 9,
     "search": 9,
     "importing": 10,
+    "models": 10,
     "library": 11,
     "__init__": 12,  # the public names: it may import everything, nothing may import it
 }

@@ -8,56 +8,190 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bridgetower.errors import BridgeTowerError, InputError, ModelError, PictureError, StoreError, UsageError
+    from bridgetower.errors import (
+        BridgeTowerError,
+        DamagedFileError,
+        DamagedIndexError,
+        InputError,
+        LockedError,
+        ModelError,
+        NoIndexError,
+        OutputError,
+        PictureError,
+        ProcessError,
+        ResourceError,
+        StoreError,
+        UsageError,
+    )
+    from bridgetower.evaluation import Captioned, Evaluation
+    from bridgetower.exporting import Exported
     from bridgetower.fill import Filled
+    from bridgetower.importing import ImportReport
     from bridgetower.indexing import IndexReport, Progress
-    from bridgetower.library import Library, Model
+    from bridgetower.library import Library
+    from bridgetower.manifest import Tuning
     from bridgetower.matching import Results
-    from bridgetower.records import Filter, Head, Hit, PairScore, Skipped, Word
-    from bridgetower.search import Found
-    from bridgetower.store import Summary
-    from bridgetower.upkeep import Forgotten, Pruned
+    from bridgetower.models import DEFAULT_MODEL, Model, available_models, convert_model, pull_model
+    from bridgetower.protocol import Embedded, ImageEngine, Judge, Pictures, Reading, RecallEncoder, Refused, Texts
+    from bridgetower.recall_store import RecallStore, RecallView
+    from bridgetower.records import Filter, Fingerprint, Head, Hit, PairScore, Skipped, Word
+    from bridgetower.runtime import Runtime, choose_runtime
+    from bridgetower.salvage import Salvaged
+    from bridgetower.search import Found, SearchRequest
+    from bridgetower.store import Root, Summary
+    from bridgetower.upkeep import ForgetReport, Forgotten, Pruned
     from bridgetower.verify import Finding, Repaired
+    from bridgetower.weights import Checkpoint, LocalModel
 
 _HOMES = {
-    "library": ("Library", "Model"),
-    "records": ("Filter", "Head", "Hit", "PairScore", "Skipped", "Word"),
-    "matching": ("Results",),
+    "errors": (
+        "BridgeTowerError",
+        "DamagedFileError",
+        "DamagedIndexError",
+        "InputError",
+        "LockedError",
+        "ModelError",
+        "NoIndexError",
+        "OutputError",
+        "PictureError",
+        "ProcessError",
+        "ResourceError",
+        "StoreError",
+        "UsageError",
+    ),
+    "evaluation": (
+        "Captioned",
+        "Evaluation",
+    ),
+    "exporting": ("Exported",),
     "fill": ("Filled",),
-    "indexing": ("IndexReport", "Progress"),
-    "search": ("Found",),
-    "store": ("Summary",),
-    "upkeep": ("Forgotten", "Pruned"),
-    "verify": ("Finding", "Repaired"),
-    "errors": ("BridgeTowerError", "InputError", "ModelError", "PictureError", "StoreError", "UsageError"),
+    "importing": ("ImportReport",),
+    "indexing": (
+        "IndexReport",
+        "Progress",
+    ),
+    "library": ("Library",),
+    "manifest": ("Tuning",),
+    "matching": ("Results",),
+    "models": (
+        "DEFAULT_MODEL",
+        "Model",
+        "available_models",
+        "convert_model",
+        "pull_model",
+    ),
+    "protocol": (
+        "Embedded",
+        "ImageEngine",
+        "Judge",
+        "Pictures",
+        "Reading",
+        "RecallEncoder",
+        "Refused",
+        "Texts",
+    ),
+    "recall_store": (
+        "RecallStore",
+        "RecallView",
+    ),
+    "records": (
+        "Filter",
+        "Fingerprint",
+        "Head",
+        "Hit",
+        "PairScore",
+        "Skipped",
+        "Word",
+    ),
+    "runtime": (
+        "Runtime",
+        "choose_runtime",
+    ),
+    "salvage": ("Salvaged",),
+    "search": (
+        "Found",
+        "SearchRequest",
+    ),
+    "store": (
+        "Root",
+        "Summary",
+    ),
+    "upkeep": (
+        "Forgotten",
+        "ForgetReport",
+        "Pruned",
+    ),
+    "verify": (
+        "Finding",
+        "Repaired",
+    ),
+    "weights": (
+        "Checkpoint",
+        "LocalModel",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DEFAULT_MODEL",
     "BridgeTowerError",
+    "Captioned",
+    "Checkpoint",
+    "DamagedFileError",
+    "DamagedIndexError",
+    "Embedded",
+    "Evaluation",
+    "Exported",
     "Filled",
     "Filter",
     "Finding",
+    "Fingerprint",
+    "ForgetReport",
     "Forgotten",
     "Found",
     "Head",
     "Hit",
+    "ImageEngine",
+    "ImportReport",
     "IndexReport",
     "InputError",
+    "Judge",
     "Library",
+    "LocalModel",
+    "LockedError",
     "Model",
     "ModelError",
+    "NoIndexError",
+    "OutputError",
     "PairScore",
     "PictureError",
+    "Pictures",
+    "ProcessError",
     "Progress",
     "Pruned",
+    "Reading",
+    "RecallEncoder",
+    "RecallStore",
+    "RecallView",
+    "Refused",
     "Repaired",
+    "ResourceError",
     "Results",
+    "Root",
+    "Runtime",
+    "Salvaged",
+    "SearchRequest",
     "Skipped",
     "StoreError",
     "Summary",
+    "Texts",
+    "Tuning",
     "UsageError",
     "Word",
+    "available_models",
+    "choose_runtime",
+    "convert_model",
+    "pull_model",
 ]
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # it takes longer to import than all else here, and few pictu
     import numpy as np
     import numpy.typing as npt
 
+AnyImage = Image.Image
+
 MAX_PIXELS = 178_956_970  # beyond it Pillow takes a picture for an attack on memory and refuses it
 MAX_BYTES = 2 * 1000**3  # of a file; the largest picture of MAX_PIXELS, uncompressed and 16 bits deep, is below
 
@@ -130,6 +132,31 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     if scale == 1:
         return Decoded(image, image.width, image.height, taken_at)
     return _reduced(image, size, scale, orientation, taken_at)
+
+
+def in_memory(picture: object, name: Path) -> Decoded:
+    """A picture that is no file: a PIL image, turned upright, or an array uint8 [H, W, 3] (RGB) or [H, W] (grey).
+
+    Raises PictureError for anything else; `name` stands for it in the message.
+    """
+    import numpy as np
+
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
+            shape = f"{picture.dtype} {list(picture.shape)}"
+            raise PictureError(name, f"an array of {shape}; uint8 [H, W, 3] or [H, W] is wanted")
+        picture = Image.fromarray(np.ascontiguousarray(picture))
+    if not isinstance(picture, Image.Image):
+        raise PictureError(name, f"a {type(picture).__name__}; a path, bytes, a PIL image or an array is wanted")
+    try:
+        with _SILENCE:
+            orientation, taken_at = _read_exif(picture)
+            image = to_rgb(picture)
+    except Exception as error:  # what is lazily loaded may be damaged
+        raise PictureError(name, _damage(error)) from error
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    return Decoded(image, image.width, image.height, taken_at)
 
 
 def let_pass(pixels: int) -> None:

@@ -251,6 +251,7 @@ def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:
         preprocessing_version=PREPROCESSING_VERSION,
         precision_family=INT8 if precision == INT8 else "float",
         dim=checkpoint.config.contrastive_hidden_size,
+        tokenizer_sha256=checkpoint.tokenizer_sha256,
     )
 
 

@@ -18,10 +18,11 @@ import numpy.typing as npt
 from bridgetower import jsonl
 from bridgetower.errors import InputError
 from bridgetower.heads import require_heads
+from bridgetower.inputs import normalised
 from bridgetower.pictures import load
 from bridgetower.preprocess import Preprocessing
 from bridgetower.protocol import Judge, RecallEncoder
-from bridgetower.records import Head, OnProgress
+from bridgetower.records import Candidate, Head, OnProgress
 
 RANKS = (1, 5, 10)
 PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes again the texts that meet its pictures
@@ -108,12 +109,12 @@ def evaluate(
     """
     if judge is not None and depths:
         require_heads(judge.heads, Head.ITM)
-    texts = [caption for item in captioned for caption in item.captions]
+    texts = [normalised(caption) for item in captioned for caption in item.captions]
     owner = np.array([row for row, item in enumerate(captioned) for _ in item.captions])  # [Q]
     batches = [range(i, min(i + PICTURES_AT_ONCE, len(captioned))) for i in range(0, len(captioned), PICTURES_AT_ONCE)]
 
     def pixels(rows: range, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-        return np.stack([load(captioned[row].image, preprocessing) for row in rows])
+        return np.stack([load(Candidate(captioned[row].image), preprocessing) for row in rows])
 
     vectors = []
     for rows in batches:

@@ -68,7 +68,7 @@ def fill_library(
 def fill_images(
     judge: Judge,
     text: str,
-    images: Sequence[Path],
+    candidates: Sequence[Candidate],
     *,
     top: int = 5,
     on_progress: OnProgress = lambda done, total: None,
@@ -78,10 +78,10 @@ def fill_images(
     One picture needs the MLM head alone; to mix several takes the ITM head, too. `on_progress(done, total)` counts
     pictures. Raises UsageError where the text has no `<mask>`; ModelError.
     """
-    require_heads(judge.heads, Head.MLM, *([Head.ITM] if len(images) > 1 else []))
+    require_heads(judge.heads, Head.MLM, *([Head.ITM] if len(candidates) > 1 else []))
     require_limits(top=top)
     reader = _Reader(judge, text, on_progress)
-    reader.read([Candidate(path) for path in images])
+    reader.read(candidates)
     return reader.filled(top)
 
 

@@ -22,6 +22,7 @@ from bridgetower.foreign import Foreign, see
 from bridgetower.manifest import Known
 from bridgetower.moves import Moved, Moves
 from bridgetower.npy import Rows
+from bridgetower.recall_store import RecallStore
 from bridgetower.records import FOREIGN, Fingerprint, OnProgress, Photo, Skipped
 from bridgetower.writer import NewImage, Writer
 
@@ -44,7 +45,12 @@ class ImportReport:
 
 
 def import_folder(
-    folder: Path, directory: Path, *, moves: Moves | None = None, on_progress: OnProgress = lambda done, total: None
+    folder: Path,
+    directory: Path,
+    *,
+    moves: Moves | None = None,
+    recall_store: RecallStore | None = None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> ImportReport:
     """Add what `export` wrote into `folder` to the index in `directory`, or make it there.
 
@@ -53,7 +59,7 @@ def import_folder(
     StoreError where the index was made by another model, or cannot be written.
     """
     exported = Export(folder, Moved(moves or {}))
-    return _import(directory, exported.fingerprint, exported, partial(_add_export, exported), on_progress)
+    return _import(directory, exported.fingerprint, exported, partial(_add_export, exported), recall_store, on_progress)
 
 
 def import_vectors(
@@ -64,6 +70,7 @@ def import_vectors(
     *,
     queries: Path | None = None,
     moves: Moves | None = None,
+    recall_store: RecallStore | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> ImportReport:
     """Add vectors of the model `name`, any model, to the index in `directory`, or make it there.
@@ -77,23 +84,30 @@ def import_vectors(
         raise UsageError(f"{name!r} names no model: vectors of different models are told apart by the name")
     foreign = Foreign(Rows(vectors), paths, None if queries is None else Rows(queries), Moved(moves or {}))
     fingerprint = Fingerprint(name, FOREIGN, name, FOREIGN, FOREIGN, 0, FOREIGN, foreign.vectors.dim)
-    return _import(directory, fingerprint, foreign, partial(_add_foreign, foreign), on_progress)
+    return _import(directory, fingerprint, foreign, partial(_add_foreign, foreign), recall_store, on_progress)
 
 
 _Add = Callable[[Writer, Callable[[int], None]], ImportReport]  # which is told the number of each row
 
 
 def _import(
-    directory: Path, fingerprint: Fingerprint, given: Export | Foreign, add: _Add, on_progress: OnProgress
+    directory: Path,
+    fingerprint: Fingerprint,
+    given: Export | Foreign,
+    add: _Add,
+    recall_store: RecallStore | None,
+    on_progress: OnProgress,
 ) -> ImportReport:
     """An index with images says at once whether it takes such vectors; one without is bound or made after the check."""
+
+    def opened() -> Writer:
+        return stack.enter_context(Writer.open(directory, fingerprint, imported=True, recall_store=recall_store))
+
     with ExitStack() as stack:
-        writer = None
-        if made_by(directory) is not None:
-            writer = stack.enter_context(Writer.open(directory, fingerprint, imported=True))
+        writer = None if made_by(directory) is None else opened()
         total = 2 * len(given.vectors)
         given.check(lambda row: on_progress(row, total))
-        writer = writer or stack.enter_context(Writer.open(directory, fingerprint, imported=True))
+        writer = writer or opened()
         report = add(writer, lambda row: on_progress(total // 2 + row, total))
         writer.finish()
         return report

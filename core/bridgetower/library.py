@@ -1,169 +1,108 @@
-"""The Python interface: a model, and a library of pictures that it indexes and searches.
+"""The Python interface to an index: pictures to add, search, fill from and look after.
 
-    model = Model("demo")
-    with Library("photos.index", model) as library:
+    with Library("photos.index", "demo") as library:
         library.index(["photos"])
-        for hit in library.search("two cats on a couch", min_match=0.5).hits:
+        for hit in library.search("two cats on a couch", min_match=0.5):
             print(hit.match, hit.path)
 
-Two classes over the stages, which do the work: every method here is a line or two, and documents what it adds.
+Everything that `bt` does is done here. The stages do the work; they are imported when they are needed.
 """
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy
-from functools import cached_property
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
-import numpy as np
+from bridgetower.errors import InputError, LockedError, StoreError, UsageError
+from bridgetower.inputs import AnyPath, Moment, list_of_paths, list_of_patterns, moment, normalised
+from bridgetower.models import DEFAULT_MODEL, Model, Say
+from bridgetower.records import EVERYTHING, FOREIGN, INT8, Filter, Fingerprint, Head, OnProgress, Skipped
 
-from bridgetower import exporting, importing, indexing
-from bridgetower.directory import made_by, require_ours
-from bridgetower.encoder import TorchEncoder, fingerprint_of
-from bridgetower.exporting import Exported
-from bridgetower.fill import Filled, fill_images, fill_library
-from bridgetower.importing import ImportReport
-from bridgetower.indexing import IndexReport, Progress
-from bridgetower.local_engine import LocalEngine
-from bridgetower.matching import Results, match, rerank
-from bridgetower.moves import Moves
-from bridgetower.pictures import PICTURES_AT_ONCE, load
-from bridgetower.protocol import ImageEngine, Judge, Vectors
-from bridgetower.records import EVERYTHING, Filter, Fingerprint, Head, PairScore
-from bridgetower.runtime import choose_runtime, precision_for
-from bridgetower.scan import Rules
-from bridgetower.search import Found, SearchRequest, search
-from bridgetower.store import Store, Summary
-from bridgetower.upkeep import Forgotten, Pruned, forget, prune
-from bridgetower.verify import Finding, Repaired, repair, verify
-from bridgetower.weights import resolve
-from bridgetower.writer import Writer
+if TYPE_CHECKING:
+    from bridgetower.exporting import Exported
+    from bridgetower.features import FeatureCache
+    from bridgetower.fill import Filled
+    from bridgetower.importing import ImportReport
+    from bridgetower.indexing import IndexReport, Progress
+    from bridgetower.moves import Moves
+    from bridgetower.pictures import AnyPicture
+    from bridgetower.protocol import ImageEngine, Judge, RecallEncoder, Vectors
+    from bridgetower.recall_store import RecallStore
+    from bridgetower.scan import Rules
+    from bridgetower.search import Found, SearchRequest
+    from bridgetower.store import Store, Summary
+    from bridgetower.upkeep import ForgetReport, Pruned
+    from bridgetower.verify import Finding, Repaired
+    from bridgetower.writer import Writer
 
-AnyPath = str | os.PathLike[str]
+LOCK_LOOK_S = 1.0  # between two looks at whether another process still writes the index
 
 
-class Model:
-    """A checkpoint, and what it runs on. It is found at once; its weights are read when they are first needed."""
+def _quiet(line: str) -> None:
+    pass
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        preprocessing: str | None = None,
-        fetch: bool = True,
-        progress: bool = False,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        """Find the model: a repository of the Hugging Face Hub (fetched if need be), a folder, or "demo".
 
-        Without `fetch`, for a name that no person gave, it must be on this machine; see `bridgetower.weights.resolve`.
-
-        `device` is auto, cpu, cuda or mps; `precision` auto, fp32, bf16 or int8; `preprocessing` "hf", as the
-        weights are served everywhere, "plain", as they were trained, or None for that of the checkpoint. While it is
-        fetched, `progress` shows bars on stderr; `say` gets a line about what goes on, then and when the weights are
-        prepared. Raises ModelError, and UsageError for what this machine cannot do.
-        """
-        self.runtime = choose_runtime(device, precision)  # first: it costs nothing, fetching may
-        self._device, self._precision = device, precision
-        checkpoint = resolve(name, fetch=fetch, progress=progress, say=say)
-        self._say = say
-        self.checkpoint = checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
-
-    @property
-    def heads(self) -> frozenset[Head]:
-        """Of ITC (index, search), ITM (verify, match) and MLM (fill), those that the checkpoint has."""
-        return self.checkpoint.heads
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What makes its vectors comparable. Raises ModelError without an ITC head."""
-        return fingerprint_of(self.checkpoint, self.runtime.precision)
-
-    @cached_property
-    def encoder(self) -> TorchEncoder:
-        """The network with its weights. Raises ModelError."""
-        return TorchEncoder(self.checkpoint, self.runtime, say=self._say)
-
-    @property
-    def judge(self) -> Judge:
-        """The network as it verifies and fills. Raises ModelError."""
-        return self.encoder
-
-    @property
-    def engine(self) -> ImageEngine:
-        """What adds to an index."""
-        return LocalEngine(self.checkpoint.preprocessing, lambda: self.encoder, self.runtime.batch_size)
-
-    def for_index(self, made_by: Fingerprint) -> "Model":
-        """The model that adds to an index made by `made_by`: in int8 where the index is and nobody asked for another.
-
-        Raises UsageError where int8 is not possible.
-        """
-        precision = precision_for(made_by.precision_family, self._precision)
-        if precision == self._precision:
-            return self
-        other = copy(self)
-        other.runtime = choose_runtime(self._device, precision)
-        other.__dict__.pop("encoder", None)
-        return other
-
-    def match(self, images: Iterable[AnyPath], texts: Sequence[str]) -> list[PairScore]:
-        """Score every picture with every text, by every head that there is; see `bridgetower.matching.match`."""
-        return list(match(self.encoder, _paths(images), texts))
-
-    def rerank(
-        self, text: str, images: Iterable[AnyPath], *, top: int | None = None, min_match: float | None = None
-    ) -> Results:
-        """Order pictures from anywhere by how probably `text` is true of them; see `bridgetower.matching.rerank`."""
-        return rerank(self.encoder, text, _paths(images), top=top, min_match=min_match)
-
-    def fill(self, text: str, images: Iterable[AnyPath], *, top: int = 5) -> Filled:
-        """Words for each `<mask>` of `text`, read out of these pictures; see `bridgetower.fill.fill_images`."""
-        return fill_images(self.encoder, text, _paths(images), top=top)
-
-    def embed_images(self, images: Iterable[AnyPath]) -> Vectors:
-        """ITC vectors of pictures, float32 [B, E], unit length. Raises PictureError at the first unreadable one."""
-        found = [np.zeros((0, self.fingerprint.dim), np.float32)]
-        paths = _paths(images)
-        for start in range(0, len(paths), PICTURES_AT_ONCE):
-            batch = [load(path, self.checkpoint.preprocessing) for path in paths[start : start + PICTURES_AT_ONCE]]
-            found.append(self.encoder.embed_images(np.stack(batch)))
-        return np.concatenate(found)
-
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """ITC vectors of texts, float32 [Q, E], unit length. Raises UsageError on an empty one."""
-        return self.encoder.embed_texts(texts) if texts else np.zeros((0, self.fingerprint.dim), np.float32)
+def _unheard(done: int, total: int) -> None:
+    pass
 
 
 class Library:
     """An index on disk and the model that made it: pictures to search.
 
-    Searching sees the index as it was at the first search, or after the last `index` of this object; what another
-    process adds meanwhile is seen by a new `Library`. An object belongs to the thread that made it.
+    A search sees the index as it was at the first search of its thread, or after the last change by this object; what
+    another process adds meanwhile is seen after `refresh`. One object may be used by several threads: each reads the
+    index through a connection of its own, all share one model, and one thread at a time changes the index.
     """
 
-    def __init__(self, directory: AnyPath, model: Model | None = None, *, features_cache: int = 2 * 1000**3) -> None:
-        """Name the index, which need not exist yet; `model` is needed then. Without one, the index says its own.
+    def __init__(
+        self,
+        directory: AnyPath,
+        model: Model | str | None = None,
+        *,
+        device: str = "auto",
+        precision: str | None = None,
+        preprocessing: str | None = None,
+        default_model: str | None = None,
+        default_precision: str = "auto",
+        features_cache: int = 2 * 1000**3,
+        features_dir: AnyPath | None = None,
+        store: "RecallStore | None" = None,
+        progress: bool = False,
+        say: Say = _quiet,
+    ) -> None:
+        """Name the index, which need not exist yet. Nothing is read or fetched now.
 
-        `features_cache` is the disk space in bytes, below the index, for what the model saw in pictures, so that the
-        next search need not look again; 0 for none.
+        An index keeps the model that made it, by its name: it must be on this machine, as nothing is fetched because
+        an index names it. `model` says where it is now, by name or ready; for a new index, which one to use, else
+        `default_model`, else DEFAULT_MODEL. `precision` and `preprocessing` are insisted on, and refused by an index
+        that was made otherwise; `default_precision` gives way. `device` is as for `Model`.
 
-        Raises ModelError where the model of the index is not on this machine, as nothing is fetched because an index
-        names it; StoreError where there is no index to say it.
+        `features_cache` is the disk space in bytes for what the model saw in pictures, so that the next search need not
+        look again, 0 for none; `features_dir` another place for it than the folder of the index. `store` recalls, FAISS
+        by default. `progress` and `say` are as for `Model`.
         """
-        self.directory = Path(directory).expanduser().absolute()
-        self.features_cache = features_cache
-        self._store: Store | None = None
-        if model is None:
-            with Store.open(self.directory) as store:
-                made_by = store.fingerprint
-            require_ours(self.directory, made_by)
-            model = Model(made_by.model, preprocessing=made_by.preprocessing, fetch=False)
-        self.model = model
+        self.directory = Path(os.path.abspath(os.path.expanduser(directory)))
+        self._given, self._default_model = model, default_model
+        self._device, self._precision, self._default_precision = device, precision, default_precision
+        self._preprocessing = preprocessing
+        self._features_cache = features_cache
+        self._features_dir = None if features_dir is None else Path(os.path.realpath(features_dir))
+        self._recall_store, self._progress, self._say = store, progress, say
+        self._models: dict[tuple[str, str, str | None], Model] = {}
+        self._told: set[str] = set()
+        self._lock = threading.RLock()  # of the models, and of what was told
+        self._change_lock = threading.Lock()
+        self._version = 0  # of what this object has changed: readers of before are of no use
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return f"<Library {str(self.directory)!r}>"
 
     def __enter__(self) -> Self:
         return self
@@ -173,85 +112,504 @@ class Library:
 
     def close(self) -> None:
         """Let go of the index. May be called twice; the next search opens it again."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        self.refresh()
+        self._let_go()
+
+    def refresh(self) -> None:
+        """Have the next search of each thread see the index as it is then."""
+        self._version += 1
+
+    # Models
+
+    @property
+    def model(self) -> Model:
+        """The model of the index, or, where it has no pictures yet, that for them. Raises ModelError, StoreError."""
+        made_by = self._made_by()
+        return self._model_for_new() if made_by is None else self._model_of(made_by)
+
+    def _made_by(self) -> Fingerprint | None:
+        from bridgetower.directory import made_by
+
+        return made_by(self.directory)
+
+    def _find(self, name: str, *, precision: str, preprocessing: str | None, fetch: bool) -> Model:
+        with self._lock:
+            key = (name, precision, preprocessing)
+            if key not in self._models:
+                self._models[key] = Model(
+                    name,
+                    device=self._device,
+                    precision=precision,
+                    preprocessing=preprocessing,
+                    fetch=fetch,
+                    progress=self._progress,
+                    say=self._say,
+                )
+            return self._models[key]
+
+    def _model_for_new(self) -> Model:
+        if isinstance(self._given, Model):
+            return self._given
+        return self._find(
+            self._given or self._default_model or DEFAULT_MODEL,
+            precision=self._precision or self._default_precision,
+            preprocessing=self._preprocessing,
+            fetch=True,
+        )
+
+    def _model_of(self, made_by: Fingerprint, *, to_add: bool = False) -> Model:
+        """The model that made an index: in its preprocessing, and, `to_add` pictures, in its precision."""
+        from bridgetower.directory import require_ours
+        from bridgetower.runtime import precision_for
+
+        require_ours(self.directory, made_by)
+        if isinstance(self._given, Model):
+            return self._given
+        precision = self._precision or self._default_precision
+        if to_add:
+            precision = self._in_family(made_by.precision_family, precision)
+            if self._given is None and self._default_model not in (None, made_by.model, DEFAULT_MODEL):
+                self._tell(
+                    f"note: the index keeps its model {made_by.model:.300}; {self._default_model} is for new ones"
+                )
+            precision = precision_for(made_by.precision_family, precision)
+        name = self._given or made_by.model
+        model = self._find(
+            name,
+            precision=precision,
+            preprocessing=self._preprocessing or made_by.preprocessing,
+            fetch=name in (self._given, self._default_model),
+        )
+        self._tell_tokenizer(made_by, model)
+        return model
+
+    def _in_family(self, family: str, precision: str) -> str:
+        """The precision in which to add to an index of this family: the one that is insisted on, else one of it."""
+        if self._precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
+            kept = INT8 if family == INT8 else "fp32 or bf16"
+            self._tell(f"note: the index keeps its precision, {kept}; {precision} is for new ones")
+            return "auto"
+        return precision
+
+    def _tell_tokenizer(self, made_by: Fingerprint, model: Model) -> None:
+        if Head.ITC not in model.heads or made_by.tokenizer_sha256 is None:
+            return
+        now = model.fingerprint.tokenizer_sha256
+        if now is not None and now != made_by.tokenizer_sha256:
+            self._tell(
+                f"note: the tokenizer of {model.name} is another than when the index was made: the same words may find "
+                "other pictures; fetch the one that belongs to these weights, or build a new index"
+            )
+
+    def _tell(self, line: str) -> None:
+        """Say it once."""
+        with self._lock:
+            if line in self._told:
+                return
+            self._told.add(line)
+        self._say(line)
+
+    def _judge(self, made_by: Fingerprint) -> Model:
+        """The model that only verifies what a vector has recalled: any that is given, else that of the index, else,
+        where its vectors are foreign, that for new ones."""
+        if self._given is None and made_by.precision_family != FOREIGN:
+            return self._checked(made_by)
+        return self._model_for_new()
+
+    def _checked(self, made_by: Fingerprint) -> Model:
+        model = self._model_of(made_by)
+        self._reader().check(model.fingerprint)
+        return model
+
+    # Reading
+
+    def _reader(self) -> "Store":
+        """The index, as this thread reads it. Raises StoreError."""
+        from bridgetower.store import Store
+
+        if getattr(self._local, "version", None) != self._version:
+            self._let_go()
+            self._local.reader, self._local.version = Store.open(self.directory, self._recall_store), self._version
+        reader: Store = self._local.reader
+        return reader
+
+    def _let_go(self) -> None:
+        """Close the reader of this thread; those of others are closed when they look at the index again, or end."""
+        if getattr(self._local, "version", None) is not None:
+            self._local.reader.close()
+            self._local.version = None
+
+    def _cache(self) -> "FeatureCache | None":
+        """Where searches keep what the model saw in pictures."""
+        cache = self._reader().feature_cache(self._features_cache, self._features_dir)
+        if cache is not None and cache.is_link:
+            self._tell(
+                f"note: {cache.directory}: a link, and not used, so that every search reads its pictures again: remove "
+                "it; to keep what the model saw elsewhere, use --features-dir DIR"
+            )
+        return cache
+
+    def search(
+        self,
+        text: "str | SearchRequest | None" = None,
+        *,
+        image: "AnyPicture | None" = None,
+        vector: "Vectors | AnyPath | BinaryIO | None" = None,
+        under: AnyPath | None = None,
+        since: Moment | None = None,
+        before: Moment | None = None,
+        top: int = 10,
+        depth: int | None = None,
+        min_match: float | None = None,
+        budget: float = math.inf,
+        on_progress: OnProgress = _unheard,
+    ) -> "Found":
+        """Find pictures for a text, for a picture, or for both; or give a `SearchRequest` in the place of all these.
+
+        The text is verified: each result says how probably it is true of the picture. `image` is a path, a PIL image,
+        an array uint8 [H, W, 3] or [H, W], or the bytes of a file. `vector`, [E] or an npy file of one, recalls by
+        itself; it alone serves an index of foreign vectors. `under` is a folder or file of the index; `since` and
+        `before` bound when pictures were taken: "2024-05", a date, a datetime. `depth` is how many candidates are
+        verified, by default 20 on a CPU and 100 on a GPU; `budget` for how many seconds. `on_progress(done, total)`
+        counts pictures that are being verified.
+
+        Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
+        the index does not know.
+        """
+        from bridgetower.search import SearchRequest, search
+
+        store = self._reader()
+        request = text if isinstance(text, SearchRequest) else None
+        if request is None:
+            assert not isinstance(text, SearchRequest)
+            vector = None if vector is None else self._vector(vector)
+            filter = self._filter(under, since, before)
+            request = SearchRequest(text, image, vector, top, depth, min_match, budget, filter)
+        encoder: RecallEncoder | None = None
+        judge: Judge | None = None
+        if request.needs_encoder or request.verifies:
+            model = self._checked(store.fingerprint) if request.needs_encoder else self._judge(store.fingerprint)
+            self._require_heads(model, request)
+            encoder = model.encoder if request.needs_encoder else None
+            judge = model.judge if request.verifies else None
+            if request.text is not None:
+                model.tell_truncated(request.text)
+        return search(store, request, encoder, judge, cache=self._cache(), on_progress=on_progress)
+
+    @staticmethod
+    def _require_heads(model: Model, request: "SearchRequest") -> None:
+        from bridgetower.errors import ModelError
+        from bridgetower.heads import require_heads
+
+        recall = [Head.ITC] if request.needs_encoder else []
+        if not request.verifies:
+            require_heads(model.heads, *recall)
+            return
+        try:
+            require_heads(model.heads, *recall, Head.ITM)
+        except ModelError as error:
+            raise ModelError(f"{error}; or verify nothing, with a depth of 0") from error
+
+    def _vector(self, vector: "Vectors | AnyPath | BinaryIO") -> "Vectors":
+        """A unit vector [E], from an npy file if that is given. Raises InputError, UsageError."""
+        import numpy as np
+
+        from bridgetower.npy import read_vector, unreadable
+        from bridgetower.regular import open_regular
+
+        if isinstance(vector, np.ndarray):
+            return vector
+        dim = self._reader().fingerprint.dim
+        if not isinstance(vector, str | os.PathLike):
+            return read_vector(vector, "stdin", dim)
+        try:
+            with open_regular(vector) as file:
+                return read_vector(file, os.fspath(vector), dim)
+        except OSError as error:
+            raise unreadable(Path(vector), error) from error
+
+    def _filter(self, under: AnyPath | None, since: Moment | None, before: Moment | None) -> Filter:
+        if under is None and since is None and before is None:
+            return EVERYTHING
+        first = None if since is None else moment(since)
+        after = None if before is None else moment(before)
+        if first is not None and after is not None and first >= after:
+            raise UsageError(
+                "since must be earlier than before, which is left out itself: all of 2024 is since 2024 before 2025"
+            )
+        place = None
+        if under is not None:
+            place = self.locate(under)
+            if place is None:
+                raise InputError(f"{os.fspath(under)}: nothing in the index lies there; `bt status` names its folders")
+        return Filter(place, first, after)
+
+    def locate(self, path: AnyPath) -> Path | None:
+        """A folder or file as the index knows it, by its own name or by where its links lead; None if it does not."""
+        manifest = self._reader().manifest
+        for known in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):
+            if manifest.knows(known):
+                return known
+        return None
+
+    def fill(
+        self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = _unheard
+    ) -> "Filled":
+        """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best, each weighed by its match.
+
+        `depth` is by default that of a search. `on_progress(done, total)` counts pictures. Raises UsageError,
+        ModelError, StoreError.
+        """
+        from bridgetower.fill import fill_library
+
+        text, store = normalised(text), self._reader()
+        model = self._checked(store.fingerprint)
+        model.tell_truncated(text)
+        return fill_library(
+            store,
+            model.encoder,
+            model.judge,
+            text,
+            top=top,
+            depth=depth,
+            cache=self._cache(),
+            on_progress=on_progress,
+        )
+
+    def summary(self) -> "Summary":
+        """The index at a glance. Raises StoreError."""
+        return self._reader().summary()
+
+    def skipped(self) -> list[Skipped]:
+        """The files that were passed over, and why. Raises StoreError."""
+        return list(self._reader().skipped())
+
+    def strays(self) -> list[Path]:
+        """What lies in the folder of the index and is not part of it. Raises StoreError."""
+        return self._reader().strays()
+
+    def __len__(self) -> int:
+        """Pictures that can be found. Raises StoreError."""
+        return len(self._reader())
+
+    def __bool__(self) -> bool:
+        return True  # also where it is empty, or not there yet
+
+    # Writing: each of these begins with the index as it is now, and has the next search see what it did
 
     def index(
         self,
         paths: Iterable[AnyPath],
         *,
-        exclude: Sequence[str] = (),
+        exclude: Iterable[str] = (),
         hidden: bool = False,
         follow_symlinks: bool = False,
         retry: bool = False,
         max_pixels: int | None = None,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> IndexReport:
-        """Bring the index up to date with these folders and files, creating it if need be; see `bridgetower.indexing`.
+        on_progress: "Callable[[Progress], None]" = lambda progress: None,
+        on_publish: OnProgress = _unheard,
+    ) -> "IndexReport":
+        """Bring the index up to date with these folders and files, creating it if need be.
 
-        `exclude` holds patterns as in .gitignore, anchored at each folder; what they, `hidden` and `follow_symlinks`
-        let in is as described in `bridgetower.scan`, and holds for this run. With `retry`, files that were skipped are
-        tried again. Pictures that cannot be read, or have more than `max_pixels`, are named in the report. They are
-        decoded in processes of their own. Raises InputError, UsageError, ModelError, StoreError, ProcessError.
+        Only new and changed files are read. `exclude` holds patterns as in .gitignore, anchored at each folder; what
+        they, `hidden` and `follow_symlinks` let in holds for this run. With `retry`, files that were skipped are tried
+        again. Pictures that cannot be read, or have more than `max_pixels`, are named in the report. `on_progress` is
+        told where the run stands, `on_publish(done, total)` how many images were arranged for search. Raises
+        InputError, UsageError, ModelError, StoreError, ProcessError.
         """
-        begun = made_by(self.directory)
-        if begun is not None:
-            require_ours(self.directory, begun)
-        model = self.model if begun is None else self.model.for_index(begun)
-        self.close()
-        with Writer.open(self.directory, model.fingerprint) as writer:
+        from bridgetower.scan import Rules
+
+        rules = Rules(list_of_patterns(exclude), hidden, follow_symlinks)
+        return self._index(list_of_paths(paths), rules, retry, max_pixels, on_progress, on_publish)
+
+    def _index(
+        self,
+        paths: list[Path],
+        rules: "Rules",
+        retry: bool,
+        max_pixels: int | None,
+        on_progress: "Callable[[Progress], None]",
+        on_publish: OnProgress,
+    ) -> "IndexReport":
+        from bridgetower import indexing
+        from bridgetower.directory import require_apart, require_ours, require_place
+        from bridgetower.scan import scan
+        from bridgetower.writer import Writer
+
+        self._require_there(paths)
+        scan(paths, rules)  # raises for what cannot be walked, before a model is fetched for it
+        made_by = self._made_by()
+        if made_by is None:
+            require_place(self.directory)
+        else:
+            require_ours(self.directory, made_by)
+        require_apart(self.directory, paths)
+
+        def find() -> Model:
+            return self._model_for_new() if made_by is None else self._model_of(made_by, to_add=True)
+
+        # Where nothing says that it may be another one, the model is looked for when there is something to encode.
+        may_wait = self._given is None and self._precision is None and self._preprocessing is None
+        fingerprint = made_by if made_by is not None and may_wait else find().fingerprint
+
+        def find_engine() -> "ImageEngine":
+            model = find()
+            writer.take(model.fingerprint)
+            return model.engine
+
+        with self._changing(), Writer.open(self.directory, fingerprint, recall_store=self._recall_store) as writer:
+            writer.on_publish = on_publish
             return indexing.index(
-                _paths(paths),
-                writer,
-                lambda: model.engine,
-                Rules(_patterns(exclude), hidden, follow_symlinks),
-                retry=retry,
-                max_pixels=max_pixels,
-                on_progress=on_progress,
+                paths, writer, find_engine, rules, retry=retry, max_pixels=max_pixels, on_progress=on_progress
             )
 
-    def search(
+    def _require_there(self, paths: list[Path]) -> None:
+        """Raise InputError for a path that is not there though the index knows it: that need be no slip of the pen."""
+        from bridgetower.roots import nothing_in
+
+        for path in paths:
+            if not os.path.lexists(path) and self._knows(Path(os.path.abspath(path))):
+                raise InputError(nothing_in(Path(os.path.abspath(path))))
+
+    def _knows(self, path: Path) -> bool:
+        with suppress(StoreError):
+            return self._reader().manifest.knows(path)
+        return False
+
+    def watch(
         self,
-        text: str | None = None,
+        paths: Iterable[AnyPath],
         *,
-        image: AnyPath | None = None,
-        vector: Vectors | None = None,
-        top: int = 10,
-        depth: int | None = None,
-        min_match: float | None = None,
-        budget: float = math.inf,
-        filter: Filter = EVERYTHING,
-    ) -> Found:
-        """Find pictures for a text, a picture, or both; see `bridgetower.search.search`.
+        exclude: Iterable[str] = (),
+        hidden: bool = False,
+        follow_symlinks: bool = False,
+        retry: bool = False,
+        max_pixels: int | None = None,
+        on_progress: "Callable[[Progress], None]" = lambda progress: None,
+        on_publish: OnProgress = _unheard,
+    ) -> "Iterator[IndexReport]":
+        """As `index`, and again whenever something has changed below `paths`: a report for each run, for ever.
 
-        A unit `vector` [E] recalls by itself. It alone serves an index of foreign vectors, of which the model is then
-        no more than the judge of a text.
-        `depth` is how many candidates are verified: by default 20 on a CPU and 100 on a GPU; `budget` for how many
-        seconds.
+        A path that is away for a while is among the `absent` of the reports. Where another process writes the index,
+        later runs wait until it ends. Raises as `index` does, and InputError where the system cannot watch.
         """
-        store = self._checked() if vector is None else self._opened()
-        request = SearchRequest(
-            text, None if image is None else Path(image), vector, top, depth, min_match, budget, filter
-        )
-        encoder = self.model.encoder if vector is None else None
-        judge = self.model.judge if request.verifies else None
-        return search(store, request, encoder, judge, cache=store.feature_cache(self.features_cache))
+        from bridgetower.scan import Rules
+        from bridgetower.watch import watching
 
-    def fill(self, text: str, *, top: int = 5, depth: int | None = None) -> Filled:
-        """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best; see `bridgetower.fill`."""
-        store = self._checked()
-        cache = store.feature_cache(self.features_cache)
-        return fill_library(store, self.model.encoder, self.model.judge, text, top=top, depth=depth, cache=cache)
+        wanted = list_of_paths(paths)
+        rules = Rules(list_of_patterns(exclude), hidden, follow_symlinks)
+        # From before the first run on: a change meanwhile is not missed.
+        with watching(wanted, rules, apart=self.directory, holds=self._may_hold) as bursts:
+            yield self._index(wanted, rules, retry, max_pixels, on_progress, on_publish)
+            for _ in bursts:
+                there = [path for path in wanted if os.path.exists(path)]
+                try:
+                    report = self._when_free(
+                        partial(self._index, there, rules, False, max_pixels, on_progress, on_publish)
+                    )
+                except InputError:  # a path that has gone since: that is a change, too
+                    continue
+                gone = {Path(os.path.abspath(path)) for path in wanted if path not in there}
+                yield replace(report, absent=tuple(sorted({*report.absent, *gone})))
 
-    def export(self, folder: AnyPath) -> Exported:
-        """Write the index into a new folder, as npy and lines of JSON; see `bridgetower.exporting.export`."""
-        return exporting.export(self._opened(), Path(folder))
+    def _when_free(self, run: "Callable[[], IndexReport]") -> "IndexReport":
+        told = False
+        while True:
+            try:
+                return run()
+            except LockedError as error:
+                if not told:
+                    self._say(f"note: {error.holder}: waiting until it ends")
+                told = True
+            time.sleep(LOCK_LOOK_S)
 
-    def import_folder(self, folder: AnyPath, *, moves: Moves | None = None) -> ImportReport:
-        """Add what `export` wrote, here or elsewhere; see `bridgetower.importing.import_folder`."""
-        self.close()
-        return importing.import_folder(Path(folder), self.directory, moves=moves)
+    def _may_hold(self, path: Path) -> bool:
+        """Whether the index has a picture at or below `path`; in doubt it may. Called in another thread."""
+        from bridgetower.store import Store
+
+        try:
+            with Store.open(self.directory) as store:
+                return store.holds(path)
+        except StoreError:
+            return True
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One thread of this object at a time changes the index; whoever reads after it sees that."""
+        with self._change_lock:
+            self._let_go()
+            try:
+                yield
+            finally:
+                self.refresh()
+
+    def _resumed(self) -> "Writer":
+        from bridgetower.writer import Writer
+
+        return Writer.resume(self.directory, recall_store=self._recall_store)
+
+    def forget(self, paths: Iterable[AnyPath], *, dry_run: bool = False) -> "ForgetReport":
+        """Take folders and files out of the index; with `dry_run` only say what that would do.
+
+        Raises InputError for one that it does not know.
+        """
+        from bridgetower.upkeep import forget, would_forget
+
+        if dry_run:
+            return would_forget(self._reader(), list_of_paths(paths))
+        with self._changing(), self._resumed() as writer:
+            return forget(writer, list_of_paths(paths))
+
+    def prune(self, *, dry_run: bool = False, on_progress: OnProgress = _unheard) -> "Pruned":
+        """Drop files that are gone, remove images without a file, give the space back; or, `dry_run`, say how much.
+
+        `on_progress(done, total)` counts files.
+        """
+        from bridgetower.upkeep import prune, would_prune
+
+        if dry_run:
+            return would_prune(self._reader(), on_progress=on_progress)
+        with self._changing(), self._resumed() as writer:
+            return prune(writer, on_progress=on_progress)
+
+    def verify(self, *, on_progress: OnProgress = _unheard) -> "Iterator[Finding]":
+        """All that is wrong with the index, as it is found. Changes nothing. Raises StoreError.
+
+        `on_progress(done, total)` counts images.
+        """
+        from bridgetower.verify import verify
+
+        return verify(self.directory, recall_store=self._recall_store, on_progress=on_progress)
+
+    def repair(self, *, on_progress: OnProgress = _unheard) -> "Repaired":
+        """Mend what `verify` finds; `index` then takes again what was lost. `on_progress` as there."""
+        from bridgetower.verify import repair
+
+        with self._changing():
+            return repair(self.directory, recall_store=self._recall_store, on_progress=on_progress)
+
+    def export(self, folder: AnyPath, *, on_progress: OnProgress = _unheard) -> "Exported":
+        """Write the index into a new folder, as npy and lines of JSON. `on_progress(done, total)` counts images.
+
+        Raises UsageError where the folder holds something, OutputError, StoreError.
+        """
+        from bridgetower.exporting import export
+
+        return export(self._reader(), Path(folder), on_progress=on_progress)
+
+    def import_folder(
+        self, folder: AnyPath, *, moves: "Moves | None" = None, on_progress: OnProgress = _unheard
+    ) -> "ImportReport":
+        """Add what `export` wrote, here or elsewhere. A path that begins with a key of `moves` begins with its value.
+
+        `on_progress(done, total)` counts rows. Raises InputError before anything is written, StoreError.
+        """
+        from bridgetower.importing import import_folder
+
+        with self._changing():
+            return import_folder(
+                Path(folder), self.directory, moves=moves, recall_store=self._recall_store, on_progress=on_progress
+            )
 
     def import_vectors(
         self,
@@ -260,63 +618,23 @@ class Library:
         name: str,
         *,
         queries: AnyPath | None = None,
-        moves: Moves | None = None,
-    ) -> ImportReport:
-        """Add vectors that another model made; see `bridgetower.importing.import_vectors`."""
-        self.close()
-        texts = None if queries is None else Path(queries)
-        return importing.import_vectors(Path(vectors), Path(paths), name, self.directory, queries=texts, moves=moves)
+        moves: "Moves | None" = None,
+        on_progress: OnProgress = _unheard,
+    ) -> "ImportReport":
+        """Add vectors of the model `name`, any model: `vectors` an npy file [N, E], `paths` a line of JSON for each.
 
-    def verify(self) -> list[Finding]:
-        """All that is wrong with the index; see `bridgetower.verify`. Changes nothing. Raises StoreError."""
-        return list(verify(self.directory))
+        `queries` is an npy file [Q, E] of vectors of texts, by which recall is measured. All else as `import_folder`.
+        """
+        from bridgetower.importing import import_vectors
 
-    def repair(self) -> Repaired:
-        """Mend what `verify` finds; `index` then takes again what was lost. See `bridgetower.verify`."""
-        self.close()
-        return repair(self.directory)
-
-    def prune(self) -> Pruned:
-        """Drop files that are gone, remove images without a file, give the space back; see `bridgetower.upkeep`."""
-        self.close()
-        with Writer.resume(self.directory) as writer:
-            return prune(writer)
-
-    def forget(self, paths: Iterable[AnyPath]) -> list[Forgotten]:
-        """Take folders and files out of the index. Raises InputError for one that it does not know."""
-        self.close()
-        with Writer.resume(self.directory) as writer:
-            return forget(writer, _paths(paths))
-
-    def summary(self) -> Summary:
-        """What the index holds. Raises StoreError."""
-        return self._opened().summary()
-
-    def __len__(self) -> int:
-        """Pictures that can be found. Raises StoreError."""
-        return len(self._opened())
-
-    def __bool__(self) -> bool:
-        return True  # also where it is empty, or not there yet
-
-    def _opened(self) -> Store:
-        if self._store is None:
-            self._store = Store.open(self.directory)
-        return self._store
-
-    def _checked(self) -> Store:
-        store = self._opened()
-        store.check(self.model.fingerprint)
-        return store
-
-
-def _patterns(patterns: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(patterns, str):
-        raise TypeError(f"a list of patterns is wanted, not the pattern {patterns!r}")
-    return tuple(patterns)
-
-
-def _paths(paths: Iterable[AnyPath]) -> list[Path]:
-    if isinstance(paths, str | bytes | os.PathLike):
-        raise TypeError(f"a list of paths is wanted, not the path {os.fspath(paths)!r}")
-    return [Path(path) for path in paths]
+        with self._changing():
+            return import_vectors(
+                Path(vectors),
+                Path(paths),
+                name,
+                self.directory,
+                queries=None if queries is None else Path(queries),
+                moves=moves,
+                recall_store=self._recall_store,
+                on_progress=on_progress,
+            )

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +30,18 @@ class Results:
     verified: int  # pictures that went through the full encoder
     best_match: float | None  # the highest ITM probability among them, whatever was cut off
     skipped: tuple[Skipped, ...]  # pictures that could not be read
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def _repr_html_(self) -> str:
+        """The pictures and their scores, in a notebook."""
+        from bridgetower.notebook import as_html
+
+        return as_html(self.hits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ def verify(
 def rerank(
     judge: Judge,
     text: str,
-    paths: Sequence[Path],
+    candidates: Sequence[Candidate],
     *,
     top: int | None = None,
     min_match: float | None = None,
@@ -101,7 +112,7 @@ def rerank(
     """
     require_limits(top=top, min_match=min_match)
     require_heads(judge.heads, Head.ITM)
-    candidates = [Candidate(path) for path in dict.fromkeys(paths)]
+    candidates = list({candidate.path: candidate for candidate in candidates}.values())
     verified, skipped = verify(judge, judge.encode_texts([text]), candidates, on_progress=on_progress)
     hits = [v.hit for v in verified]
     best = hits[0].match if hits else None
@@ -117,7 +128,7 @@ def matching(hits: list[Hit], min_match: float | None) -> list[Hit]:
 
 def match(
     judge: Judge,
-    images: Sequence[Path],
+    candidates: Sequence[Candidate],
     texts: Sequence[str],
     *,
     on_progress: OnProgress = lambda done, total: None,
@@ -130,27 +141,27 @@ def match(
         require_heads(judge.heads, Head.ITM)
     encoded = judge.encode_texts(texts)
     with workers(PICTURES_AT_ONCE) as threads:
-        loaded = ahead(threads, partial(load, preprocessing=judge.preprocessing), images, 2 * PICTURES_AT_ONCE)
-        for start in range(0, len(images), PICTURES_AT_ONCE):
-            batch = images[start : start + PICTURES_AT_ONCE]
+        loaded = ahead(threads, partial(load, preprocessing=judge.preprocessing), candidates, 2 * PICTURES_AT_ONCE)
+        for start in range(0, len(candidates), PICTURES_AT_ONCE):
+            batch = candidates[start : start + PICTURES_AT_ONCE]
             pictures = judge.encode_images(np.stack(list(islice(loaded, len(batch)))))
-            on_progress(start + len(batch), len(images))
+            on_progress(start + len(batch), len(candidates))
             yield from _scores(judge, encoded, pictures, batch, texts)
 
 
 def _scores(
-    judge: Judge, encoded: Texts, pictures: Pictures, images: Sequence[Path], texts: Sequence[str]
+    judge: Judge, encoded: Texts, pictures: Pictures, candidates: Sequence[Candidate], texts: Sequence[str]
 ) -> Iterator[PairScore]:
-    pairs = every_pair(len(texts), len(images))
+    pairs = every_pair(len(texts), len(candidates))
     logits = judge.match(encoded, pictures, pairs) if Head.ITM in judge.heads else None
     similarity = None
     if encoded.vectors is not None and pictures.vectors is not None:
         similarity = encoded.vectors @ pictures.vectors.T  # [Q, B]
-    for row, path in enumerate(images):
+    for row, candidate in enumerate(candidates):
         for column, text in enumerate(texts):
-            pair = None if logits is None else logits[column * len(images) + row]
+            pair = None if logits is None else logits[column * len(candidates) + row]
             yield PairScore(
-                image=path,
+                image=candidate.path,
                 text=text,
                 match=None if pair is None else float(match_probability(pair)),
                 itm_logits=None if pair is None else (float(pair[0]), float(pair[1])),

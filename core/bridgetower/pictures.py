@@ -1,6 +1,7 @@
 """Picture files -> encoded pictures, read and decoded in threads ahead of the encoder."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
-from bridgetower.decode import decode, read
-from bridgetower.errors import PictureError
+from bridgetower.decode import AnyImage, decode, in_memory, read
+from bridgetower.errors import PictureError, UsageError
 from bridgetower.features import FeatureCache
+from bridgetower.inputs import AnyPath
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.protocol import Judge, Pictures
 from bridgetower.records import Candidate, Skipped
@@ -19,9 +21,34 @@ from bridgetower.records import Candidate, Skipped
 PICTURES_AT_ONCE = 4
 
 
-def load(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """A picture file as float32 [3, H, W]. Raises PictureError."""
-    return preprocess(decode(read(path), path, min_side=preprocessing.min_side), preprocessing)
+# A path; or, in memory, a PIL image, an array uint8 [H, W, 3] (RGB) or [H, W] (grey), or the bytes of a file.
+AnyPicture = AnyPath | bytes | npt.NDArray[np.uint8] | AnyImage
+
+
+def candidates_of(pictures: Iterable[AnyPicture]) -> list[Candidate]:
+    """Each picture under its path; one that is in memory as `<picture N>`, by its place. Raises UsageError for a single
+    picture."""
+    if isinstance(pictures, str | bytes | os.PathLike | np.ndarray) or not isinstance(pictures, Iterable):
+        raise UsageError(f"a list of pictures is wanted, not a single {type(pictures).__name__}")
+    return [candidate_of(picture, place) for place, picture in enumerate(pictures)]
+
+
+def candidate_of(picture: AnyPicture, place: int = 0) -> Candidate:
+    """A picture under its path, or, if it is in memory, as `<picture N>`."""
+    if isinstance(picture, str | os.PathLike):
+        return Candidate(Path(picture))
+    return Candidate(Path(f"<picture {place}>"), picture=picture)
+
+
+def load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """A picture as float32 [3, H, W]. Raises PictureError."""
+    picture, path = candidate.picture, candidate.path
+    if picture is None or isinstance(picture, bytes):
+        data = read(path) if picture is None else picture
+        decoded = decode(data, path, min_side=preprocessing.min_side)
+    else:
+        decoded = in_memory(picture, path)
+    return preprocess(decoded, preprocessing)
 
 
 def encoded(
@@ -40,7 +67,7 @@ def encoded(
             if features is not None and len(features) == judge.features_bytes:
                 return features
         try:
-            return load(candidate.path, judge.preprocessing)
+            return load(candidate, judge.preprocessing)
         except PictureError as error:
             return Skipped(candidate.path, error.reason)
 

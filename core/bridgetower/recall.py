@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.records import EVERYTHING, Candidate, Filter, Photo, Skipped
+from bridgetower.roots import is_away
 from bridgetower.store import Store
 
 _FEW_AWAY = 256  # pictures that are passed over one by one: a search that begins again without a folder takes longer
@@ -61,7 +62,7 @@ class Candidates:
     def _pass_over(self, photos: Iterable[Photo]) -> None:
         """Count a picture none of whose files is there."""
         around = {folder for photo in photos for folder in photo.path.parents if folder in self._folders}
-        self.away += sorted(filter(_is_empty, around - self._looked_at))
+        self.away += sorted(filter(is_away, around - self._looked_at))
         self._looked_at |= around
         if around.isdisjoint(self.away):
             self.gone += 1
@@ -93,17 +94,6 @@ def _first_there(photos: Iterable[Photo]) -> Photo | Skipped | None:
         except OSError as error:
             barred = barred or Skipped(photo.path, error.strerror or str(error))
     return barred
-
-
-def _is_empty(root: Path) -> bool:
-    """Whether there is surely nothing at and below `root`."""
-    try:
-        with os.scandir(root) as entries:
-            return next(entries, None) is None
-    except NotADirectoryError:
-        return not root.exists()
-    except OSError as error:
-        return isinstance(error, FileNotFoundError)
 
 
 def _is_unchanged(photo: Photo) -> bool:

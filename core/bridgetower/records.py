@@ -85,6 +85,7 @@ class Candidate:
     path: Path
     similarity: float | None = None  # ITC cosine in [-1, 1]; None where no recall took place
     content: bytes | None = None  # SHA-256 of the file, where it is as an index knows it
+    picture: object = None  # itself, where it is in memory; `path` is then no more than a name
 
 
 @dataclass(frozen=True, slots=True)

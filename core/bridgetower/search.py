@@ -18,8 +18,9 @@ import numpy as np
 from bridgetower.errors import UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.heads import require_heads
+from bridgetower.inputs import normalised
 from bridgetower.matching import Results, Verified, matching, require_limits, verify
-from bridgetower.pictures import load
+from bridgetower.pictures import AnyPicture, candidate_of, load
 from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.recall import Candidates, recall_vector
 from bridgetower.records import EVERYTHING, Candidate, Filter, Head, Hit, OnProgress, Skipped
@@ -33,6 +34,7 @@ class Found(Results):
     gone: int  # pictures that would have come before the last one, but whose files are no longer there
     barred: tuple[Skipped, ...]  # the same, but whose files cannot be looked at: one file of each, and why
     away: tuple[Path, ...]  # folders that were indexed and passed over, as nothing at all is in them now
+    damage: str | None  # what was found wrong with the recall store, and done without; `repair` mends it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class SearchRequest:
     """
 
     text: str | None = None
-    image: Path | None = None
+    image: AnyPicture | None = None
     vector: Vectors | None = None  # [E], unit length, of the kind that the index holds
     top: int = 10  # how many to give at most
     depth: int | None = None  # how many candidates to verify; None: what the judge thinks is worth it
@@ -53,6 +55,8 @@ class SearchRequest:
     filter: Filter = EVERYTHING  # which pictures may be found; it costs no recall
 
     def __post_init__(self) -> None:
+        if self.text is not None:
+            object.__setattr__(self, "text", normalised(self.text))
         if self.text is None and self.image is None and self.vector is None:
             raise UsageError("nothing to search for: give a text, a picture, or both")
         if self.vector is not None and self.image is not None:
@@ -124,6 +128,7 @@ def search(
         gone=candidates.gone,
         barred=tuple(candidates.barred),
         away=tuple(candidates.away),
+        damage=store.damage,
     )
 
 
@@ -154,7 +159,7 @@ def _query(
     if request.text is not None:
         vectors.append(recall_vector(encoder, judge, request.text, encoded))
     if request.image is not None:
-        vectors.append(encoder.embed_images(load(request.image, encoder.preprocessing)[None]))
+        vectors.append(encoder.embed_images(load(candidate_of(request.image), encoder.preprocessing)[None]))
     mean = np.sum(vectors, axis=0)
     unit: Vectors = mean / np.linalg.norm(mean)
     return unit

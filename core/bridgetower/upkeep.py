@@ -41,20 +41,29 @@ class Pruned:
     note: str | None  # why space was not given back
 
 
-def forget(writer: Writer, paths: Iterable[Path]) -> list[Forgotten]:
+@dataclass(frozen=True, slots=True)
+class ForgetReport:
+    """What was taken out of the index, or would be."""
+
+    forgotten: tuple[Forgotten, ...]
+    orphans: int  # images that have no file after it; their vectors are kept until `prune`
+
+
+def forget(writer: Writer, paths: Iterable[Path]) -> ForgetReport:
     """Drop from the index what lies at and below each of `paths`, whether it exists or not: all or, on any error, none.
 
     The images stay, as orphans, until `prune`. Raises InputError for a path that the index does not know; StoreError.
     """
     known = _known_paths(writer.manifest, paths)
-    return list(map(Forgotten, known, writer.forget(*known)))
+    forgotten = tuple(map(Forgotten, known, writer.forget(*known)))
+    return ForgetReport(forgotten, writer.manifest.counts().orphans)
 
 
-def would_forget(store: Store, paths: Iterable[Path]) -> tuple[list[Forgotten], int]:
-    """What `forget` would do now, and how many images would then have no file. Changes nothing; raises the same."""
+def would_forget(store: Store, paths: Iterable[Path]) -> ForgetReport:
+    """What `forget` would do now. Changes nothing; raises the same."""
     known = _known_paths(store.manifest, paths)
     counts, without = store.manifest.count_under_each(known)
-    return list(map(Forgotten, known, counts)), store.manifest.counts().orphans + without
+    return ForgetReport(tuple(map(Forgotten, known, counts)), store.manifest.counts().orphans + without)
 
 
 def _known_paths(manifest: Manifest, paths: Iterable[Path]) -> list[Path]:

@@ -15,6 +15,7 @@ from bridgetower.directory import MANIFEST
 from bridgetower.errors import DamagedIndexError, DamagedLogError
 from bridgetower.float16 import unpack
 from bridgetower.manifest import ImageRow
+from bridgetower.recall_store import RecallStore
 from bridgetower.records import OnProgress
 from bridgetower.salvage import Salvaged, keep_log, salvage
 from bridgetower.schema import HASH_BYTES
@@ -45,14 +46,16 @@ class Repaired:
     left: tuple[Finding, ...]  # what is not in order after it
 
 
-def verify(directory: Path, *, on_progress: OnProgress = lambda done, total: None) -> Iterator[Finding]:
+def verify(
+    directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = lambda done, total: None
+) -> Iterator[Finding]:
     """Yield all that is wrong with the index in `directory`, as of now.
 
     Raises NoIndexError where there is none; StoreError where it cannot be read for other reasons than damage.
     """
     manifest = directory / MANIFEST
     try:
-        store = Store.open(directory)
+        store = Store.open(directory, recall_store)
     except DamagedLogError as error:
         yield Finding("log", error.damage, log_of(manifest))
         return
@@ -150,7 +153,9 @@ def _look_at_features(store: Store) -> Iterator[Finding]:
             yield Finding("features", "what was kept of a picture is not as it was written", features.path(name))
 
 
-def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: None) -> Repaired:
+def repair(
+    directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = lambda done, total: None
+) -> Repaired:
     """Mend what `verify` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
 
     A manifest that SQLite itself cannot read is made anew from what can be read of it, and kept beside the new one. So
@@ -163,14 +168,14 @@ def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
 
     def look(manifest: Path) -> None:
         nonlocal salvaged, log
-        findings.extend(verify(manifest.parent, on_progress=on_progress))
+        findings.extend(verify(manifest.parent, recall_store=recall_store, on_progress=on_progress))
         if _of("log", findings):
             log = keep_log(manifest)
-            findings.extend(verify(manifest.parent, on_progress=on_progress))
+            findings.extend(verify(manifest.parent, recall_store=recall_store, on_progress=on_progress))
         if _of("manifest", findings):
             salvaged = salvage(manifest)
 
-    with Writer.resume(directory, mend=look) as writer:
+    with Writer.resume(directory, mend=look, recall_store=recall_store) as writer:
         if salvaged is not None:
             dropped, roots = [*salvaged.dropped], [*salvaged.roots]
         else:
@@ -186,7 +191,7 @@ def repair(directory: Path, *, on_progress: OnProgress = lambda done, total: Non
                 with suppress(OSError):
                     finding.path.unlink()
         writer.remove_strays()
-    left = tuple(verify(directory, on_progress=on_progress))
+    left = tuple(verify(directory, recall_store=recall_store, on_progress=on_progress))
     return Repaired(tuple(findings), tuple(dropped), tuple(roots), log, salvaged, left)
 
 

@@ -1,0 +1,40 @@
+"""Results as a notebook shows them: small pictures, each with its scores and its path."""
+
+import base64
+import html
+from collections.abc import Iterable
+from io import BytesIO
+
+from bridgetower.decode import decode, read
+from bridgetower.errors import PictureError
+from bridgetower.records import Hit
+
+_SIDE = 160  # pixels
+_MOST = 50  # pictures that are shown
+
+
+def as_html(hits: Iterable[Hit]) -> str:
+    """A table of HTML that stands alone; a picture that cannot be read is shown by its path alone."""
+    rows = "".join(map(_row, list(hits)[:_MOST]))
+    return f"<table><tr><th>match</th><th>similarity</th><th>picture</th></tr>{rows}</table>"
+
+
+def _row(hit: Hit) -> str:
+    match = _score(hit.match) if hit.verified else "unverified"
+    name = html.escape(str(hit.path))
+    return f"<tr><td>{match}</td><td>{_score(hit.similarity)}</td><td>{_thumbnail(hit)}<br>{name}</td></tr>"
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _thumbnail(hit: Hit) -> str:
+    try:
+        image = decode(read(hit.path), hit.path, min_side=_SIDE).image
+    except PictureError:
+        return ""
+    image.thumbnail((_SIDE, _SIDE))
+    file = BytesIO()
+    image.save(file, "JPEG")
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'

@@ -1,0 +1,29 @@
+"""Folders that were indexed and are away: one rule for what that means, and one wording.
+
+A folder in which nothing at all is looks like a disk that is not mounted. So what the index has of it is kept, and a
+search passes over it.
+"""
+
+import os
+from pathlib import Path
+
+KEPT = (
+    "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
+    "nothing again; `bt forget` takes it out"
+)
+
+
+def is_away(root: Path) -> bool:
+    """Whether there is surely nothing at and below a folder that was indexed, or at a file."""
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is None
+    except NotADirectoryError:
+        return not root.exists()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+
+
+def nothing_in(root: Path | str) -> str:
+    """What to say of a folder or file that was indexed and is away."""
+    return f"nothing found in {root}, so {KEPT}"
