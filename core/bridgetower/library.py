@@ -136,7 +136,7 @@ class Library:
         with self._lock:
             key = (name, precision, preprocessing)
             if key not in self._models:
-                self._models[key] = Model(
+                model = Model(
                     name,
                     device=self._device,
                     precision=precision,
@@ -145,6 +145,7 @@ class Library:
                     progress=self._progress,
                     say=self._say,
                 )
+                self._models |= {key: model, (name, precision, model.preprocessing.name): model}
             return self._models[key]
 
     def _model_for_new(self) -> Model:

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner, Result
 
-import bridgetower.indexing
-import bridgetower.library
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
 from bridgetower_cli.parser import app
@@ -64,11 +62,11 @@ class Bt(Protocol):
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
-    monkeypatch.setattr(bridgetower.library, "resolve", models.resolve)
+    monkeypatch.setattr("bridgetower.weights.resolve", models.resolve)
     monkeypatch.setattr(
-        bridgetower.library, "fingerprint_of", lambda checkpoint, precision: checkpoint.encoder.fingerprint
+        "bridgetower.encoder.fingerprint_of", lambda checkpoint, precision: checkpoint.encoder.fingerprint
     )
-    monkeypatch.setattr(bridgetower.library, "TorchEncoder", models.load)
+    monkeypatch.setattr("bridgetower.encoder.TorchEncoder", models.load)
     monkeypatch.setattr("bridgetower.decoders.Decoders", DecodersHere)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run

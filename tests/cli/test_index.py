@@ -198,7 +198,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
         encoder.fingerprint = replace(encoder.fingerprint, model=str(tmp_path / name))
         return models.checkpoint(name, encoder)
 
-    monkeypatch.setattr(bridgetower.library, "resolve", resolve)
+    monkeypatch.setattr("bridgetower.weights.resolve", resolve)
     (tmp_path / "old").mkdir()
     assert bt("index", photos, "--model", "old").exit_code == 0
     (tmp_path / "old").rename(tmp_path / "new")
@@ -281,7 +281,7 @@ def test_weights_that_have_changed_under_their_name_are_refused_when_they_are_ne
     def other(name: str, **options: object) -> SimpleNamespace:
         return models.checkpoint(name, FakeEncoder(weights="changed"))
 
-    monkeypatch.setattr(bridgetower.library, "resolve", other)
+    monkeypatch.setattr("bridgetower.weights.resolve", other)
     assert bt("index", library).exit_code == 0
     paint(library / "new.png", (9, 99, 199))
     done = bt("index", library)
@@ -341,7 +341,7 @@ def test_an_index_keeps_its_precision(
         asked.append(precision)
         return Runtime(device, precision, "as the test says")
 
-    monkeypatch.setattr(bridgetower.library, "choose_runtime", choose_runtime)
+    monkeypatch.setattr("bridgetower.runtime.choose_runtime", choose_runtime)
     if variable:
         monkeypatch.setenv("BT_PRECISION", variable)
     done = bt("index", photos, *(["--precision", option] if option else []))

@@ -181,7 +181,7 @@ def test_a_model_is_fetched_where_a_person_names_it_and_not_where_an_index_does(
         fetched.append((name, fetch))
         raise ModelError(f"{name} is not here")
 
-    monkeypatch.setattr(bridgetower.library, "resolve", resolve)
+    monkeypatch.setattr("bridgetower.weights.resolve", resolve)
     for model in ("other", "fake"):
         monkeypatch.setenv("BT_MODEL", model)
         assert bt(*command).exit_code == 4
@@ -189,7 +189,7 @@ def test_a_model_is_fetched_where_a_person_names_it_and_not_where_an_index_does(
     assert bt(*command).exit_code == 4
     assert bt(*command, "--model", "fake").exit_code == 4
     assert fetched == [("fake", False), ("fake", True), ("fake", False), ("fake", True)]
-    monkeypatch.setattr(bridgetower.library, "resolve", real)
+    monkeypatch.setattr("bridgetower.weights.resolve", real)
     assert bt(*command).exit_code == 0
 
 
@@ -199,7 +199,7 @@ def test_the_default_model_is_not_fetched_either_because_an_index_names_it(
     with Writer.resume(library.parent / "index") as writer, writer.manifest.transaction():
         writer.manifest.set_fingerprint(replace(writer.manifest.fingerprint(), model=DEFAULT_MODEL))
     monkeypatch.delenv("BT_MODEL")
-    monkeypatch.setattr(bridgetower.library, "resolve", bridgetower.weights.resolve)
+    monkeypatch.setattr("bridgetower.weights.resolve", bridgetower.weights.resolve)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (4, "")
     assert done.stderr == (

@@ -82,19 +82,21 @@ def serve() -> None:
     import bridgetower.truth
     import bridgetower.upkeep
     import bridgetower.verify
+    import bridgetower.weights
     import bridgetower.writer
     import bridgetower_cli.parser  # noqa: F401
     from bridgetower_cli.app import main
     from tests.fakes import FakeEncoder
 
-    library: Any = bridgetower.library
+    weights: Any = bridgetower.weights
+    encoder: Any = bridgetower.encoder
     writer: Any = bridgetower.writer
     fake = FakeEncoder()
     checkpoint = SimpleNamespace(name="fake", preprocessing=fake.preprocessing)
     checkpoint.with_preprocessing = lambda name: checkpoint
-    library.resolve = lambda name, **options: checkpoint
-    library.fingerprint_of = lambda checkpoint, precision: fake.fingerprint
-    library.TorchEncoder = lambda checkpoint, runtime, **options: fake
+    weights.resolve = lambda name, **options: checkpoint
+    encoder.fingerprint_of = lambda checkpoint, precision: fake.fingerprint
+    encoder.TorchEncoder = lambda checkpoint, runtime, **options: fake
     writer._UNCOVERED_MIN = 20  # publish often, to be killed there too
     writer._PRUNED_AT_ONCE = 16
     truth: Any = bridgetower.truth
