@@ -32,15 +32,17 @@ def main() -> None:
     import numpy as np
 
     import bridgetower
+    from bridgetower.decode import decode, read
     from bridgetower.library import Library, Model
-    from bridgetower.pictures import load
+    from bridgetower.preprocess import preprocess
 
     texts = TEXTS[: int(searches)]
     model = Model(name, device="cpu", precision=precision)
     library = Library(index, model)
     library.index([photos])
     some = sorted(Path(photos).glob("*.jpg"))[:8]
-    pixels = np.stack([load(path, model.checkpoint.preprocessing) for path in some])
+    spec = model.encoder.preprocessing
+    pixels = np.stack([preprocess(decode(read(path), path, min_side=spec.min_side), spec) for path in some])
 
     def recalls() -> dict[str, float]:
         hits = [hit for text in 4 * texts for hit in library.search(text, depth=0).hits]

@@ -54,22 +54,24 @@ class Meter:
         self._bar: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
-        if render.talks_to_terminal():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[pace]}"),
-                console=Console(file=sys.stderr, force_terminal=True),
-                transient=True,
-                redirect_stdout=False,
-            )
-            self._bar = bar, bar.add_task(self._doing, total=None, pace="")
-            bar.start()
         return self
+
+    def _begin(self) -> None:
+        """Show the bar: with the first progress, so that it stands below what was said before."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=Console(file=sys.stderr, force_terminal=True),
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._bar = bar, bar.add_task(self._doing, total=None, pace="")
+        bar.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -80,6 +82,8 @@ class Meter:
     def update(self, done: int, total: int, doing: str | None = None, unit: str = "pictures") -> None:
         """Say that `done` of `total` units are through; `doing` and `unit` where it is something else than before."""
         now = self._clock()
+        if self._bar is None and render.talks_to_terminal():
+            self._begin()
         if doing not in (None, self._doing):
             self._doing, self._unit, self._pace = doing or "", unit, Pace(self._clock)
         if now - self._shown_at < (_BAR_EVERY_S if self._bar else _LINE_EVERY_S):

@@ -4,22 +4,18 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bridgetower.errors import UsageError
+from bridgetower.library import DEFAULT_MODEL as DEFAULT_MODEL
+from bridgetower.records import DEVICES, PRECISIONS
+from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
 
 DEFAULT_FEATURES_CACHE = "2GB"
 MOST_PIXELS = 10_000_000_000  # more than any format of Pillow's can hold in memory
-DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
-
-# As in `bridgetower.encoder`, which takes too long to import for a list of four words; a test holds them together.
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16", "int8")
-PREPROCESSINGS = ("hf", "plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +123,6 @@ def duration(text: str) -> float:
     if found is None:
         raise UsageError(f"{text!r} is no duration: write it as 500ms, 2s or 1m")
     return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
-
-
-def moment(text: str) -> int:
-    """A date or a moment, "2024" or "2024-05-17T18:30" -> seconds on a clock on the wall since it showed 1970.
-
-    What zone the clock is in is said by what it is compared with: see `Filter`. Raises UsageError.
-    """
-    found = re.fullmatch(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ](\d\d:\d\d))?", text.strip())
-    try:
-        if found is None:
-            raise ValueError
-        year, month, day, clock = found.groups()
-        written = f"{year}{month or '-01'}{day or '-01'}T{clock or '00:00'}"
-        return int(datetime.fromisoformat(written).replace(tzinfo=UTC).timestamp())
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no date: write it as 2024, 2024-05, 2024-05-17 or 2024-05-17T18:30") from error
 
 
 def _one_of(known: Sequence[str], name: str, value: str | None) -> str:

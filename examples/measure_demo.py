@@ -18,6 +18,7 @@ import numpy as np
 from bridgetower.encoder import TorchEncoder
 from bridgetower.evaluation import Captioned, evaluate, read_captions
 from bridgetower.pictures import load
+from bridgetower.records import Candidate
 from bridgetower.runtime import choose_runtime
 from bridgetower.weights import resolve
 from examples.scenes.captions import plural
@@ -61,7 +62,7 @@ def measure_words(encoder: TorchEncoder, captioned: list[Captioned]) -> dict[str
     """For each kind of word, and all: how many were asked, and the percentage that came first."""
     outcomes: dict[str, list[tuple[bool, bool]]] = {kind: [] for kind in KINDS}
     for item in captioned:
-        picture = encoder.encode_images(load(item.image, encoder.preprocessing)[None])
+        picture = encoder.encode_images(load(Candidate(item.image), encoder.preprocessing)[None])
         for kind, masked, word in masked_words(item.captions[0]):
             scores = encoder.read(encoder.encode_texts([masked]), picture).log_probabilities[0, 0]
             guess = encoder.word(int(scores.argmax())).lower()

@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.records import Head
-from bridgetower_cli import engine, render
+from bridgetower.library import DEFAULT_DEPTH
+from bridgetower_cli import render
+from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Device, Json, Model, Precision, named_path, settle
 
 if TYPE_CHECKING:
-    from bridgetower.evaluation import Evaluation
-
-DEFAULT_DEPTH = 20
+    from bridgetower import Evaluation
 
 
 def evaluate(
@@ -38,22 +37,9 @@ def evaluate(
     verification. A model without matching head is measured by similarity alone.
     """
     settings = settle(model=model, device=device, precision=precision)
-    from bridgetower.evaluation import evaluate as measure
-    from bridgetower.evaluation import read_captions
-    from bridgetower.heads import require_heads
-
-    captioned = read_captions(captions)
-    encoder = engine.find(settings.model, settings).encoder
-    require_heads(encoder.heads, Head.ITC)
-    depths = list(dict.fromkeys(depth or [DEFAULT_DEPTH]))
-    if Head.ITM not in encoder.heads and not depth:
-        render.say("note: this model has no ITM head to verify with; it is measured by similarity alone")
-        depths = []
     with Meter("encoding", "pictures") as meter:
         # `meter` is that of the pass at hand
-        measured = measure(
-            encoder, encoder, captioned, depths=depths, on_progress=lambda *counts: meter.update(*counts)
-        )
+        measured = the_model(settings).evaluate(captions, depths=depth, on_progress=lambda *at: meter.update(*at))
         results = [next(measured)]
     with Meter("verifying", "pictures") as meter:
         results += measured

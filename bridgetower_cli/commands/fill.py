@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.errors import NoIndexError, PictureError, UsageError
+from bridgetower.errors import NoIndexError, PictureError
 from bridgetower.records import Word
-from bridgetower_cli import engine, render
+from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
+from bridgetower_cli.libraries import library
+from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
@@ -28,7 +30,7 @@ from bridgetower_cli.settings import (
 )
 
 if TYPE_CHECKING:
-    from bridgetower.fill import Filled
+    from bridgetower import Filled
 
 
 def fill(
@@ -62,10 +64,6 @@ def fill(
 
     Exits with 1 if there is nothing to read, as in an empty index.
     """
-    if "<mask>" not in text:
-        raise UsageError(
-            'there is no <mask> in the text: write it where a word is wanted, as in "a <mask> looking out"'
-        )
     settings = settle(
         index=index,
         model=model,
@@ -87,35 +85,23 @@ def fill(
 
 
 def _from_images(text: str, images: list[Path], top: int, settings: Settings) -> "Filled":
-    from bridgetower.fill import fill_images
-
-    encoder = engine.find(settings.model, settings).encoder
-    engine.tell_truncated(encoder, text)
     paths = [Path(os.path.abspath(path)) for path in images]
     with Meter("reading", "pictures") as meter:
-        filled = fill_images(encoder, text, paths, top=top, on_progress=meter.update)
-    for skip in filled.skipped:  # they were named one by one: the answer would not be to what was asked
+        filled = the_model(settings).fill(text, paths, top=top, on_progress=meter.update)
+    for skip in filled.skipped:  # they were named one by one: the answer would not be to the question
         raise PictureError(skip.path, skip.reason)
     return filled
 
 
 def _from_library(text: str, top: int, settings: Settings) -> "Filled":
-    from bridgetower.fill import fill_library
-    from bridgetower.store import Store
-
-    try:
-        store = Store.open(settings.index)
-    except NoIndexError as error:
-        raise NoIndexError(f"{error}, or name a picture with --image FILE") from error
-    with store:
-        if not len(store):
+    with library(settings) as searched, Meter("reading", "pictures") as meter:
+        try:
+            filled = searched.fill(text, top=top, on_progress=meter.update)
+        except NoIndexError as error:
+            raise NoIndexError(f"{error}, or name a picture with --image FILE") from error
+        if not filled.words and not len(searched):
             raise no_match(f"{render.empty_index(settings.index)}, or name a picture with --image FILE")
-        chosen = engine.of_index(store, settings)
-        encoder = chosen.encoder
-        engine.tell_truncated(encoder, text)
-        with Meter("reading", "pictures") as meter:
-            cache = engine.feature_cache(store, settings)
-            return fill_library(store, encoder, encoder, text, top=top, cache=cache, on_progress=meter.update)
+    return filled
 
 
 def _fields(word: Word) -> dict[str, object]:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from bridgetower.records import PairScore
-from bridgetower_cli import engine, render
+from bridgetower_cli import render
+from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Device, Json, Model, Precision, named_path, settle
@@ -29,13 +30,9 @@ def match(
     finds candidates. A model that lacks the head for one of the two leaves it out.
     """
     settings = settle(model=model, device=device, precision=precision)
-    from bridgetower.matching import match as score_pairs
-
-    encoder = engine.find(settings.model, settings).encoder
-    engine.tell_truncated(encoder, *text)
     paths = [Path(os.path.abspath(image)) for image in images]
     with Meter("matching", "pictures") as meter:
-        scores = list(score_pairs(encoder, paths, text, on_progress=meter.update))
+        scores = the_model(settings).match(paths, text, on_progress=meter.update)
     if json:
         for pair in scores:
             render.json_line(_fields(pair))

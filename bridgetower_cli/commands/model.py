@@ -10,7 +10,7 @@ from bridgetower_cli.render import Column
 from bridgetower_cli.settings import DEFAULT_MODEL, Json, model_name, settle
 
 if TYPE_CHECKING:
-    from bridgetower.weights import LocalModel
+    from bridgetower import LocalModel
 
 
 def list_models(json: Json = False) -> None:
@@ -18,9 +18,9 @@ def list_models(json: Json = False) -> None:
 
     Indexing and searching take ITC, verifying and matching take ITM, filling takes MLM.
     """
-    from bridgetower.weights import available
+    from bridgetower import available_models
 
-    models = available()
+    models = available_models()
     if json:
         for model in models:
             render.json_line(_fields(model))
@@ -56,9 +56,9 @@ def pull_model(
 ) -> None:
     """Fetch a model, or what is missing of it, and print its folder."""
     settings = settle(model=name)
-    from bridgetower.weights import pull
+    import bridgetower
 
-    checkpoint = pull(settings.model, progress=render.talks_to_terminal(), say=render.say)
+    checkpoint = bridgetower.pull_model(settings.model, progress=render.talks_to_terminal(), say=render.say)
     render.say(f"{checkpoint.name} is on this machine, revision {checkpoint.revision}")
     render.paths([checkpoint.folder])
 
@@ -71,9 +71,9 @@ def convert_model(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it: a new or empty folder.")],
 ) -> None:
     """Write a model as one folder of safetensors, which `transformers` reads too, and print that folder."""
-    from bridgetower.saving import convert
+    import bridgetower
 
-    checkpoint = convert(name, folder, progress=render.talks_to_terminal(), say=render.say)
+    checkpoint = bridgetower.convert_model(name, folder, progress=render.talks_to_terminal(), say=render.say)
     render.paths([checkpoint.folder])
 
 

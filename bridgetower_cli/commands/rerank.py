@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from bridgetower.errors import UsageError
-from bridgetower_cli import engine, render
+from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
+from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import Device, Json, MinMatch, Model, Precision, RequiredText, settle
 
@@ -37,12 +38,8 @@ def rerank(
     spelled = _read_paths(b"\0" if null else b"\n")
     if not spelled:
         raise no_match("no paths came in on stdin")
-    from bridgetower.matching import rerank as order
-
-    encoder = engine.find(settings.model, settings).encoder
-    engine.tell_truncated(encoder, text)
     with Meter("verifying", "pictures") as meter:
-        found = order(encoder, text, list(spelled), min_match=min_match, on_progress=meter.update)
+        found = the_model(settings).rerank(text, list(spelled), min_match=min_match, on_progress=meter.update)
     render.skipped(found.skipped)
     rows = [(path, hit.match) for hit in found.hits for path in spelled[hit.path]][:top]
     if json:

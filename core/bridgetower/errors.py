@@ -10,6 +10,7 @@
     │   │   └── DamagedLogError              commits in the log of the manifest cannot be read any more
     │   └── DamagedFileError             a file made from the manifest is not; a search does without it
     ├── InputError                   6   a file that was named as input: a picture, a captions file
+    │   ├── UnknownPlaceError            a folder or file that the index knows nothing of
     │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
     │       └── PixelLimitError          its header says that it is too large
     ├── ResourceError                71  this machine refuses memory, file handles or threads
@@ -96,6 +97,10 @@ class InputError(BridgeTowerError):
     """A file named as input cannot be used."""
 
     exit_code = 6
+
+
+class UnknownPlaceError(InputError):
+    """A search is limited to a folder or file in which the index has nothing."""
 
 
 class PictureError(InputError):

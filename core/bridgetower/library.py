@@ -19,10 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from bridgetower.errors import InputError, LockedError, StoreError, UsageError
+from bridgetower.errors import InputError, LockedError, StoreError, UnknownPlaceError, UsageError
 from bridgetower.inputs import AnyPath, Moment, list_of_paths, list_of_patterns, moment, normalised
-from bridgetower.models import DEFAULT_MODEL, Model, Say
-from bridgetower.records import EVERYTHING, FOREIGN, INT8, Filter, Fingerprint, Head, OnProgress, Skipped
+from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
+from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
+from bridgetower.models import Model as Model
+from bridgetower.models import Say
+from bridgetower.records import FOREIGN, INT8, Filter, Fingerprint, Head, OnProgress, Skipped
 
 if TYPE_CHECKING:
     from bridgetower.exporting import Exported
@@ -277,15 +280,20 @@ class Library:
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
-        from bridgetower.search import SearchRequest, search
+        from bridgetower.search import NOTHING, SearchRequest, search
 
-        store = self._reader()
-        request = text if isinstance(text, SearchRequest) else None
-        if request is None:
-            assert not isinstance(text, SearchRequest)
-            vector = None if vector is None else self._vector(vector)
-            filter = self._filter(under, since, before)
+        if isinstance(text, SearchRequest):
+            request = text
+        else:  # checked before anything is opened
+            filter = self._dates(since, before)
             request = SearchRequest(text, image, vector, top, depth, min_match, budget, filter)
+        store = self._reader()
+        if under is not None:
+            request = replace(request, filter=replace(request.filter, under=self._place(under)))
+        if request.vector is not None:
+            request = replace(request, vector=self._vector(request.vector))
+        if not len(store):  # it may have no model yet
+            return NOTHING
         encoder: RecallEncoder | None = None
         judge: Judge | None = None
         if request.needs_encoder or request.verifies:
@@ -329,21 +337,23 @@ class Library:
         except OSError as error:
             raise unreadable(Path(vector), error) from error
 
-    def _filter(self, under: AnyPath | None, since: Moment | None, before: Moment | None) -> Filter:
-        if under is None and since is None and before is None:
-            return EVERYTHING
+    @staticmethod
+    def _dates(since: Moment | None, before: Moment | None) -> Filter:
         first = None if since is None else moment(since)
         after = None if before is None else moment(before)
         if first is not None and after is not None and first >= after:
             raise UsageError(
-                "since must be earlier than before, which is left out itself: all of 2024 is since 2024 before 2025"
+                "since must be earlier than before, which is left out itself: all of 2024 is since 2024, before 2025"
             )
-        place = None
-        if under is not None:
-            place = self.locate(under)
-            if place is None:
-                raise InputError(f"{os.fspath(under)}: nothing in the index lies there; `bt status` names its folders")
-        return Filter(place, first, after)
+        return Filter(None, first, after)
+
+    def _place(self, under: AnyPath) -> Path:
+        place = self.locate(under)
+        if place is None:
+            raise UnknownPlaceError(
+                f"nothing in the index lies under {os.fspath(under)}; `bt status` names its folders"
+            )
+        return place
 
     def locate(self, path: AnyPath) -> Path | None:
         """A folder or file as the index knows it, by its own name or by where its links lead; None if it does not."""
@@ -361,9 +371,15 @@ class Library:
         `depth` is by default that of a search. `on_progress(done, total)` counts pictures. Raises UsageError,
         ModelError, StoreError.
         """
-        from bridgetower.fill import fill_library
+        from bridgetower.fill import Filled, fill_library
 
         text, store = normalised(text), self._reader()
+        if "<mask>" not in text:
+            raise UsageError(
+                'there is no <mask> in the text: write it where a word is wanted, as in "a <mask> looking out"'
+            )
+        if not len(store):  # it may have no model yet
+            return Filled((), None, ())
         model = self._checked(store.fingerprint)
         model.tell_truncated(text)
         return fill_library(

@@ -59,6 +59,10 @@ class Filter:
 EVERYTHING = Filter()
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+PREPROCESSINGS = ("hf", "plain")
+
 INT8 = "int8"  # a precision, and a family of its own; fp32 and bf16 are the family "float"
 FOREIGN = "foreign"  # the family of vectors that came with their pictures, made by no model of ours
 

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 from bridgetower.errors import UsageError
-from bridgetower.records import INT8
+from bridgetower.records import DEVICES, INT8, PRECISIONS
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16", INT8)
 BATCH_SIZE = 16  # pictures, on a CPU
 
 

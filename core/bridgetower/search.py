@@ -10,8 +10,9 @@ one takes its place.
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,10 @@ class Found(Results):
     barred: tuple[Skipped, ...]  # the same, but whose files cannot be looked at: one file of each, and why
     away: tuple[Path, ...]  # folders that were indexed and passed over, as nothing at all is in them now
     damage: str | None  # what was found wrong with the recall store, and done without; `repair` mends it
+    depth: int  # how many candidates were to be verified at most
+
+
+NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class SearchRequest:
 
     text: str | None = None
     image: AnyPicture | None = None
-    vector: Vectors | None = None  # [E], unit length, of the kind that the index holds
+    vector: Any = field(default=None, repr=False)  # [E], unit length, of the kind that the index holds
     top: int = 10  # how many to give at most
     depth: int | None = None  # how many candidates to verify; None: what the judge thinks is worth it
     min_match: float | None = None  # only verified pictures of at least this probability
@@ -101,6 +106,7 @@ def search(
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
     left: list[Candidate] = []  # those that there was no time for
+    depth = 0
 
     def tell(done: int, total: int) -> None:
         on_progress(len(verified) + done, len(verified) + total)
@@ -129,6 +135,7 @@ def search(
         barred=tuple(candidates.barred),
         away=tuple(candidates.away),
         damage=store.damage,
+        depth=depth,
     )
 
 
@@ -152,7 +159,8 @@ def _query(
                 f"a vector of shape {list(request.vector.shape)}, those of the index have {store.fingerprint.dim} "
                 f"numbers: give one that was made as they were, by {store.fingerprint.model}"
             )
-        return request.vector[None]
+        vector: Vectors = request.vector
+        return vector[None]
     if encoder is None:
         raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
     vectors = []

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import bridgetower.runtime
 from bridgetower.errors import UsageError
-from bridgetower_cli.settings import DEFAULT_MODEL, DEVICES, PRECISIONS, index_folder, settle
+from bridgetower_cli.settings import DEFAULT_MODEL, index_folder, settle
 from tests.cli.conftest import Bt, Models
 
 
@@ -70,11 +69,6 @@ def test_nonsense_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("BT_DEVICE", "abacus")
     with pytest.raises(UsageError, match=r"abacus.*auto, cpu, cuda, mps"):
         settle()
-
-
-def test_the_words_are_those_of_the_library() -> None:
-    assert DEVICES == bridgetower.runtime.DEVICES
-    assert PRECISIONS == bridgetower.runtime.PRECISIONS
 
 
 @pytest.mark.parametrize(

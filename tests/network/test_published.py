@@ -16,7 +16,7 @@ from bridgetower.fill import fill_images
 from bridgetower.losses import itc_loss
 from bridgetower.matching import match
 from bridgetower.pictures import load
-from bridgetower.records import Head
+from bridgetower.records import Candidate, Head
 from bridgetower.runtime import Runtime
 from bridgetower.weights import load_model, resolve
 
@@ -44,7 +44,7 @@ def fetch(url: str, folder: Path) -> Path:
 
 def test_matching(base: TorchEncoder, tmp_path: Path) -> None:
     texts = ["An image of two cats chilling on a couch", "A football player scoring a goal"]
-    pairs = {pair.text: pair for pair in match(base, [fetch(CATS, tmp_path)], texts)}
+    pairs = {pair.text: pair for pair in match(base, [Candidate(fetch(CATS, tmp_path))], texts)}
     for text, published in zip(texts, (4.8437, -6.8970), strict=True):
         logits = pairs[text].itm_logits
         assert logits is not None
@@ -52,7 +52,7 @@ def test_matching(base: TorchEncoder, tmp_path: Path) -> None:
 
 
 def test_filling(base: TorchEncoder, tmp_path: Path) -> None:
-    filled = fill_images(base, "a <mask> looking out of the window", [fetch(WINDOW, tmp_path)], top=1)
+    filled = fill_images(base, "a <mask> looking out of the window", [Candidate(fetch(WINDOW, tmp_path))], top=1)
     assert [word.token for word in filled.words] == ["cat"]
 
 
@@ -60,7 +60,7 @@ def test_contrast(tmp_path: Path) -> None:
     checkpoint = resolve(LARGE)
     assert checkpoint.heads == frozenset(Head)
     model, tokenizer = load_model(checkpoint), checkpoint.tokenizer()
-    pictures = [load(fetch(url, tmp_path), checkpoint.preprocessing) for url in (DOGS, CATS)]
+    pictures = [load(Candidate(fetch(url, tmp_path)), checkpoint.preprocessing) for url in (DOGS, CATS)]
     texts = ["two dogs in a car", "two cats sleeping on a couch"]
 
     @torch.inference_mode()

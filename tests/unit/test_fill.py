@@ -1,19 +1,25 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from bridgetower import fill
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.fill import fill_images, fill_library
+from bridgetower.fill import Filled, fill_library
 from bridgetower.indexing import index
 from bridgetower.local_engine import LocalEngine
-from bridgetower.pictures import PICTURES_AT_ONCE
+from bridgetower.pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.protocol import Pictures, Reading, Texts
 from bridgetower.records import Head
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
+
+
+def fill_images(judge: FakeEncoder, text: str, paths: list[Path], **options: Any) -> Filled:
+    return fill.fill_images(judge, text, candidates_of(paths), **options)
 
 
 def test_one_picture_says_what_it_is(tmp_path: Path) -> None:

@@ -1,15 +1,25 @@
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bridgetower import matching
 from bridgetower.errors import ModelError, PictureError, UsageError
-from bridgetower.matching import match, rerank
-from bridgetower.pictures import PICTURES_AT_ONCE
+from bridgetower.matching import Results
+from bridgetower.pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.protocol import match_probability
-from bridgetower.records import Head
+from bridgetower.records import Head, PairScore
 from tests.fakes import FakeEncoder, paint
+
+
+def rerank(judge: FakeEncoder, text: str, paths: Sequence[Path], **options: Any) -> Results:
+    return matching.rerank(judge, text, candidates_of(paths), **options)
+
+
+def match(judge: FakeEncoder, paths: Sequence[Path], texts: Sequence[str], **options: Any) -> Iterator[PairScore]:
+    return matching.match(judge, candidates_of(paths), texts, **options)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from bridgetower.local_engine import LocalEngine
 from bridgetower.pictures import load
 from bridgetower.preprocess import preprocess
 from bridgetower.protocol import Pixels, Vectors
+from bridgetower.records import Candidate
 from bridgetower.runtime import BATCH_SIZE
 from bridgetower.scan import scan
 from bridgetower.store import Store
@@ -158,7 +159,7 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed_and_recorded_at_its_size(
     run([path], tmp_path / "index", Spy())
     small = decode(path.read_bytes(), path, min_side=preprocessing.min_side)
     assert small.image.size == (161, 81)
-    for pixels in (*found, load(path, preprocessing)):
+    for pixels in (*found, load(Candidate(path), preprocessing)):
         np.testing.assert_array_equal(pixels, preprocess(small, preprocessing))
     assert len(found) == 1
     with closing(sqlite3.connect(tmp_path / "index" / "manifest.sqlite")) as database:
