@@ -317,7 +317,7 @@ class Library:
         try:
             require_heads(model.heads, *recall, Head.ITM)
         except ModelError as error:
-            raise ModelError(f"{error}; or verify nothing, with a depth of 0") from error
+            raise ModelError(f"{error}; or verify nothing: --no-rerank, or a depth of 0") from error
 
     def _vector(self, vector: "Vectors | AnyPath | BinaryIO") -> "Vectors":
         """A unit vector [E], from an npy file if that is given. Raises InputError, UsageError."""

@@ -12,7 +12,6 @@ import pytest
 from PIL import ExifTags, Image
 from typer.testing import Result
 
-import bridgetower.library
 import bridgetower.weights
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
@@ -22,6 +21,8 @@ from bridgetower_cli.settings import DEFAULT_MODEL
 from tests.cli.conftest import Bt, Models
 from tests.conftest import Zone
 from tests.fakes import COLOURS, paint
+
+RESOLVE = bridgetower.weights.resolve  # the real one: tests have another in its place
 
 
 def lines(done: Result) -> list[Any]:
@@ -163,7 +164,7 @@ def test_a_model_folder_that_has_moved_is_asked_for(
         made_by = replace(writer.manifest.fingerprint(), model=str(tmp_path / "moved"))
         writer.manifest.set_fingerprint(made_by)
     with monkeypatch.context() as real:
-        real.setattr(bridgetower.library, "resolve", bridgetower.weights.resolve)
+        real.setattr("bridgetower.weights.resolve", RESOLVE)
         done = bt("search", "red")
     assert done.exit_code == 4
     assert "--model" in done.stderr and str(tmp_path / "moved") in done.stderr
@@ -199,7 +200,7 @@ def test_the_default_model_is_not_fetched_either_because_an_index_names_it(
     with Writer.resume(library.parent / "index") as writer, writer.manifest.transaction():
         writer.manifest.set_fingerprint(replace(writer.manifest.fingerprint(), model=DEFAULT_MODEL))
     monkeypatch.delenv("BT_MODEL")
-    monkeypatch.setattr("bridgetower.weights.resolve", bridgetower.weights.resolve)
+    monkeypatch.setattr("bridgetower.weights.resolve", RESOLVE)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (4, "")
     assert done.stderr == (
@@ -213,7 +214,7 @@ def test_a_model_without_matching_head_can_still_recall(bt: Bt, photos: Path, mo
     bt("index", photos)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (4, "")
-    assert "bridgetower-large-itm-mlm-itc; or verify nothing, with --no-rerank" in done.stderr
+    assert "bridgetower-large-itm-mlm-itc; or verify nothing: --no-rerank, or a depth of 0" in done.stderr
     assert [bt("search", "red", *fast).exit_code for fast in (["--no-rerank"], ["--depth", 0])] == [0, 0]
 
 
