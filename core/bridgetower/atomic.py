@@ -4,7 +4,9 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,39 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         unfinished.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+@contextmanager
+def new_folder(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """A folder to fill with files of these `names`, each on the disk when it is closed: for `folder`, new or empty.
+
+    It takes that name in one step when the block ends well. Where it does not, nothing is left, neither files nor the
+    folders that were made on the way. Raises OSError.
+    """
+    was_there = folder.exists()
+    made = [*takewhile(lambda parent: not parent.exists(), folder.parents)]
+    unfinished = place = folder.parent / f".{secrets.token_hex(8)}.partial"
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        fsync_directory(unfinished)
+        if was_there:
+            folder.rmdir()  # refused unless it is still empty
+        unfinished.rename(folder)
+        place = folder
+        fsync_directory(folder.parent)
+    except BaseException:
+        # By their names, as listing them takes a file handle, and none may be left.
+        for name in names:
+            with suppress(OSError):
+                (place / name).unlink()
+        for one in (place, *made):
+            with suppress(OSError):  # another program has put something there
+                one.rmdir()
+        if was_there:
+            with suppress(OSError):  # it still is
+                folder.mkdir()
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

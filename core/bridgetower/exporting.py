@@ -7,17 +7,15 @@ one that is wanted, which takes its name when all of them are complete and on th
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from bridgetower import npy
-from bridgetower.atomic import fsync_directory
+from bridgetower.atomic import new_folder
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.manifest import Entry
 from bridgetower.records import OnProgress, Photo
@@ -50,40 +48,10 @@ def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done,
     """
     folder = Path(os.path.realpath(folder))
     with _writable(folder):
-        was_there = folder.exists()
-        if was_there and any(folder.iterdir()):
+        if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder}: it is there already and not empty; give a new folder")
-        new = [*takewhile(lambda parent: not parent.exists(), folder.parents)]
-    unfinished = folder.parent / f".{secrets.token_hex(8)}.partial"
-    place = unfinished
-    try:
-        with _writable(folder):
-            unfinished.mkdir(parents=True)
-        exported = _write(store, folder, unfinished, on_progress)
-        with _writable(folder):
-            fsync_directory(unfinished)
-            if was_there:
-                folder.rmdir()  # refused unless it is still empty
-            unfinished.rename(folder)
-            place = folder
-            fsync_directory(folder.parent)
-    except BaseException:
-        _remove(place, new)
-        if was_there:
-            with suppress(OSError):  # it still is
-                folder.mkdir()
-        raise
-    return exported
-
-
-def _remove(place: Path, parents: Iterable[Path]) -> None:
-    """Remove what was written so far, and the folders that were made for it, without a handle: none may be left."""
-    for name in (INDEX, VECTORS, IMAGES, SKIPPED, QUERIES):
-        with suppress(OSError):
-            (place / name).unlink()
-    for folder in (place, *parents):
-        with suppress(OSError):  # another program has put something there
-            folder.rmdir()
+        with new_folder(folder, (INDEX, VECTORS, IMAGES, SKIPPED, QUERIES)) as unfinished:
+            return _write(store, folder, unfinished, on_progress)
 
 
 def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:

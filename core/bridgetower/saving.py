@@ -1,7 +1,6 @@
 """Save a network as a checkpoint in the Hugging Face layout, and convert one: each file whole, or none of them."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bridgetower import hub
-from bridgetower.atomic import replace_file, write_json
+from bridgetower.atomic import new_folder, replace_file, write_json
 from bridgetower.blocks import FeedForward
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.hub import SAFETENSORS, Say
@@ -83,16 +82,9 @@ def convert(name: str, destination: Path, *, progress: bool = False, say: Say = 
 
 def _convert(checkpoint: Checkpoint, destination: Path) -> Checkpoint:
     model = load_model(checkpoint, dtype=None)
-    # Beside the place first: what fails half-way leaves nothing in it, and nothing that others put there is removed.
-    unfinished = destination.parent / f".{secrets.token_hex(8)}.partial"
-    with _writable(destination):
-        try:
-            save(model, unfinished, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
-            with suppress(FileNotFoundError):
-                destination.rmdir()  # refused unless it is still empty
-            unfinished.rename(destination)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    names = (SAFETENSORS, "config.json", hub.PREPROCESSOR_FILES[0], *hub.TOKENIZER_FILES)
+    with _writable(destination), new_folder(destination, names) as unfinished:
+        save(model, unfinished, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
     return resolve(str(destination))
 
 

@@ -197,12 +197,22 @@ def test_space_is_given_back_where_it_is_much(photos: Path, directory: Path, mon
         for _ in range(2000):
             writer.manifest.add_image(random.bytes(32), 1, 1, None, random.bytes(1000))
     full = (directory / "manifest.sqlite").stat().st_size
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 0}))
+
+    def room(share: float) -> None:
+        """Of what the manifest holds, so much is free on the disk: for a new one, and for the log on the way to it."""
+
+        def usage(path: Path) -> SimpleNamespace:
+            with Store.open(directory) as store:
+                return SimpleNamespace(free=int(share * store.manifest.space().used))
+
+        monkeypatch.setattr("shutil.disk_usage", usage)
+
+    room(1.9)
     with Writer.resume(directory) as writer:
         done = prune(writer)
     assert done.images == 2000 and done.note is not None and "has not the room" in done.note
     assert (directory / "manifest.sqlite").stat().st_size >= full
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=int(2.1 * full / 10)))
+    room(2.1)
     with Store.open(directory) as reader, Writer.resume(directory) as writer:
         len(reader)
         note = prune(writer).note

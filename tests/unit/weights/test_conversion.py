@@ -123,8 +123,7 @@ def test_a_failed_conversion_removes_nothing_but_its_own(
     place.mkdir()
 
     def interrupted(_model: Any, unfinished: Path, **_: Any) -> None:
-        unfinished.mkdir()
-        (unfinished / "half").touch()
+        (unfinished / "model.safetensors").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(saving, "save", interrupted)
