@@ -45,19 +45,31 @@ class Pace:
 
 
 class Meter:
-    """A context in which `update` may be called as often as one likes."""
+    """A context in which `update` may be called as often as one likes.
+
+    Where several runs are measured, one after the other, `close` ends one, and the next update begins another.
+    """
 
     def __init__(self, doing: str, unit: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._doing, self._unit, self._clock = doing, unit, clock
-        self._pace = Pace(clock)
-        self._shown_at = clock()
+        self._is_open = False
         self._bar: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
+        self._open()
         return self
 
-    def _begin(self) -> None:
-        """Show the bar: with the first progress, so that it stands below what was said before."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self._is_open, self._pace = True, Pace(self._clock)
+        self._began = self._shown_at = self._clock()
+
+    def _show_bar(self) -> None:
+        """With the first progress, so that the bar stands below what was said before."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -73,17 +85,24 @@ class Meter:
         self._bar = bar, bar.add_task(self._doing, total=None, pace="")
         bar.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> float:
+        """Show nothing more of this run; how many seconds it took."""
         if self._bar is not None:
             self._bar[0].stop()
+        seconds = self._clock() - self._began if self._is_open else 0.0
+        self._bar, self._is_open = None, False
+        return seconds
 
     def update(self, done: int, total: int, doing: str | None = None, unit: str = "pictures") -> None:
-        """Say that `done` of `total` units are through; `doing` and `unit` where it is something else than before."""
-        now = self._clock()
+        """Say that `done` of `total` units are through; `doing` and `unit` where it is something else than before.
+
+        A `total` of 0 is one that is not known yet.
+        """
+        if not self._is_open:
+            self._open()
         if self._bar is None and render.talks_to_terminal():
-            self._begin()
+            self._show_bar()
+        now = self._clock()
         if doing not in (None, self._doing):
             self._doing, self._unit, self._pace = doing or "", unit, Pace(self._clock)
         if now - self._shown_at < (_BAR_EVERY_S if self._bar else _LINE_EVERY_S):
@@ -93,6 +112,6 @@ class Meter:
         pace = self._pace.describe(total, self._unit)
         if self._bar is not None:
             bar, task = self._bar
-            bar.update(task, description=self._doing, completed=done, total=total, pace=pace)
+            bar.update(task, description=self._doing, completed=done, total=total or None, pace=pace)
         else:
             render.say(f"{self._doing}: {done} of {total} {self._unit}{pace and ', ' + pace}")

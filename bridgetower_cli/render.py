@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bridgetower import nothing_in
 from bridgetower.errors import OutputError
 from bridgetower.records import INT8, Skipped
 
@@ -170,25 +171,14 @@ def skipped(files: Iterable[Skipped]) -> None:
         say(f"skipped {short(skip.path)}: {skip.reason}")
 
 
-KEPT = (
-    "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
-    "nothing again; `bt forget` takes it out"
-)
-
-
 def precisions(family: str) -> str:
     """In which vectors of a precision family are made."""
     return INT8 if family == INT8 else "fp32 or bf16"
 
 
-def nothing_in(folder: Path) -> str:
-    """What became of a folder that was indexed and is gone, or in which nothing is now."""
-    return f"nothing found in {short(folder)}, so {KEPT}"
-
-
 def away(folder: Path) -> None:
-    """Say so."""
-    say(f"note: {nothing_in(folder)}")
+    """Say that a folder that was indexed is gone, or that nothing is in it now."""
+    say(f"note: {nothing_in(short(folder))}")
 
 
 def passed_over(gone: int, barred: Sequence[Skipped], folders: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bridgetower_cli import render
+from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import Index, named_path, settle
 
@@ -21,12 +22,8 @@ def export(
     Vectors as npy, all else as lines of JSON. `bt import` makes an index of them, here or on another machine. The
     folder is there when everything is in it.
     """
-    settings = settle(index=index)
-    from bridgetower.exporting import export as write
-    from bridgetower.store import Store
-
-    with Store.open(settings.index) as store, Meter("exporting", "pictures") as meter:
-        exported = write(store, folder, on_progress=meter.update)
+    with library(settle(index=index)) as pictures, Meter("exporting", "pictures") as meter:
+        exported = pictures.export(folder, on_progress=meter.update)
     render.say(
         f"exported {render.counted(exported.images, 'picture')} ({exported.orphans} without a file), "
         f"{render.counted(exported.files, 'file')}, {exported.skipped} skipped: {render.size(exported.bytes)}"

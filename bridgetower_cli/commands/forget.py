@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bridgetower_cli import render
+from bridgetower_cli.libraries import library
 from bridgetower_cli.settings import Index, Json, named_path, settle
 
 
@@ -25,24 +26,13 @@ def forget(
     What the model made of them is kept until `bt prune`, so that nothing is encoded again where they come back. The
     next `bt index` of a folder around them takes them in again.
     """
-    settings = settle(index=index)
-    from bridgetower.store import Store
-    from bridgetower.upkeep import forget as take_out
-    from bridgetower.upkeep import would_forget
-    from bridgetower.writer import Writer
-
-    if dry_run:
-        with Store.open(settings.index) as store:
-            forgotten, without = would_forget(store, paths)
-    else:
-        with Writer.resume(settings.index) as writer:
-            forgotten = take_out(writer, paths)
-            without = writer.manifest.counts().orphans
+    with library(settle(index=index)) as pictures:
+        report = pictures.forget(paths, dry_run=dry_run)
     if json:
-        for one in forgotten:
+        for one in report.forgotten:
             render.json_line({"path": one.path, "files": one.files, "dry_run": dry_run})
-    total = render.counted(sum(one.files for one in forgotten), "file")
-    pictures = render.counted(without, "picture")
+    total = render.counted(sum(one.files for one in report.forgotten), "file")
+    without = render.counted(report.orphans, "picture")
     said, are = (f"would forget {total}", "would be") if dry_run else (f"forgot {total}", "are")
-    kept = f"; the vectors of {pictures} without a file {are} kept until `bt prune`"
-    render.say(f"{said}{kept if without else ''}")
+    kept = f"; the vectors of {without} without a file {are} kept until `bt prune`"
+    render.say(f"{said}{kept if report.orphans else ''}")

@@ -9,6 +9,7 @@ import typer
 from bridgetower.errors import UsageError
 from bridgetower_cli import render
 from bridgetower_cli.commands.index import SOME_SKIPPED
+from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import Index, named_path, settle
 
@@ -70,15 +71,13 @@ def import_(
     for new in dict.fromkeys(moves.values()):
         if not os.path.lexists(new):
             render.say(f"note: {render.short(new)}, which --map names, is not there now: {later} once it is")
-    from bridgetower.importing import import_folder, import_vectors
-
-    with Meter("importing", "rows") as meter:
+    with library(settings) as pictures, Meter("importing", "rows") as meter:
         if folder is not None:
-            report = import_folder(folder, settings.index, moves=moves, on_progress=meter.update)
+            report = pictures.import_folder(folder, moves=moves, on_progress=meter.update)
         else:
             assert vectors is not None and paths is not None and name is not None
-            report = import_vectors(
-                vectors, paths, name, settings.index, queries=queries, moves=moves, on_progress=meter.update
+            report = pictures.import_vectors(
+                vectors, paths, name, queries=queries, moves=moves, on_progress=meter.update
             )
     render.skipped(report.skipped)
     for old in report.unused:

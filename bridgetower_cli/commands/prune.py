@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from bridgetower_cli import render
+from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Index, Json, settle
@@ -23,19 +24,8 @@ def prune(
     what a disk that is not mounted looks like. Pictures without a file are removed; should one come back, it is encoded
     again.
     """
-    settings = settle(index=index)
-    from bridgetower.store import Store
-    from bridgetower.upkeep import prune as remove
-    from bridgetower.upkeep import would_prune
-    from bridgetower.writer import Writer
-
-    with Meter("looking for", "files") as meter:
-        if dry_run:
-            with Store.open(settings.index) as store:
-                pruned = would_prune(store, on_progress=meter.update)
-        else:
-            with Writer.resume(settings.index) as writer:
-                pruned = remove(writer, on_progress=meter.update)
+    with library(settle(index=index)) as pictures, Meter("looking for", "files") as meter:
+        pruned = pictures.prune(dry_run=dry_run, on_progress=meter.update)
     for root in pruned.absent:
         render.away(root)
     if pruned.note:

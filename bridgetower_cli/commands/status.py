@@ -7,16 +7,14 @@ import typer
 
 from bridgetower.records import FOREIGN
 from bridgetower_cli import render
+from bridgetower_cli.libraries import library
 from bridgetower_cli.render import Column, counted, visible
 from bridgetower_cli.settings import Device, Index, Json, Precision, settle
 
 FEW = 5  # reasons, and files that were indexed by themselves
 
 if TYPE_CHECKING:
-    from bridgetower.manifest import Tuning
-    from bridgetower.records import Fingerprint
-    from bridgetower.runtime import Runtime
-    from bridgetower.store import Root, Summary
+    from bridgetower import Fingerprint, Root, Runtime, Summary, Tuning
 
 
 def status(
@@ -31,14 +29,12 @@ def status(
 ) -> None:
     """Show what the index holds, and where it is."""
     settings = settle(index=index, device=device, precision=precision)
-    from bridgetower.store import Store
-
-    with Store.open(settings.index) as store:
-        summary = store.summary()
-        skipped = list(store.skipped()) if verbose else []
+    with library(settings) as pictures:
+        summary = pictures.summary()
+        skipped = pictures.skipped() if verbose else []
     runtime = None
     if verbose:
-        from bridgetower.runtime import choose_runtime
+        from bridgetower import choose_runtime
 
         runtime = choose_runtime(settings.device, settings.precision)
     if json:

@@ -6,11 +6,12 @@ import typer
 
 from bridgetower.errors import StoreError
 from bridgetower_cli import render
+from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import Index, Json, settle
 
 if TYPE_CHECKING:
-    from bridgetower.verify import Finding, Repaired
+    from bridgetower import Finding, Library, Repaired
 
 DERIVED = ("counts", "vectors", "features")
 
@@ -31,39 +32,43 @@ def verify(
 
     Prints each finding, one a line, and changes nothing. Exits with 5 if there is any; with --repair, if any is left.
     """
-    settings = settle(index=index)
-    from bridgetower import verify as checking
-    from bridgetower.store import Store
-
-    with Meter("checking", "pictures") as meter:
-        if not repair:
-            found = 0
-            for finding in checking.verify(settings.index, on_progress=meter.update):
-                _show(finding, json=json)
-                found += 1
-            if found:
-                raise StoreError(
-                    f"{settings.index}: {render.counted(found, 'finding')}: mend it with `bt verify --repair`"
-                )
-        else:
-            repaired = checking.repair(settings.index, on_progress=meter.update)
-            for finding in repaired.findings:
-                _show(finding, json=json)
-            _tell(repaired)
-            if repaired.left:
-                left = repaired.left[0]
-                raise StoreError(f"{settings.index}: could not be mended ({left.problem}): restore it from a copy")
-            if repaired.salvaged is not None and repaired.salvaged.emptied:
-                raise StoreError(
-                    f"{settings.index}: none of the pictures that it held could be read: restore it from a copy, or "
-                    "let `bt index` on its folders encode them again"
-                )
-    with Store.open(settings.index) as store:
-        summary, strays = store.summary(), store.strays()
+    with library(settle(index=index)) as pictures:
+        with Meter("checking", "pictures") as meter:
+            if repair:
+                _repair(pictures, meter, json=json)
+            else:
+                _check(pictures, meter, json=json)
+        summary, strays = pictures.summary(), pictures.strays()
     for path in strays:
         render.say(f"note: {render.short(path)} is not part of the index")
     holds = f"{render.counted(summary.images + summary.orphans, 'picture')}, {render.counted(summary.files, 'file')}"
     render.say(f"all is well: {holds}")
+
+
+def _check(pictures: "Library", meter: Meter, *, json: bool) -> None:
+    """Show each finding. Raises StoreError if there is any."""
+    found = 0
+    for finding in pictures.verify(on_progress=meter.update):
+        _show(finding, json=json)
+        found += 1
+    if found:
+        raise StoreError(f"{pictures.directory}: {render.counted(found, 'finding')}: mend it with `bt verify --repair`")
+
+
+def _repair(pictures: "Library", meter: Meter, *, json: bool) -> None:
+    """Show each finding, and what was done about them. Raises StoreError if any is left."""
+    repaired = pictures.repair(on_progress=meter.update)
+    for finding in repaired.findings:
+        _show(finding, json=json)
+    _tell(repaired)
+    if repaired.left:
+        left = repaired.left[0]
+        raise StoreError(f"{pictures.directory}: could not be mended ({left.problem}): restore it from a copy")
+    if repaired.salvaged is not None and repaired.salvaged.emptied:
+        raise StoreError(
+            f"{pictures.directory}: none of the pictures that it held could be read: restore it from a copy, or "
+            "let `bt index` on its folders encode them again"
+        )
 
 
 def _show(finding: "Finding", *, json: bool) -> None:

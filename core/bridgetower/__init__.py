@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bridgetower.protocol import Embedded, ImageEngine, Judge, Pictures, Reading, RecallEncoder, Refused, Texts
     from bridgetower.recall_store import RecallStore, RecallView
     from bridgetower.records import Filter, Fingerprint, Head, Hit, PairScore, Skipped, Word
+    from bridgetower.roots import nothing_in
     from bridgetower.runtime import Runtime, choose_runtime
     from bridgetower.salvage import Salvaged
     from bridgetower.search import Found, SearchRequest
@@ -103,6 +104,7 @@ _HOMES = {
         "Skipped",
         "Word",
     ),
+    "roots": ("nothing_in",),
     "runtime": (
         "Runtime",
         "choose_runtime",
@@ -191,6 +193,7 @@ __all__ = [
     "available_models",
     "choose_runtime",
     "convert_model",
+    "nothing_in",
     "pull_model",
 ]
 

@@ -38,7 +38,7 @@ class Progress:
     """Where a run stands, in files."""
 
     done: int
-    total: int
+    total: int  # 0 until the folders have been walked
     encoded: int  # pictures that went through the network
     skipped: int
 
@@ -53,7 +53,8 @@ class IndexReport:
     unchanged: int
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
-    ignored: Mapping[str, int]  # files that were passed over for their extension, by extension in lower case
+    ignored: Mapping[str, int]  # files of other kinds that were passed over, by extension in lower case
+    unread: Mapping[str, int]  # the same of pictures of kinds that cannot be read
     excluded: int  # pictures and folders that patterns left out
     links: int  # that were passed over
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
@@ -104,6 +105,7 @@ def index(
         for root in _of_their_own(roots, writer.root_paths()):
             writer.add_root(root)
     run = _Run(writer, on_progress)
+    run.tell()
     changed = run.meet(walk, retry)
     if changed:
         run.take(writer.changed(retry=retry), find_engine, max_pixels)
@@ -116,7 +118,8 @@ def index(
         unchanged=run.unchanged,
         removed=removed,
         skipped=tuple(run.skipped),
-        ignored=passed_over.extensions,
+        ignored=passed_over.others(),
+        unread=passed_over.unread(),
         excluded=passed_over.excluded,
         links=passed_over.links,
         absent=absent,
@@ -197,7 +200,7 @@ class _Run:
         self.unchanged = self._writer.count_unchanged()
         if self.unchanged < met and not retry:
             self.skipped += self._writer.still_skipped()
-        self._tell()
+        self.tell()
         return self._done() < self.total
 
     def _files_of(self, walk: Iterable[File | Skipped]) -> Iterator[File]:
@@ -222,7 +225,7 @@ class _Run:
                     for found in embedded:
                         self._settle(found)
         self._commit()
-        self._tell()
+        self.tell()
 
     def _new_contents(self, read: "Iterable[_Content | _Failed]") -> Iterator[bytes]:
         """The contents that the index does not have, each once, as the engine asks for them."""
@@ -239,7 +242,7 @@ class _Run:
                 yield item.data
             if len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
-            self._tell()
+            self.tell()
 
     def _settle(self, found: "Embedded | Refused") -> None:
         """Take what became of the content that the engine was given first of those that are under way."""
@@ -256,7 +259,7 @@ class _Run:
             self.reused += len(photos) - 1
         if self._engine is not None and len(self._new) >= self._engine.batch_size:
             self._commit()
-        self._tell()
+        self.tell()
 
     def _fail(self, photo: Photo, reason: str, *, lasting: bool) -> None:
         self.skipped.append(Skipped(photo.path, reason))
@@ -275,7 +278,7 @@ class _Run:
     def _done(self) -> int:
         return self.encoded + len(self._new) + self.reused + self.unchanged + len(self.skipped)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))
 
 

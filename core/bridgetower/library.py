@@ -485,8 +485,13 @@ class Library:
         from bridgetower.roots import nothing_in
 
         for path in paths:
-            if not os.path.lexists(path) and self._knows(Path(os.path.abspath(path))):
-                raise InputError(nothing_in(Path(os.path.abspath(path))))
+            try:
+                path.stat()
+            except FileNotFoundError as error:
+                if self._knows(Path(os.path.abspath(path))):
+                    raise InputError(nothing_in(path)) from error
+            except (OSError, ValueError):  # ValueError: a NUL in the name
+                pass  # `scan` says it better
 
     def _knows(self, path: Path) -> bool:
         with suppress(StoreError):
@@ -573,6 +578,7 @@ class Library:
         from bridgetower.upkeep import forget, would_forget
 
         if dry_run:
+            self.refresh()
             return would_forget(self._reader(), list_of_paths(paths))
         with self._changing(), self._resumed() as writer:
             return forget(writer, list_of_paths(paths))
@@ -585,6 +591,7 @@ class Library:
         from bridgetower.upkeep import prune, would_prune
 
         if dry_run:
+            self.refresh()
             return would_prune(self._reader(), on_progress=on_progress)
         with self._changing(), self._resumed() as writer:
             return prune(writer, on_progress=on_progress)
@@ -612,6 +619,7 @@ class Library:
         """
         from bridgetower.exporting import export
 
+        self.refresh()
         return export(self._reader(), Path(folder), on_progress=on_progress)
 
     def import_folder(

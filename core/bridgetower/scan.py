@@ -87,6 +87,14 @@ class PassedOver:
     links: int = 0  # to folders, and those that are called like pictures
     excluded_in: set[bytes] = field(default_factory=set)  # folders in which a pattern or a link left something out
 
+    def unread(self) -> dict[str, int]:
+        """Of `extensions`, those of pictures, in the order of their names."""
+        return {name: number for name, number in sorted(self.extensions.items()) if name in UNREAD_EXTENSIONS}
+
+    def others(self) -> dict[str, int]:
+        """Of `extensions`, all else."""
+        return {name: number for name, number in sorted(self.extensions.items()) if name not in UNREAD_EXTENSIONS}
+
 
 def scan(
     paths: Iterable[Path],

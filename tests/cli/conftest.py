@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner, Result
 
+import bridgetower.saving  # noqa: F401 - it keeps the `resolve` that it finds: not a double
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
 from bridgetower_cli.parser import app
@@ -67,7 +68,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
         "bridgetower.encoder.fingerprint_of", lambda checkpoint, precision: checkpoint.encoder.fingerprint
     )
     monkeypatch.setattr("bridgetower.encoder.TorchEncoder", models.load)
-    monkeypatch.setattr("bridgetower.decoders.Decoders", DecodersHere)
+    monkeypatch.setattr("bridgetower.local_engine.Decoders", DecodersHere)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run
     return models

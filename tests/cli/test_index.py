@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,9 @@ from typing import Any
 
 import pytest
 
-import bridgetower.library
-import bridgetower.weights
+from bridgetower.roots import nothing_in
 from bridgetower.runtime import Runtime
+from bridgetower.weights import resolve as resolve_in_earnest
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 
@@ -193,7 +194,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
     def resolve(name: str, **options: object) -> SimpleNamespace:
         """Folders, all with the same weights; of one that is gone, the real one tells."""
         if not (tmp_path / name).is_dir():
-            bridgetower.weights.resolve(name, fetch=False)
+            resolve_in_earnest(name, fetch=False)
         encoder = models.encoder_type()
         encoder.fingerprint = replace(encoder.fingerprint, model=str(tmp_path / name))
         return models.checkpoint(name, encoder)
@@ -350,3 +351,23 @@ def test_an_index_keeps_its_precision(
     kept = "int8" if family == "int8" else "fp32 or bf16"
     told = f"the index keeps its precision, {kept}; {variable} is for new ones" in done.stderr
     assert told == (option is None and variable is not None and taken != variable)
+
+
+def test_a_device_that_is_not_there_is_refused_also_where_there_is_nothing_to_do(bt: Bt, library: Path) -> None:
+    done = bt("index", library, "--device", "mps" if sys.platform != "darwin" else "cuda")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--device auto" in done.stderr
+
+
+def test_what_the_index_knows_and_is_gone_is_told_as_such(bt: Bt, library: Path) -> None:
+    """Also where a link of that name is left."""
+    away = library.rename(library.with_name("away"))
+    for link in (False, True):
+        if link:
+            library.symlink_to(library.with_name("nowhere"))
+        done = bt("index", library)
+        assert (done.exit_code, done.stdout) == (6, "")
+        assert done.stderr == f"error: {nothing_in(library)}\n"
+    library.unlink()
+    away.rename(library)
+    assert "unchanged 4" in bt("index", library).stderr

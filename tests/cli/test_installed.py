@@ -37,7 +37,7 @@ SLOW_INDEX = (
     + """
 import time
 from types import SimpleNamespace
-import bridgetower.library
+import bridgetower.encoder, bridgetower.weights
 from tests.fakes import FakeEncoder
 
 class Slow(FakeEncoder):
@@ -46,9 +46,11 @@ class Slow(FakeEncoder):
         return super().embed_images(pixels)
 
 slow = Slow()
-bridgetower.library.resolve = lambda name, **options: SimpleNamespace(name=name, preprocessing=slow.preprocessing)
-bridgetower.library.fingerprint_of = lambda checkpoint, precision: slow.fingerprint
-bridgetower.library.TorchEncoder = lambda checkpoint, runtime, **options: slow
+checkpoint = SimpleNamespace(name="fake", heads=slow.heads, preprocessing=slow.preprocessing)
+checkpoint.with_preprocessing = lambda name: checkpoint
+bridgetower.weights.resolve = lambda name, **options: checkpoint
+bridgetower.encoder.fingerprint_of = lambda checkpoint, precision: slow.fingerprint
+bridgetower.encoder.TorchEncoder = lambda checkpoint, runtime, **options: slow
 from bridgetower_cli.app import main
 main()
 """

@@ -189,6 +189,30 @@ def test_a_pipe_gets_a_line_every_ten_seconds(pipe: Stream) -> None:
     ]
 
 
+def test_a_meter_begins_again_with_each_run_and_knows_how_long_it_took(pipe: Stream) -> None:
+    clock = Clock()
+    meter = Meter("indexing", "files", clock=clock)
+    for seconds in (9, 11):
+        clock.now += 100  # between two runs
+        meter.update(0, 0)
+        clock.now += seconds
+        meter.update(3, 9)
+        assert meter.close() == seconds
+    assert pipe.text() == "indexing: 3 of 9 files, 0.3 files/s, 0:00:22 left\n"
+
+
+def test_a_terminal_gets_a_bar_for_each_run(terminal: Stream) -> None:
+    clock = Clock()
+    meter = Meter("indexing", "files", clock=clock)
+    for done in (3, 5):
+        meter.update(0, 0)
+        clock.now += 1
+        meter.update(done, 9)
+        meter.close()
+        assert f"{done}/9" in terminal.text()
+        assert terminal.text().endswith("\x1b[2K")
+
+
 def test_a_terminal_gets_a_bar_that_goes_away(terminal: Stream) -> None:
     clock = Clock()
     with Meter("indexing", "files", clock=clock) as meter:

@@ -15,8 +15,8 @@ from typer.testing import Result
 import bridgetower.weights
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
+from bridgetower.roots import KEPT
 from bridgetower.writer import Writer
-from bridgetower_cli.render import KEPT
 from bridgetower_cli.settings import DEFAULT_MODEL
 from tests.cli.conftest import Bt, Models
 from tests.conftest import Zone

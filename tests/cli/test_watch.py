@@ -18,14 +18,16 @@ from tests.fakes import FakeEncoder, paint
 ROOT = Path(__file__).parents[2]
 WATCH = """
 from types import SimpleNamespace
-import bridgetower.library, bridgetower.watch
+import bridgetower.encoder, bridgetower.watch, bridgetower.weights
 from tests.fakes import FakeEncoder
 
 fake = FakeEncoder()
 bridgetower.watch.QUIET_S, bridgetower.watch.LOOK_S = 0.2, 0.3
-bridgetower.library.resolve = lambda name, **options: SimpleNamespace(name=name, preprocessing=fake.preprocessing)
-bridgetower.library.fingerprint_of = lambda checkpoint, precision: fake.fingerprint
-bridgetower.library.TorchEncoder = lambda checkpoint, runtime, **options: fake
+checkpoint = SimpleNamespace(name="fake", heads=fake.heads, preprocessing=fake.preprocessing)
+checkpoint.with_preprocessing = lambda name: checkpoint
+bridgetower.weights.resolve = lambda name, **options: checkpoint
+bridgetower.encoder.fingerprint_of = lambda checkpoint, precision: fake.fingerprint
+bridgetower.encoder.TorchEncoder = lambda checkpoint, runtime, **options: fake
 from bridgetower_cli.app import main
 main()
 """

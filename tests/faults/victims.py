@@ -78,7 +78,6 @@ def _say(what: object) -> None:
 def serve() -> None:
     """Fork for each line of arguments on stdin; answer with the id of the process, and when asked, with its code."""
     import bridgetower.encoder
-    import bridgetower.library
     import bridgetower.truth
     import bridgetower.upkeep
     import bridgetower.verify
@@ -92,7 +91,7 @@ def serve() -> None:
     encoder: Any = bridgetower.encoder
     writer: Any = bridgetower.writer
     fake = FakeEncoder()
-    checkpoint = SimpleNamespace(name="fake", preprocessing=fake.preprocessing)
+    checkpoint = SimpleNamespace(name="fake", heads=fake.heads, preprocessing=fake.preprocessing)
     checkpoint.with_preprocessing = lambda name: checkpoint
     weights.resolve = lambda name, **options: checkpoint
     encoder.fingerprint_of = lambda checkpoint, precision: fake.fingerprint

@@ -433,6 +433,8 @@ def test_what_is_passed_over_for_its_extension_is_counted(tmp_path: Path) -> Non
     passed_over = PassedOver()
     assert len(list(scan([tmp_path, tmp_path / "notes.txt"], passed_over=passed_over))) == 2
     assert passed_over.extensions == {".heic": 2, ".cr2": 1, "": 1}  # what is named itself is not passed over
+    assert list(passed_over.unread().items()) == [(".cr2", 1), (".heic", 2)]
+    assert passed_over.others() == {"": 1}
 
 
 def test_the_commands_page_lists_what_is_read_and_what_is_not() -> None:

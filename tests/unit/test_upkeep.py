@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bridgetower import upkeep
+from bridgetower import Library, upkeep
 from bridgetower.errors import InputError, NoIndexError
 from bridgetower.indexing import index
 from bridgetower.local_engine import LocalEngine
@@ -228,13 +228,32 @@ def test_forgetting_takes_out_what_is_named_and_keeps_the_vectors(photos: Path, 
     (photos / "2").rename(photos.parent / "2")  # it need not be there
     with Writer.resume(directory) as writer:
         done = forget(writer, [photos / "2", photos / "1" / "11.png"])
-        assert [(one.path.name, one.files) for one in done] == [("2", 10), ("11.png", 1)]
+        assert [(one.path.name, one.files) for one in done.forgotten] == [("2", 10), ("11.png", 1)]
+        assert done.orphans == 11
     assert list(verify(directory)) == []
     left = {path for path in everything if "2" not in path.parts and path.name != "11.png"}
     assert holds(directory) == left
     (photos.parent / "2").rename(photos / "2")
     assert run(directory, photos).encoded == 0
     assert holds(directory) == everything
+
+
+def test_the_library_says_what_it_would_do_to_the_index_as_it_is_now(
+    photos: Path, directory: Path, tmp_path: Path
+) -> None:
+    new = paint(tmp_path / "new" / "new.png", (1, 2, 3))
+    with Library(directory) as library:
+        assert len(library) == 40
+        run(directory, new.parent)  # by someone else
+        assert len(library) == 40
+        [said] = library.forget([new], dry_run=True).forgotten
+        assert (said.path, said.files) == (new, 1)
+        paint(new, (3, 2, 1), size=(50, 50))
+        run(directory, new.parent)
+        assert library.prune(dry_run=True).images == 1
+        new.with_name("other.png").write_bytes(new.read_bytes())
+        run(directory, new.parent)
+        assert library.export(tmp_path / "export").files == 42
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
         engine = LocalEngine(encoder.preprocessing, lambda: encoder)
         index([photos], writer, lambda: engine, on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert seen[0] == Progress(0, 0, 0, 0)  # while the folders are walked
     assert seen[-1] == Progress(BATCH_SIZE + 4, BATCH_SIZE + 4, BATCH_SIZE + 3, 1)
 
 
