@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import bridgetower.search
 from bridgetower import __version__
+from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 
@@ -125,8 +127,8 @@ def test_what_was_typed_cannot_steer_the_terminal_from_within_an_error(
     assert all(line.isprintable() for line in done.stderr.splitlines())
 
 
-def test_the_name_of_a_model_cannot_steer_the_terminal(bt: Bt) -> None:
-    done = bt("model", "pull", "a\u202eb")
+def test_the_name_of_a_model_cannot_steer_the_terminal() -> None:
+    done = CliRunner().invoke(app, ["model", "pull", "a\u202eb"])
     assert (done.exit_code, done.stdout) == (4, "")
     assert done.stderr.startswith("error: a\\u202eb: no such folder")
 
