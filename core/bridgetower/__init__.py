@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bridgetower.manifest import Tuning
     from bridgetower.matching import Results
     from bridgetower.models import DEFAULT_MODEL, Model, available_models, convert_model, pull_model
+    from bridgetower.preprocess import Preprocessing
     from bridgetower.protocol import Embedded, ImageEngine, Judge, Pictures, Reading, RecallEncoder, Refused, Texts
     from bridgetower.recall_store import RecallStore, RecallView
     from bridgetower.records import Filter, Fingerprint, Head, Hit, PairScore, Skipped, Word
@@ -81,6 +82,7 @@ _HOMES = {
         "convert_model",
         "pull_model",
     ),
+    "preprocess": ("Preprocessing",),
     "protocol": (
         "Embedded",
         "ImageEngine",
@@ -168,6 +170,7 @@ __all__ = [
     "PairScore",
     "PictureError",
     "Pictures",
+    "Preprocessing",
     "ProcessError",
     "Progress",
     "Pruned",

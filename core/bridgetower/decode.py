@@ -148,8 +148,11 @@ def in_memory(picture: object, name: Path) -> Decoded:
         picture = Image.fromarray(np.ascontiguousarray(picture))
     if not isinstance(picture, Image.Image):
         raise PictureError(name, f"a {type(picture).__name__}; a path, bytes, a PIL image or an array is wanted")
+    if not picture.width * picture.height:
+        raise PictureError(name, f"{picture.width} x {picture.height} pixels: there is nothing to see")
     try:
         with _SILENCE:
+            picture.load()  # first, as in `decode`: TIFF is turned upright by it
             orientation, taken_at = _read_exif(picture)
             image = to_rgb(picture)
     except Exception as error:  # what is lazily loaded may be damaged

@@ -84,11 +84,11 @@ class Library:
         An index keeps the model that made it, by its name: it must be on this machine, as nothing is fetched because
         an index names it. `model` says where it is now, by name or ready; for a new index, which one to use, else
         `default_model`, else DEFAULT_MODEL. `precision` and `preprocessing` are insisted on, and refused by an index
-        that was made otherwise; `default_precision` gives way. `device` is as for `Model`.
+        that was made otherwise; `default_precision` gives way. `device` is auto, cpu, cuda or mps.
 
         `features_cache` is the disk space in bytes for what the model saw in pictures, so that the next search need not
         look again, 0 for none; `features_dir` another place for it than the folder of the index. `store` recalls, FAISS
-        by default. `progress` and `say` are as for `Model`.
+        by default. While a model is fetched, `progress` shows bars on stderr; `say` gets a line about what goes on.
         """
         self.directory = Path(os.path.abspath(os.path.expanduser(directory)))
         self._given, self._default_model = model, default_model
@@ -168,6 +168,7 @@ class Library:
 
         require_ours(self.directory, made_by)
         if isinstance(self._given, Model):
+            self._tell_tokenizer(made_by, self._given)
             return self._given
         precision = self._precision or self._default_precision
         if to_add:
@@ -198,10 +199,10 @@ class Library:
     def _tell_tokenizer(self, made_by: Fingerprint, model: Model) -> None:
         if Head.ITC not in model.heads or made_by.tokenizer_sha256 is None:
             return
-        now = model.fingerprint.tokenizer_sha256
-        if now is not None and now != made_by.tokenizer_sha256:
+        now = model.fingerprint
+        if now.tokenizer_sha256 not in (None, made_by.tokenizer_sha256):
             self._tell(
-                f"note: the tokenizer of {model.name} is another than when the index was made: the same words may find "
+                f"note: the tokenizer of {now.model} is another than when the index was made: the same words may find "
                 "other pictures; fetch the one that belongs to these weights, or build a new index"
             )
 
@@ -233,7 +234,8 @@ class Library:
 
         if getattr(self._local, "version", None) != self._version:
             self._let_go()
-            self._local.reader, self._local.version = Store.open(self.directory, self._recall_store), self._version
+            version = self._version  # before it is opened: a change meanwhile is seen by the next look
+            self._local.reader, self._local.version = Store.open(self.directory, self._recall_store), version
         reader: Store = self._local.reader
         return reader
 
@@ -284,14 +286,13 @@ class Library:
 
         if isinstance(text, SearchRequest):
             request = text
-        else:  # checked before anything is opened
+        else:  # checked before the index is opened
             filter = self._dates(since, before)
-            request = SearchRequest(text, image, vector, top, depth, min_match, budget, filter)
+            array = None if vector is None else self._vector(vector)
+            request = SearchRequest(text, image, array, top, depth, min_match, budget, filter)
         store = self._reader()
         if under is not None:
             request = replace(request, filter=replace(request.filter, under=self._place(under)))
-        if request.vector is not None:
-            request = replace(request, vector=self._vector(request.vector))
         if not len(store):  # it may have no model yet
             return NOTHING
         encoder: RecallEncoder | None = None
@@ -320,14 +321,14 @@ class Library:
             raise ModelError(f"{error}; or verify nothing: --no-rerank, or a depth of 0") from error
 
     def _vector(self, vector: "Vectors | AnyPath | BinaryIO") -> "Vectors":
-        """A unit vector [E], from an npy file if that is given. Raises InputError, UsageError."""
+        """A vector [E], from an npy file if that is given. Raises InputError."""
         import numpy as np
 
         from bridgetower.npy import read_vector, unreadable
         from bridgetower.regular import open_regular
 
-        if isinstance(vector, np.ndarray):
-            return vector
+        if isinstance(vector, np.ndarray | list | tuple):
+            return np.asarray(vector)
         dim = self._reader().fingerprint.dim
         if not isinstance(vector, str | os.PathLike):
             return read_vector(vector, "stdin", dim)
@@ -550,7 +551,7 @@ class Library:
         from bridgetower.store import Store
 
         try:
-            with Store.open(self.directory) as store:
+            with Store.open(self.directory, self._recall_store) as store:
                 return store.holds(path)
         except StoreError:
             return True
@@ -573,7 +574,7 @@ class Library:
     def forget(self, paths: Iterable[AnyPath], *, dry_run: bool = False) -> "ForgetReport":
         """Take folders and files out of the index; with `dry_run` only say what that would do.
 
-        Raises InputError for one that it does not know.
+        Their vectors are kept until `prune`. Raises InputError for one that it does not know, StoreError.
         """
         from bridgetower.upkeep import forget, would_forget
 
@@ -586,7 +587,7 @@ class Library:
     def prune(self, *, dry_run: bool = False, on_progress: OnProgress = _unheard) -> "Pruned":
         """Drop files that are gone, remove images without a file, give the space back; or, `dry_run`, say how much.
 
-        `on_progress(done, total)` counts files.
+        `on_progress(done, total)` counts files. Raises StoreError.
         """
         from bridgetower.upkeep import prune, would_prune
 
@@ -606,7 +607,10 @@ class Library:
         return verify(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
     def repair(self, *, on_progress: OnProgress = _unheard) -> "Repaired":
-        """Mend what `verify` finds; `index` then takes again what was lost. `on_progress` as there."""
+        """Mend what `verify` finds; `index` then takes again what was lost. Raises StoreError.
+
+        `on_progress(done, total)` counts images.
+        """
         from bridgetower.verify import repair
 
         with self._changing():
@@ -648,7 +652,9 @@ class Library:
     ) -> "ImportReport":
         """Add vectors of the model `name`, any model: `vectors` an npy file [N, E], `paths` a line of JSON for each.
 
-        `queries` is an npy file [Q, E] of vectors of texts, by which recall is measured. All else as `import_folder`.
+        `queries` is an npy file [Q, E] of vectors of texts, by which recall is measured. A path that begins with a key
+        of `moves` begins with its value. `on_progress(done, total)` counts rows. Raises InputError before anything is
+        written, StoreError.
         """
         from bridgetower.importing import import_vectors
 

@@ -72,19 +72,29 @@ class Model:
             checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
         )
         self._parts: tuple[RecallEncoder | None, Judge | None] | None = None
+        self._engine: ImageEngine | None = None
         self.name = checkpoint.name
         if self.name == DEMO:
             say("note: the demo model knows drawn scenes only; of photographs it knows nothing")
 
     @classmethod
-    def from_parts(cls, encoder: "RecallEncoder | None", judge: "Judge | None" = None, *, say: Say = _quiet) -> Self:
+    def from_parts(
+        cls,
+        encoder: "RecallEncoder | None",
+        judge: "Judge | None" = None,
+        *,
+        engine: "ImageEngine | None" = None,
+        say: Say = _quiet,
+    ) -> Self:
         """A model of parts that are there already: what makes vectors, what verifies, or both.
 
-        They meet the protocols in `bridgetower.protocol`. Without one of them, what needs it raises ModelError.
+        They meet the protocols in `bridgetower.protocol`, and one object may play both roles. Without one of them, what
+        needs it raises ModelError. `engine` adds to an index with the vectors of `encoder`; by default, pictures are
+        decoded in processes of this machine, and `encoder` makes their vectors. Raises UsageError for no part at all.
         """
         model = cls.__new__(cls)
         model._say, model._lock = say, threading.Lock()
-        model.runtime, model._checkpoint, model._parts = None, None, (encoder, judge)
+        model.runtime, model._checkpoint, model._parts, model._engine = None, None, (encoder, judge), engine
         if judge is not None:
             model.name = judge.name
         elif encoder is not None:
@@ -160,6 +170,8 @@ class Model:
     @property
     def engine(self) -> "ImageEngine":
         """What adds to an index: it decodes in processes of its own, and loads the network with the first picture."""
+        if self._engine is not None:
+            return self._engine
         from bridgetower.local_engine import LocalEngine
         from bridgetower.runtime import BATCH_SIZE
 
@@ -200,7 +212,12 @@ class Model:
         min_match: float | None = None,
         on_progress: OnProgress = _unheard,
     ) -> "Results":
-        """Order pictures from anywhere by how probably `text` is true of them; pictures as for `match`."""
+        """Order pictures from anywhere by how probably `text` is true of them; no index is needed.
+
+        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Those that cannot
+        be read are among the `skipped` of the results. `top` is how many to give at most, `min_match` their least
+        probability; `on_progress(done, total)` counts pictures. Raises UsageError, and ModelError without an ITM head.
+        """
         from bridgetower.matching import rerank
         from bridgetower.pictures import candidates_of
 
@@ -212,7 +229,12 @@ class Model:
     def fill(
         self, text: str, pictures: "Iterable[AnyPicture]", *, top: int = 5, on_progress: OnProgress = _unheard
     ) -> "Filled":
-        """Words for each `<mask>` of `text`, read out of these pictures, each weighed by its match; as for `match`."""
+        """The `top` likeliest words for each `<mask>` of `text`, read out of these pictures, each weighed by its match.
+
+        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Those that cannot
+        be read are among the `skipped` of the result. `on_progress(done, total)` counts pictures. Raises UsageError
+        for a text without `<mask>`, and ModelError without an MLM head, or an ITM head for several pictures.
+        """
         from bridgetower.fill import fill_images
         from bridgetower.pictures import candidates_of
 
@@ -231,11 +253,13 @@ class Model:
 
         `depths` None is DEFAULT_DEPTH, and none for a model without an ITM head. Pictures are passed over twice, once
         before the first result and one before the second; `on_progress(done, total)` counts the pictures of the
-        pass at hand. Raises InputError, ModelError.
+        pass at hand. Raises InputError, UsageError, ModelError.
         """
         from bridgetower.evaluation import evaluate, read_captions
 
-        captioned = read_captions(Path(captions)) if isinstance(captions, str | os.PathLike) else captions
+        captioned = read_captions(Path(captions)) if isinstance(captions, str | os.PathLike) else list(captions)
+        if not any(picture.captions for picture in captioned):
+            raise UsageError("no captions: give pictures with at least one text")
         if depths is None and Head.ITM not in self.heads:
             self._say("note: this model has no ITM head to verify with; it is measured by similarity alone")
             depths = []
@@ -243,7 +267,11 @@ class Model:
         return evaluate(self.encoder, self.judge if depths else None, captioned, depths=depths, on_progress=on_progress)
 
     def embed_images(self, pictures: "Iterable[AnyPicture]") -> "Vectors":
-        """ITC vectors of pictures as for `match`: float32 [B, E], unit length. Raises PictureError."""
+        """ITC vectors of pictures: float32 [B, E], unit length.
+
+        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Raises
+        PictureError at the first one that cannot be read, UsageError, ModelError.
+        """
         import numpy as np
 
         from bridgetower.pictures import PICTURES_AT_ONCE, candidates_of, load
@@ -256,7 +284,7 @@ class Model:
         return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> "Vectors":
-        """ITC vectors of texts, float32 [Q, E], unit length. Raises UsageError on an empty one."""
+        """ITC vectors of texts, float32 [Q, E], unit length. Raises UsageError on an empty text, ModelError."""
         import numpy as np
 
         wanted = list_of_texts(texts)

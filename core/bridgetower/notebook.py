@@ -15,7 +15,10 @@ _MOST = 50  # pictures that are shown
 
 def as_html(hits: Iterable[Hit]) -> str:
     """A table of HTML that stands alone; a picture that cannot be read is shown by its path alone."""
-    rows = "".join(map(_row, list(hits)[:_MOST]))
+    hits = list(hits)
+    rows = "".join(map(_row, hits[:_MOST]))
+    if len(hits) > _MOST:
+        rows += f"<tr><td colspan=3>and {len(hits) - _MOST} more</td></tr>"
     return f"<table><tr><th>match</th><th>similarity</th><th>picture</th></tr>{rows}</table>"
 
 

@@ -10,9 +10,9 @@ one takes its place.
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from reprlib import Repr
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from bridgetower.features import FeatureCache
 from bridgetower.heads import require_heads
 from bridgetower.inputs import normalised
 from bridgetower.matching import Results, Verified, matching, require_limits, verify
+from bridgetower.npy import unit
 from bridgetower.pictures import AnyPicture, candidate_of, load
 from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.recall import Candidates, recall_vector
@@ -42,6 +43,12 @@ class Found(Results):
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
 
+def _short(value: object) -> str:
+    shortened = Repr()
+    shortened.maxstring, shortened.maxother = 100, 100
+    return " ".join(shortened.repr(value).split())
+
+
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
     """What is looked for, and how. Raises UsageError for values that are out of range or cannot go together.
@@ -52,7 +59,7 @@ class SearchRequest:
 
     text: str | None = None
     image: AnyPicture | None = None
-    vector: Any = field(default=None, repr=False)  # [E], unit length, of the kind that the index holds
+    vector: Vectors | None = None  # [E], of the kind that the index holds; its length does not matter
     top: int = 10  # how many to give at most
     depth: int | None = None  # how many candidates to verify; None: what the judge thinks is worth it
     min_match: float | None = None  # only verified pictures of at least this probability
@@ -73,6 +80,12 @@ class SearchRequest:
             raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
         if self.budget < math.inf and not self.verifies:
             raise UsageError("a budget is for verifying: it needs a text, and a depth of at least 1")
+
+    def __repr__(self) -> str:
+        """What was asked for, without what is as usual; long texts, vectors and pictures are cut."""
+        given = ((field, getattr(self, field.name)) for field in fields(self))
+        said = (f"{field.name}={_short(value)}" for field, value in given if value is not field.default)
+        return f"SearchRequest({', '.join(said)})"
 
     @property
     def verifies(self) -> bool:
@@ -154,13 +167,13 @@ def _query(
 ) -> Vectors:
     """The unit vector [1, E] to recall with."""
     if request.vector is not None:
-        if request.vector.shape != (store.fingerprint.dim,):
+        vector = np.asarray(request.vector)
+        if vector.shape != (store.fingerprint.dim,) or vector.dtype.kind not in "fiu":
             raise UsageError(
-                f"a vector of shape {list(request.vector.shape)}, those of the index have {store.fingerprint.dim} "
-                f"numbers: give one that was made as they were, by {store.fingerprint.model}"
+                f"a vector of {vector.dtype} and shape {list(vector.shape)}, those of the index have "
+                f"{store.fingerprint.dim} numbers: give one that was made as they were, by {store.fingerprint.model}"
             )
-        vector: Vectors = request.vector
-        return vector[None]
+        return unit(vector[None], "the vector", 0)
     if encoder is None:
         raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
     vectors = []
@@ -169,5 +182,5 @@ def _query(
     if request.image is not None:
         vectors.append(encoder.embed_images(load(candidate_of(request.image), encoder.preprocessing)[None]))
     mean = np.sum(vectors, axis=0)
-    unit: Vectors = mean / np.linalg.norm(mean)
-    return unit
+    direction: Vectors = mean / np.linalg.norm(mean)
+    return direction
