@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ProcessError,
         ResourceError,
         StoreError,
+        UnknownPlaceError,
         UsageError,
     )
     from bridgetower.evaluation import Captioned, Evaluation
@@ -59,6 +60,7 @@ _HOMES = {
         "ProcessError",
         "ResourceError",
         "StoreError",
+        "UnknownPlaceError",
         "UsageError",
     ),
     "evaluation": (
@@ -191,6 +193,7 @@ __all__ = [
     "Summary",
     "Texts",
     "Tuning",
+    "UnknownPlaceError",
     "UsageError",
     "Word",
     "available_models",

@@ -21,9 +21,9 @@ def test_the_next_pictures_are_decoded_while_the_encoder_is_at_work(
     last_is_loaded = threading.Event()
     load = bridgetower.pictures.load
 
-    def watched(path: Path, *rest: object) -> object:
-        pixels = load(path, *rest)  # type: ignore[arg-type]
-        if path == paths[-1]:
+    def watched(candidate: Candidate, *rest: object) -> object:
+        pixels = load(candidate, *rest)  # type: ignore[arg-type]
+        if candidate.path == paths[-1]:
             last_is_loaded.set()
         return pixels
 
