@@ -286,13 +286,14 @@ class Library:
 
         if isinstance(text, SearchRequest):
             request = text
-        else:  # checked before the index is opened
+        else:  # checked before anything is opened
             filter = self._dates(since, before)
-            array = None if vector is None else self._vector(vector)
-            request = SearchRequest(text, image, array, top, depth, min_match, budget, filter)
+            request = SearchRequest(text, image, vector, top, depth, min_match, budget, filter)
         store = self._reader()
         if under is not None:
             request = replace(request, filter=replace(request.filter, under=self._place(under)))
+        if request.vector is not None:
+            request = replace(request, vector=self._vector(request.vector))
         if not len(store):  # it may have no model yet
             return NOTHING
         encoder: RecallEncoder | None = None

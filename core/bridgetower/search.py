@@ -13,13 +13,14 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from reprlib import Repr
+from typing import BinaryIO
 
 import numpy as np
 
 from bridgetower.errors import UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.heads import require_heads
-from bridgetower.inputs import normalised
+from bridgetower.inputs import AnyPath, normalised
 from bridgetower.matching import Results, Verified, matching, require_limits, verify
 from bridgetower.npy import unit
 from bridgetower.pictures import AnyPicture, candidate_of, load
@@ -59,7 +60,8 @@ class SearchRequest:
 
     text: str | None = None
     image: AnyPicture | None = None
-    vector: Vectors | None = None  # [E], of the kind that the index holds; its length does not matter
+    # [E], of the kind that the index holds; its length does not matter. `Library` reads it of an npy file as well.
+    vector: Vectors | AnyPath | BinaryIO | None = None
     top: int = 10  # how many to give at most
     depth: int | None = None  # how many candidates to verify; None: what the judge thinks is worth it
     min_match: float | None = None  # only verified pictures of at least this probability

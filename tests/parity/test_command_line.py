@@ -27,7 +27,12 @@ GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
 
 SIMILARITY, LOGITS, PROBABILITY = 1e-4, 1e-3, 1e-4  # absolute, fp32
 
-TEXTS = ["two cats on a couch", "Three umbrellas, left of a house!", "a dog", "the sea the sea " * 9]  # the last is cut
+TEXTS = [
+    "two cats on a couch",
+    "Three umbrellas, left of a house!",
+    "a dog",
+    " ".join(["the sea"] * 18),
+]  # the last is cut
 MASKED = ["a <mask> looking out of the window", "<mask> cats on a <mask>, in a <mask>", "an image of two<mask>"]
 SIZES = [(170, 120), (113, 113), (61, 333), (500, 97), (640, 480)]
 

@@ -16,7 +16,7 @@ from bridgetower.errors import ModelError
 from bridgetower.preprocess import Preprocessing
 from bridgetower.weights import LocalModel, available, load_model, pull, resolve
 from bridgetower.writer import Writer
-from tests.indexes import FINGERPRINT
+from tests.indexes import FINGERPRINT, add
 from tests.tiny import ALL_HEADS, tiny_checkpoint
 from tests.unit.weights.conftest import as_pickle, change_config, contents, refusal
 from tests.unit.weights.hub import Hub
@@ -126,10 +126,10 @@ def test_a_model_that_an_index_names_is_never_fetched(hub: Hub) -> None:
 
 
 def test_a_library_fetches_nothing_because_an_index_names_it(hub: Hub, tmp_path: Path) -> None:
-    with Writer.open(tmp_path / "index", replace(FINGERPRINT, model=hub.repository)):
-        pass
+    with Writer.open(tmp_path / "index", replace(FINGERPRINT, model=hub.repository)) as writer:
+        add(writer, 0)
     with pytest.raises(ModelError, match=f"fetch it with `bt model pull {hub.repository}`"):
-        Library(tmp_path / "index")
+        _ = Library(tmp_path / "index").model
     assert hub.requests == []
 
 
