@@ -68,7 +68,7 @@ app.command(
         'bt search "two cats on a couch"',
         'bt search "a red car" --min-match 0.5 --json',
         "bt search --image sunset.jpg --top 3",
-        'bt search "a dog in the snow" -0 | xargs -0 -r open',
+        'bt search "a dog in the snow" -0 | xargs -0 -I{} cp {} chosen/',
         'bt search "two cats" --query-vector cats.npy --index ./clip.index',
     )
 )(search)
@@ -86,7 +86,7 @@ app.command(
 )(match)
 app.command(
     epilog=examples(
-        "find . -name '*.jpg' -print0 | bt rerank -0 'a sunny beach' | xargs -0 -r open",
+        "find . -name '*.jpg' -print0 | bt rerank -0 'a sunny beach' | xargs -0 -I{} cp {} chosen/",
         "ls *.png | bt rerank 'a bar chart' --min-match 0.5 --json",
     )
 )(rerank)

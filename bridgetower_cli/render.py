@@ -5,6 +5,7 @@ ASCII, and bare paths, byte for byte as the file system has them. A file name ma
 it cannot steer the terminal.
 """
 
+import errno
 import io
 import json
 import os
@@ -139,8 +140,13 @@ def _encoded(text: str) -> bytes:
 def _write(data: bytes) -> None:
     if sys.stdout is None:
         raise OutputError("the results cannot be written: stdout is closed; send them to a file or a terminal")
+    rest = memoryview(data)
     try:
-        sys.stdout.buffer.write(data)
+        while rest:  # unbuffered (PYTHONUNBUFFERED), a stream takes a part at a time
+            written = sys.stdout.buffer.write(rest)
+            if written is None:
+                raise BlockingIOError(errno.EAGAIN, "its reader does not keep up")
+            rest = rest[written:]
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise  # the reader has what it wanted
@@ -150,7 +156,9 @@ def _write(data: bytes) -> None:
 
 def unwritable(error: OSError) -> OutputError:
     """What stdout said to something that was written there."""
-    return OutputError(f"the results cannot be written: {error.strerror or error}: make room and run it again")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "make room" if full else "send them to a file or a terminal"
+    return OutputError(f"the results cannot be written: {error.strerror or error}: {advice} and run it again")
 
 
 # Talk

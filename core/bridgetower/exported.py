@@ -53,7 +53,7 @@ class Export:
             if len(text) > LARGEST_INDEX:
                 raise InputError(f"{index}: larger than {LARGEST_INDEX / 1e6:g} MB; {advice}")
             described = json.loads(text)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"{index}: no such file; {advice}") from error
         except OSError as error:
             raise npy.unreadable(index, error) from error

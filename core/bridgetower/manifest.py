@@ -521,9 +521,10 @@ class Manifest:
 
 def absent(path: Path) -> NoIndexError:
     """What there is to say where no manifest is at `path`."""
-    if path.parent.is_file():
-        return NoIndexError(f"{path.parent}: a file, not the folder of an index: name another place with --index DIR")
-    return NoIndexError(f"no index at {path.parent}: make one there with `bt index PHOTOS`")
+    folder = path.parent
+    if folder.exists() and not folder.is_dir():
+        return NoIndexError(f"{folder}: a file, not the folder of an index: name another place with --index DIR")
+    return NoIndexError(f"no index at {folder}: make one there with `bt index PHOTOS`")
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridgetower.errors import InputError, UsageError
-from bridgetower.patterns import Pattern, parse
+from bridgetower.patterns import LONGEST, Pattern, parse
 from bridgetower.records import File, Skipped
 from bridgetower.regular import open_regular
 from bridgetower.resources import shortage
@@ -207,9 +207,13 @@ def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Level
     text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     level, wrong = _level(folder, (line.removesuffix("\r") for line in text.split("\n")))
     if wrong:
-        troubles.append(
-            Skipped(_path(path), f"{reprlib.repr(wrong[0])} is no pattern of .gitignore; the other lines hold")
+        which = (
+            f"{reprlib.repr(wrong[0])} is"
+            if len(wrong) == 1
+            else f"{len(wrong)} lines, as {reprlib.repr(wrong[0])}, are"
         )
+        reason = f"{which} no pattern of .gitignore of at most {LONGEST} characters; the other lines hold"
+        troubles.append(Skipped(_path(path), reason))
     excluding, *above = levels or (_NONE,)
     return (excluding, level, *above)
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from bridgetower.errors import OutputError
 from bridgetower_cli import progress, render
 from bridgetower_cli.progress import Meter, Pace
 from bridgetower_cli.render import Column, visible
@@ -56,6 +58,38 @@ def put_in_place(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Stream:
 def test_a_pipe_gets_whole_lines_without_colour(pipe: Stream) -> None:
     render.table(COLUMNS, ROWS)
     assert pipe.text().splitlines() == ["match  picture", f"0.981  {ROWS[0][1]}", "    -  /b.jpg"]
+
+
+class Sparing(io.RawIOBase):
+    """As an unbuffered stdout: it takes a part of what it is given."""
+
+    def __init__(self, takes: int | None) -> None:
+        self.takes, self.content = takes, b""
+
+    def write(self, data: Any) -> int | None:
+        if self.takes is None:
+            return None
+        self.content += bytes(data[: self.takes])
+        return min(self.takes, len(data))
+
+
+def unbuffered(takes: int | None, monkeypatch: pytest.MonkeyPatch) -> Sparing:
+    raw = Sparing(takes)
+    stdout = SimpleNamespace(buffer=raw, encoding="utf-8", isatty=lambda: False)
+    monkeypatch.setattr(render, "sys", SimpleNamespace(stdout=stdout))
+    return raw
+
+
+def test_a_stream_that_takes_a_part_at_a_time_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = unbuffered(7, monkeypatch)
+    render.table(COLUMNS, ROWS)
+    assert raw.content.decode().splitlines() == ["match  picture", f"0.981  {ROWS[0][1]}", "    -  /b.jpg"]
+
+
+def test_a_stream_that_takes_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    unbuffered(None, monkeypatch)
+    with pytest.raises(OutputError, match="its reader does not keep up: send them to a file or a terminal"):
+        render.table(COLUMNS, ROWS)
 
 
 def test_a_terminal_gets_lines_of_its_width(terminal: Stream) -> None:

@@ -303,11 +303,19 @@ def test_a_line_that_is_no_pattern_is_named_and_the_others_hold(tmp_path: Path) 
     assert at(file) == tmp_path / "a.jpg"
 
 
+def test_several_lines_that_are_no_patterns_are_counted(tmp_path: Path) -> None:
+    tree(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / ".btignore").write_text("b.jpg\n[x\n" + "*" * 5000)
+    wrong, _ = scan([tmp_path])
+    assert isinstance(wrong, Skipped)
+    assert wrong.reason.startswith("2 lines, as '[x', are no pattern of .gitignore of at most 4096 characters")
+
+
 def test_a_line_that_is_too_long_is_named_in_short(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg")
     (tmp_path / ".btignore").write_text("a" * 100_000)
     wrong, file = scan([tmp_path])
-    assert isinstance(wrong, Skipped) and "is no pattern of .gitignore" in wrong.reason and len(wrong.reason) < 100
+    assert isinstance(wrong, Skipped) and "is no pattern of .gitignore" in wrong.reason and len(wrong.reason) < 150
     assert at(file) == tmp_path / "a.jpg"
     with pytest.raises(UsageError, match=r"^'a+\.\.\.a+' is no pattern"):
         scan([tmp_path], Rules(exclude=("a" * 100_000,)))

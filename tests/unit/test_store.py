@@ -368,6 +368,9 @@ def test_no_index_says_how_to_make_one(directory: Path) -> None:
 
 def test_a_file_is_no_folder_of_an_index(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NoIndexError, match="pipe: a file, not the folder of an index"):
+        Store.open(tmp_path / "pipe")
     with pytest.raises(NoIndexError, match="file: a file, not the folder of an index: name another place"):
         Store.open(tmp_path / "file")
 
