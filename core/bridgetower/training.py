@@ -10,7 +10,6 @@ negative is said by the batch, not guessed: `Batch.true_of` names every text tha
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bridgetower.atomic import replace_file
 from bridgetower.heads import require_heads
 from bridgetower.losses import contrast, itc_loss, itm_loss, mlm_loss
 from bridgetower.model import BridgeTower, Fused
@@ -240,9 +240,8 @@ def _draw(similarity: Tensor, easy_share: float, generator: torch.Generator) -> 
 
 def _save_state(model: BridgeTower, optimiser: torch.optim.Optimizer, step: int, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, partial)
-    os.replace(partial, file)
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    replace_file(file, lambda unfinished: torch.save(state, unfinished))
 
 
 def _load_state(model: BridgeTower, optimiser: torch.optim.Optimizer, file: Path) -> int:

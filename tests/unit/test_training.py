@@ -1,6 +1,7 @@
 """The trainer: what counts as true, what is drawn as false, what is masked, and that all of it learns and resumes."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -216,6 +217,18 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     for name, tensor in weights.items():
         # Adam makes steps of its full length out of rounding where there is no gradient, as on the keys' biases.
         torch.testing.assert_close(resumed[name], tensor, rtol=1e-3, atol=2e-3)
+
+
+def test_a_state_is_on_the_disk_and_takes_the_place_of_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.partial").write_text("mine")
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    run(20, tmp_path / "state.pt", upto=5)
+    assert (tmp_path / "state.partial").read_text() == "mine"
+    assert (tmp_path / "state.pt").stat().st_ino in synced
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def one_step(model: BridgeTower, **recipe: Any) -> None:
