@@ -73,8 +73,14 @@ def keep_log(path: Path) -> Path:
     with explained(path):
         kept = log_of(_damaged(path))
         replace_file(kept, partial(shutil.copyfile, log_of(path)))
-    if not _fold(path):
-        raise StoreError(f"{log_of(path)}: still in use by a search: run it again when that has ended")
+    try:
+        if not _fold(path):
+            raise StoreError(f"{log_of(path)}: still in use by a search: run it again when that has ended")
+    except StoreError:
+        if size_of(log_of(path)) == size_of(kept):  # the log is still there as a whole
+            with suppress(OSError):
+                kept.unlink()
+        raise
     return kept
 
 

@@ -167,6 +167,19 @@ def test_repair_keeps_the_log_and_what_was_committed_before(half_folded: Path) -
     assert list(verify(half_folded)) == []
 
 
+def test_a_repair_that_a_search_keeps_from_the_log_leaves_no_copy(half_folded: Path) -> None:
+    with Store.open(half_folded):
+        alter_second_commit(half_folded)
+        log = (half_folded / "manifest.sqlite-wal").read_bytes()
+        names = sorted(path.name for path in half_folded.iterdir())
+        for _ in range(2):
+            with pytest.raises(StoreError, match="still in use by a search"):
+                repair(half_folded)
+            assert sorted(path.name for path in half_folded.iterdir()) == names
+        assert (half_folded / "manifest.sqlite-wal").read_bytes() == log
+    assert repair(half_folded).log is not None
+
+
 def test_a_log_that_another_process_writes_to_is_sound(tmp_path: Path) -> None:
     directory = tmp_path / "index"
     with Writer.open(directory, FINGERPRINT) as writer:
