@@ -7,7 +7,6 @@ The manifest is read some rows at a time; the vector file as a whole, as by a se
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,10 +185,8 @@ def repair(
                 writer.mend(files, images, roots)
         if salvaged is not None or any(_of(part, findings) for part in ("log", "images", "files", "counts", "vectors")):
             writer.publish_anew()
-        for finding in _of("features", findings):
-            if finding.path is not None:
-                with suppress(OSError):
-                    finding.path.unlink()
+        for path in _paths("features", findings):
+            writer.features().remove(path.stem)
         writer.remove_strays()
     left = tuple(verify(directory, recall_store=recall_store, on_progress=on_progress))
     return Repaired(tuple(findings), tuple(dropped), tuple(roots), log, salvaged, left)

@@ -1,6 +1,7 @@
 """A disk that alters, loses or swaps what was written: an error that says so, or the same answer; never another one."""
 
 import hashlib
+import os
 import random
 import re
 import shutil
@@ -347,6 +348,29 @@ def test_repair_keeps_the_queries_that_are_whole(directory: Path, salvaging: boo
     assert repair(directory).left == ()
     with Writer.resume(directory) as writer:
         assert writer.manifest.queries() == [pack(image(number).vector, DIM) for number in (200, 202)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_repair_leaves_what_has_taken_the_place_of_damaged_features(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = directory / "features" / KEPT
+    path.write_bytes(b"damaged")
+
+    def mend(_: Writer, *__: object) -> None:
+        path.unlink()
+        path.symlink_to(directory.parent / "letter")
+
+    alter(directory, "UPDATE queries SET vector = zeroblob(32) WHERE id = 2")  # so that there is something to mend
+    monkeypatch.setattr(Writer, "mend", mend)
+    repair(directory)
+    assert path.is_symlink()
+
+
+def test_repair_removes_damaged_features(directory: Path) -> None:
+    (directory / "features" / KEPT).write_bytes(b"damaged")
+    assert repair(directory).left == ()
+    assert not (directory / "features" / KEPT).exists()
 
 
 def test_an_id_is_not_used_twice_by_what_was_salvaged(directory: Path) -> None:
