@@ -20,7 +20,7 @@ from bridgetower.regular import is_own, open_own
 from bridgetower.resources import shortage
 
 _SUFFIX = ".features"
-_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9-]+")  # the hash of the content, then `Encoder.features_id`
+_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9-]+")  # the hash of the content, then `Judge.features_id`
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.partial")
 _DIGEST_BYTES = 16
 LEFT_FREE = 200 * 1000**2  # bytes of the disk, for what cannot be made again
@@ -71,9 +71,11 @@ class FeatureCache:
             self._size += len(stored)
             if self._size > self.capacity:
                 self._size = self._make_room(self.capacity // 10)
-        except OSError:
+        except BaseException as error:  # Ctrl-C, too
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+            if not isinstance(error, OSError):
+                raise
 
     # To look after it
 

@@ -93,6 +93,17 @@ def test_a_disk_that_says_no_is_no_error(tmp_path: Path) -> None:
     assert cache.get(of("a")) is None
 
 
+def test_ctrl_c_is_passed_on_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    cache = FeatureCache(tmp_path / "features", 1000)
+    monkeypatch.setattr("os.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.put(of("a"), b"content")
+    assert files(cache) == []
+
+
 def test_it_may_be_deleted_while_it_is_used(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "features", 1000)
     cache.put(of("a"), b"content")
