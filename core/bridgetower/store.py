@@ -18,8 +18,8 @@ from bridgetower.manifest import Entry, Manifest, Tuning
 from bridgetower.recall_store import RecallStore
 from bridgetower.records import EVERYTHING, Filter, Fingerprint, Photo, Skipped
 
-# numpy and FAISS take longer to import than most commands take to run: `bridgetower.vectors` is imported in the
-# methods that touch a vector, so that `bt status` pays for neither.
+# numpy and FAISS take longer to import than most commands take to run: `float16` is imported in the
+# methods that touch a vector, as `faiss_store` imports what it needs, so that `bt status` pays for neither.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray

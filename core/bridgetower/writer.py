@@ -371,11 +371,7 @@ class Writer:
     def remove_strays(self) -> None:
         """Remove what a crash, or a search that was killed, left in the directory."""
         self._recall_store.clean(self.directory, self._manifest)
-        self._remove([*unfinished(self.directory / MANIFEST), *self.features().unfinished()])
-
-    @staticmethod
-    def _remove(paths: Iterable[Path]) -> None:
-        for path in paths:
+        for path in (*unfinished(self.directory / MANIFEST), *self.features().unfinished()):
             with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
                 path.unlink()
 
