@@ -36,6 +36,8 @@ class Lock:
                 raise LockedError(path.parent, _holder(self._descriptor))
             if os.fstat(self._descriptor).st_nlink > 1:
                 raise NotAFileError(0, "a file that has another name elsewhere, too")
+            if not _is_ours(os.read(self._descriptor, len(_SIGNED))):
+                raise NotAFileError(0, "a file of another program")
             self._sign()
         except OSError as error:
             self.release()
@@ -47,6 +49,7 @@ class Lock:
     def _sign(self) -> None:
         holder = {"pid": os.getpid(), "host": platform.node(), "since": int(time.time())}
         os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)  # what stood there was read
         os.write(self._descriptor, (json.dumps(holder) + "\n").encode())
 
     def release(self) -> None:
@@ -58,12 +61,20 @@ class Lock:
 
 
 def is_lock(path: Path) -> bool:
-    """Whether the file at `path` is such a lock, by what stands in it; a power cut may have left blanks or nothing."""
+    """Whether the file at `path` is such a lock, by what stands in it."""
     try:
         with open_own(path) as file:
-            return _SIGNED.startswith(file.read(len(_SIGNED)).strip(b"\0\n "))
+            return _is_ours(file.read(len(_SIGNED)))
     except OSError:
         return False
+
+
+def _is_ours(begin: bytes) -> bool:
+    """Whether the first bytes of a file are those of a lock. A power cut may have left some of them, zeros or blanks;
+    a disk may have altered one."""
+    if len(begin) == len(_SIGNED) and sum(a != b for a, b in zip(begin, _SIGNED, strict=True)) <= 1:
+        return True
+    return _SIGNED.startswith(begin.strip(b"\0\n "))
 
 
 def _unavailable(path: Path, error: OSError) -> StoreError:

@@ -52,5 +52,26 @@ def test_it_is_told_from_a_file_of_another_program(tmp_path: Path) -> None:
     assert not is_lock(path)
     path.write_text("4711\n")
     assert not is_lock(path)
+    path.unlink()
     Lock(path).release()
     assert is_lock(path)
+
+
+@pytest.mark.parametrize("content", [b"4711\n", b"my precious notes\n", b"1", b"{}", b'{"pids": 4711}\n'])
+def test_a_file_of_another_program_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "writer.lock"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"writer\.lock: a file of another program, and left as it is"):
+        Lock(path)
+    assert path.read_bytes() == content
+
+
+def test_it_is_taken_where_a_disk_has_altered_any_one_byte_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "writer.lock"
+    Lock(path).release()
+    signed = path.read_bytes()
+    for place in range(len(signed)):
+        for other in (0, ord("\n"), signed[place] ^ 4):
+            path.write_bytes(signed[:place] + bytes([other]) + signed[place + 1 :])
+            Lock(path).release()
+            assert path.read_bytes().startswith(b'{"pid": ')
