@@ -55,7 +55,7 @@ class Damages:
         try:
             left: object = repair(self._directory).left
         except StoreError as error:
-            assert _is_refused(path.name, error), kind
+            assert _is_refused(path.name, error), kind  # noqa: PT017
         else:
             assert left == (), kind
             bring_up_to_date(self._directory)
