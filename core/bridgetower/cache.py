@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from bridgetower.atomic import write_json
+from bridgetower.atomic import remove_abandoned, write_json
 
 
 def cache_folder() -> Path:
@@ -51,5 +51,6 @@ def remembered(files: tuple[Path, ...], what: str, compute: Callable[[], str]) -
     digest = compute()
     with suppress(OSError):  # a read-only or full disk costs time, not correctness
         memory.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(memory.parent, r"[0-9a-f]{64}\.json")
         write_json(memory, {"files": valid_for, "sha256": digest})
     return digest

@@ -1,7 +1,8 @@
 """Index -> files that any program reads: vectors as npy, all else as lines of JSON. docs/export-format.md has the form.
 
 What is read is one committed state, whatever a writer does meanwhile. The files are written into a folder beside the
-one that is wanted, which takes its name when all of them are complete and on the disk.
+one that is wanted, which takes its name when all of them are complete and on the disk. Where that one is there already,
+they are written into a folder within it, and moved up then.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bridgetower import npy
-from bridgetower.atomic import new_folder
+from bridgetower.atomic import is_vacant, new_folder
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.manifest import Entry
 from bridgetower.records import OnProgress, Photo
@@ -48,9 +49,9 @@ def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done,
     """
     folder = Path(os.path.realpath(folder))
     with _writable(folder):
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not is_vacant(folder):
             raise UsageError(f"{folder}: it is there already and not empty; give a new folder")
-        with new_folder(folder, (INDEX, VECTORS, IMAGES, SKIPPED, QUERIES)) as unfinished:
+        with new_folder(folder, (VECTORS, IMAGES, SKIPPED, QUERIES, INDEX)) as unfinished:
             return _write(store, folder, unfinished, on_progress)
 
 

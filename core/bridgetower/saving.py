@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bridgetower import hub
-from bridgetower.atomic import new_folder, replace_file, write_json
+from bridgetower.atomic import is_vacant, new_folder, replace_file, write_json
 from bridgetower.blocks import FeedForward
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.hub import SAFETENSORS, Say
@@ -73,7 +73,7 @@ def convert(name: str, destination: Path, *, progress: bool = False, say: Say = 
     """
     destination = Path(os.path.realpath(destination))
     with _writable(destination), suppress(FileNotFoundError):
-        if os.listdir(destination):
+        if not is_vacant(destination):
             raise UsageError(f"{destination}: it is there already and not empty; give a new folder")
     checkpoint = resolve(name, progress=progress, say=say)
     with readable(checkpoint.folder):
@@ -82,7 +82,7 @@ def convert(name: str, destination: Path, *, progress: bool = False, say: Say = 
 
 def _convert(checkpoint: Checkpoint, destination: Path) -> Checkpoint:
     model = load_model(checkpoint, dtype=None)
-    names = (SAFETENSORS, "config.json", hub.PREPROCESSOR_FILES[0], *hub.TOKENIZER_FILES)
+    names = (SAFETENSORS, hub.PREPROCESSOR_FILES[0], *hub.TOKENIZER_FILES, "config.json")
     with _writable(destination), new_folder(destination, names) as unfinished:
         save(model, unfinished, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
     return resolve(str(destination))

@@ -13,6 +13,7 @@ written to; what we keep is described in `bridgetower.cache`.
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from bridgetower import hub, pickles
+from bridgetower.atomic import remove_abandoned
 from bridgetower.cache import cache_folder, digest_of_files, remembered
 from bridgetower.config import ModelConfig
 from bridgetower.documents import read_json
@@ -281,6 +283,7 @@ def _converted(files: tuple[Path, ...], config: ModelConfig, folder: Path) -> Pa
     tensors = {key: tensor for key, tensor in tensors.items() if not IGNORED_KEYS.fullmatch(key)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned_conversions(target.parent.parent)
         pickles.write(target, tensors, files)
     except OSError as error:
         raise ModelError(
@@ -290,6 +293,13 @@ def _converted(files: tuple[Path, ...], config: ModelConfig, folder: Path) -> Pa
         target.unlink()
         raise ModelError(f"{folder}: the weights were replaced while they were read; run it again")
     return target
+
+
+def _remove_abandoned_conversions(converted: Path) -> None:
+    """Of any weights: those of a process that was killed may never be converted again."""
+    for folder in () if converted.is_symlink() else converted.iterdir():
+        if re.fullmatch("[0-9a-f]{64}", folder.name):
+            remove_abandoned(folder, re.escape(SAFETENSORS))
 
 
 def _is_pickled(files: tuple[Path, ...]) -> bool:

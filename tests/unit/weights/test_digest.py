@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from bridgetower import weights
+from bridgetower.cache import cache_folder
 from bridgetower.errors import ModelError
 from bridgetower.saving import convert
 from bridgetower.weights import resolve
@@ -28,6 +29,17 @@ def test_the_digest_is_that_of_the_tensors_by_the_documented_rule(folder: Path) 
         if "text_model.pooler" not in name:  # on the list of what nothing reads
             expected.update(json.dumps([name, "F32", list(tensor.shape)]).encode() + b"\n" + tensor.numpy().tobytes())
     assert resolve(str(folder)).weights_sha256 == expected.hexdigest()
+
+
+def test_notes_that_a_killed_process_left_unfinished_are_removed(folder: Path) -> None:
+    notes = cache_folder() / "digests"
+    notes.mkdir(parents=True, exist_ok=True)
+    old, other = (notes / f".{name}.0123abcd.partial" for name in (f"{'0' * 64}.json", "note.json"))
+    for file in (old, other):
+        file.touch()
+        os.utime(file, (1, 1))
+    assert resolve(str(folder)).weights_sha256
+    assert not old.exists() and other.exists()
 
 
 def test_copies_of_the_same_weights_have_the_same_digest(folder: Path, tmp_path: Path) -> None:

@@ -55,6 +55,19 @@ def test_a_pickle_is_converted_once_and_kept_elsewhere(folder: Path, monkeypatch
     assert load_model(resolve(str(folder))).heads == ALL_HEADS
 
 
+def test_what_killed_conversions_left_is_removed_with_the_next_one(folder: Path) -> None:
+    converted = cache_folder() / "converted"
+    names = (f"{'0' * 64}/.model.safetensors.0123abcd.partial", "mine/.model.safetensors.0123abcd.partial")
+    old, other = (converted / name for name in names)
+    for file in (old, other):
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.utime(file, (1, 1))
+    as_pickle(folder)
+    resolve(str(folder))
+    assert not old.exists() and other.exists()
+
+
 def test_safetensors_go_before_a_pickle(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"not even a pickle")
     assert resolve(str(folder)).weights == (folder / "model.safetensors",)
