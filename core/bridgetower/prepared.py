@@ -9,9 +9,9 @@ Only the few that were used last are kept, and each may be deleted at any time: 
 cannot be written, is as good as not there.
 """
 
+import errno
 import os
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -22,12 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridgetower import quantized
+from bridgetower.atomic import remove_abandoned
 from bridgetower.blocks import FeedForward
 from bridgetower.cache import cache_folder
 from bridgetower.errors import ModelError
 from bridgetower.model import BridgeTower
 from bridgetower.records import INT8, Head
-from bridgetower.regular import is_own
+from bridgetower.regular import NotAFileError, is_own, open_own
 from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
 from bridgetower.weights import Checkpoint, load_model, readable
 
@@ -42,7 +43,6 @@ _NAME = r"[0-9a-f]{16}-[0-9a-f]{16}-[\w.+-]+\.safetensors"  # see `_place`
 _MOST_FILES = 6
 _STORED = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int8: "I8"}  # as safetensors calls them
 _TAKES_SECONDS = 500 * 1000**2  # bytes of weights
-_ABANDONED_S = 24 * 3600
 _PROBES = 2
 
 
@@ -73,21 +73,27 @@ def _load(checkpoint: Checkpoint, precision: str, device: str, say: Callable[[st
         _keep(place, network)
     except OSError as error:
         if takes_seconds:  # each time, from now on
-            say(f"note: {place}: the prepared weights cannot be kept ({error.strerror or error}); make room there")
+            why = error.strerror or error
+            say(f"note: {place}: the prepared weights cannot be kept ({why}); each start takes as long until they can")
     return network
 
 
 def forget(checkpoint: Checkpoint, precision: str, device: str) -> None:
     """Have the network prepared anew the next time, as what is kept of it may be damaged."""
-    with suppress(OSError):
-        _place(checkpoint, precision, device).unlink(missing_ok=True)
+    place = _place(checkpoint, precision, device)
+    if _is_ours(place):
+        with suppress(OSError):
+            place.unlink()
 
 
 def read_ahead(checkpoint: Checkpoint, precision: str) -> None:
     """Have the system read what is kept for the CPU while this process does something else."""
     if not hasattr(os, "posix_fadvise"):
         return
-    with suppress(OSError), _place(checkpoint, precision, "cpu").open("rb") as file:
+    place = _place(checkpoint, precision, "cpu")
+    if not _is_ours(place):
+        return
+    with suppress(OSError), open_own(place) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
@@ -157,7 +163,7 @@ def _tensors(network: BridgeTower) -> dict[str, Tensor]:
 
 def _kept(place: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | None:
     """The network out of what is kept, on the CPU, if that is what it needs."""
-    if not place.is_file():
+    if not _is_ours(place):
         return None
     with torch.device("meta"):  # shapes without memory: every tensor is replaced below
         network = BridgeTower(checkpoint.config, checkpoint.heads)
@@ -188,16 +194,20 @@ def _fits(stored: StoredTensor, wanted: Tensor) -> bool:
 
 def _keep(place: Path, network: BridgeTower) -> None:
     """Write the network, and remove what was not used for longest. Raises OSError."""
+    if place.parent.is_symlink():
+        raise NotAFileError(errno.ENOTDIR, "its folder is a link", place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    for unfinished in _own(place.parent, f"\\.{_NAME}\\.[0-9a-f]{{8}}\\.partial"):  # of a process that was killed
-        with suppress(OSError):
-            if time.time() - unfinished.stat().st_mtime > _ABANDONED_S:
-                unfinished.unlink()
+    remove_abandoned(place.parent, _NAME)
     write_tensors(place, {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(network).items()})
     with suppress(OSError):  # another process was faster
         by_use = sorted(_own(place.parent, _NAME), key=lambda file: file.stat().st_mtime_ns)
         for file in by_use[:-_MOST_FILES]:
             file.unlink()
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether something is kept there, not through links: they lead to places that nobody has named for this."""
+    return not place.parent.is_symlink() and is_own(place)
 
 
 def _own(folder: Path, form: str) -> list[Path]:

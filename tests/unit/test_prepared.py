@@ -255,6 +255,42 @@ def test_what_a_killed_process_left_is_removed(checkpoint: Checkpoint) -> None:
     assert young.exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_a_folder_that_is_a_link_is_not_used(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared.load(checkpoint, "fp32")
+    folder = cache_folder() / "prepared"
+    folder.rename(tmp_path / "mine")
+    folder.symlink_to(tmp_path / "mine")
+    (file,) = kept()
+    left = file.with_name(f".{file.name}.0000ffff.partial")
+    left.touch()
+    for path in (file, left):
+        os.utime(path, (1, 1))
+    monkeypatch.setattr(prepared, "_MOST_FILES", 0)
+    monkeypatch.setattr(prepared, "_TAKES_SECONDS", 0)
+    said: list[str] = []
+    prepared.load(checkpoint, "fp32", say=said.append)
+    prepared.load(checkpoint, "bf16")
+    prepared.forget(checkpoint, "fp32", "cpu")
+    assert kept() == [left, file] and file.stat().st_mtime == left.stat().st_mtime == 1
+    assert len(said) == 2 and "cannot be kept (its folder is a link)" in said[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_a_file_that_is_a_link_is_neither_read_nor_forgotten(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    expected = {name: tensor.clone() for name, tensor in prepared.load(checkpoint, "fp32").state_dict().items()}
+    (file,) = kept()
+    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}, tmp_path / "mine")
+    file.unlink()
+    file.symlink_to(tmp_path / "mine")
+    prepared.forget(checkpoint, "fp32", "cpu")
+    assert file.is_symlink()
+    found = prepared.load(checkpoint, "fp32").state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def linear(inner: int, outer: int) -> Linear:
     """With weights, which depend on nothing."""
     layer, generator = Linear(inner, outer), torch.Generator().manual_seed(0)
