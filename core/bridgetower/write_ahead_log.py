@@ -57,34 +57,39 @@ def _look(log: Path) -> tuple[int, int, bytes] | None:
     """How many commits are lost, behind how many frames, and the header; None where none are."""
     with suppress(FileNotFoundError), open(log, "rb") as file:
         header = file.read(HEADER_BYTES)
-        frames = list(_frames(file, header)) if len(header) == HEADER_BYTES else []
-        magic, *_, salt_1, salt_2, sum_1, sum_2 = _HEADER.unpack(header) if frames else (0,) * 8
-        salt, checksum = (salt_1, salt_2), (sum_1, sum_2)
-        if frames and (magic not in (_MAGIC, _MAGIC + 1) or _sums_of_header(header) != checksum):
-            [(salt, _)] = Counter(frame.salt for frame in frames).most_common(1)
-            checksum = (-1, -1)  # nothing follows from it, so that SQLite reads nothing
-        read, computed = 0, checksum
-        for frame in frames:
-            computed = _following(checksum, frame)
-            if frame.salt != salt or computed != frame.stored:
-                break
-            read, checksum = read + 1, frame.stored
-        # Of the first frame that is wrong, what was altered may be the checksum itself.
-        checksums = {number: {frame.stored} for number, frame in enumerate(frames[read:], read)}
-        checksums.get(read, set()).add(computed)
+        if len(header) < HEADER_BYTES:
+            return None
+        frames = _frames(file, header)
+        magic, *_, salt_1, salt_2, sum_1, sum_2 = _HEADER.unpack(header)
+        salt, checksum, read = (salt_1, salt_2), (sum_1, sum_2), 0
+        rest: list[_Frame] = []  # that SQLite does not read; the others may be too many to be held
+        computed: tuple[int, int] | None = None  # the checksum that the first of them should have
+        if magic in (_MAGIC, _MAGIC + 1) and _sums_of_header(header) == checksum:
+            for frame in frames:
+                computed = _following(checksum, frame)
+                if frame.salt != salt or computed != frame.stored:
+                    rest = [frame, *frames]
+                    break
+                read, checksum = read + 1, frame.stored
+        elif rest := list(frames):  # nothing follows from such a header, so that SQLite reads nothing
+            [(salt, _)] = Counter(frame.salt for frame in rest).most_common(1)
+        checksums = [{frame.stored} for frame in rest]
+        if rest and computed is not None:  # of the first frame that is wrong, what was altered may be this itself
+            checksums[0].add(computed)
 
         def is_followed(number: int) -> bool:
             """Whether a frame was written after this one, which was on the disk then if it ended a transaction."""
-            after = frames[number + 1 : number + 2]
+            after = rest[number + 1 : number + 2]
             return any(
                 one.salt == salt and one.stored == _following(before, one)
                 for one in after
                 for before in checksums[number]
             )
 
-        followed = [number for number in checksums if frames[number].is_commit and is_followed(number)]
+        commits = [number for number, frame in enumerate(rest) if frame.is_commit]
+        followed = [number for number in commits if is_followed(number)]
         if followed:
-            ended = {number for number in checksums if frames[number].is_commit and frames[number].salt == salt}
+            ended = {number for number in commits if rest[number].salt == salt}
             return len(ended.union(followed)), read, header
     return None
 

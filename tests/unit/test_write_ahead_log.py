@@ -4,12 +4,14 @@ import os
 import shutil
 import sqlite3
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from bridgetower import write_ahead_log
 from bridgetower.schema import PAGE_BYTES
 from bridgetower.write_ahead_log import FRAME_HEADER_BYTES, HEADER_BYTES, log_of, lost_commits
 
@@ -58,6 +60,24 @@ def test_a_whole_log_and_none_have_lost_nothing(database: Path, tmp_path: Path) 
     assert lost_commits(database) == 0
     assert rows_that_sqlite_reads(database) == COMMITS * ROWS_EACH
     assert lost_commits(tmp_path / "other.sqlite") == 0
+
+
+def test_a_long_log_takes_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_ahead_log, "_FRAMES", 1)
+    peaks = []
+    with closing(sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)) as db:
+        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("CREATE TABLE rows (content BLOB)")
+        for pages in (1, 100, 900):
+            db.execute("INSERT INTO rows VALUES (zeroblob(?))", (pages * PAGE_BYTES,))
+            tracemalloc.start()
+            assert lost_commits(tmp_path / "a.sqlite") == 0
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    _, short, long = peaks  # the first look takes what it takes to import
+    assert long < short + 50_000  # a frame that is held takes some hundreds of bytes
 
 
 def test_every_flipped_bit_is_seen_unless_it_lies_in_the_last_transaction(database: Path) -> None:
