@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from bridgetower.errors import InputError, LockedError, StoreError, UnknownPlaceError, UsageError
+from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError, UnknownPlaceError, UsageError
 from bridgetower.inputs import AnyPath, Moment, list_of_paths, list_of_patterns, moment, normalised
 from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
@@ -515,7 +515,8 @@ class Library:
         """As `index`, and again whenever something has changed below `paths`: a report for each run, for ever.
 
         A path that is away for a while is among the `absent` of the reports. Where another process writes the index,
-        later runs wait until it ends. Raises as `index` does, and InputError where the system cannot watch.
+        later runs wait until it ends. Raises as `index` does, InputError where the system cannot watch, and
+        ResourceError.
         """
         from bridgetower.scan import Rules
         from bridgetower.watch import watching
@@ -554,7 +555,7 @@ class Library:
         try:
             with Store.open(self.directory, self._recall_store) as store:
                 return store.holds(path)
-        except StoreError:
+        except BridgeTowerError:
             return True
 
     @contextmanager

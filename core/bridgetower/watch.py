@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from watchfiles import watch
 
 from bridgetower.errors import InputError
+from bridgetower.resources import shortage
 from bridgetower.scan import EXTENSIONS, IGNORE_FILE, Rules, passes_over, scan
 
 QUIET_S = 1.0
@@ -35,7 +36,7 @@ def watching(
     A root that goes, or comes back, is such a change itself. Nothing below the folder `apart` counts; of what is gone
     and was not called like a picture, it counts what `holds` says that something was known in it: it was a folder.
     `holds` is called in another thread. Where walks are compared, all roots are named. Asking for the next burst raises
-    InputError where the system cannot watch.
+    InputError where the system cannot watch, ResourceError, and whatever else went wrong in that thread.
     """
     watched = _Watched([Path(os.path.abspath(root)) for root in roots], rules, apart, holds)
     threading.Thread(target=watched.run, name="watch", daemon=True).start()
@@ -51,7 +52,7 @@ class _Watched:
     def __init__(self, roots: list[Path], rules: Rules, apart: Path, holds: Callable[[Path], bool]) -> None:
         self._roots, self._rules, self._holds = roots, rules, holds
         self._index, self._apart = apart, {apart, Path(os.path.realpath(apart))}
-        self._found: SimpleQueue[set[Path] | InputError] = SimpleQueue()
+        self._found: SimpleQueue[set[Path] | Exception] = SimpleQueue()
         self.stop = threading.Event()
 
     def bursts(self) -> Iterator[set[Path]]:
@@ -59,12 +60,19 @@ class _Watched:
             burst: set[Path] = set()
             while not burst or not self._found.empty():
                 found = self._found.get()
-                if isinstance(found, InputError):
+                if isinstance(found, Exception):
                     raise found
                 burst |= found
             yield burst
 
     def run(self) -> None:
+        """Report what happens until `stop` is set. An error is passed on: the thread that waits would wait for ever."""
+        try:
+            self._follow()
+        except Exception as error:  # noqa: BLE001  of whatever kind it is: a defect is told as one where it is raised again
+            self._found.put(error)
+
+    def _follow(self) -> None:
         there = _present(self._roots)
         while not self.stop.is_set():
             try:
@@ -75,9 +83,10 @@ class _Watched:
                 if isinstance(error, UnicodeEncodeError) or str(error).startswith(_NO_TEXT):
                     self._compare()
                     return
+                if (lack := shortage(error)) is not None:
+                    raise lack from error
                 named = ", ".join(str(root) for root in self._roots)
-                self._found.put(InputError(f"{named}: cannot be watched: {error}; run bt index without --watch"))
-                return
+                raise InputError(f"{named}: cannot be watched: {error}; run bt index without --watch") from error
             before, there = there, _present(self._roots)
             if moved := {root for root in self._roots if before.get(root) != there.get(root)}:
                 self._found.put(moved)

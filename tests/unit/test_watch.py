@@ -1,0 +1,77 @@
+"""The thread that listens for changes passes on what goes wrong in it: who waits for a burst would wait for ever."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bridgetower.watch
+from bridgetower.errors import BridgeTowerError, InputError, ResourceError
+from bridgetower.library import Library
+from bridgetower.scan import USUAL_RULES
+from bridgetower.store import Store
+from bridgetower.watch import watching
+
+NO_TEXT = RuntimeError("Unable to decode path")  # from here on walks are compared
+
+
+def next_burst(folder: Path) -> set[Path]:
+    with watching([folder], USUAL_RULES, apart=folder / "index", holds=lambda path: True) as bursts:
+        return next(bursts)
+
+
+def no_handles(*arguments: object, **options: object) -> Iterator[object]:
+    raise ResourceError("too many open files")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), ResourceError, "too many open files: close"),
+        (RuntimeError("Too many open files (os error 24)"), ResourceError, "too many open files: close"),
+        (RuntimeError("no inotify here"), InputError, "cannot be watched: no inotify here; run bt index without"),
+        (ResourceError("too many open files"), ResourceError, "too many open files"),
+        (KeyError("a defect"), KeyError, "a defect"),
+    ],
+    ids=repr,
+)
+def test_what_goes_wrong_while_it_listens_reaches_who_waits(
+    error: Exception, kind: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*roots: Path, **options: object) -> Iterator[object]:
+        raise error
+
+    monkeypatch.setattr(bridgetower.watch, "watch", fails)
+    with pytest.raises(kind, match=said):
+        next_burst(tmp_path)
+
+
+def test_so_does_want_of_handles_while_a_change_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").touch()
+    monkeypatch.setattr(bridgetower.watch, "watch", lambda *roots, **options: iter([{(1, str(tmp_path / "a.png"))}]))
+    monkeypatch.setattr(bridgetower.watch, "passes_over", no_handles)
+    with pytest.raises(ResourceError):
+        next_burst(tmp_path)
+
+
+def test_so_does_want_of_handles_while_walks_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*roots: Path, **options: object) -> Iterator[object]:
+        raise NO_TEXT
+
+    monkeypatch.setattr(bridgetower.watch, "watch", fails)
+    monkeypatch.setattr(bridgetower.watch, "scan", no_handles)
+    with pytest.raises(ResourceError):
+        next_burst(tmp_path)
+
+
+@pytest.mark.parametrize("error", [ResourceError("too many open files"), InputError("no"), BridgeTowerError("no")])
+def test_an_index_that_cannot_be_asked_may_hold_anything(
+    error: BridgeTowerError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> Store:
+        raise error
+
+    monkeypatch.setattr(Store, "open", fails)
+    assert Library(tmp_path / "index")._may_hold(tmp_path / "gone")
