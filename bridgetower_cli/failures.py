@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from bridgetower import __version__
-from bridgetower.errors import BridgeTowerError, OutputError, ResourceError, UsageError
+from bridgetower.errors import BridgeTowerError, OutputError, UsageError
 from bridgetower.resources import shortage
 from bridgetower_cli import interrupts, render
 
@@ -69,7 +69,7 @@ def _reported() -> Iterator[None]:
         yield
     except BridgeTowerError as error:
         render.say(f"error: {error}")
-        code = error.exit_code if shortage(error) is None else ResourceError.exit_code
+        code = error.exit_code
     except BrokenPipeError:
         code = READER_GONE
     except Exception as error:

@@ -155,6 +155,8 @@ def in_memory(picture: object, name: Path) -> Decoded:
             picture.load()  # first, as in `decode`: TIFF is turned upright by it
             orientation, taken_at = _read_exif(picture)
             image = to_rgb(picture)
+    except MemoryError as error:
+        raise PictureError(name, "not enough memory to decode it") from error
     except Exception as error:  # what is lazily loaded may be damaged
         raise PictureError(name, _damage(error)) from error
     if orientation in _UPRIGHT:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bridgetower.errors import ModelError
 from bridgetower.regular import NotAFileError, open_regular
+from bridgetower.resources import shortage
 
 MOST_BYTES = 10_000_000
 
@@ -18,7 +19,9 @@ def read_document(path: Path, most: int = MOST_BYTES) -> bytes:
     except NotAFileError as error:
         raise ModelError(f"{path}: {error.strerror}; fetch it again") from error
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+        raise shortage(error) or ModelError(
+            f"{path}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
     if len(content) > most:
         raise ModelError(f"{path}: larger than {most // 1_000_000} MB, which no such file is; fetch it again")
     return content

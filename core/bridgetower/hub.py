@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bridgetower.documents import read_json
 from bridgetower.errors import ModelError
+from bridgetower.resources import causes, shortage
 
 Say = Callable[[str], object]  # takes one line for the person who waits
 
@@ -179,7 +180,7 @@ def _refused(repository: str, error: BaseException) -> ModelError | None:
     from huggingface_hub import constants
     from huggingface_hub.errors import DisabledRepoError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    answer = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
+    answer = next((cause for cause in causes(error) if isinstance(cause, HfHubHTTPError)), None)
     status = None if answer is None else answer.response.status_code
     if isinstance(answer, GatedRepoError):
         why = (
@@ -197,12 +198,6 @@ def _refused(repository: str, error: BaseException) -> ModelError | None:
     else:
         return None
     return ModelError(f"{repository}: {why}")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 class _UnreachableError(Exception):
@@ -226,8 +221,12 @@ def _download(repository: str, files: list[str], *, progress: bool) -> Path:
         with nullcontext() if progress else _no_bars():
             return Path(snapshot_download(repository, allow_patterns=files))
     except Exception as error:  # as above
-        raise _refused(repository, error) or ModelError(
-            f"{repository}: the download failed ({_reason(error)}); start it again, it goes on where it stopped"
+        raise (
+            shortage(error)
+            or _refused(repository, error)
+            or ModelError(
+                f"{repository}: the download failed ({_reason(error)}); start it again, it goes on where it stopped"
+            )
         ) from error
 
 
@@ -247,7 +246,7 @@ def _no_bars() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """One line on the root of a chain of exceptions."""
-    *_, root = _causes(error)
+    *_, root = causes(error)
     return str(root).strip().partition("\n")[0] or type(root).__name__
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
 from bridgetower.decode import AnyImage, decode, in_memory, read
-from bridgetower.errors import PictureError, UsageError
+from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.inputs import AnyPath
 from bridgetower.preprocess import Preprocessing, preprocess
@@ -41,7 +41,16 @@ def candidate_of(picture: AnyPicture, place: int = 0) -> Candidate:
 
 
 def load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """A picture as float32 [3, H, W]. Raises PictureError."""
+    """A picture as float32 [3, H, W]. Raises PictureError, or ResourceError for want of memory."""
+    try:
+        return _load(candidate, preprocessing)
+    except PictureError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise ResourceError(str(error)) from error
+        raise
+
+
+def _load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
     picture, path = candidate.picture, candidate.path
     if picture is None or isinstance(picture, bytes):
         data = read(path) if picture is None else picture
@@ -57,7 +66,7 @@ def encoded(
     """The pictures that can be read, encoded, in order, in batches of at most PICTURES_AT_ONCE.
 
     The others are added to `skipped` as they are met. Features in the `cache` are used, and others kept there, of
-    candidates whose content is known.
+    candidates whose content is known. Raises ResourceError where memory ends.
     """
 
     def fetch(candidate: Candidate) -> bytes | npt.NDArray[np.float32] | Skipped:

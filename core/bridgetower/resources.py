@@ -12,15 +12,16 @@ _NO_HANDLES = ("too many open files",)
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error`, or one that led to it, says that there is too little memory, of this process or of the GPU."""
-    return any(map(_says_no_memory, _causes(error)))
+    return any(map(_says_no_memory, causes(error)))
 
 
 def out_of_handles(error: BaseException) -> bool:
     """Whether `error`, or one that led to it, says that this process, or the system, may open no more files."""
-    return any(map(_says_no_handles, _causes(error)))
+    return any(map(_says_no_handles, causes(error)))
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error`, then what it was raised from, and so on."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -41,11 +42,13 @@ def _says(error: BaseException, numbers: tuple[int, ...], texts: tuple[str, ...]
 
 
 def shortage(error: BaseException) -> ResourceError | None:
-    """What to raise in the place of `error` where it, or what led to it, is the want of a resource; None elsewhere."""
+    """The error to raise instead of `error` if it, or one that led to it, is want of a resource; else None."""
     if out_of_handles(error):
         return ResourceError("too many open files: close other programs, or raise the limit (`ulimit -n`)")
+    if any(_says_no_memory(cause) and "cuda" in str(cause).lower() for cause in causes(error)):
+        return ResourceError("not enough memory on the GPU: use a smaller batch, or the processor (`--device cpu`)")
     if out_of_memory(error):
         return ResourceError("not enough memory: close other programs, or raise the limit (`ulimit -v`)")
-    if any(isinstance(cause, RuntimeError) and str(cause) == "can't start new thread" for cause in _causes(error)):
+    if any(isinstance(cause, RuntimeError) and str(cause) == "can't start new thread" for cause in causes(error)):
         return ResourceError("no thread can be started: raise the limit of memory or of processes (`ulimit -u`)")
     return None

@@ -69,7 +69,7 @@ class _Watched:
         """Report what happens until `stop` is set. An error is passed on: the thread that waits would wait for ever."""
         try:
             self._follow()
-        except Exception as error:  # noqa: BLE001  of whatever kind it is: a defect is told as one where it is raised again
+        except Exception as error:  # noqa: BLE001  a defect is told as one by who waits
             self._found.put(error)
 
     def _follow(self) -> None:

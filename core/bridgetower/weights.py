@@ -29,13 +29,13 @@ from bridgetower.atomic import remove_abandoned
 from bridgetower.cache import cache_folder, digest_of_files, remembered
 from bridgetower.config import ModelConfig
 from bridgetower.documents import read_json
-from bridgetower.errors import ModelError
+from bridgetower.errors import ModelError, ResourceError
 from bridgetower.hub import SAFETENSORS, Say
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, WORDS_KEY, from_hf, hf_names, normalised_key
 from bridgetower.model import BridgeTower
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
-from bridgetower.resources import out_of_handles, out_of_memory
+from bridgetower.resources import shortage
 from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes
 from bridgetower.tokenizer import Tokenizer, digest_of_tokenizer, tokenizer_files
 
@@ -215,23 +215,15 @@ def _describe(name: str, folder: Path, revision: str) -> LocalModel:
 
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """What the system refuses to a model in here is a `ModelError`, and says so where memory or file handles ran out.
+    """Turn an OSError in here into a ModelError, and want of memory or file handles into a ResourceError.
 
     A library that ran out of them may take the file for damaged, so what led to an error counts.
     """
     try:
         yield
     except Exception as error:
-        if out_of_memory(error):
-            raise ModelError(
-                f"{folder}: not enough memory to load this model: close other programs, or use --precision int8 or a "
-                "smaller model"
-            ) from error
-        if out_of_handles(error):
-            raise ModelError(
-                f"{folder}: too many files are open to load this model: close other programs, or raise the limit, as "
-                "with `ulimit -n 4096`"
-            ) from error
+        if (lack := shortage(error)) is not None:
+            raise ResourceError(f"{folder}: {lack}") from error
         if isinstance(error, OSError):
             raise ModelError(f"{folder}: cannot be read ({error.strerror or error}); check its permissions") from error
         raise

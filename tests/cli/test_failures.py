@@ -60,6 +60,19 @@ def test_want_of_memory_for_a_picture_that_is_needed_is_no_fault_of_the_picture(
     assert done.stderr == f"error: {photos / 'red.png'}: not enough memory to decode it\n"
 
 
+def test_nor_is_it_that_of_the_pictures_that_a_search_verifies(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(image: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("bridgetower.decode.to_rgb", exhausted)
+    done = bt("search", "red")
+    assert (done.exit_code, done.stdout) == (71, "")
+    assert done.stderr.startswith("error: ") and done.stderr.endswith(": not enough memory to decode it\n")
+    assert done.stderr.count("\n") == 1
+
+
 class Interrupted(FakeEncoder):
     def embed_images(self, pixels: object) -> object:  # type: ignore[override]
         raise KeyboardInterrupt

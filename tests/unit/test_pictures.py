@@ -4,9 +4,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import bridgetower.pictures
-from bridgetower.pictures import PICTURES_AT_ONCE, encoded
+from bridgetower.errors import ResourceError
+from bridgetower.pictures import PICTURES_AT_ONCE, candidate_of, encoded
 from bridgetower.protocol import Pictures, Pixels
 from bridgetower.records import Candidate, Skipped
 from tests.fakes import COLOURS, FakeEncoder, paint
@@ -49,3 +51,16 @@ def test_what_cannot_be_read_is_told_in_order_and_the_rest_is_encoded(tmp_path: 
     ]
     assert batches == [[paths[0], *paths[2:PICTURES_AT_ONCE]], [paths[PICTURES_AT_ONCE]]]
     assert [skip.path for skip in skipped] == [paths[1], paths[-1]]
+
+
+def test_want_of_memory_is_no_fault_of_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(image: object) -> None:
+        raise MemoryError
+
+    paint(tmp_path / "a.png", COLOURS["red"])
+    monkeypatch.setattr("bridgetower.decode.to_rgb", exhausted)
+    skipped: list[Skipped] = []
+    for candidate in (Candidate(tmp_path / "a.png"), candidate_of(Image.new("RGB", (9, 9)))):
+        with pytest.raises(ResourceError, match="not enough memory to decode it"):
+            list(encoded(FakeEncoder(), [candidate], skipped))
+    assert not skipped

@@ -70,6 +70,10 @@ def test_an_error_that_was_raised_from_one_of_these_counts_as_it() -> None:
     [
         (MemoryError(), "not enough memory"),
         (failed(errno.EMFILE), "too many open files"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "not enough memory on the GPU: use a sm",
+        ),
         (RuntimeError("can't start new thread"), "no thread can be started"),
     ],
     ids=repr,
