@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: an exception that cleans up, or the end at once where an exception would do harm.
 
-Native code lets no exception in while it runs, and threads may wait for a disk. So whatever is going on, the process
-ends within a second.
+Native code lets no exception in while it runs, and threads may wait for a disk. So a thread ends the process within a
+second. It needs the interpreter for that: a single native call that does not release it is waited for.
 """
 
 import _thread

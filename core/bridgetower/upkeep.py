@@ -176,13 +176,9 @@ def _prune_features(features: FeatureCache, manifest: Manifest) -> int:
 
 
 def _known(manifest: Manifest, name: str) -> bool:
-    content = _content(name)
-    return content is not None and manifest.image_id(content) is not None
+    return manifest.image_id(_content(name)) is not None
 
 
-def _content(name: str) -> bytes | None:
-    """The hash of the content that something is kept of under `name`."""
-    try:
-        return bytes.fromhex(name.partition("-")[0])
-    except ValueError:
-        return None
+def _content(name: str) -> bytes:
+    """The hash of the content that something is kept of under `name`, which is of the form that the cache gives."""
+    return bytes.fromhex(name.partition("-")[0])

@@ -549,6 +549,12 @@ def test_what_is_no_file_is_refused_and_not_waited_for(kind: str, name: str, fol
     assert not (tmp_path / "other").exists()
 
 
+def test_the_longest_line_is_parsed_before_a_signal_has_to_wait_and_is_documented() -> None:
+    assert jsonl.LONGEST_LINE <= 16_000_000
+    commands = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert f"a line of JSON of more than {jsonl.LONGEST_LINE // 10**6} MB" in commands
+
+
 def test_what_would_fill_the_memory_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(jsonl, "LONGEST_LINE", 100)
