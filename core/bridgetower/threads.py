@@ -6,7 +6,7 @@ measured, and beside busy programs it is most of the time: a thread waits until 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, local
 
 import torch
 
@@ -18,6 +18,7 @@ _PICTURES_FOR_ALL = 8  # so many pictures at once are a large shape in a narrow 
 _lock = Lock()
 _inside = 0  # calls that compute with one thread at this moment
 _outside = 1  # the number of threads before the first of them
+_here = local()  # `nested`: this thread of Python is inside already
 
 
 def compute_with_one(config: ModelConfig, pictures: int = 0) -> bool:
@@ -34,9 +35,13 @@ def one_thread() -> Iterator[None]:
     """PyTorch computes with one thread in here, on this thread of Python; afterwards with as many as before.
 
     Threads of Python that used PyTorch before keep their number throughout. One that uses it for the first time just
-    now takes over the one thread, as PyTorch knows no other way; here that is put right when it leaves.
+    now takes over the one thread, as PyTorch knows no other way; here that is put right when it leaves. In a block
+    within a block nothing changes.
     """
     global _inside, _outside
+    if getattr(_here, "nested", False):
+        yield
+        return
     with _lock:
         own = torch.get_num_threads()
         if not _inside:
@@ -44,9 +49,11 @@ def one_thread() -> Iterator[None]:
         before = own if own > 1 else _outside
         _inside += 1
         torch.set_num_threads(1)
+        _here.nested = True
     try:
         yield
     finally:
         with _lock:
+            _here.nested = False
             _inside -= 1
             torch.set_num_threads(before)

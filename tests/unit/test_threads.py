@@ -70,6 +70,14 @@ def test_the_number_comes_back_after_an_error(tmp_path: Path) -> None:
     assert torch.get_num_threads() == 2
 
 
+def test_a_block_within_a_block_changes_nothing() -> None:
+    with one_thread():
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
 def test_other_threads_of_python_keep_their_number() -> None:
     with ThreadPoolExecutor(1) as known, ThreadPoolExecutor(1) as new:
         assert known.submit(torch.get_num_threads).result() == 2
