@@ -15,7 +15,7 @@ from bridgetower.npy import unreadable
 from bridgetower.regular import open_regular
 from bridgetower.schema import LARGEST
 
-# Bytes: a picture with some 100,000 files. Python parses a line in one go, and answers no signal meanwhile: half a second.
+# Bytes: a picture with some 100,000 files. Python parses a line in one go, half a second, and answers no signal then.
 LONGEST_LINE = 16 * 1000**2
 
 _T = TypeVar("_T")

@@ -187,7 +187,8 @@ class Manifest:
         if version not in LAYOUTS:
             newer = version > FORMAT_VERSION
             advice = "update bt" if newer else "build a new index in another place with --index DIR"
-            raise StoreError(f"{self.path}: index format {version}, this bt reads format {FORMAT_VERSION}: {advice}")
+            reads = " and ".join(map(str, sorted(LAYOUTS)))
+            raise StoreError(f"{self.path}: index format {version}, this bt reads formats {reads}: {advice}")
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])

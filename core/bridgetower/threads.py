@@ -1,4 +1,4 @@
-"""How many threads compute: all that PyTorch may use, or one. The shapes that are computed with decide, never the load.
+"""How many threads compute: all that PyTorch may use, or one. The network and the number of pictures decide, not the load.
 
 Threads of OpenMP wait for each other after every operation. Where an operation takes microseconds, the wait is what is
 measured, and beside busy programs it is most of the time: a thread waits until the other is given a core again.

@@ -16,6 +16,7 @@ import pytest
 from bridgetower.decoders import environment
 from bridgetower.errors import StoreError
 from bridgetower.store import Store
+from bridgetower.weights import DEMO_FOLDER
 from tests.fakes import HOSTILE, paint
 from tests.tiny import tiny_checkpoint
 from tests.unit.test_decoders import eventually, runs, started
@@ -59,6 +60,27 @@ main()
 
 def bt(*arguments: str | bytes | Path, cwd: Path, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([BT, *arguments], cwd=cwd, input=input, capture_output=True, timeout=300, check=False)
+
+
+def test_another_tokenizer_is_told_each_time_and_the_first_digest_kept(tmp_path: Path) -> None:
+    model, photos = tmp_path / "model", tmp_path / "photos"
+    shutil.copytree(DEMO_FOLDER, model)
+    photos.mkdir()
+    shutil.copy(GALLERY / TWO_CATS, photos)
+    assert bt("index", "photos", "--model", "model", "--index", "index", cwd=tmp_path).returncode == 0
+    with Store.open(tmp_path / "index") as store:
+        first = store.fingerprint.tokenizer_sha256
+    assert first is not None
+
+    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["model"]["merges"].pop()
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    shutil.copy(GALLERY / "a-dog-on-a-couch-in-the-rain.jpg", photos)
+    for command in (("search", "two cats"), ("index", "photos")):
+        done = bt(*command, "--index", "index", cwd=tmp_path)
+        assert (done.returncode, b"is another than when the index was made" in done.stderr) == (0, True), done.stderr
+        with Store.open(tmp_path / "index") as store:
+            assert store.fingerprint.tokenizer_sha256 == first
 
 
 def test_a_session_on_a_real_network(tmp_path: Path) -> None:
