@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from bridgetower_cli import interrupts
 
-# What tells the OpenMP of GNU, LLVM and Intel how threads wait.
+# The variables that tell the OpenMP of GNU, LLVM and Intel how threads wait.
 _WAITING = frozenset({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"})
 
 

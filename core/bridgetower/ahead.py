@@ -15,7 +15,7 @@ _R = TypeVar("_R")
 def workers(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """As many threads as there are processors, but no more than `most`.
 
-    What has not begun when the block is left, never does. What has is not waited for: it may take for ever.
+    When the block is left, tasks that wait are dropped, and tasks that run are not waited for: one may take for ever.
     """
     processors = os.cpu_count() or 1
     threads = ThreadPoolExecutor(min(processors, most or processors), thread_name_prefix="ahead")
@@ -36,8 +36,8 @@ def ahead(
 ) -> Iterator[_R]:
     """`map` in threads: results in order, at most `window` of them waiting or in the making.
 
-    Nor do these weigh more than `most` in all, unless a single one does. What `task` raises is raised in the place of
-    its result.
+    Nor do these weigh more than `most` in all, unless a single one does. An error of `task` is raised in the place
+    of its result.
     """
     pending: deque[tuple[Future[_R], int]] = deque()
     weight = 0

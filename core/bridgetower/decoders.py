@@ -40,8 +40,8 @@ from bridgetower.protocol import Refused
 from bridgetower.resources import shortage
 
 TIME_LIMIT = 60.0  # seconds of processor time for a picture, and again for each 60 MB of it: see `decoder.allowed`
-# How many times as long it may take by the clock: far longer, as a busy machine is no fault of a picture. What waits
-# for ever, and computes nothing, ends so. Where processor time is not kept, this is all that there is.
+# How many times as long it may take by the clock: far longer, as a busy machine is no fault of a picture. This ends
+# a decoder that waits for ever and computes nothing. Where processor time is not kept, this is all that there is.
 _PATIENCE = 10 if KEEPS_TIME else 1
 
 # Address space of a process. The greediest that were met, JPEG 2000 and floating point numbers on their way to grey,
@@ -199,7 +199,7 @@ class _Process:
         self.expired = False  # killed for the time that it took
 
     def ask(self, content: bytes, spec: Preprocessing) -> Picture | Refused | None:
-        """What becomes of the content of a file; None where the process died on it."""
+        """Decode the content of a file; None where the process died on it."""
         try:
             if not self.ready:
                 self._to.write(self._settings)
@@ -239,7 +239,7 @@ class _Process:
 
 
 def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
-    """What `decoder.answer` wrote. Raises struct.error or ValueError where it broke off."""
+    """Read an answer that `decoder.answer` wrote. Raises struct.error or ValueError where it broke off."""
     kind, width, height, taken_at, length = HEADER.unpack(source.read(HEADER.size))
     if kind == PICTURE:
         pixels = normalise(source.read(3 * spec.crop_size**2), spec)
@@ -253,7 +253,7 @@ def environment() -> dict[str, str]:
 
 
 def _died(status: int | None, seconds: float, *, expired: bool) -> Refused:
-    """What to say of content on which a process ended, which may take so much processor time."""
+    """The refusal of content on which a process ended; it was allowed `seconds` of processor time."""
     if expired:
         return Refused(f"took longer than {_PATIENCE * seconds:.3g} s to decode", lasting=False)
     if KEEPS_TIME and status == -signal.SIGPROF:

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 def lines(
     file: Path, parse: Callable[[int, Any], _T], *, form: str | None = None, blanks: bool = False
 ) -> Iterator[_T]:
-    """What `parse(number, row)` makes of each line of JSON, numbered from 1. Its ValueErrors become InputErrors.
+    """Yield `parse(number, row)` of each line of JSON, numbered from 1. Its ValueErrors become InputErrors.
 
     These end with the `form` that a line should have. Blank lines are errors, or with `blanks` passed over.
     """

@@ -49,7 +49,7 @@ class Pattern:
 
 @lru_cache(4096)  # one file is asked about many entries
 def parse(line: str) -> Pattern | None:
-    """What a line says; None for a comment and for an empty line. Raises ValueError where it is no pattern."""
+    """The pattern in a line; None for a comment and for an empty line. Raises ValueError where it is no pattern."""
     text = line.rstrip(" ")
     if len(text) < len(line) and (len(text) - len(text.rstrip("\\"))) % 2:  # `\ ` at the end is a space
         text += " "
@@ -67,7 +67,7 @@ def parse(line: str) -> Pattern | None:
 
 
 def _segments(path: str) -> list[list[str]]:
-    """What stands between the slashes: each character, or set of characters, as an expression; a run of stars as it is.
+    """Split at the slashes: each character, or set of characters, becomes an expression; a run of stars stays as it is.
 
     Raises IndexError, KeyError.
     """

@@ -45,7 +45,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What each of B pictures says about one masked text."""
+    """The answers of B pictures about one masked text."""
 
     itm: npt.NDArray[np.float32] | None  # [B, 2] matching logits of the masked text; None without an ITM head
     log_probabilities: npt.NDArray[np.float32]  # [B, M, V] of the words at each mask
@@ -56,7 +56,7 @@ class RecallEncoder(Protocol):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What an index of its vectors is bound to."""
+        """The identity that an index of its vectors is bound to."""
         ...
 
     @property
@@ -107,7 +107,7 @@ class ImageEngine(Protocol):
         ...
 
     def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
-        """What becomes of each content, in order. Pictures of more than `max_pixels` are refused.
+        """Embed each content, in order. Pictures of more than `max_pixels` are refused.
 
         `contents` are asked for in the calling thread, as many ahead of what was given back as the engine has use for:
         several batches may be under way, and all of them are in memory. Raises ProcessError, ModelError.
@@ -148,7 +148,7 @@ class Judge(Protocol):
 
     @property
     def features_id(self) -> str:
-        """What the bytes of `pack` depend on besides the picture: letters, digits and dashes."""
+        """An identifier of all that the bytes of `pack` depend on besides the picture: letters, digits and dashes."""
         ...
 
     @property
@@ -169,14 +169,14 @@ class Judge(Protocol):
         ...
 
     def read(self, text: Texts, images: Pictures) -> Reading:
-        """What stands at the masks of the one text, by each picture (MLM; ITM if it is there).
+        """Predict the words at the masks of the one text, by each picture (MLM; ITM if it is there).
 
         Raises UsageError where it has no `<mask>`.
         """
         ...
 
     def word(self, token: int) -> str:
-        """What a column of `Reading.log_probabilities` reads as; "" for special tokens and bare space."""
+        """The text of a column of `Reading.log_probabilities`; "" for special tokens and bare space."""
         ...
 
     def truncates(self, text: str) -> bool:

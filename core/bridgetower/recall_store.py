@@ -30,7 +30,7 @@ class RecallView(Protocol):
 
     @property
     def damage(self) -> str | None:
-        """What the searches so far found wrong, and did without; None if nothing."""
+        """The damage that searches have met so far, and done without; None if there is none."""
         ...
 
     def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":

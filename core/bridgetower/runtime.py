@@ -10,7 +10,7 @@ BATCH_SIZE = 16  # pictures, on a CPU
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What the network runs on, and why."""
+    """The device and precision of the network, and the reason for them."""
 
     device: str  # "cpu", "cuda" or "mps"
     precision: str  # "fp32", "bf16" or "int8"

@@ -1,4 +1,4 @@
-"""What a manifest is on the disk: its tables, the sums of their rows, and how an older format becomes the present one.
+"""The manifest on the disk: its tables, the sums of their rows, and how an older format becomes the present one.
 
 docs/index-format.md is the contract; a test compares its SQL with this.
 """
@@ -105,7 +105,7 @@ SCHEMA = (
     END""",
 )
 
-# What `crc32` of a row is the sum of, in this order. A file is summed with the hash of its image instead of the id, and
+# The columns that `crc32` sums, in this order. A file is summed with the hash of its image instead of the id, and
 # `state` without `images`, which triggers count and who reads counts again.
 SUMMED = {
     "fingerprint": "model, revision, weights_sha256, config_sha256, preprocessing, preprocessing_version, "

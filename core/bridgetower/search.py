@@ -32,7 +32,7 @@ from bridgetower.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Found(Results):
-    """What a search found, best first."""
+    """The results of a search, best first."""
 
     gone: int  # pictures that would have come before the last one, but whose files are no longer there
     barred: tuple[Skipped, ...]  # the same, but whose files cannot be looked at: one file of each, and why
@@ -52,10 +52,10 @@ def _short(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What is looked for, and how. Raises UsageError for values that are out of range or cannot go together.
+    """A query and its limits. Raises UsageError for values that are out of range or cannot go together.
 
-    A text or a picture recalls; of both, the mean of their vectors does. A vector recalls by itself. What is recalled
-    is verified with the text.
+    A text or a picture recalls; of both, the mean of their vectors does. A vector recalls by itself. The pictures
+    that were recalled are verified with the text.
     """
 
     text: str | None = None
@@ -84,7 +84,7 @@ class SearchRequest:
             raise UsageError("a budget is for verifying: it needs a text, and a depth of at least 1")
 
     def __repr__(self) -> str:
-        """What was asked for, without what is as usual; long texts, vectors and pictures are cut."""
+        """The fields that are not as usual; long texts, vectors and pictures are cut."""
         given = ((field, getattr(self, field.name)) for field in fields(self))
         said = (f"{field.name}={_short(value)}" for field, value in given if value is not field.default)
         return f"SearchRequest({', '.join(said)})"

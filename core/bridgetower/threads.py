@@ -1,4 +1,4 @@
-"""How many threads compute: all that PyTorch may use, or one. The network and the number of pictures decide, not the load.
+"""Choose how many threads compute, all or one: by the network and the number of pictures, never by the load.
 
 Threads of OpenMP wait for each other after every operation. Where an operation takes microseconds, the wait is what is
 measured, and beside busy programs it is most of the time: a thread waits until the other is given a core again.
@@ -22,7 +22,7 @@ _here = local()  # `nested`: this thread of Python is inside already
 
 
 def compute_with_one(config: ModelConfig, pictures: int = 0) -> bool:
-    """Whether one thread computes: in a network of which every layer is narrow, unless so many pictures pass at once.
+    """Whether one thread computes: in a network whose layers are all narrow, unless many pictures pass at once.
 
     Measured with widths of 128 to 768 on two cores: `docs/decisions/2026-11-28-busy-machines.md`.
     """

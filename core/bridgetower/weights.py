@@ -91,7 +91,7 @@ class Checkpoint:
         """Hex digest of what else makes the vectors what they are, apart from the name of the preprocessing.
 
         sha256 over one line of JSON with sorted keys: the settings that the network computes with, and the numbers of
-        the preprocessing. What the files leave out stands there with its default.
+        the preprocessing. A setting that the files leave out stands there with its default.
         """
         numbers = asdict(self.preprocessing)
         del numbers["name"]  # a field of its own in a fingerprint
@@ -144,7 +144,7 @@ def resolve(
     """
     if name == DEMO:
         if not DEMO_FOLDER.is_dir():
-            raise ModelError(f"{DEMO_FOLDER}: this installation lacks the demo model; install it anew")
+            raise ModelError(f"{DEMO_FOLDER}: this installation lacks the demo model; install it again")
         return _read(DEMO, DEMO_FOLDER, _BUNDLED)
     if not fetch:
         return _resolve_recorded(name)
@@ -195,7 +195,7 @@ def pull(name: str, *, progress: bool = False, say: Say = keep_quiet) -> Checkpo
 
 
 def available() -> list[LocalModel]:
-    """What can be used without a network: the demo model, and what the Hub's cache holds completely."""
+    """The models that need no network: the demo model, and those that the cache of the Hub holds completely."""
     folders = [(DEMO, DEMO_FOLDER, _BUNDLED)] if DEMO_FOLDER.is_dir() else []
     folders += [(name, folder, folder.name) for name, folder in hub.cached_repositories()]
     return [_describe(*entry) for entry in folders]

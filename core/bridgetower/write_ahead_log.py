@@ -2,7 +2,7 @@
 
 Opening a database, SQLite reads its log up to the first frame whose checksum is wrong, and takes all that follows for
 a write that never ended. After a power cut that is so. After a disk has altered a frame it is not: whole transactions
-may follow, each of which was on the disk before the next one began, and SQLite drops them without a word.
+may follow, each on the disk before the next one began, and SQLite drops them without a word.
 
 The layout is that of sqlite.org/fileformat2.html, 4.1 and 4.2.
 """
@@ -123,7 +123,7 @@ def _order(header: bytes) -> str:
 
 
 def _sums(words: "NDArray[np.uint32]") -> "NDArray[np.uint32]":
-    """What rows of words [n, 2 * m] add to a checksum [n, 2], which begins with zeros.
+    """The checksums [n, 2] of rows of words [n, 2 * m], begun with zeros.
 
     For each pair of words x, y SQLite computes a += x + b, then b += y + a: linear, so that a row is two sums of
     products modulo 2^32.

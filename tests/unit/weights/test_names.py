@@ -34,7 +34,7 @@ def test_the_demo_model_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, t
     assert (checkpoint.name, checkpoint.folder, checkpoint.revision) == ("demo", folder, "bundled")
     assert [(model.name, model.heads) for model in available()] == [("demo", ALL_HEADS)]
     monkeypatch.setattr(weights, "DEMO_FOLDER", tmp_path / "gone")
-    assert "install it anew" in refusal("demo")
+    assert "install it again" in refusal("demo")
     assert available() == []
 
 
