@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bridgetower.errors import ModelError
-from bridgetower.regular import NotAFileError, open_regular
-from bridgetower.resources import shortage
+from bridgetower.os_errors import unreadable
+from bridgetower.regular import open_regular
 
 MOST_BYTES = 10_000_000
 
@@ -16,12 +16,8 @@ def read_document(path: Path, most: int = MOST_BYTES) -> bytes:
     try:
         with open_regular(path) as file:
             content = file.read(most + 1)
-    except NotAFileError as error:
-        raise ModelError(f"{path}: {error.strerror}; fetch it again") from error
     except OSError as error:
-        raise shortage(error) or ModelError(
-            f"{path}: cannot be read ({error.strerror or error}); check its permissions"
-        ) from error
+        raise unreadable(path, error, ModelError, no_file="fetch it again", advice="check its permissions") from error
     if len(content) > most:
         raise ModelError(f"{path}: larger than {most // 1_000_000} MB, which no such file is; fetch it again")
     return content

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower import jsonl, npy
+from bridgetower import jsonl
 from bridgetower.errors import InputError
 from bridgetower.exporting import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
 from bridgetower.float16 import LENGTH_TOLERANCE
 from bridgetower.moves import Moved
 from bridgetower.npy import Rows
+from bridgetower.os_errors import unreadable
 from bridgetower.records import FOREIGN, Fingerprint, Photo
 from bridgetower.regular import open_regular
 from bridgetower.schema import LARGEST
@@ -56,7 +57,7 @@ class Export:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"{index}: no such file; {advice}") from error
         except OSError as error:
-            raise npy.unreadable(index, error) from error
+            raise unreadable(index, error) from error
         except (ValueError, RecursionError) as error:
             raise InputError(f"{index}: is not JSON; {advice}") from error
         if not isinstance(described, dict) or described.get("format") != FORMAT:
@@ -178,4 +179,4 @@ def _sha256(file: Path) -> str:
         with open_regular(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise npy.unreadable(file, error) from error
+        raise unreadable(file, error) from error

@@ -8,8 +8,7 @@ they are written into a folder within it, and moved up then.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +18,8 @@ from bridgetower import npy
 from bridgetower.atomic import is_vacant, new_folder
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.manifest import Entry
+from bridgetower.os_errors import writing
 from bridgetower.records import OnProgress, Photo
-from bridgetower.resources import shortage
 from bridgetower.store import Store
 
 FORMAT = "bridgetower-export"
@@ -48,7 +47,7 @@ def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done,
     cannot be written, StoreError where the index is damaged.
     """
     folder = Path(os.path.realpath(folder))
-    with _writable(folder):
+    with writing(folder, OutputError):
         if folder.exists() and not is_vacant(folder):
             raise UsageError(f"{folder}: it is there already and not empty; give a new folder")
         with new_folder(folder, (VECTORS, IMAGES, SKIPPED, QUERIES, INDEX)) as unfinished:
@@ -125,14 +124,14 @@ class _Sink:
     def __init__(self, path: Path, place: Path) -> None:
         self.name, self._place = path.name, place
         self.size, self.sha256 = 0, hashlib.sha256()
-        with _writable(place):
+        with writing(place, OutputError):
             self._file = path.open("xb", buffering=1 << 20)
 
     def __enter__(self) -> Self:
         return self
 
     def write(self, data: bytes) -> None:
-        with _writable(self._place):
+        with writing(self._place, OutputError):
             self._file.write(data)
         self.size += len(data)
         self.sha256.update(data)
@@ -144,17 +143,6 @@ class _Sink:
             with suppress(OSError):
                 self._file.close()
             return
-        with _writable(self._place), self._file:
+        with writing(self._place, OutputError), self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
-
-
-@contextmanager
-def _writable(place: Path) -> Iterator[None]:
-    """What the file system refuses in here is an OutputError."""
-    try:
-        yield
-    except OSError as error:
-        raise shortage(error) or OutputError(
-            f"{place}: cannot be written: {error.strerror or error}; make room, or choose another place"
-        ) from error

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bridgetower.errors import InputError
-from bridgetower.npy import unreadable
+from bridgetower.os_errors import unreadable
 from bridgetower.regular import open_regular
 from bridgetower.schema import LARGEST
 

@@ -325,7 +325,8 @@ class Library:
         """A vector [E], from an npy file if that is given. Raises InputError."""
         import numpy as np
 
-        from bridgetower.npy import read_vector, unreadable
+        from bridgetower.npy import read_vector
+        from bridgetower.os_errors import unreadable
         from bridgetower.regular import open_regular
 
         if isinstance(vector, np.ndarray | list | tuple):

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from bridgetower.errors import BridgeTowerError, InputError
-from bridgetower.regular import NotAFileError, open_regular
-from bridgetower.resources import shortage
+from bridgetower.errors import InputError
+from bridgetower.os_errors import unreadable
+from bridgetower.regular import open_regular
 
 LONGEST = 1_000_000  # numbers of a vector
 _LONGEST_HEADER = 1 << 16  # bytes; NumPy refuses it too, but when it has read it
@@ -96,15 +96,6 @@ def header(rows: int, dim: int) -> bytes:
     file = BytesIO()
     npy_format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)})
     return file.getvalue()
-
-
-def unreadable(path: Path, error: OSError) -> BridgeTowerError:
-    """The error to raise where a file that was named as input cannot be opened or read."""
-    if isinstance(error, NotAFileError):
-        return InputError(f"{path}: {error.strerror}; give a file")
-    if (lack := shortage(error)) is not None:
-        return lack
-    return InputError(f"{path}: cannot be read: {error.strerror or error}; check the name and its permissions")
 
 
 def _header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], np.dtype]:

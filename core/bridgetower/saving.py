@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from bridgetower.errors import ModelError, UsageError
 from bridgetower.hub import SAFETENSORS, Say
 from bridgetower.layout import WORDS_KEY, to_hf
 from bridgetower.model import BridgeTower
+from bridgetower.os_errors import writing
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
 from bridgetower.tensors import write_tensors
@@ -72,7 +72,7 @@ def convert(name: str, destination: Path, *, progress: bool = False, say: Say = 
     Raises `ModelError`; `UsageError` where the folder is there already and not empty.
     """
     destination = Path(os.path.realpath(destination))
-    with _writable(destination), suppress(FileNotFoundError):
+    with writing(destination, ModelError), suppress(FileNotFoundError):
         if not is_vacant(destination):
             raise UsageError(f"{destination}: it is there already and not empty; give a new folder")
     checkpoint = resolve(name, progress=progress, say=say)
@@ -83,17 +83,6 @@ def convert(name: str, destination: Path, *, progress: bool = False, say: Say = 
 def _convert(checkpoint: Checkpoint, destination: Path) -> Checkpoint:
     model = load_model(checkpoint, dtype=None)
     names = (SAFETENSORS, hub.PREPROCESSOR_FILES[0], *hub.TOKENIZER_FILES, "config.json")
-    with _writable(destination), new_folder(destination, names) as unfinished:
+    with writing(destination, ModelError), new_folder(destination, names) as unfinished:
         save(model, unfinished, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
     return resolve(str(destination))
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """What the file system refuses in here is a `ModelError`."""
-    try:
-        yield
-    except OSError as error:
-        raise ModelError(
-            f"{folder}: cannot be written ({error.strerror or error}); make room, or choose another place"
-        ) from error

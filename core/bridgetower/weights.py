@@ -33,6 +33,7 @@ from bridgetower.errors import ModelError, ResourceError
 from bridgetower.hub import SAFETENSORS, Say
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, WORDS_KEY, from_hf, hf_names, normalised_key
 from bridgetower.model import BridgeTower
+from bridgetower.os_errors import unreadable
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head
 from bridgetower.resources import shortage
@@ -152,7 +153,7 @@ def resolve(
     try:
         mode = os.stat(folder).st_mode
     except PermissionError as error:
-        raise ModelError(f"{name}: cannot be read ({error.strerror}); check the permissions of its folders") from error
+        raise unreadable(name, error, ModelError, advice="check the permissions of its folders") from error
     except (OSError, ValueError):  # not there, or no name that a file could have
         mode = None
     if mode is not None and stat.S_ISDIR(mode):
@@ -225,7 +226,7 @@ def readable(folder: Path) -> Iterator[None]:
         if (lack := shortage(error)) is not None:
             raise ResourceError(f"{folder}: {lack}") from error
         if isinstance(error, OSError):
-            raise ModelError(f"{folder}: cannot be read ({error.strerror or error}); check its permissions") from error
+            raise unreadable(folder, error, ModelError, advice="check its permissions") from error
         raise
 
 

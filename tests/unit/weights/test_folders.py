@@ -50,7 +50,7 @@ def test_a_configuration_that_cannot_be_read(folder: Path, monkeypatch: pytest.M
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(documents, "open_regular", refused)
-    assert refusal(folder) == f"{folder / 'config.json'}: cannot be read (Permission denied); check its permissions"
+    assert refusal(folder) == f"{folder / 'config.json'}: cannot be read: Permission denied; check its permissions"
 
 
 @pytest.fixture

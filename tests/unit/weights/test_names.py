@@ -102,4 +102,4 @@ def test_a_folder_that_may_not_be_read() -> None:
                 [message] = run(FORBIDDEN, below).splitlines()
             finally:
                 closed.chmod(0o755)
-            assert message.startswith(f"ModelError {below}: cannot be read (Permission denied)")
+            assert message.startswith(f"ModelError {below}: cannot be read: Permission denied")
