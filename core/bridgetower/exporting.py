@@ -43,10 +43,12 @@ class Exported:
 def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done, total: None) -> Exported:
     """Write all that the index holds into `folder`, which is new or empty; it is there when all of it is.
 
-    `on_progress(done, total)` counts images. Raises UsageError where `folder` holds something, OutputError where it
-    cannot be written, StoreError where the index is damaged.
+    `on_progress(done, total)` counts images. Raises UsageError where `folder` holds something or lies in that of the
+    index, OutputError where it cannot be written, StoreError where the index is damaged.
     """
     folder = Path(os.path.realpath(folder))
+    if folder.is_relative_to(os.path.realpath(store.directory)):
+        raise UsageError(f"{folder}: it lies in the folder of the index, which holds its own files only; give another")
     with writing(folder, OutputError):
         if folder.exists() and not is_vacant(folder):
             raise UsageError(f"{folder}: it is there already and not empty; give a new folder")

@@ -173,6 +173,15 @@ def test_an_export_is_one_state_beside_a_writer(index: Path, tmp_path: Path) -> 
     assert answers(tmp_path / "other") == before
 
 
+def test_the_folder_of_the_index_is_no_place_for_an_export(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(index)
+    with Store.open(index) as store:
+        for place in (index / "export", tmp_path / "link" / "a" / "b"):
+            with pytest.raises(UsageError, match="it lies in the folder of the index"):
+                export(store, place)
+    assert not (index / "export").exists() and not (index / "a").exists()
+
+
 def test_a_folder_that_holds_something_is_left_alone(index: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
