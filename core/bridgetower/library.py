@@ -58,9 +58,9 @@ def _unheard(done: int, total: int) -> None:
 class Library:
     """An index on disk and the model that made it: pictures to search.
 
-    A search sees the index as it was at the first search of its thread, or after the last change by this object; what
-    another process adds meanwhile is seen after `refresh`. One object may be used by several threads: each reads the
-    index through a connection of its own, all share one model, and one thread at a time changes the index.
+    A search sees the index as it was at the first search, or after the last change by this object; what another process
+    adds meanwhile is seen after `refresh`. One object may be used by several threads: each call has a reader of its
+    own, which sees one state of the index to the end; all share one model; one thread at a time changes the index.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class Library:
         self._models: dict[tuple[str, str, str | None], Model] = {}
         self._told: set[str] = set()
         self._lock = threading.RLock()  # of the models, and of what was told
-        self._change_lock = threading.Lock()
+        self._change_lock = threading.RLock()  # a change from within a change meets the lock of the index
         self._version = 0  # of what this object has changed: readers of before are of no use
-        self._local = threading.local()
+        self._idle: list[Store] = []  # readers of this version that no call has now
 
     def __repr__(self) -> str:
         return f"<Library {str(self.directory)!r}>"
@@ -116,11 +116,14 @@ class Library:
     def close(self) -> None:
         """Let go of the index. May be called twice; the next search opens it again."""
         self.refresh()
-        self._let_go()
 
     def refresh(self) -> None:
-        """Have the next search of each thread see the index as it is then."""
-        self._version += 1
+        """Have every call that begins from now on see the index as it is then."""
+        with self._lock:
+            self._version += 1
+            idle, self._idle = self._idle, []
+        for store in idle:
+            store.close()
 
     # Models
 
@@ -214,40 +217,43 @@ class Library:
             self._told.add(line)
         self._say(line)
 
-    def _judge(self, made_by: Fingerprint) -> Model:
+    def _judge(self, store: "Store") -> Model:
         """The model that only verifies what a vector has recalled: any that is given, else that of the index, else,
         where its vectors are foreign, that for new ones."""
-        if self._given is None and made_by.precision_family != FOREIGN:
-            return self._checked(made_by)
+        if self._given is None and store.fingerprint.precision_family != FOREIGN:
+            return self._checked(store)
         return self._model_for_new()
 
-    def _checked(self, made_by: Fingerprint) -> Model:
-        model = self._model_of(made_by)
-        self._reader().check(model.fingerprint)
+    def _checked(self, store: "Store") -> Model:
+        model = self._model_of(store.fingerprint)
+        store.check(model.fingerprint)
         return model
 
     # Reading
 
-    def _reader(self) -> "Store":
-        """The index, as this thread reads it. Raises StoreError."""
+    @contextmanager
+    def _reading(self) -> "Iterator[Store]":
+        """A reader of the index for one call, which keeps it whatever others change meanwhile. Raises StoreError."""
         from bridgetower.store import Store
 
-        if getattr(self._local, "version", None) != self._version:
-            self._let_go()
-            version = self._version  # before it is opened: a change meanwhile is seen by the next look
-            self._local.reader, self._local.version = Store.open(self.directory, self._recall_store), version
-        reader: Store = self._local.reader
-        return reader
+        with self._lock:
+            version = self._version
+            store = self._idle.pop() if self._idle else None
+        if store is None:
+            store = Store.open(self.directory, self._recall_store)
+        try:
+            yield store
+        finally:
+            with self._lock:
+                is_current = version == self._version
+                if is_current:
+                    self._idle.append(store)
+            if not is_current:
+                store.close()
 
-    def _let_go(self) -> None:
-        """Close the reader of this thread; those of others are closed when they look at the index again, or end."""
-        if getattr(self._local, "version", None) is not None:
-            self._local.reader.close()
-            self._local.version = None
-
-    def _cache(self) -> "FeatureCache | None":
+    def _cache(self, store: "Store") -> "FeatureCache | None":
         """Where searches keep what the model saw in pictures."""
-        cache = self._reader().feature_cache(self._features_cache, self._features_dir)
+        cache = store.feature_cache(self._features_cache, self._features_dir)
         if cache is not None and cache.is_link:
             self._tell(
                 f"note: {cache.directory}: a link, and not used, so that every search reads its pictures again: remove "
@@ -282,30 +288,44 @@ class Library:
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
-        from bridgetower.search import NOTHING, SearchRequest, search
+        from bridgetower.search import SearchRequest
 
         if isinstance(text, SearchRequest):
+            if (image, vector, since, before, top, depth, min_match, budget) != (None,) * 4 + (
+                10,
+                None,
+                None,
+                math.inf,
+            ):
+                raise UsageError("a SearchRequest says all but `under`: nothing else can be given beside it")
             request = text
         else:  # checked before anything is opened
             filter = self._dates(since, before)
             request = SearchRequest(text, image, vector, top, depth, min_match, budget, filter)
-        store = self._reader()
+        with self._reading() as store:
+            return self._search(store, request, under, on_progress)
+
+    def _search(
+        self, store: "Store", request: "SearchRequest", under: AnyPath | None, on_progress: OnProgress
+    ) -> "Found":
+        from bridgetower.search import NOTHING, search
+
         if under is not None:
-            request = replace(request, filter=replace(request.filter, under=self._place(under)))
-        if request.vector is not None:
-            request = replace(request, vector=self._vector(request.vector))
+            request = replace(request, filter=replace(request.filter, under=self._place(store, under)))
         if not len(store):  # it may have no model yet
             return NOTHING
+        if request.vector is not None:
+            request = replace(request, vector=self._vector(request.vector, store.fingerprint.dim))
         encoder: RecallEncoder | None = None
         judge: Judge | None = None
         if request.needs_encoder or request.verifies:
-            model = self._checked(store.fingerprint) if request.needs_encoder else self._judge(store.fingerprint)
+            model = self._checked(store) if request.needs_encoder else self._judge(store)
             self._require_heads(model, request)
             encoder = model.encoder if request.needs_encoder else None
             judge = model.judge if request.verifies else None
             if request.text is not None:
                 model.tell_truncated(request.text)
-        return search(store, request, encoder, judge, cache=self._cache(), on_progress=on_progress)
+        return search(store, request, encoder, judge, cache=self._cache(store), on_progress=on_progress)
 
     @staticmethod
     def _require_heads(model: Model, request: "SearchRequest") -> None:
@@ -321,7 +341,7 @@ class Library:
         except ModelError as error:
             raise ModelError(f"{error}; or verify nothing: --no-rerank, or a depth of 0") from error
 
-    def _vector(self, vector: "Vectors | AnyPath | BinaryIO") -> "Vectors":
+    def _vector(self, vector: "Vectors | AnyPath | BinaryIO", dim: int) -> "Vectors":
         """A vector [E], from an npy file if that is given. Raises InputError."""
         import numpy as np
 
@@ -331,7 +351,6 @@ class Library:
 
         if isinstance(vector, np.ndarray | list | tuple):
             return np.asarray(vector)
-        dim = self._reader().fingerprint.dim
         if not isinstance(vector, str | os.PathLike):
             return read_vector(vector, "stdin", dim)
         try:
@@ -350,8 +369,8 @@ class Library:
             )
         return Filter(None, first, after)
 
-    def _place(self, under: AnyPath) -> Path:
-        place = self.locate(under)
+    def _place(self, store: "Store", under: AnyPath) -> Path:
+        place = self._located(store, under)
         if place is None:
             raise UnknownPlaceError(
                 f"nothing in the index lies under {os.fspath(under)}; `bt status` names its folders"
@@ -360,9 +379,13 @@ class Library:
 
     def locate(self, path: AnyPath) -> Path | None:
         """A folder or file as the index knows it, by its own name or by where its links lead; None if it does not."""
-        manifest = self._reader().manifest
+        with self._reading() as store:
+            return self._located(store, path)
+
+    @staticmethod
+    def _located(store: "Store", path: AnyPath) -> Path | None:
         for known in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):
-            if manifest.knows(known):
+            if store.manifest.knows(known):
                 return known
         return None
 
@@ -376,41 +399,46 @@ class Library:
         """
         from bridgetower.fill import Filled, fill_library
 
-        text, store = normalised(text), self._reader()
+        text = normalised(text)
         if "<mask>" not in text:
             raise UsageError(
                 'there is no <mask> in the text: write it where a word is wanted, as in "a <mask> looking out"'
             )
-        if not len(store):  # it may have no model yet
-            return Filled((), None, ())
-        model = self._checked(store.fingerprint)
-        model.tell_truncated(text)
-        return fill_library(
-            store,
-            model.encoder,
-            model.judge,
-            text,
-            top=top,
-            depth=depth,
-            cache=self._cache(),
-            on_progress=on_progress,
-        )
+        with self._reading() as store:
+            if not len(store):  # it may have no model yet
+                return Filled((), None, ())
+            model = self._checked(store)
+            model.tell_truncated(text)
+            return fill_library(
+                store,
+                model.encoder,
+                model.judge,
+                text,
+                top=top,
+                depth=depth,
+                cache=self._cache(store),
+                on_progress=on_progress,
+            )
 
     def summary(self) -> "Summary":
         """The index at a glance. Raises StoreError."""
-        return self._reader().summary()
+        with self._reading() as store:
+            return store.summary()
 
     def skipped(self) -> list[Skipped]:
         """The files that were passed over, and why. Raises StoreError."""
-        return list(self._reader().skipped())
+        with self._reading() as store:
+            return list(store.skipped())
 
     def strays(self) -> list[Path]:
         """What lies in the folder of the index and is not part of it. Raises StoreError."""
-        return self._reader().strays()
+        with self._reading() as store:
+            return store.strays()
 
     def __len__(self) -> int:
         """Pictures that can be found. Raises StoreError."""
-        return len(self._reader())
+        with self._reading() as store:
+            return len(store)
 
     def __bool__(self) -> bool:
         return True  # also where it is empty, or not there yet
@@ -497,8 +525,8 @@ class Library:
                 pass  # `scan` says it better
 
     def _knows(self, path: Path) -> bool:
-        with suppress(StoreError):
-            return self._reader().manifest.knows(path)
+        with suppress(StoreError), self._reading() as store:
+            return store.manifest.knows(path)
         return False
 
     def watch(
@@ -563,7 +591,7 @@ class Library:
     def _changing(self) -> Iterator[None]:
         """One thread of this object at a time changes the index; whoever reads after it sees that."""
         with self._change_lock:
-            self._let_go()
+            self.refresh()
             try:
                 yield
             finally:
@@ -583,7 +611,8 @@ class Library:
 
         if dry_run:
             self.refresh()
-            return would_forget(self._reader(), list_of_paths(paths))
+            with self._reading() as store:
+                return would_forget(store, list_of_paths(paths))
         with self._changing(), self._resumed() as writer:
             return forget(writer, list_of_paths(paths))
 
@@ -596,7 +625,8 @@ class Library:
 
         if dry_run:
             self.refresh()
-            return would_prune(self._reader(), on_progress=on_progress)
+            with self._reading() as store:
+                return would_prune(store, on_progress=on_progress)
         with self._changing(), self._resumed() as writer:
             return prune(writer, on_progress=on_progress)
 
@@ -627,7 +657,8 @@ class Library:
         from bridgetower.exporting import export
 
         self.refresh()
-        return export(self._reader(), Path(folder), on_progress=on_progress)
+        with self._reading() as store:
+            return export(store, Path(folder), on_progress=on_progress)
 
     def import_folder(
         self, folder: AnyPath, *, moves: "Moves | None" = None, on_progress: OnProgress = _unheard

@@ -152,7 +152,7 @@ class Manifest:
     @classmethod
     def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
         uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
-        manifest = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S), immutable=immutable)
+        manifest = cls(path, _connected(uri), immutable=immutable)
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
@@ -518,6 +518,11 @@ class Manifest:
         for what, sql in (_OUT_OF_USE | _IN_USE).items():
             if number := self._count(sql):
                 yield f"{what} ({number})"
+
+
+def _connected(uri: str) -> sqlite3.Connection:
+    """For one thread at a time, which need not be the same: a `Library` lends its readers."""
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
 
 
 def absent(path: Path) -> NoIndexError:

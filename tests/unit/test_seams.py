@@ -166,8 +166,9 @@ class ThreadedEngine:
 def rows(directory: Path) -> list[tuple[object, ...]]:
     """All that an index says of its pictures, in the order in which they were added."""
     with Library(directory) as library:
-        manifest = library._reader().manifest
-        return [*manifest.entries(), *((skip.path, skip.reason) for skip in library.skipped())]
+        skipped = [(skip.path, skip.reason) for skip in library.skipped()]
+        with library._reading() as store:
+            return [*store.manifest.entries(), *skipped]
 
 
 def test_an_engine_with_several_batches_under_way_makes_the_same_index(photos: Path, tmp_path: Path) -> None:
@@ -245,7 +246,8 @@ class BruteForceView:
 def recalled(
     library: Library, query: npt.NDArray[np.float32], k: int, within: npt.NDArray[np.int64] | None
 ) -> tuple[list[int], list[float]]:
-    [near] = library._reader().recall(query, k, within)
+    with library._reading() as store:
+        [near] = store.recall(query, k, within)
     return [one.image for one in near], [one.similarity for one in near]
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower import Found, Library, Model
+from bridgetower import Found, Library, Model, SearchRequest
 from bridgetower.decode import decode
+from bridgetower.errors import LockedError, UsageError
 from bridgetower.preprocess import preprocess
 from tests.fakes import FakeEncoder, paint
 
@@ -131,3 +132,59 @@ def test_threads_match_with_one_model() -> None:
     expected = [model.match([path], ["three cats"])[0].itm_logits for path in paths]
     results = at_once(*[lambda path=path: model.match([path], ["three cats"])[0].itm_logits for path in paths])
     assert results == [pytest.approx(logits, abs=1e-4) for logits in expected]
+
+
+class Interrupted(FakeEncoder):
+    """Something happens while a call computes, after it has opened the index."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        super().__init__()
+        self.then = then
+
+    def embed_texts(self, texts: Any) -> Any:
+        self.then()
+        return super().embed_texts(texts)
+
+
+def test_a_call_keeps_its_reader_whatever_changes_meanwhile(photos: Path, tmp_path: Path) -> None:
+    library: Library
+
+    def change() -> None:
+        library.refresh()
+        len(library)
+        library.close()
+
+    fake = Interrupted(lambda: None)
+    with Library(tmp_path / "index", Model.from_parts(fake, fake)) as library:
+        library.index([photos])
+        fake.then = change
+        assert len(library.search("red", top=3)) == 3
+        assert library.fill("a <mask>").words
+
+
+def test_readers_of_threads_that_ended_are_used_again(photos: Path, tmp_path: Path) -> None:
+    fake = FakeEncoder()
+    with Library(tmp_path / "index", Model.from_parts(fake, fake)) as library:
+        library.index([photos])
+        for _ in range(5):
+            at_once(lambda: len(library))
+        assert len(library._idle) == 1
+    assert library._idle == []
+
+
+def test_a_change_from_within_a_change_is_refused(photos: Path, tmp_path: Path) -> None:
+    fake = FakeEncoder()
+    library = Library(tmp_path / "index", Model.from_parts(fake, fake))
+
+    def forget(progress: object) -> None:
+        library.forget([photos])
+
+    with library, pytest.raises(LockedError):
+        library.index([photos], on_progress=forget)
+
+
+def test_nothing_is_given_beside_a_request(tmp_path: Path) -> None:
+    fake = FakeEncoder()
+    library = Library(tmp_path / "index", Model.from_parts(fake, fake))
+    with library, pytest.raises(UsageError, match="SearchRequest says all but `under`"):
+        library.search(SearchRequest("red"), since="2099")
