@@ -89,6 +89,8 @@ def _move_all(source: Path, target: Path, names: Sequence[str]) -> None:
             if (source / name).exists():
                 if name == names[-1]:
                     fsync_directory(target)
+                if os.path.lexists(target / name):  # of another process: neither replaced nor removed
+                    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(target / name))
                 moved.append(target / name)
                 (source / name).rename(target / name)
         fsync_directory(target)

@@ -24,7 +24,7 @@ from bridgetower.inputs import AnyPath, Moment, list_of_paths, list_of_patterns,
 from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models import Model as Model
-from bridgetower.models import Say
+from bridgetower.models import Say, quiet, unheard
 from bridgetower.records import FOREIGN, INT8, Filter, Fingerprint, Head, OnProgress, Skipped
 
 if TYPE_CHECKING:
@@ -45,14 +45,6 @@ if TYPE_CHECKING:
     from bridgetower.writer import Writer
 
 LOCK_LOOK_S = 1.0  # between two looks at whether another process still writes the index
-
-
-def _quiet(line: str) -> None:
-    pass
-
-
-def _unheard(done: int, total: int) -> None:
-    pass
 
 
 class Library:
@@ -77,7 +69,7 @@ class Library:
         features_dir: AnyPath | None = None,
         store: "RecallStore | None" = None,
         progress: bool = False,
-        say: Say = _quiet,
+        say: Say = quiet,
     ) -> None:
         """Name the index, which need not exist yet. Nothing is read or fetched now.
 
@@ -95,7 +87,7 @@ class Library:
         self._device, self._precision, self._default_precision = device, precision, default_precision
         self._preprocessing = preprocessing
         self._features_cache = features_cache
-        self._features_dir = None if features_dir is None else Path(os.path.realpath(features_dir))
+        self._features_dir = None if features_dir is None else Path(os.path.realpath(os.path.expanduser(features_dir)))
         self._recall_store, self._progress, self._say = store, progress, say
         self._models: dict[tuple[str, str, str | None], Model] = {}
         self._told: set[str] = set()
@@ -274,7 +266,7 @@ class Library:
         depth: int | None = None,
         min_match: float | None = None,
         budget: float = math.inf,
-        on_progress: OnProgress = _unheard,
+        on_progress: OnProgress = unheard,
     ) -> "Found":
         """Find pictures for a text, for a picture, or for both; or give a `SearchRequest` in the place of all these.
 
@@ -389,9 +381,7 @@ class Library:
                 return known
         return None
 
-    def fill(
-        self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = _unheard
-    ) -> "Filled":
+    def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = unheard) -> "Filled":
         """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best, each weighed by its match.
 
         `depth` is by default that of a search. `on_progress(done, total)` counts pictures. Raises UsageError,
@@ -431,7 +421,7 @@ class Library:
             return list(store.skipped())
 
     def strays(self) -> list[Path]:
-        """What lies in the folder of the index and is not part of it. Raises StoreError."""
+        """Files in the folder of the index that are not part of it. Raises StoreError."""
         with self._reading() as store:
             return store.strays()
 
@@ -455,7 +445,7 @@ class Library:
         retry: bool = False,
         max_pixels: int | None = None,
         on_progress: "Callable[[Progress], None]" = lambda progress: None,
-        on_publish: OnProgress = _unheard,
+        on_publish: OnProgress = unheard,
     ) -> "IndexReport":
         """Bring the index up to date with these folders and files, creating it if need be.
 
@@ -539,7 +529,7 @@ class Library:
         retry: bool = False,
         max_pixels: int | None = None,
         on_progress: "Callable[[Progress], None]" = lambda progress: None,
-        on_publish: OnProgress = _unheard,
+        on_publish: OnProgress = unheard,
     ) -> "Iterator[IndexReport]":
         """As `index`, and again whenever something has changed below `paths`: a report for each run, for ever.
 
@@ -616,7 +606,7 @@ class Library:
         with self._changing(), self._resumed() as writer:
             return forget(writer, list_of_paths(paths))
 
-    def prune(self, *, dry_run: bool = False, on_progress: OnProgress = _unheard) -> "Pruned":
+    def prune(self, *, dry_run: bool = False, on_progress: OnProgress = unheard) -> "Pruned":
         """Drop files that are gone, remove images without a file, give the space back; or, `dry_run`, say how much.
 
         `on_progress(done, total)` counts files. Raises StoreError.
@@ -630,7 +620,7 @@ class Library:
         with self._changing(), self._resumed() as writer:
             return prune(writer, on_progress=on_progress)
 
-    def verify(self, *, on_progress: OnProgress = _unheard) -> "Iterator[Finding]":
+    def verify(self, *, on_progress: OnProgress = unheard) -> "Iterator[Finding]":
         """All that is wrong with the index, as it is found. Changes nothing. Raises StoreError.
 
         `on_progress(done, total)` counts images.
@@ -639,7 +629,7 @@ class Library:
 
         return verify(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
-    def repair(self, *, on_progress: OnProgress = _unheard) -> "Repaired":
+    def repair(self, *, on_progress: OnProgress = unheard) -> "Repaired":
         """Mend what `verify` finds; `index` then takes again what was lost. Raises StoreError.
 
         `on_progress(done, total)` counts images.
@@ -649,7 +639,7 @@ class Library:
         with self._changing():
             return repair(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
-    def export(self, folder: AnyPath, *, on_progress: OnProgress = _unheard) -> "Exported":
+    def export(self, folder: AnyPath, *, on_progress: OnProgress = unheard) -> "Exported":
         """Write the index into a new folder, as npy and lines of JSON. `on_progress(done, total)` counts images.
 
         Raises UsageError where the folder holds something, OutputError, StoreError.
@@ -661,7 +651,7 @@ class Library:
             return export(store, Path(folder), on_progress=on_progress)
 
     def import_folder(
-        self, folder: AnyPath, *, moves: "Moves | None" = None, on_progress: OnProgress = _unheard
+        self, folder: AnyPath, *, moves: "Moves | None" = None, on_progress: OnProgress = unheard
     ) -> "ImportReport":
         """Add what `export` wrote, here or elsewhere. A path that begins with a key of `moves` begins with its value.
 
@@ -682,7 +672,7 @@ class Library:
         *,
         queries: AnyPath | None = None,
         moves: "Moves | None" = None,
-        on_progress: OnProgress = _unheard,
+        on_progress: OnProgress = unheard,
     ) -> "ImportReport":
         """Add vectors of the model `name`, any model: `vectors` an npy file [N, E], `paths` a line of JSON for each.
 

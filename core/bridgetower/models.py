@@ -27,11 +27,11 @@ DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
 
 
-def _quiet(line: str) -> None:
+def quiet(line: str) -> None:
     pass
 
 
-def _unheard(done: int, total: int) -> None:
+def unheard(done: int, total: int) -> None:
     pass
 
 
@@ -51,7 +51,7 @@ class Model:
         preprocessing: str | None = None,
         fetch: bool = True,
         progress: bool = False,
-        say: Say = _quiet,
+        say: Say = quiet,
     ) -> None:
         """Find the model: a repository of the Hugging Face Hub (fetched if need be), a folder, or "demo".
 
@@ -84,7 +84,7 @@ class Model:
         judge: "Judge | None" = None,
         *,
         engine: "ImageEngine | None" = None,
-        say: Say = _quiet,
+        say: Say = quiet,
     ) -> Self:
         """A model of parts that are there already: what makes vectors, what verifies, or both.
 
@@ -183,12 +183,12 @@ class Model:
         encoder, judge = self._loaded()
         reader = judge or encoder
         assert reader is not None
-        for text in texts:
+        for text in dict.fromkeys(texts):
             if reader.truncates(text):
                 self._say(f'note: the text is longer than the model reads; its end is left out: "{text[:40]}..."')
 
     def match(
-        self, pictures: "Iterable[AnyPicture]", texts: Sequence[str], *, on_progress: OnProgress = _unheard
+        self, pictures: "Iterable[AnyPicture]", texts: Sequence[str], *, on_progress: OnProgress = unheard
     ) -> list[PairScore]:
         """Score every picture with every text, by every head that there is; pictures in order, texts in order for each.
 
@@ -210,7 +210,7 @@ class Model:
         *,
         top: int | None = None,
         min_match: float | None = None,
-        on_progress: OnProgress = _unheard,
+        on_progress: OnProgress = unheard,
     ) -> "Results":
         """Order pictures from anywhere by how probably `text` is true of them; no index is needed.
 
@@ -227,7 +227,7 @@ class Model:
         return rerank(self.judge, text, candidates, top=top, min_match=min_match, on_progress=on_progress)
 
     def fill(
-        self, text: str, pictures: "Iterable[AnyPicture]", *, top: int = 5, on_progress: OnProgress = _unheard
+        self, text: str, pictures: "Iterable[AnyPicture]", *, top: int = 5, on_progress: OnProgress = unheard
     ) -> "Filled":
         """The `top` likeliest words for each `<mask>` of `text`, read out of these pictures, each weighed by its match.
 
@@ -247,7 +247,7 @@ class Model:
         captions: "AnyPath | Sequence[Captioned]",
         *,
         depths: Sequence[int] | None = None,
-        on_progress: OnProgress = _unheard,
+        on_progress: OnProgress = unheard,
     ) -> "Iterator[Evaluation]":
         """Measure recall@k on a file of captions: by similarity alone, then for each of `depths` of verification.
 
@@ -298,14 +298,14 @@ def available_models() -> "list[LocalModel]":
     return available()
 
 
-def pull_model(name: str = DEFAULT_MODEL, *, progress: bool = False, say: Say = _quiet) -> "Checkpoint":
+def pull_model(name: str = DEFAULT_MODEL, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
     """Fetch the newest commit of a repository, or what is missing of it. Raises ModelError."""
     from bridgetower.weights import pull
 
     return pull(name, progress=progress, say=say)
 
 
-def convert_model(name: str, folder: AnyPath, *, progress: bool = False, say: Say = _quiet) -> "Checkpoint":
+def convert_model(name: str, folder: AnyPath, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
     """Write a model as one new folder of safetensors, which `transformers` reads too. Raises ModelError, UsageError."""
     from bridgetower.saving import convert
 

@@ -133,3 +133,22 @@ def test_files_that_were_left_unfinished_are_removed_when_they_are_old(tmp_path:
     assert [file.exists() for file in (old, young, other)] == [False, True, True]
     assert link.is_symlink()
     remove_abandoned(tmp_path / "gone", "a")
+
+
+def test_a_file_that_appears_in_a_folder_meanwhile_is_neither_replaced_nor_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.atomic.is_vacant", lambda folder: True)  # as it was a moment before
+    folder = tmp_path / "here"
+    folder.mkdir()
+
+    def be_overtaken() -> None:
+        with new_folder(folder, NAMES) as unfinished:
+            for name in NAMES:
+                (unfinished / name).write_text("ours")
+            (folder / NAMES[-1]).write_text("theirs")
+
+    with pytest.raises(FileExistsError):
+        be_overtaken()
+    assert [path.name for path in folder.iterdir()] == [NAMES[-1]]
+    assert (folder / NAMES[-1]).read_text() == "theirs"
