@@ -36,10 +36,13 @@ def evaluate(
     5 and 10 results (IR: text to picture, TR: picture to text), by similarity alone and for each depth of
     verification. A model without matching head is measured by similarity alone.
     """
+    from bridgetower import read_captions
+
     settings = settle(model=model, device=device, precision=precision)
     with Meter("encoding", "pictures") as meter:
+        captioned = read_captions(captions)  # before a model is fetched for them
         # `meter` is that of the pass at hand
-        measured = the_model(settings).evaluate(captions, depths=depth, on_progress=lambda *at: meter.update(*at))
+        measured = the_model(settings).evaluate(captioned, depths=depth, on_progress=lambda *at: meter.update(*at))
         results = [next(measured)]
     with Meter("verifying", "pictures") as meter:
         results += measured

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridgetower.errors import NoIndexError, PictureError
+from bridgetower.library import masked
 from bridgetower.records import Word
 from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
@@ -64,6 +65,7 @@ def fill(
 
     Exits with 1 if there is nothing to read, as in an empty index.
     """
+    masked(text)  # before a model is fetched for it
     settings = settle(
         index=index,
         model=model,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UnknownPlaceError,
         UsageError,
     )
-    from bridgetower.evaluation import Captioned, Evaluation
+    from bridgetower.evaluation import Captioned, Evaluation, read_captions
     from bridgetower.exporting import Exported
     from bridgetower.fill import Filled
     from bridgetower.importing import ImportReport
@@ -66,6 +66,7 @@ _HOMES = {
     "evaluation": (
         "Captioned",
         "Evaluation",
+        "read_captions",
     ),
     "exporting": ("Exported",),
     "fill": ("Filled",),
@@ -201,6 +202,7 @@ __all__ = [
     "convert_model",
     "nothing_in",
     "pull_model",
+    "read_captions",
 ]
 
 

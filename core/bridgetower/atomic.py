@@ -14,6 +14,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from bridgetower.errors import BridgeTowerError
+from bridgetower.os_errors import writing
 from bridgetower.regular import is_own
 
 _ABANDONED_S = 24 * 3600
@@ -39,29 +41,32 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+def new_folder(folder: Path, names: Sequence[str], kind: type[BridgeTowerError]) -> Iterator[Path]:
     """A folder to fill with files of these `names`, each on the disk when it is closed: for `folder`, new or vacant.
 
     When the block ends well, a new one takes its name in one step. One that was there stays, and gets the files in the
     order of `names`, the last of which makes them count. Where the block does not end well, nothing is left, neither
-    files nor the folders that were made on the way. Raises OSError.
+    files nor the folders that were made on the way. What the disk refuses here, outside the block, raises `kind`.
     """
-    was_there = folder.exists()
-    made = [*takewhile(lambda parent: not parent.exists(), folder.parents)]
+    with writing(folder, kind):
+        was_there = folder.exists()
+        made = [*takewhile(lambda parent: not parent.exists(), folder.parents)]
     # Within the one that is there: it may be another disk, and the folder around it closed to us.
     home = folder if was_there else folder.parent
     _remove_abandoned_folders(home, folder.name, names)
     unfinished = place = home / _unfinished(folder).name
     try:
-        unfinished.mkdir(parents=True)
+        with writing(folder, kind):
+            unfinished.mkdir(parents=True)
         yield unfinished
-        fsync_directory(unfinished)
-        if was_there:
-            _move_all(unfinished, folder, names)
-        else:
-            unfinished.rename(folder)
-            place = folder
-            fsync_directory(folder.parent)
+        with writing(folder, kind):
+            fsync_directory(unfinished)
+            if was_there:
+                _move_all(unfinished, folder, names)
+            else:
+                unfinished.rename(folder)
+                place = folder
+                fsync_directory(folder.parent)
     except BaseException:
         # By their names, as listing them takes a file handle, and none may be left.
         for name in names:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from bridgetower.errors import PictureError, PixelLimitError
+from bridgetower.errors import PictureError, PixelLimitError, UsageError
 from bridgetower.regular import NotAFileError, open_regular
 from bridgetower.resources import shortage
 
@@ -134,20 +134,27 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     return _reduced(image, size, scale, orientation, taken_at)
 
 
-def in_memory(picture: object, name: Path) -> Decoded:
-    """A picture that is no file: a PIL image, turned upright, or an array uint8 [H, W, 3] (RGB) or [H, W] (grey).
-
-    Raises PictureError for anything else; `name` stands for it in the message.
-    """
+def require_image(picture: object, name: Path) -> None:
+    """Raise UsageError unless `in_memory` takes a value of this kind; `name` stands for it in the message."""
     import numpy as np
 
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
-            shape = f"{picture.dtype} {list(picture.shape)}"
-            raise PictureError(name, f"an array of {shape}; uint8 [H, W, 3] or [H, W] is wanted")
+            given = f"{picture.dtype} {list(picture.shape)}"
+            raise UsageError(f"{name}: an array of {given}; uint8 [H, W, 3] or [H, W] is wanted")
+    elif not isinstance(picture, Image.Image):
+        raise UsageError(f"{name}: a {type(picture).__name__}; a path, bytes, a PIL image or an array is wanted")
+
+
+def in_memory(picture: "Image.Image | npt.NDArray[np.uint8]", name: Path) -> Decoded:
+    """A picture that is no file: a PIL image, turned upright, or an array uint8 [H, W, 3] (RGB) or [H, W] (grey).
+
+    Raises PictureError where it cannot be loaded or has no pixels; `name` stands for it in the message.
+    """
+    import numpy as np
+
+    if isinstance(picture, np.ndarray):
         picture = Image.fromarray(np.ascontiguousarray(picture))
-    if not isinstance(picture, Image.Image):
-        raise PictureError(name, f"a {type(picture).__name__}; a path, bytes, a PIL image or an array is wanted")
     if not picture.width * picture.height:
         raise PictureError(name, f"{picture.width} x {picture.height} pixels: there is nothing to see")
     try:

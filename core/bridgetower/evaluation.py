@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bridgetower import jsonl
 from bridgetower.errors import InputError
 from bridgetower.heads import require_heads
-from bridgetower.inputs import normalised
+from bridgetower.inputs import AnyPath, normalised, path
 from bridgetower.pictures import load
 from bridgetower.preprocess import Preprocessing
 from bridgetower.protocol import Judge, RecallEncoder
@@ -53,11 +53,12 @@ class Evaluation:
         return sum(self.ir) + sum(self.tr)
 
 
-def read_captions(file: Path) -> list[Captioned]:
+def read_captions(file: AnyPath) -> list[Captioned]:
     """Read a captions file. Several lines for one picture are one picture with the captions of all of them.
 
     Raises InputError that names the line.
     """
+    file = path(file)
     pictures: dict[str, Captioned] = {}  # by its real path: a picture in two rows would be its own rival
     for read in jsonl.lines(file, lambda number, row: _captioned(row, file.parent), form=_FORM, blanks=True):
         place = os.path.realpath(read.image)

@@ -52,8 +52,8 @@ def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done,
     with writing(folder, OutputError):
         if folder.exists() and not is_vacant(folder):
             raise UsageError(f"{folder}: it is there already and not empty; give a new folder")
-        with new_folder(folder, (VECTORS, IMAGES, SKIPPED, QUERIES, INDEX)) as unfinished:
-            return _write(store, folder, unfinished, on_progress)
+    with new_folder(folder, (VECTORS, IMAGES, SKIPPED, QUERIES, INDEX), OutputError) as unfinished:
+        return _write(store, folder, unfinished, on_progress)
 
 
 def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:

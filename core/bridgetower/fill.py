@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from bridgetower.features import FeatureCache
 from bridgetower.heads import require_heads
-from bridgetower.matching import require_limits
 from bridgetower.pictures import encoded
 from bridgetower.protocol import Judge, RecallEncoder, match_probability
 from bridgetower.recall import Candidates, recall_vector
@@ -54,7 +53,6 @@ def fill_library(
     Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
     """
     require_heads(judge.heads, Head.ITM, Head.MLM)
-    require_limits(top=top, depth=depth or 0)
     depth = judge.default_depth if depth is None else depth
     reader = _Reader(judge, text, on_progress, cache)
     candidates = Candidates(store, recall_vector(encoder, judge, text, reader.text))
@@ -79,7 +77,6 @@ def fill_images(
     pictures. Raises UsageError where the text has no `<mask>`; ModelError.
     """
     require_heads(judge.heads, Head.MLM, *([Head.ITM] if len(candidates) > 1 else []))
-    require_limits(top=top)
     reader = _Reader(judge, text, on_progress)
     reader.read(candidates)
     return reader.filled(top)

@@ -17,15 +17,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError, UnknownPlaceError, UsageError
-from bridgetower.inputs import AnyPath, Moment, list_of_paths, list_of_patterns, moment, normalised
+from bridgetower.index_models import IndexModels, Notes, Wishes
+from bridgetower.inputs import (
+    AnyPath,
+    Moment,
+    list_of_paths,
+    list_of_patterns,
+    moment,
+    normalised,
+    path,
+    path_map,
+    require_limits,
+    whole,
+)
+from bridgetower.inputs import masked as masked
 from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models import Model as Model
 from bridgetower.models import Say, quiet, unheard
-from bridgetower.records import FOREIGN, INT8, Filter, Fingerprint, Head, OnProgress, Skipped
+from bridgetower.records import FOREIGN, Filter, Fingerprint, Head, OnProgress, Skipped
 
 if TYPE_CHECKING:
     from bridgetower.exporting import Exported
@@ -33,6 +46,7 @@ if TYPE_CHECKING:
     from bridgetower.fill import Filled
     from bridgetower.importing import ImportReport
     from bridgetower.indexing import IndexReport, Progress
+    from bridgetower.manifest import Manifest
     from bridgetower.moves import Moves
     from bridgetower.pictures import AnyPicture
     from bridgetower.protocol import ImageEngine, Judge, RecallEncoder, Vectors
@@ -82,16 +96,16 @@ class Library:
         look again, 0 for none; `features_dir` another place for it than the folder of the index. `store` recalls, FAISS
         by default. While a model is fetched, `progress` shows bars on stderr; `say` gets a line about what goes on.
         """
-        self.directory = Path(os.path.abspath(os.path.expanduser(directory)))
-        self._given, self._default_model = model, default_model
-        self._device, self._precision, self._default_precision = device, precision, default_precision
-        self._preprocessing = preprocessing
-        self._features_cache = features_cache
-        self._features_dir = None if features_dir is None else Path(os.path.realpath(os.path.expanduser(features_dir)))
-        self._recall_store, self._progress, self._say = store, progress, say
-        self._models: dict[tuple[str, str, str | None], Model] = {}
-        self._told: set[str] = set()
-        self._lock = threading.RLock()  # of the models, and of what was told
+        self.directory = Path(os.path.abspath(os.path.expanduser(path(directory))))
+        self._features_cache = whole("features_cache", features_cache, least=0)
+        self._features_dir = (
+            None if features_dir is None else Path(os.path.realpath(os.path.expanduser(path(features_dir))))
+        )
+        self._recall_store, self._say, self._notes = store, say, Notes(say)
+        given = model if model is None or isinstance(model, Model) else os.fspath(path(model))
+        self._wishes = Wishes(given, default_model, device, precision, default_precision, preprocessing, progress)
+        self._models = IndexModels(self.directory, self._wishes, self._notes)
+        self._lock = threading.Lock()  # of the version, and of the readers
         self._change_lock = threading.RLock()  # a change from within a change meets the lock of the index
         self._version = 0  # of what this object has changed: readers of before are of no use
         self._idle: list[Store] = []  # readers of this version that no call has now
@@ -123,101 +137,22 @@ class Library:
     def model(self) -> Model:
         """The model of the index, or, where it has no pictures yet, that for them. Raises ModelError, StoreError."""
         made_by = self._made_by()
-        return self._model_for_new() if made_by is None else self._model_of(made_by)
+        return self._models.for_new() if made_by is None else self._models.that_made(made_by)
 
     def _made_by(self) -> Fingerprint | None:
         from bridgetower.directory import made_by
 
         return made_by(self.directory)
 
-    def _find(self, name: str, *, precision: str, preprocessing: str | None, fetch: bool) -> Model:
-        with self._lock:
-            key = (name, precision, preprocessing)
-            if key not in self._models:
-                model = Model(
-                    name,
-                    device=self._device,
-                    precision=precision,
-                    preprocessing=preprocessing,
-                    fetch=fetch,
-                    progress=self._progress,
-                    say=self._say,
-                )
-                self._models |= {key: model, (name, precision, model.preprocessing.name): model}
-            return self._models[key]
-
-    def _model_for_new(self) -> Model:
-        if isinstance(self._given, Model):
-            return self._given
-        return self._find(
-            self._given or self._default_model or DEFAULT_MODEL,
-            precision=self._precision or self._default_precision,
-            preprocessing=self._preprocessing,
-            fetch=True,
-        )
-
-    def _model_of(self, made_by: Fingerprint, *, to_add: bool = False) -> Model:
-        """The model that made an index: in its preprocessing, and, `to_add` pictures, in its precision."""
-        from bridgetower.directory import require_ours
-        from bridgetower.runtime import precision_for
-
-        require_ours(self.directory, made_by)
-        if isinstance(self._given, Model):
-            self._tell_tokenizer(made_by, self._given)
-            return self._given
-        precision = self._precision or self._default_precision
-        if to_add:
-            precision = self._in_family(made_by.precision_family, precision)
-            if self._given is None and self._default_model not in (None, made_by.model, DEFAULT_MODEL):
-                self._tell(
-                    f"note: the index keeps its model {made_by.model:.300}; {self._default_model} is for new ones"
-                )
-            precision = precision_for(made_by.precision_family, precision)
-        name = self._given or made_by.model
-        model = self._find(
-            name,
-            precision=precision,
-            preprocessing=self._preprocessing or made_by.preprocessing,
-            fetch=name in (self._given, self._default_model),
-        )
-        self._tell_tokenizer(made_by, model)
-        return model
-
-    def _in_family(self, family: str, precision: str) -> str:
-        """The precision in which to add to an index of this family: the one that is insisted on, else one of it."""
-        if self._precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
-            kept = INT8 if family == INT8 else "fp32 or bf16"
-            self._tell(f"note: the index keeps its precision, {kept}; {precision} is for new ones")
-            return "auto"
-        return precision
-
-    def _tell_tokenizer(self, made_by: Fingerprint, model: Model) -> None:
-        if Head.ITC not in model.heads or made_by.tokenizer_sha256 is None:
-            return
-        now = model.fingerprint
-        if now.tokenizer_sha256 not in (None, made_by.tokenizer_sha256):
-            self._tell(
-                f"note: the tokenizer of {now.model} is another than when the index was made: the same words may find "
-                "other pictures; fetch the one that belongs to these weights, or build a new index"
-            )
-
-    def _tell(self, line: str) -> None:
-        """Say it once."""
-        with self._lock:
-            if line in self._told:
-                return
-            self._told.add(line)
-        self._say(line)
-
     def _judge(self, store: "Store") -> Model:
         """The model that only verifies what a vector has recalled: any that is given, else that of the index, else,
         where its vectors are foreign, that for new ones."""
-        if self._given is None and store.fingerprint.precision_family != FOREIGN:
+        if self._wishes.given is None and store.fingerprint.precision_family != FOREIGN:
             return self._checked(store)
-        return self._model_for_new()
+        return self._models.for_new()
 
     def _checked(self, store: "Store") -> Model:
-        model = self._model_of(store.fingerprint)
+        model = self._models.that_made(store.fingerprint)
         store.check(model.fingerprint)
         return model
 
@@ -247,7 +182,7 @@ class Library:
         """Where searches keep what the model saw in pictures."""
         cache = store.feature_cache(self._features_cache, self._features_dir)
         if cache is not None and cache.is_link:
-            self._tell(
+            self._notes(
                 f"note: {cache.directory}: a link, and not used, so that every search reads its pictures again: remove "
                 "it; to keep what the model saw elsewhere, use --features-dir DIR"
             )
@@ -316,7 +251,7 @@ class Library:
             encoder = model.encoder if request.needs_encoder else None
             judge = model.judge if request.verifies else None
             if request.text is not None:
-                model.tell_truncated(request.text)
+                model.tell_truncated(request.text, *(part for part in (encoder, judge) if part is not None))
         return search(store, request, encoder, judge, cache=self._cache(store), on_progress=on_progress)
 
     @staticmethod
@@ -335,21 +270,21 @@ class Library:
 
     def _vector(self, vector: "Vectors | AnyPath | BinaryIO", dim: int) -> "Vectors":
         """A vector [E], from an npy file if that is given. Raises InputError."""
-        import numpy as np
-
         from bridgetower.npy import read_vector
         from bridgetower.os_errors import unreadable
         from bridgetower.regular import open_regular
 
-        if isinstance(vector, np.ndarray | list | tuple):
-            return np.asarray(vector)
-        if not isinstance(vector, str | os.PathLike):
-            return read_vector(vector, "stdin", dim)
-        try:
-            with open_regular(vector) as file:
-                return read_vector(file, os.fspath(vector), dim)
-        except OSError as error:
-            raise unreadable(Path(vector), error) from error
+        if isinstance(vector, str | os.PathLike):
+            named = path(vector)
+            try:
+                with open_regular(named) as file:
+                    return read_vector(file, str(named), dim)
+            except OSError as error:
+                raise unreadable(named, error) from error
+        if callable(getattr(vector, "read", None)):
+            name = getattr(vector, "name", None)
+            return read_vector(cast(BinaryIO, vector), name.strip("<>") if isinstance(name, str) else "the stream", dim)
+        return cast("Vectors", vector)
 
     @staticmethod
     def _dates(since: Moment | None, before: Moment | None) -> Filter:
@@ -362,24 +297,17 @@ class Library:
         return Filter(None, first, after)
 
     def _place(self, store: "Store", under: AnyPath) -> Path:
-        place = self._located(store, under)
+        place = _located(store.manifest, under)
         if place is None:
             raise UnknownPlaceError(
                 f"nothing in the index lies under {os.fspath(under)}; `bt status` names its folders"
             )
         return place
 
-    def locate(self, path: AnyPath) -> Path | None:
+    def locate(self, place: AnyPath) -> Path | None:
         """A folder or file as the index knows it, by its own name or by where its links lead; None if it does not."""
         with self._reading() as store:
-            return self._located(store, path)
-
-    @staticmethod
-    def _located(store: "Store", path: AnyPath) -> Path | None:
-        for known in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):
-            if store.manifest.knows(known):
-                return known
-        return None
+            return _located(store.manifest, place)
 
     def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = unheard) -> "Filled":
         """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best, each weighed by its match.
@@ -388,21 +316,21 @@ class Library:
         ModelError, StoreError.
         """
         from bridgetower.fill import Filled, fill_library
+        from bridgetower.heads import require_heads
 
-        text = normalised(text)
-        if "<mask>" not in text:
-            raise UsageError(
-                'there is no <mask> in the text: write it where a word is wanted, as in "a <mask> looking out"'
-            )
+        text = masked(text)
+        require_limits(top=top, depth=depth)
         with self._reading() as store:
             if not len(store):  # it may have no model yet
                 return Filled((), None, ())
             model = self._checked(store)
-            model.tell_truncated(text)
+            require_heads(model.heads, Head.ITC, Head.ITM, Head.MLM)
+            encoder, judge = model.encoder, model.judge
+            model.tell_truncated(text, encoder, judge)
             return fill_library(
                 store,
-                model.encoder,
-                model.judge,
+                encoder,
+                judge,
                 text,
                 top=top,
                 depth=depth,
@@ -458,7 +386,8 @@ class Library:
         from bridgetower.scan import Rules
 
         rules = Rules(list_of_patterns(exclude), hidden, follow_symlinks)
-        return self._index(list_of_paths(paths), rules, retry, max_pixels, on_progress, on_publish)
+        most = None if max_pixels is None else whole("max_pixels", max_pixels, least=1)
+        return self._index(list_of_paths(paths), rules, retry, most, on_progress, on_publish)
 
     def _index(
         self,
@@ -474,6 +403,7 @@ class Library:
         from bridgetower.scan import scan
         from bridgetower.writer import Writer
 
+        self.refresh()
         self._require_there(paths)
         scan(paths, rules)  # raises for what cannot be walked, before a model is fetched for it
         made_by = self._made_by()
@@ -484,10 +414,10 @@ class Library:
         require_apart(self.directory, paths)
 
         def find() -> Model:
-            return self._model_for_new() if made_by is None else self._model_of(made_by, to_add=True)
+            return self._models.for_new() if made_by is None else self._models.that_made(made_by, to_add=True)
 
         # Where nothing says that it may be another one, the model is looked for when there is something to encode.
-        may_wait = self._given is None and self._precision is None and self._preprocessing is None
+        may_wait = made_by is not None and not self._wishes.any_insisted_on
         fingerprint = made_by if made_by is not None and may_wait else find().fingerprint
 
         def find_engine() -> "ImageEngine":
@@ -505,13 +435,13 @@ class Library:
         """Raise InputError for a path that is not there though the index knows it: that need be no slip of the pen."""
         from bridgetower.roots import nothing_in
 
-        for path in paths:
+        for named in paths:
             try:
-                path.stat()
+                named.stat()
             except FileNotFoundError as error:
-                if self._knows(Path(os.path.abspath(path))):
-                    raise InputError(nothing_in(path)) from error
-            except (OSError, ValueError):  # ValueError: a NUL in the name
+                if self._knows(Path(os.path.abspath(named))):
+                    raise InputError(nothing_in(named)) from error
+            except OSError:
                 pass  # `scan` says it better
 
     def _knows(self, path: Path) -> bool:
@@ -538,22 +468,30 @@ class Library:
         ResourceError.
         """
         from bridgetower.scan import Rules
+
+        rules = Rules(list_of_patterns(exclude), hidden, follow_symlinks)
+        most = None if max_pixels is None else whole("max_pixels", max_pixels, least=1)
+
+        def run(paths: list[Path], retry: bool) -> "IndexReport":
+            return self._index(paths, rules, retry, most, on_progress, on_publish)
+
+        return self._watch(list_of_paths(paths), rules, run, retry)
+
+    def _watch(
+        self, paths: list[Path], rules: "Rules", run: "Callable[[list[Path], bool], IndexReport]", retry: bool
+    ) -> "Iterator[IndexReport]":
         from bridgetower.watch import watching
 
-        wanted = list_of_paths(paths)
-        rules = Rules(list_of_patterns(exclude), hidden, follow_symlinks)
         # From before the first run on: a change meanwhile is not missed.
-        with watching(wanted, rules, apart=self.directory, holds=self._may_hold) as bursts:
-            yield self._index(wanted, rules, retry, max_pixels, on_progress, on_publish)
+        with watching(paths, rules, apart=self.directory, holds=self._may_hold) as bursts:
+            yield run(paths, retry)
             for _ in bursts:
-                there = [path for path in wanted if os.path.exists(path)]
+                there = [path for path in paths if os.path.exists(path)]
                 try:
-                    report = self._when_free(
-                        partial(self._index, there, rules, False, max_pixels, on_progress, on_publish)
-                    )
+                    report = self._when_free(partial(run, there, False))
                 except InputError:  # a path that has gone since: that is a change, too
                     continue
-                gone = {Path(os.path.abspath(path)) for path in wanted if path not in there}
+                gone = {Path(os.path.abspath(path)) for path in paths if path not in there}
                 yield replace(report, absent=tuple(sorted({*report.absent, *gone})))
 
     def _when_free(self, run: "Callable[[], IndexReport]") -> "IndexReport":
@@ -599,12 +537,13 @@ class Library:
         """
         from bridgetower.upkeep import forget, would_forget
 
+        wanted = list_of_paths(paths)
         if dry_run:
             self.refresh()
             with self._reading() as store:
-                return would_forget(store, list_of_paths(paths))
+                return would_forget(store, [_located(store.manifest, one) or one for one in wanted])
         with self._changing(), self._resumed() as writer:
-            return forget(writer, list_of_paths(paths))
+            return forget(writer, [_located(writer.manifest, one) or one for one in wanted])
 
     def prune(self, *, dry_run: bool = False, on_progress: OnProgress = unheard) -> "Pruned":
         """Drop files that are gone, remove images without a file, give the space back; or, `dry_run`, say how much.
@@ -648,7 +587,7 @@ class Library:
 
         self.refresh()
         with self._reading() as store:
-            return export(store, Path(folder), on_progress=on_progress)
+            return export(store, path(folder), on_progress=on_progress)
 
     def import_folder(
         self, folder: AnyPath, *, moves: "Moves | None" = None, on_progress: OnProgress = unheard
@@ -661,7 +600,11 @@ class Library:
 
         with self._changing():
             return import_folder(
-                Path(folder), self.directory, moves=moves, recall_store=self._recall_store, on_progress=on_progress
+                path(folder),
+                self.directory,
+                moves=path_map(moves),
+                recall_store=self._recall_store,
+                on_progress=on_progress,
             )
 
     def import_vectors(
@@ -684,12 +627,21 @@ class Library:
 
         with self._changing():
             return import_vectors(
-                Path(vectors),
-                Path(paths),
-                name,
+                path(vectors),
+                path(paths),
+                normalised(name),
                 self.directory,
-                queries=None if queries is None else Path(queries),
-                moves=moves,
+                queries=None if queries is None else path(queries),
+                moves=path_map(moves),
                 recall_store=self._recall_store,
                 on_progress=on_progress,
             )
+
+
+def _located(manifest: "Manifest", place: AnyPath) -> Path | None:
+    """A folder or file as a manifest knows it, by its own name or by where its links lead."""
+    named = path(place)
+    for known in (Path(os.path.abspath(named)), Path(os.path.realpath(named))):
+        if manifest.knows(known):
+            return known
+    return None

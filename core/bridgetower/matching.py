@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
-from bridgetower.errors import UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.heads import require_heads
 from bridgetower.pictures import PICTURES_AT_ONCE, encoded, load
@@ -37,11 +36,14 @@ class Results:
     def __len__(self) -> int:
         return len(self.hits)
 
+    def __getitem__(self, place: int) -> Hit:
+        return self.hits[place]
+
     def _repr_html_(self) -> str:
         """The pictures and their scores, in a notebook."""
         from bridgetower.notebook import as_html
 
-        return as_html(self.hits)
+        return as_html(self.hits, self.best_match)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,6 @@ class Verified:
     def hit(self) -> Hit:
         match = float(match_probability(np.array(self.logits, np.float32)))
         return Hit(self.candidate.path, match, self.candidate.similarity, verified=True)
-
-
-def require_limits(*, top: int | None = None, depth: int = 0, min_match: float | None = None) -> None:
-    """Raise UsageError unless `top` is at least 1, `depth` at least 0 and `min_match` in [0, 1]."""
-    if top is not None and top < 1:
-        raise UsageError(f"top {top}: how many to give at most is at least 1")
-    if depth < 0:
-        raise UsageError(f"depth {depth}: how many to verify is at least 0")
-    if min_match is not None and not 0 <= min_match <= 1:
-        raise UsageError(f"min_match {min_match}: a probability is between 0 and 1")
 
 
 def verify(
@@ -108,9 +100,8 @@ def rerank(
 ) -> Results:
     """Order pictures from anywhere by how probably the text is true of them; no index is needed.
 
-    `on_progress(done, total)` counts pictures. Raises UsageError for limits out of range, ModelError.
+    `on_progress(done, total)` counts pictures. Raises ModelError without an ITM head.
     """
-    require_limits(top=top, min_match=min_match)
     require_heads(judge.heads, Head.ITM)
     candidates = list({candidate.path: candidate for candidate in candidates}.values())
     verified, skipped = verify(judge, judge.encode_texts([text]), candidates, on_progress=on_progress)

@@ -4,11 +4,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.inputs import AnyPath, list_of_texts, normalised
+from bridgetower.inputs import AnyPath, list_of_depths, list_of_texts, masked, normalised, path, require_limits
 from bridgetower.records import Fingerprint, Head, OnProgress, PairScore
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class Model:
 
     def __init__(
         self,
-        name: str,
+        name: AnyPath,
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -65,9 +64,9 @@ class Model:
         from bridgetower.runtime import choose_runtime
         from bridgetower.weights import DEMO, resolve
 
-        self._say, self._lock = say, threading.Lock()
+        self._say, self._lock = say, threading.RLock()
         self.runtime: Runtime | None = choose_runtime(device, precision)  # first: it costs nothing, fetching may
-        checkpoint = resolve(name, fetch=fetch, progress=progress, say=say)
+        checkpoint = resolve(os.fspath(path(name)), fetch=fetch, progress=progress, say=say)
         self._checkpoint: Checkpoint | None = (
             checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
         )
@@ -93,7 +92,7 @@ class Model:
         decoded in processes of this machine, and `encoder` makes their vectors. Raises UsageError for no part at all.
         """
         model = cls.__new__(cls)
-        model._say, model._lock = say, threading.Lock()
+        model._say, model._lock = say, threading.RLock()
         model.runtime, model._checkpoint, model._parts, model._engine = None, None, (encoder, judge), engine
         if judge is not None:
             model.name = judge.name
@@ -178,14 +177,10 @@ class Model:
         batch_size = BATCH_SIZE if self.runtime is None else self.runtime.batch_size
         return LocalEngine(self.preprocessing, lambda: self.encoder, batch_size)
 
-    def tell_truncated(self, *texts: str) -> None:
-        """Say which texts the network reads the beginning of only."""
-        encoder, judge = self._loaded()
-        reader = judge or encoder
-        assert reader is not None
-        for text in dict.fromkeys(texts):
-            if reader.truncates(text):
-                self._say(f'note: the text is longer than the model reads; its end is left out: "{text[:40]}..."')
+    def tell_truncated(self, text: str, *readers: "RecallEncoder | Judge") -> None:
+        """Say it if one of these parts reads the beginning of the text only."""
+        if any(reader.truncates(text) for reader in readers):
+            self._say(f'note: the text is longer than the model reads; its end is left out: "{text[:40]}..."')
 
     def match(
         self, pictures: "Iterable[AnyPicture]", texts: Sequence[str], *, on_progress: OnProgress = unheard
@@ -200,8 +195,12 @@ class Model:
         from bridgetower.pictures import candidates_of
 
         candidates, texts = candidates_of(pictures), list_of_texts(texts)
-        self.tell_truncated(*texts)
-        return list(match(self.judge, candidates, texts, on_progress=on_progress))
+        if not candidates or not texts:
+            return []
+        judge = self.judge
+        for text in dict.fromkeys(texts):
+            self.tell_truncated(text, judge)
+        return list(match(judge, candidates, texts, on_progress=on_progress))
 
     def rerank(
         self,
@@ -218,13 +217,16 @@ class Model:
         be read are among the `skipped` of the results. `top` is how many to give at most, `min_match` their least
         probability; `on_progress(done, total)` counts pictures. Raises UsageError, and ModelError without an ITM head.
         """
+        from bridgetower.heads import require_heads
         from bridgetower.matching import rerank
         from bridgetower.pictures import candidates_of
 
-        text = normalised(text)
-        self.tell_truncated(text)
-        candidates = candidates_of(pictures)
-        return rerank(self.judge, text, candidates, top=top, min_match=min_match, on_progress=on_progress)
+        text, candidates = normalised(text), candidates_of(pictures)
+        require_limits(top=1 if top is None else top, min_match=min_match)
+        require_heads(self.heads, Head.ITM)
+        judge = self.judge
+        self.tell_truncated(text, judge)
+        return rerank(judge, text, candidates, top=top, min_match=min_match, on_progress=on_progress)
 
     def fill(
         self, text: str, pictures: "Iterable[AnyPicture]", *, top: int = 5, on_progress: OnProgress = unheard
@@ -236,11 +238,15 @@ class Model:
         for a text without `<mask>`, and ModelError without an MLM head, or an ITM head for several pictures.
         """
         from bridgetower.fill import fill_images
+        from bridgetower.heads import require_heads
         from bridgetower.pictures import candidates_of
 
-        text = normalised(text)
-        self.tell_truncated(text)
-        return fill_images(self.judge, text, candidates_of(pictures), top=top, on_progress=on_progress)
+        text, candidates = masked(text), candidates_of(pictures)
+        require_limits(top=top)
+        require_heads(self.heads, Head.MLM, *([Head.ITM] if len(candidates) > 1 else []))
+        judge = self.judge
+        self.tell_truncated(text, judge)
+        return fill_images(judge, text, candidates, top=top, on_progress=on_progress)
 
     def evaluate(
         self,
@@ -255,16 +261,19 @@ class Model:
         before the first result and one before the second; `on_progress(done, total)` counts the pictures of the
         pass at hand. Raises InputError, UsageError, ModelError.
         """
-        from bridgetower.evaluation import evaluate, read_captions
+        from bridgetower.evaluation import Captioned, evaluate, read_captions
 
-        captioned = read_captions(Path(captions)) if isinstance(captions, str | os.PathLike) else list(captions)
+        captioned = read_captions(captions) if isinstance(captions, str | os.PathLike) else list(captions)
+        wanted = None if depths is None else list_of_depths(depths)
+        if not all(isinstance(picture, Captioned) for picture in captioned):
+            raise UsageError("captions are those of a file, or a list of Captioned")
         if not any(picture.captions for picture in captioned):
             raise UsageError("no captions: give pictures with at least one text")
-        if depths is None and Head.ITM not in self.heads:
+        if wanted is None and Head.ITM not in self.heads:
             self._say("note: this model has no ITM head to verify with; it is measured by similarity alone")
-            depths = []
-        depths = [DEFAULT_DEPTH] if depths is None else list(dict.fromkeys(depths))
-        return evaluate(self.encoder, self.judge if depths else None, captioned, depths=depths, on_progress=on_progress)
+            wanted = []
+        wanted = [DEFAULT_DEPTH] if wanted is None else wanted
+        return evaluate(self.encoder, self.judge if wanted else None, captioned, depths=wanted, on_progress=on_progress)
 
     def embed_images(self, pictures: "Iterable[AnyPicture]") -> "Vectors":
         """ITC vectors of pictures: float32 [B, E], unit length.
@@ -309,4 +318,4 @@ def convert_model(name: str, folder: AnyPath, *, progress: bool = False, say: Sa
     """Write a model as one new folder of safetensors, which `transformers` reads too. Raises ModelError, UsageError."""
     from bridgetower.saving import convert
 
-    return convert(name, Path(folder), progress=progress, say=say)
+    return convert(name, path(folder), progress=progress, say=say)

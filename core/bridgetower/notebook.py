@@ -13,9 +13,11 @@ _SIDE = 160  # pixels
 _MOST = 50  # pictures that are shown
 
 
-def as_html(hits: Iterable[Hit]) -> str:
+def as_html(hits: Iterable[Hit], best_match: float | None) -> str:
     """A table of HTML that stands alone; a picture that cannot be read is shown by its path alone."""
     hits = list(hits)
+    if not hits:
+        return "<p>no match</p>" if best_match is None else f"<p>no match; the best one is {best_match:.3f}</p>"
     rows = "".join(map(_row, hits[:_MOST]))
     if len(hits) > _MOST:
         rows += f"<tr><td colspan=3>and {len(hits) - _MOST} more</td></tr>"

@@ -4,15 +4,16 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
-from bridgetower.decode import AnyImage, decode, in_memory, read
+from bridgetower.decode import AnyImage, decode, in_memory, read, require_image
 from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.features import FeatureCache
-from bridgetower.inputs import AnyPath
+from bridgetower.inputs import AnyPath, path
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.protocol import Judge, Pictures
 from bridgetower.records import Candidate, Skipped
@@ -22,7 +23,7 @@ PICTURES_AT_ONCE = 4
 
 
 # A path; or, in memory, a PIL image, an array uint8 [H, W, 3] (RGB) or [H, W] (grey), or the bytes of a file.
-AnyPicture = AnyPath | bytes | npt.NDArray[np.uint8] | AnyImage
+AnyPicture = AnyPath | bytes | bytearray | memoryview | npt.NDArray[np.uint8] | AnyImage
 
 
 def candidates_of(pictures: Iterable[AnyPicture]) -> list[Candidate]:
@@ -34,10 +35,14 @@ def candidates_of(pictures: Iterable[AnyPicture]) -> list[Candidate]:
 
 
 def candidate_of(picture: AnyPicture, place: int = 0) -> Candidate:
-    """A picture under its path, or, if it is in memory, as `<picture N>`."""
+    """A picture under its path, or, if it is in memory, as `<picture N>`. Raises UsageError for what is no picture."""
     if isinstance(picture, str | os.PathLike):
-        return Candidate(Path(picture))
-    return Candidate(Path(f"<picture {place}>"), picture=picture)
+        return Candidate(path(picture))
+    name = Path(f"<picture {place}>")
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return Candidate(name, picture=bytes(picture))
+    require_image(picture, name)
+    return Candidate(name, picture=picture)
 
 
 def load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -51,12 +56,12 @@ def load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.f
 
 
 def _load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    picture, path = candidate.picture, candidate.path
+    picture, name = candidate.picture, candidate.path
     if picture is None or isinstance(picture, bytes):
-        data = read(path) if picture is None else picture
-        decoded = decode(data, path, min_side=preprocessing.min_side)
+        data = read(name) if picture is None else picture
+        decoded = decode(data, name, min_side=preprocessing.min_side)
     else:
-        decoded = in_memory(picture, path)
+        decoded = in_memory(cast("AnyImage | npt.NDArray[np.uint8]", picture), name)
     return preprocess(decoded, preprocessing)
 
 

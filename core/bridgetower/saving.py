@@ -83,6 +83,6 @@ def convert(name: str, destination: Path, *, progress: bool = False, say: Say = 
 def _convert(checkpoint: Checkpoint, destination: Path) -> Checkpoint:
     model = load_model(checkpoint, dtype=None)
     names = (SAFETENSORS, hub.PREPROCESSOR_FILES[0], *hub.TOKENIZER_FILES, "config.json")
-    with writing(destination, ModelError), new_folder(destination, names) as unfinished:
+    with new_folder(destination, names, ModelError) as unfinished, writing(destination, ModelError):
         save(model, unfinished, preprocessing=checkpoint.preprocessing, tokenizer_from=checkpoint.folder)
     return resolve(str(destination))

@@ -12,7 +12,6 @@ import math
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
-from reprlib import Repr
 from typing import BinaryIO
 
 import numpy as np
@@ -20,8 +19,8 @@ import numpy as np
 from bridgetower.errors import UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.heads import require_heads
-from bridgetower.inputs import AnyPath, normalised
-from bridgetower.matching import Results, Verified, matching, require_limits, verify
+from bridgetower.inputs import AnyPath, normalised, number, require_limits, short
+from bridgetower.matching import Results, Verified, matching, verify
 from bridgetower.npy import unit
 from bridgetower.pictures import AnyPicture, candidate_of, load
 from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
@@ -44,13 +43,7 @@ class Found(Results):
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
 
-def _short(value: object) -> str:
-    shortened = Repr()
-    shortened.maxstring, shortened.maxother = 100, 100
-    return " ".join(shortened.repr(value).split())
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # NumPy compares arrays number by number
 class SearchRequest:
     """A query and its limits. Raises UsageError for values that are out of range or cannot go together.
 
@@ -60,7 +53,7 @@ class SearchRequest:
 
     text: str | None = None
     image: AnyPicture | None = None
-    # [E], of the kind that the index holds; its length does not matter. `Library` reads it of an npy file as well.
+    # [E] or [1, E], of the kind that the index holds, of any length but 0; `Library` takes an npy file of it, too.
     vector: Vectors | AnyPath | BinaryIO | None = None
     top: int = 10  # how many to give at most
     depth: int | None = None  # how many candidates to verify; None: what the judge thinks is worth it
@@ -73,11 +66,12 @@ class SearchRequest:
             object.__setattr__(self, "text", normalised(self.text))
         if self.text is None and self.image is None and self.vector is None:
             raise UsageError("nothing to search for: give a text, a picture, or both")
+        if not isinstance(self.filter, Filter):
+            raise UsageError(f"{short(self.filter)}: a Filter is wanted")
         if self.vector is not None and self.image is not None:
             raise UsageError("a picture and a vector both say what to recall: choose one")
-        require_limits(top=self.top, depth=self.depth or 0, min_match=self.min_match)
-        if not self.budget >= 0:
-            raise UsageError(f"budget {self.budget}: seconds to verify for are at least 0")
+        require_limits(top=self.top, depth=self.depth, min_match=self.min_match)
+        number("budget, in seconds,", self.budget, least=0)
         if self.min_match is not None and not self.verifies:
             raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
         if self.budget < math.inf and not self.verifies:
@@ -86,7 +80,7 @@ class SearchRequest:
     def __repr__(self) -> str:
         """The fields that are not as usual; long texts, vectors and pictures are cut."""
         given = ((field, getattr(self, field.name)) for field in fields(self))
-        said = (f"{field.name}={_short(value)}" for field, value in given if value is not field.default)
+        said = (f"{field.name}={short(value)}" for field, value in given if value is not field.default)
         return f"SearchRequest({', '.join(said)})"
 
     @property
@@ -168,14 +162,18 @@ def _query(
     store: Store, request: SearchRequest, encoder: RecallEncoder | None, judge: Judge | None, encoded: Texts | None
 ) -> Vectors:
     """The unit vector [1, E] to recall with."""
+    dim = store.fingerprint.dim
     if request.vector is not None:
-        vector = np.asarray(request.vector)
-        if vector.shape != (store.fingerprint.dim,) or vector.dtype.kind not in "fiu":
+        try:
+            vector = np.asarray(request.vector)
+        except ValueError as error:
+            raise UsageError(f"vector {short(request.vector)}: its rows differ in length") from error
+        if vector.shape not in ((dim,), (1, dim)) or vector.dtype.kind not in "fiu":
             raise UsageError(
                 f"a vector of {vector.dtype} and shape {list(vector.shape)}, those of the index have "
-                f"{store.fingerprint.dim} numbers: give one that was made as they were, by {store.fingerprint.model}"
+                f"{dim} numbers: give one that was made as they were, by {store.fingerprint.model}"
             )
-        return unit(vector[None], "the vector", 0)
+        return unit(vector.reshape(1, dim), "the vector", 0)
     if encoder is None:
         raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
     vectors = []

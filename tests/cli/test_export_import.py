@@ -131,7 +131,7 @@ def test_a_vector_from_stdin(bt: Bt, foreign: Path) -> None:
     assert Path(done.stdout.strip()).stem == "green"
     done = bt("search", "--query-vector", "-", input=b"0.1 0.2")
     assert (done.exit_code, done.stderr.count("\n")) == (6, 1)
-    assert done.stderr.startswith("error: stdin: is no npy file")
+    assert "is no npy file" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,8 @@ def test_pictures_of_the_index_that_vanished_are_left_out(bt: Bt, library: Path)
     assert done.exit_code == 0
     assert "passed over 1 picture whose files are gone" in done.stderr
     assert str(paint(library / "green.png", "green")) not in done.stdout
+
+
+def test_a_text_without_mask_is_wrong_usage_before_a_model_is_looked_for(bt: Bt, photos: Path) -> None:
+    done = bt("fill", "a blue wall", "--image", photos / "blue.png", "--model", photos / "nothing")
+    assert done.exit_code == 2 and "there is no <mask> in the text" in done.stderr

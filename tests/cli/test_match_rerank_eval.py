@@ -192,3 +192,8 @@ def test_rerank_gives_back_paths_as_they_were_spelled(bt: Bt, photos: Path, monk
     name = sorted(photos.iterdir())[0].name
     done = bt("rerank", "red", input=f"./{name}\n.//{name}\n{name}\n")
     assert done.stdout.splitlines() == [f"./{name}", f".//{name}", name]
+
+
+def test_captions_are_read_before_a_model_is_looked_for(bt: Bt, photos: Path) -> None:
+    done = bt("eval", photos / "nothing.jsonl", "--model", photos / "nothing")
+    assert done.exit_code == 6 and "nothing.jsonl" in done.stderr

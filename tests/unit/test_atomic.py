@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bridgetower import OutputError
 from bridgetower.atomic import is_vacant, new_folder, remove_abandoned, replace_file
 
 NAMES = ("content", "index.json")
@@ -15,7 +16,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs links and modes")
 
 
 def write(folder: Path, names: Sequence[str] = NAMES) -> None:
-    with new_folder(folder, NAMES) as unfinished:
+    with new_folder(folder, NAMES, OutputError) as unfinished:
         for name in names:
             (unfinished / name).write_text(name)
 
@@ -37,7 +38,7 @@ def age(path: Path, days: float) -> None:
 def test_a_file_that_has_the_name_already_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 2 * count)
     (tmp_path / ".file.00000000.partial").write_text("of another process")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(OutputError, match="File exists"):
         replace_file(tmp_path / "file", lambda path: path.write_text("new"))
     assert (tmp_path / ".file.00000000.partial").read_text() == "of another process"
 
@@ -73,10 +74,10 @@ def test_nothing_is_needed_around_a_folder_that_is_there(tmp_path: Path, monkeyp
 def test_what_another_process_has_put_there_meanwhile_stays(tmp_path: Path) -> None:
     folder = tmp_path / "export"
     folder.mkdir()
-    ours = new_folder(folder, NAMES)
+    ours = new_folder(folder, NAMES, OutputError)
     (ours.__enter__() / "index.json").write_text("ours")
     (folder / "index.json").write_text("theirs")
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(OutputError, match="not empty"):
         ours.__exit__(None, None, None)
     assert [path.name for path in folder.iterdir()] == ["index.json"]
     assert (folder / "index.json").read_text() == "theirs"
@@ -143,12 +144,12 @@ def test_a_file_that_appears_in_a_folder_meanwhile_is_neither_replaced_nor_remov
     folder.mkdir()
 
     def be_overtaken() -> None:
-        with new_folder(folder, NAMES) as unfinished:
+        with new_folder(folder, NAMES, OutputError) as unfinished:
             for name in NAMES:
                 (unfinished / name).write_text("ours")
             (folder / NAMES[-1]).write_text("theirs")
 
-    with pytest.raises(FileExistsError):
+    with pytest.raises(OutputError, match="File exists"):
         be_overtaken()
     assert [path.name for path in folder.iterdir()] == [NAMES[-1]]
     assert (folder / NAMES[-1]).read_text() == "theirs"

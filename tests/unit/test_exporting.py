@@ -219,6 +219,18 @@ def test_an_export_to_a_full_disk_names_the_file(index: Path, tmp_path: Path) ->
         export(store, tmp_path / "export")
 
 
+def test_an_error_of_the_one_who_watches_an_export_is_his_own(index: Path, tmp_path: Path) -> None:
+    class Away(BrokenPipeError):
+        pass
+
+    def fail(done: int, total: int) -> None:
+        raise Away
+
+    with Store.open(index) as store, pytest.raises(Away), patch("bridgetower.exporting._TELL_EVERY", 1):
+        export(store, tmp_path / "export", on_progress=fail)
+    assert not (tmp_path / "export").exists()
+
+
 def beside_the_index(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if "index" not in path.parts)
 

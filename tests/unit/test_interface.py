@@ -4,11 +4,12 @@ import dataclasses
 import importlib
 import inspect
 import json
+import math
 import shutil
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,9 @@ def test_a_search_is_limited_to_a_place_by_any_name_of_it(
     assert found(library, under="new/red.jpg") == {"new/red"}
     assert library.locate("new") == tmp_path / "photos" / "new"
     assert library.locate("elsewhere") is None
+    assert library.forget([tmp_path / "link"], dry_run=True).forgotten[0].path == tmp_path / "photos" / "new"
+    library.forget([tmp_path / "link"])
+    assert library.locate("new") is None
 
 
 def test_a_place_that_the_index_does_not_know_is_an_error(library: Library, tmp_path: Path) -> None:
@@ -181,6 +185,54 @@ VALUES: dict[str, Callable[[Library, Model], object]] = {
     "an empty text": lambda library, model: model.embed_texts([" "]),
     "nothing": lambda library, model: library.search(),
     "top": lambda library, model: library.search("red", top=0),
+    "top a text": lambda library, model: library.search("red", top="3"),  # type: ignore[arg-type]
+    "top a fraction": lambda library, model: library.search("red", top=3.0),  # type: ignore[arg-type]
+    "top none": lambda library, model: library.search("red", top=None),  # type: ignore[arg-type]
+    "top true": lambda library, model: library.search("red", top=True),
+    "min_match a text": lambda library, model: library.search("red", min_match="0.5"),  # type: ignore[arg-type]
+    "budget a text": lambda library, model: library.search("red", budget="2s"),  # type: ignore[arg-type]
+    "budget a span": lambda library, model: library.search("red", budget=timedelta(1)),  # type: ignore[arg-type]
+    "budget no number": lambda library, model: library.search("red", budget=math.nan),
+    "filter": lambda library, model: SearchRequest("red", filter={}),  # type: ignore[arg-type]
+    "since a number": lambda library, model: library.search("red", since=2024),  # type: ignore[arg-type]
+    "since with a zone": lambda library, model: library.search("red", since=datetime(2024, 1, 1, tzinfo=UTC)),
+    "under a number": lambda library, model: library.search("red", under=3),  # type: ignore[arg-type]
+    "under a list": lambda library, model: library.search("red", under=["a"]),  # type: ignore[arg-type]
+    "under nul": lambda library, model: library.search("red", under="a\0b"),
+    "under nothing": lambda library, model: library.search("red", under=""),
+    "locate": lambda library, model: library.locate(3),  # type: ignore[arg-type]
+    "image a number": lambda library, model: library.search(image=3),  # type: ignore[arg-type]
+    "image nul": lambda library, model: library.search(image="a\0b"),
+    "vector ragged": lambda library, model: library.search(vector=[[1], [1, 2]]),  # type: ignore[arg-type]
+    "vector a number": lambda library, model: library.search(vector=3),  # type: ignore[arg-type]
+    "vector nul": lambda library, model: library.search(vector="a\0b"),
+    "index a number": lambda library, model: library.index(3),  # type: ignore[arg-type]
+    "index numbers": lambda library, model: library.index([3]),  # type: ignore[list-item]
+    "index bytes": lambda library, model: library.index([b"photos"]),  # type: ignore[list-item]
+    "index nothing": lambda library, model: library.index([""]),
+    "index nul": lambda library, model: library.index(["a\0b"]),
+    "exclude": lambda library, model: library.index([], exclude=[3]),  # type: ignore[list-item]
+    "max_pixels": lambda library, model: library.index([], max_pixels="x"),  # type: ignore[arg-type]
+    "no pixels": lambda library, model: library.index([], max_pixels=-1),
+    "watch, before it begins": lambda library, model: library.watch(3),  # type: ignore[arg-type]
+    "forget": lambda library, model: library.forget([3]),  # type: ignore[list-item]
+    "export": lambda library, model: library.export(3),  # type: ignore[arg-type]
+    "export nul": lambda library, model: library.export("a\0b"),
+    "moves": lambda library, model: library.import_folder("a", moves="b"),  # type: ignore[arg-type]
+    "library": lambda library, model: Library(3),  # type: ignore[arg-type]
+    "library nul": lambda library, model: Library("a\0b"),
+    "cache": lambda library, model: Library("a", features_cache=-1),
+    "model": lambda library, model: Model(3),  # type: ignore[arg-type]
+    "fill": lambda library, model: model.fill("a <mask>", [CATS], top="2"),  # type: ignore[arg-type]
+    "fill without mask": lambda library, model: model.fill("a", [CATS]),
+    "fill with numbers": lambda library, model: model.fill("a <mask>", np.zeros((9, 9))),
+    "rerank an array of fractions": lambda library, model: model.rerank("a", [np.zeros((9, 9))]),  # type: ignore[list-item]
+    "rerank min_match": lambda library, model: model.rerank("a", [CATS], min_match=math.nan),
+    "rerank top": lambda library, model: model.rerank("a", [CATS], top=0),
+    "depths a number": lambda library, model: model.evaluate([], depths=20),  # type: ignore[arg-type]
+    "depths a text": lambda library, model: model.evaluate([], depths="20"),  # type: ignore[arg-type]
+    "depths none": lambda library, model: model.evaluate([], depths=[0]),
+    "captions": lambda library, model: model.evaluate(["a cat"]),  # type: ignore[list-item]
     "depth": lambda library, model: library.search("red", depth=-1),
     "min_match": lambda library, model: library.search("red", min_match=2),
     "budget": lambda library, model: library.search("red", budget=-1),
@@ -197,13 +249,23 @@ VALUES: dict[str, Callable[[Library, Model], object]] = {
 def test_values_out_of_range_are_errors_of_usage(
     library: Library, model: Model, use: Callable[[Library, Model], object]
 ) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as raised:
         use(library, model)
+    assert len(str(raised.value)) < 300 and "\n" not in str(raised.value)
+
+
+def test_values_of_kinds_that_mean_the_same_are_taken(library: Library) -> None:
+    numbers: dict[str, Any] = {"top": np.int64(2), "depth": np.int8(1), "min_match": np.float32(0), "budget": 9}
+    assert library.search("red", **numbers) == library.search("red", top=2, depth=1, min_match=0, budget=9.0)
+
+
+def test_no_pictures_or_no_texts_have_no_scores(model: Model) -> None:
+    assert model.match([], ["cat"]) == model.match([CATS], []) == []
 
 
 def test_a_vector_of_any_length_recalls_and_one_without_a_direction_is_an_error(library: Library) -> None:
     unit = library.search(vector=np.array([1, 0, 0], np.float32))
-    for vector in (np.array([7, 0, 0], np.float64), np.array([3, 0, 0]), [0.5, 0, 0]):
+    for vector in (np.array([7, 0, 0], np.float64), np.array([3, 0, 0]), [0.5, 0, 0], np.array([[2.0, 0, 0]])):
         assert library.search(vector=vector) == unit  # type: ignore[arg-type]
     for senseless in ([0, 0, 0], [np.nan, 1, 0]):
         with pytest.raises(BridgeTowerError, match="no direction"):
@@ -232,6 +294,7 @@ def test_a_library_a_model_and_a_request_say_what_they_are(library: Library, mod
 def test_results_are_a_sequence_of_hits(library: Library) -> None:
     results = library.search("red", top=3)
     assert len(results) == 3 and list(results) == list(results.hits)
+    assert results[0] == results.hits[0] and results[-1] == results.hits[-1]
 
 
 def test_results_show_themselves_in_a_notebook(tmp_path: Path) -> None:
@@ -244,6 +307,7 @@ def test_results_show_themselves_in_a_notebook(tmp_path: Path) -> None:
     assert "gone.png" in shown and "0.912" in shown and "unverified" in shown
     many = Results(tuple(Hit(gone, None, 0.25, verified=False) for _ in range(60)), 0, None, ())._repr_html_()
     assert many.count("gone.png") == 50 and "and 10 more" in many
+    assert Results((), 3, 0.25, ())._repr_html_() == "<p>no match; the best one is 0.250</p>"
 
 
 # What it gives back

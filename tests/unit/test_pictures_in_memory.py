@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from bridgetower import BridgeTowerError, Library, Model, PictureError
+from bridgetower import BridgeTowerError, Library, Model, PictureError, UsageError
 from bridgetower.decode import in_memory
 from bridgetower.pictures import AnyPicture
 
@@ -107,20 +107,39 @@ def test_pictures_of_several_kinds_are_named_by_their_places(model: Model) -> No
     assert len(model.fill("two <mask>", (picture for picture in pictures), top=1).words) == 1
 
 
-NO_PICTURES: dict[str, Any] = {
+WRONG_KINDS: dict[str, Any] = {
     "float": np.zeros((9, 9, 3), np.float32),
     "four channels": np.zeros((9, 9, 4), np.uint8),
     "channels first": np.zeros((3, 9, 9), np.uint8),
     "a batch": np.zeros((2, 9, 9, 3), np.uint8),
     "a row": np.zeros(9, np.uint8),
+    "a number": 7,
+    "none": None,
+    "a list": [[0, 0, 0]],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_KINDS.values(), ids=WRONG_KINDS)
+def test_a_value_that_can_be_no_picture_is_an_error_of_usage(model: Model, library: Library, wrong: Any) -> None:
+    for use in (
+        lambda: model.match([CATS, wrong], [TEXT]),
+        lambda: model.embed_images([CATS, wrong]),
+        lambda: model.rerank(TEXT, [CATS, wrong]),
+        lambda: model.fill("a <mask>", [CATS, wrong]),
+    ):
+        with pytest.raises(UsageError, match=r"^<picture 1>: "):
+            use()
+    if wrong is not None:
+        with pytest.raises(BridgeTowerError):
+            library.search(image=wrong)
+
+
+NO_PICTURES: dict[str, Any] = {
     "no row": np.zeros((0, 9, 3), np.uint8),
     "no column": np.zeros((9, 0), np.uint8),
     "an empty image": Image.new("RGB", (0, 9)),
     "no bytes": b"",
     "other bytes": b"no picture",
-    "a number": 7,
-    "none": None,
-    "a list": [[0, 0, 0]],
     "a cut file": CATS.read_bytes()[:2000],
     "a cut image": Image.open(BytesIO(CATS.read_bytes()[:2000])),
 }
@@ -137,6 +156,5 @@ def test_what_is_no_picture_is_an_error_that_names_its_place(model: Model, libra
     results = model.rerank(TEXT, [CATS, wrong])
     assert [hit.path for hit in results] == [CATS]
     assert [str(skip.path) for skip in results.skipped] == ["<picture 1>"]
-    if wrong is not None:
-        with pytest.raises(BridgeTowerError):
-            library.search(image=wrong)
+    with pytest.raises(BridgeTowerError):
+        library.search(image=wrong)

@@ -1,0 +1,141 @@
+"""The models that a library works with: the one that made its index, or the one for a new index."""
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridgetower.models import DEFAULT_MODEL, Model, Say
+from bridgetower.records import INT8, Fingerprint, Head
+
+_MOST_TOLD = 1000  # lines; a process may run for months
+
+
+class Notes:
+    """Passes lines on to a person, each once."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._told, self._lock = say, set[str](), threading.Lock()
+
+    def __call__(self, line: str) -> None:
+        with self._lock:
+            if line in self._told:
+                return
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told.add(line)
+        self._say(line)
+
+
+@dataclass(slots=True)
+class _Slot:
+    model: Model | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)  # one thread looks for the model
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The options that decide on a model; see `Library`."""
+
+    given: Model | str | None
+    default_model: str | None
+    device: str
+    precision: str | None
+    default_precision: str
+    preprocessing: str | None
+    progress: bool
+
+    @property
+    def any_insisted_on(self) -> bool:
+        """Whether one of them must be compared with what an index says."""
+        return not (self.given is None and self.precision is None and self.preprocessing is None)
+
+
+class IndexModels:
+    """Finds each model once, whatever names it goes by. May be used by several threads."""
+
+    def __init__(self, directory: Path, wishes: Wishes, notes: Notes) -> None:
+        self._directory, self._wishes, self._notes = directory, wishes, notes
+        self._slots: dict[tuple[str, str, str | None], _Slot] = {}
+        self._found: dict[tuple[str, str, str], Model] = {}
+        self._lock = threading.Lock()  # of both; never held while a model is looked for
+
+    def for_new(self) -> Model:
+        """The model for an index that has none yet. Raises ModelError, UsageError."""
+        wishes = self._wishes
+        if isinstance(wishes.given, Model):
+            return wishes.given
+        return self._find(
+            wishes.given or wishes.default_model or DEFAULT_MODEL,
+            wishes.precision or wishes.default_precision,
+            wishes.preprocessing,
+            fetch=True,
+        )
+
+    def that_made(self, made_by: Fingerprint, *, to_add: bool = False) -> Model:
+        """The model that made an index: in its preprocessing, and, `to_add` pictures, in its precision.
+
+        Nothing is fetched for a name that only the index says. Raises ModelError, StoreError, UsageError.
+        """
+        from bridgetower.directory import require_ours
+        from bridgetower.runtime import precision_for
+
+        wishes = self._wishes
+        require_ours(self._directory, made_by)
+        if isinstance(wishes.given, Model):
+            self._tell_tokenizer(made_by, wishes.given)
+            return wishes.given
+        precision = wishes.precision or wishes.default_precision
+        if to_add:
+            precision = self._in_family(made_by.precision_family, precision)
+            self._tell_kept(made_by)
+            precision = precision_for(made_by.precision_family, precision)
+        name = wishes.given or made_by.model
+        fetch = name in (wishes.given, wishes.default_model)
+        model = self._find(name, precision, wishes.preprocessing or made_by.preprocessing, fetch=fetch)
+        self._tell_tokenizer(made_by, model)
+        return model
+
+    def _find(self, name: str, precision: str, preprocessing: str | None, *, fetch: bool) -> Model:
+        with self._lock:
+            slot = self._slots.setdefault((name, precision, preprocessing), _Slot())
+        with slot.lock:
+            if slot.model is None:
+                model = Model(
+                    name,
+                    device=self._wishes.device,
+                    precision=precision,
+                    preprocessing=preprocessing,
+                    fetch=fetch,
+                    progress=self._wishes.progress,
+                    say=self._notes,
+                )
+                with self._lock:
+                    slot.model = self._found.setdefault((model.name, precision, model.preprocessing.name), model)
+            return slot.model
+
+    def _in_family(self, family: str, precision: str) -> str:
+        """The precision in which to add to an index of this family: the one that is insisted on, else one of it."""
+        if self._wishes.precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
+            kept = INT8 if family == INT8 else "fp32 or bf16"
+            self._notes(f"note: the index keeps its precision, {kept}; {precision} is for new ones")
+            return "auto"
+        return precision
+
+    def _tell_kept(self, made_by: Fingerprint) -> None:
+        """Say that the default model is not the one of the index, unless it is the default of everyone."""
+        default = self._wishes.default_model
+        if self._wishes.given is not None or default in (None, made_by.model, DEFAULT_MODEL):
+            return
+        if os.path.realpath(os.path.expanduser(default)) != made_by.model:  # which names a folder so
+            self._notes(f"note: the index keeps its model {made_by.model:.300}; {default} is for new ones")
+
+    def _tell_tokenizer(self, made_by: Fingerprint, model: Model) -> None:
+        if Head.ITC not in model.heads or made_by.tokenizer_sha256 is None:
+            return
+        now = model.fingerprint
+        if now.tokenizer_sha256 not in (None, made_by.tokenizer_sha256):
+            self._notes(
+                f"note: the tokenizer of {now.model} is another than when the index was made: the same words may find "
+                "other pictures; fetch the one that belongs to these weights, or build a new index"
+            )
