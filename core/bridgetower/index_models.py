@@ -4,9 +4,13 @@ import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bridgetower.models import DEFAULT_MODEL, Model, Say
-from bridgetower.records import INT8, Fingerprint, Head
+from bridgetower.records import FOREIGN, INT8, Fingerprint, Head
+
+if TYPE_CHECKING:
+    from bridgetower.store import Store
 
 _MOST_TOLD = 1000  # lines; a process may run for months
 
@@ -71,6 +75,23 @@ class IndexModels:
             wishes.preprocessing,
             fetch=True,
         )
+
+    def to_add(self, made_by: Fingerprint | None) -> Model:
+        """The model with which pictures are added to an index that `made_by` made, or to a new one."""
+        return self.for_new() if made_by is None else self.that_made(made_by, to_add=True)
+
+    def of(self, store: "Store") -> Model:
+        """The model of an index that is open. Raises as `that_made` does, and StoreError for another one."""
+        model = self.that_made(store.fingerprint)
+        store.check(model.fingerprint)
+        return model
+
+    def judge_for(self, store: "Store") -> Model:
+        """The model that verifies what a vector has recalled: any that is given, else that of the index, else, for
+        vectors of no model of ours, that for new ones."""
+        if self._wishes.given is None and store.fingerprint.precision_family != FOREIGN:
+            return self.of(store)
+        return self.for_new()
 
     def that_made(self, made_by: Fingerprint, *, to_add: bool = False) -> Model:
         """The model that made an index: in its preprocessing, and, `to_add` pictures, in its precision.

@@ -11,6 +11,7 @@ from reprlib import Repr
 from typing import NoReturn, TypeVar
 
 from bridgetower.errors import UsageError
+from bridgetower.records import Filter
 
 AnyPath = str | os.PathLike[str]
 Moment = str | date | datetime  # "2024", "2024-05", "2024-05-17", "2024-05-17T18:30", a date, or a datetime
@@ -155,6 +156,17 @@ def moment(when: Moment) -> int:
     else:
         _no_date(when)
     return int(shown.timestamp())
+
+
+def times(since: Moment | None, before: Moment | None) -> Filter:
+    """Pictures from a time on, `before` another; that one is left out."""
+    first = None if since is None else moment(since)
+    after = None if before is None else moment(before)
+    if first is not None and after is not None and first >= after:
+        raise UsageError(
+            "since must be earlier than before, which is left out itself: all of 2024 is since 2024, before 2025"
+        )
+    return Filter(None, first, after)
 
 
 def _written(text: str) -> datetime:

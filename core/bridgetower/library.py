@@ -10,27 +10,22 @@ Everything that `bt` does is done here. The stages do the work; they are importe
 
 import math
 import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self
 
-from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError, UnknownPlaceError, UsageError
+from bridgetower.errors import UsageError
 from bridgetower.index_models import IndexModels, Notes, Wishes
 from bridgetower.inputs import (
     AnyPath,
     Moment,
     list_of_paths,
     list_of_patterns,
-    moment,
     normalised,
     path,
     path_map,
     require_limits,
+    times,
     whole,
 )
 from bridgetower.inputs import masked as masked
@@ -38,27 +33,26 @@ from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models import Model as Model
 from bridgetower.models import Say, quiet, unheard
-from bridgetower.records import FOREIGN, Filter, Fingerprint, Head, OnProgress, Skipped
+from bridgetower.readers import Readers
+from bridgetower.records import OnProgress, Skipped
+from bridgetower.roots import known_place
 
 if TYPE_CHECKING:
     from bridgetower.exporting import Exported
-    from bridgetower.features import FeatureCache
     from bridgetower.fill import Filled
     from bridgetower.importing import ImportReport
     from bridgetower.indexing import IndexReport, Progress
-    from bridgetower.manifest import Manifest
     from bridgetower.moves import Moves
     from bridgetower.pictures import AnyPicture
-    from bridgetower.protocol import ImageEngine, Judge, RecallEncoder, Vectors
+    from bridgetower.protocol import Vectors
+    from bridgetower.queries import Queries
     from bridgetower.recall_store import RecallStore
-    from bridgetower.scan import Rules
     from bridgetower.search import Found, SearchRequest
-    from bridgetower.store import Store, Summary
+    from bridgetower.store import Summary
+    from bridgetower.updating import Update
     from bridgetower.upkeep import ForgetReport, Pruned
     from bridgetower.verify import Finding, Repaired
     from bridgetower.writer import Writer
-
-LOCK_LOOK_S = 1.0  # between two looks at whether another process still writes the index
 
 
 class Library:
@@ -105,10 +99,7 @@ class Library:
         given = model if model is None or isinstance(model, Model) else os.fspath(path(model))
         self._wishes = Wishes(given, default_model, device, precision, default_precision, preprocessing, progress)
         self._models = IndexModels(self.directory, self._wishes, self._notes)
-        self._lock = threading.Lock()  # of the version, and of the readers
-        self._change_lock = threading.RLock()  # a change from within a change meets the lock of the index
-        self._version = 0  # of what this object has changed: readers of before are of no use
-        self._idle: list[Store] = []  # readers of this version that no call has now
+        self._readers = Readers(self.directory, store)
 
     def __repr__(self) -> str:
         return f"<Library {str(self.directory)!r}>"
@@ -125,68 +116,24 @@ class Library:
 
     def refresh(self) -> None:
         """Have every call that begins from now on see the index as it is then."""
-        with self._lock:
-            self._version += 1
-            idle, self._idle = self._idle, []
-        for store in idle:
-            store.close()
+        self._readers.refresh()
 
     # Models
 
     @property
     def model(self) -> Model:
         """The model of the index, or, where it has no pictures yet, that for them. Raises ModelError, StoreError."""
-        made_by = self._made_by()
-        return self._models.for_new() if made_by is None else self._models.that_made(made_by)
-
-    def _made_by(self) -> Fingerprint | None:
         from bridgetower.directory import made_by
 
-        return made_by(self.directory)
-
-    def _judge(self, store: "Store") -> Model:
-        """The model that only verifies what a vector has recalled: any that is given, else that of the index, else,
-        where its vectors are foreign, that for new ones."""
-        if self._wishes.given is None and store.fingerprint.precision_family != FOREIGN:
-            return self._checked(store)
-        return self._models.for_new()
-
-    def _checked(self, store: "Store") -> Model:
-        model = self._models.that_made(store.fingerprint)
-        store.check(model.fingerprint)
-        return model
+        made = made_by(self.directory)
+        return self._models.for_new() if made is None else self._models.that_made(made)
 
     # Reading
 
-    @contextmanager
-    def _reading(self) -> "Iterator[Store]":
-        """A reader of the index for one call, which keeps it whatever others change meanwhile. Raises StoreError."""
-        from bridgetower.store import Store
+    def _queries(self) -> "Queries":
+        from bridgetower.queries import Queries
 
-        with self._lock:
-            version = self._version
-            store = self._idle.pop() if self._idle else None
-        if store is None:
-            store = Store.open(self.directory, self._recall_store)
-        try:
-            yield store
-        finally:
-            with self._lock:
-                is_current = version == self._version
-                if is_current:
-                    self._idle.append(store)
-            if not is_current:
-                store.close()
-
-    def _cache(self, store: "Store") -> "FeatureCache | None":
-        """Where searches keep what the model saw in pictures."""
-        cache = store.feature_cache(self._features_cache, self._features_dir)
-        if cache is not None and cache.is_link:
-            self._notes(
-                f"note: {cache.directory}: a link, and not used, so that every search reads its pictures again: remove "
-                "it; to keep what the model saw elsewhere, use --features-dir DIR"
-            )
-        return cache
+        return Queries(self._models, self._features_cache, self._features_dir, self._notes)
 
     def search(
         self,
@@ -218,96 +165,19 @@ class Library:
         from bridgetower.search import SearchRequest
 
         if isinstance(text, SearchRequest):
-            if (image, vector, since, before, top, depth, min_match, budget) != (None,) * 4 + (
-                10,
-                None,
-                None,
-                math.inf,
-            ):
+            usual = (None, None, None, None, 10, None, None, math.inf)
+            if (image, vector, since, before, top, depth, min_match, budget) != usual:
                 raise UsageError("a SearchRequest says all but `under`: nothing else can be given beside it")
             request = text
         else:  # checked before anything is opened
-            filter = self._dates(since, before)
-            request = SearchRequest(text, image, vector, top, depth, min_match, budget, filter)
-        with self._reading() as store:
-            return self._search(store, request, under, on_progress)
-
-    def _search(
-        self, store: "Store", request: "SearchRequest", under: AnyPath | None, on_progress: OnProgress
-    ) -> "Found":
-        from bridgetower.search import NOTHING, search
-
-        if under is not None:
-            request = replace(request, filter=replace(request.filter, under=self._place(store, under)))
-        if not len(store):  # it may have no model yet
-            return NOTHING
-        if request.vector is not None:
-            request = replace(request, vector=self._vector(request.vector, store.fingerprint.dim))
-        encoder: RecallEncoder | None = None
-        judge: Judge | None = None
-        if request.needs_encoder or request.verifies:
-            model = self._checked(store) if request.needs_encoder else self._judge(store)
-            self._require_heads(model, request)
-            encoder = model.encoder if request.needs_encoder else None
-            judge = model.judge if request.verifies else None
-            if request.text is not None:
-                model.tell_truncated(request.text, *(part for part in (encoder, judge) if part is not None))
-        return search(store, request, encoder, judge, cache=self._cache(store), on_progress=on_progress)
-
-    @staticmethod
-    def _require_heads(model: Model, request: "SearchRequest") -> None:
-        from bridgetower.errors import ModelError
-        from bridgetower.heads import require_heads
-
-        recall = [Head.ITC] if request.needs_encoder else []
-        if not request.verifies:
-            require_heads(model.heads, *recall)
-            return
-        try:
-            require_heads(model.heads, *recall, Head.ITM)
-        except ModelError as error:
-            raise ModelError(f"{error}; or verify nothing: --no-rerank, or a depth of 0") from error
-
-    def _vector(self, vector: "Vectors | AnyPath | BinaryIO", dim: int) -> "Vectors":
-        """A vector [E], from an npy file if that is given. Raises InputError."""
-        from bridgetower.npy import read_vector
-        from bridgetower.os_errors import unreadable
-        from bridgetower.regular import open_regular
-
-        if isinstance(vector, str | os.PathLike):
-            named = path(vector)
-            try:
-                with open_regular(named) as file:
-                    return read_vector(file, str(named), dim)
-            except OSError as error:
-                raise unreadable(named, error) from error
-        if callable(getattr(vector, "read", None)):
-            name = getattr(vector, "name", None)
-            return read_vector(cast(BinaryIO, vector), name.strip("<>") if isinstance(name, str) else "the stream", dim)
-        return cast("Vectors", vector)
-
-    @staticmethod
-    def _dates(since: Moment | None, before: Moment | None) -> Filter:
-        first = None if since is None else moment(since)
-        after = None if before is None else moment(before)
-        if first is not None and after is not None and first >= after:
-            raise UsageError(
-                "since must be earlier than before, which is left out itself: all of 2024 is since 2024, before 2025"
-            )
-        return Filter(None, first, after)
-
-    def _place(self, store: "Store", under: AnyPath) -> Path:
-        place = _located(store.manifest, under)
-        if place is None:
-            raise UnknownPlaceError(
-                f"nothing in the index lies under {os.fspath(under)}; `bt status` names its folders"
-            )
-        return place
+            request = SearchRequest(text, image, vector, top, depth, min_match, budget, times(since, before))
+        with self._readers.lend() as store:
+            return self._queries().search(store, request, under, on_progress)
 
     def locate(self, place: AnyPath) -> Path | None:
         """A folder or file as the index knows it, by its own name or by where its links lead; None if it does not."""
-        with self._reading() as store:
-            return _located(store.manifest, place)
+        with self._readers.lend() as store:
+            return known_place(path(place), store.manifest.knows)
 
     def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = unheard) -> "Filled":
         """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best, each weighed by its match.
@@ -315,47 +185,29 @@ class Library:
         `depth` is by default that of a search. `on_progress(done, total)` counts pictures. Raises UsageError,
         ModelError, StoreError.
         """
-        from bridgetower.fill import Filled, fill_library
-        from bridgetower.heads import require_heads
-
         text = masked(text)
         require_limits(top=top, depth=depth)
-        with self._reading() as store:
-            if not len(store):  # it may have no model yet
-                return Filled((), None, ())
-            model = self._checked(store)
-            require_heads(model.heads, Head.ITC, Head.ITM, Head.MLM)
-            encoder, judge = model.encoder, model.judge
-            model.tell_truncated(text, encoder, judge)
-            return fill_library(
-                store,
-                encoder,
-                judge,
-                text,
-                top=top,
-                depth=depth,
-                cache=self._cache(store),
-                on_progress=on_progress,
-            )
+        with self._readers.lend() as store:
+            return self._queries().fill(store, text, top, depth, on_progress)
 
     def summary(self) -> "Summary":
         """The index at a glance. Raises StoreError."""
-        with self._reading() as store:
+        with self._readers.lend() as store:
             return store.summary()
 
     def skipped(self) -> list[Skipped]:
         """The files that were passed over, and why. Raises StoreError."""
-        with self._reading() as store:
+        with self._readers.lend() as store:
             return list(store.skipped())
 
     def strays(self) -> list[Path]:
         """Files in the folder of the index that are not part of it. Raises StoreError."""
-        with self._reading() as store:
+        with self._readers.lend() as store:
             return store.strays()
 
     def __len__(self) -> int:
         """Pictures that can be found. Raises StoreError."""
-        with self._reading() as store:
+        with self._readers.lend() as store:
             return len(store)
 
     def __bool__(self) -> bool:
@@ -383,71 +235,32 @@ class Library:
         told where the run stands, `on_publish(done, total)` how many images were arranged for search. Raises
         InputError, UsageError, ModelError, StoreError, ProcessError.
         """
-        from bridgetower.scan import Rules
+        update = self._update(exclude, hidden, follow_symlinks, max_pixels, on_progress, on_publish)
+        return update.run(list_of_paths(paths), retry=retry)
 
-        rules = Rules(list_of_patterns(exclude), hidden, follow_symlinks)
-        most = None if max_pixels is None else whole("max_pixels", max_pixels, least=1)
-        return self._index(list_of_paths(paths), rules, retry, most, on_progress, on_publish)
-
-    def _index(
+    def _update(
         self,
-        paths: list[Path],
-        rules: "Rules",
-        retry: bool,
+        exclude: Iterable[str],
+        hidden: bool,
+        follow_symlinks: bool,
         max_pixels: int | None,
         on_progress: "Callable[[Progress], None]",
         on_publish: OnProgress,
-    ) -> "IndexReport":
-        from bridgetower import indexing
-        from bridgetower.directory import require_apart, require_ours, require_place
-        from bridgetower.scan import scan
-        from bridgetower.writer import Writer
+    ) -> "Update":
+        from bridgetower.scan import Rules
+        from bridgetower.updating import Update
 
-        self.refresh()
-        self._require_there(paths)
-        scan(paths, rules)  # raises for what cannot be walked, before a model is fetched for it
-        made_by = self._made_by()
-        if made_by is None:
-            require_place(self.directory)
-        else:
-            require_ours(self.directory, made_by)
-        require_apart(self.directory, paths)
-
-        def find() -> Model:
-            return self._models.for_new() if made_by is None else self._models.that_made(made_by, to_add=True)
-
-        # Where nothing says that it may be another one, the model is looked for when there is something to encode.
-        may_wait = made_by is not None and not self._wishes.any_insisted_on
-        fingerprint = made_by if made_by is not None and may_wait else find().fingerprint
-
-        def find_engine() -> "ImageEngine":
-            model = find()
-            writer.take(model.fingerprint)
-            return model.engine
-
-        with self._changing(), Writer.open(self.directory, fingerprint, recall_store=self._recall_store) as writer:
-            writer.on_publish = on_publish
-            return indexing.index(
-                paths, writer, find_engine, rules, retry=retry, max_pixels=max_pixels, on_progress=on_progress
-            )
-
-    def _require_there(self, paths: list[Path]) -> None:
-        """Raise InputError for a path that is not there though the index knows it: that need be no slip of the pen."""
-        from bridgetower.roots import nothing_in
-
-        for named in paths:
-            try:
-                named.stat()
-            except FileNotFoundError as error:
-                if self._knows(Path(os.path.abspath(named))):
-                    raise InputError(nothing_in(named)) from error
-            except OSError:
-                pass  # `scan` says it better
-
-    def _knows(self, path: Path) -> bool:
-        with suppress(StoreError), self._reading() as store:
-            return store.manifest.knows(path)
-        return False
+        return Update(
+            directory=self.directory,
+            recall_store=self._recall_store,
+            readers=self._readers,
+            find_model=self._models.to_add,
+            must_find=self._wishes.any_insisted_on,
+            rules=Rules(list_of_patterns(exclude), hidden, follow_symlinks),
+            max_pixels=None if max_pixels is None else whole("max_pixels", max_pixels, least=1),
+            on_progress=on_progress,
+            on_publish=on_publish,
+        )
 
     def watch(
         self,
@@ -467,63 +280,8 @@ class Library:
         later runs wait until it ends. Raises as `index` does, InputError where the system cannot watch, and
         ResourceError.
         """
-        from bridgetower.scan import Rules
-
-        rules = Rules(list_of_patterns(exclude), hidden, follow_symlinks)
-        most = None if max_pixels is None else whole("max_pixels", max_pixels, least=1)
-
-        def run(paths: list[Path], retry: bool) -> "IndexReport":
-            return self._index(paths, rules, retry, most, on_progress, on_publish)
-
-        return self._watch(list_of_paths(paths), rules, run, retry)
-
-    def _watch(
-        self, paths: list[Path], rules: "Rules", run: "Callable[[list[Path], bool], IndexReport]", retry: bool
-    ) -> "Iterator[IndexReport]":
-        from bridgetower.watch import watching
-
-        # From before the first run on: a change meanwhile is not missed.
-        with watching(paths, rules, apart=self.directory, holds=self._may_hold) as bursts:
-            yield run(paths, retry)
-            for _ in bursts:
-                there = [path for path in paths if os.path.exists(path)]
-                try:
-                    report = self._when_free(partial(run, there, False))
-                except InputError:  # a path that has gone since: that is a change, too
-                    continue
-                gone = {Path(os.path.abspath(path)) for path in paths if path not in there}
-                yield replace(report, absent=tuple(sorted({*report.absent, *gone})))
-
-    def _when_free(self, run: "Callable[[], IndexReport]") -> "IndexReport":
-        told = False
-        while True:
-            try:
-                return run()
-            except LockedError as error:
-                if not told:
-                    self._say(f"note: {error.holder}: waiting until it ends")
-                told = True
-            time.sleep(LOCK_LOOK_S)
-
-    def _may_hold(self, path: Path) -> bool:
-        """Whether the index has a picture at or below `path`; in doubt it may. Called in another thread."""
-        from bridgetower.store import Store
-
-        try:
-            with Store.open(self.directory, self._recall_store) as store:
-                return store.holds(path)
-        except BridgeTowerError:
-            return True
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """One thread of this object at a time changes the index; whoever reads after it sees that."""
-        with self._change_lock:
-            self.refresh()
-            try:
-                yield
-            finally:
-                self.refresh()
+        update = self._update(exclude, hidden, follow_symlinks, max_pixels, on_progress, on_publish)
+        return update.watch(list_of_paths(paths), retry=retry, say=self._say)
 
     def _resumed(self) -> "Writer":
         from bridgetower.writer import Writer
@@ -540,10 +298,10 @@ class Library:
         wanted = list_of_paths(paths)
         if dry_run:
             self.refresh()
-            with self._reading() as store:
-                return would_forget(store, [_located(store.manifest, one) or one for one in wanted])
-        with self._changing(), self._resumed() as writer:
-            return forget(writer, [_located(writer.manifest, one) or one for one in wanted])
+            with self._readers.lend() as store:
+                return would_forget(store, [known_place(one, store.manifest.knows) or one for one in wanted])
+        with self._readers.changing(), self._resumed() as writer:
+            return forget(writer, [known_place(one, writer.manifest.knows) or one for one in wanted])
 
     def prune(self, *, dry_run: bool = False, on_progress: OnProgress = unheard) -> "Pruned":
         """Drop files that are gone, remove images without a file, give the space back; or, `dry_run`, say how much.
@@ -554,9 +312,9 @@ class Library:
 
         if dry_run:
             self.refresh()
-            with self._reading() as store:
+            with self._readers.lend() as store:
                 return would_prune(store, on_progress=on_progress)
-        with self._changing(), self._resumed() as writer:
+        with self._readers.changing(), self._resumed() as writer:
             return prune(writer, on_progress=on_progress)
 
     def verify(self, *, on_progress: OnProgress = unheard) -> "Iterator[Finding]":
@@ -575,7 +333,7 @@ class Library:
         """
         from bridgetower.verify import repair
 
-        with self._changing():
+        with self._readers.changing():
             return repair(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
     def export(self, folder: AnyPath, *, on_progress: OnProgress = unheard) -> "Exported":
@@ -586,7 +344,7 @@ class Library:
         from bridgetower.exporting import export
 
         self.refresh()
-        with self._reading() as store:
+        with self._readers.lend() as store:
             return export(store, path(folder), on_progress=on_progress)
 
     def import_folder(
@@ -598,7 +356,7 @@ class Library:
         """
         from bridgetower.importing import import_folder
 
-        with self._changing():
+        with self._readers.changing():
             return import_folder(
                 path(folder),
                 self.directory,
@@ -625,7 +383,7 @@ class Library:
         """
         from bridgetower.importing import import_vectors
 
-        with self._changing():
+        with self._readers.changing():
             return import_vectors(
                 path(vectors),
                 path(paths),
@@ -636,12 +394,3 @@ class Library:
                 recall_store=self._recall_store,
                 on_progress=on_progress,
             )
-
-
-def _located(manifest: "Manifest", place: AnyPath) -> Path | None:
-    """A folder or file as a manifest knows it, by its own name or by where its links lead."""
-    named = path(place)
-    for known in (Path(os.path.abspath(named)), Path(os.path.realpath(named))):
-        if manifest.knows(known):
-            return known
-    return None

@@ -62,6 +62,18 @@ class Rows:
             raise unreadable(self.path, error) from error
 
 
+def vector_from(source: BinaryIO | Path, dim: int) -> npt.NDArray[np.float32]:
+    """One vector, as `read_vector` gives it, from a file or a stream. Raises InputError."""
+    if not isinstance(source, Path):
+        name = getattr(source, "name", None)
+        return read_vector(source, name.strip("<>") if isinstance(name, str) else "the stream", dim)
+    try:
+        with open_regular(source) as file:
+            return read_vector(file, str(source), dim)
+    except OSError as error:
+        raise unreadable(source, error) from error
+
+
 def read_vector(file: BinaryIO, name: str, dim: int) -> npt.NDArray[np.float32]:
     """One vector of `dim` numbers, stored as [E] or [1, E], with length 1 [E]. `name` is for messages.
 

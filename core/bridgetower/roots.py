@@ -5,12 +5,19 @@ search passes over it.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 KEPT = (
     "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
     "nothing again; `bt forget` takes it out"
 )
+
+
+def known_place(path: Path, knows: Callable[[Path], bool]) -> Path | None:
+    """A folder or file as an index `knows` it: by its own name, or by where its links lead."""
+    places = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
+    return next((place for place in places if knows(place)), None)
 
 
 def is_away(root: Path) -> bool:

@@ -9,19 +9,20 @@ one takes its place.
 """
 
 import math
+import os
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
 from bridgetower.errors import UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.heads import require_heads
-from bridgetower.inputs import AnyPath, normalised, number, require_limits, short
+from bridgetower.inputs import AnyPath, normalised, number, path, require_limits, short
 from bridgetower.matching import Results, Verified, matching, verify
-from bridgetower.npy import unit
+from bridgetower.npy import unit, vector_from
 from bridgetower.pictures import AnyPicture, candidate_of, load
 from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.recall import Candidates, recall_vector
@@ -82,6 +83,15 @@ class SearchRequest:
         given = ((field, getattr(self, field.name)) for field in fields(self))
         said = (f"{field.name}={short(value)}" for field, value in given if value is not field.default)
         return f"SearchRequest({', '.join(said)})"
+
+    def with_vector_read(self, dim: int) -> "SearchRequest":
+        """The same, with its vector [E] out of the npy file or the stream that holds it. Raises InputError."""
+        source = self.vector
+        if isinstance(source, str | os.PathLike):
+            return replace(self, vector=vector_from(path(source), dim))
+        if callable(getattr(source, "read", None)):
+            return replace(self, vector=vector_from(cast(BinaryIO, source), dim))
+        return self
 
     @property
     def verifies(self) -> bool:

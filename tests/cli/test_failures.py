@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import bridgetower.search
 from bridgetower import __version__
 from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt, Models
@@ -20,7 +19,7 @@ def test_a_defect_shows_its_traceback_and_asks_for_a_report(
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr(bridgetower.search, "search", broken)
+    monkeypatch.setattr("bridgetower.queries.search", broken)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (70, "")
     assert "Traceback" in done.stderr and "ZeroDivisionError: of ours" in done.stderr
@@ -42,7 +41,7 @@ def test_want_of_memory_or_handles_is_no_defect(
     def exhausted(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(bridgetower.search, "search", exhausted)
+    monkeypatch.setattr("bridgetower.queries.search", exhausted)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (71, "")
     assert done.stderr.startswith(f"error: {said}") and done.stderr.count("\n") == 1

@@ -167,7 +167,7 @@ def rows(directory: Path) -> list[tuple[object, ...]]:
     """All that an index says of its pictures, in the order in which they were added."""
     with Library(directory) as library:
         skipped = [(skip.path, skip.reason) for skip in library.skipped()]
-        with library._reading() as store:
+        with library._readers.lend() as store:
             return [*store.manifest.entries(), *skipped]
 
 
@@ -246,7 +246,7 @@ class BruteForceView:
 def recalled(
     library: Library, query: npt.NDArray[np.float32], k: int, within: npt.NDArray[np.int64] | None
 ) -> tuple[list[int], list[float]]:
-    with library._reading() as store:
+    with library._readers.lend() as store:
         [near] = store.recall(query, k, within)
     return [one.image for one in near], [one.similarity for one in near]
 

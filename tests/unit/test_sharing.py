@@ -168,8 +168,8 @@ def test_readers_of_threads_that_ended_are_used_again(photos: Path, tmp_path: Pa
         library.index([photos])
         for _ in range(5):
             at_once(lambda: len(library))
-        assert len(library._idle) == 1
-    assert library._idle == []
+        assert len(library._readers._idle) == 1
+    assert library._readers._idle == []
 
 
 def test_a_change_from_within_a_change_is_refused(photos: Path, tmp_path: Path) -> None:

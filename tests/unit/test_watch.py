@@ -9,9 +9,9 @@ import pytest
 
 import bridgetower.watch
 from bridgetower.errors import BridgeTowerError, InputError, ResourceError
-from bridgetower.library import Library
 from bridgetower.scan import USUAL_RULES
 from bridgetower.store import Store
+from bridgetower.updating import may_hold
 from bridgetower.watch import watching
 
 NO_TEXT = RuntimeError("Unable to decode path")  # from here on walks are compared
@@ -74,4 +74,4 @@ def test_an_index_that_cannot_be_asked_may_hold_anything(
         raise error
 
     monkeypatch.setattr(Store, "open", fails)
-    assert Library(tmp_path / "index")._may_hold(tmp_path / "gone")
+    assert may_hold(tmp_path / "index", tmp_path / "gone")

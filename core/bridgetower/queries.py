@@ -1,0 +1,80 @@
+"""Queries to one index -> its reader, the parts of a model that they need, and what is kept of its pictures."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bridgetower.errors import UnknownPlaceError
+from bridgetower.features import FeatureCache
+from bridgetower.fill import Filled, fill_library
+from bridgetower.heads import require_heads
+from bridgetower.index_models import IndexModels, Notes
+from bridgetower.inputs import AnyPath, path
+from bridgetower.protocol import Judge, RecallEncoder
+from bridgetower.records import Head, OnProgress
+from bridgetower.roots import known_place
+from bridgetower.search import NOTHING, Found, SearchRequest, search
+from bridgetower.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Answers queries on a reader that is lent to it. Raises as `Library` does."""
+
+    models: IndexModels
+    features_cache: int  # bytes
+    features_dir: Path | None  # absolute
+    notes: Notes
+
+    def search(self, store: Store, request: SearchRequest, under: AnyPath | None, on_progress: OnProgress) -> Found:
+        """Find pictures at or below `under`, or anywhere."""
+        if under is not None:
+            request = replace(request, filter=replace(request.filter, under=_place(store, under)))
+        if not len(store):  # it may have no model yet
+            return NOTHING
+        request = request.with_vector_read(store.fingerprint.dim)
+        encoder, judge = self._parts(store, request)
+        return search(store, request, encoder, judge, cache=self._cache(store), on_progress=on_progress)
+
+    def fill(self, store: Store, text: str, top: int, depth: int | None, on_progress: OnProgress) -> Filled:
+        """Fill the masks of a normalised text from the `depth` pictures that it fits best."""
+        if not len(store):
+            return Filled((), None, ())
+        model = self.models.of(store)
+        require_heads(model.heads, Head.ITC, Head.ITM, Head.MLM)
+        encoder, judge = model.encoder, model.judge
+        model.tell_truncated(text, encoder, judge)
+        cache = self._cache(store)
+        return fill_library(store, encoder, judge, text, top=top, depth=depth, cache=cache, on_progress=on_progress)
+
+    def _parts(self, store: Store, request: SearchRequest) -> tuple[RecallEncoder | None, Judge | None]:
+        """The parts of a model that a request needs."""
+        if not request.needs_encoder and not request.verifies:
+            return None, None
+        model = self.models.of(store) if request.needs_encoder else self.models.judge_for(store)
+        recall = [Head.ITC] if request.needs_encoder else []
+        require_heads(model.heads, *recall)
+        if request.verifies:
+            way_out = "; or verify nothing: --no-rerank, or a depth of 0"
+            require_heads(model.heads, *recall, Head.ITM, way_out=way_out)
+        encoder = model.encoder if request.needs_encoder else None
+        judge = model.judge if request.verifies else None
+        if request.text is not None:
+            model.tell_truncated(request.text, *(part for part in (encoder, judge) if part is not None))
+        return encoder, judge
+
+    def _cache(self, store: Store) -> FeatureCache | None:
+        cache = store.feature_cache(self.features_cache, self.features_dir)
+        if cache is not None and cache.is_link:
+            self.notes(
+                f"note: {cache.directory}: a link, and not used, so that every search reads its pictures again: remove "
+                "it; to keep what the model saw elsewhere, use --features-dir DIR"
+            )
+        return cache
+
+
+def _place(store: Store, under: AnyPath) -> Path:
+    place = known_place(path(under), store.manifest.knows)
+    if place is None:
+        raise UnknownPlaceError(f"nothing in the index lies under {os.fspath(under)}; `bt status` names its folders")
+    return place

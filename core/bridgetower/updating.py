@@ -1,0 +1,142 @@
+"""Folders and files -> an index brought up to date: once, or whenever something has changed.
+
+A run finds the model only if there is something to encode, or something to compare it with.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from bridgetower.directory import made_by, require_apart, require_ours, require_place
+from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError
+from bridgetower.indexing import IndexReport, Progress, index
+from bridgetower.readers import Readers
+from bridgetower.recall_store import RecallStore
+from bridgetower.records import Fingerprint, OnProgress
+from bridgetower.roots import nothing_in
+from bridgetower.scan import Rules, scan
+from bridgetower.store import Store
+from bridgetower.watch import watching
+from bridgetower.writer import Writer
+
+if TYPE_CHECKING:  # it needs NumPy, and a run that finds nothing to do none
+    from bridgetower.protocol import ImageEngine
+
+LOCK_LOOK_S = 1.0  # between two looks at whether another process still writes the index
+
+
+class IndexModel(Protocol):
+    """A model as an index needs it."""
+
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+    @property
+    def engine(self) -> "ImageEngine": ...
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An index, and all that its runs have in common. Raises as `Library.index` does."""
+
+    directory: Path
+    recall_store: RecallStore | None
+    readers: Readers
+    find_model: Callable[[Fingerprint | None], IndexModel]  # the model that made an index, or that for a new one
+    must_find: bool  # also where nothing is to be encoded, as there is something to compare it with
+    rules: Rules
+    max_pixels: int | None
+    on_progress: Callable[[Progress], None]
+    on_publish: OnProgress
+
+    def run(self, paths: Sequence[Path], *, retry: bool = False) -> IndexReport:
+        """Bring the index up to date with these folders and files, creating it if need be."""
+        self.readers.refresh()
+        self._require_there(paths)
+        scan(paths, self.rules)  # raises for what cannot be walked, before a model is fetched for it
+        made = made_by(self.directory)
+        if made is None:
+            require_place(self.directory)
+        else:
+            require_ours(self.directory, made)
+        require_apart(self.directory, paths)
+        fingerprint = self.find_model(made).fingerprint if made is None or self.must_find else made
+
+        def find_engine() -> "ImageEngine":
+            model = self.find_model(made)
+            writer.take(model.fingerprint)
+            return model.engine
+
+        with (
+            self.readers.changing(),
+            Writer.open(self.directory, fingerprint, recall_store=self.recall_store) as writer,
+        ):
+            writer.on_publish = self.on_publish
+            return index(
+                paths,
+                writer,
+                find_engine,
+                self.rules,
+                retry=retry,
+                max_pixels=self.max_pixels,
+                on_progress=self.on_progress,
+            )
+
+    def watch(self, paths: Sequence[Path], *, retry: bool, say: Callable[[str], None]) -> Iterator[IndexReport]:
+        """A run, and one more whenever something has changed below `paths`: a report for each, for ever.
+
+        A path that is away for a while is among the `absent` of the reports. Where another process writes the index,
+        later runs wait until it ends, and `say` gets a line.
+        """
+        # From before the first run on: a change meanwhile is not missed.
+        with watching(paths, self.rules, apart=self.directory, holds=partial(may_hold, self.directory)) as bursts:
+            yield self.run(paths, retry=retry)
+            for _ in bursts:
+                there = [path for path in paths if os.path.exists(path)]
+                try:
+                    report = self._run_when_free(there, say)
+                except InputError:  # a path that has gone since: that is a change, too
+                    continue
+                gone = {Path(os.path.abspath(path)) for path in paths if path not in there}
+                yield replace(report, absent=tuple(sorted({*report.absent, *gone})))
+
+    def _run_when_free(self, paths: Sequence[Path], say: Callable[[str], None]) -> IndexReport:
+        told = False
+        while True:
+            try:
+                return self.run(paths)
+            except LockedError as error:
+                if not told:
+                    say(f"note: {error.holder}: waiting until it ends")
+                told = True
+            time.sleep(LOCK_LOOK_S)
+
+    def _require_there(self, paths: Sequence[Path]) -> None:
+        """Raise InputError for a path that is not there though the index knows it: that need be no slip of the pen."""
+        for path in paths:
+            try:
+                path.stat()
+            except FileNotFoundError as error:
+                if self._knows(Path(os.path.abspath(path))):
+                    raise InputError(nothing_in(path)) from error
+            except OSError:
+                pass  # `scan` says it better
+
+    def _knows(self, path: Path) -> bool:
+        try:
+            with self.readers.lend() as store:
+                return store.manifest.knows(path)
+        except StoreError:
+            return False
+
+
+def may_hold(directory: Path, path: Path) -> bool:
+    """Whether an index has a picture at or below `path`; in doubt it may."""
+    try:
+        with Store.open(directory) as store:
+            return store.holds(path)
+    except BridgeTowerError:
+        return True
