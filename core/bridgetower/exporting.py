@@ -57,7 +57,7 @@ def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done,
 
 
 def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:
-    summary, queries = store.summary(), store.queries()
+    summary, queries = store.summary(), store.manifest.queries()
     total, dim = summary.images + summary.orphans, summary.fingerprint.dim
     files: list[_Sink] = []
 
@@ -68,7 +68,7 @@ def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress
     rows = 0
     with create(VECTORS) as vectors, create(IMAGES) as images:
         vectors.write(npy.header(total, dim))
-        for entry in store.entries():
+        for entry in store.manifest.entries():
             vectors.write(entry.vector)
             images.write(_line(_image(rows, entry)))
             rows += 1
@@ -77,7 +77,7 @@ def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress
     if rows != total:
         raise DamagedIndexError(store.directory, f"it holds {rows} images and counts {total}")
     with create(SKIPPED) as skipped:
-        for photo, reason in store.skipped_files():
+        for photo, reason in store.manifest.skipped_files():
             skipped.write(_line(_file(photo) | {"reason": reason}))
     if queries:
         with create(QUERIES) as texts:

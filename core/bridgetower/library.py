@@ -418,7 +418,7 @@ class Library:
     def skipped(self) -> list[Skipped]:
         """The files that were passed over, and why. Raises StoreError."""
         with self._reading() as store:
-            return list(store.skipped())
+            return list(store.manifest.skipped())
 
     def strays(self) -> list[Path]:
         """Files in the folder of the index that are not part of it. Raises StoreError."""
@@ -573,7 +573,7 @@ class Library:
 
         try:
             with Store.open(self.directory, self._recall_store) as store:
-                return store.holds(path)
+                return store.manifest.holds(path)
         except BridgeTowerError:
             return True
 
