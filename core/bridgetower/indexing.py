@@ -22,7 +22,7 @@ from bridgetower.ahead import ahead, workers
 from bridgetower.calibration import ensure_calibration
 from bridgetower.directory import require_apart
 from bridgetower.errors import PictureError
-from bridgetower.records import File, Photo, Skipped
+from bridgetower.records import File, Photo, Skipped, path_of
 from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.writer import NewImage, Writer
 
@@ -151,7 +151,7 @@ def _sweep(
     whatever was met around it. A single file that was named is judged by the folder that it was in. A folder in which
     patterns, or links that are not followed, left something out is there, though nothing was met in it.
     """
-    left_out_in = [Path(os.fsdecode(folder)) for folder in passed_over.excluded_in]
+    left_out_in = [path_of(folder) for folder in passed_over.excluded_in]
 
     def is_there(folder: Path) -> bool:
         return writer.manifest.has_met(folder) or any(other.is_relative_to(folder) for other in left_out_in)

@@ -24,8 +24,8 @@ from bridgetower.inputs import AnyPath, Moment, list_of_paths, list_of_patterns,
 from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models import Model as Model
-from bridgetower.models import Say, quiet, unheard
-from bridgetower.records import FOREIGN, INT8, Filter, Fingerprint, Head, OnProgress, Skipped
+from bridgetower.models import unheard
+from bridgetower.records import FOREIGN, INT8, Filter, Fingerprint, Head, OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
     from bridgetower.exporting import Exported

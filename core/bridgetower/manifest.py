@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
 from bridgetower.disk import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
-from bridgetower.records import Filter, Fingerprint, Photo, Skipped
+from bridgetower.records import Filter, Fingerprint, Photo, Skipped, path_of
 from bridgetower.schema import (
     APPLICATION_ID,
     FINGERPRINT_2,
@@ -543,8 +543,3 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 def _shown(path: Any) -> str:
     return repr(os.fsdecode(path)) if isinstance(path, bytes) else "a file"
-
-
-def path_of(path: bytes) -> Path:
-    """A path as it stands in a row."""
-    return Path(os.fsdecode(path))

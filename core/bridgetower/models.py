@@ -2,14 +2,14 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.inputs import AnyPath, list_of_texts, normalised
-from bridgetower.records import Fingerprint, Head, OnProgress, PairScore
+from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
     from bridgetower.evaluation import Captioned, Evaluation
@@ -21,14 +21,8 @@ if TYPE_CHECKING:
     from bridgetower.runtime import Runtime
     from bridgetower.weights import Checkpoint, LocalModel
 
-Say = Callable[[str], None]
-
 DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 def unheard(done: int, total: int) -> None:
