@@ -12,19 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import flops
+from benchmarks import flops, peer
 from benchmarks.checkpoints import checkpoint
-from benchmarks.harness import (
-    DOCUMENTED,
-    EXPERT,
-    PRECISIONS,
-    Array,
-    Contender,
-    Report,
-    command_line,
-    compare,
-    network_options,
-)
+from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
 from bridgetower.encoder import TorchEncoder
 from bridgetower.preprocess import preprocess
@@ -40,25 +30,16 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
     pictures = [photo(seed) for seed in range(args.pictures)]
     flop = args.pictures * flops.image(resolve(str(folder)).config)
 
-    # `transformers` is imported by those who use it: memory.py runs them one by one.
-    def documented() -> Callable[[], Array]:
-        from benchmarks import peer
-
-        return peer.embed_documented(folder, args.device, pictures, TEXT)
-
-    def expert(precision: str) -> Callable[[], Array]:
-        from benchmarks import peer
-
-        return peer.embed_expert(folder, args.device, precision, pictures)
-
     def bt(precision: str) -> Callable[[], Array]:
         encoder = TorchEncoder(resolve(str(folder)), choose_runtime(args.device, precision))
         pixels = np.stack([preprocess(picture, encoder.preprocessing) for picture in pictures])
         return partial(encoder.embed_images, pixels)
 
+    documented = partial(peer.embed_documented, folder, args.device, pictures, TEXT)
     yield Contender(DOCUMENTED, "fp32", documented, args.pictures, flop)
     for precision in ("fp32", "bf16"):
-        yield Contender(EXPERT, precision, partial(expert, precision), args.pictures, flop)
+        expert = partial(peer.embed_expert, folder, args.device, precision, pictures)
+        yield Contender(EXPERT, precision, expert, args.pictures, flop)
     for precision in PRECISIONS:
         yield Contender("bt", precision, partial(bt, precision), args.pictures, flop)
 
@@ -69,16 +50,14 @@ def error(vectors: Array, reference: Array) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    options = network_options(command_line(__doc__, sizes=["base", "large"], rounds=5))
+    options = network_command_line(__doc__)
     options.add_argument("--pictures", type=int, default=BATCH_SIZE, help="in a batch (%(default)s, as in bt index)")
     return options
 
 
 def main() -> None:
     args = parser().parse_args()
-    with Report(Path(__file__).stem, args) as report:
-        for size in args.size:
-            compare(report, contenders(size, args), args, size=size, unit="pictures", error=error, limits=LIMITS)
+    compare_each_size(Path(__file__).stem, args, contenders, unit="pictures", error=error, limits=LIMITS)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,9 @@ def command_line(doc: str | None, *, sizes: Sequence[str], rounds: int) -> argpa
     return parser
 
 
-def network_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Those of the benchmarks that run networks in their own process."""
+def network_command_line(doc: str | None) -> argparse.ArgumentParser:
+    """The options of the benchmarks that run networks in their own process."""
+    parser = command_line(doc, sizes=["base", "large"], rounds=5)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for both sides (%(default)s)")
     parser.add_argument(
         "--precision", nargs="+", choices=PRECISIONS, help="those to run (all that the device computes in natively)"
@@ -164,6 +165,21 @@ def chosen(contenders: Iterable[Contender], args: argparse.Namespace) -> list[Co
     reference, *others = contenders
     precisions = args.precision or machine.precisions(args.device)
     return [reference, *(contender for contender in others if contender.precision in precisions)]
+
+
+def compare_each_size(
+    benchmark: str,
+    args: argparse.Namespace,
+    contenders: Callable[[str, argparse.Namespace], Iterable[Contender]],
+    *,
+    unit: str,
+    error: Callable[[Array, Array], float],
+    limits: Mapping[str, float],
+) -> None:
+    """Report `compare` of the contenders of each size."""
+    with Report(benchmark, args) as report:
+        for size in args.size:
+            compare(report, contenders(size, args), args, size=size, unit=unit, error=error, limits=limits)
 
 
 def compare(

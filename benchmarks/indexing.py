@@ -41,7 +41,7 @@ def check(photos: Path, model: Path, out: Path) -> None:
     reference: Array = np.load(f"{out}.npy")
     with Store.open(out) as store:
         hashes = [hashlib.sha256(file.read_bytes()).digest() for file in sorted(photos.glob("*.jpg"))]
-        stored = {entry.hash: np.frombuffer(entry.vector, "<f2") for entry in store.entries()}
+        stored = {entry.hash: np.frombuffer(entry.vector, "<f2") for entry in store.manifest.entries()}
     vectors = [stored[hash].astype(np.float32) for hash in hashes if hash in stored]
     if len(vectors) != len(reference):
         raise SystemExit(f"bt index is wrong: it has {len(vectors)} of {len(reference)} pictures")

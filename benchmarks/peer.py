@@ -15,20 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import (
-    BridgeTowerForContrastiveLearning,
-    BridgeTowerForImageAndTextRetrieval,
-    BridgeTowerProcessor,
-)
 
 from benchmarks.harness import Array
-
-transformers.logging.set_verbosity_error()  # it reports the heads of the checkpoint that a class does not use
-transformers.logging.disable_progress_bar()
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -36,25 +27,36 @@ Run = Callable[[], Array]
 
 
 @cache
-def load(kind: Any, folder: Path, precision: str, device: str) -> Any:
+def load(task: str, folder: Path, precision: str, device: str) -> Any:
+    kind = getattr(_library(), f"BridgeTowerFor{task}")
     return kind.from_pretrained(folder, dtype=DTYPES[precision]).to(device).eval()
 
 
 @cache
 def processor(folder: Path) -> Any:
-    return BridgeTowerProcessor.from_pretrained(folder)
+    return _library().BridgeTowerProcessor.from_pretrained(folder)
+
+
+@cache
+def _library() -> Any:
+    """Imported by the contenders that use it only: memory.py runs each of them alone."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # it reports the heads of the checkpoint that a class does not use
+    transformers.logging.disable_progress_bar()
+    return transformers
 
 
 def embed_documented(folder: Path, device: str, pictures: Sequence[Image.Image], text: str) -> Run:
     """Vectors [B, E] of pictures, one full forward each."""
-    model = load(BridgeTowerForContrastiveLearning, folder, "fp32", device)
+    model = load("ContrastiveLearning", folder, "fp32", device)
     pairs = _pairs(folder, device, pictures, text)
     return _timed(lambda: torch.cat([model(**pair).image_embeds for pair in pairs]))
 
 
 def embed_expert(folder: Path, device: str, precision: str, pictures: Sequence[Image.Image]) -> Run:
     """Vectors [B, E] of pictures: the vision tower alone, on all at once, and then what the class does with it."""
-    model = load(BridgeTowerForContrastiveLearning, folder, precision, device)
+    model = load("ContrastiveLearning", folder, precision, device)
     network = model.bridgetower
     pixels = _pixels(folder, device, pictures)
 
@@ -68,21 +70,21 @@ def embed_expert(folder: Path, device: str, precision: str, pictures: Sequence[I
 
 def match_documented(folder: Path, device: str, pictures: Sequence[Image.Image], text: str) -> Run:
     """Matching logits [B, 2] of one text with each picture, one full forward each."""
-    model = load(BridgeTowerForImageAndTextRetrieval, folder, "fp32", device)
+    model = load("ImageAndTextRetrieval", folder, "fp32", device)
     pairs = _pairs(folder, device, pictures, text)
     return _timed(lambda: torch.cat([model(**pair).logits for pair in pairs]))
 
 
 def match_expert(folder: Path, device: str, precision: str, pictures: Sequence[Image.Image], text: str) -> Run:
     """Matching logits [B, 2] of one text with each picture, all in one forward."""
-    model = load(BridgeTowerForImageAndTextRetrieval, folder, precision, device)
+    model = load("ImageAndTextRetrieval", folder, precision, device)
     batch = processor(folder)(list(pictures), [text] * len(pictures), return_tensors="pt").to(device)
     return _timed(lambda: model(**batch).logits)
 
 
 def embed_text_documented(folder: Path, device: str, picture: Image.Image, texts: Sequence[str]) -> Run:
     """Vectors [Q, E] of texts, one full forward each, with a picture because the class asks for one."""
-    model = load(BridgeTowerForContrastiveLearning, folder, "fp32", device)
+    model = load("ContrastiveLearning", folder, "fp32", device)
     pixels = _pixels(folder, device, [picture])
 
     def run() -> Tensor:
@@ -94,7 +96,7 @@ def embed_text_documented(folder: Path, device: str, picture: Image.Image, texts
 
 def embed_text_expert(folder: Path, device: str, precision: str, texts: Sequence[str], batch: int) -> Run:
     """Vectors [Q, E] of texts: the text tower alone, on `batch` of them at once."""
-    model = load(BridgeTowerForContrastiveLearning, folder, precision, device)
+    model = load("ContrastiveLearning", folder, precision, device)
 
     def embed(some: Sequence[str]) -> Tensor:
         tokens = processor(folder).tokenizer(list(some), padding=True, return_tensors="pt").to(device)

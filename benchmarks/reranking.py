@@ -13,19 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import flops
+from benchmarks import flops, peer
 from benchmarks.checkpoints import checkpoint
-from benchmarks.harness import (
-    DOCUMENTED,
-    EXPERT,
-    PRECISIONS,
-    Array,
-    Contender,
-    Report,
-    command_line,
-    compare,
-    network_options,
-)
+from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
 from bridgetower.encoder import TorchEncoder
 from bridgetower.matching import every_pair
@@ -48,17 +38,6 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
     query = flops.text(found.config, tokens) + CANDIDATES * flops.pair(found.config, tokens)
     everything = query + CANDIDATES * (flops.image(found.config) + flops.projections(found.config))
 
-    # `transformers` is imported by those who use it: memory.py runs them one by one.
-    def documented() -> Callable[[], Array]:
-        from benchmarks import peer
-
-        return peer.match_documented(found.folder, args.device, pictures, TEXT)
-
-    def expert(precision: str) -> Callable[[], Array]:
-        from benchmarks import peer
-
-        return peer.match_expert(found.folder, args.device, precision, pictures, TEXT)
-
     def prepared(precision: str) -> tuple[TorchEncoder, Pixels]:
         encoder = TorchEncoder(found, choose_runtime(args.device, precision))
         return encoder, np.stack([preprocess(picture, found.preprocessing) for picture in pictures])
@@ -72,9 +51,11 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
         kept = encoder.pack(encoder.encode_images(pixels))  # as bytes, as they come from the disk
         return lambda: encoder.match(encoder.encode_texts([TEXT]), encoder.unpack(kept), PAIRS)
 
+    documented = partial(peer.match_documented, found.folder, args.device, pictures, TEXT)
     yield Contender(DOCUMENTED, "fp32", documented, CANDIDATES, everything)
     for precision in ("fp32", "bf16"):
-        yield Contender(EXPERT, precision, partial(expert, precision), CANDIDATES, everything)
+        expert = partial(peer.match_expert, found.folder, args.device, precision, pictures, TEXT)
+        yield Contender(EXPERT, precision, expert, CANDIDATES, everything)
     for precision in PRECISIONS:
         yield Contender("bt, cold", precision, partial(cold, precision), CANDIDATES, everything)
         yield Contender("bt, cached", precision, partial(cached, precision), CANDIDATES, query)
@@ -86,14 +67,12 @@ def error(logits: Array, reference: Array) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    return network_options(command_line(__doc__, sizes=["base", "large"], rounds=5))
+    return network_command_line(__doc__)
 
 
 def main() -> None:
     args = parser().parse_args()
-    with Report(Path(__file__).stem, args) as report:
-        for size in args.size:
-            compare(report, contenders(size, args), args, size=size, unit="candidates", error=error, limits=LIMITS)
+    compare_each_size(Path(__file__).stem, args, contenders, unit="candidates", error=error, limits=LIMITS)
 
 
 if __name__ == "__main__":

@@ -12,20 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import flops
+from benchmarks import flops, peer
 from benchmarks.checkpoints import checkpoint
 from benchmarks.embedding import LIMITS, error
-from benchmarks.harness import (
-    DOCUMENTED,
-    EXPERT,
-    PRECISIONS,
-    Array,
-    Contender,
-    Report,
-    command_line,
-    compare,
-    network_options,
-)
+from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
 from bridgetower.encoder import TorchEncoder
 from bridgetower.runtime import choose_runtime
@@ -42,28 +32,18 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
     lengths = [len(tokenizer.encode(text).ids) for text in TEXTS]
     flop = [flops.text(found.config, length) for length in lengths]
 
-    # `transformers` is imported by those who use it: memory.py runs them one by one.
-    def documented() -> Callable[[], Array]:
-        from benchmarks import peer
-
-        return peer.embed_text_documented(found.folder, args.device, photo(0), TEXTS[:ONE_BY_ONE])
-
-    def expert(precision: str, texts: list[str], batch: int) -> Callable[[], Array]:
-        from benchmarks import peer
-
-        return peer.embed_text_expert(found.folder, args.device, precision, texts, batch)
-
     def bt(precision: str, texts: list[str], batch: int) -> Callable[[], Array]:
         encoder = TorchEncoder(found, choose_runtime(args.device, precision))
         batches = [texts[start : start + batch] for start in range(0, len(texts), batch)]
         return lambda: np.concatenate([encoder.embed_texts(some) for some in batches])
 
+    documented = partial(peer.embed_text_documented, found.folder, args.device, photo(0), TEXTS[:ONE_BY_ONE])
     yield Contender(DOCUMENTED, "fp32", documented, ONE_BY_ONE, sum(flop[:ONE_BY_ONE]))
     for how, count, batch in (("one by one", ONE_BY_ONE, 1), (f"batch of {len(TEXTS)}", len(TEXTS), len(TEXTS))):
         texts, needed = TEXTS[:count], sum(flop[:count])
         for precision in ("fp32", "bf16"):
-            prepare = partial(expert, precision, texts, batch)
-            yield Contender(f"{EXPERT}, {how}", precision, prepare, count, needed)
+            expert = partial(peer.embed_text_expert, found.folder, args.device, precision, texts, batch)
+            yield Contender(f"{EXPERT}, {how}", precision, expert, count, needed)
         for precision in PRECISIONS:
             yield Contender(f"bt, {how}", precision, partial(bt, precision, texts, batch), count, needed)
 
@@ -74,14 +54,12 @@ def first_error(vectors: Array, reference: Array) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    return network_options(command_line(__doc__, sizes=["base", "large"], rounds=5))
+    return network_command_line(__doc__)
 
 
 def main() -> None:
     args = parser().parse_args()
-    with Report(Path(__file__).stem, args) as report:
-        for size in args.size:
-            compare(report, contenders(size, args), args, size=size, unit="texts", error=first_error, limits=LIMITS)
+    compare_each_size(Path(__file__).stem, args, contenders, unit="texts", error=first_error, limits=LIMITS)
 
 
 if __name__ == "__main__":

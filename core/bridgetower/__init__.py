@@ -7,203 +7,99 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from bridgetower.errors import (
-        BridgeTowerError,
-        DamagedFileError,
-        DamagedIndexError,
-        InputError,
-        LockedError,
-        ModelError,
-        NoIndexError,
-        OutputError,
-        PictureError,
-        ProcessError,
-        ResourceError,
-        StoreError,
-        UnknownPlaceError,
-        UsageError,
-    )
-    from bridgetower.evaluation import Captioned, Evaluation, read_captions
-    from bridgetower.exporting import Exported
-    from bridgetower.fill import Filled
-    from bridgetower.importing import ImportReport
-    from bridgetower.indexing import IndexReport, Progress
-    from bridgetower.library import Library
-    from bridgetower.manifest import Tuning
-    from bridgetower.matching import Results
-    from bridgetower.models import DEFAULT_MODEL, Model, available_models, convert_model, pull_model
-    from bridgetower.preprocess import Preprocessing
-    from bridgetower.protocol import Embedded, ImageEngine, Judge, Pictures, Reading, RecallEncoder, Refused, Texts
-    from bridgetower.recall_store import RecallStore, RecallView
-    from bridgetower.records import Filter, Fingerprint, Head, Hit, PairScore, Skipped, Word
-    from bridgetower.roots import nothing_in
-    from bridgetower.runtime import Runtime, choose_runtime
-    from bridgetower.salvage import Salvaged
-    from bridgetower.search import Found, SearchRequest
-    from bridgetower.store import Root, Summary
-    from bridgetower.upkeep import ForgetReport, Forgotten, Pruned
-    from bridgetower.verify import Finding, Repaired
-    from bridgetower.weights import Checkpoint, LocalModel
+if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
+    from bridgetower.errors import BridgeTowerError as BridgeTowerError
+    from bridgetower.errors import DamagedFileError as DamagedFileError
+    from bridgetower.errors import DamagedIndexError as DamagedIndexError
+    from bridgetower.errors import InputError as InputError
+    from bridgetower.errors import LockedError as LockedError
+    from bridgetower.errors import ModelError as ModelError
+    from bridgetower.errors import NoIndexError as NoIndexError
+    from bridgetower.errors import OutputError as OutputError
+    from bridgetower.errors import PictureError as PictureError
+    from bridgetower.errors import ProcessError as ProcessError
+    from bridgetower.errors import ResourceError as ResourceError
+    from bridgetower.errors import StoreError as StoreError
+    from bridgetower.errors import UnknownPlaceError as UnknownPlaceError
+    from bridgetower.errors import UsageError as UsageError
+    from bridgetower.evaluation import Captioned as Captioned
+    from bridgetower.evaluation import Evaluation as Evaluation
+    from bridgetower.evaluation import read_captions as read_captions
+    from bridgetower.exporting import Exported as Exported
+    from bridgetower.fill import Filled as Filled
+    from bridgetower.importing import ImportReport as ImportReport
+    from bridgetower.indexing import IndexReport as IndexReport
+    from bridgetower.indexing import Progress as Progress
+    from bridgetower.library import Library as Library
+    from bridgetower.manifest import Tuning as Tuning
+    from bridgetower.matching import Results as Results
+    from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
+    from bridgetower.models import Model as Model
+    from bridgetower.models import available_models as available_models
+    from bridgetower.models import convert_model as convert_model
+    from bridgetower.models import pull_model as pull_model
+    from bridgetower.preprocess import Preprocessing as Preprocessing
+    from bridgetower.protocol import Embedded as Embedded
+    from bridgetower.protocol import ImageEngine as ImageEngine
+    from bridgetower.protocol import Judge as Judge
+    from bridgetower.protocol import Pictures as Pictures
+    from bridgetower.protocol import Reading as Reading
+    from bridgetower.protocol import RecallEncoder as RecallEncoder
+    from bridgetower.protocol import Refused as Refused
+    from bridgetower.protocol import Texts as Texts
+    from bridgetower.recall_store import RecallStore as RecallStore
+    from bridgetower.recall_store import RecallView as RecallView
+    from bridgetower.records import Filter as Filter
+    from bridgetower.records import Fingerprint as Fingerprint
+    from bridgetower.records import Head as Head
+    from bridgetower.records import Hit as Hit
+    from bridgetower.records import PairScore as PairScore
+    from bridgetower.records import Skipped as Skipped
+    from bridgetower.records import Word as Word
+    from bridgetower.roots import nothing_in as nothing_in
+    from bridgetower.runtime import Runtime as Runtime
+    from bridgetower.runtime import choose_runtime as choose_runtime
+    from bridgetower.salvage import Salvaged as Salvaged
+    from bridgetower.search import Found as Found
+    from bridgetower.search import SearchRequest as SearchRequest
+    from bridgetower.store import Root as Root
+    from bridgetower.store import Summary as Summary
+    from bridgetower.upkeep import ForgetReport as ForgetReport
+    from bridgetower.upkeep import Forgotten as Forgotten
+    from bridgetower.upkeep import Pruned as Pruned
+    from bridgetower.verify import Finding as Finding
+    from bridgetower.verify import Repaired as Repaired
+    from bridgetower.weights import Checkpoint as Checkpoint
+    from bridgetower.weights import LocalModel as LocalModel
 
 _HOMES = {
-    "errors": (
-        "BridgeTowerError",
-        "DamagedFileError",
-        "DamagedIndexError",
-        "InputError",
-        "LockedError",
-        "ModelError",
-        "NoIndexError",
-        "OutputError",
-        "PictureError",
-        "ProcessError",
-        "ResourceError",
-        "StoreError",
-        "UnknownPlaceError",
-        "UsageError",
-    ),
-    "evaluation": (
-        "Captioned",
-        "Evaluation",
-        "read_captions",
-    ),
-    "exporting": ("Exported",),
-    "fill": ("Filled",),
-    "importing": ("ImportReport",),
-    "indexing": (
-        "IndexReport",
-        "Progress",
-    ),
-    "library": ("Library",),
-    "manifest": ("Tuning",),
-    "matching": ("Results",),
-    "models": (
-        "DEFAULT_MODEL",
-        "Model",
-        "available_models",
-        "convert_model",
-        "pull_model",
-    ),
-    "preprocess": ("Preprocessing",),
-    "protocol": (
-        "Embedded",
-        "ImageEngine",
-        "Judge",
-        "Pictures",
-        "Reading",
-        "RecallEncoder",
-        "Refused",
-        "Texts",
-    ),
-    "recall_store": (
-        "RecallStore",
-        "RecallView",
-    ),
-    "records": (
-        "Filter",
-        "Fingerprint",
-        "Head",
-        "Hit",
-        "PairScore",
-        "Skipped",
-        "Word",
-    ),
-    "roots": ("nothing_in",),
-    "runtime": (
-        "Runtime",
-        "choose_runtime",
-    ),
-    "salvage": ("Salvaged",),
-    "search": (
-        "Found",
-        "SearchRequest",
-    ),
-    "store": (
-        "Root",
-        "Summary",
-    ),
-    "upkeep": (
-        "Forgotten",
-        "ForgetReport",
-        "Pruned",
-    ),
-    "verify": (
-        "Finding",
-        "Repaired",
-    ),
-    "weights": (
-        "Checkpoint",
-        "LocalModel",
-    ),
+    "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
+    "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
+    "evaluation": "Captioned Evaluation read_captions",
+    "exporting": "Exported",
+    "fill": "Filled",
+    "importing": "ImportReport",
+    "indexing": "IndexReport Progress",
+    "library": "Library",
+    "manifest": "Tuning",
+    "matching": "Results",
+    "models": "DEFAULT_MODEL Model available_models convert_model pull_model",
+    "preprocess": "Preprocessing",
+    "protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Refused Texts",
+    "recall_store": "RecallStore RecallView",
+    "records": "Filter Fingerprint Head Hit PairScore Skipped Word",
+    "roots": "nothing_in",
+    "runtime": "Runtime choose_runtime",
+    "salvage": "Salvaged",
+    "search": "Found SearchRequest",
+    "store": "Root Summary",
+    "upkeep": "ForgetReport Forgotten Pruned",
+    "verify": "Finding Repaired",
+    "weights": "Checkpoint LocalModel",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "BridgeTowerError",
-    "Captioned",
-    "Checkpoint",
-    "DamagedFileError",
-    "DamagedIndexError",
-    "Embedded",
-    "Evaluation",
-    "Exported",
-    "Filled",
-    "Filter",
-    "Finding",
-    "Fingerprint",
-    "ForgetReport",
-    "Forgotten",
-    "Found",
-    "Head",
-    "Hit",
-    "ImageEngine",
-    "ImportReport",
-    "IndexReport",
-    "InputError",
-    "Judge",
-    "Library",
-    "LocalModel",
-    "LockedError",
-    "Model",
-    "ModelError",
-    "NoIndexError",
-    "OutputError",
-    "PairScore",
-    "PictureError",
-    "Pictures",
-    "Preprocessing",
-    "ProcessError",
-    "Progress",
-    "Pruned",
-    "Reading",
-    "RecallEncoder",
-    "RecallStore",
-    "RecallView",
-    "Refused",
-    "Repaired",
-    "ResourceError",
-    "Results",
-    "Root",
-    "Runtime",
-    "Salvaged",
-    "SearchRequest",
-    "Skipped",
-    "StoreError",
-    "Summary",
-    "Texts",
-    "Tuning",
-    "UnknownPlaceError",
-    "UsageError",
-    "Word",
-    "available_models",
-    "choose_runtime",
-    "convert_model",
-    "nothing_in",
-    "pull_model",
-    "read_captions",
-]
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
-from bridgetower.records import OnProgress
+from bridgetower.records import OnProgress, quiet
 from bridgetower.regular import open_own
 from bridgetower.resources import shortage
 
@@ -138,7 +138,7 @@ class Codes:
         found = self._whole(self._rows[rows])["codes"][:, : self.coder.dim]
         return int((found != self.coder.levels(vectors)).any(axis=1).sum())
 
-    def check(self, on_progress: OnProgress = lambda done, total: None) -> NDArray[np.int64]:
+    def check(self, on_progress: OnProgress = quiet) -> NDArray[np.int64]:
         """Read every row; all ids, in the order of the rows. Raises DamagedFileError."""
         ids = [np.zeros(0, np.int64)]
         for start in range(0, len(self), _ROWS):

@@ -20,7 +20,7 @@ from bridgetower.heads import require_heads
 from bridgetower.model import ImageFeatures, TextFeatures
 from bridgetower.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
-from bridgetower.records import INT8, Fingerprint, Head
+from bridgetower.records import INT8, Fingerprint, Head, Say, quiet
 from bridgetower.runtime import Runtime
 from bridgetower.threads import compute_with_one, one_thread
 from bridgetower.weights import Checkpoint
@@ -54,9 +54,7 @@ def _computes(
 class TorchEncoder:
     """The network in this process, on one device."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, runtime: Runtime, *, say: Callable[[str], None] = lambda line: None
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, runtime: Runtime, *, say: Say = quiet) -> None:
         """Load the weights; `say` gets a line before what takes seconds. Raises ModelError."""
         self._checkpoint = checkpoint
         self.runtime = runtime

@@ -22,7 +22,7 @@ from bridgetower.inputs import AnyPath, normalised, path
 from bridgetower.pictures import load
 from bridgetower.preprocess import Preprocessing
 from bridgetower.protocol import Judge, RecallEncoder
-from bridgetower.records import Candidate, Head, OnProgress
+from bridgetower.records import Candidate, Head, OnProgress, quiet
 
 RANKS = (1, 5, 10)
 PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes again the texts that meet its pictures
@@ -100,7 +100,7 @@ def evaluate(
     captioned: Sequence[Captioned],
     *,
     depths: Sequence[int] = (20,),
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> Iterator[Evaluation]:
     """Measure recall alone, then, where there is a judge, re-ranking at each of `depths`. Raises PictureError,
     ModelError.

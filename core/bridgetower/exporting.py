@@ -19,7 +19,7 @@ from bridgetower.atomic import is_vacant, new_folder
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.manifest import Entry
 from bridgetower.os_errors import writing
-from bridgetower.records import OnProgress, Photo
+from bridgetower.records import OnProgress, Photo, quiet
 from bridgetower.store import Store
 
 FORMAT = "bridgetower-export"
@@ -40,7 +40,7 @@ class Exported:
     bytes: int
 
 
-def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done, total: None) -> Exported:
+def export(store: Store, folder: Path, *, on_progress: OnProgress = quiet) -> Exported:
     """Write all that the index holds into `folder`, which is new or empty; it is there when all of it is.
 
     `on_progress(done, total)` counts images. Raises UsageError where `folder` holds something or lies in that of the
@@ -57,7 +57,7 @@ def export(store: Store, folder: Path, *, on_progress: OnProgress = lambda done,
 
 
 def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:
-    summary, queries = store.summary(), store.queries()
+    summary, queries = store.summary(), store.manifest.queries()
     total, dim = summary.images + summary.orphans, summary.fingerprint.dim
     files: list[_Sink] = []
 
@@ -68,7 +68,7 @@ def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress
     rows = 0
     with create(VECTORS) as vectors, create(IMAGES) as images:
         vectors.write(npy.header(total, dim))
-        for entry in store.entries():
+        for entry in store.manifest.entries():
             vectors.write(entry.vector)
             images.write(_line(_image(rows, entry)))
             rows += 1
@@ -77,7 +77,7 @@ def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress
     if rows != total:
         raise DamagedIndexError(store.directory, f"it holds {rows} images and counts {total}")
     with create(SKIPPED) as skipped:
-        for photo, reason in store.skipped_files():
+        for photo, reason in store.manifest.skipped_files():
             skipped.write(_line(_file(photo) | {"reason": reason}))
     if queries:
         with create(QUERIES) as texts:

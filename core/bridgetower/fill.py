@@ -17,7 +17,7 @@ from bridgetower.heads import require_heads
 from bridgetower.pictures import encoded
 from bridgetower.protocol import Judge, RecallEncoder, match_probability
 from bridgetower.recall import Candidates, recall_vector
-from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word
+from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet
 from bridgetower.store import Store
 
 SUPPORTERS = 3  # pictures that are named for a word
@@ -44,7 +44,7 @@ def fill_library(
     top: int = 5,
     depth: int | None = None,
     cache: FeatureCache | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
 
@@ -69,7 +69,7 @@ def fill_images(
     candidates: Sequence[Candidate],
     *,
     top: int = 5,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> Filled:
     """Fill the masks of `text` from these pictures, those that can be read.
 

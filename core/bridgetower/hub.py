@@ -5,15 +5,14 @@ What is in the cache is used as it stands, without a word over the network; only
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from bridgetower.documents import read_json
 from bridgetower.errors import ModelError
+from bridgetower.records import Say
 from bridgetower.resources import causes, shortage
-
-Say = Callable[[str], object]  # takes one line for the person who waits
 
 _OWNER_AND_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 

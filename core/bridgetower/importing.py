@@ -23,7 +23,7 @@ from bridgetower.manifest import Known
 from bridgetower.moves import Moved, Moves
 from bridgetower.npy import Rows
 from bridgetower.recall_store import RecallStore
-from bridgetower.records import FOREIGN, Fingerprint, OnProgress, Photo, Skipped
+from bridgetower.records import FOREIGN, Fingerprint, OnProgress, Photo, Skipped, quiet
 from bridgetower.writer import NewImage, Writer
 
 BATCH_FILES = 1024  # that are committed together; of foreign vectors, whose pictures must be read, fewer:
@@ -50,7 +50,7 @@ def import_folder(
     *,
     moves: Moves | None = None,
     recall_store: RecallStore | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> ImportReport:
     """Add what `export` wrote into `folder` to the index in `directory`, or make it there.
 
@@ -71,7 +71,7 @@ def import_vectors(
     queries: Path | None = None,
     moves: Moves | None = None,
     recall_store: RecallStore | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> ImportReport:
     """Add vectors of the model `name`, any model, to the index in `directory`, or make it there.
 
@@ -120,20 +120,20 @@ def _add_export(exported: Export, writer: Writer, report: Callable[[int], None])
     batch = _Batch(writer, BATCH_FILES)
     for row, (image, vector) in enumerate(exported.rows(), start=1):
         new = NewImage(image.hash, image.width, image.height, image.taken_at, vector)
-        id = writer.image_id(image.hash)
+        id = writer.manifest.image_id(image.hash)
         # What leads to this content already keeps the size and time that it has on this machine.
-        photos = [photo for photo in image.photos if id is None or not _leads_to(id, writer.known(photo.path))]
+        photos = [photo for photo in image.photos if id is None or not _leads_to(id, writer.manifest.known(photo.path))]
         batch.add(new, photos)
         batch.files += len(image.photos) - len(photos)
         report(row)
     batch.commit()  # moved, a file that was skipped there may be one of these: it could be read
     for photo, reason in exported.skipped():
-        known = writer.known(photo.path)
+        known = writer.manifest.known(photo.path)
         if known is None or known.image is None:  # this machine could read it
             batch.skip(photo, reason)
     batch.commit()
     texts = exported.queries()
-    taken = 0 if writer.has_queries() else len(texts)
+    taken = 0 if writer.manifest.has_queries() else len(texts)
     if taken:
         writer.set_queries(texts)
     return batch.report(exported.moved, queries=taken)
@@ -147,7 +147,7 @@ def _add_foreign(foreign: Foreign, writer: Writer, report: Callable[[int], None]
     """Add what there is a picture of to the index."""
     batch = _Batch(writer, FOREIGN_BATCH_FILES)
     skipped: list[Skipped] = []
-    known = ((path, vector, writer.known(path)) for path, vector in foreign.rows())
+    known = ((path, vector, writer.manifest.known(path)) for path, vector in foreign.rows())
     with workers() as threads:
         for row, seen in enumerate(ahead(threads, see, known, 2 * (os.cpu_count() or 1)), start=1):
             if seen.reason is not None:
@@ -182,7 +182,7 @@ class _Batch:
         if (twin := self._new.get(image.hash)) is not None:
             self.known += 1
             self.differing += _differ(twin.vector, image.vector)
-        elif (id := self._writer.image_id(image.hash)) is not None:
+        elif (id := self._writer.manifest.image_id(image.hash)) is not None:
             self._know(id, image.vector)
         else:
             self._new[image.hash] = image

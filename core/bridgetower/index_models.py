@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgetower.models import DEFAULT_MODEL, Model, Say
-from bridgetower.records import FOREIGN, INT8, Fingerprint, Head
+from bridgetower.models import DEFAULT_MODEL, Model
+from bridgetower.records import FOREIGN, INT8, Fingerprint, Head, Say
 
 if TYPE_CHECKING:
     from bridgetower.store import Store

@@ -22,7 +22,7 @@ from bridgetower.ahead import ahead, workers
 from bridgetower.calibration import ensure_calibration
 from bridgetower.directory import require_apart
 from bridgetower.errors import PictureError
-from bridgetower.records import File, Photo, Skipped
+from bridgetower.records import File, Photo, Skipped, path_of, quiet
 from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.writer import NewImage, Writer
 
@@ -86,7 +86,7 @@ def index(
     *,
     retry: bool = False,
     max_pixels: int | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = quiet,
 ) -> IndexReport:
     """Bring the index up to date with the files in and at `paths`, as far as `rules` let them in.
 
@@ -101,14 +101,14 @@ def index(
     walk = scan(paths, rules, passed_over, apart=writer.directory)
     require_apart(writer.directory, paths)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
-    with writer.at_once():
-        for root in _of_their_own(roots, writer.root_paths()):
+    with writer.manifest.transaction():
+        for root in _of_their_own(roots, [root for root, _ in writer.manifest.roots()]):
             writer.add_root(root)
     run = _Run(writer, on_progress)
     run.tell()
     changed = run.meet(walk, retry)
     if changed:
-        run.take(writer.changed(retry=retry), find_engine, max_pixels)
+        run.take(writer.manifest.changed(retry=retry), find_engine, max_pixels)
     removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
     writer.finish(changed=changed)
     return IndexReport(
@@ -151,27 +151,27 @@ def _sweep(
     whatever was met around it. A single file that was named is judged by the folder that it was in. A folder in which
     patterns, or links that are not followed, left something out is there, though nothing was met in it.
     """
-    left_out_in = [Path(os.fsdecode(folder)) for folder in passed_over.excluded_in]
+    left_out_in = [path_of(folder) for folder in passed_over.excluded_in]
 
     def is_there(folder: Path) -> bool:
-        return writer.has_met(folder) or any(other.is_relative_to(folder) for other in left_out_in)
+        return writer.manifest.has_met(folder) or any(other.is_relative_to(folder) for other in left_out_in)
 
     spared = {root: [path for path in unread if path.is_relative_to(root)] for root in roots}
     absent: set[Path] = set()
-    for inner in writer.root_paths():
+    for inner, _ in list(writer.manifest.roots()):
         around = [root for root in inner.parents if root in spared]
         if not around:
             continue
-        is_file = writer.known(inner) is not None
+        is_file = writer.manifest.known(inner) is not None
         folder = inner.parent if is_file else inner
         there = is_there(folder)
         for root in around:
             apart = passes_over(root, inner, rules, is_file=is_file)
             if apart or not there:
                 spared[root].append(inner)
-            if not apart and not there and writer.holds(inner):
+            if not apart and not there and writer.manifest.holds(inner):
                 absent.add(folder)
-    with writer.at_once():
+    with writer.manifest.transaction():
         sweeps = {root: writer.sweep(root, spared[root], present=is_there(root)) for root in roots}
     absent.update(root for root, sweep in sweeps.items() if sweep.kept)
     # What is there and cannot be read has been named as such.
@@ -195,11 +195,11 @@ class _Run:
 
     def meet(self, walk: Iterable[File | Skipped], retry: bool) -> bool:
         """Compare all that is there with what the index knows; whether anything is to be done."""
-        met = self._writer.meet(self._files_of(walk))
+        met = self._writer.manifest.meet(self._files_of(walk))
         self.total = met + len(self.unread)
-        self.unchanged = self._writer.count_unchanged()
+        self.unchanged = self._writer.manifest.count_unchanged()
         if self.unchanged < met and not retry:
-            self.skipped += self._writer.still_skipped()
+            self.skipped += self._writer.manifest.still_skipped()
         self.tell()
         return self._done() < self.total
 
@@ -234,7 +234,7 @@ class _Run:
                 self._fail(item.photo, item.reason, lasting=item.lasting)
             elif item.hash in self._under_way:
                 self._under_way[item.hash].append(item.photo)
-            elif item.hash in self._new or self._writer.image_id(item.hash) is not None:
+            elif item.hash in self._new or self._writer.manifest.image_id(item.hash) is not None:
                 self._files.append((item.photo, item.hash))
                 self.reused += 1
             else:

@@ -32,9 +32,8 @@ from bridgetower.inputs import masked as masked
 from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models import Model as Model
-from bridgetower.models import Say, quiet, unheard
 from bridgetower.readers import Readers
-from bridgetower.records import OnProgress, Skipped
+from bridgetower.records import OnProgress, Say, Skipped, quiet
 from bridgetower.roots import known_place
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ class Library:
         depth: int | None = None,
         min_match: float | None = None,
         budget: float = math.inf,
-        on_progress: OnProgress = unheard,
+        on_progress: OnProgress = quiet,
     ) -> "Found":
         """Find pictures for a text, for a picture, or for both; or give a `SearchRequest` in the place of all these.
 
@@ -179,7 +178,7 @@ class Library:
         with self._readers.lend() as store:
             return known_place(path(place), store.manifest.knows)
 
-    def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = unheard) -> "Filled":
+    def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = quiet) -> "Filled":
         """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best, each weighed by its match.
 
         `depth` is by default that of a search. `on_progress(done, total)` counts pictures. Raises UsageError,
@@ -198,7 +197,7 @@ class Library:
     def skipped(self) -> list[Skipped]:
         """The files that were passed over, and why. Raises StoreError."""
         with self._readers.lend() as store:
-            return list(store.skipped())
+            return list(store.manifest.skipped())
 
     def strays(self) -> list[Path]:
         """Files in the folder of the index that are not part of it. Raises StoreError."""
@@ -224,8 +223,8 @@ class Library:
         follow_symlinks: bool = False,
         retry: bool = False,
         max_pixels: int | None = None,
-        on_progress: "Callable[[Progress], None]" = lambda progress: None,
-        on_publish: OnProgress = unheard,
+        on_progress: "Callable[[Progress], None]" = quiet,
+        on_publish: OnProgress = quiet,
     ) -> "IndexReport":
         """Bring the index up to date with these folders and files, creating it if need be.
 
@@ -271,8 +270,8 @@ class Library:
         follow_symlinks: bool = False,
         retry: bool = False,
         max_pixels: int | None = None,
-        on_progress: "Callable[[Progress], None]" = lambda progress: None,
-        on_publish: OnProgress = unheard,
+        on_progress: "Callable[[Progress], None]" = quiet,
+        on_publish: OnProgress = quiet,
     ) -> "Iterator[IndexReport]":
         """As `index`, and again whenever something has changed below `paths`: a report for each run, for ever.
 
@@ -303,7 +302,7 @@ class Library:
         with self._readers.changing(), self._resumed() as writer:
             return forget(writer, [known_place(one, writer.manifest.knows) or one for one in wanted])
 
-    def prune(self, *, dry_run: bool = False, on_progress: OnProgress = unheard) -> "Pruned":
+    def prune(self, *, dry_run: bool = False, on_progress: OnProgress = quiet) -> "Pruned":
         """Drop files that are gone, remove images without a file, give the space back; or, `dry_run`, say how much.
 
         `on_progress(done, total)` counts files. Raises StoreError.
@@ -317,7 +316,7 @@ class Library:
         with self._readers.changing(), self._resumed() as writer:
             return prune(writer, on_progress=on_progress)
 
-    def verify(self, *, on_progress: OnProgress = unheard) -> "Iterator[Finding]":
+    def verify(self, *, on_progress: OnProgress = quiet) -> "Iterator[Finding]":
         """All that is wrong with the index, as it is found. Changes nothing. Raises StoreError.
 
         `on_progress(done, total)` counts images.
@@ -326,7 +325,7 @@ class Library:
 
         return verify(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
-    def repair(self, *, on_progress: OnProgress = unheard) -> "Repaired":
+    def repair(self, *, on_progress: OnProgress = quiet) -> "Repaired":
         """Mend what `verify` finds; `index` then takes again what was lost. Raises StoreError.
 
         `on_progress(done, total)` counts images.
@@ -336,7 +335,7 @@ class Library:
         with self._readers.changing():
             return repair(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
-    def export(self, folder: AnyPath, *, on_progress: OnProgress = unheard) -> "Exported":
+    def export(self, folder: AnyPath, *, on_progress: OnProgress = quiet) -> "Exported":
         """Write the index into a new folder, as npy and lines of JSON. `on_progress(done, total)` counts images.
 
         Raises UsageError where the folder holds something, OutputError, StoreError.
@@ -348,7 +347,7 @@ class Library:
             return export(store, path(folder), on_progress=on_progress)
 
     def import_folder(
-        self, folder: AnyPath, *, moves: "Moves | None" = None, on_progress: OnProgress = unheard
+        self, folder: AnyPath, *, moves: "Moves | None" = None, on_progress: OnProgress = quiet
     ) -> "ImportReport":
         """Add what `export` wrote, here or elsewhere. A path that begins with a key of `moves` begins with its value.
 
@@ -373,7 +372,7 @@ class Library:
         *,
         queries: AnyPath | None = None,
         moves: "Moves | None" = None,
-        on_progress: OnProgress = unheard,
+        on_progress: OnProgress = quiet,
     ) -> "ImportReport":
         """Add vectors of the model `name`, any model: `vectors` an npy file [N, E], `paths` a line of JSON for each.
 

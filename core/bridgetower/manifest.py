@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
 from bridgetower.disk import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
-from bridgetower.records import Filter, Fingerprint, Photo, Skipped
+from bridgetower.records import Filter, Fingerprint, Photo, Skipped, path_of
 from bridgetower.schema import (
     APPLICATION_ID,
     FINGERPRINT_2,
@@ -263,10 +263,12 @@ class Manifest:
         return self._one("SELECT 1 FROM images LIMIT 1") is not None
 
     def known(self, path: Path) -> Known | None:
+        """The row of a file; None if there is none."""
         row = self._one("SELECT size, mtime_ns, image, reason FROM files WHERE path = ?", (os.fsencode(path),))
         return None if row is None else Known(*row)
 
     def image_id(self, hash: bytes) -> int | None:
+        """The image with this content; it need not have a file any more."""
         row = self._one("SELECT id FROM images WHERE hash = ?", (hash,))
         return None if row is None else int(row[0])
 
@@ -306,7 +308,8 @@ class Manifest:
         return (id for (id,) in self._all("SELECT id FROM images INDEXED BY images_by_time"))
 
     def queries(self) -> list[bytes]:
-        """Vectors of texts by which recall is measured. One that is not as it was written is left out."""
+        """Vectors of texts by which recall is measured, each `[E]` of little-endian float16. One that is not as it was
+        written is left out."""
         rows = self._all("SELECT vector, crc32 FROM queries ORDER BY id")
         return [vector for vector, crc32 in rows if crc32_of(vector) == crc32]
 
@@ -540,8 +543,3 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 def _shown(path: Any) -> str:
     return repr(os.fsdecode(path)) if isinstance(path, bytes) else "a file"
-
-
-def path_of(path: bytes) -> Path:
-    """A path as it stands in a row."""
-    return Path(os.fsdecode(path))

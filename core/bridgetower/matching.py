@@ -18,7 +18,7 @@ from bridgetower.features import FeatureCache
 from bridgetower.heads import require_heads
 from bridgetower.pictures import PICTURES_AT_ONCE, encoded, load
 from bridgetower.protocol import Judge, Pictures, Texts, match_probability
-from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped
+from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def verify(
     *,
     cache: FeatureCache | None = None,
     deadline: float = math.inf,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> tuple[list[Verified], list[Skipped]]:
     """The one text with each picture through the full encoder, best first (ties as given); and what is unreadable.
 
@@ -96,7 +96,7 @@ def rerank(
     *,
     top: int | None = None,
     min_match: float | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> Results:
     """Order pictures from anywhere by how probably the text is true of them; no index is needed.
 
@@ -122,7 +122,7 @@ def match(
     candidates: Sequence[Candidate],
     texts: Sequence[str],
     *,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> Iterator[PairScore]:
     """Score every picture with every text, by every head that there is; pictures in order, texts in order for each.
 

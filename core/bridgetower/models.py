@@ -2,13 +2,13 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.inputs import AnyPath, list_of_depths, list_of_texts, masked, normalised, path, require_limits
-from bridgetower.records import Fingerprint, Head, OnProgress, PairScore
+from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
     from bridgetower.evaluation import Captioned, Evaluation
@@ -20,18 +20,8 @@ if TYPE_CHECKING:
     from bridgetower.runtime import Runtime
     from bridgetower.weights import Checkpoint, LocalModel
 
-Say = Callable[[str], None]
-
 DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
-
-
-def quiet(line: str) -> None:
-    pass
-
-
-def unheard(done: int, total: int) -> None:
-    pass
 
 
 class Model:
@@ -183,7 +173,7 @@ class Model:
             self._say(f'note: the text is longer than the model reads; its end is left out: "{text[:40]}..."')
 
     def match(
-        self, pictures: "Iterable[AnyPicture]", texts: Sequence[str], *, on_progress: OnProgress = unheard
+        self, pictures: "Iterable[AnyPicture]", texts: Sequence[str], *, on_progress: OnProgress = quiet
     ) -> list[PairScore]:
         """Score every picture with every text, by every head that there is; pictures in order, texts in order for each.
 
@@ -209,7 +199,7 @@ class Model:
         *,
         top: int | None = None,
         min_match: float | None = None,
-        on_progress: OnProgress = unheard,
+        on_progress: OnProgress = quiet,
     ) -> "Results":
         """Order pictures from anywhere by how probably `text` is true of them; no index is needed.
 
@@ -229,7 +219,7 @@ class Model:
         return rerank(judge, text, candidates, top=top, min_match=min_match, on_progress=on_progress)
 
     def fill(
-        self, text: str, pictures: "Iterable[AnyPicture]", *, top: int = 5, on_progress: OnProgress = unheard
+        self, text: str, pictures: "Iterable[AnyPicture]", *, top: int = 5, on_progress: OnProgress = quiet
     ) -> "Filled":
         """The `top` likeliest words for each `<mask>` of `text`, read out of these pictures, each weighed by its match.
 
@@ -253,7 +243,7 @@ class Model:
         captions: "AnyPath | Sequence[Captioned]",
         *,
         depths: Sequence[int] | None = None,
-        on_progress: OnProgress = unheard,
+        on_progress: OnProgress = quiet,
     ) -> "Iterator[Evaluation]":
         """Measure recall@k on a file of captions: by similarity alone, then for each of `depths` of verification.
 

@@ -12,7 +12,6 @@ cannot be written, is as good as not there.
 import errno
 import os
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from bridgetower.blocks import FeedForward
 from bridgetower.cache import cache_folder
 from bridgetower.errors import ModelError
 from bridgetower.model import BridgeTower
-from bridgetower.records import INT8, Head
+from bridgetower.records import INT8, Head, Say, quiet
 from bridgetower.regular import NotAFileError, is_own, open_own
 from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
 from bridgetower.weights import Checkpoint, load_model, readable
@@ -46,9 +45,7 @@ _TAKES_SECONDS = 500 * 1000**2  # bytes of weights
 _PROBES = 2
 
 
-def load(
-    checkpoint: Checkpoint, precision: str, device: str = "cpu", *, say: Callable[[str], None] = lambda line: None
-) -> BridgeTower:
+def load(checkpoint: Checkpoint, precision: str, device: str = "cpu", *, say: Say = quiet) -> BridgeTower:
     """The network in `precision` ("fp32", "bf16" or "int8"), for inference on `device`.
 
     `say` gets a line before a conversion that takes seconds, and where its result cannot be kept. Raises ModelError,
@@ -58,7 +55,7 @@ def load(
         return _load(checkpoint, precision, device, say)
 
 
-def _load(checkpoint: Checkpoint, precision: str, device: str, say: Callable[[str], None]) -> BridgeTower:
+def _load(checkpoint: Checkpoint, precision: str, device: str, say: Say) -> BridgeTower:
     place = _place(checkpoint, precision, device)
     network = _kept(place, checkpoint, precision)
     if network is not None:

@@ -1,5 +1,6 @@
 """The values that cross from one stage to the next: frozen, without behaviour, free of third-party types."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,6 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 OnProgress = Callable[[int, int], None]  # is told how many are done, and of how many
+Say = Callable[[str], object]  # takes one line for the person who waits
+
+
+def quiet(*_: object) -> None:
+    """A `Say`, or an `OnProgress`, that tells nobody."""
 
 
 class Head(StrEnum):
@@ -25,9 +31,14 @@ class File(NamedTuple):
     mtime_ns: int  # nanoseconds since the epoch
 
 
+def path_of(path: bytes) -> Path:
+    """A path that is kept as bytes."""
+    return Path(os.fsdecode(path))
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """The same, of which more is to be known."""
+    """A file that the index holds, or is to hold: a few at a time, ready to be opened and compared."""
 
     path: Path  # absolute
     size: int  # bytes

@@ -12,14 +12,14 @@ from bridgetower import hub
 from bridgetower.atomic import is_vacant, new_folder, replace_file, write_json
 from bridgetower.blocks import FeedForward
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.hub import SAFETENSORS, Say
+from bridgetower.hub import SAFETENSORS
 from bridgetower.layout import WORDS_KEY, to_hf
 from bridgetower.model import BridgeTower
 from bridgetower.os_errors import writing
 from bridgetower.preprocess import Preprocessing
-from bridgetower.records import Head
+from bridgetower.records import Head, Say, quiet
 from bridgetower.tensors import write_tensors
-from bridgetower.weights import Checkpoint, keep_quiet, load_model, readable, resolve
+from bridgetower.weights import Checkpoint, load_model, readable, resolve
 
 # The class of `transformers` that a configuration names: it can name one, so the first head that is there decides.
 _ARCHITECTURES = {
@@ -66,7 +66,7 @@ def save(
     write_json(folder / "config.json", stored | config.to_json())
 
 
-def convert(name: str, destination: Path, *, progress: bool = False, say: Say = keep_quiet) -> Checkpoint:
+def convert(name: str, destination: Path, *, progress: bool = False, say: Say = quiet) -> Checkpoint:
     """Write the checkpoint `name` as a new folder: one safetensors file and all that goes with it.
 
     Raises `ModelError`; `UsageError` where the folder is there already and not empty.

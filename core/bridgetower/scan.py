@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 from bridgetower.errors import InputError, UsageError
 from bridgetower.patterns import LONGEST, Pattern, parse
-from bridgetower.records import File, Skipped
+from bridgetower.records import File, Skipped, path_of
 from bridgetower.regular import open_regular
 from bridgetower.resources import shortage
 
@@ -198,11 +198,11 @@ def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Level
             raise OSError(0, "larger than 1 MB")
     except FileNotFoundError:
         if os.path.islink(path):
-            troubles.append(Skipped(_path(path), "a link to nothing, so what it excludes is not excluded"))
+            troubles.append(Skipped(path_of(path), "a link to nothing, so what it excludes is not excluded"))
         return levels
     except OSError as error:
         reason = f"cannot be read, so what it excludes is not excluded: {_reason(error)}"
-        troubles.append(Skipped(_path(path), reason))
+        troubles.append(Skipped(path_of(path), reason))
         return levels
     text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     level, wrong = _level(folder, (line.removesuffix("\r") for line in text.split("\n")))
@@ -213,7 +213,7 @@ def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Level
             else f"{len(wrong)} lines, as {reprlib.repr(wrong[0])}, are"
         )
         reason = f"{which} no pattern of .gitignore of at most {LONGEST} characters; the other lines hold"
-        troubles.append(Skipped(_path(path), reason))
+        troubles.append(Skipped(path_of(path), reason))
     excluding, *above = levels or (_NONE,)
     return (excluding, level, *above)
 
@@ -290,7 +290,7 @@ class _Walk:
                     is_folder = entry.is_dir()
                 except OSError as error:  # a link that may not be followed, or leads back to itself
                     if follow or not is_link:
-                        yield Skipped(_path(entry.path), _reason(error))
+                        yield Skipped(path_of(entry.path), _reason(error))
                         continue
                     is_folder = False
                 is_other = not is_folder and (extension := _extension(name)) not in extensions
@@ -318,7 +318,7 @@ class _Walk:
         try:
             entries = self._list(folder.path)
         except OSError as error:
-            troubles.append(Skipped(_path(folder.path), f"the folder cannot be read: {_reason(error)}"))
+            troubles.append(Skipped(path_of(folder.path), f"the folder cannot be read: {_reason(error)}"))
             return folder, iter(())
         if any(entry.name == _IGNORE_FILE for entry in entries):
             folder = _Folder(folder.path, _with_own(folder.path, folder.levels, troubles))
@@ -341,9 +341,9 @@ def _file(path: bytes, look: Callable[[], os.stat_result]) -> File | Skipped:
     try:
         status = look()
     except OSError as error:
-        return Skipped(_path(path), _reason(error))
+        return Skipped(path_of(path), _reason(error))
     if not stat.S_ISREG(status.st_mode):
-        return Skipped(_path(path), "not a file but a pipe, socket or device")
+        return Skipped(path_of(path), "not a file but a pipe, socket or device")
     return File(path, status.st_size, status.st_mtime_ns)
 
 
@@ -366,10 +366,6 @@ def _entry_key(path: bytes) -> bytes:
     """The same for all names of one folder entry; links in the place of the entry itself are kept apart."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
-
-
-def _path(path: bytes) -> Path:
-    return Path(os.fsdecode(path))
 
 
 def _reason(error: OSError) -> str:

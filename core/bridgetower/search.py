@@ -26,7 +26,7 @@ from bridgetower.npy import unit, vector_from
 from bridgetower.pictures import AnyPicture, candidate_of, load
 from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.recall import Candidates, recall_vector
-from bridgetower.records import EVERYTHING, Candidate, Filter, Head, Hit, OnProgress, Skipped
+from bridgetower.records import EVERYTHING, Candidate, Filter, Head, Hit, OnProgress, Skipped, quiet
 from bridgetower.store import Store
 
 
@@ -111,7 +111,7 @@ def search(
     judge: Judge | None,
     *,
     cache: FeatureCache | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = quiet,
 ) -> Found:
     """Find pictures. `encoder` may be None where a vector recalls, `judge` where nothing is verified.
 

@@ -14,9 +14,9 @@ from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, require
 from bridgetower.disk import explained
 from bridgetower.faiss_store import FaissStore
 from bridgetower.features import FeatureCache
-from bridgetower.manifest import Entry, Manifest, Tuning
+from bridgetower.manifest import Manifest, Tuning
 from bridgetower.recall_store import RecallStore
-from bridgetower.records import EVERYTHING, Filter, Fingerprint, Photo, Skipped
+from bridgetower.records import EVERYTHING, Filter, Fingerprint, Photo
 
 # numpy and FAISS take longer to import than most commands take to run: `float16` is imported in the
 # methods that touch a vector, as `faiss_store` imports what it needs, so that `bt status` pays for neither.
@@ -83,7 +83,7 @@ class Store:
     def __init__(self, directory: Path, manifest: Manifest, recall_store: RecallStore) -> None:
         self.directory, self.recall_store = directory, recall_store
         self.fingerprint = manifest.fingerprint()
-        self._manifest = manifest
+        self.manifest = manifest  # the state as rows: asked directly
         self._state = manifest.state()
         self._tuning = manifest.tuning()
         self._vector_files = recall_store.files(directory, manifest)
@@ -123,7 +123,7 @@ class Store:
     def close(self) -> None:
         """Let go of the state. May be called twice."""
         self._recall.close()
-        self._manifest.close()
+        self.manifest.close()
 
     def vector_files(self) -> list[Path]:
         """The derived files that this state names."""
@@ -158,7 +158,7 @@ class Store:
 
     def __len__(self) -> int:
         """Images that can be found: those that have a file."""
-        return self._manifest.count_live()
+        return self.manifest.count_live()
 
     def recall(
         self, queries: "NDArray[np.float32]", k: int, within: "NDArray[np.int64] | None" = None
@@ -192,7 +192,7 @@ class Store:
 
         within = None
         if filter != EVERYTHING:
-            within = np.fromiter(self._manifest.images_within(filter), np.int64)
+            within = np.fromiter(self.manifest.images_within(filter), np.int64)
         seen: set[int] = set()
         k = _NEAREST_AT_FIRST
         while True:
@@ -201,42 +201,14 @@ class Store:
                 # A wider search among many images may find one that should have come before.
                 if neighbour.image not in seen:
                     seen.add(neighbour.image)
-                    yield NearImage(*self._manifest.content(neighbour.image, filter), neighbour.similarity)
+                    yield NearImage(*self.manifest.content(neighbour.image, filter), neighbour.similarity)
             if len(neighbours) < k:
                 return
             k *= 4
 
-    def holds(self, path: Path) -> bool:
-        """Whether any picture at or below `path` is in the index."""
-        return self._manifest.holds(path)
-
-    @property
-    def manifest(self) -> Manifest:
-        """The state as the manifest holds it, for those who look after the index."""
-        return self._manifest
-
-    def skipped(self) -> Iterator[Skipped]:
-        """The files that were passed over, sorted by the bytes of their paths."""
-        return self._manifest.skipped()
-
-    def entries(self) -> Iterator[Entry]:
-        """Every image with its files, orphans included, in the order in which they were added.
-
-        StoreError where a row is not as it was written.
-        """
-        return self._manifest.entries()
-
-    def skipped_files(self) -> Iterator[tuple[Photo, str]]:
-        """As `skipped`, with sizes and times. StoreError where a row is not as it was written."""
-        return self._manifest.skipped_files()
-
-    def queries(self) -> list[bytes]:
-        """Vectors of texts by which recall is measured, each `[E]` of little-endian float16."""
-        return self._manifest.queries()
-
     def summary(self) -> Summary:
         """The index at a glance; needs neither numpy nor FAISS."""
-        manifest, state, counts = self._manifest, self._state, self._manifest.counts()
+        manifest, state, counts = self.manifest, self._state, self.manifest.counts()
         vectors_file = self._recall.is_there
         return Summary(
             directory=self.directory,

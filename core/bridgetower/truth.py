@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bridgetower.errors import DamagedIndexError
 from bridgetower.float16 import unpack
 from bridgetower.manifest import Manifest
-from bridgetower.records import OnProgress
+from bridgetower.records import OnProgress, quiet
 
 # Up to so many images are compared one by one: 512 numbers each, that is 100 MB to read, and 5 ms to compare.
 EXACT_MOST = 50_000
@@ -22,7 +22,7 @@ def few(images: int) -> bool:
 
 
 def all_vectors(
-    manifest: Manifest, *, after: int = 0, on_progress: OnProgress = lambda done, total: None
+    manifest: Manifest, *, after: int = 0, on_progress: OnProgress = quiet
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Ids `[n]`, ascending, and vectors `[n, E]` of all images with a higher id than `after`, thousands at a time.
 

@@ -16,7 +16,7 @@ from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreE
 from bridgetower.indexing import IndexReport, Progress, index
 from bridgetower.readers import Readers
 from bridgetower.recall_store import RecallStore
-from bridgetower.records import Fingerprint, OnProgress
+from bridgetower.records import Fingerprint, OnProgress, Say
 from bridgetower.roots import nothing_in
 from bridgetower.scan import Rules, scan
 from bridgetower.store import Store
@@ -85,7 +85,7 @@ class Update:
                 on_progress=self.on_progress,
             )
 
-    def watch(self, paths: Sequence[Path], *, retry: bool, say: Callable[[str], None]) -> Iterator[IndexReport]:
+    def watch(self, paths: Sequence[Path], *, retry: bool, say: Say) -> Iterator[IndexReport]:
         """A run, and one more whenever something has changed below `paths`: a report for each, for ever.
 
         A path that is away for a while is among the `absent` of the reports. Where another process writes the index,
@@ -103,7 +103,7 @@ class Update:
                 gone = {Path(os.path.abspath(path)) for path in paths if path not in there}
                 yield replace(report, absent=tuple(sorted({*report.absent, *gone})))
 
-    def _run_when_free(self, paths: Sequence[Path], say: Callable[[str], None]) -> IndexReport:
+    def _run_when_free(self, paths: Sequence[Path], say: Say) -> IndexReport:
         told = False
         while True:
             try:
@@ -137,6 +137,6 @@ def may_hold(directory: Path, path: Path) -> bool:
     """Whether an index has a picture at or below `path`; in doubt it may."""
     try:
         with Store.open(directory) as store:
-            return store.holds(path)
+            return store.manifest.holds(path)
     except BridgeTowerError:
         return True

@@ -14,7 +14,7 @@ from pathlib import Path
 from bridgetower.errors import InputError
 from bridgetower.features import FeatureCache
 from bridgetower.manifest import Manifest
-from bridgetower.records import OnProgress
+from bridgetower.records import OnProgress, quiet
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 
@@ -89,7 +89,7 @@ def _nearest(manifest: Manifest, path: Path) -> str:
     return f"; its folders are {', '.join(roots[:3])}{' ...' if roots[3:] else ''}" if roots else "; it has no folders"
 
 
-def would_prune(store: Store, *, on_progress: OnProgress = lambda done, total: None) -> Pruned:
+def would_prune(store: Store, *, on_progress: OnProgress = quiet) -> Pruned:
     """What `prune` would do now. Changes nothing."""
     manifest = store.manifest
     gone, absent = _gone(manifest, on_progress)
@@ -102,7 +102,7 @@ def would_prune(store: Store, *, on_progress: OnProgress = lambda done, total: N
     return Pruned(len(gone), orphans, len(features), freed, absent, None)
 
 
-def prune(writer: Writer, *, on_progress: OnProgress = lambda done, total: None) -> Pruned:
+def prune(writer: Writer, *, on_progress: OnProgress = quiet) -> Pruned:
     """Drop files that are gone, remove images without a file and what is kept of them, give the space back.
 
     A root in which nothing at all is met keeps everything: its disk may not be mounted. Raises StoreError. May be

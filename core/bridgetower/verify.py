@@ -15,7 +15,7 @@ from bridgetower.errors import DamagedIndexError, DamagedLogError
 from bridgetower.float16 import unpack
 from bridgetower.manifest import ImageRow
 from bridgetower.recall_store import RecallStore
-from bridgetower.records import OnProgress
+from bridgetower.records import OnProgress, quiet
 from bridgetower.salvage import Salvaged, keep_log, salvage
 from bridgetower.schema import HASH_BYTES
 from bridgetower.store import Store
@@ -46,7 +46,7 @@ class Repaired:
 
 
 def verify(
-    directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = lambda done, total: None
+    directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet
 ) -> Iterator[Finding]:
     """Yield all that is wrong with the index in `directory`, as of now.
 
@@ -152,9 +152,7 @@ def _look_at_features(store: Store) -> Iterator[Finding]:
             yield Finding("features", "what was kept of a picture is not as it was written", features.path(name))
 
 
-def repair(
-    directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = lambda done, total: None
-) -> Repaired:
+def repair(directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet) -> Repaired:
     """Mend what `verify` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
 
     A manifest that SQLite itself cannot read is made anew from what can be read of it, and kept beside the new one. So

@@ -30,12 +30,12 @@ from bridgetower.cache import cache_folder, digest_of_files, remembered
 from bridgetower.config import ModelConfig
 from bridgetower.documents import read_json
 from bridgetower.errors import ModelError, ResourceError
-from bridgetower.hub import SAFETENSORS, Say
+from bridgetower.hub import SAFETENSORS
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, WORDS_KEY, from_hf, hf_names, normalised_key
 from bridgetower.model import BridgeTower
 from bridgetower.os_errors import unreadable
 from bridgetower.preprocess import Preprocessing
-from bridgetower.records import Head
+from bridgetower.records import Head, Say, quiet
 from bridgetower.resources import shortage
 from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes
 from bridgetower.tokenizer import Tokenizer, digest_of_tokenizer, tokenizer_files
@@ -129,12 +129,8 @@ class LocalModel:
 # Finding
 
 
-def keep_quiet(_line: str) -> None:
-    pass
-
-
 def resolve(
-    name: str, *, fetch: bool = True, refresh: bool = False, progress: bool = False, say: Say = keep_quiet
+    name: str, *, fetch: bool = True, refresh: bool = False, progress: bool = False, say: Say = quiet
 ) -> Checkpoint:
     """Find a checkpoint by the name that a person gave, fetching it from the Hub if it is not on this machine.
 
@@ -190,7 +186,7 @@ def _resolve_recorded(name: str) -> Checkpoint:
     return _read(name, snapshot, snapshot.name)
 
 
-def pull(name: str, *, progress: bool = False, say: Say = keep_quiet) -> Checkpoint:
+def pull(name: str, *, progress: bool = False, say: Say = quiet) -> Checkpoint:
     """Fetch the newest commit of a repository, or what is missing of it. Raises `ModelError`."""
     return resolve(name, refresh=True, progress=progress, say=say)
 

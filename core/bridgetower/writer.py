@@ -6,7 +6,7 @@ The order of a commit and what may interrupt it: docs/index-format.md.
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -17,10 +17,10 @@ from bridgetower.disk import explained
 from bridgetower.faiss_store import FaissStore
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import Known, Manifest
+from bridgetower.manifest import Manifest
 from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.recall_store import RecallStore
-from bridgetower.records import File, Fingerprint, OnProgress, Photo, Skipped
+from bridgetower.records import File, Fingerprint, OnProgress, Photo, quiet
 from bridgetower.salvage import unfinished
 
 # numpy and FAISS take longer to import than a run that finds nothing to do: what touches a vector is imported where it
@@ -61,11 +61,11 @@ class Writer:
     ) -> None:
         """Take over what is `held`, the lock and the manifest, unless this fails."""
         self.directory, self._recall_store = directory, recall_store or FaissStore()
-        self._manifest = manifest
+        self.manifest = manifest  # asked directly; what changes the index goes through the methods below
         self._dim = manifest.fingerprint().dim
         self._images = manifest.count_images()
         self._uncovered = manifest.count_images(after=manifest.state().covered)
-        self.on_publish: OnProgress = lambda done, total: None  # images that were read, of all
+        self.on_publish: OnProgress = quiet  # images that were read, of all
         self._recall_store.clean(directory, manifest)
         self._held = held.pop_all()
 
@@ -135,11 +135,6 @@ class Writer:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    @property
-    def manifest(self) -> ManifestWriter:
-        """What is written to, for those who look after the index."""
-        return self._manifest
-
     def close(self) -> None:
         """Let go of the index. Writes nothing; may be called twice."""
         self._held.close()
@@ -147,40 +142,8 @@ class Writer:
     def take(self, fingerprint: Fingerprint) -> None:
         """Add images with this fingerprint from now on. For who opened an index with the fingerprint that it has, and
         finds the model only now: refused and remembered as by `open`."""
-        _take(self._manifest, self.directory, fingerprint)
+        _take(self.manifest, self.directory, fingerprint)
         self._dim = fingerprint.dim
-
-    def known(self, path: Path) -> Known | None:
-        """What the index holds about a file; None if it was never seen."""
-        return self._manifest.known(path)
-
-    def image_id(self, hash: bytes) -> int | None:
-        """The image with this content, if it was ever encoded; no file need have it any more."""
-        return self._manifest.image_id(hash)
-
-    def meet(self, files: Iterable[File]) -> int:
-        """Say what a scan meets, which keeps it from `sweep`, as being committed does; how many files that were.
-
-        `files` are read on as they come; none is held in memory. What was said is forgotten by `close`.
-        """
-        return self._manifest.meet(files)
-
-    def has_met(self, path: Path) -> bool:
-        """Whether anything was met at or below `path`."""
-        return self._manifest.has_met(path)
-
-    def count_unchanged(self) -> int:
-        """Files that were met as the index knows them and that lead to an image."""
-        return self._manifest.count_unchanged()
-
-    def still_skipped(self) -> Iterator[Skipped]:
-        """Files that were met as they were when they were skipped, sorted by the bytes of their paths."""
-        return self._manifest.still_skipped()
-
-    def changed(self, *, retry: bool = False) -> Iterator[Photo]:
-        """Files that were met and are new or have changed, sorted by the bytes of their paths; with `retry` also those
-        that are still skipped. They may be committed while this goes on."""
-        return self._manifest.changed(retry=retry)
 
     def commit(
         self,
@@ -203,15 +166,15 @@ class Writer:
         files, skipped = list(files), list(skipped)
         packed = [(image, self._pack(image)) for image in images]
         added = 0
-        with self._manifest.transaction():
+        with self.manifest.transaction():
             for image, vector in packed:
-                added += self._manifest.add_image(image.hash, image.width, image.height, image.taken_at, vector)
+                added += self.manifest.add_image(image.hash, image.width, image.height, image.taken_at, vector)
             for photo, hash in files:
-                self._manifest.put_file(photo, hash)
+                self.manifest.put_file(photo, hash)
             for photo, reason in skipped:
-                self._manifest.put_skipped(photo, reason)
-            self._manifest.touch()
-        self._manifest.meet(File(os.fsencode(photo.path), -1, 0) for photo, _ in (*files, *skipped))
+                self.manifest.put_skipped(photo, reason)
+            self.manifest.touch()
+        self.manifest.meet(File(os.fsencode(photo.path), -1, 0) for photo, _ in (*files, *skipped))
         self._images += added
         self._uncovered += added
 
@@ -229,38 +192,22 @@ class Writer:
         """Ids and vectors `[E]` of images, as they were stored; what there is not is left out."""
         from bridgetower.truth import unpacked
 
-        for rows in self._manifest.vectors_of(images):
-            vectors = unpacked(self._manifest, [blob for _, blob in rows])
+        for rows in self.manifest.vectors_of(images):
+            vectors = unpacked(self.manifest, [blob for _, blob in rows])
             yield from zip((id for id, _ in rows), vectors, strict=True)
-
-    def has_queries(self) -> bool:
-        """Whether there are vectors of texts by which recall is measured."""
-        return self._manifest.has_queries()
 
     def set_queries(self, queries: "NDArray[np.floating]") -> None:
         """Keep unit vectors of texts `[Q, E]`, by which recall is measured from now on. ValueError as `commit`."""
         from bridgetower.float16 import pack
 
         packed = [pack(query, self._dim) for query in queries]
-        with self._manifest.transaction():
-            self._manifest.set_queries(packed)
-
-    def at_once(self) -> AbstractContextManager[None]:
-        """What is done in here is one transaction: all of it or, on any error or kill, none."""
-        return self._manifest.transaction()
+        with self.manifest.transaction():
+            self.manifest.set_queries(packed)
 
     def add_root(self, root: Path) -> None:
         """Remember a folder or file that is to be indexed, before it is scanned."""
-        with self._manifest.transaction():
-            self._manifest.add_root(root)
-
-    def root_paths(self) -> tuple[Path, ...]:
-        """What was given to be indexed, sorted by the bytes of the paths."""
-        return tuple(path for path, _ in self._manifest.roots())
-
-    def holds(self, path: Path) -> bool:
-        """Whether any picture at or below `path` is in the index."""
-        return self._manifest.holds(path)
+        with self.manifest.transaction():
+            self.manifest.add_root(root)
 
     def sweep(self, root: Path, spared: Collection[Path] = (), *, present: bool = False) -> Sweep:
         """After a *complete* scan of `root`: drop the files under it that were neither met nor committed.
@@ -269,40 +216,40 @@ class Writer:
         `spared` stays, because the scan could not or did not look there. If nothing at all was met under `root`,
         everything stays: see `Sweep.kept`; unless `present` says that what was there was left out on purpose.
         """
-        with self._manifest.transaction():
-            swept = self._manifest.sweep(root, spared, present=present)
-            self._manifest.touch()
+        with self.manifest.transaction():
+            swept = self.manifest.sweep(root, spared, present=present)
+            self.manifest.touch()
         return swept
 
     def forget(self, *paths: Path) -> list[int]:
         """Drop the files and roots at or below each of `paths`, in one transaction; how many files each were."""
-        with self._manifest.transaction():
-            forgotten = [self._manifest.forget(path) for path in paths]
-            self._manifest.touch()
+        with self.manifest.transaction():
+            forgotten = [self.manifest.forget(path) for path in paths]
+            self.manifest.touch()
         return forgotten
 
     def drop(self, files: Iterable[Path]) -> None:
         """Drop files, in one transaction."""
-        with self._manifest.transaction():
-            self._manifest.drop_files(files)
-            self._manifest.touch()
+        with self.manifest.transaction():
+            self.manifest.drop_files(files)
+            self.manifest.touch()
 
     def mend(self, files: Iterable[Path], images: Iterable[int], roots: Iterable[Path]) -> None:
         """Count anew, and drop files, images with all files that lead to them, roots, and queries that are not whole,
         in one transaction."""
-        with self._manifest.transaction():
-            self._manifest.recount()
-            self._manifest.drop_files(files)
-            self._manifest.drop_images(images)
-            self._manifest.drop_roots(roots)
-            self._manifest.set_queries(self._manifest.queries())
-            self._manifest.touch()
+        with self.manifest.transaction():
+            self.manifest.recount()
+            self.manifest.drop_files(files)
+            self.manifest.drop_images(images)
+            self.manifest.drop_roots(roots)
+            self.manifest.set_queries(self.manifest.queries())
+            self.manifest.touch()
 
     def prune(self) -> Iterator[int]:
         """Remove the images that have no file, some at a time: how many they were, each time."""
         while True:
-            with self._manifest.transaction():
-                removed = self._manifest.prune(_PRUNED_AT_ONCE)
+            with self.manifest.transaction():
+                removed = self.manifest.prune(_PRUNED_AT_ONCE)
             if not removed:
                 return
             yield removed
@@ -313,22 +260,22 @@ class Writer:
 
     def tidy(self) -> None:
         """Publish a vector file if the present one is damaged, or holds or leaves out too much."""
-        covered = self._manifest.state().covered
-        stale = self._manifest.count_pruned(covered) + self._manifest.count_images(covered)
-        if stale * _UNCOVERED_AT_END > self._manifest.count_images():
+        covered = self.manifest.state().covered
+        stale = self.manifest.count_pruned(covered) + self.manifest.count_images(covered)
+        if stale * _UNCOVERED_AT_END > self.manifest.count_images():
             self.publish()
         else:
             self.finish()
 
     def publish(self) -> None:
         """Write a new vector file, whatever the present one is."""
-        self._recall_store.publish(self.directory, self._manifest, self.on_publish)
+        self._recall_store.publish(self.directory, self.manifest, self.on_publish)
         self._uncovered = 0
-        self._recall_store.clean(self.directory, self._manifest)
+        self._recall_store.clean(self.directory, self.manifest)
 
     def publish_anew(self) -> None:
         """As `publish`, without taking anything from the present one, which is damaged."""
-        self._recall_store.clean(self.directory, self._manifest, everything=True)
+        self._recall_store.clean(self.directory, self.manifest, everything=True)
         self.publish()
 
     def compact(self) -> str | None:
@@ -336,21 +283,21 @@ class Writer:
 
         Not worth the while below a quarter of the file. Needs room for the manifest twice meanwhile.
         """
-        space = self._manifest.space()
+        space = self.manifest.space()
         if space.free * 4 < space.used + space.free:
-            return None if self._manifest.fold() else _READERS
+            return None if self.manifest.fold() else _READERS
         if shutil.disk_usage(self.directory).free < 2 * space.used:
             return (
                 "the disk has not the room that it takes to make the index smaller; new pictures will use what is free"
             )
-        self._manifest.vacuum()
-        return None if self._manifest.fold() else _READERS
+        self.manifest.vacuum()
+        return None if self.manifest.fold() else _READERS
 
     def wants_queries(self) -> bool:
         """Whether the index is so large, or soon will be, that recall is measured, and knows no texts for that yet."""
         from bridgetower.truth import few
 
-        return not few(2 * self._images) and not self.has_queries()
+        return not few(2 * self._images) and not self.manifest.has_queries()
 
     def finish(self, *, changed: bool = True) -> None:
         """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, but not of
@@ -358,9 +305,9 @@ class Writer:
 
         A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
         """
-        named = bool(self._images) or self._manifest.state().vectors_sha256 is not None
+        named = bool(self._images) or self.manifest.state().vectors_sha256 is not None
         if self._uncovered * _UNCOVERED_AT_END > self._images or (
-            named and not self._recall_store.is_intact(self.directory, self._manifest, whole=changed)
+            named and not self._recall_store.is_intact(self.directory, self.manifest, whole=changed)
         ):
             self.publish()
 
@@ -370,7 +317,7 @@ class Writer:
 
     def remove_strays(self) -> None:
         """Remove what a crash, or a search that was killed, left in the directory."""
-        self._recall_store.clean(self.directory, self._manifest)
+        self._recall_store.clean(self.directory, self.manifest)
         for path in (*unfinished(self.directory / MANIFEST), *self.features().unfinished()):
             with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
                 path.unlink()

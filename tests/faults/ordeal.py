@@ -33,7 +33,7 @@ def contents(directory: Path) -> Contents:
 def whole(directory: Path) -> dict[Photo, tuple[bytes, bytes, float]]:
     """For every file: what it holds, its vector to the bit, and its similarity to a text."""
     with Store.open(directory) as store:
-        vectors = {entry.hash: entry.vector for entry in store.entries()}
+        vectors = {entry.hash: entry.vector for entry in store.manifest.entries()}
         nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
         return {
             photo: (candidate.content, vectors[candidate.content], candidate.similarity)

@@ -42,13 +42,13 @@ def bring_up_to_date(directory: Path) -> None:
     """As `bt index` does it for `IMAGES`: what is known by path and content is left alone."""
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.add_root(Path("/photos"))
-        numbers = [n for n in IMAGES if (known := writer.known(photo(n).path)) is None or known.image is None]
+        numbers = [n for n in IMAGES if (known := writer.manifest.known(photo(n).path)) is None or known.image is None]
         for start in range(0, len(numbers), 16):
             batch = numbers[start : start + 16]
-            new = [image(n) for n in batch if writer.image_id(image(n).hash) is None]
+            new = [image(n) for n in batch if writer.manifest.image_id(image(n).hash) is None]
             writer.commit(images=new, files=[(photo(n), image(n).hash) for n in batch])
         bad = Photo(Path("/photos/bad.jpg"), 3, 3)
-        if writer.known(bad.path) is None:
+        if writer.manifest.known(bad.path) is None:
             writer.commit(skipped=[(bad, "not a picture")])
         writer.finish()
 
@@ -75,7 +75,7 @@ def answer(directory: Path) -> Answer:
     with Store.open(directory) as store:
         store.check(FINGERPRINT)
         store.summary()
-        list(store.skipped())
+        list(store.manifest.skipped())
         return [
             (candidate.content, frozenset(candidate.photos), round(candidate.similarity, 5))
             for candidate in store.nearest(query.astype(np.float32))

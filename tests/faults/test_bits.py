@@ -336,8 +336,8 @@ def test_repair_names_the_roots_that_it_drops(directory: Path, salvaging: bool) 
     repaired = repair(directory)
     assert (repaired.roots, repaired.dropped, repaired.left) == ((Path("/photos"),), (), ())
     with Writer.resume(directory) as writer:
-        assert writer.root_paths() == ()
-        assert writer.holds(Path("/photos"))
+        assert list(writer.manifest.roots()) == []
+        assert writer.manifest.holds(Path("/photos"))
 
 
 @pytest.mark.parametrize("salvaging", [False, True])
@@ -381,4 +381,4 @@ def test_an_id_is_not_used_twice_by_what_was_salvaged(directory: Path) -> None:
     assert repaired.salvaged is not None and repaired.salvaged.images == len(OTHERS) - 1 + 59
     bring_up_to_date(directory)
     with Writer.resume(directory) as writer:
-        assert writer.image_id(image(59).hash) == 71
+        assert writer.manifest.image_id(image(59).hash) == 71

@@ -125,7 +125,7 @@ def test_a_clock_that_jumps_changes_no_content(directory: Path, monkeypatch: pyt
     before = answer(directory)
     monkeypatch.setattr("time.time", lambda: now)
     with Writer.resume(directory) as writer:
-        writer.meet(File(os.fsencode(photo(n).path), photo(n).size, photo(n).mtime_ns) for n in IMAGES)
+        writer.manifest.meet(File(os.fsencode(photo(n).path), photo(n).size, photo(n).mtime_ns) for n in IMAGES)
         assert writer.sweep(Path("/photos")).removed == 1  # the skipped file
         writer.publish()
     assert answer(directory) == before

@@ -84,7 +84,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
 
     def commit(self, batch: dict[Path, int]) -> None:
         """As indexing does it: content is encoded only if the index does not have it."""
-        new = {content for content in batch.values() if self.writer.image_id(hash_of(content)) is None}
+        new = {content for content in batch.values() if self.writer.manifest.image_id(hash_of(content)) is None}
         assert new == set(batch.values()) - self.encoded
         self.clock += 1
         self.writer.commit(
@@ -108,7 +108,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         """A new run, whose scan of a root meets some of the files and none of the others."""
         self.reopen(finish=False)
         for path in present & set(self.files):
-            self.writer.meet([File(os.fsencode(path), 1, 1)])
+            self.writer.manifest.meet([File(os.fsencode(path), 1, 1)])
         under = {path for path in self.files if path.is_relative_to(root)}
         if under & present:
             assert self.writer.sweep(root) == Sweep(removed=len(under - present), kept=0)
@@ -146,8 +146,10 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         repaired = repair(self.directory)
         assert repaired.left == ()
         self.writer = Writer.open(self.directory, FINGERPRINT)
-        self.encoded = {content for content in self.encoded if self.writer.image_id(hash_of(content)) is not None}
-        lost = [path for path in self.files if self.writer.known(path) is None]
+        self.encoded = {
+            content for content in self.encoded if self.writer.manifest.image_id(hash_of(content)) is not None
+        }
+        lost = [path for path in self.files if self.writer.manifest.known(path) is None]
         assert set(lost) <= set(repaired.dropped)
         again = {path: content for path in lost if (content := self.files[path]) is not None}
         if again:
@@ -191,7 +193,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             ids = {content: store.manifest.image_id(hash_of(content)) for content in CONTENTS}
             assert {content for content, id in ids.items() if id is not None} == self.encoded
             bad = sorted(path for path, content in self.files.items() if content is None)
-            assert [skipped.path for skipped in store.skipped()] == bad
+            assert [skipped.path for skipped in store.manifest.skipped()] == bad
             live = {content: ids[content] for content in self.files.values() if content is not None}
             scores = {id: score_of(content) for content, id in live.items() if id is not None}
             for k in (1, 3, 100):

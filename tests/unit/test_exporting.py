@@ -119,8 +119,8 @@ def test_what_is_moved_onto_what_was_skipped_is_kept(tmp_path: Path) -> None:
         export(store, tmp_path / "export")
     import_folder(tmp_path / "export", tmp_path / "other", moves={"/a": Path("/x"), "/b": Path("/x")})
     with Store.open(tmp_path / "other") as store:
-        assert [str(photo.path) for entry in store.entries() for photo in entry.photos] == ["/x/1.jpg"]
-        assert list(store.skipped()) == []
+        assert [str(photo.path) for entry in store.manifest.entries() for photo in entry.photos] == ["/x/1.jpg"]
+        assert list(store.manifest.skipped()) == []
 
 
 def test_an_import_that_is_broken_off_publishes_nothing(folder: Path, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_an_export_that_ends_at_any_point_leaves_nothing(
 def test_an_export_that_runs_out_of_handles_says_so_and_leaves_nothing(index: Path, tmp_path: Path) -> None:
     before = beside_the_index(tmp_path)
     with Store.open(index) as store:
-        list(store.entries())
+        list(store.manifest.entries())
         for number in range(2):
             with handles_left(number), pytest.raises(ResourceError, match="too many open files"):
                 export(store, tmp_path / "new" / "export")
@@ -380,8 +380,8 @@ def test_what_the_index_has_stays_and_what_it_lacks_is_added(folder: Path, tmp_p
         np.testing.assert_array_equal(stored(store, 3), other.vector.astype(np.float16))
         [x, *_] = store.nearest(image(3).vector[None])
         assert x.photos == (Photo(Path("/photos/3.jpg"), 6, 7),)  # size and time of this machine
-        assert list(store.skipped()) == []  # which could read it
-        assert len(store.queries()) == 1
+        assert list(store.manifest.skipped()) == []  # which could read it
+        assert len(store.manifest.queries()) == 1
 
 
 def test_an_index_of_another_model_is_refused_before_the_export_is_read(folder: Path, tmp_path: Path) -> None:
@@ -424,9 +424,9 @@ def test_paths_move_by_the_longest_beginning_and_by_whole_names(folder: Path, tm
     report = import_folder(folder, tmp_path / "other", moves=moves)
     assert report.unused == ("/", "/photos/7")
     with Store.open(tmp_path / "other") as store:
-        paths = {photo.path for entry in store.entries() for photo in entry.photos}
+        paths = {photo.path for entry in store.manifest.entries() for photo in entry.photos}
         assert {root.path for root in store.summary().roots} == {Path("/home/me")}
-        assert [skip.path for skip in store.skipped()] == [Path("/home/me/bad \udcfe.jpg")]
+        assert [skip.path for skip in store.manifest.skipped()] == [Path("/home/me/bad \udcfe.jpg")]
     assert paths == {Path("/else/where.jpg"), Path("/home/me") / ODD.name} | {
         Path(f"/home/me/{n}.jpg") for n in range(8)
     }
@@ -458,7 +458,9 @@ def test_paths_of_windows_move_here(folder: Path, tmp_path: Path) -> None:
         import_folder(folder, tmp_path / "other")
     import_folder(folder, tmp_path / "other", moves={"C:\\photos\\": Path("/home/me")})
     with Store.open(tmp_path / "other") as store:
-        assert Path("/home/me/2025/1.jpg") in {photo.path for entry in store.entries() for photo in entry.photos}
+        assert Path("/home/me/2025/1.jpg") in {
+            photo.path for entry in store.manifest.entries() for photo in entry.photos
+        }
 
 
 def test_what_separates_names_is_a_slash_or_a_backslash(folder: Path, tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def given(tmp_path: Path) -> Given:
 def stored(directory: Path) -> dict[str, np.ndarray]:
     with Store.open(directory) as store:
         return {
-            photo.path.stem: np.frombuffer(entry.vector, "<f2") for entry in store.entries() for photo in entry.photos
+            photo.path.stem: np.frombuffer(entry.vector, "<f2")
+            for entry in store.manifest.entries()
+            for photo in entry.photos
         }
 
 
@@ -74,7 +76,7 @@ def test_the_index_says_that_its_vectors_are_foreign_and_knows_its_pictures(give
     with Store.open(tmp_path / "index") as store:
         assert store.fingerprint == Fingerprint("clip", FOREIGN, "clip", FOREIGN, FOREIGN, 0, FOREIGN, E)
         assert store.summary().roots == ()
-        [entry] = store.entries()
+        [entry] = store.manifest.entries()
         assert (entry.width, entry.height, entry.taken_at) == (30, 40, 1622894400)
         [photo] = entry.photos
         status = (tmp_path / "photos" / "side.jpg").stat()
@@ -105,7 +107,7 @@ def test_what_is_absent_or_no_picture_is_skipped_with_the_reason(given: Given, t
     ]
     assert set(stored(tmp_path / "index")) == {"green", "white"}
     with Store.open(tmp_path / "index") as store:
-        assert [skip.path.name for skip in store.skipped()] == ["blue.png"]
+        assert [skip.path.name for skip in store.manifest.skipped()] == ["blue.png"]
 
     paint(tmp_path / "photos" / "red.png", "red")  # it came back
     report = import_vectors(*given(), "clip", tmp_path / "index")
@@ -137,7 +139,7 @@ def test_vectors_of_texts_are_kept_up_to_a_number(given: Given, tmp_path: Path) 
     np.save(tmp_path / "texts.npy", np.random.default_rng(1).normal(size=(300, E)))
     report = import_vectors(*given(), "clip", tmp_path / "index", queries=tmp_path / "texts.npy")
     with Store.open(tmp_path / "index") as store:
-        queries = np.frombuffer(b"".join(store.queries()), "<f2").reshape(-1, E).astype(np.float32)
+        queries = np.frombuffer(b"".join(store.manifest.queries()), "<f2").reshape(-1, E).astype(np.float32)
     assert report.queries == len(queries) == 256
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=2e-3)
     np.save(tmp_path / "texts.npy", np.ones((3, E + 1)))

@@ -48,6 +48,12 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert inspect.getdoc(getattr(bridgetower, name)), name
 
 
+def test_type_checkers_are_told_of_every_public_name() -> None:
+    source = inspect.getsource(bridgetower)
+    told = re.findall(r"^    from bridgetower\.(\w+) import (\w+) as (\w+)$", source, flags=re.MULTILINE)
+    assert sorted(told) == sorted((home, name, name) for name, home in bridgetower._HOME_OF.items())
+
+
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         bridgetower.no_such_name  # noqa: B018

@@ -172,8 +172,8 @@ def test_what_has_no_file_and_what_was_removed_is_left_out(directory: Path) -> N
     with Writer.open(directory, FINGERPRINT) as writer:
         for number in best[:50]:
             writer.forget(path_of(number))
-        with writer._manifest.transaction():
-            writer._manifest._db.execute("DELETE FROM images WHERE id = ?", (best[0] + 1,))
+        with writer.manifest.transaction():
+            writer.manifest._db.execute("DELETE FROM images WHERE id = ?", (best[0] + 1,))
         writer.finish()
     left = sorted(set(range(N)) - set(best[:50]))
     with Store.open(directory) as store:
@@ -219,11 +219,11 @@ def test_what_was_removed_goes_from_the_files_when_it_is_much(directory: Path) -
         gone = range(0, N, 5)
         for number in gone:
             writer.forget(path_of(number))
-        with writer._manifest.transaction():
-            writer._manifest._db.executemany("DELETE FROM images WHERE id = ?", [(i + 1,) for i in gone])
+        with writer.manifest.transaction():
+            writer.manifest._db.executemany("DELETE FROM images WHERE id = ?", [(i + 1,) for i in gone])
         writer._images = writer._uncovered = len(range(N)) - len(gone)
         writer.finish()
-        assert not list(writer._manifest.pruned())
+        assert not list(writer.manifest.pruned())
     left = sorted(set(range(N)) - set(gone))
     assert recall_of(directory, left) >= 0.985
 
@@ -560,7 +560,7 @@ def test_nothing_of_another_model_stays_in_an_index_that_has_lost_its_images(dir
         writer.forget(Path("/photos"))
         assert sum(writer.prune()) == N
     with Writer.open(directory, dataclasses.replace(FINGERPRINT, revision="other")) as writer:
-        assert writer.has_queries()
+        assert writer.manifest.has_queries()
     with Writer.open(directory, dataclasses.replace(FINGERPRINT, weights_sha256="e" * 64, dim=dim)) as writer:
-        assert not writer.has_queries() and writer.manifest.tuning() is None
+        assert not writer.manifest.has_queries() and writer.manifest.tuning() is None
     assert list(verify(directory)) == []

@@ -98,11 +98,11 @@ def test_a_vanished_file_is_not_found_and_a_restored_one_is_not_encoded_again(di
     build(directory, *range(20))
     with Writer.open(directory, FINGERPRINT) as writer:
         for number in range(15):
-            writer.meet([File(os.fsencode(path_of(number)), 1, 1)])
+            writer.manifest.meet([File(os.fsencode(path_of(number)), 1, 1)])
         assert writer.sweep(Path("/photos")) == Sweep(removed=5, kept=0)
         assert_holds(directory, *range(15))
         writer.finish()
-        assert writer.image_id(image(17).hash) is not None
+        assert writer.manifest.image_id(image(17).hash) is not None
         writer.commit(files=[file(17)])
         writer.finish()
     assert_holds(directory, *range(15), 17)
@@ -348,14 +348,14 @@ def test_many_roots_are_one_transaction(directory: Path) -> None:
     with Writer.open(directory, FINGERPRINT) as writer:
         committed: list[str] = []
         writer.manifest._db.set_trace_callback(lambda sql: committed.append(sql) if sql == "COMMIT" else None)
-        with writer.at_once():
+        with writer.manifest.transaction():
             for number in range(5):
                 writer.add_root(Path(f"/photos/{number}"))
-        assert len(committed) == 1 and len(writer.root_paths()) == 6
-        with contextlib.suppress(Crash), writer.at_once():
+        assert len(committed) == 1 and len(list(writer.manifest.roots())) == 6
+        with contextlib.suppress(Crash), writer.manifest.transaction():
             writer.add_root(Path("/lost"))
             raise Crash
-        assert len(writer.root_paths()) == 6
+        assert len(list(writer.manifest.roots())) == 6
 
 
 def test_no_index_says_how_to_make_one(directory: Path) -> None:
@@ -438,7 +438,7 @@ def test_the_summary_counts_everything(directory: Path) -> None:
             skipped=[(Photo(Path(f"/photos/bad-{n}"), 1, 1), "not a picture") for n in (2, 1)],
         )
         writer.forget(path_of(8))
-        writer.meet([File(os.fsencode(path_of(0)), 1, 1)])
+        writer.manifest.meet([File(os.fsencode(path_of(0)), 1, 1)])
         writer.finish()
     with Store.open(directory) as store:
         summary = store.summary()
@@ -449,7 +449,7 @@ def test_the_summary_counts_everything(directory: Path) -> None:
         assert summary.fingerprint == FINGERPRINT
         assert summary.created_at <= summary.updated_at
         assert summary.bytes_on_disk == sum(path.stat().st_size for path in directory.iterdir())
-        assert [skipped.path.name for skipped in store.skipped()] == ["bad-1", "bad-2"]
+        assert [skipped.path.name for skipped in store.manifest.skipped()] == ["bad-1", "bad-2"]
     (directory / "vectors-1.faiss").unlink()
     with Store.open(directory) as store:
         assert (store.summary().vectors_file, store.summary().uncovered) == (False, 40)

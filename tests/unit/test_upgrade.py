@@ -48,7 +48,7 @@ def require_answers(directory: Path) -> None:
         assert len(found) == 24 and {ODD, Path("/scans/page.tiff"), Path("/photos/late.jpg")} <= set(found)
         assert found[Path("/photos/copy of 03.jpg")] == found[Path("/photos/03.jpg")]
         np.testing.assert_allclose(found[Path("/photos/00.jpg")], stored(store, 1)[0], atol=1e-6)
-        assert [skipped.path for skipped in store.skipped()] == [Path("/photos/bad.jpg")]
+        assert [skipped.path for skipped in store.manifest.skipped()] == [Path("/photos/bad.jpg")]
 
 
 def test_reading_takes_it_as_it_is(old: Path) -> None:

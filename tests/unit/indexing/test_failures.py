@@ -53,7 +53,7 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
     again = run([photos], tmp_path / "index")
     assert {skip.path.name: skip.reason for skip in again.skipped} == {s.path.name: s.reason for s in report.skipped}
     with Store.open(tmp_path / "index") as store:
-        assert {skip.path.name for skip in store.skipped()} == {"bad.jpg", "empty.png", "short.png"}
+        assert {skip.path.name for skip in store.manifest.skipped()} == {"bad.jpg", "empty.png", "short.png"}
 
 
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
@@ -173,7 +173,7 @@ def test_a_run_that_may_open_no_more_files_ends_and_blames_none(
     with pytest.raises(ResourceError, match="too many open files"):
         run([photos], tmp_path / "index")
     with Store.open(tmp_path / "index") as store:
-        assert list(store.skipped()) == []
+        assert list(store.manifest.skipped()) == []
     monkeypatch.undo()
     assert run([photos], tmp_path / "index").skipped == ()
 

@@ -64,13 +64,13 @@ def test_what_has_changed_is_read_in_the_order_of_paths_over_several_pages(
     monkeypatch.setattr("bridgetower.manifest_writer._SEEN_ROWS", 3)
     files = [File(b"/a/%02d" % number, 1, 1) for number in range(17)]
     with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
-        assert writer.meet(reversed(files)) == 17
-        for number, photo in enumerate(writer.changed()):
+        assert writer.manifest.meet(reversed(files)) == 17
+        for number, photo in enumerate(writer.manifest.changed()):
             assert os.fsencode(photo.path) == files[number].path
             writer.commit(skipped=[(photo, "no picture")])
         assert number == 16
-        assert [*writer.changed()] == []
-        assert len([*writer.changed(retry=True)]) == len([*writer.still_skipped()]) == 17
+        assert [*writer.manifest.changed()] == []
+        assert len([*writer.manifest.changed(retry=True)]) == len([*writer.manifest.still_skipped()]) == 17
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +82,8 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
             photos = (Photo(Path(os.fsdecode(path)), size, at) for path, size, at in tree(number))
             while batch := [(photo, "not a picture") for photo in islice(photos, 2000)]:
                 writer.commit(skipped=batch)
-            db = writer._manifest._db
-            with writer._manifest.transaction():  # pictures, without the work
+            db = writer.manifest._db
+            with writer.manifest.transaction():  # pictures, without the work
                 db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, x'0000', 0)")
                 db.execute("UPDATE files SET image = 1, reason = NULL")
         monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over, apart: tree(number))
