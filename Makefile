@@ -9,7 +9,7 @@ DEMO_INDEX := .demo/index
 BENCHMARKS := embedding reranking text decoding indexing starting unchanged busy memory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test quick check format bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -29,6 +29,9 @@ demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a bl
 
 test: check  ## all of check, then all tests (ARGS="-k layers" for some)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+
+quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: under a minute
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 --dist=loadfile -r fE $(ARGS)
 
 check: $(VENV)/.installed-dev  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -5,17 +5,22 @@ import platform
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 Zone = Callable[[str], None]
 
 SCRATCH = pytest.StashKey[Path]()
+
+NOT_QUICK = ("cli", "faults", "network", "parity", "weights")  # folders, for want of PyTorch or of time
 
 # The terminal that happens to run the tests decides nothing about what the command line prints.
 TERMINAL_VARIABLES = ("COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")
@@ -26,10 +31,33 @@ def uses_network(config: pytest.Config) -> bool:
     return config.option.markexpr == "network"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="skip what needs PyTorch, another process, or long")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave some folders out of a quick run; None leaves the rest to pytest."""
+    return True if config.option.quick and collection_path.name in NOT_QUICK else None
+
+
+class NoTorch:
+    """A finder that skips the test, or the whole file, that imports PyTorch."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] == "torch":
+            pytest.skip("needs PyTorch", allow_module_level=True)
+
+
+def no_process(*_: object, **__: object) -> NoReturn:
+    pytest.skip("needs another process")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Settle what third-party libraries read only once, when they are imported; `isolated` does the rest."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background: processes would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.option.quick:
+        sys.meta_path.insert(0, NoTorch())
     for name in [*TERMINAL_VARIABLES, *(name for name in os.environ if name.startswith("BT_"))]:
         os.environ.pop(name, None)
     if not uses_network(config):  # a run with it uses, and fills, the real cache: weights are gigabytes
@@ -55,6 +83,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("network"):
                 item.add_marker(pytest.mark.skip(reason="downloads real weights: run it with pytest -m network"))
+    if config.option.quick:
+        for item in items:
+            if item.get_closest_marker("slow") or item.get_closest_marker("process"):
+                item.add_marker(pytest.mark.skip(reason="takes long, or needs another process"))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu:
         import torch
@@ -66,7 +98,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a home of its own, seen by its subprocesses too."""
+    """Give each test a home of its own, seen by its subprocesses too; in a quick run there are none."""
+    if request.config.option.quick:
+        monkeypatch.setattr(subprocess.Popen, "__init__", no_process)
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))

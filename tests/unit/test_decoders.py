@@ -229,6 +229,7 @@ def test_they_all_end_with_the_pool(tmp_path: Path) -> None:
         decoders.decode(picture())
 
 
+@pytest.mark.process
 def test_leaving_does_not_wait_for_what_hangs(tmp_path: Path) -> None:
     raised: list[BaseException] = []
 
