@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from bridgetower.backup import Restored
     from bridgetower.errors import (
         BridgeTowerError,
         DamagedFileError,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from bridgetower.records import Filter, Fingerprint, Head, Hit, PairScore, Skipped, Word
     from bridgetower.roots import nothing_in
     from bridgetower.runtime import Runtime, choose_runtime
-    from bridgetower.salvage import Salvaged
     from bridgetower.search import Found, SearchRequest
     from bridgetower.store import Root, Summary
     from bridgetower.upkeep import ForgetReport, Forgotten, Pruned
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from bridgetower.weights import Checkpoint, LocalModel
 
 _HOMES = {
+    "backup": ("Restored",),
     "errors": (
         "BridgeTowerError",
         "DamagedFileError",
@@ -113,7 +114,6 @@ _HOMES = {
         "Runtime",
         "choose_runtime",
     ),
-    "salvage": ("Salvaged",),
     "search": (
         "Found",
         "SearchRequest",
@@ -183,10 +183,10 @@ __all__ = [
     "Refused",
     "Repaired",
     "ResourceError",
+    "Restored",
     "Results",
     "Root",
     "Runtime",
-    "Salvaged",
     "SearchRequest",
     "Skipped",
     "StoreError",
