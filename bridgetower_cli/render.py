@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +174,24 @@ def say(message: str) -> None:
         sys.stderr.flush()
 
 
+def note(text: str | None) -> None:
+    """Say what could not be done, if anything, beside what was asked for."""
+    if text:
+        say(f"note: {text}")
+
+
 def skipped(files: Iterable[Skipped]) -> None:
     """Name every file that was passed over, with the reason."""
     for skip in files:
         say(f"skipped {short(skip.path)}: {skip.reason}")
+
+
+def moment(seconds: int) -> str:
+    """A time in seconds since 1970, on the clock of this machine."""
+    try:
+        return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):  # of no calendar
+        return f"{seconds} s after 1970"
 
 
 def precisions(family: str) -> str:

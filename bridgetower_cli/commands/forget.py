@@ -28,6 +28,7 @@ def forget(
     """
     with library(settle(index=index)) as pictures:
         report = pictures.forget(paths, dry_run=dry_run)
+    render.note(report.note)
     if json:
         for one in report.forgotten:
             render.json_line({"path": one.path, "files": one.files, "dry_run": dry_run})

@@ -91,6 +91,7 @@ def import_(
         render.say(f"took {render.counted(report.queries, 'vector')} of texts, by which recall is measured")
     skipped = f", skipped {len(report.skipped)}" if vectors is not None else ""
     render.say(f"imported {report.images}, known {report.known}{skipped}: {render.counted(report.files, 'file')}")
+    render.note(report.note)
     if report.skipped:
         raise typer.Exit(SOME_SKIPPED)
 

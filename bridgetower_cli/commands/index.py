@@ -114,6 +114,7 @@ def _tell(report: "IndexReport", seconds: float) -> None:
     for root in report.absent:
         render.away(root)
     _tell_unread(report.unread)
+    render.note(report.note)
     others = sum(report.ignored.values())
     render.say(
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
@@ -133,6 +134,8 @@ def _keep_up(reports: "Iterator[IndexReport]", meter: Meter, paths: int) -> None
         meter.close()
         for folder in sorted({*report.absent} - {*last.absent}):
             render.away(folder)
+        if report.note != last.note:
+            render.note(report.note)
         told = set(last.skipped)
         new = tuple(skip for skip in report.skipped if skip not in told)
         render.skipped(new)

@@ -28,8 +28,7 @@ def prune(
         pruned = pictures.prune(dry_run=dry_run, on_progress=meter.update)
     for root in pruned.absent:
         render.away(root)
-    if pruned.note:
-        render.say(f"note: {pruned.note}")
+    render.note(pruned.note)
     if json:
         render.json_line(
             {

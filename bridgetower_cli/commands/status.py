@@ -1,6 +1,5 @@
 """`bt status`."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,7 +89,7 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
         ["pictures", f"{summary.images}, in {counted(summary.files, 'file')}"],
         ["skipped", counted(summary.skipped, "file")],
         *_reasons(summary),
-        ["updated", _moment(summary.updated_at)],
+        ["updated", render.moment(summary.updated_at)],
     ]
     if summary.tuning is not None:
         rows.append(["recall", _recall(summary.tuning)])
@@ -136,7 +135,7 @@ def _some(files: list[list[str]]) -> list[list[str]]:
 
 
 def _root(root: "Root") -> str:
-    when = "not yet scanned to the end" if root.scanned_at is None else f"scanned {_moment(root.scanned_at)}"
+    when = "not yet scanned to the end" if root.scanned_at is None else f"scanned {render.moment(root.scanned_at)}"
     holds = f"{counted(root.files, 'file')}, " if not root.is_file else "" if root.files else "skipped, "
     return f"{visible(str(root.path))} ({holds}{when})"
 
@@ -153,10 +152,3 @@ def _search_file(summary: "Summary") -> str:
     return (
         f"{said}; {tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
     )
-
-
-def _moment(seconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
-    except (ValueError, OverflowError, OSError):  # of no calendar
-        return f"{seconds} s after 1970"

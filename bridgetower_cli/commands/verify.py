@@ -13,7 +13,7 @@ from bridgetower_cli.settings import Index, Json, settle
 if TYPE_CHECKING:
     from bridgetower import Finding, Library, Repaired
 
-DERIVED = ("counts", "vectors", "features")
+DERIVED = ("counts", "vectors", "features", "backup")
 
 
 def verify(
@@ -21,8 +21,8 @@ def verify(
         bool,
         typer.Option(
             "--repair",
-            help="Make again what can be made again, drop what is damaged, so that the next `bt index` reads it anew, "
-            "and name it.",
+            help="Make again what can be made again, restore a damaged database from its copy, and drop and name what "
+            "is damaged, so that the next `bt index` reads it again.",
         ),
     ] = False,
     json: Json = False,
@@ -63,12 +63,7 @@ def _repair(pictures: "Library", meter: Meter, *, json: bool) -> None:
     _tell(repaired)
     if repaired.left:
         left = repaired.left[0]
-        raise StoreError(f"{pictures.directory}: could not be mended ({left.problem}): restore it from a copy")
-    if repaired.salvaged is not None and repaired.salvaged.emptied:
-        raise StoreError(
-            f"{pictures.directory}: none of the pictures that it held could be read: restore it from a copy, or "
-            "let `bt index` on its folders encode them again"
-        )
+        raise StoreError(f"{pictures.directory}: could not be mended ({left.problem}): make room, then run it again")
 
 
 def _show(finding: "Finding", *, json: bool) -> None:
@@ -89,12 +84,12 @@ def _show(finding: "Finding", *, json: bool) -> None:
 
 
 def _tell(repaired: "Repaired") -> None:
-    salvaged = repaired.salvaged
-    if salvaged is not None:
-        of = "" if salvaged.said is None else f" of {salvaged.said}"
+    restored = repaired.restored
+    if restored is not None:
+        kept = "" if restored.kept is None else f"; the damaged manifest is kept as {render.short(restored.kept)}"
         render.say(
-            f"saved {salvaged.images}{of} pictures and {render.counted(salvaged.files, 'file')}; "
-            f"the damaged manifest is kept as {render.short(salvaged.kept)}"
+            f"restored the copy of {render.moment(restored.updated_at)}: "
+            f"{render.counted(restored.images, 'picture')}, {render.counted(restored.files, 'file')}{kept}"
         )
     if repaired.log is not None:
         lost = next(finding.problem for finding in repaired.findings if finding.part == "log")
@@ -105,5 +100,6 @@ def _tell(repaired: "Repaired") -> None:
         render.say(f"dropped {render.short(path)}")
     for path in repaired.roots:
         render.say(f"dropped {render.short(path)} from the folders of the index: give it to `bt index` again")
-    if repaired.dropped or salvaged is not None:
-        render.say("`bt index` on its folders reads anew what is missing now")
+    if repaired.dropped or restored is not None:
+        render.say("`bt index` on its folders reads again what is missing now")
+    render.note(repaired.note)

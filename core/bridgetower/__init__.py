@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
+    from bridgetower.backup import Restored as Restored
     from bridgetower.errors import BridgeTowerError as BridgeTowerError
     from bridgetower.errors import DamagedFileError as DamagedFileError
     from bridgetower.errors import DamagedIndexError as DamagedIndexError
@@ -59,7 +60,6 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.roots import nothing_in as nothing_in
     from bridgetower.runtime import Runtime as Runtime
     from bridgetower.runtime import choose_runtime as choose_runtime
-    from bridgetower.salvage import Salvaged as Salvaged
     from bridgetower.search import Found as Found
     from bridgetower.search import SearchRequest as SearchRequest
     from bridgetower.store import Root as Root
@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.weights import LocalModel as LocalModel
 
 _HOMES = {
+    "backup": "Restored",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
     "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
     "evaluation": "Captioned Evaluation read_captions",
@@ -90,7 +91,6 @@ _HOMES = {
     "records": "Filter Fingerprint Head Hit PairScore Skipped Word",
     "roots": "nothing_in",
     "runtime": "Runtime choose_runtime",
-    "salvage": "Salvaged",
     "search": "Found SearchRequest",
     "store": "Root Summary",
     "upkeep": "ForgetReport Forgotten Pruned",

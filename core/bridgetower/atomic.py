@@ -110,15 +110,16 @@ def _move_all(source: Path, target: Path, names: Sequence[str]) -> None:
 # What a process that was killed has left: no `finally` runs then
 
 
-def remove_abandoned(folder: Path, form: str) -> None:
+def remove_abandoned(folder: Path, form: str, *, after_s: float = _ABANDONED_S) -> None:
     """Remove what `replace_file` was writing in a folder for a file whose name has this form, a day ago or longer.
 
+    `after_s` is another age in seconds; 0 is for a caller that alone writes such files. Raises nothing.
     A folder that is a link is left alone: it leads to a place that nobody has named for this.
     """
     unfinished = _unfinished_form(form)
     with suppress(OSError):
         for one in () if folder.is_symlink() else folder.iterdir():
-            if unfinished.fullmatch(one.name) and is_own(one) and _is_abandoned(one):
+            if unfinished.fullmatch(one.name) and is_own(one) and (not after_s or _is_abandoned(one, after_s)):
                 one.unlink()
 
 
@@ -147,8 +148,8 @@ def _unfinished_form(form: str) -> re.Pattern[str]:
     return re.compile(rf"\.(?:{form})\.[0-9a-f]{{8}}\.partial")
 
 
-def _is_abandoned(path: Path) -> bool:
-    return time.time() - path.lstat().st_mtime > _ABANDONED_S
+def _is_abandoned(path: Path, after_s: float = _ABANDONED_S) -> bool:
+    return time.time() - path.lstat().st_mtime > after_s
 
 
 def _is_real_folder(path: Path) -> bool:

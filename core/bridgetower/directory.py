@@ -15,7 +15,10 @@ from bridgetower.records import FOREIGN, INT8, Fingerprint
 MANIFEST = "manifest.sqlite"
 LOCK = "writer.lock"
 # What is left where a manifest was removed: all of it derived, so that another index may stand there.
-_REMAINS = re.compile(r"writer\.lock|features|vectors-\d+\.(faiss|codes)(\.tmp)?|manifest\.sqlite[.-].*")
+_REMAINS = re.compile(
+    r"writer\.lock|features|vectors-\d+\.(faiss|codes)(\.tmp)?|manifest\.sqlite[.-].*|manifest\.backup\.sqlite"
+    r"|\.manifest\..*\.partial"
+)
 FEATURES = "features"
 
 # What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a

@@ -66,9 +66,7 @@ class DamagedIndexError(StoreError):
 
     def __init__(self, path: Path, damage: str) -> None:
         damage = " ".join(damage.split())  # SQLite quotes lines
-        super().__init__(
-            f"{path}: damaged ({damage}): `bt verify --repair` saves what can be saved; or restore it from a copy"
-        )
+        super().__init__(f"{path}: damaged ({damage}): `bt verify --repair` restores what can be restored")
         self.damage = damage
 
 

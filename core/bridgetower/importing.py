@@ -7,7 +7,7 @@ batch in flight, and the same import goes on from there. What the index has alre
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class ImportReport:
     unused: tuple[str, ...]  # of the moves, those with which no path begins
     skipped: tuple[Skipped, ...] = ()  # files of foreign vectors that are not there, or no pictures
     queries: int = 0  # vectors of texts that were taken
+    note: str | None = None  # why the manifest was not copied again
 
 
 def import_folder(
@@ -109,8 +110,7 @@ def _import(
         given.check(lambda row: on_progress(row, total))
         writer = writer or opened()
         report = add(writer, lambda row: on_progress(total // 2 + row, total))
-        writer.finish()
-        return report
+        return replace(report, note=writer.finish())
 
 
 def _add_export(exported: Export, writer: Writer, report: Callable[[int], None]) -> ImportReport:

@@ -58,6 +58,7 @@ class IndexReport:
     excluded: int  # pictures and folders that patterns left out
     links: int  # that were passed over
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
+    note: str | None = None  # why the manifest was not copied again
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def index(
     if changed:
         run.take(writer.manifest.changed(retry=retry), find_engine, max_pixels)
     removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
-    writer.finish(changed=changed)
+    note = writer.finish(changed=changed)
     return IndexReport(
         files=run.total,
         encoded=run.encoded,
@@ -123,6 +124,7 @@ def index(
         excluded=passed_over.excluded,
         links=passed_over.links,
         absent=absent,
+        note=note,
     )
 
 

@@ -16,6 +16,7 @@ from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, w
 from bridgetower.disk import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
 from bridgetower.records import Filter, Fingerprint, Photo, Skipped, path_of
+from bridgetower.regular import is_own
 from bridgetower.schema import (
     APPLICATION_ID,
     FINGERPRINT_2,
@@ -128,6 +129,8 @@ class Manifest:
         """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read."""
         with explained(path):
             require_own_files(path)
+            if not size_of(path) and is_own(backup_of(path)):
+                raise absent(path)
             if not size_of(path) and size_of(log_of(path)):  # which SQLite would remove
                 raise StoreError(
                     f"{path}: gone or empty, though its log is there: restore it from a copy; or remove what is left "
@@ -137,6 +140,17 @@ class Manifest:
                 path.lstat()
                 return cls._read(path)
         raise absent(path)
+
+    @classmethod
+    def read_copy(cls, path: Path) -> Self:
+        """Open a copy of a manifest, which nothing ever writes to. Makes no file beside it. Raises StoreError."""
+        with explained(path):
+            require_own_files(path)
+            if not size_of(path):
+                raise DamagedIndexError(path, "it is empty")
+            manifest = cls._snapshot(path, immutable=True)
+        manifest._stat = None  # another may take its name; this one stays as it is
+        return manifest
 
     @classmethod
     def _read(cls, path: Path) -> Self:
@@ -156,7 +170,8 @@ class Manifest:
         try:
             manifest._db.execute("BEGIN")
             if manifest._is_blank():  # this first look at the file is what fixes the snapshot
-                raise lost_log(path) if manifest._has_lost_log() else absent(path)
+                is_lost = not is_own(backup_of(path)) and manifest._has_lost_log()
+                raise lost_log(path) if is_lost else absent(path)
             manifest._require_format()
             if lost := lost_commits(path):
                 raise DamagedLogError(log_of(path), lost)
@@ -291,6 +306,15 @@ class Manifest:
                 raise self._damaged(f"image {id} is not as it was written")
         return [(row[0], row[5]) for row in rows]
 
+    def last_image(self) -> int:
+        """The highest id that an image has, or had before it was removed; 0 where there was none yet."""
+        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'images'")
+        return 0 if row is None else int(row[0])
+
+    def count_orphans(self) -> int:
+        """Images that have no file."""
+        return self._count("orphans")
+
     def orphans(self) -> Iterator[int]:
         """Ids of the images that have no file, ascending."""
         return (id for (id,) in self._all("SELECT image FROM orphans ORDER BY image"))
@@ -331,7 +355,7 @@ class Manifest:
         return int(row[0]) if row else 0
 
     def counts(self) -> Counts:
-        orphans = self._count("orphans")
+        orphans = self.count_orphans()
         return Counts(
             files=self._count("files WHERE image IS NOT NULL"),
             images=self.state().images - orphans,
@@ -494,6 +518,11 @@ class Manifest:
         for rows in self._rows(f"SELECT {_IMAGE} FROM images ORDER BY id"):
             yield [ImageRow(id, row[0], row[4], crc32_of(*row) == crc32) for id, *row, crc32 in rows]
 
+    def whole_rows(self, images: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+        """The rows of these images whose sums are right: the id, what is summed, the sum."""
+        sql = f"SELECT {_IMAGE} FROM images WHERE id IN (SELECT value FROM json_each(?))"
+        return (row for row in self._all(sql, (json.dumps(images),)) if crc32_of(*row[1:-1]) == row[-1])
+
     def file_rows(self) -> Iterator[list[tuple[Path, bool]]]:
         """Every file, and whether its sum is right, sorted by the bytes of their paths, some at a time."""
         sql = f"SELECT {SUMMED['files']}, files.crc32 FROM files LEFT JOIN images ON id = image ORDER BY path"
@@ -528,8 +557,15 @@ def _connected(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
 
 
-def absent(path: Path) -> NoIndexError:
-    """What there is to say where no manifest is at `path`."""
+def backup_of(path: Path) -> Path:
+    """Where the copy of a manifest is."""
+    return path.with_name(f"{path.stem}.backup{path.suffix}")
+
+
+def absent(path: Path) -> StoreError:
+    """What there is to say where no manifest is at `path`, or an empty one."""
+    if is_own(backup_of(path)):
+        return DamagedIndexError(path, "gone or empty, though its copy is there")
     folder = path.parent
     if folder.exists() and not folder.is_dir():
         return NoIndexError(f"{folder}: a file, not the folder of an index: name another place with --index DIR")

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Self
 from bridgetower.conditions import UNDER, range_of
 from bridgetower.disk import BUSY_S, CACHE_KIB, explained, require_own_files, size_of
 from bridgetower.errors import NoIndexError
-from bridgetower.manifest import Manifest, Tuning, absent
+from bridgetower.manifest import Manifest, Tuning, absent, backup_of
 from bridgetower.records import File, Fingerprint, Photo, Skipped, path_of
+from bridgetower.regular import is_own
 from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, LARGEST, PAGE_BYTES, SCHEMA, SUMMED, UPGRADES, crc32_of
 from bridgetower.write_ahead_log import log_of
 
@@ -29,6 +30,7 @@ _TEMPORARY = (
     "CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID",
     *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
 )
+_COPIED_PAGES = 1024  # in one step of a copy
 _ROWS = 1024  # of changed files that are fetched at a time
 _SEEN_ROWS = 256  # that are inserted by one statement: twice as fast as one by one
 _MEET = "INSERT OR IGNORE INTO seen VALUES "
@@ -52,7 +54,7 @@ class ManifestWriter(Manifest):
 
     @classmethod
     def open(cls, path: Path, fingerprint: Fingerprint | None = None) -> Self:
-        """Open the manifest at `path`; create the index with this fingerprint if there is none.
+        """Open the manifest at `path`; create the index with this fingerprint if there is none, nor a copy of one.
 
         The caller holds the lock. Without a fingerprint, raises NoIndexError where there is none.
         """
@@ -62,14 +64,15 @@ class ManifestWriter(Manifest):
         if has_log:  # SQLite folds it into the file as far as it can read it, and removes it
             with suppress(NoIndexError):
                 Manifest.read(path).close()
-        if fingerprint is None and not size_of(path):
+        may_create = fingerprint is not None and not is_own(backup_of(path))
+        if not may_create and not size_of(path):
             raise absent(path)
         with explained(path):
             manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=BUSY_S))
         try:
             with explained(path):
                 blank = manifest._is_blank()
-                if blank and fingerprint is None:
+                if blank and not may_create:
                     raise absent(path)
                 if blank:
                     manifest._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -198,6 +201,15 @@ class ManifestWriter(Manifest):
         self._db.executemany("DELETE FROM files WHERE image = ?", keys)
         self._db.executemany("DELETE FROM images WHERE id = ?", keys)
 
+    def put_back(self, row: tuple[Any, ...]) -> bool:
+        """Make the row of an image what it was: the id, what is summed, the sum. False where it is that already, is
+        gone, or another image has this content by now."""
+        id, *content = row
+        columns = f"({SUMMED['images']}, crc32)"
+        sql = f"""UPDATE OR IGNORE images SET {columns} = (?, ?, ?, ?, ?, ?)
+            WHERE id = ? AND {columns} IS NOT (?, ?, ?, ?, ?, ?)"""
+        return self._db.execute(sql, (*content, id, *content)).rowcount == 1
+
     def prune(self, most: int) -> int:
         """Remove the first orphans, at most so many; how many they were."""
         sql = "DELETE FROM images WHERE id IN (SELECT image FROM orphans ORDER BY image LIMIT ?)"
@@ -279,6 +291,14 @@ class ManifestWriter(Manifest):
             busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._db.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S:.0f}")
         return not busy
+
+    def copy_to(self, path: Path) -> None:
+        """Write the committed state into the empty file at `path`. The caller sees to it that this is on the disk."""
+        with explained(backup_of(self.path)), closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            copy.execute("PRAGMA journal_mode = OFF")  # a copy that is not complete is thrown away
+            copy.execute("PRAGMA synchronous = OFF")
+            # In steps, between which Python takes a signal: it does so where it calls `progress`.
+            self._db.backup(copy, pages=_COPIED_PAGES, progress=lambda *left: None)
 
     # What a run meets, in a temporary table: none of it needs a transaction
 

@@ -14,7 +14,7 @@ from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, require
 from bridgetower.disk import explained
 from bridgetower.faiss_store import FaissStore
 from bridgetower.features import FeatureCache
-from bridgetower.manifest import Manifest, Tuning
+from bridgetower.manifest import Manifest, Tuning, backup_of
 from bridgetower.recall_store import RecallStore
 from bridgetower.records import EVERYTHING, Filter, Fingerprint, Photo
 
@@ -232,7 +232,7 @@ class Store:
     def strays(self) -> list[Path]:
         """What lies in the directory and is not part of the index, sorted."""
         named = {MANIFEST, *(MANIFEST + suffix for suffix in ("-wal", "-shm", "-journal")), LOCK, FEATURES}
-        named |= {path.name for path in self.vector_files()}
+        named |= {backup_of(self.directory / MANIFEST).name, *(path.name for path in self.vector_files())}
         with explained(self.directory):
             found = [entry for entry in self.directory.iterdir() if entry.name not in named]
         return sorted([*found, *self.features().unfinished()])

@@ -38,7 +38,7 @@ class Pruned:
     features: int  # pictures of which something was kept for searches
     bytes: int  # that the index takes less of the disk; an estimate where nothing was removed
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
-    note: str | None  # why space was not given back
+    note: str | None  # why space was not given back, or the manifest not copied again
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class ForgetReport:
 
     forgotten: tuple[Forgotten, ...]
     orphans: int  # images that have no file after it; their vectors are kept until `prune`
+    note: str | None = None  # why the manifest was not copied again
 
 
 def forget(writer: Writer, paths: Iterable[Path]) -> ForgetReport:
@@ -56,7 +57,7 @@ def forget(writer: Writer, paths: Iterable[Path]) -> ForgetReport:
     """
     known = _known_paths(writer.manifest, paths)
     forgotten = tuple(map(Forgotten, known, writer.forget(*known)))
-    return ForgetReport(forgotten, writer.manifest.counts().orphans)
+    return ForgetReport(forgotten, writer.manifest.count_orphans(), writer.back_up_if_behind())
 
 
 def would_forget(store: Store, paths: Iterable[Path]) -> ForgetReport:
@@ -115,9 +116,11 @@ def prune(writer: Writer, *, on_progress: OnProgress = quiet) -> Pruned:
     images = sum(writer.prune())
     features = _prune_features(writer.features(), writer.manifest)
     writer.tidy()
-    note = writer.compact()
+    notes = [writer.compact()]
     writer.remove_strays()
-    return Pruned(len(gone), images, features, max(0, before - writer.bytes_on_disk()), absent, note)
+    freed = max(0, before - writer.bytes_on_disk())
+    notes.append(writer.back_up_if_behind())
+    return Pruned(len(gone), images, features, freed, absent, "; ".join(filter(None, notes)) or None)
 
 
 def _gone(manifest: Manifest, on_progress: OnProgress) -> tuple[list[Path], tuple[Path, ...]]:

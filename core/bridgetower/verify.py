@@ -1,7 +1,8 @@
 """Whether an index is as it was written, and how to mend it.
 
     verify   looks at everything, as one committed state, and changes nothing
-    repair   makes again what is derived; drops what a disk has altered, so that the next `bt index` takes it anew
+    repair   makes again what is derived; takes from the copy of the manifest what a disk has altered, or drops it, so
+             that the next `bt index` reads it again
 
 The manifest is read some rows at a time; the vector file as a whole, as by a search.
 """
@@ -10,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridgetower.backup import Restored, damage, is_later, keep_log, restore, take_back
 from bridgetower.directory import MANIFEST
 from bridgetower.errors import DamagedIndexError, DamagedLogError
 from bridgetower.float16 import unpack
-from bridgetower.manifest import ImageRow
+from bridgetower.manifest import ImageRow, backup_of
 from bridgetower.recall_store import RecallStore
 from bridgetower.records import OnProgress, quiet
-from bridgetower.salvage import Salvaged, keep_log, salvage
+from bridgetower.regular import is_own
 from bridgetower.schema import HASH_BYTES
 from bridgetower.store import Store
 from bridgetower.write_ahead_log import log_of
@@ -27,7 +29,7 @@ from bridgetower.writer import Writer
 class Finding:
     """One thing that is not as it should be."""
 
-    part: str  # of the manifest: a table, "counts", "log", or "manifest"; "vectors", "features": can be made again
+    part: str  # of the manifest: a table, "counts", "log", or "manifest"; "backup", "vectors", "features": made again
     problem: str
     path: Path | None = None  # of the picture, or of the file below the index, that this is about
     image: int | None = None  # id
@@ -41,8 +43,9 @@ class Repaired:
     dropped: tuple[Path, ...]  # files that the next `bt index` reads again
     roots: tuple[Path, ...]  # that were dropped: `bt index` must be given them again
     log: Path | None  # where the damaged log is kept
-    salvaged: Salvaged | None  # the manifest was made anew from what could be read
+    restored: Restored | None  # the copy that has taken the place of the manifest
     left: tuple[Finding, ...]  # what is not in order after it
+    note: str | None = None  # why the manifest was not copied again
 
 
 def verify(
@@ -52,6 +55,13 @@ def verify(
 
     Raises NoIndexError where there is none; StoreError where it cannot be read for other reasons than damage.
     """
+    yield from _look_at_all(directory, recall_store, on_progress)
+    copied = backup_of(directory / MANIFEST)
+    if is_own(copied):  # an index need not have one yet
+        yield from (Finding("backup", found, copied) for found in damage(copied, rows=True))
+
+
+def _look_at_all(directory: Path, recall_store: RecallStore | None, on_progress: OnProgress) -> Iterator[Finding]:
     manifest = directory / MANIFEST
     try:
         store = Store.open(directory, recall_store)
@@ -62,6 +72,7 @@ def verify(
         yield Finding("manifest", error.damage, manifest)
         return
     with store:
+        comparable = True
         for look in (
             _look_at_structure,
             _look_at_images,
@@ -71,8 +82,12 @@ def verify(
             _look_at_counts,
             _look_at_vectors,
         ):
+            if look is _look_at_vectors and not comparable:  # with rows that are not whole, or not as many as counted
+                continue
             try:
-                yield from look(store, on_progress)
+                for finding in look(store, on_progress):
+                    comparable = comparable and finding.part not in ("images", "counts")
+                    yield finding
             except DamagedIndexError as error:
                 yield Finding("manifest", error.damage, store.manifest.path)
         yield from _look_at_features(store)
@@ -155,39 +170,48 @@ def _look_at_features(store: Store) -> Iterator[Finding]:
 def repair(directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet) -> Repaired:
     """Mend what `verify` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
 
-    A manifest that SQLite itself cannot read is made anew from what can be read of it, and kept beside the new one. So
-    is a log in which commits were lost: those before them go into the manifest.
-    Raises NoIndexError, and StoreError: another writer is at work, the disk says no, nothing can be saved.
+    In the place of a manifest that SQLite itself cannot read, or that is gone, comes its copy; the damaged one is kept
+    beside it. So is a log in which commits were lost: those before them go into the manifest, unless the copy is later.
+    Raises NoIndexError, and StoreError: another writer is at work, the disk says no, there is no copy to restore.
     """
     findings: list[Finding] = []
-    salvaged: Salvaged | None = None
+    now: list[Finding] = []  # of the manifest that is mended in place
+    restored: Restored | None = None
     log: Path | None = None
 
     def look(manifest: Path) -> None:
-        nonlocal salvaged, log
-        findings.extend(verify(manifest.parent, recall_store=recall_store, on_progress=on_progress))
-        if _of("log", findings):
+        nonlocal restored, log
+
+        def look_again() -> None:
+            now[:] = verify(manifest.parent, recall_store=recall_store, on_progress=on_progress)
+            findings.extend(finding for finding in now if finding not in findings)
+
+        look_again()
+        if _of("log", now):
             log = keep_log(manifest)
-            findings.extend(verify(manifest.parent, recall_store=recall_store, on_progress=on_progress))
-        if _of("manifest", findings):
-            salvaged = salvage(manifest)
+            look_again()
+        if damaged := _of("manifest", now):
+            restored = restore(manifest, damaged[0].problem)
+        elif log is not None and is_later(manifest):
+            restored = restore(manifest, "the log of it was")
+        if restored is not None:
+            look_again()
 
     with Writer.resume(directory, mend=look, recall_store=recall_store) as writer:
-        if salvaged is not None:
-            dropped, roots = [*salvaged.dropped], [*salvaged.roots]
-        else:
-            images = [finding.image for finding in _of("images", findings) if finding.image is not None]
-            files, roots = _paths("files", findings), _paths("roots", findings)
-            dropped = sorted({*files, *(path for image in images for path in writer.manifest.photos(image))})
-            if any(_of(part, findings) for part in ("images", "files", "roots", "queries", "counts")):
-                writer.mend(files, images, roots)
-        if salvaged is not None or any(_of(part, findings) for part in ("log", "images", "files", "counts", "vectors")):
+        images = [finding.image for finding in _of("images", now) if finding.image is not None]
+        lost = sorted({*images} - take_back(writer.manifest, images))
+        files, roots = _paths("files", now), _paths("roots", now)
+        dropped = sorted({*files, *(path for image in lost for path in writer.manifest.photos(image))})
+        if any(_of(part, now) for part in ("images", "files", "roots", "queries", "counts")):
+            writer.mend(files, lost, roots)
+        if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):
             writer.publish_anew()
-        for path in _paths("features", findings):
+        for path in _paths("features", now):
             writer.features().remove(path.stem)
         writer.remove_strays()
+        note = writer.back_up() if _of("backup", now) else writer.back_up_if_behind()
     left = tuple(verify(directory, recall_store=recall_store, on_progress=on_progress))
-    return Repaired(tuple(findings), tuple(dropped), tuple(roots), log, salvaged, left)
+    return Repaired(tuple(findings), tuple(dropped), tuple(roots), log, restored, left, note)
 
 
 def _of(part: str, findings: list[Finding]) -> list[Finding]:

@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from bridgetower import backup
 from bridgetower.atomic import fsync_directory
 from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, differences, require_place, require_same
-from bridgetower.disk import explained
+from bridgetower.disk import explained, size_of
+from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.faiss_store import FaissStore
 from bridgetower.features import FeatureCache
 from bridgetower.lock import Lock
-from bridgetower.manifest import Manifest
+from bridgetower.manifest import Manifest, backup_of
 from bridgetower.manifest_writer import ManifestWriter, Sweep
 from bridgetower.recall_store import RecallStore
 from bridgetower.records import File, Fingerprint, OnProgress, Photo, quiet
-from bridgetower.salvage import unfinished
 
 # numpy and FAISS take longer to import than a run that finds nothing to do: what touches a vector is imported where it
 # is needed.
@@ -119,7 +120,11 @@ class Writer:
         with explained(directory):
             there = path.exists()
         if not there:
-            Manifest.read(path).close()  # says that there is none
+            try:
+                Manifest.read(path).close()  # says that there is none
+            except DamagedIndexError:  # but there is a copy
+                if mend is None:
+                    raise
         with ExitStack() as held:
             held.callback(Lock(directory / LOCK).release)
             if mend is not None:
@@ -222,7 +227,11 @@ class Writer:
         return swept
 
     def forget(self, *paths: Path) -> list[int]:
-        """Drop the files and roots at or below each of `paths`, in one transaction; how many files each were."""
+        """Drop the files and roots at or below each of `paths`, in one transaction; how many files each were.
+
+        The copy of the manifest goes before: it would bring them back. `back_up_if_behind` makes another.
+        """
+        backup.remove(self.manifest)
         with self.manifest.transaction():
             forgotten = [self.manifest.forget(path) for path in paths]
             self.manifest.touch()
@@ -246,7 +255,11 @@ class Writer:
             self.manifest.touch()
 
     def prune(self) -> Iterator[int]:
-        """Remove the images that have no file, some at a time: how many they were, each time."""
+        """Remove the images that have no file, some at a time: how many they were, each time.
+
+        The copy of the manifest goes before, as in `forget`.
+        """
+        backup.remove(self.manifest)
         while True:
             with self.manifest.transaction():
                 removed = self.manifest.prune(_PRUNED_AT_ONCE)
@@ -255,8 +268,8 @@ class Writer:
             yield removed
 
     def bytes_on_disk(self) -> int:
-        """What the directory takes."""
-        return bytes_below(self.directory)
+        """What the directory takes without the copy of the manifest, which comes and goes."""
+        return bytes_below(self.directory) - size_of(backup_of(self.manifest.path))
 
     def tidy(self) -> None:
         """Publish a vector file if the present one is damaged, or holds or leaves out too much."""
@@ -265,7 +278,7 @@ class Writer:
         if stale * _UNCOVERED_AT_END > self.manifest.count_images():
             self.publish()
         else:
-            self.finish()
+            self._publish_if_needed(changed=True)
 
     def publish(self) -> None:
         """Write a new vector file, whatever the present one is."""
@@ -299,12 +312,29 @@ class Writer:
 
         return not few(2 * self._images) and not self.manifest.has_queries()
 
-    def finish(self, *, changed: bool = True) -> None:
-        """Publish a vector file if the present one is damaged or leaves out too much. At the end of a run, but not of
-        an interrupted one; nothing is lost without it, but every search must then read more from the manifest.
+    def finish(self, *, changed: bool = True) -> str | None:
+        """Publish a vector file if the present one is damaged or leaves out too much, and copy the manifest if the copy
+        lacks too much; why the copy could not be made, or None. At the end of a run, but not of an interrupted one:
+        nothing is lost without it, but every search must then read more from the manifest.
 
         A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
         """
+        self._publish_if_needed(changed=changed)
+        return self.back_up_if_behind()
+
+    def back_up_if_behind(self) -> str | None:
+        """Copy the manifest if its copy lacks too much of it or is not there; why that was not done, or None."""
+        return self.back_up() if backup.is_behind(self.manifest) else None
+
+    def back_up(self) -> str | None:
+        """Copy the manifest; why that was not done, or None. The copy from before stays then."""
+        try:
+            backup.make(self.manifest)
+        except StoreError as error:
+            return f"the copy of the index could not be made: {error}"
+        return None
+
+    def _publish_if_needed(self, *, changed: bool) -> None:
         named = bool(self._images) or self.manifest.state().vectors_sha256 is not None
         if self._uncovered * _UNCOVERED_AT_END > self._images or (
             named and not self._recall_store.is_intact(self.directory, self.manifest, whole=changed)
@@ -318,7 +348,8 @@ class Writer:
     def remove_strays(self) -> None:
         """Remove what a crash, or a search that was killed, left in the directory."""
         self._recall_store.clean(self.directory, self.manifest)
-        for path in (*unfinished(self.directory / MANIFEST), *self.features().unfinished()):
+        backup.remove_unfinished(self.directory)
+        for path in self.features().unfinished():
             with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
                 path.unlink()
 

@@ -63,52 +63,71 @@ def test_a_folder_that_is_dropped_is_named_to_be_given_again(bt: Bt, library: Pa
     assert bt("verify").exit_code == 0
 
 
-def test_a_manifest_that_sqlite_cannot_read_is_made_anew(bt: Bt, library: Path) -> None:
+def test_a_manifest_that_sqlite_cannot_read_is_restored(bt: Bt, library: Path) -> None:
     before = bt("search", "red", "--json").stdout
     damage(library.parent / "index" / "manifest.sqlite", str(library / "green.png").encode())
     assert bt("verify").stdout.startswith("manifest: ")
     done = bt("verify", "--repair")
     assert done.exit_code == 0, done.stderr
-    assert (
-        "saved 4 of 4 pictures and 3 files; the damaged manifest is kept as index/manifest.sqlite.damaged-"
-        in done.stderr
-    )
-    assert "indexed 0, reused 1, unchanged 3, " in bt("index", library).stderr
+    assert "restored the copy of 20" in done.stderr
+    assert ": 4 pictures, 4 files; the damaged manifest is kept as index/manifest.sqlite.damaged-" in done.stderr
+    assert "`bt index` on its folders reads again what is missing now\n" in done.stderr
     assert bt("search", "red", "--json").stdout == before
+    assert "indexed 0, reused 0, unchanged 4, " in bt("index", library).stderr
     done = bt("verify")
     assert done.exit_code == 0 and ".damaged-" in done.stderr
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_a_manifest_of_which_no_picture_can_be_read_is_not_well(bt: Bt, library: Path, counted: bool) -> None:
+def test_what_was_forgotten_stays_forgotten(bt: Bt, library: Path) -> None:
     manifest = library.parent / "index" / "manifest.sqlite"
-    with closing(sqlite3.connect(manifest, isolation_level=None)) as db:
-        if not counted:
-            db.execute("DELETE FROM state")
-            db.execute("CREATE TABLE much AS SELECT zeroblob(1000000)")
-        [root] = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'images'").fetchone()
-        [size] = db.execute("PRAGMA page_size").fetchone()
-    with open(manifest, "r+b") as file:
-        file.seek((root - 1) * size)
-        file.write(bytes(size))
-    done = bt("verify", "--repair")
+    assert bt("forget", library / "green.png").exit_code == 0
+    manifest.write_bytes(b"this is not SQLite" * 4000)
+    assert "restored the copy" in bt("verify", "--repair").stderr
+    assert "green.png" not in bt("search", "green", "--json").stdout
+    assert "4 pictures, 3 files" in bt("verify").stderr
+
+
+def test_a_damaged_copy_is_made_again(bt: Bt, library: Path) -> None:
+    copied = library.parent / "index" / "manifest.backup.sqlite"
+    copied.write_bytes(b"this is not SQLite" * 4000)
+    assert bt("search", "red").exit_code == 0
+    done = bt("verify", "--json")
     assert done.exit_code == 5
-    assert "saved 0" in done.stderr and "the damaged manifest is kept as" in done.stderr
-    assert "none of the pictures that it held could be read" in done.stderr and "all is well" not in done.stderr
-    assert list(manifest.parent.glob("manifest.sqlite.damaged-*"))
-    assert "indexed 4" in bt("index", library).stderr
+    assert json.loads(done.stdout) == {
+        "part": "backup",
+        "problem": "file is not a database",
+        "path": str(copied),
+        "image": None,
+        "derived": True,
+    }
     assert bt("verify", "--repair").exit_code == 0
+    assert bt("verify").stderr == "all is well: 4 pictures, 4 files\n"
+    copied.unlink()
+    assert bt("verify").stderr == "all is well: 4 pictures, 4 files\n"  # as an index that had none yet
+    assert bt("verify", "--repair").exit_code == 0 and copied.exists()
 
 
-def test_a_manifest_that_is_not_one_cannot_be_saved(bt: Bt, library: Path) -> None:
+@pytest.mark.parametrize("damaged_copy", [False, True])
+def test_a_damaged_manifest_without_a_copy_is_left_as_it_is(bt: Bt, library: Path, damaged_copy: bool) -> None:
     manifest = library.parent / "index" / "manifest.sqlite"
+    copied = manifest.with_name("manifest.backup.sqlite")
+    if damaged_copy:
+        copied.write_bytes(b"nor is this" * 4000)
+    else:
+        copied.unlink()
     manifest.write_bytes(b"this is not SQLite" * 4000)
     assert bt("verify").exit_code == 5
     done = bt("verify", "--repair")
     assert done.exit_code == 5
-    assert done.stderr.startswith("error: ") and "nothing can be saved of it" in done.stderr
+    assert done.stderr.startswith("error: ") and "no copy can be restored" in done.stderr
     assert manifest.read_bytes() == b"this is not SQLite" * 4000
-    assert {path.name for path in manifest.parent.iterdir()} <= {"manifest.sqlite", "vectors-1.faiss", "writer.lock"}
+    names = {path.name for path in manifest.parent.iterdir()}
+    assert names <= {"manifest.sqlite", "manifest.backup.sqlite", "vectors-1.faiss", "writer.lock"}
+    for path in (manifest, copied):  # as it says
+        if path.exists():
+            path.rename(library.parent / path.name)
+    assert "indexed 4" in bt("index", library).stderr
+    assert bt("verify").exit_code == 0
 
 
 def test_what_is_not_of_the_index_is_named(bt: Bt, library: Path) -> None:

@@ -1,19 +1,21 @@
-"""An index that a killed run has left, with a log, and a disk that alters any of its files at random."""
+"""An index that a killed run has left, with a log and a copy, and a disk that alters any of its files at random."""
 
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from bridgetower.errors import NoIndexError, StoreError
+from bridgetower.errors import StoreError
 from bridgetower.schema import PAGE_BYTES
+from bridgetower.store import Store
 from bridgetower.verify import repair, verify
 from bridgetower.write_ahead_log import FRAME_HEADER_BYTES, HEADER_BYTES
 from bridgetower.writer import Writer
 from tests.faults.small import FINGERPRINT, Answer, answer, bring_up_to_date, build, image, photo
 
-MORE = range(300, 312)  # images of the run that was killed, each in a commit of its own
-MANIFEST, LOG, LOCK = "manifest.sqlite", "manifest.sqlite-wal", "writer.lock"
+MORE = range(300, 303)  # images of the run that was killed, each in a commit of its own, which the copy lacks
+BROUGHT_BACK = 0.95  # of the images, without encoding
+MANIFEST, COPY, LOG, LOCK = "manifest.sqlite", "manifest.backup.sqlite", "manifest.sqlite-wal", "writer.lock"
 _FRAME = FRAME_HEADER_BYTES + PAGE_BYTES
 
 
@@ -34,41 +36,71 @@ class Damages:
         (self._sound / f"{MANIFEST}-shm").unlink()
         self._commits = _commits((self._sound / LOG).read_bytes())
         assert len(self._commits) == len(MORE) and answer(self._sound) == self._answers[-1]
-        self.ways: tuple[Callable[[bytes], bytes], ...] = (self.flip, self.flip, self.overwrite, self.zero, self.cut)
+        self._images = set(_images(self._sound))
+        self.restored, self.least = 0, 1.0  # how often the copy was; of the images, the least share that came back
 
     def damage(self) -> str:
-        """Damage one file and look at all that follows; in which way. AssertionError if an answer is wrong."""
+        """Damage any file a little, and look at what follows; in which way. AssertionError if an answer is wrong."""
+        files = sorted(path.relative_to(self._sound) for path in self._sound.rglob("*") if path.is_file())
+        name = self._random.choice([*files, Path(MANIFEST), Path(LOG), Path(LOG)])
+        ways = (self.flip, self.flip, self.overwrite, self.zero, self.cut)
+        return self._damage(name, self._random.choice(ways))
+
+    def strike(self) -> str:
+        """The same with a blow to the manifest or to its copy, but not to both."""
+        ways = (self.pages, self.pages, self.cut, self.delete)
+        return self._damage(Path(self._random.choice([MANIFEST, COPY])), self._random.choice(ways))
+
+    def _damage(self, name: Path, way: Callable[[bytes], bytes | None]) -> str:
         shutil.rmtree(self._directory, ignore_errors=True)
         shutil.copytree(self._sound, self._directory)
-        files = sorted(path for path in self._directory.rglob("*") if path.is_file())
-        path = self._random.choice([*files, self._directory / MANIFEST, self._directory / LOG, self._directory / LOG])
+        path = self._directory / name
         content = path.read_bytes()
-        (way,) = self._random.choices(self.ways)
-        path.write_bytes(damaged := way(content))
-        kind = f"{way.__name__} of {path.relative_to(self._directory)}"
-        expected = self._possible(content, damaged) if path.name == LOG else [self._answers[-1]]
+        if (damaged := way(content)) is None:
+            path.unlink()
+        else:
+            path.write_bytes(damaged)
+        kind = f"{way.__name__} of {name}"
+        expected = self._possible(content, damaged or b"") if path.name == LOG else [self._answers[-1]]
         try:
             said: Answer | str = answer(self._directory)
         except StoreError as error:
             said = str(error)
         assert said in expected or _is_told(said, self._directory), f"{kind}: another answer"
         try:
-            left: object = repair(self._directory).left
+            repaired = repair(self._directory)
         except StoreError as error:
             assert _is_refused(path.name, error), kind  # noqa: PT017
         else:
-            assert left == (), kind
-            bring_up_to_date(self._directory)
+            assert repaired.left == (), kind
+            self.restored += repaired.restored is not None
+            share = len(self._images & set(_images(self._directory))) / len(self._images)
+            self.least = min(self.least, share)
+            assert share >= BROUGHT_BACK, f"{kind}: {share:.1%} came back"
+            self._index_again()
             assert list(verify(self._directory)) == [], kind
+            assert answer(self._directory) == self._answers[-1], kind
         return kind
+
+    def _index_again(self) -> None:
+        """As `bt index` does it: what is lost is encoded again."""
+        bring_up_to_date(self._directory)
+        with Writer.open(self._directory, FINGERPRINT) as writer:
+            for number in MORE:
+                new = [] if writer.manifest.image_id(image(number).hash) else [image(number)]
+                writer.commit(images=new, files=[(photo(number), image(number).hash)])
+            writer.finish()
 
     def _possible(self, whole: bytes, damaged: bytes) -> list[Answer]:
         """The answers that a log may give: an older one only where what is missing looks like it was never written."""
         if len(damaged) < len(whole):
             return [self._before, *self._answers]
-        first = next((n for n, (a, b) in enumerate(zip(whole, damaged, strict=True)) if a != b), len(whole))
-        in_last_commit = first >= HEADER_BYTES + _FRAME * (self._commits[-2] + 1)
-        return self._answers[-2:] if in_last_commit else self._answers[-1:]
+        altered = [n for n, (a, b) in enumerate(zip(whole, damaged, strict=True)) if a != b] or [len(whole)]
+        last_commit = HEADER_BYTES + _FRAME * (self._commits[-2] + 1)
+        if altered[0] >= last_commit:
+            return self._answers[-2:]
+        # Across the border, it leaves nothing that shows that the commit before the last was one.
+        return self._answers[-3:] if altered[-1] >= last_commit else self._answers[-1:]
 
     # The ways; each gives the content of a file after it
 
@@ -85,8 +117,20 @@ class Damages:
         place = self._place(content) // 512 * 512
         return content[:place] + bytes(len(content[place : place + 512])) + content[place + 512 :]
 
+    def pages(self, content: bytes) -> bytes:
+        """Some of its pages, one after the other or not."""
+        altered = bytearray(content)
+        starts = range(0, len(content), PAGE_BYTES)
+        for start in self._random.sample(starts, self._random.randint(1, min(4, len(starts)))):
+            size = len(content[start : start + PAGE_BYTES])
+            altered[start : start + size] = self._random.randbytes(size)
+        return bytes(altered)
+
     def cut(self, content: bytes) -> bytes:
         return content[: self._place(content)]
+
+    def delete(self, content: bytes) -> None:
+        return None
 
     def _place(self, content: bytes) -> int:
         """Mostly where something is written."""
@@ -102,8 +146,12 @@ def _is_refused(name: str, error: StoreError) -> bool:
     """Whether a repair may end with this error where the file of this name is damaged."""
     if name == LOCK:  # it cannot be told from a file of another program any more
         return "left as it is" in str(error)
-    known = isinstance(error, NoIndexError) or "saved" in str(error) or "log is there" in str(error)
-    return name in (MANIFEST, LOG) and known
+    return name == MANIFEST and "index format" in str(error)  # a newer one, for all that can be told
+
+
+def _images(directory: Path) -> list[bytes]:
+    with Store.open(directory) as store:
+        return [hash for hash, _ in store.manifest.contents()]
 
 
 def _commits(log: bytes) -> list[int]:

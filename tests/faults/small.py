@@ -54,7 +54,7 @@ def bring_up_to_date(directory: Path) -> None:
 
 
 def build(directory: Path) -> None:
-    """An index with generations, orphans, pruned images, skipped files, queries, something kept for searches."""
+    """An index with a copy, generations, orphans, pruned images, skipped files, queries, and what searches keep."""
     with Writer.open(directory, FINGERPRINT) as writer:
         writer.set_queries(np.stack([image(number).vector for number in range(200, 203)]))
         writer.commit(images=[image(n) for n in OTHERS], files=[(photo(n), image(n).hash) for n in OTHERS])
@@ -64,6 +64,7 @@ def build(directory: Path) -> None:
         writer.forget(photo(OTHERS[0]).path)
         assert sum(writer.prune()) == 1
         writer.forget(*(photo(n).path for n in OTHERS[1:]))
+        assert writer.back_up_if_behind() is None
     features = directory / "features"
     features.mkdir()
     (features / KEPT).write_bytes(hashlib.sha256(b"seen" * 100).digest()[:16] + b"seen" * 100)

@@ -160,7 +160,7 @@ def test_repair_keeps_the_log_and_what_was_committed_before(half_folded: Path) -
     repaired = repair(half_folded)
     assert repaired.log is not None and repaired.log.read_bytes() == log
     assert [finding.part for finding in repaired.findings] == ["log"]
-    assert (repaired.left, repaired.salvaged) == ((), None)
+    assert (repaired.left, repaired.restored) == ((), None)
     with Store.open(half_folded) as store:
         assert len(store) == 2 and store.strays() == [repaired.log]
     bring_up_to_date(half_folded)

@@ -14,10 +14,10 @@ from unittest.mock import patch
 import pytest
 
 from bridgetower.atomic import replace_file
-from bridgetower.salvage import keep_log, salvage
+from bridgetower.backup import keep_log, restore
+from bridgetower.upkeep import forget
 from bridgetower.writer import Writer
 from tests.faults.small import FINGERPRINT, bring_up_to_date, build, image, photo, searched
-from tests.faults.test_bits import alter
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the file of a descriptor is not known here")
 
@@ -81,16 +81,52 @@ def test_a_new_folder_is_on_the_disk_before_anything_is_committed_in_it(tmp_path
     assert calls[:3] == ["fsync where", "fsync some", f"fsync {tmp_path.name}"]
 
 
-def test_a_salvaged_manifest_is_on_the_disk_before_it_takes_the_place_of_the_damaged_one(tmp_path: Path) -> None:
+def test_a_copy_is_on_the_disk_before_it_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     build(tmp_path / "index")
-    alter(tmp_path / "index", "DROP TRIGGER file_gone")
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer, watched() as calls:
+        assert writer.back_up() is None
+    [first, second, third] = calls
+    unfinished = first.removeprefix("fsync ")
+    assert unfinished.startswith(".manifest.backup.sqlite.")
+    assert (second, third) == (f"rename {unfinished} manifest.backup.sqlite", "fsync index")
+
+
+def test_the_copy_is_gone_from_the_disk_before_anything_is_forgotten(tmp_path: Path) -> None:
+    build(tmp_path / "index")
+    with Writer.resume(tmp_path / "index") as writer:
+        copied, real = tmp_path / "index" / "manifest.backup.sqlite", os.unlink
+
+        def unlink(path: Any, **options: Any) -> None:
+            calls.append(f"unlink {Path(path).name}")
+            real(path, **options)
+
+        with watched(writer) as calls, patch("os.unlink", unlink):
+            forget(writer, [photo(1).path])
+        assert calls[:3] == ["unlink manifest.backup.sqlite", "fsync index", "commit"]
+        assert copied.exists()
+
+
+def test_a_damaged_manifest_and_its_log_have_other_names_before_the_copy_has_theirs(tmp_path: Path) -> None:
+    """Without its log a manifest may look like an older state that is sound; with that log another would be damaged."""
+    directory = tmp_path / "killed"
+    build(tmp_path / "index")
+    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+        writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
+        shutil.copytree(tmp_path / "index", directory)
     with watched() as calls:
-        kept = salvage(tmp_path / "index" / "manifest.sqlite").kept
-    assert kept.exists()
-    *before, last_rename, last = calls
-    assert before[0] == "fsync manifest.sqlite.new"
-    assert before.count("fsync index") == 2  # the copy of the old one has its name, and its log is gone
-    assert (last_rename, last) == ("rename manifest.sqlite.new manifest.sqlite", "fsync index")
+        kept = restore(directory / "manifest.sqlite", "a page is damaged").kept
+    assert kept is not None and kept.exists()
+    *others, fsync, rename, last = calls
+    assert others == [
+        f"rename manifest.sqlite {kept.name}",
+        "fsync killed",
+        f"rename manifest.sqlite-wal {kept.name}-wal",
+        "fsync killed",
+    ]
+    unfinished = fsync.removeprefix("fsync ")
+    assert unfinished.startswith(".manifest.sqlite.")
+    assert (rename, last) == (f"rename {unfinished} manifest.sqlite", "fsync killed")
+    assert not (directory / "manifest.sqlite-wal").exists() and not (directory / "manifest.sqlite-shm").exists()
 
 
 def test_a_replaced_file_is_on_the_disk_before_it_has_the_name(tmp_path: Path) -> None:

@@ -16,10 +16,9 @@ from unittest.mock import patch
 
 import pytest
 
+from bridgetower.backup import restore
 from bridgetower.errors import StoreError
 from bridgetower.manifest import Tuning
-from bridgetower.records import Photo
-from bridgetower.salvage import salvage
 from bridgetower.store import Store
 from bridgetower.verify import repair, verify
 from bridgetower.writer import Writer
@@ -151,12 +150,12 @@ RUNS = {
     "publish": (build, publish),
     "grow": (build, grow),
     "mend rows": (break_rows, mend),
-    "salvage": (break_layout, mend),
+    "restore": (break_layout, mend),
     "upgrade": (copy_format_2, lambda directory: Writer.resume(directory).close()),
 }
 
 
-DAMAGED = ("mend rows", "salvage")
+DAMAGED = ("mend rows", "restore")
 
 
 def tuning_of(directory: Path) -> Tuning | None:
@@ -230,7 +229,7 @@ def refuse_each(tmp_path: Path, name: str, step: int) -> int:
 
 @pytest.mark.parametrize(
     ("way", "name"),
-    [*(("exact", name) for name in ("make", "index", "prune", "publish", "salvage")), ("lists", "publish")],
+    [*(("exact", name) for name in ("make", "index", "prune", "publish", "restore")), ("lists", "publish")],
 )
 def test_any_file_may_not_grow(tmp_path: Path, way: str, name: str) -> None:
     """As on a full disk, in the middle of what SQLite and FAISS write."""
@@ -264,23 +263,22 @@ def refuse_to_grow(tmp_path: Path, name: str, sizes: Iterable[int]) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         if name not in DAMAGED and found(directory):
             assert list(verify(directory)) == []
-        assert not list(directory.glob("manifest.sqlite.new*"))
+        assert not list(directory.glob(".*.partial*"))
         run(directory)
         assert list(verify(directory)) == []
         assert found(directory) == expected
     assert refused > 2
 
 
-def test_salvaging_may_be_killed_at_any_instant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a log that a reader still needs: without it the old manifest lacks an image, with it the new one is none."""
+def test_restoring_may_be_killed_at_any_instant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a log that a reader still needs, which belongs to the damaged manifest alone."""
     directory = tmp_path / "index"
     instants: list[Path] = []
     build(directory)
+    expected = answer(directory)
     with Store.open(directory):
         with Writer.resume(directory) as writer:
             writer.commit(images=[image(300)], files=[(photo(300), image(300).hash)])
-        expected = answer(directory)
-        with Writer.resume(directory) as writer:
             writer.manifest._db.execute("DROP TRIGGER file_gone")
         assert (directory / "manifest.sqlite-wal").stat().st_size
 
@@ -293,33 +291,48 @@ def test_salvaging_may_be_killed_at_any_instant(tmp_path: Path, monkeypatch: pyt
             return called
 
         with monkeypatch.context() as patches:
-            for name in ("replace", "link", "unlink"):
+            for name in ("replace", "unlink", "fsync"):
                 patches.setattr(os, name, recording(REAL[name]))
-            salvage(directory / "manifest.sqlite")
-    assert len(instants) >= 5
+            restore(directory / "manifest.sqlite", "a trigger is missing")
+    assert len(instants) >= 6
     for instant in [*instants, directory]:
         repair(instant)
         assert list(verify(instant)) == []
         assert answer(instant) == expected, instant.name
 
 
-def test_what_is_salvaged_must_have_room_when_it_is_closed(tmp_path: Path) -> None:
-    """Longer than SQLite lets its log become: the last rows come into the file only at the end."""
+def test_a_copy_has_room_or_the_one_before_stays(tmp_path: Path) -> None:
+    """As on a disk that is full in the middle of it."""
     resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     build(tmp_path)
+    copied = tmp_path / "manifest.backup.sqlite"
+    before = copied.read_bytes()
     with Writer.resume(tmp_path) as writer:
-        writer.commit(skipped=[(Photo(Path(f"/long/{n}"), 1, 1), "x" * 8000) for n in range(2400)])
-        writer.manifest._db.execute("DROP TRIGGER file_gone")
-    manifest, expected = tmp_path / "manifest.sqlite", answer(tmp_path)
+        writer.commit(images=[image(n) for n in MORE], files=[(photo(n), image(n).hash) for n in MORE])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+        try:
+            note = writer.back_up_if_behind()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert note is not None and str(copied) in note and "\n" not in note
+        assert copied.read_bytes() == before and not list(tmp_path.glob(".*.partial*"))
+        assert writer.back_up_if_behind() is None
+    assert copied.read_bytes() != before
+
+
+def test_where_there_is_no_room_a_damaged_manifest_is_left_as_it_is(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    break_layout(tmp_path)
+    manifest = tmp_path / "manifest.sqlite"
     before = manifest.read_bytes()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 100 * 8192, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match="make room"):
             repair(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert manifest.read_bytes() == before
-    assert not [*tmp_path.glob("manifest.sqlite.*")]
+    assert not [*tmp_path.glob("manifest.sqlite.*"), *tmp_path.glob(".*.partial*")]
     assert repair(tmp_path).left == ()
-    assert answer(tmp_path) == expected

@@ -139,7 +139,9 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
 
     @rule(sql=st.sampled_from(DAMAGE))
     def damage_and_repair(self, sql: str) -> None:
-        """What repair drops is committed again, as the next run does it."""
+        """What repair drops is committed again, as the next run does it. A copy that it restores was made just now."""
+        if "TRIGGER" in sql:
+            assert self.writer.back_up() is None
         with self.writer.manifest.transaction():
             self.writer.manifest._db.execute(sql)
         self.writer.close()

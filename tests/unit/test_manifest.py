@@ -304,7 +304,7 @@ def test_a_damaged_manifest_is_named_and_left_alone(manifest: ManifestWriter, pa
     for bad in (b"this is not SQLite" * 100, good[:5000], good[:4096] + b"\xaa" * (len(good) - 4096)):
         path.write_bytes(bad)
         for open_it in (lambda: Manifest.read(path), lambda: ManifestWriter.open(path, FINGERPRINT)):
-            with pytest.raises(StoreError, match=rf"{re.escape(str(path))}: damaged .* restore it"):
+            with pytest.raises(StoreError, match=rf"{re.escape(str(path))}: damaged .* `bt verify --repair`"):
                 open_it().counts()
         assert path.read_bytes() == bad
 

@@ -386,11 +386,11 @@ def test_files_with_names_of_ours_are_not_ours_without_a_lock(directory: Path) -
 
 def test_only_regular_files_with_names_of_ours_are_removed(directory: Path) -> None:
     build(directory, 1, 2)
-    names = ["vectors-x.faiss", "vectors-0.faiss.bak", "manifest.sqlite.new-notes", ".holiday.partial"]
+    names = ["vectors-x.faiss", "vectors-0.faiss.bak", "manifest.sqlite.notes", ".holiday.partial"]
     for name in names:
         (directory / name).write_text("mine")
     (directory / "vectors-0.faiss").symlink_to(directory / names[0])
-    ours = [directory / "vectors-0.codes", directory / "manifest.sqlite.new-wal"]
+    ours = [directory / "vectors-0.codes", directory / ".manifest.backup.sqlite.0123abcd.partial"]
     for path in ours:
         path.touch()
     with Writer.open(directory, FINGERPRINT) as writer:
