@@ -5,8 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bridgetower.records import Filter
-from bridgetower.schema import LARGEST
+from bridgetower.records import LARGEST, Filter
 
 # A folder and all below it, as one range of the primary key: `path >= root`, `path < after`, and of these not the
 # neighbours such as "photos-old" that sort between "photos" and "photos/". Parameters: see `range_of`.

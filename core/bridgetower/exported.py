@@ -20,9 +20,8 @@ from bridgetower.float16 import LENGTH_TOLERANCE
 from bridgetower.moves import Moved
 from bridgetower.npy import Rows
 from bridgetower.os_errors import unreadable
-from bridgetower.records import FOREIGN, Fingerprint, Photo
+from bridgetower.records import FOREIGN, LARGEST, Fingerprint, Photo
 from bridgetower.regular import open_regular
-from bridgetower.schema import LARGEST
 
 LARGEST_INDEX = 64 * 1000**2  # bytes of index.json, which is in memory as a whole
 _NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text

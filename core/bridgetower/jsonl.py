@@ -12,8 +12,8 @@ import numpy as np
 
 from bridgetower.errors import InputError
 from bridgetower.os_errors import unreadable
+from bridgetower.records import LARGEST
 from bridgetower.regular import open_regular
-from bridgetower.schema import LARGEST
 
 # Bytes: a picture with some 100,000 files. Python parses a line in one go, half a second, and answers no signal then.
 LONGEST_LINE = 16 * 1000**2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 OnProgress = Callable[[int, int], None]  # is told how many are done, and of how many
+LARGEST = 2**63 - 1  # whole number that SQLite holds
 Say = Callable[[str], object]  # takes one line for the person who waits
 
 

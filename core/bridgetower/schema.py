@@ -11,7 +11,6 @@ from typing import Any
 
 FORMAT_VERSION = 3
 APPLICATION_ID = 0x42546978  # "BTix"
-LARGEST = 2**63 - 1  # whole number that SQLite holds
 HASH_BYTES = 32  # of SHA-256
 PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; of SQLite's 4096 a quarter would stay empty
 
