@@ -16,11 +16,10 @@ from torch import Tensor
 
 from bridgetower import prepared
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.heads import require_heads
 from bridgetower.model import ImageFeatures, TextFeatures
 from bridgetower.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
-from bridgetower.records import INT8, Fingerprint, Head, Say, quiet
+from bridgetower.records import INT8, Fingerprint, Head, Say, quiet, require_heads
 from bridgetower.runtime import Runtime
 from bridgetower.threads import compute_with_one, one_thread
 from bridgetower.weights import Checkpoint

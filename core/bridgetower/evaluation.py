@@ -17,12 +17,11 @@ import numpy.typing as npt
 
 from bridgetower import jsonl
 from bridgetower.errors import InputError
-from bridgetower.heads import require_heads
 from bridgetower.inputs import AnyPath, normalised, path
 from bridgetower.pictures import load
 from bridgetower.preprocess import Preprocessing
 from bridgetower.protocol import Judge, RecallEncoder
-from bridgetower.records import Candidate, Head, OnProgress, quiet
+from bridgetower.records import Candidate, Head, OnProgress, quiet, require_heads
 
 RANKS = (1, 5, 10)
 PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes again the texts that meet its pictures

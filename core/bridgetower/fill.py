@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.features import FeatureCache
-from bridgetower.heads import require_heads
 from bridgetower.pictures import encoded
 from bridgetower.protocol import Judge, RecallEncoder, match_probability
 from bridgetower.recall import Candidates, recall_vector
-from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet
+from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet, require_heads
 from bridgetower.store import Store
 
 SUPPORTERS = 3  # pictures that are named for a word

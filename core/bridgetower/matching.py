@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
 from bridgetower.features import FeatureCache
-from bridgetower.heads import require_heads
 from bridgetower.pictures import PICTURES_AT_ONCE, encoded, load
 from bridgetower.protocol import Judge, Pictures, Texts, match_probability
-from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet
+from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet, require_heads
 
 
 @dataclass(frozen=True, slots=True)

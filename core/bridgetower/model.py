@@ -30,8 +30,7 @@ from torch import Tensor, nn
 from bridgetower.blocks import CrossAttention, FeedForward, Linear, SelfAttention, as_key_mask, embedding
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
-from bridgetower.heads import require_heads
-from bridgetower.records import Head
+from bridgetower.records import Head, require_heads
 
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 

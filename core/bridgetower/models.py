@@ -141,7 +141,7 @@ class Model:
     @property
     def encoder(self) -> "RecallEncoder":
         """The network as it makes vectors. Raises ModelError."""
-        from bridgetower.heads import require_heads
+        from bridgetower.records import require_heads
 
         require_heads(self.heads, Head.ITC)
         encoder, _ = self._loaded()
@@ -207,9 +207,9 @@ class Model:
         be read are among the `skipped` of the results. `top` is how many to give at most, `min_match` their least
         probability; `on_progress(done, total)` counts pictures. Raises UsageError, and ModelError without an ITM head.
         """
-        from bridgetower.heads import require_heads
         from bridgetower.matching import rerank
         from bridgetower.pictures import candidates_of
+        from bridgetower.records import require_heads
 
         text, candidates = normalised(text), candidates_of(pictures)
         require_limits(top=1 if top is None else top, min_match=min_match)
@@ -228,8 +228,8 @@ class Model:
         for a text without `<mask>`, and ModelError without an MLM head, or an ITM head for several pictures.
         """
         from bridgetower.fill import fill_images
-        from bridgetower.heads import require_heads
         from bridgetower.pictures import candidates_of
+        from bridgetower.records import require_heads
 
         text, candidates = masked(text), candidates_of(pictures)
         require_limits(top=top)

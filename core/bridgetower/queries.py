@@ -7,11 +7,10 @@ from pathlib import Path
 from bridgetower.errors import UnknownPlaceError
 from bridgetower.features import FeatureCache
 from bridgetower.fill import Filled, fill_library
-from bridgetower.heads import require_heads
 from bridgetower.index_models import IndexModels, Notes
 from bridgetower.inputs import AnyPath, path
 from bridgetower.protocol import Judge, RecallEncoder
-from bridgetower.records import Head, OnProgress
+from bridgetower.records import Head, OnProgress, require_heads
 from bridgetower.roots import known_place
 from bridgetower.search import NOTHING, Found, SearchRequest, search
 from bridgetower.store import Store

@@ -1,4 +1,4 @@
-"""The values that cross from one stage to the next: frozen, without behaviour, free of third-party types."""
+"""The values that cross from one stage to the next: frozen, free of third-party types."""
 
 import os
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
+
+from bridgetower.errors import ModelError
 
 OnProgress = Callable[[int, int], None]  # is told how many are done, and of how many
 LARGEST = 2**63 - 1  # whole number that SQLite holds
@@ -22,6 +24,17 @@ class Head(StrEnum):
     ITC = "itc"  # contrastive: one vector per image or text
     ITM = "itm"  # matching: is this text true of this image
     MLM = "mlm"  # masked language: which word stands here
+
+
+def require_heads(heads: frozenset[Head], *needed: Head, way_out: str = "") -> None:
+    """Raise `ModelError`, naming a checkpoint that has all of `needed`, or a `way_out`, unless they are all there."""
+    for head in needed:
+        if head not in heads:
+            published = "large-itm-mlm-itc" if Head.ITC in needed else "base-itm-mlm"
+            raise ModelError(
+                f"this checkpoint has no {head.name} head: use one that has, such as "
+                f"BridgeTower/bridgetower-{published}{way_out}"
+            )
 
 
 class File(NamedTuple):

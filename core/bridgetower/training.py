@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bridgetower.atomic import replace_file
-from bridgetower.heads import require_heads
 from bridgetower.losses import contrast, itc_loss, itm_loss, mlm_loss
 from bridgetower.model import BridgeTower, Fused
-from bridgetower.records import Head
+from bridgetower.records import Head, require_heads
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound: beyond it the contrastive loss grows unstable
 

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
-from bridgetower.heads import require_heads
 from bridgetower.losses import itc_loss, itm_loss, mlm_loss
 from bridgetower.model import BridgeTower, Fused
-from bridgetower.records import Head
+from bridgetower.records import Head, require_heads
 from tests.tiny import ALL_HEADS, tiny_config, tiny_model
 
 SHORT = [0, 7, 8, 2]
