@@ -17,8 +17,8 @@ from bridgetower.decoder import answer
 from bridgetower.decoders import Decoders, Picture, read_answer
 from bridgetower.errors import UsageError
 from bridgetower.preprocess import Preprocessing
-from bridgetower.protocol import Pictures, Pixels, Reading, Refused, Texts, Vectors
-from bridgetower.records import Fingerprint, Head
+from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
+from bridgetower.records import Fingerprint, Head, Refused
 from bridgetower.store import Store
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}

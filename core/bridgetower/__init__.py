@@ -46,7 +46,6 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.protocol import Pictures as Pictures
     from bridgetower.protocol import Reading as Reading
     from bridgetower.protocol import RecallEncoder as RecallEncoder
-    from bridgetower.protocol import Refused as Refused
     from bridgetower.protocol import Texts as Texts
     from bridgetower.recall_store import RecallStore as RecallStore
     from bridgetower.recall_store import RecallView as RecallView
@@ -55,6 +54,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Head as Head
     from bridgetower.records import Hit as Hit
     from bridgetower.records import PairScore as PairScore
+    from bridgetower.records import Refused as Refused
     from bridgetower.records import Skipped as Skipped
     from bridgetower.records import Word as Word
     from bridgetower.roots import nothing_in as nothing_in
@@ -86,9 +86,9 @@ _HOMES = {
     "matching": "Results",
     "models": "DEFAULT_MODEL Model available_models convert_model pull_model",
     "preprocess": "Preprocessing",
-    "protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Refused Texts",
+    "protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Texts",
     "recall_store": "RecallStore RecallView",
-    "records": "Filter Fingerprint Head Hit PairScore Skipped Word",
+    "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
     "roots": "nothing_in",
     "runtime": "Runtime choose_runtime",
     "search": "Found SearchRequest",

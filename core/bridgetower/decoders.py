@@ -36,7 +36,7 @@ from bridgetower.decoder import (
 )
 from bridgetower.errors import ProcessError
 from bridgetower.preprocess import Preprocessing, normalise
-from bridgetower.protocol import Refused
+from bridgetower.records import Refused
 from bridgetower.resources import shortage
 
 TIME_LIMIT = 60.0  # seconds of processor time for a picture, and again for each 60 MB of it: see `decoder.allowed`

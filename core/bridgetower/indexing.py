@@ -27,7 +27,8 @@ from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.writer import NewImage, Writer
 
 if TYPE_CHECKING:
-    from bridgetower.protocol import Embedded, ImageEngine, Refused
+    from bridgetower.protocol import Embedded, ImageEngine
+    from bridgetower.records import Refused
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together
 READ_AHEAD = 500 * 1000**2  # bytes of files in memory that were read; the engine has others
@@ -248,7 +249,7 @@ class _Run:
 
     def _settle(self, found: "Embedded | Refused") -> None:
         """Take what became of the content that the engine was given first of those that are under way."""
-        from bridgetower.protocol import Refused
+        from bridgetower.records import Refused
 
         hash = next(iter(self._under_way))
         photos = self._under_way.pop(hash)

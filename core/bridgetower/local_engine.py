@@ -8,7 +8,8 @@ import numpy as np
 from bridgetower.ahead import ahead, workers
 from bridgetower.decoders import Decoders, Picture
 from bridgetower.preprocess import Preprocessing
-from bridgetower.protocol import Embedded, RecallEncoder, Refused, Vectors
+from bridgetower.protocol import Embedded, RecallEncoder, Vectors
+from bridgetower.records import Refused
 from bridgetower.runtime import BATCH_SIZE
 
 READ_AHEAD = 500 * 1000**2  # bytes of contents that wait to be decoded

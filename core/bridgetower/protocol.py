@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.preprocess import Preprocessing
-from bridgetower.records import Fingerprint, Head
+from bridgetower.records import Fingerprint, Head, Refused
 
 Pixels = npt.NDArray[np.float32]  # [B, 3, H, W], preprocessed
 Vectors = npt.NDArray[np.float32]  # [B, E], unit length
@@ -88,14 +88,6 @@ class Embedded:
     height: int
     taken_at: int | None  # seconds since 1970 on the clock where it was taken
     vector: npt.NDArray[np.float32]  # [E], unit length
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Content that does not become a picture."""
-
-    reason: str
-    lasting: bool  # it lies in the content: the next time it will be the same
 
 
 class ImageEngine(Protocol):

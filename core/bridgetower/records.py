@@ -68,6 +68,14 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """Content that does not become a picture."""
+
+    reason: str
+    lasting: bool  # it lies in the content: the next time it will be the same
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Which pictures a search is about. A picture's time is when it was taken, or else when its file was changed.
 

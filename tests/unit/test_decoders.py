@@ -20,7 +20,7 @@ from bridgetower.decode import decode
 from bridgetower.decoders import Decoders, Picture
 from bridgetower.errors import PictureError, ProcessError, ResourceError
 from bridgetower.preprocess import Preprocessing, preprocess
-from bridgetower.protocol import Refused
+from bridgetower.records import Refused
 from tests.fakes import HOSTILE, handles_left
 from tests.pictures import encoded, noise, png_header
 

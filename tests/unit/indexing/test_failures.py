@@ -15,7 +15,8 @@ from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import InputError, ModelError, PictureError, ResourceError
 from bridgetower.indexing import index
 from bridgetower.local_engine import LocalEngine
-from bridgetower.protocol import Refused, Vectors
+from bridgetower.protocol import Vectors
+from bridgetower.records import Refused
 from bridgetower.regular import open_regular
 from bridgetower.runtime import BATCH_SIZE, Runtime
 from bridgetower.scan import scan

@@ -14,8 +14,7 @@ import pytest
 from bridgetower.decode import read
 from bridgetower.decoders import Decoders, Picture
 from bridgetower.indexing import index
-from bridgetower.protocol import Refused
-from bridgetower.records import File, Photo
+from bridgetower.records import File, Photo, Refused
 from bridgetower.runtime import BATCH_SIZE
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
