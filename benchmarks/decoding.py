@@ -22,7 +22,8 @@ from PIL import Image
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
-from bridgetower.decode import decode, read
+from bridgetower.content import read
+from bridgetower.decode import decode
 from bridgetower.encoder import TorchEncoder
 from bridgetower.preprocess import OVERSAMPLING, Preprocessing, preprocess
 from bridgetower.records import File

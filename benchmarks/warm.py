@@ -32,7 +32,8 @@ def main() -> None:
     import numpy as np
 
     import bridgetower
-    from bridgetower.decode import decode, read
+    from bridgetower.content import read
+    from bridgetower.decode import decode
     from bridgetower.library import Library, Model
     from bridgetower.preprocess import preprocess
 

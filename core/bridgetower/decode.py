@@ -6,7 +6,6 @@ Whatever is wrong with a file comes out as one PictureError with a reason that a
 the model was trained without.
 """
 
-import os
 import re
 import threading
 import warnings
@@ -22,8 +21,6 @@ from typing import TYPE_CHECKING, Any, cast
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
-from bridgetower.regular import NotAFileError, open_regular
-from bridgetower.resources import shortage
 
 if TYPE_CHECKING:  # it takes longer to import than all else here, and few pictures need it
     import numpy as np
@@ -32,7 +29,6 @@ if TYPE_CHECKING:  # it takes longer to import than all else here, and few pictu
 AnyImage = Image.Image
 
 MAX_PIXELS = 178_956_970  # beyond it Pillow takes a picture for an attack on memory and refuses it
-MAX_BYTES = 2 * 1000**3  # of a file; the largest picture of MAX_PIXELS, uncompressed and 16 bits deep, is below
 
 # Pillow knows these, but not as pictures that it can decode by itself: EPS starts Ghostscript on the content of the
 # file, WMF needs Windows; of the others it reads the header only.
@@ -67,28 +63,6 @@ class Decoded:
     # Left, top, right, bottom of what `image` shows of the picture; None where it is all of it. A fraction of a side is
     # seldom whole, so of a smaller `image` the pixels at one edge may belong to the picture only in part.
     box: tuple[float, float, float, float] | None = None
-
-
-def read(path: Path) -> bytes:
-    """The content of a picture file.
-
-    Raises PictureError where it is gone, not readable, too large or no real file; ResourceError where this machine has
-    no handle left to read any file with.
-    """
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise PictureError(path, f"{size / 1e9:.1f} GB, more than the limit of {MAX_BYTES / 1e9:g} GB")
-            return file.read(size)  # no more, should it grow meanwhile
-    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
-        raise PictureError(path, "no such file") from error
-    except NotAFileError as error:
-        raise PictureError(path, str(error.strerror)) from error
-    except OSError as error:
-        raise shortage(error) or PictureError(path, f"cannot be read: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise PictureError(path, "not enough memory to read it") from error
 
 
 def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Decoded:

@@ -21,7 +21,7 @@ from typing import IO, Self
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.decode import MAX_BYTES, MAX_PIXELS
+from bridgetower.decode import MAX_PIXELS
 from bridgetower.decoder import (
     HEADER,
     KEEPS_TIME,
@@ -36,7 +36,7 @@ from bridgetower.decoder import (
 )
 from bridgetower.errors import ProcessError
 from bridgetower.preprocess import Preprocessing, normalise
-from bridgetower.records import Refused
+from bridgetower.records import MAX_PICTURE_BYTES, Refused
 from bridgetower.resources import shortage
 
 TIME_LIMIT = 60.0  # seconds of processor time for a picture, and again for each 60 MB of it: see `decoder.allowed`
@@ -47,7 +47,7 @@ _PATIENCE = 10 if KEEPS_TIME else 1
 # Address space of a process. The greediest that were met, JPEG 2000 and floating point numbers on their way to grey,
 # take 27 bytes a pixel. Some plugins copy the file. The rest is Python and libraries.
 _BYTES_A_PIXEL = 48
-_BYTES_BESIDES = 2 * MAX_BYTES + 1024**3
+_BYTES_BESIDES = 2 * MAX_PICTURE_BYTES + 1024**3
 
 _MOMENT = 1.0  # seconds from the last word of a process to its end
 _TICKS = 60  # of the watch in a time limit

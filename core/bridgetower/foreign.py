@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower import jsonl, npy
-from bridgetower.decode import decode, read
+from bridgetower.content import read
+from bridgetower.decode import decode
 from bridgetower.errors import InputError, PictureError
 from bridgetower.manifest import Known
 from bridgetower.moves import Moved

@@ -288,7 +288,7 @@ class _Run:
 def _read(photo: Photo) -> _Content | _Failed:
     """The file's content, with the size and time that it had *before* it was read: a change in between is then seen
     by the next run."""
-    from bridgetower.decode import read
+    from bridgetower.content import read
 
     try:
         status = photo.path.stat()

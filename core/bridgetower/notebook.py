@@ -5,7 +5,8 @@ import html
 from collections.abc import Iterable
 from io import BytesIO
 
-from bridgetower.decode import decode, read
+from bridgetower.content import read
+from bridgetower.decode import decode
 from bridgetower.errors import PictureError
 from bridgetower.records import Hit
 

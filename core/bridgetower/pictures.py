@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.ahead import ahead, workers
-from bridgetower.decode import AnyImage, decode, in_memory, read, require_image
+from bridgetower.content import read
+from bridgetower.decode import AnyImage, decode, in_memory, require_image
 from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.inputs import AnyPath, path

@@ -11,6 +11,7 @@ from bridgetower.errors import ModelError
 
 OnProgress = Callable[[int, int], None]  # is told how many are done, and of how many
 LARGEST = 2**63 - 1  # whole number that SQLite holds
+MAX_PICTURE_BYTES = 2 * 1000**3  # of a file; the largest that is decoded, of 16 bits and uncompressed, has fewer
 Say = Callable[[str], object]  # takes one line for the person who waits
 
 

@@ -186,7 +186,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
         else:
             for path in photos.rglob("*.png"):
                 os.utime(path, ns=(1, 1))
-            patch.setattr("bridgetower.decode.read", reading)
+            patch.setattr("bridgetower.content.read", reading)
         report = run(photos, directory)
         assert report.removed == 0 and report.skipped
     after = contents(directory)

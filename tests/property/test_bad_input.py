@@ -79,7 +79,7 @@ def gets_through(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) ->
         assert reason and reason.isprintable() and len(reason) < 500
         assert "exit status" not in reason, "an exception of ours"
     with (
-        patch("bridgetower.decode.read", side_effect=AssertionError("a file was opened again")),
+        patch("bridgetower.content.read", side_effect=AssertionError("a file was opened again")),
         patch("bridgetower.decoders._Process", side_effect=AssertionError("a process was started again")),
     ):
         again = run(folder, directory, max_pixels)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower import decode as decode_module
-from bridgetower.decode import read
+from bridgetower import content, records
+from bridgetower.content import read
 from bridgetower.errors import InputError, PictureError, ResourceError
 from tests.fakes import handles_left
 
@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_read(
     def refuse(path: Path) -> BufferedReader:
         raise error
 
-    monkeypatch.setattr(decode_module, "open_regular", refuse)
+    monkeypatch.setattr(content, "open_regular", refuse)
     assert read_reason(tmp_path / "a.jpg") == expected
 
 
@@ -71,7 +71,7 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "a.jpg"
     path.write_bytes(b"abc")
     looked = path.stat()
-    monkeypatch.setattr("bridgetower.decode.os.fstat", lambda descriptor: looked)
+    monkeypatch.setattr("bridgetower.content.os.fstat", lambda descriptor: looked)
     path.write_bytes(b"abcdef" * 1000)
     assert read(path) == b"abc"
 
@@ -95,5 +95,5 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
 def test_a_file_that_would_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "huge.tif"
     with path.open("wb") as file:
-        file.truncate(decode_module.MAX_BYTES + 1)  # sparse: takes no room
+        file.truncate(records.MAX_PICTURE_BYTES + 1)  # sparse: takes no room
     assert read_reason(path) == "2.0 GB, more than the limit of 2 GB"

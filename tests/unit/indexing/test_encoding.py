@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower.decode import decode, read
+from bridgetower.content import read
+from bridgetower.decode import decode
 from bridgetower.indexing import Progress, index
 from bridgetower.local_engine import LocalEngine
 from bridgetower.pictures import load
@@ -44,7 +45,7 @@ def test_a_second_run_opens_no_file_and_loads_no_encoder(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run([photos], tmp_path / "index")
-    monkeypatch.setattr("bridgetower.decode.read", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("bridgetower.content.read", lambda path: pytest.fail(f"{path} was opened"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
         report = index([photos], writer, never)
@@ -124,7 +125,7 @@ def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
             paint(path, "blue", size=(50, 50))
         return data
 
-    monkeypatch.setattr("bridgetower.decode.read", read_then_change)
+    monkeypatch.setattr("bridgetower.content.read", read_then_change)
     run([photos], tmp_path / "index")
     monkeypatch.undo()
     assert run([photos], tmp_path / "index").encoded == 1

@@ -1,0 +1,31 @@
+"""The content of a picture file, read as a whole: what stands in the way is a reason to skip it."""
+
+import os
+from pathlib import Path
+
+from bridgetower.errors import PictureError
+from bridgetower.records import MAX_PICTURE_BYTES
+from bridgetower.regular import NotAFileError, open_regular
+from bridgetower.resources import shortage
+
+
+def read(path: Path) -> bytes:
+    """The content of a picture file.
+
+    Raises PictureError where it is gone, not readable, too large or no real file; ResourceError where this machine has
+    no handle left to read any file with.
+    """
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_PICTURE_BYTES:
+                raise PictureError(path, f"{size / 1e9:.1f} GB, more than the limit of {MAX_PICTURE_BYTES / 1e9:g} GB")
+            return file.read(size)  # no more, should it grow meanwhile
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
+        raise PictureError(path, "no such file") from error
+    except NotAFileError as error:
+        raise PictureError(path, str(error.strerror)) from error
+    except OSError as error:
+        raise shortage(error) or PictureError(path, f"cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise PictureError(path, "not enough memory to read it") from error
