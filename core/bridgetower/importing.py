@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.ahead import ahead, workers
 from bridgetower.directory import made_by
 from bridgetower.errors import UsageError
 from bridgetower.exported import Export
@@ -22,6 +21,7 @@ from bridgetower.foreign import Foreign, see
 from bridgetower.manifest import Known
 from bridgetower.moves import Moved, Moves
 from bridgetower.npy import Rows
+from bridgetower.prefetch import ahead, workers
 from bridgetower.recall_store import RecallStore
 from bridgetower.records import FOREIGN, Fingerprint, OnProgress, Photo, Skipped, quiet
 from bridgetower.writer import NewImage, Writer

@@ -18,10 +18,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgetower.ahead import ahead, workers
 from bridgetower.calibration import ensure_calibration
 from bridgetower.directory import require_apart
 from bridgetower.errors import PictureError
+from bridgetower.prefetch import ahead, workers
 from bridgetower.records import File, Photo, Skipped, path_of, quiet
 from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.writer import NewImage, Writer

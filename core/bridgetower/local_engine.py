@@ -5,8 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-from bridgetower.ahead import ahead, workers
 from bridgetower.decoders import Decoders, Picture
+from bridgetower.prefetch import ahead, workers
 from bridgetower.preprocess import Preprocessing
 from bridgetower.protocol import Embedded, RecallEncoder, Vectors
 from bridgetower.records import Refused

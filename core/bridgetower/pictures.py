@@ -9,12 +9,12 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.ahead import ahead, workers
 from bridgetower.content import read
 from bridgetower.decode import AnyImage, decode, in_memory, require_image
 from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.inputs import AnyPath, path
+from bridgetower.prefetch import ahead, workers
 from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.protocol import Judge, Pictures
 from bridgetower.records import Candidate, Skipped

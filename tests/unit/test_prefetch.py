@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridgetower.ahead import ahead, workers
+from bridgetower.prefetch import ahead, workers
 
 
 def test_results_come_in_order_and_work_goes_on_at_most_a_window_ahead() -> None:
