@@ -22,13 +22,13 @@ from PIL import Image
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
-from bridgetower.content import read
 from bridgetower.decode import decode
 from bridgetower.encoder import TorchEncoder
+from bridgetower.files.content import read
+from bridgetower.files.walk import scan
 from bridgetower.preprocess import OVERSAMPLING, Preprocessing, preprocess
 from bridgetower.records import File
 from bridgetower.runtime import choose_runtime
-from bridgetower.scan import scan
 from bridgetower.weights import resolve
 
 FULL = "in full"

@@ -32,8 +32,8 @@ def main() -> None:
     import numpy as np
 
     import bridgetower
-    from bridgetower.content import read
     from bridgetower.decode import decode
+    from bridgetower.files.content import read
     from bridgetower.library import Library, Model
     from bridgetower.preprocess import preprocess
 

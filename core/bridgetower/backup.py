@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bridgetower.atomic import fsync_directory, remove_abandoned, replace_file
 from bridgetower.disk import explained, size_of
 from bridgetower.errors import DamagedIndexError, StoreError
+from bridgetower.files.atomic import fsync_directory, remove_abandoned, replace_file
+from bridgetower.files.regular import is_own, require_own
 from bridgetower.manifest import Manifest, backup_of
 from bridgetower.manifest_writer import ManifestWriter
-from bridgetower.regular import is_own, require_own
 from bridgetower.write_ahead_log import log_of
 
 _BEHIND = 20

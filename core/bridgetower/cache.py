@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from bridgetower.atomic import remove_abandoned, write_json
+from bridgetower.files.atomic import remove_abandoned, write_json
 
 
 def cache_folder() -> Path:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
+from bridgetower.files.regular import open_own
 from bridgetower.records import OnProgress, quiet
-from bridgetower.regular import open_own
 from bridgetower.resources import shortage
 
 if TYPE_CHECKING:

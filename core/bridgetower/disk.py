@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridgetower.errors import BridgeTowerError, DamagedIndexError, ResourceError, StoreError
-from bridgetower.regular import NotAFileError, require_own
+from bridgetower.files.regular import NotAFileError, require_own
 from bridgetower.resources import shortage
 from bridgetower.write_ahead_log import log_of
 

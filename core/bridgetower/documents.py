@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bridgetower.errors import ModelError
-from bridgetower.os_errors import unreadable
-from bridgetower.regular import open_regular
+from bridgetower.files.os_errors import unreadable
+from bridgetower.files.regular import open_regular
 
 MOST_BYTES = 10_000_000
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower import jsonl
 from bridgetower.errors import InputError
+from bridgetower.files import jsonl
 from bridgetower.inputs import AnyPath, normalised, path
 from bridgetower.pictures import load
 from bridgetower.preprocess import Preprocessing

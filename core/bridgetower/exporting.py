@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bridgetower import npy
-from bridgetower.atomic import is_vacant, new_folder
 from bridgetower.errors import DamagedIndexError, OutputError, UsageError
+from bridgetower.files import npy
+from bridgetower.files.atomic import is_vacant, new_folder
+from bridgetower.files.os_errors import writing
 from bridgetower.manifest import Entry
-from bridgetower.os_errors import writing
 from bridgetower.records import OnProgress, Photo, quiet
 from bridgetower.store import Store
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.disk import explained
+from bridgetower.files.regular import is_own
 from bridgetower.manifest import Manifest
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.published import codes_bytes, published, published_names
 from bridgetower.records import OnProgress
-from bridgetower.regular import is_own
 
 if TYPE_CHECKING:
     import numpy as np

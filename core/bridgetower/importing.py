@@ -17,10 +17,10 @@ import numpy.typing as npt
 from bridgetower.directory import made_by
 from bridgetower.errors import UsageError
 from bridgetower.exported import Export
+from bridgetower.files.npy import Rows
 from bridgetower.foreign import Foreign, see
 from bridgetower.manifest import Known
 from bridgetower.moves import Moved, Moves
-from bridgetower.npy import Rows
 from bridgetower.prefetch import ahead, workers
 from bridgetower.recall_store import RecallStore
 from bridgetower.records import FOREIGN, Fingerprint, OnProgress, Photo, Skipped, quiet

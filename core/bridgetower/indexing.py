@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from bridgetower.calibration import ensure_calibration
 from bridgetower.directory import require_apart
 from bridgetower.errors import PictureError
+from bridgetower.files.walk import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import File, Photo, Skipped, path_of, quiet
-from bridgetower.scan import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.writer import NewImage, Writer
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ class _Run:
 def _read(photo: Photo) -> _Content | _Failed:
     """The file's content, with the size and time that it had *before* it was read: a change in between is then seen
     by the next run."""
-    from bridgetower.content import read
+    from bridgetower.files.content import read
 
     try:
         status = photo.path.stat()

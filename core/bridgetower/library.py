@@ -246,7 +246,7 @@ class Library:
         on_progress: "Callable[[Progress], None]",
         on_publish: OnProgress,
     ) -> "Update":
-        from bridgetower.scan import Rules
+        from bridgetower.files.walk import Rules
         from bridgetower.updating import Update
 
         return Update(

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bridgetower.errors import LockedError, StoreError
-from bridgetower.regular import NotAFileError, open_own, open_own_descriptor
+from bridgetower.files.regular import NotAFileError, open_own, open_own_descriptor
 from bridgetower.resources import shortage
 
 _SIGNED = b'{"pid": '  # how the content begins

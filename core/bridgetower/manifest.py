@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Self
 from bridgetower.conditions import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
 from bridgetower.disk import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
+from bridgetower.files.regular import is_own
 from bridgetower.records import Filter, Fingerprint, Photo, Skipped, path_of
-from bridgetower.regular import is_own
 from bridgetower.schema import (
     APPLICATION_ID,
     FINGERPRINT_2,

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self
 from bridgetower.conditions import UNDER, range_of
 from bridgetower.disk import BUSY_S, CACHE_KIB, explained, require_own_files, size_of
 from bridgetower.errors import NoIndexError
+from bridgetower.files.regular import is_own
 from bridgetower.manifest import Manifest, Tuning, absent, backup_of
 from bridgetower.records import LARGEST, File, Fingerprint, Photo, Skipped, path_of
-from bridgetower.regular import is_own
 from bridgetower.schema import APPLICATION_ID, FORMAT_VERSION, PAGE_BYTES, SCHEMA, SUMMED, UPGRADES, crc32_of
 from bridgetower.write_ahead_log import log_of
 

@@ -9,10 +9,10 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.content import read
 from bridgetower.decode import AnyImage, decode, in_memory, require_image
 from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.features import FeatureCache
+from bridgetower.files.content import read
 from bridgetower.inputs import AnyPath, path
 from bridgetower.prefetch import ahead, workers
 from bridgetower.preprocess import Preprocessing, preprocess

@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridgetower import quantized
-from bridgetower.atomic import remove_abandoned
 from bridgetower.blocks import FeedForward
 from bridgetower.cache import cache_folder
 from bridgetower.errors import ModelError
+from bridgetower.files.atomic import remove_abandoned
+from bridgetower.files.regular import NotAFileError, is_own, open_own
 from bridgetower.model import BridgeTower
 from bridgetower.records import INT8, Head, Say, quiet
-from bridgetower.regular import NotAFileError, is_own, open_own
 from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
 from bridgetower.weights import Checkpoint, load_model, readable
 

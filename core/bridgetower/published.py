@@ -5,8 +5,8 @@ import os
 from io import BufferedReader
 from pathlib import Path
 
+from bridgetower.files.regular import open_own
 from bridgetower.manifest import Manifest
-from bridgetower.regular import open_own
 from bridgetower.resources import shortage
 
 

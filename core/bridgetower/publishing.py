@@ -13,17 +13,17 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.atomic import fsync_directory
 from bridgetower.codes import Coder, Codes
 from bridgetower.disk import explained
 from bridgetower.errors import DamagedFileError
+from bridgetower.files.atomic import fsync_directory
+from bridgetower.files.regular import is_own, open_own
 from bridgetower.float16 import unpack
 from bridgetower.inverted import RECALL_AT, InvertedVectors, list_count, sample_size, tune
 from bridgetower.manifest import Manifest, Tuning
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.published import codes_path, vectors_path
 from bridgetower.records import OnProgress
-from bridgetower.regular import is_own, open_own
 from bridgetower.truth import all_vectors, few, unpacked
 from bridgetower.vectors import FlatVectors, best
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from bridgetower.errors import UsageError
 from bridgetower.features import FeatureCache
+from bridgetower.files.npy import unit, vector_from
 from bridgetower.inputs import AnyPath, normalised, number, path, require_limits, short
 from bridgetower.matching import Results, Verified, matching, verify
-from bridgetower.npy import unit, vector_from
 from bridgetower.pictures import AnyPicture, candidate_of, load
 from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.recall import Candidates, recall_vector

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bridgetower.atomic import replace_file
 from bridgetower.errors import ModelError
+from bridgetower.files.atomic import replace_file
 
 _MOST_TENSORS = 100_000  # in all files together; the deepest network that a configuration can name has fewer
 

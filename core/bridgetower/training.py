@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bridgetower.atomic import replace_file
+from bridgetower.files.atomic import replace_file
 from bridgetower.losses import contrast, itc_loss, itm_loss, mlm_loss
 from bridgetower.model import BridgeTower, Fused
 from bridgetower.records import Head, require_heads

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridgetower.directory import made_by, require_apart, require_ours, require_place
 from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError
+from bridgetower.files.walk import Rules, scan
+from bridgetower.files.watch import watching
 from bridgetower.indexing import IndexReport, Progress, index
 from bridgetower.readers import Readers
 from bridgetower.recall_store import RecallStore
 from bridgetower.records import Fingerprint, OnProgress, Say
 from bridgetower.roots import nothing_in
-from bridgetower.scan import Rules, scan
 from bridgetower.store import Store
-from bridgetower.watch import watching
 from bridgetower.writer import Writer
 
 if TYPE_CHECKING:  # it needs NumPy, and a run that finds nothing to do none

@@ -14,11 +14,11 @@ from pathlib import Path
 from bridgetower.backup import Restored, damage, is_later, keep_log, restore, take_back
 from bridgetower.directory import MANIFEST
 from bridgetower.errors import DamagedIndexError, DamagedLogError
+from bridgetower.files.regular import is_own
 from bridgetower.float16 import unpack
 from bridgetower.manifest import ImageRow, backup_of
 from bridgetower.recall_store import RecallStore
 from bridgetower.records import OnProgress, quiet
-from bridgetower.regular import is_own
 from bridgetower.schema import HASH_BYTES
 from bridgetower.store import Store
 from bridgetower.write_ahead_log import log_of

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor
 
 from bridgetower import hub, pickles
-from bridgetower.atomic import remove_abandoned
 from bridgetower.cache import cache_folder, digest_of_files, remembered
 from bridgetower.config import ModelConfig
 from bridgetower.documents import read_json
 from bridgetower.errors import ModelError, ResourceError
+from bridgetower.files.atomic import remove_abandoned
+from bridgetower.files.os_errors import unreadable
 from bridgetower.hub import SAFETENSORS
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, WORDS_KEY, from_hf, hf_names, normalised_key
 from bridgetower.model import BridgeTower
-from bridgetower.os_errors import unreadable
 from bridgetower.preprocess import Preprocessing
 from bridgetower.records import Head, Say, quiet
 from bridgetower.resources import shortage

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bridgetower import backup
-from bridgetower.atomic import fsync_directory
 from bridgetower.directory import FEATURES, LOCK, MANIFEST, bytes_below, differences, require_place, require_same
 from bridgetower.disk import explained, size_of
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.faiss_store import FaissStore
 from bridgetower.features import FeatureCache
+from bridgetower.files.atomic import fsync_directory
 from bridgetower.lock import Lock
 from bridgetower.manifest import Manifest, backup_of
 from bridgetower.manifest_writer import ManifestWriter, Sweep

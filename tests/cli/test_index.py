@@ -262,7 +262,7 @@ def test_skipped_files_can_be_tried_again(bt: Bt, photos: Path, monkeypatch: pyt
     (photos / "bad.jpg").write_bytes(b"no picture")
     bt("index", photos)
     whole = (photos / "red.png").read_bytes()
-    monkeypatch.setattr("bridgetower.content.read", lambda path: whole)
+    monkeypatch.setattr("bridgetower.files.content.read", lambda path: whole)
     assert "skipped 1:" in bt("index", photos).stderr
     done = bt("index", photos, "--retry")
     assert done.exit_code == 0

@@ -18,11 +18,11 @@ from tests.fakes import FakeEncoder, paint
 ROOT = Path(__file__).parents[2]
 WATCH = """
 from types import SimpleNamespace
-import bridgetower.encoder, bridgetower.watch, bridgetower.weights
+import bridgetower.encoder, bridgetower.files.watch, bridgetower.weights
 from tests.fakes import FakeEncoder
 
 fake = FakeEncoder()
-bridgetower.watch.QUIET_S, bridgetower.watch.LOOK_S = 0.2, 0.3
+bridgetower.files.watch.QUIET_S, bridgetower.files.watch.LOOK_S = 0.2, 0.3
 checkpoint = SimpleNamespace(name="fake", heads=fake.heads, preprocessing=fake.preprocessing)
 checkpoint.with_preprocessing = lambda name: checkpoint
 bridgetower.weights.resolve = lambda name, **options: checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import ResourceError
-from bridgetower.scan import scan
+from bridgetower.files.walk import scan
 from bridgetower.store import Store
 from bridgetower.verify import verify
 from bridgetower.writer import Writer

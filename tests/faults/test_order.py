@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 import pytest
 
-from bridgetower.atomic import replace_file
 from bridgetower.backup import keep_log, restore
+from bridgetower.files.atomic import replace_file
 from bridgetower.upkeep import forget
 from bridgetower.writer import Writer
 from tests.faults.small import FINGERPRINT, bring_up_to_date, build, image, photo, searched

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import bridgetower
-from bridgetower import indexing, scan
+from bridgetower import indexing
 from bridgetower.errors import InputError, PictureError, StoreError
+from bridgetower.files import walk
 from bridgetower.indexing import index
 from bridgetower.local_engine import LocalEngine
 from bridgetower.manifest import Manifest
@@ -159,7 +160,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
     directory = tmp_path / "another"
     run(photos, directory)
     before = contents(directory)
-    scandir, look_at = os.scandir, scan._file
+    scandir, look_at = os.scandir, walk._file
 
     def listing(folder: bytes) -> object:
         path = Path(os.fsdecode(folder))
@@ -180,13 +181,13 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
 
     with monkeypatch.context() as patch:
         if fails == "listing":
-            patch.setattr("bridgetower.scan.os.scandir", listing)
+            patch.setattr("bridgetower.files.walk.os.scandir", listing)
         elif fails == "looking":
-            patch.setattr(scan, "_file", looking)
+            patch.setattr(walk, "_file", looking)
         else:
             for path in photos.rglob("*.png"):
                 os.utime(path, ns=(1, 1))
-            patch.setattr("bridgetower.content.read", reading)
+            patch.setattr("bridgetower.files.content.read", reading)
         report = run(photos, directory)
         assert report.removed == 0 and report.skipped
     after = contents(directory)

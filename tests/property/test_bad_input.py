@@ -27,9 +27,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bridgetower.files.walk import Rules
 from bridgetower.indexing import IndexReport, index
 from bridgetower.local_engine import LocalEngine
-from bridgetower.scan import Rules
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
@@ -79,7 +79,7 @@ def gets_through(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) ->
         assert reason and reason.isprintable() and len(reason) < 500
         assert "exit status" not in reason, "an exception of ours"
     with (
-        patch("bridgetower.content.read", side_effect=AssertionError("a file was opened again")),
+        patch("bridgetower.files.content.read", side_effect=AssertionError("a file was opened again")),
         patch("bridgetower.decoders._Process", side_effect=AssertionError("a process was started again")),
     ):
         again = run(folder, directory, max_pixels)

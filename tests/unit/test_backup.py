@@ -215,7 +215,7 @@ def test_a_kill_in_the_middle_of_a_copy_leaves_one_that_is_whole(directory: Path
     """Before the new one has the name, or as soon as it has it."""
     script = f"""{PRELUDE}
 import signal
-from bridgetower import atomic, backup
+from bridgetower.files import atomic, backup
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 with Writer.resume(Path(sys.argv[1])) as writer:

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 import bridgetower
-from bridgetower import exported, jsonl
+from bridgetower import exported
 from bridgetower.errors import InputError, OutputError, ResourceError, StoreError, UsageError
 from bridgetower.exporting import export
+from bridgetower.files import jsonl
 from bridgetower.importing import ImportReport, import_folder
 from bridgetower.records import Fingerprint, Photo
 from bridgetower.store import Store

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower import foreign, importing, npy
+from bridgetower import foreign, importing
 from bridgetower.errors import InputError, ResourceError, StoreError, UsageError
+from bridgetower.files import npy
+from bridgetower.files.npy import read_vector
 from bridgetower.importing import import_vectors
-from bridgetower.npy import read_vector
 from bridgetower.records import FOREIGN, Fingerprint
 from bridgetower.store import Store
 from bridgetower.writer import NewImage, Writer

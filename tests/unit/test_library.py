@@ -50,7 +50,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 def test_type_checkers_are_told_of_every_public_name() -> None:
     source = inspect.getsource(bridgetower)
-    told = re.findall(r"^    from bridgetower\.(\w+) import (\w+) as (\w+)$", source, flags=re.MULTILINE)
+    told = re.findall(r"^    from bridgetower\.([\w.]+) import (\w+) as (\w+)$", source, flags=re.MULTILINE)
     assert sorted(told) == sorted((home, name, name) for name, home in bridgetower._HOME_OF.items())
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower.content import read
 from bridgetower.decode import decode
+from bridgetower.files.content import read
+from bridgetower.files.walk import scan
 from bridgetower.indexing import Progress, index
 from bridgetower.local_engine import LocalEngine
 from bridgetower.pictures import load
@@ -19,7 +20,6 @@ from bridgetower.preprocess import preprocess
 from bridgetower.protocol import Pixels, Vectors
 from bridgetower.records import Candidate
 from bridgetower.runtime import BATCH_SIZE
-from bridgetower.scan import scan
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint, stored
@@ -45,7 +45,7 @@ def test_a_second_run_opens_no_file_and_loads_no_encoder(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run([photos], tmp_path / "index")
-    monkeypatch.setattr("bridgetower.content.read", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("bridgetower.files.content.read", lambda path: pytest.fail(f"{path} was opened"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
         report = index([photos], writer, never)
@@ -125,7 +125,7 @@ def test_a_change_while_a_file_is_read_is_seen_by_the_next_run(
             paint(path, "blue", size=(50, 50))
         return data
 
-    monkeypatch.setattr("bridgetower.content.read", read_then_change)
+    monkeypatch.setattr("bridgetower.files.content.read", read_then_change)
     run([photos], tmp_path / "index")
     monkeypatch.undo()
     assert run([photos], tmp_path / "index").encoded == 1

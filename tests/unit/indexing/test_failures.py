@@ -9,17 +9,17 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from bridgetower.content import read
 from bridgetower.decoders import Decoders, Picture
 from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import InputError, ModelError, PictureError, ResourceError
+from bridgetower.files.content import read
+from bridgetower.files.regular import open_regular
+from bridgetower.files.walk import scan
 from bridgetower.indexing import index
 from bridgetower.local_engine import LocalEngine
 from bridgetower.protocol import Vectors
 from bridgetower.records import Refused
-from bridgetower.regular import open_regular
 from bridgetower.runtime import BATCH_SIZE, Runtime
-from bridgetower.scan import scan
 from bridgetower.store import Store
 from bridgetower.weights import resolve
 from bridgetower.writer import Writer
@@ -37,7 +37,7 @@ def test_a_file_that_cannot_be_read_now_is_tried_again(
             raise PictureError(path, "cannot be read: Input/output error")
         return read(path)
 
-    monkeypatch.setattr("bridgetower.content.read", refuse)
+    monkeypatch.setattr("bridgetower.files.content.read", refuse)
     assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
     monkeypatch.undo()
     report = run([photos], tmp_path / "index")
@@ -119,7 +119,7 @@ def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
     def refuse(path: Path) -> bytes:
         raise PictureError(path, "cannot be read: Input/output error")
 
-    monkeypatch.setattr("bridgetower.content.read", refuse)
+    monkeypatch.setattr("bridgetower.files.content.read", refuse)
     report = run([photos], tmp_path / "index")
     assert ([skip.path.name for skip in report.skipped], report.removed) == (["000.png"], 0)
     assert photos / "000.png" in indexed(tmp_path / "index")
@@ -170,7 +170,7 @@ def test_a_run_that_may_open_no_more_files_ends_and_blames_none(
             raise OSError(errno.EMFILE, "Too many open files")
         return open_regular(path)
 
-    monkeypatch.setattr("bridgetower.content.open_regular", exhausted)
+    monkeypatch.setattr("bridgetower.files.content.open_regular", exhausted)
     with pytest.raises(ResourceError, match="too many open files"):
         run([photos], tmp_path / "index")
     with Store.open(tmp_path / "index") as store:
@@ -237,12 +237,14 @@ def test_skipped_files_are_tried_again_if_that_is_asked_for(photos: Path, tmp_pa
     bad = photos / "bad.jpg"
     bad.write_text("no picture")
     run([photos], tmp_path / "index")
-    with patch("bridgetower.content.read", side_effect=AssertionError):
+    with patch("bridgetower.files.content.read", side_effect=AssertionError):
         assert [skip.path for skip in run([photos], tmp_path / "index").skipped] == [bad]
-    with patch("bridgetower.content.read", side_effect=read) as tried:
+    with patch("bridgetower.files.content.read", side_effect=read) as tried:
         report = run([photos], tmp_path / "index", retry=True)
     assert ([skip.path for skip in report.skipped], report.unchanged) == ([bad], BATCH_SIZE + 3)
     tried.assert_called_once_with(bad)
-    with patch("bridgetower.content.read", return_value=(photos / "000.png").read_bytes()):  # as a newer bt reads it
+    with patch(
+        "bridgetower.files.content.read", return_value=(photos / "000.png").read_bytes()
+    ):  # as a newer bt reads it
         report = run([photos], tmp_path / "index", retry=True)
     assert (report.skipped, report.reused) == ((), 1)

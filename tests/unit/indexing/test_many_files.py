@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import pytest
 
-from bridgetower.content import read
 from bridgetower.decoders import Decoders, Picture
+from bridgetower.files.content import read
 from bridgetower.indexing import index
 from bridgetower.records import File, Photo, Refused
 from bridgetower.runtime import BATCH_SIZE
@@ -42,7 +42,7 @@ def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monk
             held[0] -= len(content)
         return found
 
-    monkeypatch.setattr("bridgetower.content.read", counted_read)
+    monkeypatch.setattr("bridgetower.files.content.read", counted_read)
     monkeypatch.setattr(Decoders, "decode", decode)
     assert run([photos], tmp_path / "index").encoded == BATCH_SIZE + 3
     assert most[0] <= 5 * max(files) < sum(files)  # twice what may be read ahead, and one in between

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.scan import Rules
+from bridgetower.files.walk import Rules
 from bridgetower.store import Store
 from tests.fakes import paint
 from tests.unit.indexing.conftest import indexed, run, some

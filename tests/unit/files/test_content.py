@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower import content, records
-from bridgetower.content import read
+from bridgetower import records
 from bridgetower.errors import InputError, PictureError, ResourceError
+from bridgetower.files import content
+from bridgetower.files.content import read
 from tests.fakes import handles_left
 
 
@@ -71,7 +72,7 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "a.jpg"
     path.write_bytes(b"abc")
     looked = path.stat()
-    monkeypatch.setattr("bridgetower.content.os.fstat", lambda descriptor: looked)
+    monkeypatch.setattr("bridgetower.files.content.os.fstat", lambda descriptor: looked)
     path.write_bytes(b"abcdef" * 1000)
     assert read(path) == b"abc"
 

@@ -18,8 +18,8 @@ from queue import SimpleQueue
 from watchfiles import watch
 
 from bridgetower.errors import InputError
+from bridgetower.files.walk import EXTENSIONS, IGNORE_FILE, Rules, passes_over, scan
 from bridgetower.resources import shortage
-from bridgetower.scan import EXTENSIONS, IGNORE_FILE, Rules, passes_over, scan
 
 QUIET_S = 1.0
 BURST_S = 10.0

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bridgetower.errors import BridgeTowerError
-from bridgetower.os_errors import writing
-from bridgetower.regular import is_own
+from bridgetower.files.os_errors import writing
+from bridgetower.files.regular import is_own
 
 _ABANDONED_S = 24 * 3600
 

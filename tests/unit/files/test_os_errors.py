@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import InputError, OutputError, ResourceError
-from bridgetower.os_errors import unreadable, unwritable, writing
-from bridgetower.regular import NotAFileError
+from bridgetower.files.os_errors import unreadable, unwritable, writing
+from bridgetower.files.regular import NotAFileError
 
 
 def refused(number: int) -> OSError:

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from bridgetower.errors import PictureError
+from bridgetower.files.regular import NotAFileError, open_regular
 from bridgetower.records import MAX_PICTURE_BYTES
-from bridgetower.regular import NotAFileError, open_regular
 from bridgetower.resources import shortage
 
 

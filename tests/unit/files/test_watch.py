@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import bridgetower.watch
+import bridgetower.files.watch
 from bridgetower.errors import BridgeTowerError, InputError, ResourceError
-from bridgetower.scan import USUAL_RULES
+from bridgetower.files.walk import USUAL_RULES
+from bridgetower.files.watch import watching
 from bridgetower.store import Store
 from bridgetower.updating import may_hold
-from bridgetower.watch import watching
 
 NO_TEXT = RuntimeError("Unable to decode path")  # from here on walks are compared
 
@@ -43,15 +43,17 @@ def test_what_goes_wrong_while_it_listens_reaches_who_waits(
     def fails(*roots: Path, **options: object) -> Iterator[object]:
         raise error
 
-    monkeypatch.setattr(bridgetower.watch, "watch", fails)
+    monkeypatch.setattr(bridgetower.files.watch, "watch", fails)
     with pytest.raises(kind, match=said):
         next_burst(tmp_path)
 
 
 def test_so_does_want_of_handles_while_a_change_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").touch()
-    monkeypatch.setattr(bridgetower.watch, "watch", lambda *roots, **options: iter([{(1, str(tmp_path / "a.png"))}]))
-    monkeypatch.setattr(bridgetower.watch, "passes_over", no_handles)
+    monkeypatch.setattr(
+        bridgetower.files.watch, "watch", lambda *roots, **options: iter([{(1, str(tmp_path / "a.png"))}])
+    )
+    monkeypatch.setattr(bridgetower.files.watch, "passes_over", no_handles)
     with pytest.raises(ResourceError):
         next_burst(tmp_path)
 
@@ -60,8 +62,8 @@ def test_so_does_want_of_handles_while_walks_are_compared(tmp_path: Path, monkey
     def fails(*roots: Path, **options: object) -> Iterator[object]:
         raise NO_TEXT
 
-    monkeypatch.setattr(bridgetower.watch, "watch", fails)
-    monkeypatch.setattr(bridgetower.watch, "scan", no_handles)
+    monkeypatch.setattr(bridgetower.files.watch, "watch", fails)
+    monkeypatch.setattr(bridgetower.files.watch, "scan", no_handles)
     with pytest.raises(ResourceError):
         next_burst(tmp_path)
 

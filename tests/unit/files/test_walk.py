@@ -11,8 +11,8 @@ from PIL import Image
 
 from bridgetower.decode import UNREADABLE_FORMATS
 from bridgetower.errors import InputError, UsageError
+from bridgetower.files.walk import EXTENSIONS, UNREAD_EXTENSIONS, PassedOver, Rules, passes_over, scan
 from bridgetower.records import File, Skipped
-from bridgetower.scan import EXTENSIONS, UNREAD_EXTENSIONS, PassedOver, Rules, passes_over, scan
 
 PLAIN = Rules()
 FOLLOWING = Rules(follow_symlinks=True)
@@ -446,7 +446,7 @@ def test_what_is_passed_over_for_its_extension_is_counted(tmp_path: Path) -> Non
 
 
 def test_the_commands_page_lists_what_is_read_and_what_is_not() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "commands.md").read_text("utf-8")
     read, not_read = re.findall(r"^Extensions[^:]*:((?:\s`\.\w+`)+)", page, flags=re.MULTILINE)
     assert set(re.findall(r"\.\w+", read)) == EXTENSIONS
     assert set(re.findall(r"\.\w+", not_read)) == UNREAD_EXTENSIONS

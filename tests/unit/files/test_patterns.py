@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.patterns import LONGEST, Pattern, parse
+from bridgetower.files.patterns import LONGEST, Pattern, parse
+from bridgetower.files.walk import scan
 from bridgetower.records import File
-from bridgetower.scan import scan
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Not among them: a range that runs backwards, which is refused here, and `**` beside something else.
 PARTS = r"? * * [ab] [!a] [^b] [a-c] []a] [!]b] [a\]] [a-] [--b] [a-c-] [\a-\c] [[:alpha:]] [^[:digit:]-]".split()
 PARTS += ["[[:]a]", "[[a]", "", "[[:punct:]b]", "[a/b]", "-", "a", " ", "\\ ", "[", "\\"]
@@ -68,7 +68,7 @@ LONG_LINES = {
 @pytest.mark.parametrize("line", LONG_LINES, ids=lambda line: line[:12])
 def test_no_line_is_tried_in_more_ways_than_one(line: str) -> None:
     """In a process of its own: nothing else ends an expression that backtracks."""
-    program = "import sys; from bridgetower.patterns import parse; line, path = sys.argv[1:]"
+    program = "import sys; from bridgetower.files.patterns import parse; line, path = sys.argv[1:]"
     program += "; print(parse(line).fits(path, path.rpartition('/')[2], is_folder=False))"
     done = subprocess.run(
         [sys.executable, "-c", program, line, LONG_LINES[line]],

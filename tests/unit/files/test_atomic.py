@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower import OutputError
-from bridgetower.atomic import is_vacant, new_folder, remove_abandoned, replace_file
+from bridgetower.files.atomic import is_vacant, new_folder, remove_abandoned, replace_file
 
 NAMES = ("content", "index.json")
 LEFT = ".export.0123abcd.partial"
@@ -139,7 +139,7 @@ def test_files_that_were_left_unfinished_are_removed_when_they_are_old(tmp_path:
 def test_a_file_that_appears_in_a_folder_meanwhile_is_neither_replaced_nor_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridgetower.atomic.is_vacant", lambda folder: True)  # as it was a moment before
+    monkeypatch.setattr("bridgetower.files.atomic.is_vacant", lambda folder: True)  # as it was a moment before
     folder = tmp_path / "here"
     folder.mkdir()
 

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bridgetower.errors import InputError
-from bridgetower.os_errors import unreadable
+from bridgetower.files.os_errors import unreadable
+from bridgetower.files.regular import open_regular
 from bridgetower.records import LARGEST
-from bridgetower.regular import open_regular
 
 # Bytes: a picture with some 100,000 files. Python parses a line in one go, half a second, and answers no signal then.
 LONGEST_LINE = 16 * 1000**2

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from bridgetower.errors import InputError
-from bridgetower.os_errors import unreadable
-from bridgetower.regular import open_regular
+from bridgetower.files.os_errors import unreadable
+from bridgetower.files.regular import open_regular
 
 LONGEST = 1_000_000  # numbers of a vector
 _LONGEST_HEADER = 1 << 16  # bytes; NumPy refuses it too, but when it has read it

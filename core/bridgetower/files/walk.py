@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridgetower.errors import InputError, UsageError
-from bridgetower.patterns import LONGEST, Pattern, parse
+from bridgetower.files.patterns import LONGEST, Pattern, parse
+from bridgetower.files.regular import open_regular
 from bridgetower.records import File, Skipped, path_of
-from bridgetower.regular import open_regular
 from bridgetower.resources import shortage
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor those of
