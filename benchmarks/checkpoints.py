@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.weights import DEMO_FOLDER, resolve
 
 # The contrastive vectors of `base` are our addition: the public checkpoint of that size has no such head.

@@ -5,9 +5,9 @@
     python benchmarks/decoding.py FOLDER --short-side 3000 # made that large first
 
 "2x" leaves the short side at least twice as many pixels as it is resized to; the margin that `bt` itself uses is
-OVERSAMPLING in bridgetower/preprocess.py, and the run fails where that gives other vectors. `error` is 1 - cosine to
-the vector of the picture decoded in full, `pixel max` and `pixel mean` are the difference of what the network reads, in
-steps of 1/255: each of the worst picture.
+OVERSAMPLING in bridgetower/pictures/preprocess.py, and the run fails where that gives other vectors. `error` is 1 -
+cosine to the vector of the picture decoded in full, `pixel max` and `pixel mean` are the difference of what the network
+reads, in steps of 1/255: each of the worst picture.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from PIL import Image
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
-from bridgetower.decode import decode
 from bridgetower.encoder import TorchEncoder
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
-from bridgetower.preprocess import OVERSAMPLING, Preprocessing, preprocess
+from bridgetower.pictures.decode import decode
+from bridgetower.pictures.preprocess import OVERSAMPLING, Preprocessing, preprocess
 from bridgetower.records import File
 from bridgetower.runtime import choose_runtime
 from bridgetower.weights import resolve

@@ -17,7 +17,7 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
 from bridgetower.encoder import TorchEncoder
-from bridgetower.preprocess import preprocess
+from bridgetower.pictures.preprocess import preprocess
 from bridgetower.runtime import BATCH_SIZE, choose_runtime
 from bridgetower.weights import resolve
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bridgetower.encoder import TorchEncoder
-from bridgetower.preprocess import preprocess
+from bridgetower.pictures.preprocess import preprocess
 from bridgetower.runtime import BATCH_SIZE, choose_runtime
 from bridgetower.weights import resolve
 

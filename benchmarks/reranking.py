@@ -19,7 +19,7 @@ from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender,
 from benchmarks.pictures import photo
 from bridgetower.encoder import TorchEncoder
 from bridgetower.matching import every_pair
-from bridgetower.preprocess import preprocess
+from bridgetower.pictures.preprocess import preprocess
 from bridgetower.protocol import Pixels
 from bridgetower.runtime import choose_runtime
 from bridgetower.weights import resolve

@@ -32,10 +32,10 @@ def main() -> None:
     import numpy as np
 
     import bridgetower
-    from bridgetower.decode import decode
     from bridgetower.files.content import read
     from bridgetower.library import Library, Model
-    from bridgetower.preprocess import preprocess
+    from bridgetower.pictures.decode import decode
+    from bridgetower.pictures.preprocess import preprocess
 
     texts = TEXTS[: int(searches)]
     model = Model(name, device="cpu", precision=precision)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bridgetower.encode_pictures import load
 from bridgetower.encoder import TorchEncoder
 from bridgetower.evaluation import Captioned, evaluate, read_captions
-from bridgetower.pictures import load
 from bridgetower.records import Candidate
 from bridgetower.runtime import choose_runtime
 from bridgetower.weights import resolve

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.model import BridgeTower
-from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.saving import save
 from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.training import Batch, Recipe, train

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bridgetower.decoder import answer
-from bridgetower.decoders import Decoders, Picture, read_answer
 from bridgetower.errors import UsageError
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.decode_pool import Decoders, Picture, read_answer
+from bridgetower.pictures.decode_worker import answer
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.records import Fingerprint, Head, Refused
 from bridgetower.store import Store
@@ -146,14 +146,14 @@ def paint(path: Path, colour: tuple[int, int, int] | str, size: tuple[int, int] 
     return path
 
 
-# A `bridgetower.decoder` that does what the content of a file says, and adds its number to "pids" in the folder that is
-# its last argument.
+# A `bridgetower.pictures.decode_worker` that does what the content of a file says, and adds its number to "pids" in the
+# folder that is its last argument.
 HOSTILE = [
     sys.executable,
     "-c",
     """
 import os, sys, time
-from bridgetower import decoder
+from bridgetower.pictures import decode_worker
 
 def obey(content, *rest, **options):
     if content == b"print":
@@ -178,9 +178,9 @@ def obey(content, *rest, **options):
         os._exit(int(content[5:]))
     return decode(content, *rest, **options)
 
-decode, decoder.decode = decoder.decode, obey
+decode, decode_worker.decode = decode_worker.decode, obey
 with open(os.path.join(sys.argv[-1], "pids"), "a") as pids:
     print(os.getpid(), file=pids)
-decoder.serve()
+decode_worker.serve()
 """,
 ]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from bridgetower.decode import decode
 from bridgetower.errors import PictureError
+from bridgetower.pictures.decode import decode
 
 HERE = Path("/photos/picture.jpg")
 

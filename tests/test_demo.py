@@ -109,9 +109,9 @@ def test_transformers_reads_it_and_agrees(encoder: TorchEncoder) -> None:
     from transformers import AutoTokenizer, BridgeTowerForImageAndTextRetrieval
     from transformers.models.bridgetower.image_processing_pil_bridgetower import BridgeTowerImageProcessorPil
 
-    from bridgetower.decode import decode
     from bridgetower.files.content import read
-    from bridgetower.preprocess import preprocess
+    from bridgetower.pictures.decode import decode
+    from bridgetower.pictures.preprocess import preprocess
 
     text, path = "two cats on a couch", GALLERY / "two-cats-on-a-couch-in-the-desert.jpg"
     model = BridgeTowerForImageAndTextRetrieval.from_pretrained(DEMO_FOLDER, dtype=torch.float32).eval()

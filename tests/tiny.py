@@ -14,7 +14,7 @@ from torch import nn
 
 from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.model import BridgeTower
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head
 from bridgetower.saving import save
 from bridgetower.tokenizer import SPECIAL_TOKENS

@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models import available_models as available_models
     from bridgetower.models import convert_model as convert_model
     from bridgetower.models import pull_model as pull_model
-    from bridgetower.preprocess import Preprocessing as Preprocessing
+    from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
     from bridgetower.protocol import Embedded as Embedded
     from bridgetower.protocol import ImageEngine as ImageEngine
     from bridgetower.protocol import Judge as Judge
@@ -85,7 +85,7 @@ _HOMES = {
     "manifest": "Tuning",
     "matching": "Results",
     "models": "DEFAULT_MODEL Model available_models convert_model pull_model",
-    "preprocess": "Preprocessing",
+    "pictures.preprocess": "Preprocessing",
     "protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Texts",
     "recall_store": "RecallStore RecallView",
     "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",

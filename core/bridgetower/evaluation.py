@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bridgetower.encode_pictures import load
 from bridgetower.errors import InputError
 from bridgetower.files import jsonl
 from bridgetower.inputs import AnyPath, normalised, path
-from bridgetower.pictures import load
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.protocol import Judge, RecallEncoder
 from bridgetower.records import Candidate, Head, OnProgress, quiet, require_heads
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.decode import decode
 from bridgetower.errors import InputError, PictureError
 from bridgetower.files import jsonl, npy
 from bridgetower.files.content import read
 from bridgetower.files.npy import Rows
 from bridgetower.manifest import Known
 from bridgetower.moves import Moved
+from bridgetower.pictures.decode import decode
 from bridgetower.records import Photo
 from bridgetower.writer import NewImage
 

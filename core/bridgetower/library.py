@@ -37,12 +37,12 @@ from bridgetower.records import OnProgress, Say, Skipped, quiet
 from bridgetower.roots import known_place
 
 if TYPE_CHECKING:
+    from bridgetower.encode_pictures import AnyPicture
     from bridgetower.exporting import Exported
     from bridgetower.fill import Filled
     from bridgetower.importing import ImportReport
     from bridgetower.indexing import IndexReport, Progress
     from bridgetower.moves import Moves
-    from bridgetower.pictures import AnyPicture
     from bridgetower.protocol import Vectors
     from bridgetower.queries import Queries
     from bridgetower.recall_store import RecallStore

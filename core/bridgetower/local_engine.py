@@ -5,9 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
-from bridgetower.decoders import Decoders, Picture
+from bridgetower.pictures.decode_pool import Decoders, Picture
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.prefetch import ahead, workers
-from bridgetower.preprocess import Preprocessing
 from bridgetower.protocol import Embedded, RecallEncoder, Vectors
 from bridgetower.records import Refused
 from bridgetower.runtime import BATCH_SIZE

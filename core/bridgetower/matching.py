@@ -13,8 +13,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from bridgetower.encode_pictures import PICTURES_AT_ONCE, encoded, load
 from bridgetower.features import FeatureCache
-from bridgetower.pictures import PICTURES_AT_ONCE, encoded, load
 from bridgetower.prefetch import ahead, workers
 from bridgetower.protocol import Judge, Pictures, Texts, match_probability
 from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet, require_heads

@@ -11,11 +11,11 @@ from bridgetower.inputs import AnyPath, list_of_depths, list_of_texts, masked, n
 from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
+    from bridgetower.encode_pictures import AnyPicture
     from bridgetower.evaluation import Captioned, Evaluation
     from bridgetower.fill import Filled
     from bridgetower.matching import Results
-    from bridgetower.pictures import AnyPicture
-    from bridgetower.preprocess import Preprocessing
+    from bridgetower.pictures.preprocess import Preprocessing
     from bridgetower.protocol import ImageEngine, Judge, RecallEncoder, Vectors
     from bridgetower.runtime import Runtime
     from bridgetower.weights import Checkpoint, LocalModel
@@ -181,8 +181,8 @@ class Model:
         is called `<picture N>` in the scores, by its place, from 0. `on_progress(done, total)` counts pictures. Raises
         PictureError at the first one that cannot be read, UsageError, ModelError.
         """
+        from bridgetower.encode_pictures import candidates_of
         from bridgetower.matching import match
-        from bridgetower.pictures import candidates_of
 
         candidates, texts = candidates_of(pictures), list_of_texts(texts)
         if not candidates or not texts:
@@ -207,8 +207,8 @@ class Model:
         be read are among the `skipped` of the results. `top` is how many to give at most, `min_match` their least
         probability; `on_progress(done, total)` counts pictures. Raises UsageError, and ModelError without an ITM head.
         """
+        from bridgetower.encode_pictures import candidates_of
         from bridgetower.matching import rerank
-        from bridgetower.pictures import candidates_of
         from bridgetower.records import require_heads
 
         text, candidates = normalised(text), candidates_of(pictures)
@@ -227,8 +227,8 @@ class Model:
         be read are among the `skipped` of the result. `on_progress(done, total)` counts pictures. Raises UsageError
         for a text without `<mask>`, and ModelError without an MLM head, or an ITM head for several pictures.
         """
+        from bridgetower.encode_pictures import candidates_of
         from bridgetower.fill import fill_images
-        from bridgetower.pictures import candidates_of
         from bridgetower.records import require_heads
 
         text, candidates = masked(text), candidates_of(pictures)
@@ -273,7 +273,7 @@ class Model:
         """
         import numpy as np
 
-        from bridgetower.pictures import PICTURES_AT_ONCE, candidates_of, load
+        from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidates_of, load
 
         found = [np.zeros((0, self.fingerprint.dim), np.float32)]
         candidates = candidates_of(pictures)

@@ -5,9 +5,9 @@ import html
 from collections.abc import Iterable
 from io import BytesIO
 
-from bridgetower.decode import decode
 from bridgetower.errors import PictureError
 from bridgetower.files.content import read
+from bridgetower.pictures.decode import decode
 from bridgetower.records import Hit
 
 _SIDE = 160  # pixels

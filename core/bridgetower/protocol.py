@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Fingerprint, Head, Refused
 
 Pixels = npt.NDArray[np.float32]  # [B, 3, H, W], preprocessed

@@ -16,7 +16,7 @@ from bridgetower.files.os_errors import writing
 from bridgetower.hub import SAFETENSORS
 from bridgetower.layout import WORDS_KEY, to_hf
 from bridgetower.model import BridgeTower
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head, Say, quiet
 from bridgetower.tensors import write_tensors
 from bridgetower.weights import Checkpoint, load_model, readable, resolve

@@ -34,7 +34,7 @@ from bridgetower.files.os_errors import unreadable
 from bridgetower.hub import SAFETENSORS
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, WORDS_KEY, from_hf, hf_names, normalised_key
 from bridgetower.model import BridgeTower
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head, Say, quiet
 from bridgetower.resources import shortage
 from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes

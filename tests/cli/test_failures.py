@@ -53,7 +53,7 @@ def test_want_of_memory_for_a_picture_that_is_needed_is_no_fault_of_the_picture(
     def exhausted(image: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("bridgetower.decode.to_rgb", exhausted)
+    monkeypatch.setattr("bridgetower.pictures.decode.to_rgb", exhausted)
     done = bt("match", photos / "red.png", "--text", "red")
     assert (done.exit_code, done.stdout) == (71, "")
     assert done.stderr == f"error: {photos / 'red.png'}: not enough memory to decode it\n"
@@ -65,7 +65,7 @@ def test_nor_is_it_that_of_the_pictures_that_a_search_verifies(
     def exhausted(image: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("bridgetower.decode.to_rgb", exhausted)
+    monkeypatch.setattr("bridgetower.pictures.decode.to_rgb", exhausted)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (71, "")
     assert done.stderr.startswith("error: ") and done.stderr.endswith(": not enough memory to decode it\n")

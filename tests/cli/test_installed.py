@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridgetower.decoders import environment
 from bridgetower.errors import StoreError
+from bridgetower.pictures.decode_pool import environment
 from bridgetower.store import Store
 from bridgetower.weights import DEMO_FOLDER
 from tests.fakes import HOSTILE, paint
 from tests.tiny import tiny_checkpoint
-from tests.unit.test_decoders import eventually, runs, started
+from tests.unit.pictures.test_decode_pool import eventually, runs, started
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "examples" / "gallery"
@@ -479,7 +479,7 @@ def test_ctrl_c_does_not_wait_for_a_picture_that_hangs_and_leaves_no_process(tmp
     for shade in range(40):
         paint(tmp_path / "photos" / f"{shade:02}.png", (shade, 80, 0))
     (tmp_path / "photos" / "99.jpg").write_text("sleep")
-    hostile = f"import bridgetower.decoders\nbridgetower.decoders.COMMAND = {[*HOSTILE, str(tmp_path)]}\n"
+    hostile = f"from bridgetower.pictures import decode_pool\ndecode_pool.COMMAND = {[*HOSTILE, str(tmp_path)]}\n"
     process = subprocess.Popen(
         [sys.executable, "-c", hostile + SLOW_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
         cwd=ROOT,

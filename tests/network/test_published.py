@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from bridgetower.encode_pictures import load
 from bridgetower.encoder import TorchEncoder
 from bridgetower.fill import fill_images
 from bridgetower.losses import itc_loss
 from bridgetower.matching import match
-from bridgetower.pictures import load
 from bridgetower.records import Candidate, Head
 from bridgetower.runtime import Runtime
 from bridgetower.weights import load_model, resolve

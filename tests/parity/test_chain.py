@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import BridgeTowerProcessor, RobertaTokenizer
 from transformers.models.bridgetower.image_processing_pil_bridgetower import BridgeTowerImageProcessorPil
 
-from bridgetower.preprocess import preprocess
+from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import Head
 from bridgetower.weights import load_model, resolve
 from tests.parity.conftest import make_reference, reference_config

@@ -2,7 +2,8 @@
 
 The reference saves its checkpoint, our own loader reads it. The lowest rung that is red is where the fault is. A
 difference is the largest one of a rung, relative to the largest value of that rung. (Pixels and token ids, the rungs
-below these, are compared in tests/unit/test_preprocess.py and test_tokenizer.py; the whole chain in test_chain.py.)
+below these, are compared in tests/unit/pictures/test_preprocess.py and test_tokenizer.py; the whole chain in
+test_chain.py.)
 """
 
 from collections.abc import Callable, Mapping

@@ -80,7 +80,7 @@ def gets_through(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) ->
         assert "exit status" not in reason, "an exception of ours"
     with (
         patch("bridgetower.files.content.read", side_effect=AssertionError("a file was opened again")),
-        patch("bridgetower.decoders._Process", side_effect=AssertionError("a process was started again")),
+        patch("bridgetower.pictures.decode_pool._Process", side_effect=AssertionError("a process was started again")),
     ):
         again = run(folder, directory, max_pixels)
     assert (again.files, again.encoded, again.removed) == (report.files, 0, 0)

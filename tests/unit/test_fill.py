@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from bridgetower import fill
+from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import Filled, fill_library
 from bridgetower.indexing import index
 from bridgetower.local_engine import LocalEngine
-from bridgetower.pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.protocol import Pictures, Reading, Texts
 from bridgetower.records import Head
 from bridgetower.store import Store

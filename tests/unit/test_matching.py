@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bridgetower import matching
+from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.matching import Results
-from bridgetower.pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.protocol import match_probability
 from bridgetower.records import Head, PairScore
 from tests.fakes import FakeEncoder, paint

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import bridgetower.pictures
+import bridgetower.encode_pictures
+from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidate_of, encoded
 from bridgetower.errors import ResourceError
-from bridgetower.pictures import PICTURES_AT_ONCE, candidate_of, encoded
 from bridgetower.protocol import Pictures, Pixels
 from bridgetower.records import Candidate, Skipped
 from tests.fakes import COLOURS, FakeEncoder, paint
@@ -21,7 +21,7 @@ def test_the_next_pictures_are_decoded_while_the_encoder_is_at_work(
     for path in paths:
         paint(path, COLOURS["red"])
     last_is_loaded = threading.Event()
-    load = bridgetower.pictures.load
+    load = bridgetower.encode_pictures.load
 
     def watched(candidate: Candidate, *rest: object) -> object:
         pixels = load(candidate, *rest)  # type: ignore[arg-type]
@@ -34,7 +34,7 @@ def test_the_next_pictures_are_decoded_while_the_encoder_is_at_work(
             assert last_is_loaded.wait(20), "decoding waits for the encoder"
             return super().encode_images(pixels)
 
-    monkeypatch.setattr(bridgetower.pictures, "load", watched)
+    monkeypatch.setattr(bridgetower.encode_pictures, "load", watched)
     batches = [[one.path for one in there] for there, _ in encoded(Waiting(), [Candidate(path) for path in paths], [])]
     assert batches == [paths[:PICTURES_AT_ONCE], paths[PICTURES_AT_ONCE:]]
 
@@ -58,7 +58,7 @@ def test_want_of_memory_is_no_fault_of_the_pictures(tmp_path: Path, monkeypatch:
         raise MemoryError
 
     paint(tmp_path / "a.png", COLOURS["red"])
-    monkeypatch.setattr("bridgetower.decode.to_rgb", exhausted)
+    monkeypatch.setattr("bridgetower.pictures.decode.to_rgb", exhausted)
     skipped: list[Skipped] = []
     for candidate in (Candidate(tmp_path / "a.png"), candidate_of(Image.new("RGB", (9, 9)))):
         with pytest.raises(ResourceError, match="not enough memory to decode it"):

@@ -10,8 +10,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from bridgetower import BridgeTowerError, Library, Model, PictureError, UsageError
-from bridgetower.decode import in_memory
-from bridgetower.pictures import AnyPicture
+from bridgetower.encode_pictures import AnyPicture
+from bridgetower.pictures.decode import in_memory
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
 CATS = GALLERY / "two-cats-on-a-couch-in-the-desert.jpg"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bridgetower import Found, Library, Model, SearchRequest
-from bridgetower.decode import decode
 from bridgetower.errors import LockedError, UsageError
-from bridgetower.preprocess import preprocess
+from bridgetower.pictures.decode import decode
+from bridgetower.pictures.preprocess import preprocess
 from tests.fakes import FakeEncoder, paint
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"

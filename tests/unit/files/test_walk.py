@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bridgetower.decode import UNREADABLE_FORMATS
 from bridgetower.errors import InputError, UsageError
 from bridgetower.files.walk import EXTENSIONS, UNREAD_EXTENSIONS, PassedOver, Rules, passes_over, scan
+from bridgetower.pictures.decode import UNREADABLE_FORMATS
 from bridgetower.records import File, Skipped
 
 PLAIN = Rules()

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower.decode import decode
+from bridgetower.encode_pictures import load
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
 from bridgetower.indexing import Progress, index
 from bridgetower.local_engine import LocalEngine
-from bridgetower.pictures import load
-from bridgetower.preprocess import preprocess
+from bridgetower.pictures.decode import decode
+from bridgetower.pictures.preprocess import preprocess
 from bridgetower.protocol import Pixels, Vectors
 from bridgetower.records import Candidate
 from bridgetower.runtime import BATCH_SIZE
@@ -58,7 +58,7 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
     run([photos], tmp_path / "index")
     (photos / "000.png").rename(photos / "renamed.png")
     (photos / "copy.png").write_bytes((photos / "001.png").read_bytes())
-    monkeypatch.setattr("bridgetower.decoders._Process", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("bridgetower.pictures.decode_pool._Process", lambda *_: pytest.fail("a process was started"))
     fake = FakeEncoder()
     with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
         report = index([photos], writer, never)
@@ -170,7 +170,7 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed_and_recorded_at_its_size(
 
 def test_one_new_picture_starts_one_process(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run([photos], tmp_path / "index")
-    monkeypatch.setattr("bridgetower.decoders.COMMAND", [*HOSTILE, str(tmp_path)])
+    monkeypatch.setattr("bridgetower.pictures.decode_pool.COMMAND", [*HOSTILE, str(tmp_path)])
     paint(photos / "new.png", "red")
     assert run([photos], tmp_path / "index").encoded == 1
     assert len((tmp_path / "pids").read_text().split()) == 1

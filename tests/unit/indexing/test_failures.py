@@ -9,7 +9,6 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from bridgetower.decoders import Decoders, Picture
 from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import InputError, ModelError, PictureError, ResourceError
 from bridgetower.files.content import read
@@ -17,6 +16,7 @@ from bridgetower.files.regular import open_regular
 from bridgetower.files.walk import scan
 from bridgetower.indexing import index
 from bridgetower.local_engine import LocalEngine
+from bridgetower.pictures.decode_pool import Decoders, Picture
 from bridgetower.protocol import Vectors
 from bridgetower.records import Refused
 from bridgetower.runtime import BATCH_SIZE, Runtime
@@ -26,7 +26,7 @@ from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
 from tests.unit.indexing.conftest import indexed, never, run
-from tests.unit.test_decoders import started
+from tests.unit.pictures.test_decode_pool import started
 
 
 def test_a_file_that_cannot_be_read_now_is_tried_again(
@@ -144,8 +144,8 @@ def test_a_picture_that_there_was_no_memory_for_is_tried_again(
 def test_pictures_that_kill_or_hang_what_decodes_them_are_named_and_the_run_goes_on(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridgetower.decoders.COMMAND", [*HOSTILE, str(tmp_path)])
-    monkeypatch.setattr("bridgetower.decoders.TIME_LIMIT", 1.0)
+    monkeypatch.setattr("bridgetower.pictures.decode_pool.COMMAND", [*HOSTILE, str(tmp_path)])
+    monkeypatch.setattr("bridgetower.pictures.decode_pool.TIME_LIMIT", 1.0)
     for content in ("die 11", "die 9", "exit 1", "spin"):
         (photos / f"{content}.jpg").write_text(content)
     report = run([photos], tmp_path / "index")

@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 import pytest
 
-from bridgetower.decoders import Decoders, Picture
 from bridgetower.files.content import read
 from bridgetower.indexing import index
+from bridgetower.pictures.decode_pool import Decoders, Picture
 from bridgetower.records import File, Photo, Refused
 from bridgetower.runtime import BATCH_SIZE
 from bridgetower.writer import Writer

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from bridgetower import documents, prepared, saving, tensors, weights
 from bridgetower.errors import ModelError, ResourceError
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.weights import load_model, resolve
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
 from tests.unit.weights.conftest import QUERY, WORDS, as_pickle, change_config, change_weights, refusal, shard

@@ -13,7 +13,7 @@ import pytest
 import bridgetower.hub
 from bridgetower import Library
 from bridgetower.errors import ModelError
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.weights import LocalModel, available, load_model, pull, resolve
 from bridgetower.writer import Writer
 from tests.indexes import FINGERPRINT, add

@@ -9,7 +9,7 @@ import pytest
 
 from bridgetower import weights
 from bridgetower.errors import ModelError
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.weights import available, resolve
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
 from tests.unit.weights.conftest import refusal, run

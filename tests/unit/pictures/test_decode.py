@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower.decode import MAX_PIXELS, Decoded, decode
 from bridgetower.errors import PictureError
+from bridgetower.pictures.decode import MAX_PIXELS, Decoded, decode
 from tests.pictures import HERE, encoded, noise, png_header, reason
 
 # --- moving pictures

@@ -1,4 +1,4 @@
-"""A process that decodes pictures: `python -m bridgetower.decoder`, started and ended by `decoders`.
+"""A process that decodes pictures: `python -m bridgetower.pictures.decode_worker`, started and ended by `decode_pool`.
 
 Over stdin comes a JSON line of settings, then pictures: a length (8 bytes) and that many of content. Over stdout goes
 one byte, once everything is imported, then for each picture a header and what it announces: the bytes of the square
@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bridgetower.decode import decode, let_pass
 from bridgetower.errors import PictureError, PixelLimitError
-from bridgetower.preprocess import Preprocessing, square
+from bridgetower.pictures.decode import decode, let_pass
+from bridgetower.pictures.preprocess import Preprocessing, square
 
 LENGTH = struct.Struct("<Q")
 HEADER = struct.Struct("<cQQqQ")  # kind, width, height, time taken, bytes that follow

@@ -21,8 +21,9 @@ from typing import IO, Self
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.decode import MAX_PIXELS
-from bridgetower.decoder import (
+from bridgetower.errors import ProcessError
+from bridgetower.pictures.decode import MAX_PIXELS
+from bridgetower.pictures.decode_worker import (
     HEADER,
     KEEPS_TIME,
     LENGTH,
@@ -34,12 +35,13 @@ from bridgetower.decoder import (
     REFUSED,
     allowed,
 )
-from bridgetower.errors import ProcessError
-from bridgetower.preprocess import Preprocessing, normalise
+from bridgetower.pictures.preprocess import Preprocessing, normalise
 from bridgetower.records import MAX_PICTURE_BYTES, Refused
 from bridgetower.resources import shortage
 
-TIME_LIMIT = 60.0  # seconds of processor time for a picture, and again for each 60 MB of it: see `decoder.allowed`
+TIME_LIMIT = (
+    60.0  # seconds of processor time for a picture, and again for each 60 MB of it: see `decode_worker.allowed`
+)
 # How many times as long it may take by the clock: far longer, as a busy machine is no fault of a picture. This ends
 # a decoder that waits for ever and computes nothing. Where processor time is not kept, this is all that there is.
 _PATIENCE = 10 if KEEPS_TIME else 1
@@ -57,7 +59,7 @@ _CRASHES = frozenset(
     for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS")
     if (number := getattr(signal, name, None)) is not None
 )
-COMMAND = (sys.executable, "-P", "-m", "bridgetower.decoder")  # -P: not what lies in the current folder
+COMMAND = (sys.executable, "-P", "-m", "bridgetower.pictures.decode_worker")  # -P: not what lies in the current folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ class Decoders:
             process.end()
 
     def decode(self, content: bytes) -> Picture | Refused:
-        """Decode the content of one file, as `bridgetower.decode` and `preprocess` do; from any number of threads.
+        """Decode the content of one file, as `bridgetower.pictures.decode` and `preprocess` do; from any number of
+        threads.
 
         Raises ProcessError where no process can be started, ResourceError where there is no handle left for one.
         """
@@ -239,7 +242,7 @@ class _Process:
 
 
 def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
-    """Read an answer that `decoder.answer` wrote. Raises struct.error or ValueError where it broke off."""
+    """Read an answer that `decode_worker.answer` wrote. Raises struct.error or ValueError where it broke off."""
     kind, width, height, taken_at, length = HEADER.unpack(source.read(HEADER.size))
     if kind == PICTURE:
         pixels = normalise(source.read(3 * spec.crop_size**2), spec)

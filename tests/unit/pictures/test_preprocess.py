@@ -11,9 +11,9 @@ from PIL import Image
 from transformers.models.bridgetower.image_processing_pil_bridgetower import BridgeTowerImageProcessorPil
 
 from benchmarks.pictures import photo
-from bridgetower.decode import decode
 from bridgetower.errors import ModelError
-from bridgetower.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing, _hf_size, preprocess
+from bridgetower.pictures.decode import decode
+from bridgetower.pictures.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing, _hf_size, preprocess
 
 TOLERANCE = 1e-5  # absolute, on normalised pixels; one step of 1/255 is 0.014
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from bridgetower.decode import decode
+from bridgetower.pictures.decode import decode
 from tests.pictures import HERE, decoded, encoded, noise, orientation
 
 # --- upright

@@ -8,8 +8,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from benchmarks.pictures import photo
-from bridgetower.decode import decode
 from bridgetower.errors import PictureError
+from bridgetower.pictures.decode import decode
 from tests.pictures import HERE, encoded, noise, orientation, reason
 
 

@@ -9,13 +9,13 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.decode import AnyImage, decode, in_memory, require_image
 from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.files.content import read
 from bridgetower.inputs import AnyPath, path
+from bridgetower.pictures.decode import AnyImage, decode, in_memory, require_image
+from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.prefetch import ahead, workers
-from bridgetower.preprocess import Preprocessing, preprocess
 from bridgetower.protocol import Judge, Pictures
 from bridgetower.records import Candidate, Skipped
 

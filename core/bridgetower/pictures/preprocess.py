@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from bridgetower.decode import Decoded
 from bridgetower.errors import ModelError
+from bridgetower.pictures.decode import Decoded
 
 if TYPE_CHECKING:  # it takes longer to import than all else here, and the processes that decode do without
     import numpy as np

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from bridgetower import decoder
-from bridgetower import decoders as decoders_module
-from bridgetower.decode import decode
-from bridgetower.decoders import Decoders, Picture
 from bridgetower.errors import PictureError, ProcessError, ResourceError
-from bridgetower.preprocess import Preprocessing, preprocess
+from bridgetower.pictures import decode_pool as pool_module
+from bridgetower.pictures import decode_worker
+from bridgetower.pictures.decode import decode
+from bridgetower.pictures.decode_pool import Decoders, Picture
+from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.records import Refused
 from tests.fakes import HOSTILE, handles_left
 from tests.pictures import encoded, noise, png_header
@@ -157,7 +157,7 @@ def test_a_picture_that_takes_too_much_processor_time_is_refused_for_now(tmp_pat
 def test_a_picture_that_takes_far_too_long_by_the_clock_is_refused_for_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoders_module, "_PATIENCE", 2)
+    monkeypatch.setattr(pool_module, "_PATIENCE", 2)
     with hostile(tmp_path, time_limit=0.9) as decoders:
         assert isinstance(decoders.decode(picture()), Picture)
         assert decoders.decode(b"sleep") == Refused("took longer than 1.8 s to decode", lasting=False)
@@ -177,8 +177,8 @@ def test_a_picture_that_waits_for_a_busy_machine_is_decoded(tmp_path: Path) -> N
 
 
 def test_a_large_file_may_take_longer() -> None:
-    assert decoder.allowed(60, 100) == pytest.approx(60, abs=0.001)
-    assert decoder.allowed(60, 150_000_000) == pytest.approx(210)
+    assert decode_worker.allowed(60, 100) == pytest.approx(60, abs=0.001)
+    assert decode_worker.allowed(60, 150_000_000) == pytest.approx(210)
 
 
 def test_what_a_library_prints_is_not_taken_for_an_answer(tmp_path: Path) -> None:
@@ -199,7 +199,11 @@ def test_a_picture_that_takes_too_much_memory_is_refused() -> None:
 @posix
 def test_too_little_memory_from_outside_is_no_fault_of_the_picture() -> None:
     limited = "import resource as r, runpy; r.setrlimit(r.RLIMIT_AS, (3 * 10**8, 3 * 10**8));"
-    command = [sys.executable, "-c", f"{limited} runpy.run_module('bridgetower.decoder', run_name='__main__')"]
+    command = [
+        sys.executable,
+        "-c",
+        f"{limited} runpy.run_module('bridgetower.pictures.decode_worker', run_name='__main__')",
+    ]
     with Decoders(SPEC, command=command) as decoders:
         found = decoders.decode(encoded(Image.new("1", (10_000, 10_000)), "PNG"))
         assert found == Refused("not enough memory to decode it", lasting=False)
@@ -286,7 +290,7 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch
 
 
 def test_starting_takes_no_numpy() -> None:
-    program = "import sys, bridgetower.decoder; sys.exit('numpy' in sys.modules)"
+    program = "import sys, bridgetower.pictures.decode_worker; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -294,8 +298,8 @@ def test_starting_takes_no_numpy() -> None:
 PARENT = """
 import sys, threading
 from pathlib import Path
-from bridgetower.decoders import Decoders
-from bridgetower.preprocess import Preprocessing
+from bridgetower.pictures.decode_pool import Decoders
+from bridgetower.pictures.preprocess import Preprocessing
 
 decoders = Decoders(Preprocessing(64, 64), command=sys.argv[1:], time_limit=2)
 decoders._keep_time = lambda: None
@@ -309,7 +313,7 @@ print("ready", flush=True)
 def test_none_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(picture())
     command = [sys.executable, "-c", PARENT, *HOSTILE, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=decoders_module.environment()) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=pool_module.environment()) as parent:
         assert parent.stdout is not None and parent.stdout.readline() == b"ready\n"
         assert eventually(lambda: len(started(tmp_path)) == 2)
         assert all(runs(pid) for pid in started(tmp_path))
