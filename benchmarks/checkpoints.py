@@ -8,8 +8,8 @@ import json
 import shutil
 from pathlib import Path
 
-from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
+from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.weights import DEMO_FOLDER, resolve
 

@@ -9,7 +9,7 @@ last layer for every token, for example, though a contrastive vector reads but t
 programs compare, and a rate over it is an effective one.
 """
 
-from bridgetower.config import ModelConfig
+from bridgetower.network.config import ModelConfig
 
 
 def linear(tokens: int, inputs: int, outputs: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bridgetower import quantized
+from bridgetower.network import int8
 from bridgetower.runtime import choose_runtime
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -45,7 +45,7 @@ def precisions(device: str) -> tuple[str, ...]:
     if device == "cuda":
         return "fp32", "bf16"
     bf16 = choose_runtime(device).precision == "bf16"
-    return ("fp32", *(["bf16"] if bf16 else []), *(["int8"] if quantized.is_possible() else []))
+    return ("fp32", *(["bf16"] if bf16 else []), *(["int8"] if int8.is_possible() else []))
 
 
 def product(precision: str, device: str, side: int) -> Callable[[], None] | None:
@@ -58,7 +58,7 @@ def product(precision: str, device: str, side: int) -> Callable[[], None] | None
     if precision in _DTYPES:
         x, weight = (tensor.to(device, _DTYPES[precision]) for tensor in (x, weight))
         return _timed_to_the_end(lambda: F.linear(x, weight), device)
-    if device != "cpu" or not quantized.is_possible():
+    if device != "cpu" or not int8.is_possible():
         return None
     scales, zeros = torch.ones(side), torch.zeros(side, dtype=torch.int64)
     packed = torch.ops.onednn.qlinear_prepack((weight * 30).to(torch.int8), None)

@@ -23,8 +23,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors,
 from tokenizers import Tokenizer as Backend
 from torch.utils.data import DataLoader, Dataset
 
-from bridgetower.config import ModelConfig, TextConfig, VisionConfig
-from bridgetower.model import BridgeTower
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.saving import save
 from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer

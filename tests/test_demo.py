@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridgetower import quantized
 from bridgetower.encoder import TorchEncoder
 from bridgetower.evaluation import evaluate, read_captions
+from bridgetower.network import int8
 from bridgetower.records import Head
 from bridgetower.runtime import Runtime
 from bridgetower.weights import DEMO_FOLDER, resolve
 from examples.measure_demo import measure_words
 
-needs_int8 = pytest.mark.skipif(not quantized.is_possible(), reason="no int8 on this processor")
+needs_int8 = pytest.mark.skipif(not int8.is_possible(), reason="no int8 on this processor")
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 BT = Path(sys.executable).with_name("bt")
 

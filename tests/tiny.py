@@ -12,8 +12,8 @@ import torch
 from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer, processors
 from torch import nn
 
-from bridgetower.config import ModelConfig, TextConfig, VisionConfig
-from bridgetower.model import BridgeTower
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head
 from bridgetower.saving import save

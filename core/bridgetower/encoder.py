@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bridgetower import prepared
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.model import ImageFeatures, TextFeatures
+from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.records import INT8, Fingerprint, Head, Say, quiet, require_heads

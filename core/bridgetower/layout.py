@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from bridgetower.config import ModelConfig
+from bridgetower.network.config import ModelConfig
 from bridgetower.records import Head
 
 TOWERS_PREFIX = "bridgetower."  # on every key that belongs to no head; absent in files of the headless class

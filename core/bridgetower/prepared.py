@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bridgetower import quantized
-from bridgetower.blocks import FeedForward
 from bridgetower.cache import cache_folder
 from bridgetower.errors import ModelError
 from bridgetower.files.atomic import remove_abandoned
 from bridgetower.files.regular import NotAFileError, is_own, open_own
-from bridgetower.model import BridgeTower
+from bridgetower.network import int8
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.layers import FeedForward
 from bridgetower.records import INT8, Head, Say, quiet
 from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
 from bridgetower.weights import Checkpoint, load_model, readable
@@ -101,7 +101,7 @@ def _prepare(checkpoint: Checkpoint, precision: str, device: str) -> BridgeTower
         if isinstance(module, FeedForward):
             module.fold()
     if precision == INT8:
-        quantized.quantize(network)
+        int8.quantize(network)
     else:
         network.to(DTYPES[precision])
     try:
@@ -148,7 +148,7 @@ def _vectors(network: BridgeTower) -> Tensor:
 def _place(checkpoint: Checkpoint, precision: str, device: str) -> Path:
     """Named after all that the check depends on, too."""
     digests = f"{checkpoint.weights_sha256[:16]}-{checkpoint.config_sha256[:16]}"
-    if precision == INT8 and not quantized.processor_is_wide():
+    if precision == INT8 and not int8.processor_is_wide():
         precision = "int8-narrow"
     return cache_folder() / "prepared" / f"{digests}-{precision}-{device}-{torch.__version__}-{_VERSION}.safetensors"
 
@@ -165,7 +165,7 @@ def _kept(place: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | 
     with torch.device("meta"):  # shapes without memory: every tensor is replaced below
         network = BridgeTower(checkpoint.config, checkpoint.heads)
     if precision == INT8:
-        quantized.quantize(network, quantized.QuantizedLinear.blank)
+        int8.quantize(network, int8.QuantizedLinear.blank)
     elif DTYPES[precision] != torch.float32:
         network.to(DTYPES[precision])
     for module in network.modules():

@@ -35,7 +35,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """
     import torch
 
-    from bridgetower import quantized
+    from bridgetower.network import int8
 
     if device not in DEVICES or precision not in PRECISIONS:
         raise UsageError(f"device is one of {', '.join(DEVICES)}; precision is one of {', '.join(PRECISIONS)}")
@@ -46,7 +46,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         device = next(name for name in ("cuda", "mps", "cpu") if there[name])
     elif not there[device]:
         raise UsageError(f"device {device}: this machine, or this build of PyTorch, has none; use --device auto")
-    if precision == INT8 and not (device == "cpu" and quantized.is_possible()):
+    if precision == INT8 and not (device == "cpu" and int8.is_possible()):
         if device == "cpu":
             raise UsageError("precision int8: not possible on this processor; use --precision auto")
         raise UsageError(f"precision int8: not possible on {device}; use --device cpu, or --precision auto")

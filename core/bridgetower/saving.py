@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from bridgetower import hub
-from bridgetower.blocks import FeedForward
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.files.atomic import is_vacant, new_folder, replace_file, write_json
 from bridgetower.files.os_errors import writing
 from bridgetower.hub import SAFETENSORS
 from bridgetower.layout import WORDS_KEY, to_hf
-from bridgetower.model import BridgeTower
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.layers import FeedForward
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head, Say, quiet
 from bridgetower.tensors import write_tensors

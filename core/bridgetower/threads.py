@@ -10,7 +10,7 @@ from threading import Lock, local
 
 import torch
 
-from bridgetower.config import ModelConfig
+from bridgetower.network.config import ModelConfig
 
 _MANY_FROM = 256  # the width from which on several threads are worth it
 _PICTURES_FOR_ALL = 8  # so many pictures at once are a large shape in a narrow network, too

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bridgetower.files.atomic import replace_file
 from bridgetower.losses import contrast, itc_loss, itm_loss, mlm_loss
-from bridgetower.model import BridgeTower, Fused
+from bridgetower.network.bridgetower import BridgeTower, Fused
 from bridgetower.records import Head, require_heads
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound: beyond it the contrastive loss grows unstable

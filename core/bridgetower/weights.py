@@ -26,14 +26,14 @@ from torch import Tensor
 
 from bridgetower import hub, pickles
 from bridgetower.cache import cache_folder, digest_of_files, remembered
-from bridgetower.config import ModelConfig
 from bridgetower.documents import read_json
 from bridgetower.errors import ModelError, ResourceError
 from bridgetower.files.atomic import remove_abandoned
 from bridgetower.files.os_errors import unreadable
 from bridgetower.hub import SAFETENSORS
 from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, WORDS_KEY, from_hf, hf_names, normalised_key
-from bridgetower.model import BridgeTower
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.config import ModelConfig
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head, Say, quiet
 from bridgetower.resources import shortage

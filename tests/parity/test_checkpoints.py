@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import BridgeTowerModel
 
-from bridgetower.model import BridgeTower
+from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.records import Head
 from bridgetower.saving import convert, save
 from bridgetower.weights import load_model, resolve

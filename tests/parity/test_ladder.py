@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridgetower.losses import itc_loss, itm_loss, mlm_loss
-from bridgetower.model import BridgeTower, Fused, ImageFeatures, TextFeatures
+from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures
 from bridgetower.records import Head
 from bridgetower.weights import load_model, resolve
 from tests.parity.conftest import inputs, make_reference, record, reference_config

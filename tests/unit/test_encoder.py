@@ -9,7 +9,7 @@ import torch
 import bridgetower.encoder
 from bridgetower.encoder import TorchEncoder, fingerprint_of
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.model import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
+from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
 from bridgetower.protocol import Pixels
 from bridgetower.records import Head
 from bridgetower.runtime import Runtime, choose_runtime

@@ -12,16 +12,8 @@ import numpy as np
 import pytest
 
 import bridgetower
-from bridgetower import (
-    Head,
-    Library,
-    Model,
-    ModelError,
-    NoIndexError,
-    PictureError,
-    StoreError,
-    quantized,
-)
+from bridgetower import Head, Library, Model, ModelError, NoIndexError, PictureError, StoreError
+from bridgetower.network import int8
 from tests.fakes import COLOURS, paint
 
 ROOT = Path(__file__).parents[2]
@@ -190,7 +182,7 @@ def test_importing_a_record_does_not_load_the_network() -> None:
     assert json.loads(done.stdout.strip().lower()) is False
 
 
-@pytest.mark.skipif(not quantized.is_possible(), reason="no int8 on this processor")
+@pytest.mark.skipif(not int8.is_possible(), reason="no int8 on this processor")
 def test_an_index_begun_in_int8_is_added_to_in_int8_and_read_in_any_precision(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -10,19 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bridgetower import prepared, quantized
-from bridgetower.blocks import Linear
+from bridgetower import prepared
 from bridgetower.cache import cache_folder
 from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import ModelError, UsageError
+from bridgetower.network import int8
+from bridgetower.network.layers import Linear
 from bridgetower.records import Head
 from bridgetower.runtime import Runtime, choose_runtime
 from bridgetower.saving import save
 from bridgetower.weights import Checkpoint, load_model, resolve
 from tests.tiny import tiny_checkpoint, tiny_config
 
-PRECISIONS = ("fp32", "bf16", *(["int8"] if quantized.is_possible() else []))
-needs_int8 = pytest.mark.skipif(not quantized.is_possible(), reason="no int8 on this processor")
+PRECISIONS = ("fp32", "bf16", *(["int8"] if int8.is_possible() else []))
+needs_int8 = pytest.mark.skipif(not int8.is_possible(), reason="no int8 on this processor")
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ def test_int8_operators_that_changed_are_named(checkpoint: Checkpoint, monkeypat
     def changed(*_: object) -> None:
         raise RuntimeError("expected at most 3 arguments")
 
-    monkeypatch.setattr(quantized.QuantizedLinear, "part", changed)
+    monkeypatch.setattr(int8.QuantizedLinear, "part", changed)
     with pytest.raises(ModelError, match=r"int8: this version of PyTorch refuses it .*--precision auto"):
         prepared.load(checkpoint, "int8")
 
@@ -304,11 +305,11 @@ def linear(inner: int, outer: int) -> Linear:
 @pytest.mark.parametrize("narrow", [True, False])
 def test_a_layer_in_int8_gives_nearly_the_same(narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if narrow:
-        monkeypatch.setattr(quantized, "processor_is_wide", lambda: False)
+        monkeypatch.setattr(int8, "processor_is_wide", lambda: False)
     layer, x = linear(96, 64), torch.randn(2, 5, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = layer(x)
-        ours = quantized.QuantizedLinear.of(layer)
+        ours = int8.QuantizedLinear.of(layer)
         assert torch.nn.functional.cosine_similarity(ours(x), expected, dim=-1).min() > 0.999
         assert (ours(x) - expected).abs().max() > 0  # it is another computation
         torch.testing.assert_close(ours.part(x, 16, 48), ours(x)[..., 16:48], atol=1e-6, rtol=0)
@@ -319,11 +320,11 @@ def test_a_layer_in_int8_gives_nearly_the_same(narrow: bool, monkeypatch: pytest
 
 def test_int8_is_refused_where_it_is_not_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(quantized, "is_possible", lambda: True)
+    monkeypatch.setattr(int8, "is_possible", lambda: True)
     assert choose_runtime("auto", "int8").device == "cpu"  # beside a GPU, too
     with pytest.raises(UsageError, match="not possible on cuda; use --device cpu"):
         choose_runtime("cuda", "int8")
-    monkeypatch.setattr(quantized, "is_possible", lambda: False)
+    monkeypatch.setattr(int8, "is_possible", lambda: False)
     with pytest.raises(UsageError, match="not possible on this processor; use --precision auto"):
         choose_runtime("auto", "int8")
 
@@ -333,17 +334,17 @@ def test_int8_is_refused_where_it_is_not_possible(monkeypatch: pytest.MonkeyPatc
 def test_inputs_are_rounded_to_the_nearest_step_and_never_wrap(
     values: list[float], wide: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantized, "processor_is_wide", lambda: wide)
+    monkeypatch.setattr(int8, "processor_is_wide", lambda: wide)
     x = torch.tensor(values)
     x = torch.cat([x, torch.linspace(values[0], values[1], 1001)])
-    scale, zero_point, integers = quantized._quantized(x, float(x.min()), float(x.max()))
+    scale, zero_point, integers = int8._quantized(x, float(x.min()), float(x.max()))
     assert integers.max() <= (255 if wide else 127)
     torch.testing.assert_close((integers.double() - zero_point) * scale, x.double(), atol=0.51 * scale, rtol=0)
 
 
 @needs_int8
 def test_what_is_no_number_stays_none() -> None:
-    layer = quantized.QuantizedLinear.of(linear(8, 4))
+    layer = int8.QuantizedLinear.of(linear(8, 4))
     for value in (torch.nan, torch.inf, -torch.inf):
         x = torch.ones(2, 8)
         x[0, 0] = value

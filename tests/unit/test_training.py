@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bridgetower.losses import itc_loss
-from bridgetower.model import BridgeTower, Fused
+from bridgetower.network.bridgetower import BridgeTower, Fused
 from bridgetower.training import Batch, Recipe, _parameter_groups, contrastive_loss, losses, mask_tokens, train
 from tests.tiny import tiny_config, tiny_model
 

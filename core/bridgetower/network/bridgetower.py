@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bridgetower.blocks import CrossAttention, FeedForward, Linear, SelfAttention, as_key_mask, embedding
-from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
+from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
+from bridgetower.network.layers import CrossAttention, FeedForward, Linear, SelfAttention, as_key_mask, embedding
 from bridgetower.records import Head, require_heads
 
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
 from bridgetower.losses import itc_loss, itm_loss, mlm_loss
-from bridgetower.model import BridgeTower, Fused
+from bridgetower.network.bridgetower import BridgeTower, Fused
+from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.records import Head, require_heads
 from tests.tiny import ALL_HEADS, tiny_config, tiny_model
 

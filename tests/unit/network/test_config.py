@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from bridgetower.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.errors import ModelError
-from bridgetower.model import BridgeTower
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.records import Head
 from tests.tiny import tiny_config
 

@@ -12,8 +12,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from bridgetower.blocks import Linear
-from bridgetower.model import BridgeTower
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.layers import Linear
 
 # Instructions that multiply int8 without an intermediate sum in int16. Where there are none, inputs are rounded to
 # 7 bits, so that two products fit into it.
