@@ -8,10 +8,10 @@ import json
 import shutil
 from pathlib import Path
 
+from bridgetower.checkpoints.checkpoint import DEMO_FOLDER, resolve
 from bridgetower.errors import ModelError
 from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.weights import DEMO_FOLDER, resolve
 
 # The contrastive vectors of `base` are our addition: the public checkpoint of that size has no such head.
 SIZES = {

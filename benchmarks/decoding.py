@@ -22,6 +22,7 @@ from PIL import Image
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
+from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoder import TorchEncoder
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
@@ -29,7 +30,6 @@ from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import OVERSAMPLING, Preprocessing, preprocess
 from bridgetower.records import File
 from bridgetower.runtime import choose_runtime
-from bridgetower.weights import resolve
 
 FULL = "in full"
 LIMIT = 1e-3  # of the error at the margin that `bt` uses

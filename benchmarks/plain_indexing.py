@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoder import TorchEncoder
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.runtime import BATCH_SIZE, choose_runtime
-from bridgetower.weights import resolve
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from benchmarks import processes
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
 from benchmarks.pictures import photo
+from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoder import fingerprint_of
 from bridgetower.records import Photo
 from bridgetower.schema import FORMAT_VERSION
 from bridgetower.store import Store
-from bridgetower.weights import resolve
 from bridgetower.writer import NewImage, Writer
 
 PYTHON, TORCH = "python -c pass", 'python -c "import torch"'

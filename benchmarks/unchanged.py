@@ -17,9 +17,9 @@ import numpy as np
 from benchmarks import processes
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
+from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoder import fingerprint_of
 from bridgetower.records import Photo
-from bridgetower.weights import resolve
 from bridgetower.writer import NewImage, Writer
 
 FIND, START = "find -printf '%s %T@ %p\\n'", "bt index, an empty folder"

@@ -23,11 +23,11 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors,
 from tokenizers import Tokenizer as Backend
 from torch.utils.data import DataLoader, Dataset
 
+from bridgetower.checkpoints.save import save
+from bridgetower.checkpoints.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
-from bridgetower.saving import save
-from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.training import Batch, Recipe, train
 from examples.scenes.captions import foil, phrase
 from examples.scenes.compose import Scene, near_miss, part_of, random_scene

@@ -20,7 +20,7 @@ Zone = Callable[[str], None]
 
 SCRATCH = pytest.StashKey[Path]()
 
-NOT_QUICK = ("cli", "faults", "network", "parity", "weights")  # folders, for want of PyTorch or of time
+NOT_QUICK = ("cli", "faults", "network", "parity", "checkpoints")  # folders, for want of PyTorch or of time
 
 # The terminal that happens to run the tests decides nothing about what the command line prints.
 TERMINAL_VARIABLES = ("COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")

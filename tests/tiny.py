@@ -12,12 +12,12 @@ import torch
 from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer, processors
 from torch import nn
 
+from bridgetower.checkpoints.save import save
+from bridgetower.checkpoints.tokenizer import SPECIAL_TOKENS
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head
-from bridgetower.saving import save
-from bridgetower.tokenizer import SPECIAL_TOKENS
 
 CAPTIONS = [
     "two cats on a couch", "a cat looking out of the window", "a dog in a car", "an image of two cats chilling",

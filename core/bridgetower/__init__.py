@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.backup import Restored as Restored
+    from bridgetower.checkpoints.checkpoint import Checkpoint as Checkpoint
+    from bridgetower.checkpoints.checkpoint import LocalModel as LocalModel
     from bridgetower.errors import BridgeTowerError as BridgeTowerError
     from bridgetower.errors import DamagedFileError as DamagedFileError
     from bridgetower.errors import DamagedIndexError as DamagedIndexError
@@ -69,11 +71,10 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.upkeep import Pruned as Pruned
     from bridgetower.verify import Finding as Finding
     from bridgetower.verify import Repaired as Repaired
-    from bridgetower.weights import Checkpoint as Checkpoint
-    from bridgetower.weights import LocalModel as LocalModel
 
 _HOMES = {
     "backup": "Restored",
+    "checkpoints.checkpoint": "Checkpoint LocalModel",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
     "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
     "evaluation": "Captioned Evaluation read_captions",
@@ -95,7 +96,6 @@ _HOMES = {
     "store": "Root Summary",
     "upkeep": "ForgetReport Forgotten Pruned",
     "verify": "Finding Repaired",
-    "weights": "Checkpoint LocalModel",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

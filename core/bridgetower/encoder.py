@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bridgetower import prepared
+from bridgetower.checkpoints.checkpoint import Checkpoint
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
@@ -22,7 +23,6 @@ from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.records import INT8, Fingerprint, Head, Say, quiet, require_heads
 from bridgetower.runtime import Runtime
 from bridgetower.threads import compute_with_one, one_thread
-from bridgetower.weights import Checkpoint
 
 # Bytes of the widest tensor of a layer, which decides how many pictures or pairs run at once. On a CPU it should stay
 # in the cache of the processor from one operation to the next, and below the 32 MB from which on glibc maps memory

@@ -11,6 +11,7 @@ from bridgetower.inputs import AnyPath, list_of_depths, list_of_texts, masked, n
 from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
+    from bridgetower.checkpoints.checkpoint import Checkpoint, LocalModel
     from bridgetower.encode_pictures import AnyPicture
     from bridgetower.evaluation import Captioned, Evaluation
     from bridgetower.fill import Filled
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from bridgetower.pictures.preprocess import Preprocessing
     from bridgetower.protocol import ImageEngine, Judge, RecallEncoder, Vectors
     from bridgetower.runtime import Runtime
-    from bridgetower.weights import Checkpoint, LocalModel
 
 DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
@@ -51,8 +51,8 @@ class Model:
         fetched, `progress` shows bars on stderr; `say` gets a line about what goes on, now and later. Raises
         ModelError, and UsageError for what this machine cannot do.
         """
+        from bridgetower.checkpoints.checkpoint import DEMO, resolve
         from bridgetower.runtime import choose_runtime
-        from bridgetower.weights import DEMO, resolve
 
         self._say, self._lock = say, threading.RLock()
         self.runtime: Runtime | None = choose_runtime(device, precision)  # first: it costs nothing, fetching may
@@ -292,20 +292,20 @@ class Model:
 
 def available_models() -> "list[LocalModel]":
     """What can be used without a network: the demo model, and what the Hub's cache holds completely."""
-    from bridgetower.weights import available
+    from bridgetower.checkpoints.checkpoint import available
 
     return available()
 
 
 def pull_model(name: str = DEFAULT_MODEL, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
     """Fetch the newest commit of a repository, or what is missing of it. Raises ModelError."""
-    from bridgetower.weights import pull
+    from bridgetower.checkpoints.checkpoint import pull
 
     return pull(name, progress=progress, say=say)
 
 
 def convert_model(name: str, folder: AnyPath, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
     """Write a model as one new folder of safetensors, which `transformers` reads too. Raises ModelError, UsageError."""
-    from bridgetower.saving import convert
+    from bridgetower.checkpoints.save import convert
 
     return convert(name, path(folder), progress=progress, say=say)

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bridgetower.cache import cache_folder
+from bridgetower.checkpoints.cache import cache_folder
+from bridgetower.checkpoints.checkpoint import Checkpoint, load_model, readable
+from bridgetower.checkpoints.safetensors_files import StoredTensor, open_tensors, write_tensors
 from bridgetower.errors import ModelError
 from bridgetower.files.atomic import remove_abandoned
 from bridgetower.files.regular import NotAFileError, is_own, open_own
@@ -28,8 +30,6 @@ from bridgetower.network import int8
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.layers import FeedForward
 from bridgetower.records import INT8, Head, Say, quiet
-from bridgetower.tensors import StoredTensor, open_tensors, write_tensors
-from bridgetower.weights import Checkpoint, load_model, readable
 
 # What the network computes in: of int8, all but the matrices.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}

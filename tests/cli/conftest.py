@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner, Result
 
-import bridgetower.saving  # noqa: F401 - it keeps the `resolve` that it finds: not a double
+import bridgetower.checkpoints.save  # noqa: F401 - it keeps the `resolve` that it finds: not a double
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
 from bridgetower_cli.parser import app
@@ -63,7 +63,7 @@ class Bt(Protocol):
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
-    monkeypatch.setattr("bridgetower.weights.resolve", models.resolve)
+    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", models.resolve)
     monkeypatch.setattr(
         "bridgetower.encoder.fingerprint_of", lambda checkpoint, precision: checkpoint.encoder.fingerprint
     )

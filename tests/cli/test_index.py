@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from bridgetower.checkpoints.checkpoint import resolve as resolve_in_earnest
 from bridgetower.roots import nothing_in
 from bridgetower.runtime import Runtime
-from bridgetower.weights import resolve as resolve_in_earnest
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 
@@ -199,7 +199,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
         encoder.fingerprint = replace(encoder.fingerprint, model=str(tmp_path / name))
         return models.checkpoint(name, encoder)
 
-    monkeypatch.setattr("bridgetower.weights.resolve", resolve)
+    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", resolve)
     (tmp_path / "old").mkdir()
     assert bt("index", photos, "--model", "old").exit_code == 0
     (tmp_path / "old").rename(tmp_path / "new")
@@ -282,7 +282,7 @@ def test_weights_that_have_changed_under_their_name_are_refused_when_they_are_ne
     def other(name: str, **options: object) -> SimpleNamespace:
         return models.checkpoint(name, FakeEncoder(weights="changed"))
 
-    monkeypatch.setattr("bridgetower.weights.resolve", other)
+    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", other)
     assert bt("index", library).exit_code == 0
     paint(library / "new.png", (9, 99, 199))
     done = bt("index", library)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bridgetower.checkpoints.checkpoint import DEMO_FOLDER
 from bridgetower.errors import StoreError
 from bridgetower.pictures.decode_pool import environment
 from bridgetower.store import Store
-from bridgetower.weights import DEMO_FOLDER
 from tests.fakes import HOSTILE, paint
 from tests.tiny import tiny_checkpoint
 from tests.unit.pictures.test_decode_pool import eventually, runs, started
@@ -38,7 +38,7 @@ SLOW_INDEX = (
     + """
 import time
 from types import SimpleNamespace
-import bridgetower.encoder, bridgetower.weights
+import bridgetower.encoder, bridgetower.checkpoints.checkpoint
 from tests.fakes import FakeEncoder
 
 class Slow(FakeEncoder):
@@ -49,7 +49,7 @@ class Slow(FakeEncoder):
 slow = Slow()
 checkpoint = SimpleNamespace(name="fake", heads=slow.heads, preprocessing=slow.preprocessing)
 checkpoint.with_preprocessing = lambda name: checkpoint
-bridgetower.weights.resolve = lambda name, **options: checkpoint
+bridgetower.checkpoints.checkpoint.resolve = lambda name, **options: checkpoint
 bridgetower.encoder.fingerprint_of = lambda checkpoint, precision: slow.fingerprint
 bridgetower.encoder.TorchEncoder = lambda checkpoint, runtime, **options: slow
 from bridgetower_cli.app import main

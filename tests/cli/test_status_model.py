@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-import bridgetower.weights
+import bridgetower.checkpoints.checkpoint
+from bridgetower.checkpoints.checkpoint import LocalModel
 from bridgetower.records import Head, Photo
-from bridgetower.weights import LocalModel
 from bridgetower.writer import Writer
 from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt
@@ -117,7 +117,7 @@ MODELS = [
 
 @pytest.fixture
 def some_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridgetower.weights, "available", lambda: MODELS)
+    monkeypatch.setattr(bridgetower.checkpoints.checkpoint, "available", lambda: MODELS)
 
 
 @pytest.mark.usefixtures("some_models")
@@ -153,7 +153,7 @@ def test_model_pull_prints_the_folder(bt: Bt, monkeypatch: pytest.MonkeyPatch) -
         say("asking the Hub")
         return SimpleNamespace(name=name, folder=Path("/hub/folder"), revision="abc")
 
-    monkeypatch.setattr(bridgetower.weights, "pull", pull)
+    monkeypatch.setattr(bridgetower.checkpoints.checkpoint, "pull", pull)
     done = bt("model", "pull", "some/model")
     assert (done.exit_code, done.stdout) == (0, "/hub/folder\n")
     assert "some/model" in done.stderr

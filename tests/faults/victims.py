@@ -77,17 +77,17 @@ def _say(what: object) -> None:
 
 def serve() -> None:
     """Fork for each line of arguments on stdin; answer with the id of the process, and when asked, with its code."""
+    import bridgetower.checkpoints.checkpoint
     import bridgetower.encoder
     import bridgetower.truth
     import bridgetower.upkeep
     import bridgetower.verify
-    import bridgetower.weights
     import bridgetower.writer
     import bridgetower_cli.parser  # noqa: F401
     from bridgetower_cli.app import main
     from tests.fakes import FakeEncoder
 
-    weights: Any = bridgetower.weights
+    weights: Any = bridgetower.checkpoints.checkpoint
     encoder: Any = bridgetower.encoder
     writer: Any = bridgetower.writer
     fake = FakeEncoder()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from bridgetower.checkpoints.checkpoint import load_model, resolve
 from bridgetower.encode_pictures import load
 from bridgetower.encoder import TorchEncoder
 from bridgetower.fill import fill_images
@@ -18,7 +19,6 @@ from bridgetower.losses import itc_loss
 from bridgetower.matching import match
 from bridgetower.records import Candidate, Head
 from bridgetower.runtime import Runtime
-from bridgetower.weights import load_model, resolve
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 

@@ -9,9 +9,9 @@ from PIL import Image
 from transformers import BridgeTowerProcessor, RobertaTokenizer
 from transformers.models.bridgetower.image_processing_pil_bridgetower import BridgeTowerImageProcessorPil
 
+from bridgetower.checkpoints.checkpoint import load_model, resolve
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import Head
-from bridgetower.weights import load_model, resolve
 from tests.parity.conftest import make_reference, reference_config
 from tests.tiny import tiny_tokenizer
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import BridgeTowerModel
 
+from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints.save import convert, save
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.records import Head
-from bridgetower.saving import convert, save
-from bridgetower.weights import load_model, resolve
 from tests.parity.conftest import CLASSES, Reference, inputs, make_reference, reference_config
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config, tiny_model
 

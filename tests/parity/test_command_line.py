@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, BridgeTowerProcessor, RobertaTokenizer
 from transformers.models.bridgetower.image_processing_pil_bridgetower import BridgeTowerImageProcessorPil
 from typer.testing import CliRunner
 
+from bridgetower.checkpoints.checkpoint import DEMO_FOLDER
 from bridgetower.records import Head
-from bridgetower.weights import DEMO_FOLDER
 from bridgetower_cli.parser import app
 from tests.parity.conftest import CLASSES, make_reference, reference_config
 from tests.tiny import tiny_tokenizer

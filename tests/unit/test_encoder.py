@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import bridgetower.encoder
+from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoder import TorchEncoder, fingerprint_of
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
 from bridgetower.protocol import Pixels
 from bridgetower.records import Head
 from bridgetower.runtime import Runtime, choose_runtime
-from bridgetower.weights import resolve
 from tests.tiny import tiny_checkpoint
 
 FP32 = Runtime("cpu", "fp32", "")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bridgetower import Library, Model
+from bridgetower.checkpoints.checkpoint import DEMO, resolve
 from bridgetower.index_models import Notes
-from bridgetower.weights import DEMO, resolve
 
 CATS = Path(__file__).parents[2] / "examples" / "gallery" / "two-cats-on-a-couch-in-the-desert.jpg"
 

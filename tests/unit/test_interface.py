@@ -19,9 +19,9 @@ from PIL import Image
 
 import bridgetower
 from bridgetower import BridgeTowerError, Captioned, Hit, InputError, Library, Model, Results, SearchRequest, UsageError
+from bridgetower.checkpoints.checkpoint import DEMO, Checkpoint, resolve
 from bridgetower.inputs import Moment
 from bridgetower.protocol import Vectors
-from bridgetower.weights import DEMO, Checkpoint, resolve
 from tests.fakes import FakeEncoder, paint
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bridgetower import prepared
-from bridgetower.cache import cache_folder
+from bridgetower.checkpoints.cache import cache_folder
+from bridgetower.checkpoints.checkpoint import Checkpoint, load_model, resolve
+from bridgetower.checkpoints.save import save
 from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network import int8
 from bridgetower.network.layers import Linear
 from bridgetower.records import Head
 from bridgetower.runtime import Runtime, choose_runtime
-from bridgetower.saving import save
-from bridgetower.weights import Checkpoint, load_model, resolve
 from tests.tiny import tiny_checkpoint, tiny_config
 
 PRECISIONS = ("fp32", "bf16", *(["int8"] if int8.is_possible() else []))

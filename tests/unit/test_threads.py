@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from benchmarks.checkpoints import SIZES
+from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoder import TorchEncoder
 from bridgetower.library import Library, Model
 from bridgetower.matching import every_pair
 from bridgetower.runtime import Runtime
 from bridgetower.threads import compute_with_one, one_thread
-from bridgetower.weights import resolve
 from tests.tiny import tiny_checkpoint, tiny_config
 
 FP32 = Runtime("cpu", "fp32", "")

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoder import TorchEncoder
 from bridgetower.errors import InputError, ModelError, PictureError, ResourceError
 from bridgetower.files.content import read
@@ -21,7 +22,6 @@ from bridgetower.protocol import Vectors
 from bridgetower.records import Refused
 from bridgetower.runtime import BATCH_SIZE, Runtime
 from bridgetower.store import Store
-from bridgetower.weights import resolve
 from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bridgetower import weights
-from bridgetower.cache import cache_folder
+from bridgetower.checkpoints import checkpoint
+from bridgetower.checkpoints.cache import cache_folder
+from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.save import convert
 from bridgetower.errors import ModelError
-from bridgetower.saving import convert
-from bridgetower.weights import resolve
-from tests.unit.weights.conftest import (
+from tests.unit.checkpoints.conftest import (
     as_pickle,
     change_weights,
     shard,
@@ -140,14 +140,14 @@ def test_the_digest_of_a_tokenizer_is_that_of_what_it_learned(folder: Path, tmp_
 
 def test_a_tokenizer_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = resolve(str(folder)).tokenizer_sha256
-    monkeypatch.setattr(weights, "digest_of_tokenizer", None)
+    monkeypatch.setattr(checkpoint, "digest_of_tokenizer", None)
     assert resolve(str(folder)).tokenizer_sha256 == digest
 
 
 def test_a_file_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = resolve(str(folder)).weights_sha256
     with monkeypatch.context() as patched:
-        patched.setattr(weights, "_digest_of_tensors", None)
+        patched.setattr(checkpoint, "_digest_of_tensors", None)
         assert resolve(str(folder)).weights_sha256 == digest
     [note] = (Path(os.environ["XDG_CACHE_HOME"]) / "bridgetower" / "digests").iterdir()
     for damaged in ("{}", "[]", "", '{"files": null}'):

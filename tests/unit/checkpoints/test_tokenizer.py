@@ -13,8 +13,8 @@ import pytest
 from tokenizers import AddedToken, ByteLevelBPETokenizer
 from transformers import RobertaTokenizer
 
+from bridgetower.checkpoints.tokenizer import SPECIAL_TOKENS, Tokenizer, digest_of_tokenizer
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.tokenizer import SPECIAL_TOKENS, Tokenizer, digest_of_tokenizer
 
 CORPUS = [
     "two cats on a couch", "a cat looking out of the window", "a dog in a car", "an image of two cats chilling",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
-from bridgetower.documents import read_document, read_json
+from bridgetower.checkpoints.documents import read_document, read_json
 from bridgetower.errors import ModelError, UsageError
 
 _BEGIN, _PAD, _END, _UNKNOWN, _MASK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bridgetower import weights
+from bridgetower.checkpoints import checkpoint
+from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.errors import ModelError
-from bridgetower.weights import resolve
 from tests.tiny import tiny_checkpoint
-from tests.unit.weights.hub import Hub
+from tests.unit.checkpoints.hub import Hub
 
 WORDS = "bridgetower.text_model.embeddings.word_embeddings.weight"
 QUERY = "bridgetower.text_model.encoder.layer.0.attention.self.query.weight"
@@ -78,7 +78,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The Hub's cache in a folder of this test, and no demo model beside it in the list."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(weights, "DEMO_FOLDER", tmp_path / "no demo")
+    monkeypatch.setattr(checkpoint, "DEMO_FOLDER", tmp_path / "no demo")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 

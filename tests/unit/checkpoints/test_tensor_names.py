@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TOWERS_PREFIX, from_hf, hf_names, normalised_key, to_hf
+from bridgetower.checkpoints.tensor_names import (
+    HEAD_PREFIXES,
+    IGNORED_KEYS,
+    TOWERS_PREFIX,
+    from_hf,
+    hf_names,
+    normalised_key,
+    to_hf,
+)
 from tests.tiny import tiny_config, tiny_model
 
 

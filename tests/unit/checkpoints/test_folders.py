@@ -13,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bridgetower import documents, prepared, saving, tensors, weights
+from bridgetower import prepared
+from bridgetower.checkpoints import checkpoint as checkpoint_module
+from bridgetower.checkpoints import documents, safetensors_files, save
+from bridgetower.checkpoints.checkpoint import load_model, resolve
 from bridgetower.errors import ModelError, ResourceError
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.weights import load_model, resolve
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
-from tests.unit.weights.conftest import QUERY, WORDS, as_pickle, change_config, change_weights, refusal, shard
+from tests.unit.checkpoints.conftest import QUERY, WORDS, as_pickle, change_config, change_weights, refusal, shard
 
 # Folders
 
@@ -143,7 +145,7 @@ def test_a_header_that_claims_what_is_not_there(folder: Path, tensor: dict[str, 
 
 
 def test_more_tensors_than_any_network_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensors, "_MOST_TENSORS", 1000)
+    monkeypatch.setattr(safetensors_files, "_MOST_TENSORS", 1000)
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     with_header(folder / "model.safetensors", {f"x{i}": empty for i in range(1001)}, size=0)
     assert "model.safetensors: holds more tensors than any network has" in refusal(folder)
@@ -283,12 +285,12 @@ ENDS = {
     "map handles": (RuntimeError("unable to open file <x>: Too many open files (24)"), "too many open files: close"),
 }
 PLACES = {
-    "open": (tensors, "safe_open"),
+    "open": (safetensors_files, "safe_open"),
     "read a file": (documents, "open_regular"),
-    "digest": (weights, "_digest_of_tensors"),
-    "fuse": (weights, "from_hf"),
+    "digest": (checkpoint_module, "_digest_of_tensors"),
+    "fuse": (checkpoint_module, "from_hf"),
     "quantise or fold": (prepared, "_vectors"),
-    "tokenizer": (weights, "Tokenizer"),
+    "tokenizer": (checkpoint_module, "Tokenizer"),
 }
 
 
@@ -327,11 +329,11 @@ def test_and_so_it_is_while_pickles_are_read_and_converted(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(saving, "save", wanting)
+        patched.setattr(save, "save", wanting)
         with pytest.raises(ResourceError, match=re.escape(message)):
-            saving.convert(str(folder), tmp_path / "converted")
+            save.convert(str(folder), tmp_path / "converted")
     as_pickle(folder)
-    for place in ((torch, "load"), (tensors, "save_file")):
+    for place in ((torch, "load"), (safetensors_files, "save_file")):
         with monkeypatch.context() as patched:
             patched.setattr(*place, wanting)
             with pytest.raises(ResourceError, match=re.escape(message)):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from bridgetower.documents import read_json
+from bridgetower.checkpoints.documents import read_json
 from bridgetower.errors import ModelError
 from bridgetower.records import Say
 from bridgetower.resources import causes, shortage

@@ -7,7 +7,7 @@
 
 A name is a repository of the Hub, a folder, or "demo". Weights are safetensors, in one file or several; pickles are
 read without running code, and a converted copy of them is kept. The user's folder and the Hub's cache are never
-written to; what we keep is described in `bridgetower.cache`.
+written to; what we keep is described in `bridgetower.checkpoints.cache`.
 """
 
 import hashlib
@@ -24,24 +24,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bridgetower import hub, pickles
-from bridgetower.cache import cache_folder, digest_of_files, remembered
-from bridgetower.documents import read_json
+from bridgetower.checkpoints import hub, pickles
+from bridgetower.checkpoints.cache import cache_folder, digest_of_files, remembered
+from bridgetower.checkpoints.documents import read_json
+from bridgetower.checkpoints.hub import SAFETENSORS
+from bridgetower.checkpoints.safetensors_files import StoredTensor, open_tensors, raw_bytes
+from bridgetower.checkpoints.tensor_names import (
+    HEAD_PREFIXES,
+    IGNORED_KEYS,
+    TIED_KEY,
+    WORDS_KEY,
+    from_hf,
+    hf_names,
+    normalised_key,
+)
+from bridgetower.checkpoints.tokenizer import Tokenizer, digest_of_tokenizer, tokenizer_files
 from bridgetower.errors import ModelError, ResourceError
 from bridgetower.files.atomic import remove_abandoned
 from bridgetower.files.os_errors import unreadable
-from bridgetower.hub import SAFETENSORS
-from bridgetower.layout import HEAD_PREFIXES, IGNORED_KEYS, TIED_KEY, WORDS_KEY, from_hf, hf_names, normalised_key
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.config import ModelConfig
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head, Say, quiet
 from bridgetower.resources import shortage
-from bridgetower.tensors import StoredTensor, open_tensors, raw_bytes
-from bridgetower.tokenizer import Tokenizer, digest_of_tokenizer, tokenizer_files
 
 DEMO = "demo"
-DEMO_FOLDER = Path(__file__).parent / "assets" / "demo"
+DEMO_FOLDER = Path(__file__).parents[1] / "assets" / "demo"
 _LONGEST_NAME = 300  # of what an index says, to be shown
 _BUNDLED = "bundled"  # not our version: an index stays valid as long as the weights are the same
 
@@ -75,7 +83,7 @@ class Checkpoint:
 
     @cached_property
     def tokenizer_sha256(self) -> str:
-        """Hex digest of what turns a text into ids, by `bridgetower.tokenizer.digest_of_tokenizer`.
+        """Hex digest of what turns a text into ids, by `bridgetower.checkpoints.tokenizer.digest_of_tokenizer`.
 
         A copy of the folder has the same one, and so has its conversion. Raises `ModelError`.
         """

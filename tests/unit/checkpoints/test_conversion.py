@@ -9,19 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from bridgetower import saving, tensors
+from bridgetower.checkpoints import safetensors_files
+from bridgetower.checkpoints import save as save_module
+from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints.save import convert, save
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.records import Head
-from bridgetower.saving import convert, save
-from bridgetower.weights import load_model, resolve
 from tests.tiny import ALL_HEADS, tiny_model
-from tests.unit.weights.conftest import as_pickle, contents, refusal, run
+from tests.unit.checkpoints.conftest import as_pickle, contents, refusal, run
 
 FULL = """
 import resource, sys
 from pathlib import Path
-from bridgetower.saving import convert
-from bridgetower.weights import resolve
+from bridgetower.checkpoints.save import convert
+from bridgetower.checkpoints.checkpoint import resolve
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # fails in the same calls as a full disk
 try:
     convert(sys.argv[1], Path(sys.argv[2])) if len(sys.argv) > 2 else resolve(sys.argv[1])
@@ -80,7 +81,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(folder: Path, monkeypatch
         file.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tensors, "save_file", interrupted)
+    monkeypatch.setattr(safetensors_files, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(tiny_model(seed=1), folder)
     assert contents(folder) == before
@@ -127,7 +128,7 @@ def test_a_failed_conversion_removes_nothing_but_its_own(
         (unfinished / "model.safetensors").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(saving, "save", interrupted)
+    monkeypatch.setattr(save_module, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(str(folder), place)
     assert place.is_dir()
@@ -136,7 +137,7 @@ def test_a_failed_conversion_removes_nothing_but_its_own(
         save(*arguments, **options)
         (place / "theirs").touch()
 
-    monkeypatch.setattr(saving, "save", overtaken)
+    monkeypatch.setattr(save_module, "save", overtaken)
     with pytest.raises(ModelError, match="cannot be written: Directory not empty"):
         convert(str(folder), place)
     assert list(contents(place)) == ["theirs"]

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bridgetower import pickles
-from bridgetower.cache import cache_folder
-from bridgetower.weights import load_model, resolve
+from bridgetower.checkpoints import pickles
+from bridgetower.checkpoints.cache import cache_folder
+from bridgetower.checkpoints.checkpoint import load_model, resolve
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
-from tests.unit.weights.conftest import (
+from tests.unit.checkpoints.conftest import (
     QUERY,
     WORDS,
     as_pickle,

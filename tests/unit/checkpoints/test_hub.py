@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-import bridgetower.hub
+import bridgetower.checkpoints.hub
 from bridgetower import Library
+from bridgetower.checkpoints.checkpoint import LocalModel, available, load_model, pull, resolve
 from bridgetower.errors import ModelError
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.weights import LocalModel, available, load_model, pull, resolve
 from bridgetower.writer import Writer
 from tests.indexes import FINGERPRINT, add
 from tests.tiny import ALL_HEADS, tiny_checkpoint
-from tests.unit.weights.conftest import as_pickle, change_config, contents, refusal
-from tests.unit.weights.hub import Hub
+from tests.unit.checkpoints.conftest import as_pickle, change_config, contents, refusal
+from tests.unit.checkpoints.hub import Hub
 
 
 def test_a_repository_is_fetched_once_and_then_read_without_the_network(hub: Hub, cache: Path) -> None:
@@ -262,7 +262,7 @@ def test_pull_without_a_network_says_that_nothing_was_updated(hub: Hub, offline:
 def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(bridgetower.hub, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(bridgetower.checkpoints.hub, "_PATIENCE_S", 0.3)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")

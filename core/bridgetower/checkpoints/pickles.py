@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bridgetower.checkpoints.safetensors_files import StoredTensor, first_line, require_new, write_tensors
 from bridgetower.errors import ModelError
-from bridgetower.tensors import StoredTensor, first_line, require_new, write_tensors
 
 _MOST_BYTES = 10_000_000  # of the pickle proper: it holds names and shapes, the numbers lie beside it
 _PARTS = 5  # pickles in a file of the format before PyTorch 1.6

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-from bridgetower import hub
+from bridgetower.checkpoints import hub
+from bridgetower.checkpoints.checkpoint import Checkpoint, load_model, readable, resolve
+from bridgetower.checkpoints.hub import SAFETENSORS
+from bridgetower.checkpoints.safetensors_files import write_tensors
+from bridgetower.checkpoints.tensor_names import WORDS_KEY, to_hf
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.files.atomic import is_vacant, new_folder, replace_file, write_json
 from bridgetower.files.os_errors import writing
-from bridgetower.hub import SAFETENSORS
-from bridgetower.layout import WORDS_KEY, to_hf
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.layers import FeedForward
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head, Say, quiet
-from bridgetower.tensors import write_tensors
-from bridgetower.weights import Checkpoint, load_model, readable, resolve
 
 # The class of `transformers` that a configuration names: it can name one, so the first head that is there decides.
 _ARCHITECTURES = {
