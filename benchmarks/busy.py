@@ -22,7 +22,7 @@ from typing import Self
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import PRECISIONS, Report, Times, command_line
 from benchmarks.pictures import photo_folder
-from bridgetower.runtime import choose_runtime
+from bridgetower.encoders.runtime import choose_runtime
 
 ROOT = Path(__file__).parents[1]
 BEFORE = "e3f6369"  # the last commit that left waiting and threads to the libraries

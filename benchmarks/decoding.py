@@ -23,13 +23,13 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders.runtime import choose_runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import OVERSAMPLING, Preprocessing, preprocess
 from bridgetower.records import File
-from bridgetower.runtime import choose_runtime
 
 FULL = "in full"
 LIMIT = 1e-3  # of the error at the margin that `bt` uses

@@ -17,9 +17,9 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders.runtime import BATCH_SIZE, choose_runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.pictures.preprocess import preprocess
-from bridgetower.runtime import BATCH_SIZE, choose_runtime
 
 TEXT = "two cats on a couch, and a dog in a car"
 LIMITS = {"fp32": 1e-5, "bf16": 1e-3, "int8": 1e-2}  # of 1 - cosine, from fp32

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from bridgetower.encoders.runtime import choose_runtime
 from bridgetower.network import int8
-from bridgetower.runtime import choose_runtime
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

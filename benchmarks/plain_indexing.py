@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders.runtime import BATCH_SIZE, choose_runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.pictures.preprocess import preprocess
-from bridgetower.runtime import BATCH_SIZE, choose_runtime
 
 
 def main() -> None:

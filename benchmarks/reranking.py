@@ -18,11 +18,11 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders.protocol import Pixels
+from bridgetower.encoders.runtime import choose_runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.matching import every_pair
 from bridgetower.pictures.preprocess import preprocess
-from bridgetower.protocol import Pixels
-from bridgetower.runtime import choose_runtime
 
 TEXT = "two cats on a couch, and a dog in a car"
 CANDIDATES = 20

@@ -20,7 +20,7 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
 from benchmarks.pictures import photo
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import fingerprint_of
+from bridgetower.encoders.torch_encoder import fingerprint_of
 from bridgetower.records import Photo
 from bridgetower.schema import FORMAT_VERSION
 from bridgetower.store import Store

@@ -18,8 +18,8 @@ from benchmarks.embedding import LIMITS, error
 from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import TorchEncoder
-from bridgetower.runtime import choose_runtime
+from bridgetower.encoders.runtime import choose_runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 
 ANIMALS = ("cat", "dog", "bird", "horse", "frog", "fox", "bear", "fish")
 TEXTS = [f"a {one} on a couch, and a {other} in a car" for one in ANIMALS for other in ANIMALS[:4]]

@@ -18,7 +18,7 @@ from benchmarks import processes
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import fingerprint_of
+from bridgetower.encoders.torch_encoder import fingerprint_of
 from bridgetower.records import Photo
 from bridgetower.writer import NewImage, Writer
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encode_pictures import load
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders.runtime import choose_runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.evaluation import Captioned, evaluate, read_captions
 from bridgetower.records import Candidate
-from bridgetower.runtime import choose_runtime
 from examples.scenes.captions import plural
 from examples.scenes.vocabulary import NUMBERS, PLACES, SYNONYMS, THINGS
 

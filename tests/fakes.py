@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bridgetower.encoders.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.pictures.decode_pool import Decoders, Picture, read_answer
 from bridgetower.pictures.decode_worker import answer
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.records import Fingerprint, Head, Refused
 from bridgetower.store import Store
 

@@ -11,6 +11,15 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.backup import Restored as Restored
     from bridgetower.checkpoints.checkpoint import Checkpoint as Checkpoint
     from bridgetower.checkpoints.checkpoint import LocalModel as LocalModel
+    from bridgetower.encoders.protocol import Embedded as Embedded
+    from bridgetower.encoders.protocol import ImageEngine as ImageEngine
+    from bridgetower.encoders.protocol import Judge as Judge
+    from bridgetower.encoders.protocol import Pictures as Pictures
+    from bridgetower.encoders.protocol import Reading as Reading
+    from bridgetower.encoders.protocol import RecallEncoder as RecallEncoder
+    from bridgetower.encoders.protocol import Texts as Texts
+    from bridgetower.encoders.runtime import Runtime as Runtime
+    from bridgetower.encoders.runtime import choose_runtime as choose_runtime
     from bridgetower.errors import BridgeTowerError as BridgeTowerError
     from bridgetower.errors import DamagedFileError as DamagedFileError
     from bridgetower.errors import DamagedIndexError as DamagedIndexError
@@ -42,13 +51,6 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models import convert_model as convert_model
     from bridgetower.models import pull_model as pull_model
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
-    from bridgetower.protocol import Embedded as Embedded
-    from bridgetower.protocol import ImageEngine as ImageEngine
-    from bridgetower.protocol import Judge as Judge
-    from bridgetower.protocol import Pictures as Pictures
-    from bridgetower.protocol import Reading as Reading
-    from bridgetower.protocol import RecallEncoder as RecallEncoder
-    from bridgetower.protocol import Texts as Texts
     from bridgetower.recall_store import RecallStore as RecallStore
     from bridgetower.recall_store import RecallView as RecallView
     from bridgetower.records import Filter as Filter
@@ -60,8 +62,6 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Skipped as Skipped
     from bridgetower.records import Word as Word
     from bridgetower.roots import nothing_in as nothing_in
-    from bridgetower.runtime import Runtime as Runtime
-    from bridgetower.runtime import choose_runtime as choose_runtime
     from bridgetower.search import Found as Found
     from bridgetower.search import SearchRequest as SearchRequest
     from bridgetower.store import Root as Root
@@ -75,6 +75,8 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
 _HOMES = {
     "backup": "Restored",
     "checkpoints.checkpoint": "Checkpoint LocalModel",
+    "encoders.protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Texts",
+    "encoders.runtime": "Runtime choose_runtime",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
     "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
     "evaluation": "Captioned Evaluation read_captions",
@@ -87,11 +89,9 @@ _HOMES = {
     "matching": "Results",
     "models": "DEFAULT_MODEL Model available_models convert_model pull_model",
     "pictures.preprocess": "Preprocessing",
-    "protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Texts",
     "recall_store": "RecallStore RecallView",
     "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
     "roots": "nothing_in",
-    "runtime": "Runtime choose_runtime",
     "search": "Found SearchRequest",
     "store": "Root Summary",
     "upkeep": "ForgetReport Forgotten Pruned",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bridgetower.writer import Writer
 
 if TYPE_CHECKING:
-    from bridgetower.protocol import ImageEngine
+    from bridgetower.encoders.protocol import ImageEngine
 
 _WHAT = (
     "a cat asleep",

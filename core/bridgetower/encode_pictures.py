@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from bridgetower.encoders.protocol import Judge, Pictures
 from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.files.content import read
@@ -16,7 +17,6 @@ from bridgetower.inputs import AnyPath, path
 from bridgetower.pictures.decode import AnyImage, decode, in_memory, require_image
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.prefetch import ahead, workers
-from bridgetower.protocol import Judge, Pictures
 from bridgetower.records import Candidate, Skipped
 
 # Pictures that are encoded together: more gain nothing on a CPU, and progress is told after each such batch.

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encode_pictures import load
+from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.errors import InputError
 from bridgetower.files import jsonl
 from bridgetower.inputs import AnyPath, normalised, path
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.protocol import Judge, RecallEncoder
 from bridgetower.records import Candidate, Head, OnProgress, quiet, require_heads
 
 RANKS = (1, 5, 10)

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encode_pictures import encoded
+from bridgetower.encoders.protocol import Judge, RecallEncoder, match_probability
 from bridgetower.features import FeatureCache
-from bridgetower.protocol import Judge, RecallEncoder, match_probability
 from bridgetower.recall import Candidates, recall_vector
 from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet, require_heads
 from bridgetower.store import Store

@@ -27,7 +27,7 @@ from bridgetower.records import File, Photo, Skipped, path_of, quiet
 from bridgetower.writer import NewImage, Writer
 
 if TYPE_CHECKING:
-    from bridgetower.protocol import Embedded, ImageEngine
+    from bridgetower.encoders.protocol import Embedded, ImageEngine
     from bridgetower.records import Refused
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together

@@ -38,12 +38,12 @@ from bridgetower.roots import known_place
 
 if TYPE_CHECKING:
     from bridgetower.encode_pictures import AnyPicture
+    from bridgetower.encoders.protocol import Vectors
     from bridgetower.exporting import Exported
     from bridgetower.fill import Filled
     from bridgetower.importing import ImportReport
     from bridgetower.indexing import IndexReport, Progress
     from bridgetower.moves import Moves
-    from bridgetower.protocol import Vectors
     from bridgetower.queries import Queries
     from bridgetower.recall_store import RecallStore
     from bridgetower.search import Found, SearchRequest

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encode_pictures import PICTURES_AT_ONCE, encoded, load
+from bridgetower.encoders.protocol import Judge, Pictures, Texts, match_probability
 from bridgetower.features import FeatureCache
 from bridgetower.prefetch import ahead, workers
-from bridgetower.protocol import Judge, Pictures, Texts, match_probability
 from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet, require_heads
 
 

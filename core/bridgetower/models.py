@@ -13,12 +13,12 @@ from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, q
 if TYPE_CHECKING:
     from bridgetower.checkpoints.checkpoint import Checkpoint, LocalModel
     from bridgetower.encode_pictures import AnyPicture
+    from bridgetower.encoders.protocol import ImageEngine, Judge, RecallEncoder, Vectors
+    from bridgetower.encoders.runtime import Runtime
     from bridgetower.evaluation import Captioned, Evaluation
     from bridgetower.fill import Filled
     from bridgetower.matching import Results
     from bridgetower.pictures.preprocess import Preprocessing
-    from bridgetower.protocol import ImageEngine, Judge, RecallEncoder, Vectors
-    from bridgetower.runtime import Runtime
 
 DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
@@ -52,7 +52,7 @@ class Model:
         ModelError, and UsageError for what this machine cannot do.
         """
         from bridgetower.checkpoints.checkpoint import DEMO, resolve
-        from bridgetower.runtime import choose_runtime
+        from bridgetower.encoders.runtime import choose_runtime
 
         self._say, self._lock = say, threading.RLock()
         self.runtime: Runtime | None = choose_runtime(device, precision)  # first: it costs nothing, fetching may
@@ -77,9 +77,10 @@ class Model:
     ) -> Self:
         """A model of parts that are there already: what makes vectors, what verifies, or both.
 
-        They meet the protocols in `bridgetower.protocol`, and one object may play both roles. Without one of them, what
-        needs it raises ModelError. `engine` adds to an index with the vectors of `encoder`; by default, pictures are
-        decoded in processes of this machine, and `encoder` makes their vectors. Raises UsageError for no part at all.
+        They meet the protocols in `bridgetower.encoders.protocol`, and one object may play both roles. Without one of
+        them, what needs it raises ModelError. `engine` adds to an index with the vectors of `encoder`; by default,
+        pictures are decoded in processes of this machine, and `encoder` makes their vectors. Raises UsageError for no
+        part at all.
         """
         model = cls.__new__(cls)
         model._say, model._lock = say, threading.RLock()
@@ -111,7 +112,7 @@ class Model:
         """What makes its vectors comparable; reads no weights. Raises ModelError without an ITC head."""
         if self._checkpoint is None or self.runtime is None:
             return self.encoder.fingerprint
-        from bridgetower.encoder import fingerprint_of
+        from bridgetower.encoders.torch_encoder import fingerprint_of
 
         return fingerprint_of(self._checkpoint, self.runtime.precision)
 
@@ -129,7 +130,7 @@ class Model:
         if self._checkpoint is None or self.runtime is None:
             assert self._parts is not None
             return self._parts
-        from bridgetower.encoder import TorchEncoder
+        from bridgetower.encoders.torch_encoder import TorchEncoder
 
         both = TorchEncoder(self._checkpoint, self.runtime, say=self._say)
         return (both if Head.ITC in self.heads else None), both
@@ -161,8 +162,8 @@ class Model:
         """What adds to an index: it decodes in processes of its own, and loads the network with the first picture."""
         if self._engine is not None:
             return self._engine
-        from bridgetower.local_engine import LocalEngine
-        from bridgetower.runtime import BATCH_SIZE
+        from bridgetower.encoders.local_engine import LocalEngine
+        from bridgetower.encoders.runtime import BATCH_SIZE
 
         batch_size = BATCH_SIZE if self.runtime is None else self.runtime.batch_size
         return LocalEngine(self.preprocessing, lambda: self.encoder, batch_size)

@@ -4,12 +4,12 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.errors import UnknownPlaceError
 from bridgetower.features import FeatureCache
 from bridgetower.fill import Filled, fill_library
 from bridgetower.index_models import IndexModels, Notes
 from bridgetower.inputs import AnyPath, path
-from bridgetower.protocol import Judge, RecallEncoder
 from bridgetower.records import Head, OnProgress, require_heads
 from bridgetower.roots import known_place
 from bridgetower.search import NOTHING, Found, SearchRequest, search

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from bridgetower.protocol import Judge, RecallEncoder, Texts, Vectors
+from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.records import EVERYTHING, Candidate, Filter, Photo, Skipped
 from bridgetower.roots import is_away
 from bridgetower.store import Store

@@ -24,7 +24,7 @@ from bridgetower.store import Store
 from bridgetower.writer import Writer
 
 if TYPE_CHECKING:  # it needs NumPy, and a run that finds nothing to do none
-    from bridgetower.protocol import ImageEngine
+    from bridgetower.encoders.protocol import ImageEngine
 
 LOCK_LOOK_S = 1.0  # between two looks at whether another process still writes the index
 

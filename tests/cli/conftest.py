@@ -65,10 +65,11 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
     monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", models.resolve)
     monkeypatch.setattr(
-        "bridgetower.encoder.fingerprint_of", lambda checkpoint, precision: checkpoint.encoder.fingerprint
+        "bridgetower.encoders.torch_encoder.fingerprint_of",
+        lambda checkpoint, precision: checkpoint.encoder.fingerprint,
     )
-    monkeypatch.setattr("bridgetower.encoder.TorchEncoder", models.load)
-    monkeypatch.setattr("bridgetower.local_engine.Decoders", DecodersHere)
+    monkeypatch.setattr("bridgetower.encoders.torch_encoder.TorchEncoder", models.load)
+    monkeypatch.setattr("bridgetower.encoders.local_engine.Decoders", DecodersHere)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run
     return models

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bridgetower.checkpoints.checkpoint import resolve as resolve_in_earnest
+from bridgetower.encoders.runtime import Runtime
 from bridgetower.roots import nothing_in
-from bridgetower.runtime import Runtime
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 
@@ -342,7 +342,7 @@ def test_an_index_keeps_its_precision(
         asked.append(precision)
         return Runtime(device, precision, "as the test says")
 
-    monkeypatch.setattr("bridgetower.runtime.choose_runtime", choose_runtime)
+    monkeypatch.setattr("bridgetower.encoders.runtime.choose_runtime", choose_runtime)
     if variable:
         monkeypatch.setenv("BT_PRECISION", variable)
     done = bt("index", photos, *(["--precision", option] if option else []))

@@ -38,7 +38,7 @@ SLOW_INDEX = (
     + """
 import time
 from types import SimpleNamespace
-import bridgetower.encoder, bridgetower.checkpoints.checkpoint
+import bridgetower.encoders.torch_encoder, bridgetower.checkpoints.checkpoint
 from tests.fakes import FakeEncoder
 
 class Slow(FakeEncoder):
@@ -50,8 +50,8 @@ slow = Slow()
 checkpoint = SimpleNamespace(name="fake", heads=slow.heads, preprocessing=slow.preprocessing)
 checkpoint.with_preprocessing = lambda name: checkpoint
 bridgetower.checkpoints.checkpoint.resolve = lambda name, **options: checkpoint
-bridgetower.encoder.fingerprint_of = lambda checkpoint, precision: slow.fingerprint
-bridgetower.encoder.TorchEncoder = lambda checkpoint, runtime, **options: slow
+bridgetower.encoders.torch_encoder.fingerprint_of = lambda checkpoint, precision: slow.fingerprint
+bridgetower.encoders.torch_encoder.TorchEncoder = lambda checkpoint, runtime, **options: slow
 from bridgetower_cli.app import main
 main()
 """

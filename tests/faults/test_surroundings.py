@@ -14,10 +14,10 @@ import pytest
 
 import bridgetower
 from bridgetower import indexing
+from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, PictureError, StoreError
 from bridgetower.files import walk
 from bridgetower.indexing import index
-from bridgetower.local_engine import LocalEngine
 from bridgetower.manifest import Manifest
 from bridgetower.records import File, Skipped
 from bridgetower.store import Store

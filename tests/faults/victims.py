@@ -78,7 +78,7 @@ def _say(what: object) -> None:
 def serve() -> None:
     """Fork for each line of arguments on stdin; answer with the id of the process, and when asked, with its code."""
     import bridgetower.checkpoints.checkpoint
-    import bridgetower.encoder
+    import bridgetower.encoders.torch_encoder
     import bridgetower.truth
     import bridgetower.upkeep
     import bridgetower.verify
@@ -88,7 +88,7 @@ def serve() -> None:
     from tests.fakes import FakeEncoder
 
     weights: Any = bridgetower.checkpoints.checkpoint
-    encoder: Any = bridgetower.encoder
+    encoder: Any = bridgetower.encoders.torch_encoder
     writer: Any = bridgetower.writer
     fake = FakeEncoder()
     checkpoint = SimpleNamespace(name="fake", heads=fake.heads, preprocessing=fake.preprocessing)

@@ -13,12 +13,12 @@ import torch
 
 from bridgetower.checkpoints.checkpoint import load_model, resolve
 from bridgetower.encode_pictures import load
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders.runtime import Runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.fill import fill_images
 from bridgetower.losses import itc_loss
 from bridgetower.matching import match
 from bridgetower.records import Candidate, Head
-from bridgetower.runtime import Runtime
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 

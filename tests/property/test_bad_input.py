@@ -27,9 +27,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.files.walk import Rules
 from bridgetower.indexing import IndexReport, index
-from bridgetower.local_engine import LocalEngine
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from bridgetower import indexing
+from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import DamagedIndexError
 from bridgetower.exporting import export
 from bridgetower.importing import import_folder
 from bridgetower.indexing import index
-from bridgetower.local_engine import LocalEngine
 from bridgetower.manifest import Manifest
 from bridgetower.store import Store
 from bridgetower.upkeep import forget, prune

@@ -9,9 +9,9 @@ import pytest
 
 import bridgetower.evaluation
 from bridgetower import evaluation
+from bridgetower.encoders.protocol import Pictures, Texts
 from bridgetower.errors import InputError, PictureError
 from bridgetower.evaluation import Captioned, Evaluation, read_captions
-from bridgetower.protocol import Pictures, Texts
 from tests.fakes import FakeEncoder, paint
 
 

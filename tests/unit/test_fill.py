@@ -7,11 +7,11 @@ import pytest
 
 from bridgetower import fill
 from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidates_of
+from bridgetower.encoders.local_engine import LocalEngine
+from bridgetower.encoders.protocol import Pictures, Reading, Texts
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import Filled, fill_library
 from bridgetower.indexing import index
-from bridgetower.local_engine import LocalEngine
-from bridgetower.protocol import Pictures, Reading, Texts
 from bridgetower.records import Head
 from bridgetower.store import Store
 from bridgetower.writer import Writer

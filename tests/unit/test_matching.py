@@ -7,9 +7,9 @@ import pytest
 
 from bridgetower import matching
 from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidates_of
+from bridgetower.encoders.protocol import match_probability
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.matching import Results
-from bridgetower.protocol import match_probability
 from bridgetower.records import Head, PairScore
 from tests.fakes import FakeEncoder, paint
 

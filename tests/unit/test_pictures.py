@@ -8,8 +8,8 @@ from PIL import Image
 
 import bridgetower.encode_pictures
 from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidate_of, encoded
+from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import ResourceError
-from bridgetower.protocol import Pictures, Pixels
 from bridgetower.records import Candidate, Skipped
 from tests.fakes import COLOURS, FakeEncoder, paint
 

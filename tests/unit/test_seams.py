@@ -24,12 +24,12 @@ from bridgetower import (
     Refused,
     UsageError,
 )
+from bridgetower.encoders.protocol import Pixels, Vectors
 from bridgetower.errors import PictureError
 from bridgetower.manifest import Manifest
 from bridgetower.manifest_writer import ManifestWriter
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
-from bridgetower.protocol import Pixels, Vectors
 from bridgetower.records import OnProgress
 from tests.fakes import FakeEncoder, paint
 

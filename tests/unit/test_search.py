@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from bridgetower.encode_pictures import PICTURES_AT_ONCE
+from bridgetower.encoders.local_engine import LocalEngine
+from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.features import FeatureCache
 from bridgetower.indexing import index
-from bridgetower.local_engine import LocalEngine
 from bridgetower.matching import Results
-from bridgetower.protocol import Pictures, Pixels
 from bridgetower.records import Head
 from bridgetower.search import Found, SearchRequest, search
 from bridgetower.store import Store

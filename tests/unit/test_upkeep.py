@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bridgetower import Library, upkeep
+from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, NoIndexError
 from bridgetower.indexing import index
-from bridgetower.local_engine import LocalEngine
 from bridgetower.store import Store
 from bridgetower.upkeep import Pruned, forget, prune, would_prune
 from bridgetower.verify import verify

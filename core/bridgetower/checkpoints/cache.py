@@ -2,7 +2,7 @@
 
 converted/<sha256>/model.safetensors   from the pickles with this digest
 digests/<sha256 of what>.json          a digest, valid while nothing has touched its files
-prepared/                              see `bridgetower.prepared`
+prepared/                              see `bridgetower.encoders.weight_cache`
 """
 
 import hashlib

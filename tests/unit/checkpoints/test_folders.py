@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bridgetower import prepared
 from bridgetower.checkpoints import checkpoint as checkpoint_module
 from bridgetower.checkpoints import documents, safetensors_files, save
 from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.encoders import weight_cache
 from bridgetower.errors import ModelError, ResourceError
 from bridgetower.pictures.preprocess import Preprocessing
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
@@ -289,7 +289,7 @@ PLACES = {
     "read a file": (documents, "open_regular"),
     "digest": (checkpoint_module, "_digest_of_tensors"),
     "fuse": (checkpoint_module, "from_hf"),
-    "quantise or fold": (prepared, "_vectors"),
+    "quantise or fold": (weight_cache, "_vectors"),
     "tokenizer": (checkpoint_module, "Tokenizer"),
 }
 
@@ -311,7 +311,7 @@ def test_want_of_memory_and_of_handles_is_told_as_that(
     def load() -> None:
         checkpoint = resolve(str(folder))
         checkpoint.tokenizer()
-        prepared.load(checkpoint, "fp32")
+        weight_cache.load(checkpoint, "fp32")
 
     monkeypatch.setattr(*PLACES[place], Wanting())
     with pytest.raises(ResourceError) as caught:

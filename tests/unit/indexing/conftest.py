@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bridgetower.encoders.local_engine import LocalEngine
+from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.walk import USUAL_RULES, Rules
 from bridgetower.indexing import IndexReport, index
-from bridgetower.local_engine import LocalEngine
-from bridgetower.runtime import BATCH_SIZE
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint

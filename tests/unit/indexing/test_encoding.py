@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from bridgetower.encode_pictures import load
+from bridgetower.encoders.local_engine import LocalEngine
+from bridgetower.encoders.protocol import Pixels, Vectors
+from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
 from bridgetower.indexing import Progress, index
-from bridgetower.local_engine import LocalEngine
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
-from bridgetower.protocol import Pixels, Vectors
 from bridgetower.records import Candidate
-from bridgetower.runtime import BATCH_SIZE
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint, stored

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders.local_engine import LocalEngine
+from bridgetower.encoders.protocol import Vectors
+from bridgetower.encoders.runtime import BATCH_SIZE, Runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.errors import InputError, ModelError, PictureError, ResourceError
 from bridgetower.files.content import read
 from bridgetower.files.regular import open_regular
 from bridgetower.files.walk import scan
 from bridgetower.indexing import index
-from bridgetower.local_engine import LocalEngine
 from bridgetower.pictures.decode_pool import Decoders, Picture
-from bridgetower.protocol import Vectors
 from bridgetower.records import Refused
-from bridgetower.runtime import BATCH_SIZE, Runtime
 from bridgetower.store import Store
 from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint

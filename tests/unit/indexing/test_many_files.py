@@ -11,11 +11,11 @@ from unittest.mock import patch
 
 import pytest
 
+from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
 from bridgetower.indexing import index
 from bridgetower.pictures.decode_pool import Decoders, Picture
 from bridgetower.records import File, Photo, Refused
-from bridgetower.runtime import BATCH_SIZE
 from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.unit.indexing.conftest import never, run
@@ -24,7 +24,7 @@ from tests.unit.indexing.conftest import never, run
 def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window of pictures may be as large as the memory: one file is 2 GB at most."""
     files = [path.stat().st_size for path in photos.iterdir()]
-    for stage in ("indexing", "local_engine"):
+    for stage in ("indexing", "encoders.local_engine"):
         monkeypatch.setattr(f"bridgetower.{stage}.READ_AHEAD", 2 * max(files))
     real, lock, held, most = Decoders.decode, threading.Lock(), [0], [0]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.walk import Rules
-from bridgetower.runtime import BATCH_SIZE
 from bridgetower.store import Store
 from tests.fakes import paint
 from tests.unit.indexing.conftest import indexed, run, some

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-import bridgetower.encoder
+import bridgetower.encoders.torch_encoder
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import TorchEncoder, fingerprint_of
+from bridgetower.encoders.protocol import Pixels
+from bridgetower.encoders.runtime import Runtime, choose_runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder, fingerprint_of
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
-from bridgetower.protocol import Pixels
 from bridgetower.records import Head
-from bridgetower.runtime import Runtime, choose_runtime
 from tests.tiny import tiny_checkpoint
 
 FP32 = Runtime("cpu", "fp32", "")
@@ -90,7 +90,7 @@ def test_match_gives_each_pair_what_it_gets_alone_across_chunks(
     pixels = pictures(5)
     pairs = np.array([[text, picture] for picture in range(len(pixels)) for text in (2, 0, 1)])
     a_pair = 37 * 96 * 4  # bytes of the widest tensor: tokens of a picture x the feed-forward of a cross-modal layer
-    monkeypatch.setitem(bridgetower.encoder._WIDEST_BYTES, "cpu", 4 * a_pair)
+    monkeypatch.setitem(bridgetower.encoders.torch_encoder._WIDEST_BYTES, "cpu", 4 * a_pair)
     sizes, fuse = [], BridgeTower.fuse
 
     def counted(self: BridgeTower, text: TextFeatures, image: ImageFeatures, **keep: int) -> Fused:
@@ -121,7 +121,7 @@ def test_pictures_are_the_same_however_many_run_at_once(encoder: TorchEncoder, m
 
     monkeypatch.setattr(VisionTower, "forward", counted)
     a_picture = 37 * 256 * 4  # bytes of the widest tensor: its tokens x the feed-forward of the vision tower
-    monkeypatch.setitem(bridgetower.encoder._WIDEST_BYTES, "cpu", 2 * a_picture)
+    monkeypatch.setitem(bridgetower.encoders.torch_encoder._WIDEST_BYTES, "cpu", 2 * a_picture)
     np.testing.assert_allclose(encoder.embed_images(pixels), vectors, atol=1e-5)
     apart = encoder.encode_images(pixels)
     assert sizes == [2, 2, 1] * 2

@@ -1,6 +1,6 @@
 """The network in this process, with PyTorch: batching, and NumPy on both sides.
 
-It plays both roles of `bridgetower.protocol`. Shapes are as there.
+It plays both roles of `bridgetower.encoders.protocol`. Shapes are as there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +14,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bridgetower import prepared
 from bridgetower.checkpoints.checkpoint import Checkpoint
+from bridgetower.encoders import weight_cache
+from bridgetower.encoders.protocol import Pictures, Pixels, Reading, Texts, Vectors
+from bridgetower.encoders.runtime import Runtime
+from bridgetower.encoders.threads import compute_with_one, one_thread
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
-from bridgetower.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.records import INT8, Fingerprint, Head, Say, quiet, require_heads
-from bridgetower.runtime import Runtime
-from bridgetower.threads import compute_with_one, one_thread
 
 # Bytes of the widest tensor of a layer, which decides how many pictures or pairs run at once. On a CPU it should stay
 # in the cache of the processor from one operation to the next, and below the 32 MB from which on glibc maps memory
@@ -59,8 +59,8 @@ class TorchEncoder:
         self.runtime = runtime
         self._tokenizer = checkpoint.tokenizer()
         self._device = torch.device(runtime.device)
-        self._dtype = prepared.DTYPES[runtime.precision]
-        self._model = prepared.load(checkpoint, runtime.precision, runtime.device, say=say)
+        self._dtype = weight_cache.DTYPES[runtime.precision]
+        self._model = weight_cache.load(checkpoint, runtime.precision, runtime.device, say=say)
         self._is_read_ahead = runtime.device != "cpu"  # elsewhere the weights are whole already
 
     @property
@@ -103,7 +103,7 @@ class TorchEncoder:
     @_computes
     def encode_texts(self, texts: Sequence[str]) -> Texts:
         if not self._is_read_ahead:  # pictures will follow: what they take is read while the texts are encoded
-            prepared.read_ahead(self._checkpoint, self.runtime.precision)
+            weight_cache.read_ahead(self._checkpoint, self.runtime.precision)
             self._is_read_ahead = True
         features = self._model.encode_text(*self._tokens(texts))
         masks = tuple(self._tokenizer.encode(text).masks for text in texts)
@@ -196,7 +196,7 @@ class TorchEncoder:
         return array
 
     def _senseless(self, what: str) -> ModelError:
-        prepared.forget(self._checkpoint, self.runtime.precision, self.runtime.device)  # it may be what is damaged
+        weight_cache.forget(self._checkpoint, self.runtime.precision, self.runtime.device)  # it may be what is damaged
         return ModelError(
             f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it anew, "
             "or use another"

@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bridgetower import prepared
 from bridgetower.checkpoints.cache import cache_folder
 from bridgetower.checkpoints.checkpoint import Checkpoint, load_model, resolve
 from bridgetower.checkpoints.save import save
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders import weight_cache
+from bridgetower.encoders.runtime import Runtime, choose_runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network import int8
 from bridgetower.network.layers import Linear
 from bridgetower.records import Head
-from bridgetower.runtime import Runtime, choose_runtime
 from tests.tiny import tiny_checkpoint, tiny_config
 
 PRECISIONS = ("fp32", "bf16", *(["int8"] if int8.is_possible() else []))
@@ -51,8 +51,8 @@ def test_it_says_what_the_checkpoint_says_at_first_and_from_what_was_kept(
         expected = load_model(checkpoint).embed_image(pixels()).numpy()
     first = vectors(checkpoint, precision)
     cosines = (first * expected).sum(axis=1)
-    assert cosines.min() >= (1 - 1e-6 if precision == "fp32" else prepared.LEAST_COSINE[precision])
-    monkeypatch.setattr(prepared, "load_model", lambda *_: pytest.fail("prepared again"))
+    assert cosines.min() >= (1 - 1e-6 if precision == "fp32" else weight_cache.LEAST_COSINE[precision])
+    monkeypatch.setattr(weight_cache, "load_model", lambda *_: pytest.fail("prepared again"))
     np.testing.assert_array_equal(vectors(checkpoint, precision), first)
     [file] = kept()
     assert precision in file.name
@@ -61,7 +61,7 @@ def test_it_says_what_the_checkpoint_says_at_first_and_from_what_was_kept(
 @needs_int8
 def test_precisions_are_what_they_are_called(checkpoint: Checkpoint) -> None:
     for precision in PRECISIONS:
-        prepared.load(checkpoint, precision)
+        weight_cache.load(checkpoint, precision)
     types = {next(p for p in PRECISIONS if f"-{p}-" in file.name): load_file(file) for file in kept()}
     name = "vision_tower.layers.0.mlp.up.weight"
     assert [types[precision][name].dtype for precision in PRECISIONS] == [torch.float32, torch.bfloat16, torch.int8]
@@ -72,9 +72,9 @@ def test_precisions_are_what_they_are_called(checkpoint: Checkpoint) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what is mapped")
 def test_what_is_kept_is_mapped_not_read(checkpoint: Checkpoint) -> None:
-    prepared.load(checkpoint, "fp32")
+    weight_cache.load(checkpoint, "fp32")
     [file] = kept()
-    network = prepared.load(checkpoint, "fp32")
+    network = weight_cache.load(checkpoint, "fp32")
     mapped = [line.split() for line in Path("/proc/self/maps").read_text("utf-8").splitlines() if str(file) in line]
     ranges = [[int(end, 16) for end in fields[0].split("-")] for fields in mapped]
     for parameter in network.parameters():
@@ -108,12 +108,12 @@ def test_a_disk_that_takes_nothing_costs_time_only(checkpoint: Checkpoint, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepared, "write_tensors", full)
+    monkeypatch.setattr(weight_cache, "write_tensors", full)
     said: list[str] = []
-    prepared.load(checkpoint, "fp32", say=said.append)
+    weight_cache.load(checkpoint, "fp32", say=said.append)
     assert said == []  # where it costs next to none, nobody needs to know
-    monkeypatch.setattr(prepared, "_TAKES_SECONDS", 0)
-    prepared.load(checkpoint, "fp32", say=said.append)
+    monkeypatch.setattr(weight_cache, "_TAKES_SECONDS", 0)
+    weight_cache.load(checkpoint, "fp32", say=said.append)
     assert len(said) == 2
     assert "No space left on device" in said[1] and str(cache_folder() / "prepared") in said[1]
     assert kept() == []
@@ -131,7 +131,7 @@ def test_other_weights_or_settings_are_kept_apart(checkpoint: Checkpoint, tmp_pa
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_preparing_leaves_the_checkpoint_as_it_is(checkpoint: Checkpoint, precision: str) -> None:
     before = [file.read_bytes() for file in checkpoint.weights]
-    prepared.load(checkpoint, precision)
+    weight_cache.load(checkpoint, precision)
     assert [file.read_bytes() for file in checkpoint.weights] == before
 
 
@@ -141,7 +141,7 @@ def test_weights_that_are_replaced_meanwhile_are_not_kept_under_the_name_of_othe
     assert checkpoint.weights_sha256  # as the index asked for it
     tiny_checkpoint(checkpoint.folder, seed=1)
     with pytest.raises(ModelError, match="replaced while they were read; run it again"):
-        prepared.load(checkpoint, "fp32")
+        weight_cache.load(checkpoint, "fp32")
     assert kept() == []
 
 
@@ -156,19 +156,19 @@ def test_what_makes_no_sense_is_prepared_anew(checkpoint: Checkpoint) -> None:
 
 
 def test_only_what_was_used_last_is_kept(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "_MOST_FILES", 2)
+    monkeypatch.setattr(weight_cache, "_MOST_FILES", 2)
     for age, precision in ((3, "fp32"), (2, "bf16")):
-        prepared.load(checkpoint, precision)
+        weight_cache.load(checkpoint, precision)
         [file] = [file for file in kept() if precision in file.name]
         os.utime(file, (time.time() - age,) * 2)
-    prepared.load(checkpoint, "fp32")  # used again, so the other one is older now
-    prepared.load(checkpoint, "int8")
+    weight_cache.load(checkpoint, "fp32")  # used again, so the other one is older now
+    weight_cache.load(checkpoint, "int8")
     assert sorted("fp32" in file.name or "int8" in file.name for file in kept()) == [True, True]
 
 
 def test_only_files_of_its_own_are_removed(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "_MOST_FILES", 1)
-    prepared.load(checkpoint, "fp32")
+    monkeypatch.setattr(weight_cache, "_MOST_FILES", 1)
+    weight_cache.load(checkpoint, "fp32")
     [file] = kept()
     names = ["my model.safetensors", f"x{file.name}", ".note.partial"]
     mine = [file.with_name(name) for name in names]
@@ -177,7 +177,7 @@ def test_only_files_of_its_own_are_removed(checkpoint: Checkpoint, monkeypatch: 
         os.utime(path, (1, 1))
     link = file.with_name("0" * 16 + file.name[16:])
     link.symlink_to(mine[0])
-    prepared.load(checkpoint, "bf16")
+    weight_cache.load(checkpoint, "bf16")
     assert all(path.exists() for path in (*mine, link)) and not file.exists()
 
 
@@ -187,12 +187,12 @@ def test_int8_operators_that_changed_are_named(checkpoint: Checkpoint, monkeypat
 
     monkeypatch.setattr(int8.QuantizedLinear, "part", changed)
     with pytest.raises(ModelError, match=r"int8: this version of PyTorch refuses it .*--precision auto"):
-        prepared.load(checkpoint, "int8")
+        weight_cache.load(checkpoint, "int8")
 
 
 def test_a_folded_network_is_no_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="folded"):
-        save(prepared.load(checkpoint, "fp32"), tmp_path / "copy")
+        save(weight_cache.load(checkpoint, "fp32"), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
@@ -202,12 +202,12 @@ def test_a_precision_that_says_something_else_is_refused(
     tmp_path: Path, heads: frozenset[Head], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = resolve(str(tiny_checkpoint(tmp_path / "model", heads=heads)))
-    prepared.load(checkpoint, precision)  # this one passes
+    weight_cache.load(checkpoint, precision)  # this one passes
     [file] = kept()
     file.unlink()
-    monkeypatch.setitem(prepared.LEAST_COSINE, precision, 1.0)
+    monkeypatch.setitem(weight_cache.LEAST_COSINE, precision, 1.0)
     with pytest.raises(ModelError, match=rf"in {precision} this model makes other vectors .*--precision fp32"):
-        prepared.load(checkpoint, precision)
+        weight_cache.load(checkpoint, precision)
     assert kept() == []
 
 
@@ -217,7 +217,7 @@ def test_reading_ahead_asks_for_what_is_kept_and_needs_none(
     asked: list[tuple[int, ...]] = []
     monkeypatch.setattr(os, "posix_fadvise", lambda _, *rest: asked.append(rest), raising=False)
     monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
-    prepared.read_ahead(checkpoint, "fp32")
+    weight_cache.read_ahead(checkpoint, "fp32")
     assert asked == []
     encoder = TorchEncoder(checkpoint, Runtime("cpu", "fp32", ""))
     encoder.embed_texts(["a cat"])  # recall wants the text tower alone
@@ -230,16 +230,16 @@ def test_reading_ahead_asks_for_what_is_kept_and_needs_none(
 def test_tied_words_stay_tied(tmp_path: Path) -> None:
     checkpoint = resolve(str(tiny_checkpoint(tmp_path / "model", tiny_config(tie_word_embeddings=True))))
     for _ in range(2):
-        network = prepared.load(checkpoint, "int8")
+        network = weight_cache.load(checkpoint, "int8")
         assert network.mlm_head is not None
         assert network.mlm_head.decoder.weight is network.text_tower.word.weight
 
 
 def test_what_takes_seconds_is_announced_once(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(prepared, "_TAKES_SECONDS", 0)
+    monkeypatch.setattr(weight_cache, "_TAKES_SECONDS", 0)
     for _ in range(2):
-        prepared.load(checkpoint, "bf16", say=said.append)
+        weight_cache.load(checkpoint, "bf16", say=said.append)
     assert len(said) == 1
     assert checkpoint.name in said[0]
 
@@ -251,7 +251,7 @@ def test_what_a_killed_process_left_is_removed(checkpoint: Checkpoint) -> None:
     for file in (old, young):
         file.touch()
     os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
-    prepared.load(checkpoint, "fp32")
+    weight_cache.load(checkpoint, "fp32")
     assert not old.exists()
     assert young.exists()
 
@@ -260,7 +260,7 @@ def test_what_a_killed_process_left_is_removed(checkpoint: Checkpoint) -> None:
 def test_a_folder_that_is_a_link_is_not_used(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared.load(checkpoint, "fp32")
+    weight_cache.load(checkpoint, "fp32")
     folder = cache_folder() / "prepared"
     folder.rename(tmp_path / "mine")
     folder.symlink_to(tmp_path / "mine")
@@ -269,26 +269,26 @@ def test_a_folder_that_is_a_link_is_not_used(
     left.touch()
     for path in (file, left):
         os.utime(path, (1, 1))
-    monkeypatch.setattr(prepared, "_MOST_FILES", 0)
-    monkeypatch.setattr(prepared, "_TAKES_SECONDS", 0)
+    monkeypatch.setattr(weight_cache, "_MOST_FILES", 0)
+    monkeypatch.setattr(weight_cache, "_TAKES_SECONDS", 0)
     said: list[str] = []
-    prepared.load(checkpoint, "fp32", say=said.append)
-    prepared.load(checkpoint, "bf16")
-    prepared.forget(checkpoint, "fp32", "cpu")
+    weight_cache.load(checkpoint, "fp32", say=said.append)
+    weight_cache.load(checkpoint, "bf16")
+    weight_cache.forget(checkpoint, "fp32", "cpu")
     assert kept() == [left, file] and file.stat().st_mtime == left.stat().st_mtime == 1
     assert len(said) == 2 and "cannot be kept (its folder is a link)" in said[1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs links")
 def test_a_file_that_is_a_link_is_neither_read_nor_forgotten(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    expected = {name: tensor.clone() for name, tensor in prepared.load(checkpoint, "fp32").state_dict().items()}
+    expected = {name: tensor.clone() for name, tensor in weight_cache.load(checkpoint, "fp32").state_dict().items()}
     (file,) = kept()
     save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}, tmp_path / "mine")
     file.unlink()
     file.symlink_to(tmp_path / "mine")
-    prepared.forget(checkpoint, "fp32", "cpu")
+    weight_cache.forget(checkpoint, "fp32", "cpu")
     assert file.is_symlink()
-    found = prepared.load(checkpoint, "fp32").state_dict()
+    found = weight_cache.load(checkpoint, "fp32").state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 

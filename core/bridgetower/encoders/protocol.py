@@ -6,8 +6,8 @@ Two roles, which one object may play:
     Judge           says how probably a text is true of a picture, and which word is masked; it is free to choose, and
                     the features that are kept of pictures belong to it
 
-`bridgetower.encoder.TorchEncoder` plays both in this process. Others (a pool of machines, a service, a double in a
-test) stand behind the same protocols. None of them sees a path or an index.
+`bridgetower.encoders.torch_encoder.TorchEncoder` plays both in this process. Others (a pool of machines, a service, a
+double in a test) stand behind the same protocols. None of them sees a path or an index.
 
 Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
 """

@@ -12,16 +12,16 @@ import torch
 
 from benchmarks.checkpoints import SIZES
 from bridgetower.checkpoints.checkpoint import resolve
-from bridgetower.encoder import TorchEncoder
+from bridgetower.encoders.runtime import Runtime
+from bridgetower.encoders.threads import compute_with_one, one_thread
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.library import Library, Model
 from bridgetower.matching import every_pair
-from bridgetower.runtime import Runtime
-from bridgetower.threads import compute_with_one, one_thread
 from tests.tiny import tiny_checkpoint, tiny_config
 
 FP32 = Runtime("cpu", "fp32", "")
 TEXTS = ["a dog", "two cats on a couch", "an image of a red ball under a tree"]
-GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
+GALLERY = Path(__file__).parents[3] / "examples" / "gallery"
 
 
 @pytest.fixture(autouse=True)

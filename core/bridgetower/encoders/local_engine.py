@@ -5,12 +5,12 @@ from functools import cached_property
 
 import numpy as np
 
+from bridgetower.encoders.protocol import Embedded, RecallEncoder, Vectors
+from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.pictures.decode_pool import Decoders, Picture
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.prefetch import ahead, workers
-from bridgetower.protocol import Embedded, RecallEncoder, Vectors
 from bridgetower.records import Refused
-from bridgetower.runtime import BATCH_SIZE
 
 READ_AHEAD = 500 * 1000**2  # bytes of contents that wait to be decoded
 
