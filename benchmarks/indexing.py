@@ -19,7 +19,7 @@ from benchmarks import processes
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
-from bridgetower.store import Store
+from bridgetower.index.reader import Store
 
 PLAIN = "Pillow and the network in turn"
 LIMIT = 1e-3  # of 1 - cosine: files may be decoded in another way, as long as the vectors stay

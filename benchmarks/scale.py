@@ -29,11 +29,11 @@ import numpy.typing as npt
 
 from benchmarks.clouds import Clouds
 from benchmarks.harness import WORK, Report
-from bridgetower.manifest_writer import ManifestWriter
+from bridgetower.index.catalog.schema import crc32_of
+from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.schema import crc32_of
-from bridgetower.store import Store
-from bridgetower.writer import NewImage, Writer
 
 DIM, K = 512, 100
 BLOCK = 20_000

@@ -21,10 +21,10 @@ from benchmarks.harness import Report, command_line, take_turns
 from benchmarks.pictures import photo
 from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoders.torch_encoder import fingerprint_of
+from bridgetower.index.catalog.schema import FORMAT_VERSION
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import Photo
-from bridgetower.schema import FORMAT_VERSION
-from bridgetower.store import Store
-from bridgetower.writer import NewImage, Writer
 
 PYTHON, TORCH = "python -c pass", 'python -c "import torch"'
 QUERY = "two cats on a couch"

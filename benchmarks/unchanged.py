@@ -19,8 +19,8 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
 from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoders.torch_encoder import fingerprint_of
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import Photo
-from bridgetower.writer import NewImage, Writer
 
 FIND, START = "find -printf '%s %T@ %p\\n'", "bt index, an empty folder"
 UNCHANGED, RENAMED = "bt index, unchanged", "bt index, a folder renamed"

@@ -15,11 +15,11 @@ from PIL import Image
 
 from bridgetower.encoders.protocol import Pictures, Pixels, Reading, Texts, Vectors
 from bridgetower.errors import UsageError
+from bridgetower.index.reader import Store
 from bridgetower.pictures.decode_pool import Decoders, Picture, read_answer
 from bridgetower.pictures.decode_worker import answer
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Fingerprint, Head, Refused
-from bridgetower.store import Store
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 WORDS = ("", *COLOURS)  # column 0 is no word

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bridgetower
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import Store
-from bridgetower.writer import NewImage, Writer
 
 DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -24,8 +24,8 @@ import hashlib, os, sys, time
 from pathlib import Path
 import numpy as np
 from bridgetower.records import File, Fingerprint, Photo
-from bridgetower.store import Store
-from bridgetower.writer import NewImage, Writer
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import NewImage, Writer
 FINGERPRINT = {FINGERPRINT!r}
 def image(number):
     vector = np.random.default_rng(number).normal(size={DIM}).astype(np.float32)

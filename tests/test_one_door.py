@@ -35,10 +35,13 @@ def test_the_command_line_uses_the_public_interface_only(path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("import bridgetower.store", "bridgetower.store"),
-        ("from bridgetower import store", "bridgetower.store"),
-        ("def run():\n    from bridgetower.store import Store", "bridgetower.store"),
-        ("if TYPE_CHECKING:\n    from bridgetower.manifest import Tuning", "bridgetower.manifest"),
+        ("import bridgetower.index.reader", "bridgetower.index.reader"),
+        ("from bridgetower.index import reader", "bridgetower.index.reader"),
+        ("def run():\n    from bridgetower.index.reader import Store", "bridgetower.index.reader"),
+        (
+            "if TYPE_CHECKING:\n    from bridgetower.index.catalog.reader import Tuning",
+            "bridgetower.index.catalog.reader",
+        ),
     ],
 )
 def test_a_way_past_the_door_is_found(source: str, found: str) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
-    from bridgetower.backup import Restored as Restored
     from bridgetower.checkpoints.checkpoint import Checkpoint as Checkpoint
     from bridgetower.checkpoints.checkpoint import LocalModel as LocalModel
     from bridgetower.encoders.protocol import Embedded as Embedded
@@ -40,10 +39,21 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.exporting import Exported as Exported
     from bridgetower.fill import Filled as Filled
     from bridgetower.importing import ImportReport as ImportReport
+    from bridgetower.index.catalog.reader import Tuning as Tuning
+    from bridgetower.index.check import Finding as Finding
+    from bridgetower.index.check import Repaired as Repaired
+    from bridgetower.index.maintenance import ForgetReport as ForgetReport
+    from bridgetower.index.maintenance import Forgotten as Forgotten
+    from bridgetower.index.maintenance import Pruned as Pruned
+    from bridgetower.index.reader import Root as Root
+    from bridgetower.index.reader import Summary as Summary
+    from bridgetower.index.recovery.backup import Restored as Restored
+    from bridgetower.index.roots import nothing_in as nothing_in
+    from bridgetower.index.vectors.protocol import RecallStore as RecallStore
+    from bridgetower.index.vectors.protocol import RecallView as RecallView
     from bridgetower.indexing import IndexReport as IndexReport
     from bridgetower.indexing import Progress as Progress
     from bridgetower.library import Library as Library
-    from bridgetower.manifest import Tuning as Tuning
     from bridgetower.matching import Results as Results
     from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
     from bridgetower.models import Model as Model
@@ -51,8 +61,6 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models import convert_model as convert_model
     from bridgetower.models import pull_model as pull_model
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
-    from bridgetower.recall_store import RecallStore as RecallStore
-    from bridgetower.recall_store import RecallView as RecallView
     from bridgetower.records import Filter as Filter
     from bridgetower.records import Fingerprint as Fingerprint
     from bridgetower.records import Head as Head
@@ -61,19 +69,10 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Refused as Refused
     from bridgetower.records import Skipped as Skipped
     from bridgetower.records import Word as Word
-    from bridgetower.roots import nothing_in as nothing_in
     from bridgetower.search import Found as Found
     from bridgetower.search import SearchRequest as SearchRequest
-    from bridgetower.store import Root as Root
-    from bridgetower.store import Summary as Summary
-    from bridgetower.upkeep import ForgetReport as ForgetReport
-    from bridgetower.upkeep import Forgotten as Forgotten
-    from bridgetower.upkeep import Pruned as Pruned
-    from bridgetower.verify import Finding as Finding
-    from bridgetower.verify import Repaired as Repaired
 
 _HOMES = {
-    "backup": "Restored",
     "checkpoints.checkpoint": "Checkpoint LocalModel",
     "encoders.protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Texts",
     "encoders.runtime": "Runtime choose_runtime",
@@ -83,19 +82,20 @@ _HOMES = {
     "exporting": "Exported",
     "fill": "Filled",
     "importing": "ImportReport",
+    "index.catalog.reader": "Tuning",
+    "index.check": "Finding Repaired",
+    "index.maintenance": "ForgetReport Forgotten Pruned",
+    "index.reader": "Root Summary",
+    "index.recovery.backup": "Restored",
+    "index.roots": "nothing_in",
+    "index.vectors.protocol": "RecallStore RecallView",
     "indexing": "IndexReport Progress",
     "library": "Library",
-    "manifest": "Tuning",
     "matching": "Results",
     "models": "DEFAULT_MODEL Model available_models convert_model pull_model",
     "pictures.preprocess": "Preprocessing",
-    "recall_store": "RecallStore RecallView",
     "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
-    "roots": "nothing_in",
     "search": "Found SearchRequest",
-    "store": "Root Summary",
-    "upkeep": "ForgetReport Forgotten Pruned",
-    "verify": "Finding Repaired",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -6,7 +6,7 @@ of texts.
 
 from typing import TYPE_CHECKING
 
-from bridgetower.writer import Writer
+from bridgetower.index.writer import Writer
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import ImageEngine

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from bridgetower.encoders.protocol import Judge, Pictures
 from bridgetower.errors import PictureError, ResourceError, UsageError
-from bridgetower.features import FeatureCache
 from bridgetower.files.content import read
+from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.inputs import AnyPath, path
 from bridgetower.pictures.decode import AnyImage, decode, in_memory, require_image
 from bridgetower.pictures.preprocess import Preprocessing, preprocess

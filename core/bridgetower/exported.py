@@ -19,7 +19,7 @@ from bridgetower.files import jsonl
 from bridgetower.files.npy import Rows
 from bridgetower.files.os_errors import unreadable
 from bridgetower.files.regular import open_regular
-from bridgetower.float16 import LENGTH_TOLERANCE
+from bridgetower.index.vectors.float16 import LENGTH_TOLERANCE
 from bridgetower.moves import Moved
 from bridgetower.records import FOREIGN, LARGEST, Fingerprint, Photo
 

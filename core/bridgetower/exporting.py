@@ -18,9 +18,9 @@ from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.files import npy
 from bridgetower.files.atomic import is_vacant, new_folder
 from bridgetower.files.os_errors import writing
-from bridgetower.manifest import Entry
+from bridgetower.index.catalog.reader import Entry
+from bridgetower.index.reader import Store
 from bridgetower.records import OnProgress, Photo, quiet
-from bridgetower.store import Store
 
 FORMAT = "bridgetower-export"
 VERSION = 1

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from bridgetower.encode_pictures import encoded
 from bridgetower.encoders.protocol import Judge, RecallEncoder, match_probability
-from bridgetower.features import FeatureCache
+from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.index.reader import Store
 from bridgetower.recall import Candidates, recall_vector
 from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet, require_heads
-from bridgetower.store import Store
 
 SUPPORTERS = 3  # pictures that are named for a word
 

@@ -15,11 +15,11 @@ from bridgetower.errors import InputError, PictureError
 from bridgetower.files import jsonl, npy
 from bridgetower.files.content import read
 from bridgetower.files.npy import Rows
-from bridgetower.manifest import Known
+from bridgetower.index.catalog.reader import Known
+from bridgetower.index.writer import NewImage
 from bridgetower.moves import Moved
 from bridgetower.pictures.decode import decode
 from bridgetower.records import Photo
-from bridgetower.writer import NewImage
 
 MAX_QUERIES = 256  # texts that are kept
 

@@ -10,7 +10,7 @@ from bridgetower.models import DEFAULT_MODEL, Model
 from bridgetower.records import FOREIGN, INT8, Fingerprint, Head, Say
 
 if TYPE_CHECKING:
-    from bridgetower.store import Store
+    from bridgetower.index.reader import Store
 
 _MOST_TOLD = 1000  # lines; a process may run for months
 
@@ -98,8 +98,8 @@ class IndexModels:
 
         Nothing is fetched for a name that only the index says. Raises ModelError, StoreError, UsageError.
         """
-        from bridgetower.directory import require_ours
         from bridgetower.encoders.runtime import precision_for
+        from bridgetower.index.directory import require_ours
 
         wishes = self._wishes
         require_ours(self._directory, made_by)

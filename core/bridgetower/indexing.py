@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.calibration import ensure_calibration
-from bridgetower.directory import require_apart
 from bridgetower.errors import PictureError
 from bridgetower.files.walk import USUAL_RULES, PassedOver, Rules, passes_over, scan
+from bridgetower.index.directory import require_apart
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import File, Photo, Skipped, path_of, quiet
-from bridgetower.writer import NewImage, Writer
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Embedded, ImageEngine

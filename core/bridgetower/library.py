@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from bridgetower.errors import UsageError
+from bridgetower.index.reader_pool import Readers
+from bridgetower.index.roots import known_place
 from bridgetower.index_models import IndexModels, Notes, Wishes
 from bridgetower.inputs import (
     AnyPath,
@@ -32,9 +34,7 @@ from bridgetower.inputs import masked as masked
 from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models import Model as Model
-from bridgetower.readers import Readers
 from bridgetower.records import OnProgress, Say, Skipped, quiet
-from bridgetower.roots import known_place
 
 if TYPE_CHECKING:
     from bridgetower.encode_pictures import AnyPicture
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
     from bridgetower.exporting import Exported
     from bridgetower.fill import Filled
     from bridgetower.importing import ImportReport
+    from bridgetower.index.check import Finding, Repaired
+    from bridgetower.index.maintenance import ForgetReport, Pruned
+    from bridgetower.index.reader import Summary
+    from bridgetower.index.vectors.protocol import RecallStore
+    from bridgetower.index.writer import Writer
     from bridgetower.indexing import IndexReport, Progress
     from bridgetower.moves import Moves
     from bridgetower.queries import Queries
-    from bridgetower.recall_store import RecallStore
     from bridgetower.search import Found, SearchRequest
-    from bridgetower.store import Summary
     from bridgetower.updating import Update
-    from bridgetower.upkeep import ForgetReport, Pruned
-    from bridgetower.verify import Finding, Repaired
-    from bridgetower.writer import Writer
 
 
 class Library:
@@ -122,7 +122,7 @@ class Library:
     @property
     def model(self) -> Model:
         """The model of the index, or, where it has no pictures yet, that for them. Raises ModelError, StoreError."""
-        from bridgetower.directory import made_by
+        from bridgetower.index.directory import made_by
 
         made = made_by(self.directory)
         return self._models.for_new() if made is None else self._models.that_made(made)
@@ -283,7 +283,7 @@ class Library:
         return update.watch(list_of_paths(paths), retry=retry, say=self._say)
 
     def _resumed(self) -> "Writer":
-        from bridgetower.writer import Writer
+        from bridgetower.index.writer import Writer
 
         return Writer.resume(self.directory, recall_store=self._recall_store)
 
@@ -292,7 +292,7 @@ class Library:
 
         Their vectors are kept until `prune`. Raises InputError for one that it does not know, StoreError.
         """
-        from bridgetower.upkeep import forget, would_forget
+        from bridgetower.index.maintenance import forget, would_forget
 
         wanted = list_of_paths(paths)
         if dry_run:
@@ -307,7 +307,7 @@ class Library:
 
         `on_progress(done, total)` counts files. Raises StoreError.
         """
-        from bridgetower.upkeep import prune, would_prune
+        from bridgetower.index.maintenance import prune, would_prune
 
         if dry_run:
             self.refresh()
@@ -321,7 +321,7 @@ class Library:
 
         `on_progress(done, total)` counts images.
         """
-        from bridgetower.verify import verify
+        from bridgetower.index.check import verify
 
         return verify(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
@@ -330,7 +330,7 @@ class Library:
 
         `on_progress(done, total)` counts images.
         """
-        from bridgetower.verify import repair
+        from bridgetower.index.check import repair
 
         with self._readers.changing():
             return repair(self.directory, recall_store=self._recall_store, on_progress=on_progress)

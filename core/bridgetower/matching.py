@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bridgetower.encode_pictures import PICTURES_AT_ONCE, encoded, load
 from bridgetower.encoders.protocol import Judge, Pictures, Texts, match_probability
-from bridgetower.features import FeatureCache
+from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet, require_heads
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
+from bridgetower.index.reader import Store
+from bridgetower.index.roots import is_away
 from bridgetower.records import EVERYTHING, Candidate, Filter, Photo, Skipped
-from bridgetower.roots import is_away
-from bridgetower.store import Store
 
 _FEW_AWAY = 256  # pictures that are passed over one by one: a search that begins again without a folder takes longer
 _MOST_APART = 100  # folders that are left out of a search: each is a condition of a query

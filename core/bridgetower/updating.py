@@ -11,17 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bridgetower.directory import made_by, require_apart, require_ours, require_place
 from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError
 from bridgetower.files.walk import Rules, scan
 from bridgetower.files.watch import watching
+from bridgetower.index.directory import made_by, require_apart, require_ours, require_place
+from bridgetower.index.reader import Store
+from bridgetower.index.reader_pool import Readers
+from bridgetower.index.roots import nothing_in
+from bridgetower.index.vectors.protocol import RecallStore
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import IndexReport, Progress, index
-from bridgetower.readers import Readers
-from bridgetower.recall_store import RecallStore
 from bridgetower.records import Fingerprint, OnProgress, Say
-from bridgetower.roots import nothing_in
-from bridgetower.store import Store
-from bridgetower.writer import Writer
 
 if TYPE_CHECKING:  # it needs NumPy, and a run that finds nothing to do none
     from bridgetower.encoders.protocol import ImageEngine

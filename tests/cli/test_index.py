@@ -12,7 +12,7 @@ import pytest
 
 from bridgetower.checkpoints.checkpoint import resolve as resolve_in_earnest
 from bridgetower.encoders.runtime import Runtime
-from bridgetower.roots import nothing_in
+from bridgetower.index.roots import nothing_in
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 

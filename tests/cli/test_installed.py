@@ -15,8 +15,8 @@ import pytest
 
 from bridgetower.checkpoints.checkpoint import DEMO_FOLDER
 from bridgetower.errors import StoreError
+from bridgetower.index.reader import Store
 from bridgetower.pictures.decode_pool import environment
-from bridgetower.store import Store
 from tests.fakes import HOSTILE, paint
 from tests.tiny import tiny_checkpoint
 from tests.unit.pictures.test_decode_pool import eventually, runs, started
@@ -173,7 +173,7 @@ def test_it_runs_as_a_module_under_its_own_name() -> None:
 @pytest.fixture
 def empty_index(tmp_path: Path) -> Path:
     """What `bt status` can show, without loading a network."""
-    from bridgetower.writer import Writer
+    from bridgetower.index.writer import Writer
     from tests.fakes import FakeEncoder
 
     Writer.open(tmp_path / "index", FakeEncoder().fingerprint).close()
@@ -183,8 +183,8 @@ def empty_index(tmp_path: Path) -> Path:
 @pytest.fixture
 def index_of_one(tmp_path: Path) -> Path:
     """What `bt search --query-vector` can search, without loading a network."""
+    from bridgetower.index.writer import NewImage, Writer
     from bridgetower.records import Photo
-    from bridgetower.writer import NewImage, Writer
     from tests.fakes import FakeEncoder
 
     image = NewImage(bytes(32), 1, 1, None, np.array([1, 0, 0], np.float32))
@@ -293,14 +293,14 @@ def test_arguments_that_are_no_utf8(tmp_path: Path) -> None:
 # Works in native code, which lets no exception in, for many minutes.
 DEAF = """
 import hashlib, sys
-import bridgetower.verify
+import bridgetower.index.check
 from bridgetower_cli.app import main
 
 def verify(*arguments, **options):
     print("begun", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
-bridgetower.verify.verify = verify
+bridgetower.index.check.verify = verify
 main()
 """
 
@@ -424,7 +424,7 @@ IN_SQLITE = """
 import os, signal, sys
 from types import SimpleNamespace
 from zlib import crc32
-from bridgetower import schema
+from bridgetower.index.catalog import schema
 
 def stopping(data):
     if sys._getframe(2).f_code.co_name == "_upgrade":

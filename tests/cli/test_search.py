@@ -14,9 +14,9 @@ from typer.testing import Result
 
 import bridgetower.checkpoints.checkpoint
 from bridgetower.errors import ModelError
+from bridgetower.index.roots import KEPT
+from bridgetower.index.writer import Writer
 from bridgetower.records import Head
-from bridgetower.roots import KEPT
-from bridgetower.writer import Writer
 from bridgetower_cli.settings import DEFAULT_MODEL
 from tests.cli.conftest import Bt, Models
 from tests.conftest import Zone
@@ -534,7 +534,7 @@ def test_what_is_no_date_is_wrong_usage(bt: Bt, library: Path, date: str) -> Non
 @pytest.fixture
 def many(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """More pictures than are compared one by one."""
-    monkeypatch.setattr("bridgetower.truth.EXACT_MOST", 120)
+    monkeypatch.setattr("bridgetower.index.vectors.catalog_vectors.EXACT_MOST", 120)
     for number in range(126):
         paint(photos / f"{number}.png", (number % 5 * 60, number % 11 * 25, number * 2))
     return photos

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import bridgetower.checkpoints.checkpoint
 from bridgetower.checkpoints.checkpoint import LocalModel
+from bridgetower.index.writer import Writer
 from bridgetower.records import Head, Photo
-from bridgetower.writer import Writer
 from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt
 from tests.fakes import paint

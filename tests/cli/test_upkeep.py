@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.writer import Writer
+from bridgetower.index.writer import Writer
 from tests.cli.conftest import Bt
 
 

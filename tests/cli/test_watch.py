@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.store import Store
-from bridgetower.writer import Writer
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from tests.fakes import FakeEncoder, paint
 
 ROOT = Path(__file__).parents[2]

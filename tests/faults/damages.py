@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bridgetower.errors import StoreError
-from bridgetower.schema import PAGE_BYTES
-from bridgetower.store import Store
-from bridgetower.verify import repair, verify
-from bridgetower.write_ahead_log import FRAME_HEADER_BYTES, HEADER_BYTES
-from bridgetower.writer import Writer
+from bridgetower.index.catalog.schema import PAGE_BYTES
+from bridgetower.index.catalog.write_ahead_log import FRAME_HEADER_BYTES, HEADER_BYTES
+from bridgetower.index.check import repair, verify
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from tests.faults.small import FINGERPRINT, Answer, answer, bring_up_to_date, build, image, photo
 
 MORE = range(300, 303)  # images of the run that was killed, each in a commit of its own, which the copy lacks

@@ -8,11 +8,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from bridgetower.errors import NoIndexError
+from bridgetower.index.check import verify
+from bridgetower.index.maintenance import would_prune
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from bridgetower.records import Photo
-from bridgetower.store import Store
-from bridgetower.upkeep import would_prune
-from bridgetower.verify import verify
-from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.faults.victims import Victims
 

@@ -8,9 +8,9 @@ from unittest.mock import patch
 
 import numpy as np
 
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import Store
-from bridgetower.writer import NewImage, Writer
 
 DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -25,7 +25,10 @@ Answer = list[tuple[bytes, frozenset[Photo], float]]
 def searched(way: str) -> Iterator[None]:
     """`exact`, or by `lists`, as if already `IMAGES` were many; `OTHERS` are few."""
     few, scanned = (20, 0.01) if way == "lists" else (1000, 4)
-    with patch("bridgetower.truth.EXACT_MOST", few), patch("bridgetower.neighbours._SCAN_SHARE", scanned):
+    with (
+        patch("bridgetower.index.vectors.catalog_vectors.EXACT_MOST", few),
+        patch("bridgetower.index.vectors.faiss_search._SCAN_SHARE", scanned),
+    ):
         yield
 
 

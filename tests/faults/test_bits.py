@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import DamagedIndexError, StoreError
-from bridgetower.float16 import pack
-from bridgetower.verify import repair, verify
-from bridgetower.writer import Writer
+from bridgetower.index.check import repair, verify
+from bridgetower.index.vectors.float16 import pack
+from bridgetower.index.writer import Writer
 from tests.faults.small import (
     DIM,
     FINGERPRINT,

@@ -7,9 +7,9 @@ import pytest
 
 from bridgetower.errors import ResourceError
 from bridgetower.files.walk import scan
-from bridgetower.store import Store
-from bridgetower.verify import verify
-from bridgetower.writer import Writer
+from bridgetower.index.check import verify
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from tests.fakes import handles_left
 from tests.faults.small import FINGERPRINT, answer, build
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.store import Store
-from bridgetower.verify import verify
+from bridgetower.index.check import verify
+from bridgetower.index.reader import Store
 from tests.faults.ordeal import Ordeal
 from tests.faults.victims import Victims
 

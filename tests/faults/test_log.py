@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import DamagedLogError, NoIndexError, StoreError
-from bridgetower.store import Store
-from bridgetower.verify import repair, verify
-from bridgetower.writer import Writer
+from bridgetower.index.check import repair, verify
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from tests.faults.small import FINGERPRINT, bring_up_to_date, image, photo
 
 PAGE = 8192

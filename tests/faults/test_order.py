@@ -13,10 +13,10 @@ from unittest.mock import patch
 
 import pytest
 
-from bridgetower.backup import keep_log, restore
 from bridgetower.files.atomic import replace_file
-from bridgetower.upkeep import forget
-from bridgetower.writer import Writer
+from bridgetower.index.maintenance import forget
+from bridgetower.index.recovery.backup import keep_log, restore
+from bridgetower.index.writer import Writer
 from tests.faults.small import FINGERPRINT, bring_up_to_date, build, image, photo, searched
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the file of a descriptor is not known here")

@@ -17,13 +17,13 @@ from bridgetower import indexing
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, PictureError, StoreError
 from bridgetower.files import walk
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.check import repair, verify
+from bridgetower.index.maintenance import prune
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import index
-from bridgetower.manifest import Manifest
 from bridgetower.records import File, Skipped
-from bridgetower.store import Store
-from bridgetower.upkeep import prune
-from bridgetower.verify import repair, verify
-from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.faults.ordeal import contents
 from tests.faults.small import IMAGES, answer, build, image, photo
@@ -79,15 +79,15 @@ def test_an_index_is_verified_beside_its_writer(directory: Path, monkeypatch: py
 READ_ONLY = """
 import os, sys
 from pathlib import Path
-import bridgetower.vectors, bridgetower.upkeep
-from bridgetower.store import Store
-from bridgetower.verify import repair, verify
+import bridgetower.index.vectors.flat, bridgetower.index.maintenance
+from bridgetower.index.reader import Store
+from bridgetower.index.check import repair, verify
 if os.geteuid() == 0:
     os.setuid(65534)  # root may write anywhere
 place = Path(sys.argv[1])
 print(list(verify(place)))
 with Store.open(place) as store:
-    print(bridgetower.upkeep.would_prune(store).images)
+    print(bridgetower.index.maintenance.would_prune(store).images)
 try:
     repair(place)
 except Exception as error:

@@ -16,12 +16,12 @@ from unittest.mock import patch
 
 import pytest
 
-from bridgetower.backup import restore
 from bridgetower.errors import StoreError
-from bridgetower.manifest import Tuning
-from bridgetower.store import Store
-from bridgetower.verify import repair, verify
-from bridgetower.writer import Writer
+from bridgetower.index.catalog.reader import Tuning
+from bridgetower.index.check import repair, verify
+from bridgetower.index.reader import Store
+from bridgetower.index.recovery.backup import restore
+from bridgetower.index.writer import Writer
 from tests.faults import small
 from tests.faults.small import FINGERPRINT, Answer, answer, bring_up_to_date, build, image, photo, searched
 
@@ -86,7 +86,7 @@ class Disk:
 
         sqlite3_connect, real_open = sqlite3.connect, builtins.open
         with ExitStack() as patches:
-            patches.enter_context(patch("bridgetower.manifest.sqlite3.connect", connect))
+            patches.enter_context(patch("bridgetower.index.catalog.reader.sqlite3.connect", connect))
             patches.enter_context(patch("builtins.open", opened))
             for name, function in REAL.items():
                 patches.enter_context(patch.object(os, name, refusing(function)))

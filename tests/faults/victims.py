@@ -79,17 +79,17 @@ def serve() -> None:
     """Fork for each line of arguments on stdin; answer with the id of the process, and when asked, with its code."""
     import bridgetower.checkpoints.checkpoint
     import bridgetower.encoders.torch_encoder
-    import bridgetower.truth
-    import bridgetower.upkeep
-    import bridgetower.verify
-    import bridgetower.writer
+    import bridgetower.index.check
+    import bridgetower.index.maintenance
+    import bridgetower.index.vectors.catalog_vectors
+    import bridgetower.index.writer
     import bridgetower_cli.parser  # noqa: F401
     from bridgetower_cli.app import main
     from tests.fakes import FakeEncoder
 
     weights: Any = bridgetower.checkpoints.checkpoint
     encoder: Any = bridgetower.encoders.torch_encoder
-    writer: Any = bridgetower.writer
+    writer: Any = bridgetower.index.writer
     fake = FakeEncoder()
     checkpoint = SimpleNamespace(name="fake", heads=fake.heads, preprocessing=fake.preprocessing)
     checkpoint.with_preprocessing = lambda name: checkpoint
@@ -98,7 +98,7 @@ def serve() -> None:
     encoder.TorchEncoder = lambda checkpoint, runtime, **options: fake
     writer._UNCOVERED_MIN = 20  # publish often, to be killed there too
     writer._PRUNED_AT_ONCE = 16
-    truth: Any = bridgetower.truth
+    truth: Any = bridgetower.index.vectors.catalog_vectors
     truth.EXACT_MOST = int(os.environ["MANY"])
     _say("ready")
     while line := sys.stdin.readline():

@@ -29,9 +29,9 @@ from PIL import Image
 
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.files.walk import Rules
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import IndexReport, index
-from bridgetower.store import Store
-from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.pictures import noise, png_header
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from bridgetower.faiss_store import FaissStore
-from bridgetower.manifest_writer import ManifestWriter, Sweep
+from bridgetower.index.catalog.writer import ManifestWriter, Sweep
+from bridgetower.index.check import repair, verify
+from bridgetower.index.reader import Store
+from bridgetower.index.vectors.faiss_store import FaissStore
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import File, Fingerprint, Photo
-from bridgetower.store import Store
-from bridgetower.verify import repair, verify
-from bridgetower.writer import NewImage, Writer
 
 DIM = 8
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -67,7 +67,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     def create(self) -> None:
         self.patches = ExitStack()
         for name, value in self.patched.items():
-            self.patches.enter_context(patch(f"bridgetower.{name}", value))
+            self.patches.enter_context(patch(f"bridgetower.index.vectors.{name}", value))
         self.folder = tempfile.TemporaryDirectory()
         self.directory = Path(self.folder.name) / "index"
         self.files: dict[Path, int | None] = {}  # None: skipped
@@ -227,10 +227,10 @@ class IndexWithListsEqualsDictionary(IndexEqualsDictionary):
     """As it is searched when there are more than a few images, which there are not always."""
 
     patched: ClassVar[dict[str, float]] = {
-        "truth.EXACT_MOST": 20,
-        **{f"{module}.RECALL_AT": 3 for module in ("inverted", "publishing", "neighbours")},
-        "neighbours._SCAN_SHARE": 0.1,
-        "neighbours._ROWS": 8,
+        "catalog_vectors.EXACT_MOST": 20,
+        **{f"{module}.RECALL_AT": 3 for module in ("ivf", "build", "faiss_search")},
+        "faiss_search._SCAN_SHARE": 0.1,
+        "faiss_search._ROWS": 8,
     }
 
     @initialize()

@@ -22,9 +22,9 @@ from bridgetower.errors import InputError, OutputError, ResourceError, StoreErro
 from bridgetower.exporting import export
 from bridgetower.files import jsonl
 from bridgetower.importing import ImportReport, import_folder
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import Store
-from bridgetower.writer import NewImage, Writer
 from tests.fakes import handles_left, stored
 
 SIGNALLING = np.uint16(0x7C01).view(np.float16)  # a NaN that the processor tells of
@@ -316,7 +316,7 @@ def test_a_killed_export_never_looks_finished(index: Path, tmp_path: Path) -> No
 import os, signal
 from pathlib import Path
 from bridgetower import exporting
-from bridgetower.store import Store
+from bridgetower.index.reader import Store
 exporting._TELL_EVERY = 1
 def die(done, total):
     if done == 5:
@@ -643,8 +643,8 @@ import numpy as np
 from bridgetower import importing
 from bridgetower.exporting import export
 from bridgetower.records import Fingerprint, Photo
-from bridgetower.store import Store
-from bridgetower.writer import NewImage, Writer
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import NewImage, Writer
 fingerprint = replace({FINGERPRINT!r}, dim=4096)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -11,10 +11,10 @@ from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pictures, Reading, Texts
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.fill import Filled, fill_library
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import index
 from bridgetower.records import Head
-from bridgetower.store import Store
-from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 
 

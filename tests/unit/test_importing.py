@@ -18,9 +18,9 @@ from bridgetower.errors import InputError, ResourceError, StoreError, UsageError
 from bridgetower.files import npy
 from bridgetower.files.npy import read_vector
 from bridgetower.importing import import_vectors
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import FOREIGN, Fingerprint
-from bridgetower.store import Store
-from bridgetower.writer import NewImage, Writer
 from tests.fakes import COLOURS, FakeEncoder, handles_left, paint
 
 E = 5

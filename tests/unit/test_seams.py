@@ -26,8 +26,8 @@ from bridgetower import (
 )
 from bridgetower.encoders.protocol import Pixels, Vectors
 from bridgetower.errors import PictureError
-from bridgetower.manifest import Manifest
-from bridgetower.manifest_writer import ManifestWriter
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.writer import ManifestWriter
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import OnProgress

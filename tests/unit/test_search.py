@@ -8,13 +8,13 @@ from bridgetower.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import ModelError, PictureError, UsageError
-from bridgetower.features import FeatureCache
+from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import index
 from bridgetower.matching import Results
 from bridgetower.records import Head
 from bridgetower.search import Found, SearchRequest, search
-from bridgetower.store import Store
-from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 
 
@@ -114,7 +114,7 @@ def test_text_and_picture_recall_together_and_the_text_verifies(library: Path, t
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recall goes on after each picture."""
-    monkeypatch.setattr("bridgetower.store._NEAREST_AT_FIRST", 1)
+    monkeypatch.setattr("bridgetower.index.reader._NEAREST_AT_FIRST", 1)
 
 
 @pytest.mark.usefixtures("few_at_once")

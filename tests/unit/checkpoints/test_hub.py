@@ -14,8 +14,8 @@ import bridgetower.checkpoints.hub
 from bridgetower import Library
 from bridgetower.checkpoints.checkpoint import LocalModel, available, load_model, pull, resolve
 from bridgetower.errors import ModelError
+from bridgetower.index.writer import Writer
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.writer import Writer
 from tests.indexes import FINGERPRINT, add
 from tests.tiny import ALL_HEADS, tiny_checkpoint
 from tests.unit.checkpoints.conftest import as_pickle, change_config, contents, refusal

@@ -11,7 +11,7 @@ import bridgetower.files.watch
 from bridgetower.errors import BridgeTowerError, InputError, ResourceError
 from bridgetower.files.walk import USUAL_RULES
 from bridgetower.files.watch import watching
-from bridgetower.store import Store
+from bridgetower.index.reader import Store
 from bridgetower.updating import may_hold
 
 NO_TEXT = RuntimeError("Unable to decode path")  # from here on walks are compared

@@ -8,9 +8,9 @@ import pytest
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.walk import USUAL_RULES, Rules
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import IndexReport, index
-from bridgetower.store import Store
-from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 
 

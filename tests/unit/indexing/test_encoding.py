@@ -16,12 +16,12 @@ from bridgetower.encoders.protocol import Pixels, Vectors
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import Progress, index
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import Candidate
-from bridgetower.store import Store
-from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint, stored
 from tests.pictures import encoded, noise
 from tests.unit.indexing.conftest import content, never, run

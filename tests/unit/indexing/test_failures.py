@@ -18,11 +18,11 @@ from bridgetower.errors import InputError, ModelError, PictureError, ResourceErr
 from bridgetower.files.content import read
 from bridgetower.files.regular import open_regular
 from bridgetower.files.walk import scan
+from bridgetower.index.reader import Store
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import index
 from bridgetower.pictures.decode_pool import Decoders, Picture
 from bridgetower.records import Refused
-from bridgetower.store import Store
-from bridgetower.writer import Writer
 from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
 from tests.unit.indexing.conftest import indexed, never, run
@@ -217,7 +217,7 @@ def test_a_run_that_finds_nothing_to_do_publishes_where_that_was_broken_off(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bridgetower.publishing._save", stop)
+    monkeypatch.setattr("bridgetower.index.vectors.build._save", stop)
     with pytest.raises(KeyboardInterrupt):
         run([photos], tmp_path / "index")
     monkeypatch.undo()

@@ -13,10 +13,10 @@ import pytest
 
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
+from bridgetower.index.writer import Writer
 from bridgetower.indexing import index
 from bridgetower.pictures.decode_pool import Decoders, Picture
 from bridgetower.records import File, Photo, Refused
-from bridgetower.writer import Writer
 from tests.fakes import FakeEncoder, paint
 from tests.unit.indexing.conftest import never, run
 
@@ -59,8 +59,8 @@ def test_a_rename_of_a_folder_needs_no_engine(photos: Path, tmp_path: Path) -> N
 def test_what_has_changed_is_read_in_the_order_of_paths_over_several_pages(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridgetower.manifest_writer._ROWS", 5)
-    monkeypatch.setattr("bridgetower.manifest_writer._SEEN_ROWS", 3)
+    monkeypatch.setattr("bridgetower.index.catalog.writer._ROWS", 5)
+    monkeypatch.setattr("bridgetower.index.catalog.writer._SEEN_ROWS", 3)
     files = [File(b"/a/%02d" % number, 1, 1) for number in range(17)]
     with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
         assert writer.manifest.meet(reversed(files)) == 17
@@ -104,7 +104,7 @@ def test_a_run_with_nothing_to_do_publishes_a_vector_file_that_is_gone_and_reads
     photos: Path, tmp_path: Path
 ) -> None:
     run([photos], tmp_path / "index")
-    with patch("bridgetower.published.Published.intact", side_effect=AssertionError):
+    with patch("bridgetower.index.vectors.generation.Published.intact", side_effect=AssertionError):
         run([photos], tmp_path / "index")
         (tmp_path / "index" / "vectors-1.faiss").unlink()
         run([photos], tmp_path / "index")

@@ -8,7 +8,7 @@ import pytest
 
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.walk import Rules
-from bridgetower.store import Store
+from bridgetower.index.reader import Store
 from tests.fakes import paint
 from tests.unit.indexing.conftest import indexed, run, some
 

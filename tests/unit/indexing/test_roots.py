@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower.files.walk import Rules
-from bridgetower.store import Store
+from bridgetower.index.reader import Store
 from tests.fakes import paint
 from tests.unit.indexing.conftest import indexed, run, some
 

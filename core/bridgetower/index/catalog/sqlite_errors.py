@@ -1,0 +1,102 @@
+"""What SQLite and the disk refuse, as errors that say what to do next."""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bridgetower.errors import BridgeTowerError, DamagedIndexError, ResourceError, StoreError
+from bridgetower.files.regular import NotAFileError, require_own
+from bridgetower.index.catalog.write_ahead_log import log_of
+from bridgetower.resources import shortage
+
+BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
+CACHE_KIB = 65_536  # of the writer: hashes arrive in no order, all over their index
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: SQLite quotes what it cannot read
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the disk and SQLite raise into StoreError. `path` is the file or folder that the work is about."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # misuse by our own code: a defect keeps its traceback
+    except (*UNREADABLE, OSError) as error:
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) -> BridgeTowerError:
+    if (lack := shortage(error)) is not None:
+        return lack
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "make room" if full else "see that it is there and may be written"
+        return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
+    if isinstance(error, UnicodeDecodeError):
+        return DamagedIndexError(path, str(error))
+    if (lack := _want_of_handles()) is not None:  # which SQLite calls by other names
+        return lack
+    match result_code(error):
+        case sqlite3.SQLITE_FULL:
+            way_out = "make room, as by removing features/ beside it, and run it again"
+            why = f"the disk is full: {way_out} (what was committed before is safe)"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            why = f"still in use by another program after {BUSY_S:.0f} s: run it again when that has ended"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            why = f"cannot be opened or written ({error}): make its folder accessible, or name another with --index DIR"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
+            return DamagedIndexError(path, str(error))
+        case _:
+            why = f"{error}: see that its disk is there and has room, then run it again"
+    return StoreError(f"{path}: {why}")
+
+
+def _want_of_handles() -> ResourceError | None:
+    """Whether another file can be opened at all now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return shortage(error)
+    return None
+
+
+def result_code(error: sqlite3.Error) -> int:
+    """The primary result code; extended codes carry it in their low byte."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def lost_log(database: Path) -> StoreError:
+    """What to say where SQLite cannot make sense of the log, and nothing but the log held anything."""
+    return StoreError(
+        f"{log_of(database)}: damaged, and nothing of the index lies outside of it yet: restore it from a copy; or "
+        "remove it, and let `bt index` on your folders make the index anew"
+    )
+
+
+def require_own_files(database: Path) -> None:
+    """Raise StoreError where something else than a file of ours stands in the place of a database, or beside it.
+
+    SQLite follows links, and waits for pipes.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path = database.with_name(database.name + suffix)
+        try:
+            require_own(path)
+        except NotAFileError as error:
+            raise StoreError(
+                f"{path}: {error.strerror}: an index lies in its folder as a whole; put the file itself there, or name "
+                "another place with --index DIR"
+            ) from error
+        except (FileNotFoundError, NotADirectoryError):
+            pass

@@ -1,0 +1,222 @@
+"""Whether an index is as it was written, and how to mend it.
+
+    verify   looks at everything, as one committed state, and changes nothing
+    repair   makes again what is derived; takes from the copy of the manifest what a disk has altered, or drops it, so
+             that the next `bt index` reads it again
+
+The manifest is read some rows at a time; the vector file as a whole, as by a search.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridgetower.errors import DamagedIndexError, DamagedLogError
+from bridgetower.files.regular import is_own
+from bridgetower.index.catalog.reader import ImageRow, backup_of
+from bridgetower.index.catalog.schema import HASH_BYTES
+from bridgetower.index.catalog.write_ahead_log import log_of
+from bridgetower.index.directory import MANIFEST
+from bridgetower.index.reader import Store
+from bridgetower.index.recovery.backup import Restored, damage, is_later, keep_log, restore, take_back
+from bridgetower.index.vectors.float16 import unpack
+from bridgetower.index.vectors.protocol import RecallStore
+from bridgetower.index.writer import Writer
+from bridgetower.records import OnProgress, quiet
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    part: str  # of the manifest: a table, "counts", "log", or "manifest"; "backup", "vectors", "features": made again
+    problem: str
+    path: Path | None = None  # of the picture, or of the file below the index, that this is about
+    image: int | None = None  # id
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What `repair` did."""
+
+    findings: tuple[Finding, ...]
+    dropped: tuple[Path, ...]  # files that the next `bt index` reads again
+    roots: tuple[Path, ...]  # that were dropped: `bt index` must be given them again
+    log: Path | None  # where the damaged log is kept
+    restored: Restored | None  # the copy that has taken the place of the manifest
+    left: tuple[Finding, ...]  # what is not in order after it
+    note: str | None = None  # why the manifest was not copied again
+
+
+def verify(
+    directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet
+) -> Iterator[Finding]:
+    """Yield all that is wrong with the index in `directory`, as of now.
+
+    Raises NoIndexError where there is none; StoreError where it cannot be read for other reasons than damage.
+    """
+    yield from _look_at_all(directory, recall_store, on_progress)
+    copied = backup_of(directory / MANIFEST)
+    if is_own(copied):  # an index need not have one yet
+        yield from (Finding("backup", found, copied) for found in damage(copied, rows=True))
+
+
+def _look_at_all(directory: Path, recall_store: RecallStore | None, on_progress: OnProgress) -> Iterator[Finding]:
+    manifest = directory / MANIFEST
+    try:
+        store = Store.open(directory, recall_store)
+    except DamagedLogError as error:
+        yield Finding("log", error.damage, log_of(manifest))
+        return
+    except DamagedIndexError as error:
+        yield Finding("manifest", error.damage, manifest)
+        return
+    with store:
+        comparable = True
+        for look in (
+            _look_at_structure,
+            _look_at_images,
+            _look_at_files,
+            _look_at_roots,
+            _look_at_queries,
+            _look_at_counts,
+            _look_at_vectors,
+        ):
+            if look is _look_at_vectors and not comparable:  # with rows that are not whole, or not as many as counted
+                continue
+            try:
+                for finding in look(store, on_progress):
+                    comparable = comparable and finding.part not in ("images", "counts")
+                    yield finding
+            except DamagedIndexError as error:
+                yield Finding("manifest", error.damage, store.manifest.path)
+        yield from _look_at_features(store)
+
+
+# Each is given the store, and whom to tell how far it is.
+
+
+def _look_at_structure(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    return (Finding("manifest", damage, store.manifest.path) for damage in store.manifest.damage())
+
+
+def _look_at_images(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    total, done = store.manifest.count_images(), 0
+    for rows in store.manifest.image_rows():
+        for row in _not_whole(rows, store.fingerprint.dim):
+            photos = store.manifest.photos(row[0].id)
+            yield Finding("images", row[1], photos[0] if photos else None, row[0].id)
+        done += len(rows)
+        on_progress(done, total)
+
+
+def _not_whole(rows: list[ImageRow], dim: int) -> Iterator[tuple[ImageRow, str]]:
+    try:
+        unpack([row.vector for row in rows if row.whole], dim)
+        good = True
+    except ValueError:
+        good = False
+    for row in rows:
+        if not row.whole:
+            yield row, "the picture's row is not as it was written"
+        elif len(row.hash) != HASH_BYTES:
+            yield row, f"the picture's hash has {len(row.hash)} bytes, not {HASH_BYTES}"
+        elif not good:
+            try:
+                unpack([row.vector], dim)
+            except ValueError as error:
+                yield row, str(error)
+
+
+def _look_at_files(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    for rows in store.manifest.file_rows():
+        for path, whole in rows:
+            if not whole:
+                yield Finding("files", "the file's row is not as it was written", path)
+
+
+def _look_at_roots(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    for path, _, whole in store.manifest.root_rows():
+        if not whole:
+            yield Finding("roots", "the folder's row is not as it was written", path)
+
+
+def _look_at_queries(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    if lost := store.manifest.count_lost_queries():
+        yield Finding("queries", f"{lost} of the texts by which recall is measured are not as they were written")
+
+
+def _look_at_counts(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    return (Finding("counts", wrong) for wrong in store.manifest.miscounted())
+
+
+def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
+    paths = store.vector_files()
+    if not paths:
+        return
+    differences = list(store.recall_store.differences(store.directory, store.manifest))
+    with Store.open(store.directory, store.recall_store) as now:
+        if now.vector_files() == paths:  # else a writer has just put others in their place
+            yield from (Finding("vectors", found, paths[0]) for found in differences)
+
+
+def _look_at_features(store: Store) -> Iterator[Finding]:
+    features = store.features()
+    for name in features.names():
+        if features.is_damaged(name):
+            yield Finding("features", "what was kept of a picture is not as it was written", features.path(name))
+
+
+def repair(directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet) -> Repaired:
+    """Mend what `verify` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
+
+    In the place of a manifest that SQLite itself cannot read, or that is gone, comes its copy; the damaged one is kept
+    beside it. So is a log in which commits were lost: those before them go into the manifest, unless the copy is later.
+    Raises NoIndexError, and StoreError: another writer is at work, the disk says no, there is no copy to restore.
+    """
+    findings: list[Finding] = []
+    now: list[Finding] = []  # of the manifest that is mended in place
+    restored: Restored | None = None
+    log: Path | None = None
+
+    def look(manifest: Path) -> None:
+        nonlocal restored, log
+
+        def look_again() -> None:
+            now[:] = verify(manifest.parent, recall_store=recall_store, on_progress=on_progress)
+            findings.extend(finding for finding in now if finding not in findings)
+
+        look_again()
+        if _of("log", now):
+            log = keep_log(manifest)
+            look_again()
+        if damaged := _of("manifest", now):
+            restored = restore(manifest, damaged[0].problem)
+        elif log is not None and is_later(manifest):
+            restored = restore(manifest, "the log of it was")
+        if restored is not None:
+            look_again()
+
+    with Writer.resume(directory, mend=look, recall_store=recall_store) as writer:
+        images = [finding.image for finding in _of("images", now) if finding.image is not None]
+        lost = sorted({*images} - take_back(writer.manifest, images))
+        files, roots = _paths("files", now), _paths("roots", now)
+        dropped = sorted({*files, *(path for image in lost for path in writer.manifest.photos(image))})
+        if any(_of(part, now) for part in ("images", "files", "roots", "queries", "counts")):
+            writer.mend(files, lost, roots)
+        if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):
+            writer.publish_anew()
+        for path in _paths("features", now):
+            writer.features().remove(path.stem)
+        writer.remove_strays()
+        note = writer.back_up() if _of("backup", now) else writer.back_up_if_behind()
+    left = tuple(verify(directory, recall_store=recall_store, on_progress=on_progress))
+    return Repaired(tuple(findings), tuple(dropped), tuple(roots), log, restored, left, note)
+
+
+def _of(part: str, findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.part == part]
+
+
+def _paths(part: str, findings: list[Finding]) -> list[Path]:
+    return [finding.path for finding in _of(part, findings) if finding.path is not None]

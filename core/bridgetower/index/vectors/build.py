@@ -1,0 +1,193 @@
+"""The derived vector files of a generation: written from the manifest, complete and on the disk before they are named.
+
+Few images are laid out for exact search. Many are sorted into lists and searched with an effort that is measured, each
+time they are published, against the exact answer: with texts, if the index knows some, as texts are what people ask.
+"""
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgetower.errors import DamagedFileError
+from bridgetower.files.atomic import fsync_directory
+from bridgetower.files.regular import is_own, open_own
+from bridgetower.index.catalog.reader import Manifest, Tuning
+from bridgetower.index.catalog.sqlite_errors import explained
+from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
+from bridgetower.index.vectors.flat import FlatVectors, best
+from bridgetower.index.vectors.float16 import unpack
+from bridgetower.index.vectors.generation import codes_path, vectors_path
+from bridgetower.index.vectors.ivf import RECALL_AT, InvertedVectors, list_count, sample_size, tune
+from bridgetower.index.vectors.scalar_codes import Coder, Codes
+from bridgetower.records import OnProgress
+
+# Lists are chosen anew when there are so many times the images from which they were, or when this share of what they
+# hold was removed.
+_DRIFTED = 2
+_PRUNED_SHARE = 8
+
+_PICTURES = 64  # of the index that stand for searches by picture
+_PICTURES_ALONE = 256  # where no texts are known: as far from the pictures as texts are
+_LIKENESS = 0.35  # of such a query to the picture that it is made of
+_SEED = 20
+_NOISE = 1e-6  # of an inner product in float32: what differs by less ties
+_TIES = 16_384  # images that may tie with the last of a true answer; with more, recall is measured too low
+
+
+def publish(directory: Path, manifest: ManifestWriter, on_progress: OnProgress) -> None:
+    """Write the next generation and name it, in the order that the format demands: files, their names, transaction."""
+    generation = manifest.state().generation + 1
+    try:
+        if few(manifest.count_images()):
+            covered, sha256 = _write_exact(directory, manifest, generation, on_progress)
+            tuning, rebuilt = None, True
+        else:
+            covered, sha256, tuning, rebuilt = _write_inverted(directory, manifest, generation, on_progress)
+        with explained(directory):
+            for path in [vectors_path] if tuning is None else [codes_path, vectors_path]:
+                os.replace(_beside(path(directory, generation)), path(directory, generation))
+            fsync_directory(directory)
+    except BaseException:
+        for path in (codes_path, vectors_path):
+            if is_own(beside := _beside(path(directory, generation))):
+                beside.unlink()
+        raise
+    with manifest.transaction():
+        manifest.publish(generation, covered, sha256, tuning, holds_pruned=not rebuilt)
+
+
+def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progress: OnProgress) -> tuple[int, bytes]:
+    index = FlatVectors(manifest.fingerprint().dim)
+    covered = 0
+    for ids, vectors in all_vectors(manifest, on_progress=on_progress):
+        index.add(ids, vectors)
+        covered = int(ids[-1])
+    return covered, _save(index, vectors_path(directory, generation))
+
+
+def _write_inverted(
+    directory: Path, manifest: Manifest, generation: int, on_progress: OnProgress
+) -> tuple[int, bytes, Tuning, bool]:
+    """Add what is new to the lists of the generation before, or choose lists anew where these have drifted."""
+    images, before = manifest.count_images(), manifest.tuning()
+    grown = None
+    if before is not None and images <= _DRIFTED * before.trained:
+        grown = _previous(directory, manifest)
+    codes_beside = _beside(codes_path(directory, generation))
+    if grown is None or before is None:
+        sample = _sample(manifest, sample_size(images))
+        index, coder = InvertedVectors.train(sample, list_count(images)), Coder.train(sample)
+        held, trained = 0, images
+    else:
+        index, codes = grown
+        coder, held, trained = codes.coder, manifest.state().covered, before.trained
+    queries, texts = _queries(manifest)
+    nearest = _Nearest(queries)
+    covered = held
+    with explained(codes_beside), _created(codes_beside) as file:
+        if held:
+            _copy(codes_path(directory, generation - 1), file)
+        else:
+            file.write(coder.header())
+        for ids, vectors in all_vectors(manifest, on_progress=on_progress):
+            nearest.take(ids, vectors)
+            new = ids > held
+            if new.any():
+                index.add(vectors[new])
+                file.write(coder.rows(ids[new], vectors[new]))
+                covered = int(ids[-1])
+        file.flush()
+        os.fsync(file.fileno())
+    codes = Codes.open(codes_beside)
+    effort = tune(index, codes, queries, nearest.ids)
+    sha256 = _save(index, vectors_path(directory, generation))
+    found = Tuning(index.lists, trained, effort.lists, effort.candidates, effort.recall, texts, len(queries) - texts)
+    return covered, sha256, found, not held
+
+
+def _previous(directory: Path, manifest: Manifest) -> tuple[InvertedVectors, Codes] | None:
+    """The lists and codes of the generation that stands, unless too much of them was pruned or they are not whole."""
+    state, dim = manifest.state(), manifest.fingerprint().dim
+    if manifest.count_pruned(state.covered) * _PRUNED_SHARE > state.images:
+        return None
+    with suppress(OSError, DamagedFileError):
+        codes = Codes.open(codes_path(directory, state.generation))
+        codes.check()
+        with open_own(vectors_path(directory, state.generation)) as file:
+            index = InvertedVectors.load(file, state.vectors_sha256 or b"", dim)
+        if index is not None and len(index) == len(codes) and codes.coder.dim == dim:
+            return index, codes
+    return None
+
+
+class _Nearest:
+    """The exact nearest images of some queries, from vectors that pass by: RECALL_AT, and what ties with the last."""
+
+    def __init__(self, queries: NDArray[np.float32]) -> None:
+        self._queries = queries
+        self._least = np.full(len(queries), -np.inf)  # score that counts
+        self._scores = [np.zeros(0, np.float32) for _ in queries]
+        self.ids = [np.zeros(0, np.int64) for _ in queries]
+
+    def take(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        for query, scores in enumerate(self._queries @ vectors.T):
+            near = scores >= self._least[query]
+            known = np.append(self.ids[query], ids[near]), np.append(self._scores[query], scores[near])
+            nearest, scores = best(*known, _TIES)
+            if len(scores) >= RECALL_AT:
+                self._least[query] = scores[RECALL_AT - 1] - _NOISE
+            near = scores >= self._least[query]
+            self.ids[query], self._scores[query] = nearest[near], scores[near]
+
+
+def _queries(manifest: Manifest) -> tuple[NDArray[np.float32], int]:
+    """Unit vectors to measure recall with, texts first, and how many of them are texts."""
+    dim = manifest.fingerprint().dim
+    texts = unpack(manifest.queries(), dim)
+    pictures = _sample(manifest, _PICTURES if len(texts) else _PICTURES_ALONE)
+    if not len(texts):
+        away = pictures - pictures.mean(axis=0)
+        away /= np.linalg.norm(away, axis=1, keepdims=True).clip(min=1e-6)  # equal pictures are nowhere else
+        anywhere = np.random.default_rng(_SEED).standard_normal(away.shape, np.float32)
+        anywhere /= np.linalg.norm(anywhere, axis=1, keepdims=True)
+        pictures = _LIKENESS * away + np.sqrt(1 - _LIKENESS**2, dtype=np.float32) * anywhere
+    queries = np.concatenate([texts, pictures]).astype(np.float32)
+    return queries / np.linalg.norm(queries, axis=1, keepdims=True), len(texts)
+
+
+def _sample(manifest: Manifest, number: int) -> NDArray[np.float32]:
+    """`number` vectors `[n, E]` from all over the index, or all that there are; the same each time."""
+    there = np.sort(np.fromiter(manifest.image_ids(), np.int64))
+    ids = np.sort(np.random.default_rng(_SEED).choice(there, min(number, len(there)), replace=False))
+    found = [blob for rows in manifest.vectors_of(ids.tolist()) for _, blob in rows]
+    return unpacked(manifest, found)
+
+
+def _save(index: FlatVectors | InvertedVectors, path: Path) -> bytes:
+    with explained(path), _created(_beside(path)) as file:
+        sha256 = index.save(file)
+        file.flush()
+        os.fsync(file.fileno())
+    return sha256
+
+
+def _copy(path: Path, file: BinaryIO) -> None:
+    with open_own(path) as before:
+        shutil.copyfileobj(before, file, 1 << 24)
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file, in the place of what a crash left; anything else that stands there is not written to."""
+    if is_own(path):
+        path.unlink()
+    return open(path, "xb")
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")

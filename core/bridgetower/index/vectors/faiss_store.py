@@ -1,0 +1,85 @@
+"""The default `RecallStore`: FAISS files beside the manifest, exact for few images, lists and codes for many."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bridgetower.files.regular import is_own
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.sqlite_errors import explained
+from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.index.vectors.generation import codes_bytes, published, published_names
+from bridgetower.records import OnProgress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bridgetower.index.vectors.faiss_search import Neighbours
+    from bridgetower.index.vectors.protocol import RecallView, Scored
+
+_FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
+
+
+class FaissStore:
+    """Has no state: all of it is in the directory of the index. numpy and FAISS are imported by what needs them."""
+
+    def open(self, directory: Path, manifest: Manifest) -> "RecallView":
+        return FaissView(directory, manifest)
+
+    def files(self, directory: Path, manifest: Manifest) -> list[Path]:
+        return published_names(directory, manifest)
+
+    def publish(self, directory: Path, manifest: ManifestWriter, on_progress: OnProgress) -> None:
+        from bridgetower.index.vectors.build import publish
+
+        publish(directory, manifest, on_progress)
+
+    def is_intact(self, directory: Path, manifest: Manifest, *, whole: bool) -> bool:
+        with closing(published(directory, manifest)) as files:
+            if not whole:
+                return files.whole
+            state, coded = manifest.state(), manifest.tuning() is not None
+            rows = state.images - manifest.count_images(after=state.covered) + manifest.count_pruned(state.covered)
+            return files.intact(state.vectors_sha256, codes_bytes(manifest.fingerprint().dim, rows) if coded else None)
+
+    def differences(self, directory: Path, manifest: Manifest) -> Iterator[str]:
+        from bridgetower.index.vectors.faiss_check import differences
+
+        yield from differences(directory, manifest)
+
+    def clean(self, directory: Path, manifest: Manifest, *, everything: bool = False) -> None:
+        named = f"vectors-{manifest.state().generation}"
+        with explained(directory):
+            found = [path for path in directory.iterdir() if _FORM.fullmatch(path.name) and is_own(path)]
+        for path in found:
+            if everything or path.stem != named or path.suffix not in (".faiss", ".codes"):
+                with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
+                    path.unlink()
+
+
+class FaissView:
+    """The files of one generation, open from now on: a writer may remove their names, but not the files."""
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self._manifest, self._files = manifest, published(directory, manifest)
+        self._engine: Neighbours | None = None  # made by the first search
+
+    @property
+    def is_there(self) -> bool:
+        return self._files.whole
+
+    @property
+    def damage(self) -> str | None:
+        return None if self._engine is None else self._engine.damage
+
+    def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+        from bridgetower.index.vectors.faiss_search import Neighbours
+
+        self._engine = self._engine or Neighbours(self._manifest, self._files)
+        return self._engine.search(query, k, images)
+
+    def close(self) -> None:
+        self._files.close()

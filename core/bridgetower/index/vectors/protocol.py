@@ -1,0 +1,77 @@
+"""The seam for recall: which images of an index are nearest to a vector. No engine is imported here.
+
+A store holds what is derived from the manifest, and can be made from it at any time. It proposes candidates; their
+scores are those of the vectors in the manifest, whichever store stands here. `FaissStore` is the default: files beside
+the manifest, in this process.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.records import OnProgress
+
+if TYPE_CHECKING:  # it takes longer to import than most commands take to run
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids of images and their scores, of one shape
+
+
+class RecallView(Protocol):
+    """A store as one committed state names it, from `RecallStore.open` to `close`. It belongs to one thread."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether all that the state names is there. Searches do without what is not, more slowly."""
+        ...
+
+    @property
+    def damage(self) -> str | None:
+        """The damage that searches have met so far, and done without; None if there is none."""
+        ...
+
+    def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+        """The ids and exact scores of the best `k` images that have a file, or of all, for a unit vector `[E]`.
+
+        Best first, ties by id. Only of `images` `[n]`, ascending, which all have a file, if that is given. Raises
+        StoreError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it. May be called twice."""
+        ...
+
+
+class RecallStore(Protocol):
+    """Where recall happens. `directory` is that of the index; all raise StoreError."""
+
+    def open(self, directory: Path, manifest: Manifest) -> RecallView:
+        """The view of a state, for searching; `manifest` stays open as long."""
+        ...
+
+    def files(self, directory: Path, manifest: Manifest) -> list[Path]:
+        """The files in `directory` that the state names."""
+        ...
+
+    def publish(self, directory: Path, manifest: ManifestWriter, on_progress: OnProgress) -> None:
+        """Bring it up to date with the manifest, durably, then have the manifest name it, in one transaction.
+
+        `on_progress(done, total)` counts images.
+        """
+        ...
+
+    def is_intact(self, directory: Path, manifest: Manifest, *, whole: bool) -> bool:
+        """Whether what the state names is there, and with `whole` also as it was written, as far as is quickly told."""
+        ...
+
+    def differences(self, directory: Path, manifest: Manifest) -> Iterator[str]:
+        """In what it differs from the manifest, looking at everything."""
+        ...
+
+    def clean(self, directory: Path, manifest: Manifest, *, everything: bool = False) -> None:
+        """Remove what the state does not name; `everything`: also what it names, which is damaged."""
+        ...
