@@ -36,9 +36,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.evaluation import Captioned as Captioned
     from bridgetower.evaluation import Evaluation as Evaluation
     from bridgetower.evaluation import read_captions as read_captions
-    from bridgetower.exporting import Exported as Exported
     from bridgetower.fill import Filled as Filled
-    from bridgetower.importing import ImportReport as ImportReport
     from bridgetower.index.catalog.reader import Tuning as Tuning
     from bridgetower.index.check import Finding as Finding
     from bridgetower.index.check import Repaired as Repaired
@@ -71,6 +69,8 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Word as Word
     from bridgetower.search import Found as Found
     from bridgetower.search import SearchRequest as SearchRequest
+    from bridgetower.transfer.export import Exported as Exported
+    from bridgetower.transfer.import_index import ImportReport as ImportReport
 
 _HOMES = {
     "checkpoints.checkpoint": "Checkpoint LocalModel",
@@ -79,9 +79,7 @@ _HOMES = {
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
     "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
     "evaluation": "Captioned Evaluation read_captions",
-    "exporting": "Exported",
     "fill": "Filled",
-    "importing": "ImportReport",
     "index.catalog.reader": "Tuning",
     "index.check": "Finding Repaired",
     "index.maintenance": "ForgetReport Forgotten Pruned",
@@ -96,6 +94,8 @@ _HOMES = {
     "pictures.preprocess": "Preprocessing",
     "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
     "search": "Found SearchRequest",
+    "transfer.export": "Exported",
+    "transfer.import_index": "ImportReport",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -39,18 +39,18 @@ from bridgetower.records import OnProgress, Say, Skipped, quiet
 if TYPE_CHECKING:
     from bridgetower.encode_pictures import AnyPicture
     from bridgetower.encoders.protocol import Vectors
-    from bridgetower.exporting import Exported
     from bridgetower.fill import Filled
-    from bridgetower.importing import ImportReport
     from bridgetower.index.check import Finding, Repaired
     from bridgetower.index.maintenance import ForgetReport, Pruned
     from bridgetower.index.reader import Summary
     from bridgetower.index.vectors.protocol import RecallStore
     from bridgetower.index.writer import Writer
     from bridgetower.indexing import IndexReport, Progress
-    from bridgetower.moves import Moves
     from bridgetower.queries import Queries
     from bridgetower.search import Found, SearchRequest
+    from bridgetower.transfer.export import Exported
+    from bridgetower.transfer.import_index import ImportReport
+    from bridgetower.transfer.path_map import Moves
     from bridgetower.updating import Update
 
 
@@ -340,7 +340,7 @@ class Library:
 
         Raises UsageError where the folder holds something, OutputError, StoreError.
         """
-        from bridgetower.exporting import export
+        from bridgetower.transfer.export import export
 
         self.refresh()
         with self._readers.lend() as store:
@@ -353,7 +353,7 @@ class Library:
 
         `on_progress(done, total)` counts rows. Raises InputError before anything is written, StoreError.
         """
-        from bridgetower.importing import import_folder
+        from bridgetower.transfer.import_index import import_folder
 
         with self._readers.changing():
             return import_folder(
@@ -380,7 +380,7 @@ class Library:
         of `moves` begins with its value. `on_progress(done, total)` counts rows. Raises InputError before anything is
         written, StoreError.
         """
-        from bridgetower.importing import import_vectors
+        from bridgetower.transfer.import_index import import_vectors
 
         with self._readers.changing():
             return import_vectors(

@@ -104,7 +104,7 @@ def test_an_interrupted_import_says_that_it_goes_on(bt: Bt, library: Path, monke
     def stop(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bridgetower.importing.import_folder", stop)
+    monkeypatch.setattr("bridgetower.transfer.import_index.import_folder", stop)
     done = bt("import", "export")
     assert (done.exit_code, done.stdout) == (130, "")
     assert done.stderr == "interrupted: everything committed is kept, the same command goes on from there\n"

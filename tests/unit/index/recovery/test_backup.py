@@ -14,14 +14,14 @@ import pytest
 from bridgetower import indexing
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import DamagedIndexError
-from bridgetower.exporting import export
-from bridgetower.importing import import_folder
 from bridgetower.index.catalog.reader import Manifest
 from bridgetower.index.check import repair, verify
 from bridgetower.index.maintenance import forget, prune
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
 from bridgetower.indexing import index
+from bridgetower.transfer.export import export
+from bridgetower.transfer.import_index import import_folder
 from tests.fakes import FakeEncoder, paint
 from tests.indexes import ENVIRONMENT, FINGERPRINT, PRELUDE, add, assert_holds, build, image, path_of
 

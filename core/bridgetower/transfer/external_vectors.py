@@ -17,9 +17,9 @@ from bridgetower.files.content import read
 from bridgetower.files.npy import Rows
 from bridgetower.index.catalog.reader import Known
 from bridgetower.index.writer import NewImage
-from bridgetower.moves import Moved
 from bridgetower.pictures.decode import decode
 from bridgetower.records import Photo
+from bridgetower.transfer.path_map import Moved
 
 MAX_QUERIES = 256  # texts that are kept
 

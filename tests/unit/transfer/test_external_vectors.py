@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower import foreign, importing
 from bridgetower.errors import InputError, ResourceError, StoreError, UsageError
 from bridgetower.files import npy
 from bridgetower.files.npy import read_vector
-from bridgetower.importing import import_vectors
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import FOREIGN, Fingerprint
+from bridgetower.transfer import external_vectors, import_index
+from bridgetower.transfer.import_index import import_vectors
 from tests.fakes import COLOURS, FakeEncoder, handles_left, paint
 
 E = 5
@@ -119,7 +119,7 @@ def test_an_import_may_be_repeated_and_opens_nothing_again(
     given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_vectors(*given(), "clip", tmp_path / "index")
-    monkeypatch.setattr(foreign, "read", lambda path: pytest.fail(f"opened {path}"))
+    monkeypatch.setattr(external_vectors, "read", lambda path: pytest.fail(f"opened {path}"))
     report = import_vectors(*given(), "clip", tmp_path / "index")
     assert (report.images, report.known, report.differing, report.files) == (0, 4, 0, 4)
 
@@ -182,7 +182,7 @@ def test_a_refused_import_leaves_an_index_without_images_as_it_was(given: Given,
 def test_a_read_error_amid_the_pictures_loses_nothing_committed(
     given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "FOREIGN_BATCH_FILES", 2)
+    monkeypatch.setattr(import_index, "FOREIGN_BATCH_FILES", 2)
     done = []
 
     def stop(row: int, total: int) -> None:
@@ -322,7 +322,7 @@ def test_want_of_handles_is_no_fault_of_vectors_or_pictures(given: Given, tmp_pa
         with pytest.raises(ResourceError, match="too many open files"):
             import_vectors(vectors, paths, "clip", tmp_path / "index")
         with pytest.raises(ResourceError, match="too many open files"):
-            foreign.see((tmp_path / "photos" / "red.png", VECTORS[0].astype(np.float32), None))
+            external_vectors.see((tmp_path / "photos" / "red.png", VECTORS[0].astype(np.float32), None))
 
 
 # One vector, to search with

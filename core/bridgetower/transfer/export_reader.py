@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.errors import InputError
-from bridgetower.exporting import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
 from bridgetower.files import jsonl
 from bridgetower.files.npy import Rows
 from bridgetower.files.os_errors import unreadable
 from bridgetower.files.regular import open_regular
 from bridgetower.index.vectors.float16 import LENGTH_TOLERANCE
-from bridgetower.moves import Moved
 from bridgetower.records import FOREIGN, LARGEST, Fingerprint, Photo
+from bridgetower.transfer.export import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
+from bridgetower.transfer.path_map import Moved
 
 LARGEST_INDEX = 64 * 1000**2  # bytes of index.json, which is in memory as a whole
 _NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text

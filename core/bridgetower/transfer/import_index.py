@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.errors import UsageError
-from bridgetower.exported import Export
 from bridgetower.files.npy import Rows
-from bridgetower.foreign import Foreign, see
 from bridgetower.index.catalog.reader import Known
 from bridgetower.index.directory import made_by
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import NewImage, Writer
-from bridgetower.moves import Moved, Moves
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import FOREIGN, Fingerprint, OnProgress, Photo, Skipped, quiet
+from bridgetower.transfer.export_reader import Export
+from bridgetower.transfer.external_vectors import Foreign, see
+from bridgetower.transfer.path_map import Moved, Moves
 
 BATCH_FILES = 1024  # that are committed together; of foreign vectors, whose pictures must be read, fewer:
 FOREIGN_BATCH_FILES = 128

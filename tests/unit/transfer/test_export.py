@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 
 import bridgetower
-from bridgetower import exported
 from bridgetower.errors import InputError, OutputError, ResourceError, StoreError, UsageError
-from bridgetower.exporting import export
 from bridgetower.files import jsonl
-from bridgetower.importing import ImportReport, import_folder
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import Fingerprint, Photo
+from bridgetower.transfer import export_reader
+from bridgetower.transfer.export import export
+from bridgetower.transfer.import_index import ImportReport, import_folder
 from tests.fakes import handles_left, stored
 
 SIGNALLING = np.uint16(0x7C01).view(np.float16)  # a NaN that the processor tells of
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
 ODD = Path(os.fsdecode(b"/photos/odd \xff\n\xc3\xa9\xe2\x80\xa8.jpg"))
@@ -227,7 +227,7 @@ def test_an_error_of_the_one_who_watches_an_export_is_his_own(index: Path, tmp_p
     def fail(done: int, total: int) -> None:
         raise Away
 
-    with Store.open(index) as store, pytest.raises(Away), patch("bridgetower.exporting._TELL_EVERY", 1):
+    with Store.open(index) as store, pytest.raises(Away), patch("bridgetower.transfer.export._TELL_EVERY", 1):
         export(store, tmp_path / "export", on_progress=fail)
     assert not (tmp_path / "export").exists()
 
@@ -315,13 +315,13 @@ def test_a_killed_export_never_looks_finished(index: Path, tmp_path: Path) -> No
     program = f"""
 import os, signal
 from pathlib import Path
-from bridgetower import exporting
+from bridgetower.transfer import export
 from bridgetower.index.reader import Store
-exporting._TELL_EVERY = 1
+export._TELL_EVERY = 1
 def die(done, total):
     if done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-exporting.export(Store.open(Path({str(index)!r})), Path({str(tmp_path / "export")!r}), on_progress=die)
+export.export(Store.open(Path({str(index)!r})), Path({str(tmp_path / "export")!r}), on_progress=die)
 """
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -347,12 +347,12 @@ def test_a_killed_import_goes_on(index: Path, folder: Path, tmp_path: Path) -> N
     program = f"""
 import os, signal
 from pathlib import Path
-from bridgetower import importing
-importing.BATCH_FILES = 4
+from bridgetower.transfer import import_index
+import_index.BATCH_FILES = 4
 def die(done, total):
     if done == 17:
         os.kill(os.getpid(), signal.SIGKILL)
-importing.import_folder(Path({str(folder)!r}), Path({str(tmp_path / "other")!r}), on_progress=die)
+import_index.import_folder(Path({str(folder)!r}), Path({str(tmp_path / "other")!r}), on_progress=die)
 """
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -575,7 +575,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(kind: str, name: str, fol
 
 def test_the_longest_line_is_parsed_before_a_signal_has_to_wait_and_is_documented() -> None:
     assert jsonl.LONGEST_LINE <= 16_000_000
-    commands = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    commands = (Path(__file__).parents[3] / "docs" / "commands.md").read_text(encoding="utf-8")
     assert f"a line of JSON of more than {jsonl.LONGEST_LINE // 10**6} MB" in commands
 
 
@@ -585,7 +585,7 @@ def test_what_would_fill_the_memory_is_refused(folder: Path, tmp_path: Path, mon
         with pytest.raises(InputError, match=r"images\.jsonl, line 1: longer than 0\.0001 MB"):
             import_folder(folder, tmp_path / "other")
     with (folder / "index.json").open("r+b") as file:
-        file.truncate(exported.LARGEST_INDEX + 1)  # sparse: takes no room
+        file.truncate(export_reader.LARGEST_INDEX + 1)  # sparse: takes no room
     with pytest.raises(InputError, match=r"index\.json: larger than 64 MB; give a folder that `bt export` has written"):
         import_folder(folder, tmp_path / "other")
 
@@ -640,8 +640,8 @@ import hashlib, resource
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from bridgetower import importing
-from bridgetower.exporting import export
+from bridgetower.transfer import import_index
+from bridgetower.transfer.export import export
 from bridgetower.records import Fingerprint, Photo
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import NewImage, Writer
@@ -649,7 +649,7 @@ fingerprint = replace({FINGERPRINT!r}, dim=4096)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 index, folder = Path({str(tmp_path / "index")!r}), Path({str(tmp_path / "export")!r})
-importing.Writer.finish = lambda writer: None  # the vector file is the whole index in memory
+import_index.Writer.finish = lambda writer: None  # the vector file is the whole index in memory
 vector = np.eye(1, 4096, dtype=np.float16)[0]
 with Writer.open(index, fingerprint) as writer:
     for start in range(0, 4000, 500):
@@ -658,7 +658,7 @@ with Writer.open(index, fingerprint) as writer:
 before = peak()
 with Store.open(index) as store:
     export(store, folder)
-importing.import_folder(folder, index.with_name("other"))
+import_index.import_folder(folder, index.with_name("other"))
 print(peak() - before)
 """
     done = subprocess.run(
