@@ -21,8 +21,8 @@ from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoders.protocol import Pixels
 from bridgetower.encoders.runtime import choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
-from bridgetower.matching import every_pair
 from bridgetower.pictures.preprocess import preprocess
+from bridgetower.retrieval.matching import every_pair
 
 TEXT = "two cats on a couch, and a dog in a car"
 CANDIDATES = 20

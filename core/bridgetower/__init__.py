@@ -33,10 +33,6 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import StoreError as StoreError
     from bridgetower.errors import UnknownPlaceError as UnknownPlaceError
     from bridgetower.errors import UsageError as UsageError
-    from bridgetower.evaluation import Captioned as Captioned
-    from bridgetower.evaluation import Evaluation as Evaluation
-    from bridgetower.evaluation import read_captions as read_captions
-    from bridgetower.fill import Filled as Filled
     from bridgetower.index.catalog.reader import Tuning as Tuning
     from bridgetower.index.check import Finding as Finding
     from bridgetower.index.check import Repaired as Repaired
@@ -49,10 +45,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.index.roots import nothing_in as nothing_in
     from bridgetower.index.vectors.protocol import RecallStore as RecallStore
     from bridgetower.index.vectors.protocol import RecallView as RecallView
-    from bridgetower.indexing import IndexReport as IndexReport
-    from bridgetower.indexing import Progress as Progress
     from bridgetower.library import Library as Library
-    from bridgetower.matching import Results as Results
     from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
     from bridgetower.models import Model as Model
     from bridgetower.models import available_models as available_models
@@ -67,8 +60,15 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Refused as Refused
     from bridgetower.records import Skipped as Skipped
     from bridgetower.records import Word as Word
-    from bridgetower.search import Found as Found
-    from bridgetower.search import SearchRequest as SearchRequest
+    from bridgetower.retrieval.evaluation import Captioned as Captioned
+    from bridgetower.retrieval.evaluation import Evaluation as Evaluation
+    from bridgetower.retrieval.evaluation import read_captions as read_captions
+    from bridgetower.retrieval.fill import Filled as Filled
+    from bridgetower.retrieval.indexing import IndexReport as IndexReport
+    from bridgetower.retrieval.indexing import Progress as Progress
+    from bridgetower.retrieval.matching import Results as Results
+    from bridgetower.retrieval.search import Found as Found
+    from bridgetower.retrieval.search import SearchRequest as SearchRequest
     from bridgetower.transfer.export import Exported as Exported
     from bridgetower.transfer.import_index import ImportReport as ImportReport
 
@@ -78,8 +78,6 @@ _HOMES = {
     "encoders.runtime": "Runtime choose_runtime",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
     "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
-    "evaluation": "Captioned Evaluation read_captions",
-    "fill": "Filled",
     "index.catalog.reader": "Tuning",
     "index.check": "Finding Repaired",
     "index.maintenance": "ForgetReport Forgotten Pruned",
@@ -87,13 +85,15 @@ _HOMES = {
     "index.recovery.backup": "Restored",
     "index.roots": "nothing_in",
     "index.vectors.protocol": "RecallStore RecallView",
-    "indexing": "IndexReport Progress",
     "library": "Library",
-    "matching": "Results",
     "models": "DEFAULT_MODEL Model available_models convert_model pull_model",
     "pictures.preprocess": "Preprocessing",
     "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
-    "search": "Found SearchRequest",
+    "retrieval.evaluation": "Captioned Evaluation read_captions",
+    "retrieval.fill": "Filled",
+    "retrieval.indexing": "IndexReport Progress",
+    "retrieval.matching": "Results",
+    "retrieval.search": "Found SearchRequest",
     "transfer.export": "Exported",
     "transfer.import_index": "ImportReport",
 }

@@ -37,21 +37,21 @@ from bridgetower.models import Model as Model
 from bridgetower.records import OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
-    from bridgetower.encode_pictures import AnyPicture
     from bridgetower.encoders.protocol import Vectors
-    from bridgetower.fill import Filled
     from bridgetower.index.check import Finding, Repaired
     from bridgetower.index.maintenance import ForgetReport, Pruned
     from bridgetower.index.reader import Summary
     from bridgetower.index.vectors.protocol import RecallStore
     from bridgetower.index.writer import Writer
-    from bridgetower.indexing import IndexReport, Progress
     from bridgetower.queries import Queries
-    from bridgetower.search import Found, SearchRequest
+    from bridgetower.retrieval.encode_pictures import AnyPicture
+    from bridgetower.retrieval.fill import Filled
+    from bridgetower.retrieval.indexing import IndexReport, Progress
+    from bridgetower.retrieval.search import Found, SearchRequest
+    from bridgetower.retrieval.updating import Update
     from bridgetower.transfer.export import Exported
     from bridgetower.transfer.import_index import ImportReport
     from bridgetower.transfer.path_map import Moves
-    from bridgetower.updating import Update
 
 
 class Library:
@@ -161,7 +161,7 @@ class Library:
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
-        from bridgetower.search import SearchRequest
+        from bridgetower.retrieval.search import SearchRequest
 
         if isinstance(text, SearchRequest):
             usual = (None, None, None, None, 10, None, None, math.inf)
@@ -247,7 +247,7 @@ class Library:
         on_publish: OnProgress,
     ) -> "Update":
         from bridgetower.files.walk import Rules
-        from bridgetower.updating import Update
+        from bridgetower.retrieval.updating import Update
 
         return Update(
             directory=self.directory,

@@ -12,13 +12,13 @@ from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, q
 
 if TYPE_CHECKING:
     from bridgetower.checkpoints.checkpoint import Checkpoint, LocalModel
-    from bridgetower.encode_pictures import AnyPicture
     from bridgetower.encoders.protocol import ImageEngine, Judge, RecallEncoder, Vectors
     from bridgetower.encoders.runtime import Runtime
-    from bridgetower.evaluation import Captioned, Evaluation
-    from bridgetower.fill import Filled
-    from bridgetower.matching import Results
     from bridgetower.pictures.preprocess import Preprocessing
+    from bridgetower.retrieval.encode_pictures import AnyPicture
+    from bridgetower.retrieval.evaluation import Captioned, Evaluation
+    from bridgetower.retrieval.fill import Filled
+    from bridgetower.retrieval.matching import Results
 
 DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
@@ -182,8 +182,8 @@ class Model:
         is called `<picture N>` in the scores, by its place, from 0. `on_progress(done, total)` counts pictures. Raises
         PictureError at the first one that cannot be read, UsageError, ModelError.
         """
-        from bridgetower.encode_pictures import candidates_of
-        from bridgetower.matching import match
+        from bridgetower.retrieval.encode_pictures import candidates_of
+        from bridgetower.retrieval.matching import match
 
         candidates, texts = candidates_of(pictures), list_of_texts(texts)
         if not candidates or not texts:
@@ -208,9 +208,9 @@ class Model:
         be read are among the `skipped` of the results. `top` is how many to give at most, `min_match` their least
         probability; `on_progress(done, total)` counts pictures. Raises UsageError, and ModelError without an ITM head.
         """
-        from bridgetower.encode_pictures import candidates_of
-        from bridgetower.matching import rerank
         from bridgetower.records import require_heads
+        from bridgetower.retrieval.encode_pictures import candidates_of
+        from bridgetower.retrieval.matching import rerank
 
         text, candidates = normalised(text), candidates_of(pictures)
         require_limits(top=1 if top is None else top, min_match=min_match)
@@ -228,9 +228,9 @@ class Model:
         be read are among the `skipped` of the result. `on_progress(done, total)` counts pictures. Raises UsageError
         for a text without `<mask>`, and ModelError without an MLM head, or an ITM head for several pictures.
         """
-        from bridgetower.encode_pictures import candidates_of
-        from bridgetower.fill import fill_images
         from bridgetower.records import require_heads
+        from bridgetower.retrieval.encode_pictures import candidates_of
+        from bridgetower.retrieval.fill import fill_images
 
         text, candidates = masked(text), candidates_of(pictures)
         require_limits(top=top)
@@ -252,7 +252,7 @@ class Model:
         before the first result and one before the second; `on_progress(done, total)` counts the pictures of the
         pass at hand. Raises InputError, UsageError, ModelError.
         """
-        from bridgetower.evaluation import Captioned, evaluate, read_captions
+        from bridgetower.retrieval.evaluation import Captioned, evaluate, read_captions
 
         captioned = read_captions(captions) if isinstance(captions, str | os.PathLike) else list(captions)
         wanted = None if depths is None else list_of_depths(depths)
@@ -274,7 +274,7 @@ class Model:
         """
         import numpy as np
 
-        from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidates_of, load
+        from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidates_of, load
 
         found = [np.zeros((0, self.fingerprint.dim), np.float32)]
         candidates = candidates_of(pictures)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.errors import UnknownPlaceError
-from bridgetower.fill import Filled, fill_library
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import Store
 from bridgetower.index.roots import known_place
 from bridgetower.index_models import IndexModels, Notes
 from bridgetower.inputs import AnyPath, path
 from bridgetower.records import Head, OnProgress, require_heads
-from bridgetower.search import NOTHING, Found, SearchRequest, search
+from bridgetower.retrieval.fill import Filled, fill_library
+from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import bridgetower
-from bridgetower import indexing
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, PictureError, StoreError
 from bridgetower.files import walk
@@ -22,8 +21,9 @@ from bridgetower.index.check import repair, verify
 from bridgetower.index.maintenance import prune
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import index
 from bridgetower.records import File, Skipped
+from bridgetower.retrieval import indexing
+from bridgetower.retrieval.indexing import index
 from tests.fakes import FakeEncoder, paint
 from tests.faults.ordeal import contents
 from tests.faults.small import IMAGES, answer, build, image, photo

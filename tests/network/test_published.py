@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from bridgetower.checkpoints.checkpoint import load_model, resolve
-from bridgetower.encode_pictures import load
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
-from bridgetower.fill import fill_images
 from bridgetower.losses import itc_loss
-from bridgetower.matching import match
 from bridgetower.records import Candidate, Head
+from bridgetower.retrieval.encode_pictures import load
+from bridgetower.retrieval.fill import fill_images
+from bridgetower.retrieval.matching import match
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 

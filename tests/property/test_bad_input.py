@@ -31,7 +31,7 @@ from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.files.walk import Rules
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import IndexReport, index
+from bridgetower.retrieval.indexing import IndexReport, index
 from tests.fakes import FakeEncoder, paint
 from tests.pictures import noise, png_header
 

@@ -16,7 +16,7 @@ from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.threads import compute_with_one, one_thread
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.library import Library, Model
-from bridgetower.matching import every_pair
+from bridgetower.retrieval.matching import every_pair
 from tests.tiny import tiny_checkpoint, tiny_config
 
 FP32 = Runtime("cpu", "fp32", "")

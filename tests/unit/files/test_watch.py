@@ -12,7 +12,7 @@ from bridgetower.errors import BridgeTowerError, InputError, ResourceError
 from bridgetower.files.walk import USUAL_RULES
 from bridgetower.files.watch import watching
 from bridgetower.index.reader import Store
-from bridgetower.updating import may_hold
+from bridgetower.retrieval.updating import may_hold
 
 NO_TEXT = RuntimeError("Unable to decode path")  # from here on walks are compared
 

@@ -16,7 +16,7 @@ from bridgetower.index.check import verify
 from bridgetower.index.maintenance import Pruned, forget, prune, would_prune
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import index
+from bridgetower.retrieval.indexing import index
 from tests.fakes import FakeEncoder, paint
 
 

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from bridgetower import indexing
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import DamagedIndexError
 from bridgetower.index.catalog.reader import Manifest
@@ -19,7 +18,8 @@ from bridgetower.index.check import repair, verify
 from bridgetower.index.maintenance import forget, prune
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import index
+from bridgetower.retrieval import indexing
+from bridgetower.retrieval.indexing import index
 from bridgetower.transfer.export import export
 from bridgetower.transfer.import_index import import_folder
 from tests.fakes import FakeEncoder, paint

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encode_pictures import load
 from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.errors import InputError
 from bridgetower.files import jsonl
 from bridgetower.inputs import AnyPath, normalised, path
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Candidate, Head, OnProgress, quiet, require_heads
+from bridgetower.retrieval.encode_pictures import load
 
 RANKS = (1, 5, 10)
 PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes again the texts that meet its pictures

@@ -20,8 +20,8 @@ from bridgetower.index.reader_pool import Readers
 from bridgetower.index.roots import nothing_in
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import IndexReport, Progress, index
 from bridgetower.records import Fingerprint, OnProgress, Say
+from bridgetower.retrieval.indexing import IndexReport, Progress, index
 
 if TYPE_CHECKING:  # it needs NumPy, and a run that finds nothing to do none
     from bridgetower.encoders.protocol import ImageEngine

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import bridgetower.encode_pictures
-from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidate_of, encoded
+import bridgetower.retrieval.encode_pictures
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import ResourceError
 from bridgetower.records import Candidate, Skipped
+from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidate_of, encoded
 from tests.fakes import COLOURS, FakeEncoder, paint
 
 
@@ -21,7 +21,7 @@ def test_the_next_pictures_are_decoded_while_the_encoder_is_at_work(
     for path in paths:
         paint(path, COLOURS["red"])
     last_is_loaded = threading.Event()
-    load = bridgetower.encode_pictures.load
+    load = bridgetower.retrieval.encode_pictures.load
 
     def watched(candidate: Candidate, *rest: object) -> object:
         pixels = load(candidate, *rest)  # type: ignore[arg-type]
@@ -34,7 +34,7 @@ def test_the_next_pictures_are_decoded_while_the_encoder_is_at_work(
             assert last_is_loaded.wait(20), "decoding waits for the encoder"
             return super().encode_images(pixels)
 
-    monkeypatch.setattr(bridgetower.encode_pictures, "load", watched)
+    monkeypatch.setattr(bridgetower.retrieval.encode_pictures, "load", watched)
     batches = [[one.path for one in there] for there, _ in encoded(Waiting(), [Candidate(path) for path in paths], [])]
     assert batches == [paths[:PICTURES_AT_ONCE], paths[PICTURES_AT_ONCE:]]
 

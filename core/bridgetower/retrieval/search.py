@@ -17,16 +17,16 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from bridgetower.encode_pictures import AnyPicture, candidate_of, load
 from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.files.npy import unit, vector_from
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import Store
 from bridgetower.inputs import AnyPath, normalised, number, path, require_limits, short
-from bridgetower.matching import Results, Verified, matching, verify
-from bridgetower.recall import Candidates, recall_vector
 from bridgetower.records import EVERYTHING, Candidate, Filter, Head, Hit, OnProgress, Skipped, quiet, require_heads
+from bridgetower.retrieval.candidates import Candidates, recall_vector
+from bridgetower.retrieval.encode_pictures import AnyPicture, candidate_of, load
+from bridgetower.retrieval.matching import Results, Verified, matching, verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,17 @@ import pytest
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import index
 from bridgetower.pictures.decode_pool import Decoders, Picture
 from bridgetower.records import File, Photo, Refused
+from bridgetower.retrieval.indexing import index
 from tests.fakes import FakeEncoder, paint
-from tests.unit.indexing.conftest import never, run
+from tests.unit.retrieval.indexing.conftest import never, run
 
 
 def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window of pictures may be as large as the memory: one file is 2 GB at most."""
     files = [path.stat().st_size for path in photos.iterdir()]
-    for stage in ("indexing", "encoders.local_engine"):
+    for stage in ("retrieval.indexing", "encoders.local_engine"):
         monkeypatch.setattr(f"bridgetower.{stage}.READ_AHEAD", 2 * max(files))
     real, lock, held, most = Decoders.decode, threading.Lock(), [0], [0]
 
@@ -85,7 +85,9 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
             with writer.manifest.transaction():  # pictures, without the work
                 db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, x'0000', 0)")
                 db.execute("UPDATE files SET image = 1, reason = NULL")
-        monkeypatch.setattr("bridgetower.indexing.scan", lambda paths, rules, passed_over, apart: tree(number))
+        monkeypatch.setattr(
+            "bridgetower.retrieval.indexing.scan", lambda paths, rules, passed_over, apart: tree(number)
+        )
         with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
             monkeypatch.setattr(writer, "finish", lambda changed: None)
             tracemalloc.start()

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import bridgetower.evaluation
-from bridgetower import evaluation
+import bridgetower.retrieval.evaluation
 from bridgetower.encoders.protocol import Pictures, Texts
 from bridgetower.errors import InputError, PictureError
-from bridgetower.evaluation import Captioned, Evaluation, read_captions
+from bridgetower.retrieval import evaluation
+from bridgetower.retrieval.evaluation import Captioned, Evaluation, read_captions
 from tests.fakes import FakeEncoder, paint
 
 
@@ -124,7 +124,7 @@ def test_progress_counts_the_pictures_of_each_pass(captioned: list[Captioned]) -
 def test_batches_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captioned = [Captioned(paint(tmp_path / f"{i}.png", (250, 10 * i, 0)), (f"red {i}",)) for i in range(7)]
     whole = list(evaluate(FakeEncoder(), captioned, depths=(2, 5)))
-    monkeypatch.setattr(bridgetower.evaluation, "PICTURES_AT_ONCE", 3)
+    monkeypatch.setattr(bridgetower.retrieval.evaluation, "PICTURES_AT_ONCE", 3)
     seen: list[tuple[int, int]] = []
     assert list(evaluate(FakeEncoder(), captioned, depths=(2, 5), on_progress=lambda *n: seen.append(n))) == whole
     assert seen == [(3, 7), (6, 7), (7, 7)] * 2

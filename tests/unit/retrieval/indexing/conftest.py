@@ -10,7 +10,7 @@ from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.walk import USUAL_RULES, Rules
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import IndexReport, index
+from bridgetower.retrieval.indexing import IndexReport, index
 from tests.fakes import FakeEncoder, paint
 
 

@@ -13,11 +13,11 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encode_pictures import PICTURES_AT_ONCE, encoded, load
 from bridgetower.encoders.protocol import Judge, Pictures, Texts, match_probability
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet, require_heads
+from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, encoded, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Results:
 
     def _repr_html_(self) -> str:
         """The pictures and their scores, in a notebook."""
-        from bridgetower.notebook import as_html
+        from bridgetower.retrieval.notebook import as_html
 
         return as_html(self.hits, self.best_match)
 

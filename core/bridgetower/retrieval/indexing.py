@@ -18,13 +18,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgetower.calibration import ensure_calibration
 from bridgetower.errors import PictureError
 from bridgetower.files.walk import USUAL_RULES, PassedOver, Rules, passes_over, scan
 from bridgetower.index.directory import require_apart
 from bridgetower.index.writer import NewImage, Writer
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import File, Photo, Skipped, path_of, quiet
+from bridgetower.retrieval.calibration_texts import ensure_calibration
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Embedded, ImageEngine

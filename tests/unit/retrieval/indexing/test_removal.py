@@ -10,7 +10,7 @@ from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.walk import Rules
 from bridgetower.index.reader import Store
 from tests.fakes import paint
-from tests.unit.indexing.conftest import indexed, run, some
+from tests.unit.retrieval.indexing.conftest import indexed, run, some
 
 
 def test_deleted_files_are_removed(photos: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from bridgetower.files.walk import Rules
 from bridgetower.index.reader import Store
 from tests.fakes import paint
-from tests.unit.indexing.conftest import indexed, run, some
+from tests.unit.retrieval.indexing.conftest import indexed, run, some
 
 
 def roots(directory: Path) -> list[Path]:

@@ -4,17 +4,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import index
-from bridgetower.matching import Results
 from bridgetower.records import Head
-from bridgetower.search import Found, SearchRequest, search
+from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
+from bridgetower.retrieval.indexing import index
+from bridgetower.retrieval.matching import Results
+from bridgetower.retrieval.search import Found, SearchRequest, search
 from tests.fakes import FakeEncoder, paint
 
 

@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower import fill
-from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pictures, Reading, Texts
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.fill import Filled, fill_library
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import index
 from bridgetower.records import Head
+from bridgetower.retrieval import fill
+from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidates_of
+from bridgetower.retrieval.fill import Filled, fill_library
+from bridgetower.retrieval.indexing import index
 from tests.fakes import FakeEncoder, paint
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encode_pictures import encoded
 from bridgetower.encoders.protocol import Judge, RecallEncoder, match_probability
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import Store
-from bridgetower.recall import Candidates, recall_vector
 from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet, require_heads
+from bridgetower.retrieval.candidates import Candidates, recall_vector
+from bridgetower.retrieval.encode_pictures import encoded
 
 SUPPORTERS = 3  # pictures that are named for a word
 

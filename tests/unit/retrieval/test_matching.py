@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower import matching
-from bridgetower.encode_pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.encoders.protocol import match_probability
 from bridgetower.errors import ModelError, PictureError, UsageError
-from bridgetower.matching import Results
 from bridgetower.records import Head, PairScore
+from bridgetower.retrieval import matching
+from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidates_of
+from bridgetower.retrieval.matching import Results
 from tests.fakes import FakeEncoder, paint
 
 

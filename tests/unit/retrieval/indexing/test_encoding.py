@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower.encode_pictures import load
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pixels, Vectors
 from bridgetower.encoders.runtime import BATCH_SIZE
@@ -18,13 +17,14 @@ from bridgetower.files.content import read
 from bridgetower.files.walk import scan
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import Progress, index
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import Candidate
+from bridgetower.retrieval.encode_pictures import load
+from bridgetower.retrieval.indexing import Progress, index
 from tests.fakes import HOSTILE, FakeEncoder, paint, stored
 from tests.pictures import encoded, noise
-from tests.unit.indexing.conftest import content, never, run
+from tests.unit.retrieval.indexing.conftest import content, never, run
 
 
 def test_every_picture_is_found_by_its_own_vector(photos: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_change_before_a_file_is_read_is_not_a_second_one(
         paint(photos / "000.png", "blue", size=(50, 50))
         return found
 
-    monkeypatch.setattr("bridgetower.indexing.scan", scan_then_change)
+    monkeypatch.setattr("bridgetower.retrieval.indexing.scan", scan_then_change)
     run([photos], tmp_path / "index")
     monkeypatch.undo()
     assert run([photos], tmp_path / "index").unchanged == BATCH_SIZE + 3

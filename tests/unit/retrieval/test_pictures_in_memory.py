@@ -10,10 +10,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from bridgetower import BridgeTowerError, Library, Model, PictureError, UsageError
-from bridgetower.encode_pictures import AnyPicture
 from bridgetower.pictures.decode import in_memory
+from bridgetower.retrieval.encode_pictures import AnyPicture
 
-GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
+GALLERY = Path(__file__).parents[3] / "examples" / "gallery"
 CATS = GALLERY / "two-cats-on-a-couch-in-the-desert.jpg"
 COW = GALLERY / "two-cows.jpg"
 TEXT = "two cats on a couch"

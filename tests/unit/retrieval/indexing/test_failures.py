@@ -20,13 +20,13 @@ from bridgetower.files.regular import open_regular
 from bridgetower.files.walk import scan
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
-from bridgetower.indexing import index
 from bridgetower.pictures.decode_pool import Decoders, Picture
 from bridgetower.records import Refused
+from bridgetower.retrieval.indexing import index
 from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.tiny import tiny_checkpoint
-from tests.unit.indexing.conftest import indexed, never, run
 from tests.unit.pictures.test_decode_pool import started
+from tests.unit.retrieval.indexing.conftest import indexed, never, run
 
 
 def test_a_file_that_cannot_be_read_now_is_tried_again(
@@ -65,7 +65,7 @@ def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
         (photos / "000.png").unlink()
         return found
 
-    monkeypatch.setattr("bridgetower.indexing.scan", scan_then_remove)
+    monkeypatch.setattr("bridgetower.retrieval.indexing.scan", scan_then_remove)
     report = run([photos], tmp_path / "index")
     assert [(skip.path.name, skip.reason) for skip in report.skipped] == [("000.png", "no such file")]
     assert report.encoded == BATCH_SIZE + 2
