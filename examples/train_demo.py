@@ -28,7 +28,7 @@ from bridgetower.checkpoints.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
-from bridgetower.training import Batch, Recipe, train
+from bridgetower.training.trainer import Batch, Recipe, train
 from examples.scenes.captions import foil, phrase
 from examples.scenes.compose import Scene, near_miss, part_of, random_scene
 from examples.scenes.pictures import draw

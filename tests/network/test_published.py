@@ -14,11 +14,11 @@ import torch
 from bridgetower.checkpoints.checkpoint import load_model, resolve
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
-from bridgetower.losses import itc_loss
 from bridgetower.records import Candidate, Head
 from bridgetower.retrieval.encode_pictures import load
 from bridgetower.retrieval.fill import fill_images
 from bridgetower.retrieval.matching import match
+from bridgetower.training.losses import itc_loss
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridgetower.checkpoints.checkpoint import load_model, resolve
-from bridgetower.losses import itc_loss, itm_loss, mlm_loss
 from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures
 from bridgetower.records import Head
+from bridgetower.training.losses import itc_loss, itm_loss, mlm_loss
 from tests.parity.conftest import inputs, make_reference, record, reference_config
 
 # fp32, relative to the largest value of the rung. Products are summed in another order than in the reference.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bridgetower.errors import ModelError
-from bridgetower.losses import itc_loss, itm_loss, mlm_loss
 from bridgetower.network.bridgetower import BridgeTower, Fused
 from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.records import Head, require_heads
+from bridgetower.training.losses import itc_loss, itm_loss, mlm_loss
 from tests.tiny import ALL_HEADS, tiny_config, tiny_model
 
 SHORT = [0, 7, 8, 2]

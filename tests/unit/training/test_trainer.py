@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridgetower.losses import itc_loss
 from bridgetower.network.bridgetower import BridgeTower, Fused
-from bridgetower.training import Batch, Recipe, _parameter_groups, contrastive_loss, losses, mask_tokens, train
+from bridgetower.training.losses import itc_loss
+from bridgetower.training.trainer import Batch, Recipe, _parameter_groups, contrastive_loss, losses, mask_tokens, train
 from tests.tiny import tiny_config, tiny_model
 
 MASK = 4

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bridgetower.files.atomic import replace_file
-from bridgetower.losses import contrast, itc_loss, itm_loss, mlm_loss
 from bridgetower.network.bridgetower import BridgeTower, Fused
 from bridgetower.records import Head, require_heads
+from bridgetower.training.losses import contrast, itc_loss, itm_loss, mlm_loss
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound: beyond it the contrastive loss grows unstable
 
