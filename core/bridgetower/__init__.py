@@ -46,11 +46,11 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.index.vectors.protocol import RecallStore as RecallStore
     from bridgetower.index.vectors.protocol import RecallView as RecallView
     from bridgetower.library import Library as Library
-    from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
-    from bridgetower.models import Model as Model
-    from bridgetower.models import available_models as available_models
-    from bridgetower.models import convert_model as convert_model
-    from bridgetower.models import pull_model as pull_model
+    from bridgetower.models.model import DEFAULT_MODEL as DEFAULT_MODEL
+    from bridgetower.models.model import Model as Model
+    from bridgetower.models.model import available_models as available_models
+    from bridgetower.models.model import convert_model as convert_model
+    from bridgetower.models.model import pull_model as pull_model
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
     from bridgetower.records import Filter as Filter
     from bridgetower.records import Fingerprint as Fingerprint
@@ -86,7 +86,7 @@ _HOMES = {
     "index.roots": "nothing_in",
     "index.vectors.protocol": "RecallStore RecallView",
     "library": "Library",
-    "models": "DEFAULT_MODEL Model available_models convert_model pull_model",
+    "models.model": "DEFAULT_MODEL Model available_models convert_model pull_model",
     "pictures.preprocess": "Preprocessing",
     "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
     "retrieval.evaluation": "Captioned Evaluation read_captions",

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from bridgetower.errors import UsageError
 from bridgetower.index.reader_pool import Readers
 from bridgetower.index.roots import known_place
-from bridgetower.index_models import IndexModels, Notes, Wishes
 from bridgetower.inputs import (
     AnyPath,
     Moment,
@@ -31,9 +30,10 @@ from bridgetower.inputs import (
     whole,
 )
 from bridgetower.inputs import masked as masked
-from bridgetower.models import DEFAULT_DEPTH as DEFAULT_DEPTH
-from bridgetower.models import DEFAULT_MODEL as DEFAULT_MODEL
-from bridgetower.models import Model as Model
+from bridgetower.models.index_models import IndexModels, Notes, Wishes
+from bridgetower.models.model import DEFAULT_DEPTH as DEFAULT_DEPTH
+from bridgetower.models.model import DEFAULT_MODEL as DEFAULT_MODEL
+from bridgetower.models.model import Model as Model
 from bridgetower.records import OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from bridgetower.errors import UnknownPlaceError
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import Store
 from bridgetower.index.roots import known_place
-from bridgetower.index_models import IndexModels, Notes
 from bridgetower.inputs import AnyPath, path
+from bridgetower.models.index_models import IndexModels, Notes
 from bridgetower.records import Head, OnProgress, require_heads
 from bridgetower.retrieval.fill import Filled, fill_library
 from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search

@@ -7,9 +7,9 @@ import pytest
 
 from bridgetower import Library, Model
 from bridgetower.checkpoints.checkpoint import DEMO, resolve
-from bridgetower.index_models import Notes
+from bridgetower.models.index_models import Notes
 
-CATS = Path(__file__).parents[2] / "examples" / "gallery" / "two-cats-on-a-couch-in-the-desert.jpg"
+CATS = Path(__file__).parents[3] / "examples" / "gallery" / "two-cats-on-a-couch-in-the-desert.jpg"
 
 
 @pytest.fixture

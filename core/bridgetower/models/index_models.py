@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgetower.models import DEFAULT_MODEL, Model
+from bridgetower.models.model import DEFAULT_MODEL, Model
 from bridgetower.records import FOREIGN, INT8, Fingerprint, Head, Say
 
 if TYPE_CHECKING:

@@ -1,0 +1,7 @@
+"""The parts of a model, ready for use from Python: what makes vectors, what verifies and fills.
+
+`Model` finds a checkpoint at once and reads its weights when they are first needed. `index_models` chooses the model
+that made an index, or the one for a new index.
+
+Imports all packages but transfer and training. Above it: queries and library.
+"""
