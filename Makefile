@@ -27,16 +27,17 @@ demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a bl
 	@echo '  $(BIN)/bt index ~/Pictures    # photographs: fetches the large model first, 3.7 GB'
 	@echo '  $(BIN)/bt --help'
 
-test: check  ## all of check, then all tests (ARGS="-k layers" for some)
+test: check  ## all of check, then all tests (ARGS="-k search" for some)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: under a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 --dist=loadfile -r fE $(ARGS)
 
-check: $(VENV)/.installed-dev  ## formatting, lint and types
+check: $(VENV)/.installed-dev  ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.installed-dev  ## rewrite the sources in the one format
 	$(BIN)/ruff check --fix .
