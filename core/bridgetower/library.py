@@ -246,7 +246,7 @@ class Library:
         on_progress: "Callable[[Progress], None]",
         on_publish: OnProgress,
     ) -> "Update":
-        from bridgetower.files.walk import Rules
+        from bridgetower.files.ignore import Rules
         from bridgetower.retrieval.updating import Update
 
         return Update(

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bridgetower.encoders.local_engine import LocalEngine
-from bridgetower.files.walk import Rules
+from bridgetower.files.ignore import Rules
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
 from bridgetower.retrieval.indexing import IndexReport, index

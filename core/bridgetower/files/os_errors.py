@@ -4,6 +4,7 @@ Each returns the error to raise: of the given kind, or a ResourceError where mem
 """
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,3 +43,13 @@ def writing(path: Path, kind: type[BridgeTowerError]) -> Iterator[None]:
         yield
     except OSError as error:
         raise unwritable(path, error, kind) from error
+
+
+def reason_to_skip(error: OSError) -> str:
+    """Why a file is passed over. Raises ResourceError where it is no fault of the file."""
+    if (lack := shortage(error)) is not None:
+        raise lack from error
+    if not isinstance(error, FileNotFoundError):
+        return error.strerror or str(error)
+    linked = error.filename is not None and os.path.islink(error.filename)
+    return "a link to nothing" if linked else "vanished during the walk"

@@ -20,9 +20,7 @@ Rules, in full:
 Millions of files pass through here, so all of it is done with bytes and what the listing of a folder says.
 """
 
-import codecs
 import os
-import reprlib
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -33,11 +31,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from bridgetower.errors import InputError, UsageError
-from bridgetower.files.patterns import LONGEST, Pattern, parse
-from bridgetower.files.regular import open_regular
+from bridgetower.errors import InputError
+from bridgetower.files.ignore import IGNORE_NAME, USUAL_RULES, Levels, Rules, excluding_below, is_excluded, with_own
+from bridgetower.files.os_errors import reason_to_skip
 from bridgetower.records import File, Skipped, path_of
-from bridgetower.resources import shortage
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor those of
 # which Pillow knows the header only (.mpg, .h5, .grib, .bufr).
@@ -59,23 +56,8 @@ UNREAD_EXTENSIONS = frozenset(
 )
 
 
-IGNORE_FILE = ".btignore"
-_IGNORE_FILE = IGNORE_FILE.encode()
-_LARGEST_IGNORE_FILE = 10**6  # bytes
 _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 _NAME = attrgetter("name")
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a walk takes of that which lies in its folders."""
-
-    exclude: tuple[str, ...] = ()  # patterns as in .gitignore
-    hidden: bool = False  # also names that begin with a dot
-    follow_symlinks: bool = False
-
-
-USUAL_RULES = Rules()
 
 
 @dataclass(slots=True)
@@ -117,13 +99,13 @@ def scan(
 def passes_over(folder: Path, path: Path, rules: Rules, *, is_file: bool) -> bool:
     """Whether the walk of `folder` leaves out what lies below it at `path`, so that it must be named to be met."""
     here = os.fsencode(folder)
-    levels = _excluding(here, rules)
+    levels = excluding_below(here, rules)
     names = [os.fsencode(name) for name in path.relative_to(folder).parts]
     for left, name in reversed([*enumerate(reversed(names))]):
-        levels = _with_own(here, levels, [])
+        levels = with_own(here, levels, [])
         here = os.path.join(here, name)
         link = not rules.follow_symlinks and os.path.islink(here)
-        if link or _is_hidden(name, rules) or _is_excluded(here, levels, is_folder=left > 0 or not is_file):
+        if link or _is_hidden(name, rules) or is_excluded(here, levels, is_folder=left > 0 or not is_file):
             return True
     return is_file and _extension(names[-1]) not in _EXTENSIONS
 
@@ -137,95 +119,16 @@ def _is_folder(root: bytes) -> bool:
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{os.fsdecode(root)}: no such file or folder; check the spelling") from error
     except OSError as error:
-        raise InputError(f"{os.fsdecode(root)}: cannot be read: {_reason(error)}; check its permissions") from error
-
-
-# Patterns
-
-
-class _Level(NamedTuple):
-    """The patterns that hold below one folder, the last one first."""
-
-    start: int  # of what they are compared with, in a path below that folder
-    patterns: tuple[Pattern, ...]
-
-
-_NONE = _Level(0, ())
-_Levels = tuple[_Level, ...]  # what the rules exclude, then each .btignore from the deepest up; or nothing at all
-
-
-def _is_excluded(path: bytes, levels: _Levels, *, is_folder: bool) -> bool:
-    """Whether the first of `levels` that has a pattern for this entry excludes it."""
-    whole = os.fsdecode(path).replace(os.sep, "/")
-    name = whole.rpartition("/")[2]
-    for start, patterns in levels:
-        below = whole[start:]
-        for pattern in patterns:
-            if pattern.fits(below, name, is_folder=is_folder):
-                return pattern.excludes
-    return False
-
-
-def _level(folder: bytes, lines: Iterable[str]) -> tuple[_Level, list[str]]:
-    """The patterns in these lines, and the lines that are none."""
-    patterns, wrong = [], []
-    for line in lines:
-        try:
-            patterns.append(parse(line))
-        except ValueError:
-            wrong.append(line)
-    return _Level(len(os.fsdecode(os.path.join(folder, b""))), tuple(filter(None, reversed(patterns)))), wrong
-
-
-def _excluding(root: bytes, rules: Rules) -> _Levels:
-    """What `rules` exclude below a root. Raises UsageError."""
-    if not rules.exclude:
-        return ()
-    level, wrong = _level(root, rules.exclude)
-    wrong += [pattern for pattern in rules.exclude if not pattern.strip()]
-    if wrong:
-        raise UsageError(f"{reprlib.repr(wrong[0])} is no pattern to exclude by; it is written as in a .gitignore file")
-    return (level,)
-
-
-def _with_own(folder: bytes, levels: _Levels, troubles: list[Skipped]) -> _Levels:
-    """`levels`, and before those of the folders above this one what its own .btignore says, if it has one."""
-    path = os.path.join(folder, _IGNORE_FILE)
-    try:
-        with open_regular(path) as file:
-            data = file.read(_LARGEST_IGNORE_FILE + 1)
-        if len(data) > _LARGEST_IGNORE_FILE:
-            raise OSError(0, "larger than 1 MB")
-    except FileNotFoundError:
-        if os.path.islink(path):
-            troubles.append(Skipped(path_of(path), "a link to nothing, so what it excludes is not excluded"))
-        return levels
-    except OSError as error:
-        reason = f"cannot be read, so what it excludes is not excluded: {_reason(error)}"
-        troubles.append(Skipped(path_of(path), reason))
-        return levels
-    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-    level, wrong = _level(folder, (line.removesuffix("\r") for line in text.split("\n")))
-    if wrong:
-        which = (
-            f"{reprlib.repr(wrong[0])} is"
-            if len(wrong) == 1
-            else f"{len(wrong)} lines, as {reprlib.repr(wrong[0])}, are"
-        )
-        reason = f"{which} no pattern of .gitignore of at most {LONGEST} characters; the other lines hold"
-        troubles.append(Skipped(path_of(path), reason))
-    excluding, *above = levels or (_NONE,)
-    return (excluding, level, *above)
-
-
-# The walk
+        raise InputError(
+            f"{os.fsdecode(root)}: cannot be read: {reason_to_skip(error)}; check its permissions"
+        ) from error
 
 
 class _Folder(NamedTuple):
     """A folder that is to be walked, and what holds in it."""
 
     path: bytes
-    levels: _Levels
+    levels: Levels
 
 
 class _Walk:
@@ -239,7 +142,7 @@ class _Walk:
         passed_over: PassedOver,
         apart: Path | None,
     ) -> None:
-        self._roots = [(root, _excluding(root, rules)) for root in roots]  # raises before the walk begins
+        self._roots = [(root, excluding_below(root, rules)) for root in roots]  # raises before the walk begins
         self._folders = folders
         self._rules = rules
         self._passed_over = passed_over
@@ -290,11 +193,11 @@ class _Walk:
                     is_folder = entry.is_dir()
                 except OSError as error:  # a link that may not be followed, or leads back to itself
                     if follow or not is_link:
-                        yield Skipped(path_of(entry.path), _reason(error))
+                        yield Skipped(path_of(entry.path), reason_to_skip(error))
                         continue
                     is_folder = False
                 is_other = not is_folder and (extension := _extension(name)) not in extensions
-                if levels and _is_excluded(entry.path, levels, is_folder=is_folder):
+                if levels and is_excluded(entry.path, levels, is_folder=is_folder):
                     if not is_other:
                         self._passed_over.excluded += 1
                         self._passed_over.excluded_in.add(folder)
@@ -318,10 +221,10 @@ class _Walk:
         try:
             entries = self._list(folder.path)
         except OSError as error:
-            troubles.append(Skipped(path_of(folder.path), f"the folder cannot be read: {_reason(error)}"))
+            troubles.append(Skipped(path_of(folder.path), f"the folder cannot be read: {reason_to_skip(error)}"))
             return folder, iter(())
-        if any(entry.name == _IGNORE_FILE for entry in entries):
-            folder = _Folder(folder.path, _with_own(folder.path, folder.levels, troubles))
+        if any(entry.name == IGNORE_NAME for entry in entries):
+            folder = _Folder(folder.path, with_own(folder.path, folder.levels, troubles))
         return folder, iter(entries)
 
     def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
@@ -341,7 +244,7 @@ def _file(path: bytes, look: Callable[[], os.stat_result]) -> File | Skipped:
     try:
         status = look()
     except OSError as error:
-        return Skipped(path_of(path), _reason(error))
+        return Skipped(path_of(path), reason_to_skip(error))
     if not stat.S_ISREG(status.st_mode):
         return Skipped(path_of(path), "not a file but a pipe, socket or device")
     return File(path, status.st_size, status.st_mtime_ns)
@@ -353,7 +256,7 @@ def _identity(folder: bytes | Path) -> tuple[int, int]:
 
 
 def _is_hidden(name: bytes, rules: Rules) -> bool:
-    return name.startswith(b".") and (not rules.hidden or name.startswith(b"._") or name == _IGNORE_FILE)
+    return name.startswith(b".") and (not rules.hidden or name.startswith(b"._") or name == IGNORE_NAME)
 
 
 def _extension(name: bytes) -> bytes:
@@ -366,13 +269,3 @@ def _entry_key(path: bytes) -> bytes:
     """The same for all names of one folder entry; links in the place of the entry itself are kept apart."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
-
-
-def _reason(error: OSError) -> str:
-    """Why a file is passed over. Raises ResourceError where it is no fault of the file."""
-    if (lack := shortage(error)) is not None:
-        raise lack from error
-    if not isinstance(error, FileNotFoundError):
-        return error.strerror or str(error)
-    linked = error.filename is not None and os.path.islink(error.filename)
-    return "a link to nothing" if linked else "vanished during the walk"

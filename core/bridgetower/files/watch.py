@@ -18,7 +18,8 @@ from queue import SimpleQueue
 from watchfiles import watch
 
 from bridgetower.errors import InputError
-from bridgetower.files.walk import EXTENSIONS, IGNORE_FILE, Rules, passes_over, scan
+from bridgetower.files.ignore import IGNORE_FILE, Rules
+from bridgetower.files.walk import EXTENSIONS, passes_over, scan
 from bridgetower.resources import shortage
 
 QUIET_S = 1.0

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.errors import PictureError
-from bridgetower.files.walk import USUAL_RULES, PassedOver, Rules, passes_over, scan
+from bridgetower.files.ignore import USUAL_RULES, Rules
+from bridgetower.files.walk import PassedOver, passes_over, scan
 from bridgetower.index.directory import require_apart
 from bridgetower.index.writer import NewImage, Writer
 from bridgetower.prefetch import ahead, workers

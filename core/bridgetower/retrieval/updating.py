@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError
-from bridgetower.files.walk import Rules, scan
+from bridgetower.files.ignore import Rules
+from bridgetower.files.walk import scan
 from bridgetower.files.watch import watching
 from bridgetower.index.directory import made_by, require_apart, require_ours, require_place
 from bridgetower.index.reader import Store

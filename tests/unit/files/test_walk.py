@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from bridgetower.errors import InputError, UsageError
-from bridgetower.files.walk import EXTENSIONS, UNREAD_EXTENSIONS, PassedOver, Rules, passes_over, scan
+from bridgetower.files.ignore import Rules
+from bridgetower.files.walk import EXTENSIONS, UNREAD_EXTENSIONS, PassedOver, passes_over, scan
 from bridgetower.pictures.decode import UNREADABLE_FORMATS
 from bridgetower.records import File, Skipped
 

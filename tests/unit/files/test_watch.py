@@ -9,7 +9,7 @@ import pytest
 
 import bridgetower.files.watch
 from bridgetower.errors import BridgeTowerError, InputError, ResourceError
-from bridgetower.files.walk import USUAL_RULES
+from bridgetower.files.ignore import USUAL_RULES
 from bridgetower.files.watch import watching
 from bridgetower.index.reader import Store
 from bridgetower.retrieval.updating import may_hold

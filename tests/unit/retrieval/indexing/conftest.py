@@ -7,7 +7,7 @@ import pytest
 
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.runtime import BATCH_SIZE
-from bridgetower.files.walk import USUAL_RULES, Rules
+from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.index.reader import Store
 from bridgetower.index.writer import Writer
 from bridgetower.retrieval.indexing import IndexReport, index

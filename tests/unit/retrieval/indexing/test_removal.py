@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower.encoders.runtime import BATCH_SIZE
-from bridgetower.files.walk import Rules
+from bridgetower.files.ignore import Rules
 from bridgetower.index.reader import Store
 from tests.fakes import paint
 from tests.unit.retrieval.indexing.conftest import indexed, run, some

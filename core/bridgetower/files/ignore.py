@@ -1,0 +1,105 @@
+"""The patterns that hold in a folder: those of the caller, and of each `.btignore` from there up to the root."""
+
+import codecs
+import os
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bridgetower.errors import UsageError
+from bridgetower.files.os_errors import reason_to_skip
+from bridgetower.files.patterns import LONGEST, Pattern, parse
+from bridgetower.files.regular import open_regular
+from bridgetower.records import Skipped, path_of
+
+IGNORE_FILE = ".btignore"
+IGNORE_NAME = IGNORE_FILE.encode()  # as the listing of a folder has it
+_LARGEST_IGNORE_FILE = 10**6  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a walk takes of that which lies in its folders."""
+
+    exclude: tuple[str, ...] = ()  # patterns as in .gitignore
+    hidden: bool = False  # also names that begin with a dot
+    follow_symlinks: bool = False
+
+
+USUAL_RULES = Rules()
+
+
+class _Level(NamedTuple):
+    """The patterns that hold below one folder, the last one first."""
+
+    start: int  # of what they are compared with, in a path below that folder
+    patterns: tuple[Pattern, ...]
+
+
+_NONE = _Level(0, ())
+Levels = tuple[_Level, ...]  # what the rules exclude, then each .btignore from the deepest up; or nothing at all
+
+
+def is_excluded(path: bytes, levels: Levels, *, is_folder: bool) -> bool:
+    """Whether the first of `levels` that has a pattern for this entry excludes it."""
+    whole = os.fsdecode(path).replace(os.sep, "/")
+    name = whole.rpartition("/")[2]
+    for start, patterns in levels:
+        below = whole[start:]
+        for pattern in patterns:
+            if pattern.fits(below, name, is_folder=is_folder):
+                return pattern.excludes
+    return False
+
+
+def _level(folder: bytes, lines: Iterable[str]) -> tuple[_Level, list[str]]:
+    """The patterns in these lines, and the lines that are none."""
+    patterns, wrong = [], []
+    for line in lines:
+        try:
+            patterns.append(parse(line))
+        except ValueError:
+            wrong.append(line)
+    return _Level(len(os.fsdecode(os.path.join(folder, b""))), tuple(filter(None, reversed(patterns)))), wrong
+
+
+def excluding_below(root: bytes, rules: Rules) -> Levels:
+    """What `rules` exclude below a root. Raises UsageError."""
+    if not rules.exclude:
+        return ()
+    level, wrong = _level(root, rules.exclude)
+    wrong += [pattern for pattern in rules.exclude if not pattern.strip()]
+    if wrong:
+        raise UsageError(f"{reprlib.repr(wrong[0])} is no pattern to exclude by; it is written as in a .gitignore file")
+    return (level,)
+
+
+def with_own(folder: bytes, levels: Levels, troubles: list[Skipped]) -> Levels:
+    """`levels`, and before those of the folders above this one what its own .btignore says, if it has one."""
+    path = os.path.join(folder, IGNORE_NAME)
+    try:
+        with open_regular(path) as file:
+            data = file.read(_LARGEST_IGNORE_FILE + 1)
+        if len(data) > _LARGEST_IGNORE_FILE:
+            raise OSError(0, "larger than 1 MB")
+    except FileNotFoundError:
+        if os.path.islink(path):
+            troubles.append(Skipped(path_of(path), "a link to nothing, so what it excludes is not excluded"))
+        return levels
+    except OSError as error:
+        reason = f"cannot be read, so what it excludes is not excluded: {reason_to_skip(error)}"
+        troubles.append(Skipped(path_of(path), reason))
+        return levels
+    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    level, wrong = _level(folder, (line.removesuffix("\r") for line in text.split("\n")))
+    if wrong:
+        which = (
+            f"{reprlib.repr(wrong[0])} is"
+            if len(wrong) == 1
+            else f"{len(wrong)} lines, as {reprlib.repr(wrong[0])}, are"
+        )
+        reason = f"{which} no pattern of .gitignore of at most {LONGEST} characters; the other lines hold"
+        troubles.append(Skipped(path_of(path), reason))
+    excluding, *above = levels or (_NONE,)
+    return (excluding, level, *above)
