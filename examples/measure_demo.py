@@ -18,9 +18,10 @@ import numpy as np
 from bridgetower.checkpoints.checkpoint import resolve
 from bridgetower.encoders.runtime import choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
+from bridgetower.files.captions import Captioned, read_captions
 from bridgetower.records import Candidate
 from bridgetower.retrieval.encode_pictures import load
-from bridgetower.retrieval.evaluation import Captioned, evaluate, read_captions
+from bridgetower.retrieval.evaluation import evaluate
 from examples.scenes.captions import plural
 from examples.scenes.vocabulary import NUMBERS, PLACES, SYNONYMS, THINGS
 

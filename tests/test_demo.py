@@ -11,9 +11,10 @@ import pytest
 from bridgetower.checkpoints.checkpoint import DEMO_FOLDER, resolve
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
+from bridgetower.files.captions import read_captions
 from bridgetower.network import int8
 from bridgetower.records import Head
-from bridgetower.retrieval.evaluation import evaluate, read_captions
+from bridgetower.retrieval.evaluation import evaluate
 from examples.measure_demo import measure_words
 
 needs_int8 = pytest.mark.skipif(not int8.is_possible(), reason="no int8 on this processor")

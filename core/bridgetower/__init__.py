@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import StoreError as StoreError
     from bridgetower.errors import UnknownPlaceError as UnknownPlaceError
     from bridgetower.errors import UsageError as UsageError
+    from bridgetower.files.captions import Captioned as Captioned
+    from bridgetower.files.captions import read_captions as read_captions
     from bridgetower.index.catalog.reader import Tuning as Tuning
     from bridgetower.index.check import Finding as Finding
     from bridgetower.index.check import Repaired as Repaired
@@ -60,9 +62,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Refused as Refused
     from bridgetower.records import Skipped as Skipped
     from bridgetower.records import Word as Word
-    from bridgetower.retrieval.evaluation import Captioned as Captioned
     from bridgetower.retrieval.evaluation import Evaluation as Evaluation
-    from bridgetower.retrieval.evaluation import read_captions as read_captions
     from bridgetower.retrieval.fill import Filled as Filled
     from bridgetower.retrieval.indexing import IndexReport as IndexReport
     from bridgetower.retrieval.indexing import Progress as Progress
@@ -78,6 +78,7 @@ _HOMES = {
     "encoders.runtime": "Runtime choose_runtime",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
     "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
+    "files.captions": "Captioned read_captions",
     "index.catalog.reader": "Tuning",
     "index.check": "Finding Repaired",
     "index.maintenance": "ForgetReport Forgotten Pruned",
@@ -89,7 +90,7 @@ _HOMES = {
     "models.model": "DEFAULT_MODEL Model available_models convert_model pull_model",
     "pictures.preprocess": "Preprocessing",
     "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
-    "retrieval.evaluation": "Captioned Evaluation read_captions",
+    "retrieval.evaluation": "Evaluation",
     "retrieval.fill": "Filled",
     "retrieval.indexing": "IndexReport Progress",
     "retrieval.matching": "Results",

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from bridgetower.checkpoints.checkpoint import Checkpoint, LocalModel
     from bridgetower.encoders.protocol import ImageEngine, Judge, RecallEncoder, Vectors
     from bridgetower.encoders.runtime import Runtime
+    from bridgetower.files.captions import Captioned
     from bridgetower.pictures.preprocess import Preprocessing
     from bridgetower.retrieval.encode_pictures import AnyPicture
-    from bridgetower.retrieval.evaluation import Captioned, Evaluation
+    from bridgetower.retrieval.evaluation import Evaluation
     from bridgetower.retrieval.fill import Filled
     from bridgetower.retrieval.matching import Results
 
@@ -252,7 +253,8 @@ class Model:
         before the first result and one before the second; `on_progress(done, total)` counts the pictures of the
         pass at hand. Raises InputError, UsageError, ModelError.
         """
-        from bridgetower.retrieval.evaluation import Captioned, evaluate, read_captions
+        from bridgetower.files.captions import Captioned, read_captions
+        from bridgetower.retrieval.evaluation import evaluate
 
         captioned = read_captions(captions) if isinstance(captions, str | os.PathLike) else list(captions)
         wanted = None if depths is None else list_of_depths(depths)

@@ -1,39 +1,24 @@
-"""Recall@k over a captions file: of the recall stage alone, and after re-ranking to one or more depths.
-
-    {"image": "cat.jpg", "captions": ["a cat", "a cat on a couch"]}      paths relative to the file
+"""Recall@k over pictures with captions: of the recall stage alone, and after re-ranking to one or more depths.
 
 IR: each caption searches the pictures; TR: each picture searches the captions, and any of its own counts. Percent, as
 in the literature. Re-ranking verifies the first `depth` candidates of each query and leaves the rest in their order.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder
-from bridgetower.errors import InputError
-from bridgetower.files import jsonl
-from bridgetower.inputs import AnyPath, normalised, path
+from bridgetower.files.captions import Captioned
+from bridgetower.inputs import normalised
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Candidate, Head, OnProgress, quiet, require_heads
 from bridgetower.retrieval.encode_pictures import load
 
 RANKS = (1, 5, 10)
 PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes again the texts that meet its pictures
-_FORM = '{"image": "path", "captions": ["text", ...]}'
-
-
-@dataclass(frozen=True, slots=True)
-class Captioned:
-    """A picture and the texts that belong to it."""
-
-    image: Path
-    captions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,47 +35,6 @@ class Evaluation:
     @property
     def rsum(self) -> float:
         return sum(self.ir) + sum(self.tr)
-
-
-def read_captions(file: AnyPath) -> list[Captioned]:
-    """Read a captions file. Several lines for one picture are one picture with the captions of all of them.
-
-    Raises InputError that names the line.
-    """
-    file = path(file)
-    pictures: dict[str, Captioned] = {}  # by its real path: a picture in two rows would be its own rival
-    for read in jsonl.lines(file, lambda number, row: _captioned(row, file.parent), form=_FORM, blanks=True):
-        place = os.path.realpath(read.image)
-        known = pictures.get(place, Captioned(read.image, ()))
-        pictures[place] = Captioned(known.image, known.captions + read.captions)
-    if not pictures:
-        raise InputError(f"{file}: no captions in it; give one line for each picture: {_FORM}")
-    return list(pictures.values())
-
-
-def _captioned(row: Any, folder: Path) -> Captioned:
-    """One line. Raises ValueError that says in plain words what is wrong with it."""
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
-    for name in ("image", "captions"):
-        if name not in row:
-            raise ValueError(f'"{name}" is missing')
-    image, captions = row["image"], row["captions"]
-    if not isinstance(image, str) or not _is_path(image):
-        raise ValueError('"image" is not a path')
-    if not isinstance(captions, list) or not captions:
-        raise ValueError('"captions" is not a list of at least one text')
-    if not all(isinstance(caption, str) and caption.strip() for caption in captions):
-        raise ValueError('"captions" holds something that is no text, or an empty one')
-    return Captioned(folder / image, tuple(captions))
-
-
-def _is_path(text: str) -> bool:
-    """Whether the file system could have a file of this name."""
-    try:
-        return b"\0" not in os.fsencode(text) and text != ""
-    except UnicodeEncodeError:
-        return False
 
 
 def evaluate(

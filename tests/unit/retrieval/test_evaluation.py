@@ -10,8 +10,9 @@ import pytest
 import bridgetower.retrieval.evaluation
 from bridgetower.encoders.protocol import Pictures, Texts
 from bridgetower.errors import InputError, PictureError
+from bridgetower.files.captions import Captioned, read_captions
 from bridgetower.retrieval import evaluation
-from bridgetower.retrieval.evaluation import Captioned, Evaluation, read_captions
+from bridgetower.retrieval.evaluation import Evaluation
 from tests.fakes import FakeEncoder, paint
 
 
