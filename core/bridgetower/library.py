@@ -122,7 +122,7 @@ class Library:
     @property
     def model(self) -> Model:
         """The model of the index, or, where it has no pictures yet, that for them. Raises ModelError, StoreError."""
-        from bridgetower.index.directory import made_by
+        from bridgetower.index.compatibility import made_by
 
         made = made_by(self.directory)
         return self._models.for_new() if made is None else self._models.that_made(made)

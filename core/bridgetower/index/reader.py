@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from bridgetower.index.catalog.reader import Manifest, Tuning, backup_of
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_ours, require_same
+from bridgetower.index.compatibility import require_ours, require_same
+from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.index.vectors.protocol import RecallStore

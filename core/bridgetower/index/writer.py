@@ -16,7 +16,8 @@ from bridgetower.files.atomic import fsync_directory
 from bridgetower.index.catalog.reader import Manifest, backup_of
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
 from bridgetower.index.catalog.writer import ManifestWriter, Sweep
-from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, differences, require_place, require_same
+from bridgetower.index.compatibility import differences, require_same
+from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_place
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.lock import Lock
 from bridgetower.index.recovery import backup

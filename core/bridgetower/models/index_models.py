@@ -99,7 +99,7 @@ class IndexModels:
         Nothing is fetched for a name that only the index says. Raises ModelError, StoreError, UsageError.
         """
         from bridgetower.encoders.runtime import precision_for
-        from bridgetower.index.directory import require_ours
+        from bridgetower.index.compatibility import require_ours
 
         wishes = self._wishes
         require_ours(self._directory, made_by)

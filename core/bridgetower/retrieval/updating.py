@@ -15,7 +15,8 @@ from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreE
 from bridgetower.files.ignore import Rules
 from bridgetower.files.walk import scan
 from bridgetower.files.watch import watching
-from bridgetower.index.directory import made_by, require_apart, require_ours, require_place
+from bridgetower.index.compatibility import made_by, require_ours
+from bridgetower.index.directory import require_apart, require_place
 from bridgetower.index.reader import Store
 from bridgetower.index.reader_pool import Readers
 from bridgetower.index.roots import nothing_in

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bridgetower.errors import UsageError
 from bridgetower.files.npy import Rows
 from bridgetower.index.catalog.reader import Known
-from bridgetower.index.directory import made_by
+from bridgetower.index.compatibility import made_by
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import NewImage, Writer
 from bridgetower.prefetch import ahead, workers
