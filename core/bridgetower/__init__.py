@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import UsageError as UsageError
     from bridgetower.files.captions import Captioned as Captioned
     from bridgetower.files.captions import read_captions as read_captions
-    from bridgetower.index.catalog.reader import Tuning as Tuning
+    from bridgetower.index.catalog.rows import Tuning as Tuning
     from bridgetower.index.check import Finding as Finding
     from bridgetower.index.check import Repaired as Repaired
     from bridgetower.index.maintenance import ForgetReport as ForgetReport
@@ -79,7 +79,7 @@ _HOMES = {
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
     "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
     "files.captions": "Captioned read_captions",
-    "index.catalog.reader": "Tuning",
+    "index.catalog.rows": "Tuning",
     "index.check": "Finding Repaired",
     "index.maintenance": "ForgetReport Forgotten Pruned",
     "index.reader": "Root Summary",

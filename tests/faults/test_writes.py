@@ -17,7 +17,7 @@ from unittest.mock import patch
 import pytest
 
 from bridgetower.errors import StoreError
-from bridgetower.index.catalog.reader import Tuning
+from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.check import repair, verify
 from bridgetower.index.reader import Store
 from bridgetower.index.recovery.backup import restore
@@ -86,7 +86,7 @@ class Disk:
 
         sqlite3_connect, real_open = sqlite3.connect, builtins.open
         with ExitStack() as patches:
-            patches.enter_context(patch("bridgetower.index.catalog.reader.sqlite3.connect", connect))
+            patches.enter_context(patch("bridgetower.index.catalog.connection.sqlite3.connect", connect))
             patches.enter_context(patch("builtins.open", opened))
             for name, function in REAL.items():
                 patches.enter_context(patch.object(os, name, refusing(function)))

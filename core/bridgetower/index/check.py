@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bridgetower.errors import DamagedIndexError, DamagedLogError
 from bridgetower.files.regular import is_own
-from bridgetower.index.catalog.reader import ImageRow, backup_of
+from bridgetower.index.catalog.connection import backup_of
+from bridgetower.index.catalog.rows import ImageRow
 from bridgetower.index.catalog.schema import HASH_BYTES
 from bridgetower.index.catalog.write_ahead_log import log_of
 from bridgetower.index.directory import MANIFEST

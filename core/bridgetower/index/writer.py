@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.files.atomic import fsync_directory
-from bridgetower.index.catalog.reader import Manifest, backup_of
+from bridgetower.index.catalog.connection import backup_of
+from bridgetower.index.catalog.reader import Manifest
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
 from bridgetower.index.catalog.writer import ManifestWriter, Sweep
 from bridgetower.index.compatibility import differences, require_same

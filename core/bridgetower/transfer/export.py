@@ -18,7 +18,7 @@ from bridgetower.errors import DamagedIndexError, OutputError, UsageError
 from bridgetower.files import npy
 from bridgetower.files.atomic import is_vacant, new_folder
 from bridgetower.files.os_errors import writing
-from bridgetower.index.catalog.reader import Entry
+from bridgetower.index.catalog.rows import Entry
 from bridgetower.index.reader import Store
 from bridgetower.records import OnProgress, Photo, quiet
 

@@ -15,7 +15,7 @@ from bridgetower.errors import InputError, PictureError
 from bridgetower.files import jsonl, npy
 from bridgetower.files.content import read
 from bridgetower.files.npy import Rows
-from bridgetower.index.catalog.reader import Known
+from bridgetower.index.catalog.rows import Known
 from bridgetower.index.writer import NewImage
 from bridgetower.pictures.decode import decode
 from bridgetower.records import Photo

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bridgetower.errors import UsageError
 from bridgetower.files.npy import Rows
-from bridgetower.index.catalog.reader import Known
+from bridgetower.index.catalog.rows import Known
 from bridgetower.index.compatibility import made_by
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import NewImage, Writer

@@ -6,29 +6,24 @@ as bytes, so that looking at an index needs neither numpy nor FAISS.
 
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
-from bridgetower.files.regular import is_own
+from bridgetower.errors import DamagedIndexError
+from bridgetower.index.catalog.connection import ROWS, Connection
 from bridgetower.index.catalog.filters import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
+from bridgetower.index.catalog.rows import Counts, Entry, ImageRow, Known, Space, State, Tuning
 from bridgetower.index.catalog.schema import (
-    APPLICATION_ID,
     FINGERPRINT_2,
-    FORMAT_VERSION,
     LAYOUTS,
     SUMMED,
     crc32_of,
     statements,
 )
-from bridgetower.index.catalog.sqlite_errors import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
-from bridgetower.index.catalog.write_ahead_log import log_of, lost_commits
+from bridgetower.index.catalog.sqlite_errors import explained, require_own_files, size_of
 from bridgetower.records import Filter, Fingerprint, Photo, Skipped, path_of
 
-_ROWS = 1024  # that are fetched at a time
 # All of an image: its vector is never read without what shows that it is whole.
 _IMAGE = f"id, {SUMMED['images']}, crc32"
 # Images that have no file but those of the table `gone`, which belongs to this connection alone.
@@ -47,99 +42,8 @@ _IN_USE = {
 }
 
 
-class Known(NamedTuple):
-    """What the index holds about a path; exactly one of `image` and `reason` is None."""
-
-    size: int  # bytes
-    mtime_ns: int
-    image: int | None  # id of the image
-    reason: str | None  # why the file was skipped
-
-
-class State(NamedTuple):
-    """The single row that says when the index changed and which vector file belongs to it."""
-
-    created_at: int  # unix seconds
-    updated_at: int
-    generation: int  # 0: no vector file was published yet
-    covered: int  # the vector file holds the images with id <= covered
-    vectors_sha256: bytes | None
-    images: int  # orphans included
-
-
-class Tuning(NamedTuple):
-    """How the vector file is searched, if not exactly, and how well that was found to do."""
-
-    lists: int  # into which the vectors are sorted
-    trained: int  # images that there were when the lists were chosen
-    effort: int  # lists that a search reads
-    candidates: int  # vectors that it then looks at again
-    recall: float  # of the true 100 nearest, the share that is found, in [0, 1]
-    texts: int  # queries that it was measured with
-    pictures: int
-
-
-class Entry(NamedTuple):
-    """An image with all that the index holds of it."""
-
-    hash: bytes  # SHA-256 of the content
-    width: int  # upright pixels
-    height: int
-    taken_at: int | None  # seconds since 1970 on the clock where it was taken
-    vector: bytes  # dim little-endian float16
-    photos: tuple[Photo, ...]  # its files, sorted by the bytes of their paths
-
-
-class Counts(NamedTuple):
-    files: int  # that lead to an image
-    images: int  # that have a file
-    orphans: int  # images that have none
-    skipped: int  # files
-
-
-class ImageRow(NamedTuple):
-    """What there is to check of an image; where `whole` is False, anything may stand here."""
-
-    id: int
-    hash: bytes
-    vector: bytes
-    whole: bool  # its sum is right
-
-
-class Space(NamedTuple):
-    """Bytes of the manifest."""
-
-    used: int
-    free: int  # inside the file, for rows that come
-
-
-class Manifest:
-    """A connection to manifest.sqlite: a snapshot for reading, or, as ManifestWriter, the writer's.
-
-    Every failure of SQLite is raised as StoreError with the path and the way out, except for misuse by our own code.
-    """
-
-    def __init__(self, path: Path, db: sqlite3.Connection, *, immutable: bool = False) -> None:
-        self.path = path
-        self._db = db
-        self._stat = _identity(path) if immutable else None
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read."""
-        with explained(path):
-            require_own_files(path)
-            if not size_of(path) and is_own(backup_of(path)):
-                raise absent(path)
-            if not size_of(path) and size_of(log_of(path)):  # which SQLite would remove
-                raise StoreError(
-                    f"{path}: gone or empty, though its log is there: restore it from a copy; or remove what is left "
-                    "of it, and let `bt index` on your folders make the index anew"
-                )
-            with suppress(FileNotFoundError, NotADirectoryError):
-                path.lstat()
-                return cls._read(path)
-        raise absent(path)
+class Manifest(Connection):
+    """All that is asked of manifest.sqlite."""
 
     @classmethod
     def read_copy(cls, path: Path) -> Self:
@@ -152,118 +56,12 @@ class Manifest:
         manifest._stat = None  # another may take its name; this one stays as it is
         return manifest
 
-    @classmethod
-    def _read(cls, path: Path) -> Self:
-        try:
-            return cls._snapshot(path, immutable=False)
-        except sqlite3.Error as error:
-            # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
-            refused = result_code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-            if not refused or size_of(log_of(path)):
-                raise
-        return cls._snapshot(path, immutable=True)
-
-    @classmethod
-    def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
-        uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
-        manifest = cls(path, _connected(uri), immutable=immutable)
-        try:
-            manifest._db.execute("BEGIN")
-            if manifest._is_blank():  # this first look at the file is what fixes the snapshot
-                is_lost = not is_own(backup_of(path)) and manifest._has_lost_log()
-                raise lost_log(path) if is_lost else absent(path)
-            manifest._require_format()
-            if lost := lost_commits(path):
-                raise DamagedLogError(log_of(path), lost)
-        except BaseException:
-            manifest.close()
-            raise
-        return manifest
-
-    def _is_blank(self) -> bool:
-        tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        return not tables and not self._pragma("application_id") and not self._pragma("user_version")
-
-    def _has_lost_log(self) -> bool:
-        """Whether more was committed than a blank manifest shows. Another look, as a writer may just have made it."""
-        if not lost_commits(self.path):
-            return False
-        self._db.execute("ROLLBACK")
-        self._db.execute("BEGIN")
-        return self._is_blank()
-
-    def _require_format(self) -> None:
-        version = self._pragma("user_version")
-        if self._pragma("application_id") != APPLICATION_ID:
-            layout = statements(self._db)
-            if any(known <= layout for known in LAYOUTS.values()):
-                raise self._damaged("its header is not as it was written")
-            raise StoreError(f"{self.path}: a database of another program: name another place with --index DIR")
-        if version not in LAYOUTS:
-            newer = version > FORMAT_VERSION
-            advice = "update bt" if newer else "build a new index in another place with --index DIR"
-            reads = " and ".join(map(str, sorted(LAYOUTS)))
-            raise StoreError(f"{self.path}: index format {version}, this bt reads formats {reads}: {advice}")
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-
-    def close(self) -> None:
-        """End the snapshot or the writing; what was not committed is gone. May be called twice."""
-        self._db.close()
-
-    # Reading
-
-    def _rows(self, sql: str, parameters: Any = ()) -> Iterator[list[tuple[Any, ...]]]:
-        """Rows in lists of at most `_ROWS`."""
-        with explained(self.path):
-            cursor = self._db.execute(sql, parameters)
-            while rows := cursor.fetchmany(_ROWS):
-                self._require_unchanged()
-                yield rows
-
-    def _all(self, sql: str, parameters: Any = ()) -> Iterator[tuple[Any, ...]]:
-        for rows in self._rows(sql, parameters):
-            yield from rows
-
-    def _one(self, sql: str, parameters: Any = ()) -> tuple[Any, ...] | None:
-        with explained(self.path):
-            row: tuple[Any, ...] | None = self._db.execute(sql, parameters).fetchone()
-            self._require_unchanged()
-            return row
-
-    def _require_unchanged(self) -> None:
-        if self._stat is not None and _identity(self.path) != self._stat:
-            raise StoreError(f"{self.path}: changed while it was read without a lock: run the command again")
-
-    def _damaged(self, what: str) -> DamagedIndexError:
-        return DamagedIndexError(self.path, what)
-
-    def _typed(self, rows: Iterator[tuple[Any, ...]], *types: Any) -> Iterator[tuple[Any, ...]]:
-        """`rows` whose values have these types; what a disk has altered may come as anything."""
-        for row in rows:
-            if not all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
-                raise self._damaged("a row is not as it was written")
-            yield row
-
-    def _only(self, table: str, summed: str | None = None) -> tuple[Any, ...] | None:
-        """What is summed of the only row of a table. StoreError where it is not as it was written."""
-        row = self._one(f"SELECT {summed or SUMMED[table]}, crc32 FROM {table}")
-        if row is not None and crc32_of(*row[:-1]) != row[-1]:
-            raise self._damaged(f"its table {table} is not as it was written")
-        return None if row is None else row[:-1]
-
     def fingerprint(self) -> Fingerprint:
         """What made the vectors."""
         row = self._only("fingerprint", FINGERPRINT_2 if self.format_version() == 2 else SUMMED["fingerprint"])
         if row is None:
             raise self._damaged("its table fingerprint is empty")
         return Fingerprint(*row)
-
-    def format_version(self) -> int:
-        """That of the file, which may be older than FORMAT_VERSION."""
-        with explained(self.path):
-            return self._pragma("user_version")
 
     def state(self) -> State:
         row, count = self._only("state"), self._one("SELECT images FROM state")
@@ -295,8 +93,8 @@ class Manifest:
     def vectors_of(self, images: Sequence[int]) -> Iterator[list[tuple[int, bytes]]]:
         """Ids and vectors of these images, as they were stored; what there is not is left out."""
         sql = f"SELECT {_IMAGE} FROM images WHERE id IN (SELECT value FROM json_each(?))"
-        for start in range(0, len(images), _ROWS):
-            for rows in self._rows(sql, (json.dumps(images[start : start + _ROWS]),)):
+        for start in range(0, len(images), ROWS):
+            for rows in self._rows(sql, (json.dumps(images[start : start + ROWS]),)):
                 yield self._whole(rows)
 
     def _whole(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, bytes]]:
@@ -349,10 +147,6 @@ class Manifest:
     def count_images(self, after: int = 0) -> int:
         """Images with a higher id, orphans included."""
         return self._count("images WHERE id > ?", (after,)) if after else self.state().images
-
-    def _count(self, what: str, parameters: Any = ()) -> int:
-        row = self._one(f"SELECT count(*) FROM {what}", parameters)
-        return int(row[0]) if row else 0
 
     def counts(self) -> Counts:
         orphans = self.count_orphans()
@@ -495,7 +289,7 @@ class Manifest:
             page, pages, free = (self._pragma(name) for name in ("page_size", "page_count", "freelist_count"))
         return Space(used=page * (pages - free), free=page * free)
 
-    # Verifying
+    # What a check asks
 
     def require_consistent(self) -> None:
         """Raise DamagedIndexError where an image is said to be out of use and is not: a search would not find it."""
@@ -550,31 +344,6 @@ class Manifest:
         for what, sql in (_OUT_OF_USE | _IN_USE).items():
             if number := self._count(sql):
                 yield f"{what} ({number})"
-
-
-def _connected(uri: str) -> sqlite3.Connection:
-    """For one thread at a time, which need not be the same: a `Library` lends its readers."""
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
-
-
-def backup_of(path: Path) -> Path:
-    """Where the copy of a manifest is."""
-    return path.with_name(f"{path.stem}.backup{path.suffix}")
-
-
-def absent(path: Path) -> StoreError:
-    """What there is to say where no manifest is at `path`, or an empty one."""
-    if is_own(backup_of(path)):
-        return DamagedIndexError(path, "gone or empty, though its copy is there")
-    folder = path.parent
-    if folder.exists() and not folder.is_dir():
-        return NoIndexError(f"{folder}: a file, not the folder of an index: name another place with --index DIR")
-    return NoIndexError(f"no index at {folder}: make one there with `bt index PHOTOS`")
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _shown(path: Any) -> str:

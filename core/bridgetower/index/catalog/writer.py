@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Self
 
 from bridgetower.errors import NoIndexError
 from bridgetower.files.regular import is_own
+from bridgetower.index.catalog.connection import absent, backup_of
 from bridgetower.index.catalog.filters import UNDER, range_of
-from bridgetower.index.catalog.reader import Manifest, Tuning, absent, backup_of
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.schema import (
     APPLICATION_ID,
     FORMAT_VERSION,

@@ -19,7 +19,8 @@ from typing import NamedTuple
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.files.atomic import fsync_directory, remove_abandoned, replace_file
 from bridgetower.files.regular import is_own, require_own
-from bridgetower.index.catalog.reader import Manifest, backup_of
+from bridgetower.index.catalog.connection import backup_of
+from bridgetower.index.catalog.reader import Manifest
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of
 from bridgetower.index.catalog.writer import ManifestWriter

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from bridgetower.errors import DamagedFileError
 from bridgetower.files.atomic import fsync_directory
 from bridgetower.files.regular import is_own, open_own
-from bridgetower.index.catalog.reader import Manifest, Tuning
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.catalog.writer import ManifestWriter
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
-from bridgetower.index.catalog.reader import Manifest, Tuning
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.vectors.catalog_vectors import all_vectors
 from bridgetower.index.vectors.flat import FlatVectors
 from bridgetower.index.vectors.generation import Published, published

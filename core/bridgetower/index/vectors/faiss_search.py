@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError, DamagedIndexError
-from bridgetower.index.catalog.reader import Manifest, Tuning
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
 from bridgetower.index.vectors.flat import FlatVectors, Scored, best, exact_scores
 from bridgetower.index.vectors.generation import Published

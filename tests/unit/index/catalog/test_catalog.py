@@ -15,7 +15,8 @@ import pytest
 
 import bridgetower
 from bridgetower.errors import StoreError
-from bridgetower.index.catalog.reader import Known, Manifest
+from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.rows import Known
 from bridgetower.index.catalog.schema import FORMAT_VERSION, SCHEMA, SUMMED, crc32_of
 from bridgetower.index.catalog.writer import ManifestWriter, Sweep
 from bridgetower.records import File, Fingerprint, Photo

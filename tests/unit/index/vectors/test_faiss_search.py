@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.clouds import Clouds
-from bridgetower.index.catalog.reader import Tuning
+from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.writer import ManifestWriter
 from bridgetower.index.check import repair, verify
 from bridgetower.index.reader import Store
