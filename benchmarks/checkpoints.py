@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from bridgetower.checkpoints.checkpoint import DEMO_FOLDER, resolve
+from bridgetower.checkpoints.find import DEMO_FOLDER, resolve
 from bridgetower.errors import ModelError
 from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing

@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.runtime import choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.files.content import read

@@ -16,7 +16,7 @@ from benchmarks import flops, peer
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.runtime import BATCH_SIZE, choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.pictures.preprocess import preprocess

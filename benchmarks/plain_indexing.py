@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.runtime import BATCH_SIZE, choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.pictures.preprocess import preprocess

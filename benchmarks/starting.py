@@ -19,7 +19,7 @@ from benchmarks import processes
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
 from benchmarks.pictures import photo
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.torch_encoder import fingerprint_of
 from bridgetower.index.catalog.schema import FORMAT_VERSION
 from bridgetower.index.reader import Store

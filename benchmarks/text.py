@@ -17,7 +17,7 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.embedding import LIMITS, error
 from benchmarks.harness import DOCUMENTED, EXPERT, PRECISIONS, Array, Contender, compare_each_size, network_command_line
 from benchmarks.pictures import photo
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.runtime import choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 

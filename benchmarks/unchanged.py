@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import processes
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.torch_encoder import fingerprint_of
 from bridgetower.index.writer import NewImage, Writer
 from bridgetower.records import Photo

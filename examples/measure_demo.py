@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.runtime import choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.files.captions import Captioned, read_captions

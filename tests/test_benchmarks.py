@@ -20,7 +20,7 @@ from benchmarks import flops, machine, memory, processes
 from benchmarks.checkpoints import NAMES, SIZES, checkpoint
 from benchmarks.embedding import LIMITS, error
 from benchmarks.harness import Array, Contender, Report, Times, as_table, compare, take_turns
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.network.bridgetower import BridgeTower
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridgetower.checkpoints.checkpoint import DEMO_FOLDER, resolve
+from bridgetower.checkpoints.find import DEMO_FOLDER, resolve
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.files.captions import read_captions

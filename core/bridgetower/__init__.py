@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.checkpoints.checkpoint import Checkpoint as Checkpoint
-    from bridgetower.checkpoints.checkpoint import LocalModel as LocalModel
+    from bridgetower.checkpoints.find import LocalModel as LocalModel
     from bridgetower.encoders.protocol import Embedded as Embedded
     from bridgetower.encoders.protocol import ImageEngine as ImageEngine
     from bridgetower.encoders.protocol import Judge as Judge
@@ -73,7 +73,8 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.transfer.import_index import ImportReport as ImportReport
 
 _HOMES = {
-    "checkpoints.checkpoint": "Checkpoint LocalModel",
+    "checkpoints.checkpoint": "Checkpoint",
+    "checkpoints.find": "LocalModel",
     "encoders.protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Texts",
     "encoders.runtime": "Runtime choose_runtime",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "

@@ -63,7 +63,7 @@ class Bt(Protocol):
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
-    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", models.resolve)
+    monkeypatch.setattr("bridgetower.checkpoints.find.resolve", models.resolve)
     monkeypatch.setattr(
         "bridgetower.encoders.torch_encoder.fingerprint_of",
         lambda checkpoint, precision: checkpoint.encoder.fingerprint,

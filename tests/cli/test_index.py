@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridgetower.checkpoints.checkpoint import resolve as resolve_in_earnest
+from bridgetower.checkpoints.find import resolve as resolve_in_earnest
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.index.roots import nothing_in
 from tests.cli.conftest import Bt, Models
@@ -199,7 +199,7 @@ def test_a_model_folder_that_has_moved_is_asked_for_and_its_new_place_remembered
         encoder.fingerprint = replace(encoder.fingerprint, model=str(tmp_path / name))
         return models.checkpoint(name, encoder)
 
-    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", resolve)
+    monkeypatch.setattr("bridgetower.checkpoints.find.resolve", resolve)
     (tmp_path / "old").mkdir()
     assert bt("index", photos, "--model", "old").exit_code == 0
     (tmp_path / "old").rename(tmp_path / "new")
@@ -282,7 +282,7 @@ def test_weights_that_have_changed_under_their_name_are_refused_when_they_are_ne
     def other(name: str, **options: object) -> SimpleNamespace:
         return models.checkpoint(name, FakeEncoder(weights="changed"))
 
-    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", other)
+    monkeypatch.setattr("bridgetower.checkpoints.find.resolve", other)
     assert bt("index", library).exit_code == 0
     paint(library / "new.png", (9, 99, 199))
     done = bt("index", library)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridgetower.checkpoints.checkpoint import DEMO_FOLDER
+from bridgetower.checkpoints.find import DEMO_FOLDER
 from bridgetower.errors import StoreError
 from bridgetower.index.reader import Store
 from bridgetower.pictures.decode_pool import environment
@@ -38,7 +38,7 @@ SLOW_INDEX = (
     + """
 import time
 from types import SimpleNamespace
-import bridgetower.encoders.torch_encoder, bridgetower.checkpoints.checkpoint
+import bridgetower.encoders.torch_encoder, bridgetower.checkpoints.find
 from tests.fakes import FakeEncoder
 
 class Slow(FakeEncoder):
@@ -49,7 +49,7 @@ class Slow(FakeEncoder):
 slow = Slow()
 checkpoint = SimpleNamespace(name="fake", heads=slow.heads, preprocessing=slow.preprocessing)
 checkpoint.with_preprocessing = lambda name: checkpoint
-bridgetower.checkpoints.checkpoint.resolve = lambda name, **options: checkpoint
+bridgetower.checkpoints.find.resolve = lambda name, **options: checkpoint
 bridgetower.encoders.torch_encoder.fingerprint_of = lambda checkpoint, precision: slow.fingerprint
 bridgetower.encoders.torch_encoder.TorchEncoder = lambda checkpoint, runtime, **options: slow
 from bridgetower_cli.app import main

@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 from typer.testing import Result
 
-import bridgetower.checkpoints.checkpoint
+import bridgetower.checkpoints.find
 from bridgetower.errors import ModelError
 from bridgetower.index.roots import KEPT
 from bridgetower.index.writer import Writer
@@ -22,7 +22,7 @@ from tests.cli.conftest import Bt, Models
 from tests.conftest import Zone
 from tests.fakes import COLOURS, paint
 
-RESOLVE = bridgetower.checkpoints.checkpoint.resolve  # the real one: tests have another in its place
+RESOLVE = bridgetower.checkpoints.find.resolve  # the real one: tests have another in its place
 
 
 def lines(done: Result) -> list[Any]:
@@ -164,7 +164,7 @@ def test_a_model_folder_that_has_moved_is_asked_for(
         made_by = replace(writer.manifest.fingerprint(), model=str(tmp_path / "moved"))
         writer.manifest.set_fingerprint(made_by)
     with monkeypatch.context() as real:
-        real.setattr("bridgetower.checkpoints.checkpoint.resolve", RESOLVE)
+        real.setattr("bridgetower.checkpoints.find.resolve", RESOLVE)
         done = bt("search", "red")
     assert done.exit_code == 4
     assert "--model" in done.stderr and str(tmp_path / "moved") in done.stderr
@@ -182,7 +182,7 @@ def test_a_model_is_fetched_where_a_person_names_it_and_not_where_an_index_does(
         fetched.append((name, fetch))
         raise ModelError(f"{name} is not here")
 
-    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", resolve)
+    monkeypatch.setattr("bridgetower.checkpoints.find.resolve", resolve)
     for model in ("other", "fake"):
         monkeypatch.setenv("BT_MODEL", model)
         assert bt(*command).exit_code == 4
@@ -190,7 +190,7 @@ def test_a_model_is_fetched_where_a_person_names_it_and_not_where_an_index_does(
     assert bt(*command).exit_code == 4
     assert bt(*command, "--model", "fake").exit_code == 4
     assert fetched == [("fake", False), ("fake", True), ("fake", False), ("fake", True)]
-    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", real)
+    monkeypatch.setattr("bridgetower.checkpoints.find.resolve", real)
     assert bt(*command).exit_code == 0
 
 
@@ -200,7 +200,7 @@ def test_the_default_model_is_not_fetched_either_because_an_index_names_it(
     with Writer.resume(library.parent / "index") as writer, writer.manifest.transaction():
         writer.manifest.set_fingerprint(replace(writer.manifest.fingerprint(), model=DEFAULT_MODEL))
     monkeypatch.delenv("BT_MODEL")
-    monkeypatch.setattr("bridgetower.checkpoints.checkpoint.resolve", RESOLVE)
+    monkeypatch.setattr("bridgetower.checkpoints.find.resolve", RESOLVE)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (4, "")
     assert done.stderr == (

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-import bridgetower.checkpoints.checkpoint
-from bridgetower.checkpoints.checkpoint import LocalModel
+import bridgetower.checkpoints.find
+from bridgetower.checkpoints.find import LocalModel
 from bridgetower.index.writer import Writer
 from bridgetower.records import Head, Photo
 from bridgetower_cli.parser import app
@@ -117,7 +117,7 @@ MODELS = [
 
 @pytest.fixture
 def some_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridgetower.checkpoints.checkpoint, "available", lambda: MODELS)
+    monkeypatch.setattr(bridgetower.checkpoints.find, "available", lambda: MODELS)
 
 
 @pytest.mark.usefixtures("some_models")
@@ -153,7 +153,7 @@ def test_model_pull_prints_the_folder(bt: Bt, monkeypatch: pytest.MonkeyPatch) -
         say("asking the Hub")
         return SimpleNamespace(name=name, folder=Path("/hub/folder"), revision="abc")
 
-    monkeypatch.setattr(bridgetower.checkpoints.checkpoint, "pull", pull)
+    monkeypatch.setattr(bridgetower.checkpoints.find, "pull", pull)
     done = bt("model", "pull", "some/model")
     assert (done.exit_code, done.stdout) == (0, "/hub/folder\n")
     assert "some/model" in done.stderr

@@ -18,14 +18,14 @@ from tests.fakes import FakeEncoder, paint
 ROOT = Path(__file__).parents[2]
 WATCH = """
 from types import SimpleNamespace
-import bridgetower.encoders.torch_encoder, bridgetower.files.watch, bridgetower.checkpoints.checkpoint
+import bridgetower.encoders.torch_encoder, bridgetower.files.watch, bridgetower.checkpoints.find
 from tests.fakes import FakeEncoder
 
 fake = FakeEncoder()
 bridgetower.files.watch.QUIET_S, bridgetower.files.watch.LOOK_S = 0.2, 0.3
 checkpoint = SimpleNamespace(name="fake", heads=fake.heads, preprocessing=fake.preprocessing)
 checkpoint.with_preprocessing = lambda name: checkpoint
-bridgetower.checkpoints.checkpoint.resolve = lambda name, **options: checkpoint
+bridgetower.checkpoints.find.resolve = lambda name, **options: checkpoint
 bridgetower.encoders.torch_encoder.fingerprint_of = lambda checkpoint, precision: fake.fingerprint
 bridgetower.encoders.torch_encoder.TorchEncoder = lambda checkpoint, runtime, **options: fake
 from bridgetower_cli.app import main

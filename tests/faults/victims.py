@@ -77,7 +77,7 @@ def _say(what: object) -> None:
 
 def serve() -> None:
     """Fork for each line of arguments on stdin; answer with the id of the process, and when asked, with its code."""
-    import bridgetower.checkpoints.checkpoint
+    import bridgetower.checkpoints.find
     import bridgetower.encoders.torch_encoder
     import bridgetower.index.check
     import bridgetower.index.maintenance
@@ -87,13 +87,13 @@ def serve() -> None:
     from bridgetower_cli.app import main
     from tests.fakes import FakeEncoder
 
-    weights: Any = bridgetower.checkpoints.checkpoint
+    find: Any = bridgetower.checkpoints.find
     encoder: Any = bridgetower.encoders.torch_encoder
     writer: Any = bridgetower.index.writer
     fake = FakeEncoder()
     checkpoint = SimpleNamespace(name="fake", heads=fake.heads, preprocessing=fake.preprocessing)
     checkpoint.with_preprocessing = lambda name: checkpoint
-    weights.resolve = lambda name, **options: checkpoint
+    find.resolve = lambda name, **options: checkpoint
     encoder.fingerprint_of = lambda checkpoint, precision: fake.fingerprint
     encoder.TorchEncoder = lambda checkpoint, runtime, **options: fake
     writer._UNCOVERED_MIN = 20  # publish often, to be killed there too

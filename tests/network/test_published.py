@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.records import Candidate, Head

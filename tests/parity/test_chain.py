@@ -9,7 +9,8 @@ from PIL import Image
 from transformers import BridgeTowerProcessor, RobertaTokenizer
 from transformers.models.bridgetower.image_processing_pil_bridgetower import BridgeTowerImageProcessorPil
 
-from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import Head
 from tests.parity.conftest import make_reference, reference_config

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import BridgeTowerModel
 
-from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.checkpoints.save import convert, save
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.records import Head

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, BridgeTowerProcessor, RobertaTokenizer
 from transformers.models.bridgetower.image_processing_pil_bridgetower import BridgeTowerImageProcessorPil
 from typer.testing import CliRunner
 
-from bridgetower.checkpoints.checkpoint import DEMO_FOLDER
+from bridgetower.checkpoints.find import DEMO_FOLDER
 from bridgetower.records import Head
 from bridgetower_cli.parser import app
 from tests.parity.conftest import CLASSES, make_reference, reference_config

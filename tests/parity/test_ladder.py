@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures
 from bridgetower.records import Head
 from bridgetower.training.losses import itc_loss, itm_loss, mlm_loss

@@ -19,7 +19,8 @@ from PIL import Image
 
 import bridgetower
 from bridgetower import BridgeTowerError, Captioned, Hit, InputError, Library, Model, Results, SearchRequest, UsageError
-from bridgetower.checkpoints.checkpoint import DEMO, Checkpoint, resolve
+from bridgetower.checkpoints.checkpoint import Checkpoint
+from bridgetower.checkpoints.find import DEMO, resolve
 from bridgetower.encoders.protocol import Vectors
 from bridgetower.inputs import Moment
 from tests.fakes import FakeEncoder, paint

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from bridgetower.checkpoints import hub
-from bridgetower.checkpoints.checkpoint import Checkpoint, load_model, readable, resolve
+from bridgetower.checkpoints.checkpoint import Checkpoint, readable
+from bridgetower.checkpoints.find import resolve
 from bridgetower.checkpoints.hub import SAFETENSORS
+from bridgetower.checkpoints.load import load_model
 from bridgetower.checkpoints.safetensors_files import write_tensors
 from bridgetower.checkpoints.tensor_names import WORDS_KEY, to_hf
 from bridgetower.errors import ModelError, UsageError

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridgetower.checkpoints.cache import cache_folder
-from bridgetower.checkpoints.checkpoint import Checkpoint, load_model, readable
+from bridgetower.checkpoints.checkpoint import Checkpoint, readable
+from bridgetower.checkpoints.load import load_model
 from bridgetower.checkpoints.safetensors_files import StoredTensor, open_tensors, write_tensors
 from bridgetower.errors import ModelError
 from bridgetower.files.atomic import remove_abandoned

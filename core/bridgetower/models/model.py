@@ -11,7 +11,8 @@ from bridgetower.inputs import AnyPath, list_of_depths, list_of_texts, masked, n
 from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
-    from bridgetower.checkpoints.checkpoint import Checkpoint, LocalModel
+    from bridgetower.checkpoints.checkpoint import Checkpoint
+    from bridgetower.checkpoints.find import LocalModel
     from bridgetower.encoders.protocol import ImageEngine, Judge, RecallEncoder, Vectors
     from bridgetower.encoders.runtime import Runtime
     from bridgetower.files.captions import Captioned
@@ -52,7 +53,7 @@ class Model:
         fetched, `progress` shows bars on stderr; `say` gets a line about what goes on, now and later. Raises
         ModelError, and UsageError for what this machine cannot do.
         """
-        from bridgetower.checkpoints.checkpoint import DEMO, resolve
+        from bridgetower.checkpoints.find import DEMO, resolve
         from bridgetower.encoders.runtime import choose_runtime
 
         self._say, self._lock = say, threading.RLock()
@@ -295,14 +296,14 @@ class Model:
 
 def available_models() -> "list[LocalModel]":
     """What can be used without a network: the demo model, and what the Hub's cache holds completely."""
-    from bridgetower.checkpoints.checkpoint import available
+    from bridgetower.checkpoints.find import available
 
     return available()
 
 
 def pull_model(name: str = DEFAULT_MODEL, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
     """Fetch the newest commit of a repository, or what is missing of it. Raises ModelError."""
-    from bridgetower.checkpoints.checkpoint import pull
+    from bridgetower.checkpoints.find import pull
 
     return pull(name, progress=progress, say=say)
 

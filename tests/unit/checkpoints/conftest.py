@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bridgetower.checkpoints import checkpoint
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints import find
+from bridgetower.checkpoints.find import resolve
 from bridgetower.errors import ModelError
 from tests.tiny import tiny_checkpoint
 from tests.unit.checkpoints.hub import Hub
@@ -78,7 +78,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The Hub's cache in a folder of this test, and no demo model beside it in the list."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(checkpoint, "DEMO_FOLDER", tmp_path / "no demo")
+    monkeypatch.setattr(find, "DEMO_FOLDER", tmp_path / "no demo")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 

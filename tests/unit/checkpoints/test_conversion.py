@@ -11,7 +11,8 @@ import torch
 
 from bridgetower.checkpoints import safetensors_files
 from bridgetower.checkpoints import save as save_module
-from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.checkpoints.save import convert, save
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.records import Head
@@ -22,7 +23,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from bridgetower.checkpoints.save import convert
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # fails in the same calls as a full disk
 try:
     convert(sys.argv[1], Path(sys.argv[2])) if len(sys.argv) > 2 else resolve(sys.argv[1])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bridgetower.checkpoints import checkpoint
 from bridgetower.checkpoints.cache import cache_folder
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.checkpoints.save import convert
 from bridgetower.errors import ModelError
 from tests.unit.checkpoints.conftest import (

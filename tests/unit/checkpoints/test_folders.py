@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bridgetower.checkpoints import checkpoint as checkpoint_module
-from bridgetower.checkpoints import documents, safetensors_files, save
-from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints import documents, load, safetensors_files, save
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.encoders import weight_cache
 from bridgetower.errors import ModelError, ResourceError
 from bridgetower.pictures.preprocess import Preprocessing
@@ -288,7 +289,7 @@ PLACES = {
     "open": (safetensors_files, "safe_open"),
     "read a file": (documents, "open_regular"),
     "digest": (checkpoint_module, "_digest_of_tensors"),
-    "fuse": (checkpoint_module, "from_hf"),
+    "fuse": (load, "from_hf"),
     "quantise or fold": (weight_cache, "_vectors"),
     "tokenizer": (checkpoint_module, "Tokenizer"),
 }

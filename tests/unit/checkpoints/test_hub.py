@@ -12,7 +12,8 @@ import pytest
 
 import bridgetower.checkpoints.hub
 from bridgetower import Library
-from bridgetower.checkpoints.checkpoint import LocalModel, available, load_model, pull, resolve
+from bridgetower.checkpoints.find import LocalModel, available, pull, resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.errors import ModelError
 from bridgetower.index.writer import Writer
 from bridgetower.pictures.preprocess import Preprocessing

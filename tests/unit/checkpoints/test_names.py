@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.checkpoints import checkpoint as checkpoint_module
-from bridgetower.checkpoints.checkpoint import available, resolve
+from bridgetower.checkpoints import find
+from bridgetower.checkpoints.find import available, resolve
 from bridgetower.errors import ModelError
 from bridgetower.pictures.preprocess import Preprocessing
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
@@ -29,11 +29,11 @@ def test_a_folder_by_any_of_its_names(folder: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("cache")
 def test_the_demo_model_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(checkpoint_module, "DEMO_FOLDER", folder)
+    monkeypatch.setattr(find, "DEMO_FOLDER", folder)
     checkpoint = resolve("demo")
     assert (checkpoint.name, checkpoint.folder, checkpoint.revision) == ("demo", folder, "bundled")
     assert [(model.name, model.heads) for model in available()] == [("demo", ALL_HEADS)]
-    monkeypatch.setattr(checkpoint_module, "DEMO_FOLDER", tmp_path / "gone")
+    monkeypatch.setattr(find, "DEMO_FOLDER", tmp_path / "gone")
     assert "install it again" in refusal("demo")
     assert available() == []
 
@@ -79,7 +79,7 @@ def test_a_name_out_of_an_index_cannot_fill_the_screen(name: str) -> None:
 
 FORBIDDEN = """
 import os, sys
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 if os.geteuid() == 0:
     os.setuid(65534)  # root may read anything
 for name in sys.argv[1:]:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from bridgetower.checkpoints import pickles
 from bridgetower.checkpoints.cache import cache_folder
-from bridgetower.checkpoints.checkpoint import load_model, resolve
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from tests.tiny import ALL_HEADS, tiny_checkpoint, tiny_config
 from tests.unit.checkpoints.conftest import (
     QUERY,

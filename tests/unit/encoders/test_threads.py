@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.checkpoints import SIZES
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.threads import compute_with_one, one_thread
 from bridgetower.encoders.torch_encoder import TorchEncoder

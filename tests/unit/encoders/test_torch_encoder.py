@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bridgetower.encoders.torch_encoder
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.protocol import Pixels
 from bridgetower.encoders.runtime import Runtime, choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder, fingerprint_of

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bridgetower.checkpoints.cache import cache_folder
-from bridgetower.checkpoints.checkpoint import Checkpoint, load_model, resolve
+from bridgetower.checkpoints.checkpoint import Checkpoint
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.checkpoints.save import save
 from bridgetower.encoders import weight_cache
 from bridgetower.encoders.runtime import Runtime, choose_runtime

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower import Library, Model
-from bridgetower.checkpoints.checkpoint import DEMO, resolve
+from bridgetower.checkpoints.find import DEMO, resolve
 from bridgetower.models.index_models import Notes
 
 CATS = Path(__file__).parents[3] / "examples" / "gallery" / "two-cats-on-a-couch-in-the-desert.jpg"

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from bridgetower.checkpoints.checkpoint import resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Vectors
 from bridgetower.encoders.runtime import BATCH_SIZE, Runtime

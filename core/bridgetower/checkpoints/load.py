@@ -1,0 +1,49 @@
+"""A checkpoint -> the network with its weights, in evaluation mode on the CPU."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bridgetower.checkpoints.checkpoint import Checkpoint, open_weights, readable
+from bridgetower.checkpoints.tensor_names import TIED_KEY, from_hf, hf_names
+from bridgetower.errors import ModelError
+from bridgetower.network.bridgetower import BridgeTower
+
+
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32) -> BridgeTower:
+    """The network with its weights in `dtype`, None for that of the file, on the CPU and in evaluation mode.
+
+    Tensors that are neither fused nor converted stay memory-mapped. Raises `ModelError`.
+    """
+    with readable(checkpoint.folder):
+        return _load(checkpoint, dtype)
+
+
+def _load(checkpoint: Checkpoint, dtype: torch.dtype | None) -> BridgeTower:
+    with torch.device("meta"):  # shapes without memory: every parameter is replaced below
+        model = BridgeTower(checkpoint.config, checkpoint.heads)
+    tensors = open_weights(checkpoint)
+    state = {
+        name: from_hf(name, checkpoint.config, lambda key: tensors[key].read()) for name, _ in model.named_parameters()
+    }
+    if checkpoint.config.tie_word_embeddings and TIED_KEY in tensors:
+        _check_tied(tensors[TIED_KEY].read(), state["text_tower.word.weight"], checkpoint.folder)
+    if dtype is not None:
+        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    for name, tensor in state.items():
+        low, high = tensor.aminmax()  # NaN if one is among them
+        if not (low.isfinite() and high.isfinite()):
+            key = hf_names(name, checkpoint.config)[0]
+            raise ModelError(f"{checkpoint.folder}: {key} holds numbers that are not finite; fetch the weights again")
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_words()
+    return model.eval()
+
+
+def _check_tied(decoder: Tensor, words: Tensor, folder: Path) -> None:
+    if decoder.dtype != words.dtype or not torch.equal(decoder, words):
+        raise ModelError(
+            f"{folder}: {TIED_KEY} differs from the word embeddings, though config.json ties them; "
+            "set tie_word_embeddings to false there if the file is right"
+        )
