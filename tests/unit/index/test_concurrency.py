@@ -118,7 +118,7 @@ def test_a_read_only_index_can_be_searched(directory: Path) -> None:
     build(directory, *range(10))
     with read_only(directory) as copy:
         before = {path.name: path.read_bytes() for path in copy.iterdir()}
-        assert set(before) == {"manifest.sqlite", "vectors-1.faiss", "writer.lock"}
+        assert set(before) == {"manifest.sqlite", "manifest.backup.sqlite", "vectors-1.faiss", "writer.lock"}
         found, refused = run(READ_ONLY, copy)
         assert found == "10 4"
         assert refused.startswith("StoreError") and "make its folder writable" in refused

@@ -162,11 +162,13 @@ def restore(path: Path, damage_of_manifest: str) -> Restored:
     and the copy is still there, which is refused and restored by the next repair; or the restored one is.
     """
     copied = backup_of(path)
-    found = next(damage(copied), None) if is_own(copied) else "there is none"
+    found, what = "there is none", "it"
+    if is_own(copied):
+        found, what = next(damage(copied), ""), "both"
     if found:
         raise StoreError(
             f"{path}: damaged ({damage_of_manifest}), and no copy can be restored ({copied.name}: {found}): it is left "
-            "as it is; move both away, and let `bt index` on your folders make the index again"
+            f"as it is; move {what} away, and let `bt index` on your folders make the index again"
         )
     kept: Path | None = None
 
