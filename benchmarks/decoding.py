@@ -29,7 +29,7 @@ from bridgetower.files.content import read
 from bridgetower.files.walk import scan
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import OVERSAMPLING, Preprocessing, preprocess
-from bridgetower.records import File
+from bridgetower.records import WalkedFile
 
 FULL = "in full"
 LIMIT = 1e-3  # of the error at the margin that `bt` uses
@@ -51,7 +51,7 @@ def contents_for(size: str, args: argparse.Namespace) -> Contents:
     """Drawn pictures have 12 megapixels, but for "tiny", which only shows that everything works."""
     drawn = (4, 640, 480) if size == "tiny" else (8, 4000, 3000)
     found = scan(args.photos or [photo_folder(args.work, *drawn)])
-    files = [Path(os.fsdecode(item.path)) for item in found if isinstance(item, File)]
+    files = [Path(os.fsdecode(item.path)) for item in found if isinstance(item, WalkedFile)]
     contents = {path: read(path) for path in files}
     if not contents:
         raise SystemExit("no pictures there")

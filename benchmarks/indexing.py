@@ -19,7 +19,7 @@ from benchmarks import processes
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Array, Report, command_line, take_turns
 from benchmarks.pictures import photo_folder
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 
 PLAIN = "Pillow and the network in turn"
 LIMIT = 1e-3  # of 1 - cosine: files may be decoded in another way, as long as the vectors stay
@@ -39,9 +39,9 @@ def check(photos: Path, model: Path, out: Path) -> None:
     for command in commands(photos, model, out).values():
         processes.run(command)
     reference: Array = np.load(f"{out}.npy")
-    with Store.open(out) as store:
+    with IndexReader.open(out) as store:
         hashes = [hashlib.sha256(file.read_bytes()).digest() for file in sorted(photos.glob("*.jpg"))]
-        stored = {entry.hash: np.frombuffer(entry.vector, "<f2") for entry in store.manifest.entries()}
+        stored = {entry.hash: np.frombuffer(entry.vector, "<f2") for entry in store.catalog.entries()}
     vectors = [stored[hash].astype(np.float32) for hash in hashes if hash in stored]
     if len(vectors) != len(reference):
         raise SystemExit(f"bt index is wrong: it has {len(vectors)} of {len(reference)} pictures")

@@ -30,10 +30,10 @@ import numpy.typing as npt
 from benchmarks.clouds import Clouds
 from benchmarks.harness import WORK, Report
 from bridgetower.index.catalog.schema import crc32_of
-from bridgetower.index.catalog.writer import ManifestWriter
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import NewImage, Writer
-from bridgetower.records import Fingerprint, Photo
+from bridgetower.index.catalog.writer import CatalogWriter
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.records import File, Fingerprint
 
 DIM, K = 512, 100
 BLOCK = 20_000
@@ -86,31 +86,31 @@ def truth(images: int, work: Path) -> Array:
 def build(images: int, index: Path, *, in_bulk: bool) -> Row:
     """Write the index of `bt`, by the calls that `bt index` makes after encoding."""
     clouds = Clouds(DIM)
-    with Writer.open(index, FINGERPRINT) as writer:
+    with IndexWriter.open(index, FINGERPRINT) as writer:
         writer.set_queries(clouds.texts(1, TUNING))
         begin = time.perf_counter()
         if in_bulk:
-            insert_in_bulk(writer.manifest, images, clouds)
+            insert_in_bulk(writer.catalog, images, clouds)
         else:
             for block, number in blocks(images):
                 vectors = clouds.pictures(block, number)
                 new = [NewImage(_hash(block, at), 640, 480, None, vector) for at, vector in enumerate(vectors)]
-                files = [(Photo(_path(block, at), 1, 1), image.hash) for at, image in enumerate(new)]
+                files = [(File(_path(block, at), 1, 1), image.hash) for at, image in enumerate(new)]
                 writer.commit(images=new, files=files)
         inserting = time.perf_counter() - begin
-    with Writer.open(index, FINGERPRINT) as writer:
+    with IndexWriter.open(index, FINGERPRINT) as writer:
         begin = time.perf_counter()
         writer.finish()
         publishing = time.perf_counter() - begin
     return {"insert_s": inserting, "publish_s": publishing}
 
 
-def insert_in_bulk(manifest: ManifestWriter, images: int, clouds: Clouds) -> None:
+def insert_in_bulk(catalog: CatalogWriter, images: int, clouds: Clouds) -> None:
     """The same rows, ids and hashes in ascending order, without the triggers, whose counts are written at the end, and
     without a vector file meanwhile: what takes an hour by commits takes minutes."""
-    db = manifest._db
+    db = catalog._db
     triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-    with manifest.transaction():
+    with catalog.transaction():
         for name, _ in triggers:
             db.execute(f"DROP TRIGGER {name}")
     for block, number in blocks(images):
@@ -120,7 +120,7 @@ def insert_in_bulk(manifest: ManifestWriter, images: int, clouds: Clouds) -> Non
             (at.to_bytes(32, "big"), 640, 480, None, row.tobytes()) for at, row in zip(numbers, vectors, strict=True)
         ]
         paths = [os.fsencode(_path(block, at)) for at in range(number)]
-        with manifest.transaction():
+        with catalog.transaction():
             db.executemany(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
                 ((at + 1, *row, crc32_of(*row)) for at, row in zip(numbers, new, strict=True)),
@@ -132,7 +132,7 @@ def insert_in_bulk(manifest: ManifestWriter, images: int, clouds: Clouds) -> Non
                     for path, at, row in zip(paths, numbers, new, strict=True)
                 ),
             )
-    with manifest.transaction():
+    with catalog.transaction():
         db.execute("UPDATE state SET images = ?", (images,))
         for _, sql in triggers:
             db.execute(sql)
@@ -142,7 +142,7 @@ def search(images: int, index: Path, nearest: Array) -> Row:
     """Search the index of `bt`, as `bt search` does before it verifies."""
     queries = Clouds(DIM).texts(0, QUERIES)
     begin = time.perf_counter()
-    with Store.open(index) as store:
+    with IndexReader.open(index) as store:
         store.recall(queries[:1], K)
         first = time.perf_counter() - begin
         found, row = timed(lambda query: [n.image - 1 for n in store.recall(query[None], K)[0]], queries)

@@ -22,9 +22,9 @@ from benchmarks.pictures import photo
 from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.torch_encoder import fingerprint_of
 from bridgetower.index.catalog.schema import FORMAT_VERSION
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import NewImage, Writer
-from bridgetower.records import Photo
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.records import File
 
 PYTHON, TORCH = "python -c pass", 'python -c "import torch"'
 QUERY = "two cats on a couch"
@@ -53,8 +53,8 @@ def synthetic_index(model: Path, images: int, work: Path) -> Path:
         status = file.stat()
         hash = hashlib.sha256(str(number).encode()).digest()
         new.append(NewImage(hash, 640, 480, None, vector))
-        files.append((Photo(file, status.st_size, status.st_mtime_ns), hash))
-    with Writer.open(folder / "index", fingerprint) as writer:
+        files.append((File(file, status.st_size, status.st_mtime_ns), hash))
+    with IndexWriter.open(folder / "index", fingerprint) as writer:
         writer.commit(images=new, files=files)
         writer.finish()
     (folder / "complete").touch()
@@ -76,7 +76,7 @@ def commands(index: Path) -> dict[str, list[str]]:
 
 def check(index: Path, images: int) -> None:
     """The commands do what they say. Raises SystemExit."""
-    with Store.open(index) as store:
+    with IndexReader.open(index) as store:
         if len(store) != images:
             raise SystemExit(f"{index}: holds {len(store)} pictures, not {images}; remove it")
     *others, search = commands(index).values()

@@ -19,8 +19,8 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, command_line, take_turns
 from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.torch_encoder import fingerprint_of
-from bridgetower.index.writer import NewImage, Writer
-from bridgetower.records import Photo
+from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.records import File
 
 FIND, START = "find -printf '%s %T@ %p\\n'", "bt index, an empty folder"
 UNCHANGED, RENAMED = "bt index, unchanged", "bt index, a folder renamed"
@@ -41,20 +41,20 @@ def known_tree(model: Path, files: int, work: Path) -> Path:
         path.write_text(path.name)
     (folder / "empty").mkdir()
     random = np.random.default_rng(0)
-    with Writer.open(folder / "index", fingerprint) as writer:
+    with IndexWriter.open(folder / "index", fingerprint) as writer:
         for start in range(0, files, BATCH):
             batch = paths[start : start + BATCH]
             vectors = random.standard_normal((len(batch), fingerprint.dim), dtype=np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             hashes = [hashlib.sha256(path.read_bytes()).digest() for path in batch]
-            known = [Photo(path, path.stat().st_size, path.stat().st_mtime_ns) for path in batch]
+            known = [File(path, path.stat().st_size, path.stat().st_mtime_ns) for path in batch]
             writer.commit(
                 images=[NewImage(hash, 8, 8, None, vector) for hash, vector in zip(hashes, vectors, strict=True)],
                 files=list(zip(known, hashes, strict=True)),
             )
         writer.finish()
     first = hashlib.sha256(b"empty").digest()
-    with Writer.open(folder / "index-empty", fingerprint) as writer:
+    with IndexWriter.open(folder / "index-empty", fingerprint) as writer:
         writer.commit(images=[NewImage(first, 8, 8, None, np.eye(1, fingerprint.dim, dtype=np.float32)[0])])
         writer.finish()
     return folder

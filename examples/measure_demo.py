@@ -65,7 +65,7 @@ def measure_words(encoder: TorchEncoder, captioned: list[Captioned]) -> dict[str
     for item in captioned:
         picture = encoder.encode_images(load(Candidate(item.image), encoder.preprocessing)[None])
         for kind, masked, word in masked_words(item.captions[0]):
-            scores = encoder.read(encoder.encode_texts([masked]), picture).log_probabilities[0, 0]
+            scores = encoder.predict_masked(encoder.encode_texts([masked]), picture).log_probabilities[0, 0]
             guess = encoder.word(int(scores.argmax())).lower()
             meaning = KINDS[kind]
             outcomes[kind].append((guess == word, meaning.get(guess, guess) == meaning[word]))

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bridgetower.encoders.protocol import Pictures, Pixels, Reading, Texts, Vectors
+from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts, Vectors
 from bridgetower.errors import UsageError
-from bridgetower.index.reader import Store
-from bridgetower.pictures.decode_pool import Decoders, Picture, read_answer
+from bridgetower.index.reader import IndexReader
+from bridgetower.pictures.decode_pool import DecodePool, Picture, read_answer
 from bridgetower.pictures.decode_worker import answer
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Fingerprint, Head, Refused
@@ -25,9 +25,9 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white
 WORDS = ("", *COLOURS)  # column 0 is no word
 
 
-def stored(store: Store, image: int) -> npt.NDArray[np.float32]:
+def stored(store: IndexReader, image: int) -> npt.NDArray[np.float32]:
     """The vector `[E]` of an image, as it was stored."""
-    [[(_, vector)]] = store.manifest.vectors_of([image])
+    [[(_, vector)]] = store.catalog.vectors_of([image])
     return np.frombuffer(vector, "<f2").astype(np.float32)
 
 
@@ -82,7 +82,7 @@ class FakeEncoder:
         cosine = (self.embed_texts(texts.features) @ self._colour(images.features).T)[pairs[:, 0], pairs[:, 1]]
         return np.stack([np.zeros_like(cosine), 20 * (cosine - 0.9)], axis=1)
 
-    def read(self, text: Texts, images: Pictures) -> Reading:
+    def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
         [masks] = text.masks
         if not masks:
             raise UsageError("no <mask>: write it where a word is wanted")
@@ -91,7 +91,7 @@ class FakeEncoder:
         logits = (20 * colour @ named.T).astype(np.float32)  # [B, V]
         log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         itm = self.match(text, images, np.array([[0, row] for row in range(len(colour))]))
-        return Reading(itm, np.repeat(log_probabilities[:, None], len(masks), axis=1))
+        return MaskedPrediction(itm, np.repeat(log_probabilities[:, None], len(masks), axis=1))
 
     def word(self, token: int) -> str:
         return WORDS[token]
@@ -115,7 +115,7 @@ def _unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-class DecodersHere(Decoders):
+class DecodePoolHere(DecodePool):
     """Decodes in this process, for tests of other things: starting another takes a tenth of a second."""
 
     def decode(self, content: bytes) -> Picture | Refused:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bridgetower
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import NewImage, Writer
-from bridgetower.records import Fingerprint, Photo
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.records import File, Fingerprint
 
 DIM = 16
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -23,15 +23,15 @@ PRELUDE = f"""
 import hashlib, os, sys, time
 from pathlib import Path
 import numpy as np
-from bridgetower.records import File, Fingerprint, Photo
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import NewImage, Writer
+from bridgetower.records import WalkedFile, Fingerprint, File
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import NewImage, IndexWriter
 FINGERPRINT = {FINGERPRINT!r}
 def image(number):
     vector = np.random.default_rng(number).normal(size={DIM}).astype(np.float32)
     return NewImage(hashlib.sha256(b"%d" % number).digest(), 640, 480, None, vector / np.linalg.norm(vector))
 def file(number):
-    return Photo(Path(f"/photos/{{number}}.jpg"), number, 7), image(number).hash
+    return File(Path(f"/photos/{{number}}.jpg"), number, 7), image(number).hash
 """
 
 
@@ -44,35 +44,35 @@ def path_of(number: int) -> Path:
     return Path(f"/photos/{number}.jpg")
 
 
-def file(number: int) -> tuple[Photo, bytes]:
-    return Photo(path_of(number), number, 7), image(number).hash
+def file(number: int) -> tuple[File, bytes]:
+    return File(path_of(number), number, 7), image(number).hash
 
 
-def add(writer: Writer, *numbers: int) -> None:
+def add(writer: IndexWriter, *numbers: int) -> None:
     writer.commit(images=[image(n) for n in numbers], files=[file(n) for n in numbers])
 
 
 def build(directory: Path, *numbers: int, finish: bool = True) -> None:
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.add_root(Path("/photos"))
         add(writer, *numbers)
         if finish:
             writer.finish()
 
 
-def answer(store: Store, query: NDArray[np.float32], k: int = 1000) -> list[tuple[str, float]]:
+def answer(store: IndexReader, query: NDArray[np.float32], k: int = 1000) -> list[tuple[str, float]]:
     (neighbours,) = store.recall(query[None], k)
-    return [(store.manifest.photos(image)[0].stem, similarity) for image, similarity in neighbours]
+    return [(store.catalog.photos(image)[0].stem, similarity) for image, similarity in neighbours]
 
 
 def assert_holds(directory: Path, *numbers: int) -> None:
     """The index finds exactly these pictures, with the scores of comparing one by one."""
     query = image(-1 % 2**32).vector
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert_answers(store, query, *numbers)
 
 
-def assert_answers(store: Store, query: NDArray[np.float32], *numbers: int) -> None:
+def assert_answers(store: IndexReader, query: NDArray[np.float32], *numbers: int) -> None:
     rounded = {n: image(n).vector.astype(np.float16).astype(np.float64) for n in numbers}
     scores = {n: float(rounded[n] @ query.astype(np.float64)) for n in numbers}
     expected = sorted(numbers, key=lambda n: -scores[n])

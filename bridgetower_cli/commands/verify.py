@@ -48,7 +48,7 @@ def verify(
 def _check(pictures: "Library", meter: Meter, *, json: bool) -> None:
     """Show each finding. Raises StoreError if there is any."""
     found = 0
-    for finding in pictures.verify(on_progress=meter.update):
+    for finding in pictures.check(on_progress=meter.update):
         _show(finding, json=json)
         found += 1
     if found:

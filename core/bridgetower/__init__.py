@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.encoders.protocol import Embedded as Embedded
     from bridgetower.encoders.protocol import ImageEngine as ImageEngine
     from bridgetower.encoders.protocol import Judge as Judge
+    from bridgetower.encoders.protocol import MaskedPrediction as MaskedPrediction
     from bridgetower.encoders.protocol import Pictures as Pictures
-    from bridgetower.encoders.protocol import Reading as Reading
     from bridgetower.encoders.protocol import RecallEncoder as RecallEncoder
     from bridgetower.encoders.protocol import Texts as Texts
     from bridgetower.encoders.runtime import Runtime as Runtime
@@ -75,7 +75,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
 _HOMES = {
     "checkpoints.checkpoint": "Checkpoint",
     "checkpoints.find": "LocalModel",
-    "encoders.protocol": "Embedded ImageEngine Judge Pictures Reading RecallEncoder Texts",
+    "encoders.protocol": "Embedded ImageEngine Judge MaskedPrediction Pictures RecallEncoder Texts",
     "encoders.runtime": "Runtime choose_runtime",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
     "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",

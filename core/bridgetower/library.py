@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from bridgetower.errors import UsageError
-from bridgetower.index.reader_pool import Readers
+from bridgetower.index.reader_pool import ReaderPool
 from bridgetower.index.roots import known_place
 from bridgetower.inputs import (
     AnyPath,
@@ -30,7 +30,7 @@ from bridgetower.inputs import (
     whole,
 )
 from bridgetower.inputs import masked as masked
-from bridgetower.models.index_models import IndexModels, Notes, Wishes
+from bridgetower.models.index_models import IndexModels, ModelOptions, Notes
 from bridgetower.models.model import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models.model import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models.model import Model as Model
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bridgetower.index.maintenance import ForgetReport, Pruned
     from bridgetower.index.reader import Summary
     from bridgetower.index.vectors.protocol import RecallStore
-    from bridgetower.index.writer import Writer
+    from bridgetower.index.writer import IndexWriter
     from bridgetower.queries import Queries
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.retrieval.fill import Filled
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from bridgetower.retrieval.updating import Update
     from bridgetower.transfer.export import Exported
     from bridgetower.transfer.import_index import ImportReport
-    from bridgetower.transfer.path_map import Moves
+    from bridgetower.transfer.path_map import PathMap
 
 
 class Library:
@@ -96,9 +96,11 @@ class Library:
         )
         self._recall_store, self._say, self._notes = store, say, Notes(say)
         given = model if model is None or isinstance(model, Model) else os.fspath(path(model))
-        self._wishes = Wishes(given, default_model, device, precision, default_precision, preprocessing, progress)
-        self._models = IndexModels(self.directory, self._wishes, self._notes)
-        self._readers = Readers(self.directory, store)
+        self._options = ModelOptions(
+            given, default_model, device, precision, default_precision, preprocessing, progress
+        )
+        self._models = IndexModels(self.directory, self._options, self._notes)
+        self._readers = ReaderPool(self.directory, store)
 
     def __repr__(self) -> str:
         return f"<Library {str(self.directory)!r}>"
@@ -176,7 +178,7 @@ class Library:
     def locate(self, place: AnyPath) -> Path | None:
         """A folder or file as the index knows it, by its own name or by where its links lead; None if it does not."""
         with self._readers.lend() as store:
-            return known_place(path(place), store.manifest.knows)
+            return known_place(path(place), store.catalog.knows)
 
     def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = quiet) -> "Filled":
         """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best, each weighed by its match.
@@ -197,7 +199,7 @@ class Library:
     def skipped(self) -> list[Skipped]:
         """The files that were passed over, and why. Raises StoreError."""
         with self._readers.lend() as store:
-            return list(store.manifest.skipped())
+            return list(store.catalog.skipped())
 
     def strays(self) -> list[Path]:
         """Files in the folder of the index that are not part of it. Raises StoreError."""
@@ -254,7 +256,7 @@ class Library:
             recall_store=self._recall_store,
             readers=self._readers,
             find_model=self._models.to_add,
-            must_find=self._wishes.any_insisted_on,
+            must_find=self._options.any_insisted_on,
             rules=Rules(list_of_patterns(exclude), hidden, follow_symlinks),
             max_pixels=None if max_pixels is None else whole("max_pixels", max_pixels, least=1),
             on_progress=on_progress,
@@ -282,10 +284,10 @@ class Library:
         update = self._update(exclude, hidden, follow_symlinks, max_pixels, on_progress, on_publish)
         return update.watch(list_of_paths(paths), retry=retry, say=self._say)
 
-    def _resumed(self) -> "Writer":
-        from bridgetower.index.writer import Writer
+    def _resumed(self) -> "IndexWriter":
+        from bridgetower.index.writer import IndexWriter
 
-        return Writer.resume(self.directory, recall_store=self._recall_store)
+        return IndexWriter.resume(self.directory, recall_store=self._recall_store)
 
     def forget(self, paths: Iterable[AnyPath], *, dry_run: bool = False) -> "ForgetReport":
         """Take folders and files out of the index; with `dry_run` only say what that would do.
@@ -298,9 +300,9 @@ class Library:
         if dry_run:
             self.refresh()
             with self._readers.lend() as store:
-                return would_forget(store, [known_place(one, store.manifest.knows) or one for one in wanted])
+                return would_forget(store, [known_place(one, store.catalog.knows) or one for one in wanted])
         with self._readers.changing(), self._resumed() as writer:
-            return forget(writer, [known_place(one, writer.manifest.knows) or one for one in wanted])
+            return forget(writer, [known_place(one, writer.catalog.knows) or one for one in wanted])
 
     def prune(self, *, dry_run: bool = False, on_progress: OnProgress = quiet) -> "Pruned":
         """Drop files that are gone, remove images without a file, give the space back; or, `dry_run`, say how much.
@@ -316,24 +318,24 @@ class Library:
         with self._readers.changing(), self._resumed() as writer:
             return prune(writer, on_progress=on_progress)
 
-    def verify(self, *, on_progress: OnProgress = quiet) -> "Iterator[Finding]":
+    def check(self, *, on_progress: OnProgress = quiet) -> "Iterator[Finding]":
         """All that is wrong with the index, as it is found. Changes nothing. Raises StoreError.
 
         `on_progress(done, total)` counts images.
         """
-        from bridgetower.index.check import verify
+        from bridgetower.index.check import check_index
 
-        return verify(self.directory, recall_store=self._recall_store, on_progress=on_progress)
+        return check_index(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
     def repair(self, *, on_progress: OnProgress = quiet) -> "Repaired":
-        """Mend what `verify` finds; `index` then takes again what was lost. Raises StoreError.
+        """Mend what `check` finds; `index` then takes again what was lost. Raises StoreError.
 
         `on_progress(done, total)` counts images.
         """
-        from bridgetower.index.check import repair
+        from bridgetower.index.check import repair_index
 
         with self._readers.changing():
-            return repair(self.directory, recall_store=self._recall_store, on_progress=on_progress)
+            return repair_index(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
     def export(self, folder: AnyPath, *, on_progress: OnProgress = quiet) -> "Exported":
         """Write the index into a new folder, as npy and lines of JSON. `on_progress(done, total)` counts images.
@@ -347,7 +349,7 @@ class Library:
             return export(store, path(folder), on_progress=on_progress)
 
     def import_folder(
-        self, folder: AnyPath, *, moves: "Moves | None" = None, on_progress: OnProgress = quiet
+        self, folder: AnyPath, *, moves: "PathMap | None" = None, on_progress: OnProgress = quiet
     ) -> "ImportReport":
         """Add what `export` wrote, here or elsewhere. A path that begins with a key of `moves` begins with its value.
 
@@ -371,7 +373,7 @@ class Library:
         name: str,
         *,
         queries: AnyPath | None = None,
-        moves: "Moves | None" = None,
+        moves: "PathMap | None" = None,
         on_progress: OnProgress = quiet,
     ) -> "ImportReport":
         """Add vectors of the model `name`, any model: `vectors` an npy file [N, E], `paths` a line of JSON for each.

@@ -7,7 +7,7 @@ from pathlib import Path
 from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.errors import UnknownPlaceError
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import known_place
 from bridgetower.inputs import AnyPath, path
 from bridgetower.models.index_models import IndexModels, Notes
@@ -25,32 +25,34 @@ class Queries:
     features_dir: Path | None  # absolute
     notes: Notes
 
-    def search(self, store: Store, request: SearchRequest, under: AnyPath | None, on_progress: OnProgress) -> Found:
+    def search(
+        self, reader: IndexReader, request: SearchRequest, under: AnyPath | None, on_progress: OnProgress
+    ) -> Found:
         """Find pictures at or below `under`, or anywhere."""
         if under is not None:
-            request = replace(request, filter=replace(request.filter, under=_place(store, under)))
-        if not len(store):  # it may have no model yet
+            request = replace(request, filter=replace(request.filter, under=_place(reader, under)))
+        if not len(reader):  # it may have no model yet
             return NOTHING
-        request = request.with_vector_read(store.fingerprint.dim)
-        encoder, judge = self._parts(store, request)
-        return search(store, request, encoder, judge, cache=self._cache(store), on_progress=on_progress)
+        request = request.with_vector_read(reader.fingerprint.dim)
+        encoder, judge = self._parts(reader, request)
+        return search(reader, request, encoder, judge, cache=self._cache(reader), on_progress=on_progress)
 
-    def fill(self, store: Store, text: str, top: int, depth: int | None, on_progress: OnProgress) -> Filled:
+    def fill(self, reader: IndexReader, text: str, top: int, depth: int | None, on_progress: OnProgress) -> Filled:
         """Fill the masks of a normalised text from the `depth` pictures that it fits best."""
-        if not len(store):
+        if not len(reader):
             return Filled((), None, ())
-        model = self.models.of(store)
+        model = self.models.of(reader)
         require_heads(model.heads, Head.ITC, Head.ITM, Head.MLM)
         encoder, judge = model.encoder, model.judge
         model.tell_truncated(text, encoder, judge)
-        cache = self._cache(store)
-        return fill_library(store, encoder, judge, text, top=top, depth=depth, cache=cache, on_progress=on_progress)
+        cache = self._cache(reader)
+        return fill_library(reader, encoder, judge, text, top=top, depth=depth, cache=cache, on_progress=on_progress)
 
-    def _parts(self, store: Store, request: SearchRequest) -> tuple[RecallEncoder | None, Judge | None]:
+    def _parts(self, reader: IndexReader, request: SearchRequest) -> tuple[RecallEncoder | None, Judge | None]:
         """The parts of a model that a request needs."""
         if not request.needs_encoder and not request.verifies:
             return None, None
-        model = self.models.of(store) if request.needs_encoder else self.models.judge_for(store)
+        model = self.models.of(reader) if request.needs_encoder else self.models.judge_for(reader)
         recall = [Head.ITC] if request.needs_encoder else []
         require_heads(model.heads, *recall)
         if request.verifies:
@@ -62,8 +64,8 @@ class Queries:
             model.tell_truncated(request.text, *(part for part in (encoder, judge) if part is not None))
         return encoder, judge
 
-    def _cache(self, store: Store) -> FeatureCache | None:
-        cache = store.feature_cache(self.features_cache, self.features_dir)
+    def _cache(self, reader: IndexReader) -> FeatureCache | None:
+        cache = reader.feature_cache(self.features_cache, self.features_dir)
         if cache is not None and cache.is_link:
             self.notes(
                 f"note: {cache.directory}: a link, and not used, so that every search reads its pictures again: remove "
@@ -72,8 +74,8 @@ class Queries:
         return cache
 
 
-def _place(store: Store, under: AnyPath) -> Path:
-    place = known_place(path(under), store.manifest.knows)
+def _place(reader: IndexReader, under: AnyPath) -> Path:
+    place = known_place(path(under), reader.catalog.knows)
     if place is None:
         raise UnknownPlaceError(f"nothing in the index lies under {os.fspath(under)}; `bt status` names its folders")
     return place

@@ -38,7 +38,7 @@ def require_heads(heads: frozenset[Head], *needed: Head, way_out: str = "") -> N
             )
 
 
-class File(NamedTuple):
+class WalkedFile(NamedTuple):
     """A file that may hold a picture, as the walk over the folders found it: light, for there may be millions."""
 
     path: bytes  # absolute
@@ -52,7 +52,7 @@ def path_of(path: bytes) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class File:
     """A file that the index holds, or is to hold: a few at a time, ready to be opened and compared."""
 
     path: Path  # absolute

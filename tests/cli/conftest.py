@@ -13,7 +13,7 @@ import bridgetower.checkpoints.save  # noqa: F401 - it keeps the `resolve` that 
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
 from bridgetower_cli.parser import app
-from tests.fakes import COLOURS, DecodersHere, FakeEncoder, paint
+from tests.fakes import COLOURS, DecodePoolHere, FakeEncoder, paint
 
 
 class Models:
@@ -69,7 +69,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
         lambda checkpoint, precision: checkpoint.encoder.fingerprint,
     )
     monkeypatch.setattr("bridgetower.encoders.torch_encoder.TorchEncoder", models.load)
-    monkeypatch.setattr("bridgetower.encoders.local_engine.Decoders", DecodersHere)
+    monkeypatch.setattr("bridgetower.encoders.local_engine.Decoders", DecodePoolHere)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run
     return models

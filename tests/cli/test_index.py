@@ -172,10 +172,10 @@ def test_a_path_that_names_nothing_is_wrong_usage(bt: Bt, photos: Path, argument
 def test_a_damaged_index_is_told_before_a_model_is_fetched(
     bt: Bt, library: Path, models: Models, model: list[str]
 ) -> None:
-    manifest = library.parent / "index" / "manifest.sqlite"
-    for log in manifest.parent.glob("manifest.sqlite-*"):
+    catalog = library.parent / "index" / "manifest.sqlite"
+    for log in catalog.parent.glob("manifest.sqlite-*"):
         log.unlink()
-    manifest.write_bytes(b"no database, and long enough not to be taken for an empty one" * 20)
+    catalog.write_bytes(b"no database, and long enough not to be taken for an empty one" * 20)
     models.resolved.clear()
     done = bt("index", library, *model)
     assert (done.exit_code, models.resolved) == (5, [])

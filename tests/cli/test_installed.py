@@ -15,7 +15,7 @@ import pytest
 
 from bridgetower.checkpoints.find import DEMO_FOLDER
 from bridgetower.errors import StoreError
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from bridgetower.pictures.decode_pool import environment
 from tests.fakes import HOSTILE, paint
 from tests.tiny import tiny_checkpoint
@@ -68,7 +68,7 @@ def test_another_tokenizer_is_told_each_time_and_the_first_digest_kept(tmp_path:
     photos.mkdir()
     shutil.copy(GALLERY / TWO_CATS, photos)
     assert bt("index", "photos", "--model", "model", "--index", "index", cwd=tmp_path).returncode == 0
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         first = store.fingerprint.tokenizer_sha256
     assert first is not None
 
@@ -79,7 +79,7 @@ def test_another_tokenizer_is_told_each_time_and_the_first_digest_kept(tmp_path:
     for command in (("search", "two cats"), ("index", "photos")):
         done = bt(*command, "--index", "index", cwd=tmp_path)
         assert (done.returncode, b"is another than when the index was made" in done.stderr) == (0, True), done.stderr
-        with Store.open(tmp_path / "index") as store:
+        with IndexReader.open(tmp_path / "index") as store:
             assert store.fingerprint.tokenizer_sha256 == first
 
 
@@ -173,23 +173,23 @@ def test_it_runs_as_a_module_under_its_own_name() -> None:
 @pytest.fixture
 def empty_index(tmp_path: Path) -> Path:
     """What `bt status` can show, without loading a network."""
-    from bridgetower.index.writer import Writer
+    from bridgetower.index.writer import IndexWriter
     from tests.fakes import FakeEncoder
 
-    Writer.open(tmp_path / "index", FakeEncoder().fingerprint).close()
+    IndexWriter.open(tmp_path / "index", FakeEncoder().fingerprint).close()
     return tmp_path / "index"
 
 
 @pytest.fixture
 def index_of_one(tmp_path: Path) -> Path:
     """What `bt search --query-vector` can search, without loading a network."""
-    from bridgetower.index.writer import NewImage, Writer
-    from bridgetower.records import Photo
+    from bridgetower.index.writer import IndexWriter, NewImage
+    from bridgetower.records import File
     from tests.fakes import FakeEncoder
 
     image = NewImage(bytes(32), 1, 1, None, np.array([1, 0, 0], np.float32))
-    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
-        writer.commit(images=[image], files=[(Photo(Path("/a.png"), 1, 1), image.hash)])
+    with IndexWriter.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+        writer.commit(images=[image], files=[(File(Path("/a.png"), 1, 1), image.hash)])
         writer.finish()
     return tmp_path / "index"
 
@@ -504,6 +504,6 @@ def test_ctrl_c_does_not_wait_for_a_picture_that_hangs_and_leaves_no_process(tmp
 
 
 def committed(index: Path) -> int:
-    with suppress(StoreError), Store.open(index) as store:
+    with suppress(StoreError), IndexReader.open(index) as store:
         return len(store)
     return 0

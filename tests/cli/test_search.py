@@ -15,7 +15,7 @@ from typer.testing import Result
 import bridgetower.checkpoints.find
 from bridgetower.errors import ModelError
 from bridgetower.index.roots import KEPT
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Head
 from bridgetower_cli.settings import DEFAULT_MODEL
 from tests.cli.conftest import Bt, Models
@@ -160,9 +160,9 @@ def test_a_model_folder_that_has_moved_is_asked_for(
     bt: Bt, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bt("index", photos, "--model", "moved")
-    with Writer.resume(tmp_path / "index") as writer, writer.manifest.transaction():
-        made_by = replace(writer.manifest.fingerprint(), model=str(tmp_path / "moved"))
-        writer.manifest.set_fingerprint(made_by)
+    with IndexWriter.resume(tmp_path / "index") as writer, writer.catalog.transaction():
+        made_by = replace(writer.catalog.fingerprint(), model=str(tmp_path / "moved"))
+        writer.catalog.set_fingerprint(made_by)
     with monkeypatch.context() as real:
         real.setattr("bridgetower.checkpoints.find.resolve", RESOLVE)
         done = bt("search", "red")
@@ -197,8 +197,8 @@ def test_a_model_is_fetched_where_a_person_names_it_and_not_where_an_index_does(
 def test_the_default_model_is_not_fetched_either_because_an_index_names_it(
     bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Writer.resume(library.parent / "index") as writer, writer.manifest.transaction():
-        writer.manifest.set_fingerprint(replace(writer.manifest.fingerprint(), model=DEFAULT_MODEL))
+    with IndexWriter.resume(library.parent / "index") as writer, writer.catalog.transaction():
+        writer.catalog.set_fingerprint(replace(writer.catalog.fingerprint(), model=DEFAULT_MODEL))
     monkeypatch.delenv("BT_MODEL")
     monkeypatch.setattr("bridgetower.checkpoints.find.resolve", RESOLVE)
     done = bt("search", "red")

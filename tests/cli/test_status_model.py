@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import bridgetower.checkpoints.find
 from bridgetower.checkpoints.find import LocalModel
-from bridgetower.index.writer import Writer
-from bridgetower.records import Head, Photo
+from bridgetower.index.writer import IndexWriter
+from bridgetower.records import File, Head
 from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt
 from tests.fakes import paint
@@ -79,8 +79,8 @@ def test_status_tells_files_from_folders(bt: Bt, library: Path) -> None:
 def test_reasons_that_differ_in_their_figures_are_one(bt: Bt, library: Path) -> None:
     reasons = [f"{1000 + number} x {number:,} pixels, more than 179" for number in range(900, 1100)]
     reasons += ["empty", "empty", "empty chunk N", "empty chunk 5", *(f"{letter} 7" for letter in "abcdefgh")]
-    with Writer.resume(library.parent / "index") as writer:
-        writer.commit(skipped=[(Photo(library / f"{n}.jpg", 1, 1), reason) for n, reason in enumerate(reasons)])
+    with IndexWriter.resume(library.parent / "index") as writer:
+        writer.commit(skipped=[(File(library / f"{n}.jpg", 1, 1), reason) for n, reason in enumerate(reasons)])
     told = json.loads(bt("status", "--json").stdout)["reasons"]
     assert list(told.items())[:3] == [("N x N pixels, more than 179", 200), ("empty", 2), ("a 7", 1)]
     assert len(told) == 10
@@ -192,8 +192,8 @@ def test_model_pull_announces_the_hub_and_gives_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_status_of_an_index_that_was_written_at_an_impossible_time(bt: Bt, library: Path) -> None:
-    with Writer.resume(library.parent / "index") as writer, writer.manifest.transaction():
-        writer.manifest._set_state(updated_at=1 << 60)
+    with IndexWriter.resume(library.parent / "index") as writer, writer.catalog.transaction():
+        writer.catalog._set_state(updated_at=1 << 60)
     done = bt("status")
     assert done.exit_code == 0
     assert f"{1 << 60} s after 1970" in done.stdout

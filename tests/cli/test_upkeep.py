@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 from tests.cli.conftest import Bt
 
 
@@ -79,9 +79,9 @@ def test_a_manifest_that_sqlite_cannot_read_is_restored(bt: Bt, library: Path) -
 
 
 def test_what_was_forgotten_stays_forgotten(bt: Bt, library: Path) -> None:
-    manifest = library.parent / "index" / "manifest.sqlite"
+    catalog = library.parent / "index" / "manifest.sqlite"
     assert bt("forget", library / "green.png").exit_code == 0
-    manifest.write_bytes(b"this is not SQLite" * 4000)
+    catalog.write_bytes(b"this is not SQLite" * 4000)
     assert "restored the copy" in bt("verify", "--repair").stderr
     assert "green.png" not in bt("search", "green", "--json").stdout
     assert "4 pictures, 3 files" in bt("verify").stderr
@@ -109,21 +109,21 @@ def test_a_damaged_copy_is_made_again(bt: Bt, library: Path) -> None:
 
 @pytest.mark.parametrize("damaged_copy", [False, True])
 def test_a_damaged_manifest_without_a_copy_is_left_as_it_is(bt: Bt, library: Path, damaged_copy: bool) -> None:
-    manifest = library.parent / "index" / "manifest.sqlite"
-    copied = manifest.with_name("manifest.backup.sqlite")
+    catalog = library.parent / "index" / "manifest.sqlite"
+    copied = catalog.with_name("manifest.backup.sqlite")
     if damaged_copy:
         copied.write_bytes(b"nor is this" * 4000)
     else:
         copied.unlink()
-    manifest.write_bytes(b"this is not SQLite" * 4000)
+    catalog.write_bytes(b"this is not SQLite" * 4000)
     assert bt("verify").exit_code == 5
     done = bt("verify", "--repair")
     assert done.exit_code == 5
     assert done.stderr.startswith("error: ") and "no copy can be restored" in done.stderr
-    assert manifest.read_bytes() == b"this is not SQLite" * 4000
-    names = {path.name for path in manifest.parent.iterdir()}
+    assert catalog.read_bytes() == b"this is not SQLite" * 4000
+    names = {path.name for path in catalog.parent.iterdir()}
     assert names <= {"manifest.sqlite", "manifest.backup.sqlite", "vectors-1.faiss", "writer.lock"}
-    for path in (manifest, copied):  # as it says
+    for path in (catalog, copied):  # as it says
         if path.exists():
             path.rename(library.parent / path.name)
     assert "indexed 4" in bt("index", library).stderr
@@ -189,9 +189,9 @@ def test_forget_says_before_what_it_would_do(bt: Bt, library: Path) -> None:
     (library / "bad.png").write_bytes(b"no picture")
     bt("index", library)
     paths = (library / "red.png", library / "blue.png", library / "bad.png")
-    manifest = library.parent / "index" / "manifest.sqlite"
-    before = manifest.read_bytes()
-    with Writer.resume(library.parent / "index"):  # which holds the lock
+    catalog = library.parent / "index" / "manifest.sqlite"
+    before = catalog.read_bytes()
+    with IndexWriter.resume(library.parent / "index"):  # which holds the lock
         dry = bt("forget", *paths, "photos", "--dry-run", "--json")
     assert dry.exit_code == 0, dry.stderr
     assert (
@@ -202,7 +202,7 @@ def test_forget_says_before_what_it_would_do(bt: Bt, library: Path) -> None:
     assert (
         dry.stderr == "would forget 3 files; the vectors of 1 picture without a file would be kept until `bt prune`\n"
     )
-    assert manifest.read_bytes() == before
+    assert catalog.read_bytes() == before
     dry = bt("forget", *paths, "--dry-run", "--json")
     wet = bt("forget", *paths, "--json")
     assert dry.stdout.replace("true", "false") == wet.stdout and wet.stdout.count('"files": 1') == 3

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from tests.fakes import FakeEncoder, paint
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ class Watching:
         return self.log.read_text()
 
     def holds(self, number: int) -> bool:
-        with Store.open(self.index) as store:
+        with IndexReader.open(self.index) as store:
             return store.summary().files == number
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -110,7 +110,7 @@ def test_what_a_walk_passes_over_starts_nothing(watching: Callable[..., Watching
     photos = tmp_path / "photos"
     (photos / "no").mkdir(parents=True)
     bt = watching("--exclude", "no/")
-    with Writer.open(bt.index, FakeEncoder().fingerprint):  # a run would say that it cannot have it
+    with IndexWriter.open(bt.index, FakeEncoder().fingerprint):  # a run would say that it cannot have it
         for name in ("notes.txt", ".hidden.png", "no/x.png", ".dir/x.png"):
             (photos / name).parent.mkdir(exist_ok=True)
             shutil.copy(photos / "a.png", photos / name)

@@ -8,9 +8,9 @@ from pathlib import Path
 from bridgetower.errors import StoreError
 from bridgetower.index.catalog.schema import PAGE_BYTES
 from bridgetower.index.catalog.write_ahead_log import FRAME_HEADER_BYTES, HEADER_BYTES
-from bridgetower.index.check import repair, verify
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.check import check_index, repair_index
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from tests.faults.small import FINGERPRINT, Answer, answer, bring_up_to_date, build, image, photo
 
 MORE = range(300, 303)  # images of the run that was killed, each in a commit of its own, which the copy lacks
@@ -28,7 +28,7 @@ class Damages:
         build(written)
         self._before = answer(written)
         self._answers: list[Answer] = []  # after each commit that the log holds
-        with Writer.open(written, FINGERPRINT) as writer:
+        with IndexWriter.open(written, FINGERPRINT) as writer:
             for number in MORE:
                 writer.commit(images=[image(number)], files=[(photo(number), image(number).hash)])
                 self._answers.append(answer(written))
@@ -68,7 +68,7 @@ class Damages:
             said = str(error)
         assert said in expected or _is_told(said, self._directory), f"{kind}: another answer"
         try:
-            repaired = repair(self._directory)
+            repaired = repair_index(self._directory)
         except StoreError as error:
             assert _is_refused(path.name, error), kind  # noqa: PT017
         else:
@@ -78,16 +78,16 @@ class Damages:
             self.least = min(self.least, share)
             assert share >= BROUGHT_BACK, f"{kind}: {share:.1%} came back"
             self._index_again()
-            assert list(verify(self._directory)) == [], kind
+            assert list(check_index(self._directory)) == [], kind
             assert answer(self._directory) == self._answers[-1], kind
         return kind
 
     def _index_again(self) -> None:
         """As `bt index` does it: what is lost is encoded again."""
         bring_up_to_date(self._directory)
-        with Writer.open(self._directory, FINGERPRINT) as writer:
+        with IndexWriter.open(self._directory, FINGERPRINT) as writer:
             for number in MORE:
-                new = [] if writer.manifest.image_id(image(number).hash) else [image(number)]
+                new = [] if writer.catalog.image_id(image(number).hash) else [image(number)]
                 writer.commit(images=new, files=[(photo(number), image(number).hash)])
             writer.finish()
 
@@ -150,8 +150,8 @@ def _is_refused(name: str, error: StoreError) -> bool:
 
 
 def _images(directory: Path) -> list[bytes]:
-    with Store.open(directory) as store:
-        return [hash for hash, _ in store.manifest.contents()]
+    with IndexReader.open(directory) as store:
+        return [hash for hash, _ in store.catalog.contents()]
 
 
 def _commits(log: bytes) -> list[int]:

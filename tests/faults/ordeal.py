@@ -8,32 +8,32 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from bridgetower.errors import NoIndexError
-from bridgetower.index.check import verify
+from bridgetower.index.check import check_index
 from bridgetower.index.maintenance import would_prune
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
-from bridgetower.records import Photo
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
+from bridgetower.records import File
 from tests.fakes import FakeEncoder, paint
 from tests.faults.victims import Victims
 
 FORMAT_2 = Path(__file__).parents[1] / "data" / "index-format-2"
 FOLDERS, IN_EACH = 8, 30
 
-Contents = dict[Photo, bytes]
+Contents = dict[File, bytes]
 
 
 def contents(directory: Path) -> Contents:
     """Every file that a search can find, with the hash of what it holds; nothing where there is no index yet."""
-    with suppress(NoIndexError), Store.open(directory) as store:
+    with suppress(NoIndexError), IndexReader.open(directory) as store:
         nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
         return {photo: candidate.content for candidate in nearest for photo in candidate.photos}
     return {}
 
 
-def whole(directory: Path) -> dict[Photo, tuple[bytes, bytes, float]]:
+def whole(directory: Path) -> dict[File, tuple[bytes, bytes, float]]:
     """For every file: what it holds, its vector to the bit, and its similarity to a text."""
-    with Store.open(directory) as store:
-        vectors = {entry.hash: entry.vector for entry in store.manifest.entries()}
+    with IndexReader.open(directory) as store:
+        vectors = {entry.hash: entry.vector for entry in store.catalog.entries()}
         nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
         return {
             photo: (candidate.content, vectors[candidate.content], candidate.similarity)
@@ -49,7 +49,7 @@ class Ordeal:
         self.photos, self.directory, self._work = work / "photos", work / "index", work
         self._victims, self._random = victims, random.Random(seed)
         self._painted = 0
-        self._committed: set[tuple[Photo, bytes]] = set()  # all that was at some time: an old copy may bring it back
+        self._committed: set[tuple[File, bytes]] = set()  # all that was at some time: an old copy may bring it back
         self._forgotten: set[Path] = set()  # folders, until they are indexed again
         for folder in range(FOLDERS):
             for number in range(IN_EACH):
@@ -78,7 +78,7 @@ class Ordeal:
     def check(self, at_least: Contents) -> None:
         """The index is in order, and has all of `at_least` that is on the disk."""
         with suppress(NoIndexError):
-            assert list(verify(self.directory)) == []
+            assert list(check_index(self.directory)) == []
         left = contents(self.directory)
         lost = {photo for photo in at_least.items() - left.items() if photo[0].path.exists()}
         assert not lost, f"{len(lost)} committed files are lost, as {min(photo.path for photo, _ in lost)}"
@@ -129,20 +129,20 @@ class Ordeal:
         """Kill `bt verify --repair` of an index in which rows, and perhaps a page, were altered."""
         if not contents(self.directory):
             return False
-        manifest = self.directory / "manifest.sqlite"
+        catalog = self.directory / "manifest.sqlite"
         committed = contents(self.directory)
-        with closing(sqlite3.connect(manifest, isolation_level=None)) as db:
+        with closing(sqlite3.connect(catalog, isolation_level=None)) as db:
             rows = db.execute("SELECT path FROM files ORDER BY random() LIMIT 5").fetchall()
             db.executemany("UPDATE files SET size = size + 1 WHERE path = ?", rows)
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         # A run that was killed while it forgot or pruned has left no copy.
-        if manifest.with_name("manifest.backup.sqlite").exists() and self._random.random() < 0.5:
-            with open(manifest, "rb+") as file:
-                file.seek(8192 * self._random.randrange(manifest.stat().st_size // 8192))
+        if catalog.with_name("manifest.backup.sqlite").exists() and self._random.random() < 0.5:
+            with open(catalog, "rb+") as file:
+                file.seek(8192 * self._random.randrange(catalog.stat().st_size // 8192))
                 file.write(b"\xff")
         killed = self._kill("verify", "--repair", longest=0.5)
         self._victims.run("verify", "--repair", "--index", self.directory)
-        assert list(verify(self.directory)) == []
+        assert list(check_index(self.directory)) == []
         self._committed |= committed.items()
         assert contents(self.directory).items() <= self._committed
         self.check({})
@@ -153,9 +153,9 @@ class Ordeal:
         old = self._work / "old"
         shutil.copytree(FORMAT_2, old)
         killed = self._kill("forget", "/scans", longest=0.1, directory=old)
-        Writer.resume(old).close()
-        assert list(verify(old)) == []
-        with Store.open(old) as store:
+        IndexWriter.resume(old).close()
+        assert list(check_index(old)) == []
+        with IndexReader.open(old) as store:
             assert len(store) in (22, 23)
         shutil.rmtree(old)
         return killed
@@ -164,12 +164,12 @@ class Ordeal:
         """One run that nobody disturbs gives the index of runs that nobody disturbed."""
         self._victims.run("index", self.photos, "--index", self.directory)
         self._victims.run("index", self.photos, "--index", self._work / "undisturbed")
-        assert list(verify(self.directory)) == []
+        assert list(check_index(self.directory)) == []
         assert whole(self.directory) == whole(self._work / "undisturbed")
         assert len(contents(self.directory)) == len(self._files())
         self._victims.run("prune", "--index", self.directory)
         assert whole(self.directory) == whole(self._work / "undisturbed")
-        with Store.open(self.directory) as store:
+        with IndexReader.open(self.directory) as store:
             said = would_prune(store)
             assert (said.files, said.images, store.summary().orphans) == (0, 0, 0)
             assert [path for path in store.strays() if ".damaged-" not in path.name] == []

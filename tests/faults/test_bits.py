@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import DamagedIndexError, StoreError
-from bridgetower.index.check import repair, verify
+from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.vectors.float16 import pack
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 from tests.faults.small import (
     DIM,
     FINGERPRINT,
@@ -35,7 +35,7 @@ def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     way = getattr(request, "param", "exact")
     with searched(way):
         build(directory)
-        assert list(verify(directory)) == []
+        assert list(check_index(directory)) == []
         assert (directory / "vectors-2.codes").exists() == (way == "lists")
         yield directory
 
@@ -59,17 +59,17 @@ def says(directory: Path) -> Answer | str:
 
 def is_found(directory: Path) -> bool:
     try:
-        return list(verify(directory)) != []
+        return list(check_index(directory)) != []
     except StoreError:  # a format that is not known
         return True
 
 
 def require_mended(directory: Path, expected: Answer) -> None:
     """All is repaired, or one run brings it back."""
-    repaired = repair(directory)
+    repaired = repair_index(directory)
     assert repaired.left == ()
     bring_up_to_date(directory)
-    assert list(verify(directory)) == []
+    assert list(check_index(directory)) == []
     assert answer(directory) == expected
 
 
@@ -137,13 +137,13 @@ def test_a_manifest_that_was_cut_is_never_half_an_answer(directory: Path, sound:
 @pytest.mark.parametrize("size", [0, 1, 100, 8192, 40_000])
 def test_without_a_copy_a_manifest_that_was_cut_is_left_as_it_is(directory: Path, size: int) -> None:
     """One that is empty looks as a run leaves it that was killed when it made the index."""
-    manifest = directory / "manifest.sqlite"
-    content = manifest.read_bytes()[:size]
-    manifest.write_bytes(content)
+    catalog = directory / "manifest.sqlite"
+    content = catalog.read_bytes()[:size]
+    catalog.write_bytes(content)
     (directory / "manifest.backup.sqlite").unlink()
     with pytest.raises(StoreError, match="no index at" if size < 2 else "no copy can be restored .* `bt index`"):
-        repair(directory)
-    assert manifest.read_bytes() == content
+        repair_index(directory)
+    assert catalog.read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -175,43 +175,43 @@ def test_an_old_vector_file_in_the_place_of_the_new_one_changes_nothing(
     directory: Path, sound: Path, suffix: str
 ) -> None:
     old = (directory / f"vectors-2.{suffix}").read_bytes()
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
         writer.publish()
     expected = answer(directory)
     (directory / f"vectors-3.{suffix}").write_bytes(old)
     assert answer(directory) == expected
-    assert {finding.part for finding in verify(directory)} == {"vectors"}
-    assert repair(directory).left == ()
+    assert {finding.part for finding in check_index(directory)} == {"vectors"}
+    assert repair_index(directory).left == ()
     assert answer(directory) == expected
 
 
 @either_way
 def test_an_old_manifest_in_the_place_of_the_new_one_is_the_old_index(directory: Path, sound: Path) -> None:
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
         writer.publish()
     shutil.copy(sound / "manifest.sqlite", directory)
     assert answer(directory) == answer(sound)
-    assert [finding.part for finding in verify(directory)] == ["vectors"]
+    assert [finding.part for finding in check_index(directory)] == ["vectors"]
     require_mended(directory, answer(sound))
 
 
 def test_a_lost_manifest_is_restored(directory: Path, sound: Path) -> None:
     (directory / "manifest.sqlite").unlink()
-    ways = (answer, Writer.resume, lambda place: Writer.open(place, FINGERPRINT))
+    ways = (answer, IndexWriter.resume, lambda place: IndexWriter.open(place, FINGERPRINT))
     for way in ways:
         with pytest.raises(DamagedIndexError, match="gone or empty, though its copy is there"):
             way(directory)
-    assert [finding.part for finding in verify(directory)] == ["manifest"]
-    assert (restored := repair(directory).restored) is not None and restored.kept is None
+    assert [finding.part for finding in check_index(directory)] == ["manifest"]
+    assert (restored := repair_index(directory).restored) is not None and restored.kept is None
     assert answer(directory) == answer(sound)
 
 
 def test_a_lost_manifest_without_a_copy_is_no_index(directory: Path) -> None:
     (directory / "manifest.sqlite").unlink()
     (directory / "manifest.backup.sqlite").unlink()
-    for look in (answer, lambda place: list(verify(place)), repair):
+    for look in (answer, lambda place: list(check_index(place)), repair_index):
         with pytest.raises(StoreError, match="no index at"):
             look(directory)
 
@@ -244,9 +244,9 @@ def test_a_flipped_bit_in_the_row_of_a_table_is_an_error(directory: Path, table:
 
 
 def alter(directory: Path, sql: str) -> None:
-    with Writer.resume(directory) as writer, writer.manifest.transaction():
-        writer.manifest._db.execute("PRAGMA defer_foreign_keys = ON")
-        writer.manifest._db.execute(sql)
+    with IndexWriter.resume(directory) as writer, writer.catalog.transaction():
+        writer.catalog._db.execute("PRAGMA defer_foreign_keys = ON")
+        writer.catalog._db.execute(sql)
 
 
 @either_way
@@ -254,11 +254,11 @@ def alter(directory: Path, sql: str) -> None:
 def test_what_the_vector_file_covers_is_not_taken_on_trust(
     directory: Path, sound: Path, more: int, parts: set[str]
 ) -> None:
-    with Writer.resume(directory) as writer, writer.manifest.transaction():
-        writer.manifest._set_state(covered=writer.manifest.state().covered + more)
+    with IndexWriter.resume(directory) as writer, writer.catalog.transaction():
+        writer.catalog._set_state(covered=writer.catalog.state().covered + more)
     said = says(directory)
     assert said == answer(sound) or "damaged" in said
-    assert {finding.part for finding in verify(directory)} == parts
+    assert {finding.part for finding in check_index(directory)} == parts
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_what_is_not_as_it_was_written_is_found_and_mended(directory: Path, soun
     alter(directory, sql)
     said = says(directory)
     assert isinstance(said, str) or said == expected
-    assert part in {finding.part for finding in verify(directory)}
+    assert part in {finding.part for finding in check_index(directory)}
     require_mended(directory, expected)
 
 
@@ -325,7 +325,7 @@ def test_what_lists_rest_on_is_checked_too(directory: Path, sound: Path, sql: st
 
 def test_a_writer_refuses_what_contradicts_itself(directory: Path) -> None:
     alter(directory, "UPDATE orphans SET image = 20 WHERE image = 2")
-    for open_it in (lambda: Writer.resume(directory), lambda: Writer.open(directory, FINGERPRINT)):
+    for open_it in (lambda: IndexWriter.resume(directory), lambda: IndexWriter.open(directory, FINGERPRINT)):
         with pytest.raises(DamagedIndexError, match="an image with a file is in orphans"):
             open_it()
 
@@ -338,9 +338,9 @@ def test_repair_names_what_it_drops(directory: Path) -> None:
     without_copy(directory)
     alter(directory, "UPDATE images SET width = 641 WHERE id = 20")
     alter(directory, "UPDATE files SET size = 5 WHERE path = CAST('/photos/0/001.jpg' AS BLOB)")
-    [lost] = [finding for finding in verify(directory) if finding.part == "images"]
+    [lost] = [finding for finding in check_index(directory) if finding.part == "images"]
     assert lost.image == 20 and lost.path == photo(9).path
-    repaired = repair(directory)
+    repaired = repair_index(directory)
     assert (repaired.dropped, repaired.restored, repaired.left) == ((photo(1).path, photo(9).path), None, ())
 
 
@@ -349,14 +349,14 @@ def test_repair_names_what_it_drops(directory: Path) -> None:
 )
 def test_a_damaged_image_is_taken_from_the_copy(directory: Path, sound: Path, sql: str) -> None:
     """One that is newer stays, and is not encoded again either."""
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
     expected = answer(directory)
     alter(directory, f"UPDATE images SET {sql} WHERE id = 20")
-    repaired = repair(directory)
+    repaired = repair_index(directory)
     assert (repaired.restored, repaired.left) == (None, ())
-    with Writer.resume(directory) as writer:
-        assert (writer.manifest.image_id(image(9).hash), writer.manifest.count_images()) == (20, 70)
+    with IndexWriter.resume(directory) as writer:
+        assert (writer.catalog.image_id(image(9).hash), writer.catalog.count_images()) == (20, 70)
     assert set(repaired.dropped) <= {photo(9).path}
     bring_up_to_date(directory)
     assert answer(directory) == expected
@@ -364,11 +364,11 @@ def test_a_damaged_image_is_taken_from_the_copy(directory: Path, sound: Path, sq
 
 def test_what_another_image_has_become_is_not_taken_from_the_copy(directory: Path, sound: Path) -> None:
     alter(directory, "UPDATE images SET hash = zeroblob(32) WHERE id = 20")
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(9)], files=[(photo(9), image(9).hash)])
-    assert repair(directory).left == ()
-    with Writer.resume(directory) as writer:
-        assert (writer.manifest.image_id(image(9).hash), writer.manifest.count_images()) == (71, 69)
+    assert repair_index(directory).left == ()
+    with IndexWriter.resume(directory) as writer:
+        assert (writer.catalog.image_id(image(9).hash), writer.catalog.count_images()) == (71, 69)
     require_mended(directory, answer(sound))
 
 
@@ -376,18 +376,18 @@ def test_repair_names_the_roots_that_it_drops(directory: Path) -> None:
     alter(directory, "UPDATE roots SET scanned_at = 5")
     with pytest.raises(DamagedIndexError, match="the row of the folder '/photos' is not"):
         answer(directory)
-    repaired = repair(directory)
+    repaired = repair_index(directory)
     assert (repaired.roots, repaired.dropped, repaired.left) == ((Path("/photos"),), (), ())
-    with Writer.resume(directory) as writer:
-        assert list(writer.manifest.roots()) == []
-        assert writer.manifest.holds(Path("/photos"))
+    with IndexWriter.resume(directory) as writer:
+        assert list(writer.catalog.roots()) == []
+        assert writer.catalog.holds(Path("/photos"))
 
 
 def test_repair_keeps_the_queries_that_are_whole(directory: Path) -> None:
     alter(directory, "UPDATE queries SET vector = zeroblob(32) WHERE id = 2")
-    assert repair(directory).left == ()
-    with Writer.resume(directory) as writer:
-        assert writer.manifest.queries() == [pack(image(number).vector, DIM) for number in (200, 202)]
+    assert repair_index(directory).left == ()
+    with IndexWriter.resume(directory) as writer:
+        assert writer.catalog.queries() == [pack(image(number).vector, DIM) for number in (200, 202)]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs links")
@@ -397,17 +397,17 @@ def test_repair_leaves_what_has_taken_the_place_of_damaged_features(
     path = directory / "features" / KEPT
     path.write_bytes(b"damaged")
 
-    def mend(_: Writer, *__: object) -> None:
+    def mend(_: IndexWriter, *__: object) -> None:
         path.unlink()
         path.symlink_to(directory.parent / "letter")
 
     alter(directory, "UPDATE queries SET vector = zeroblob(32) WHERE id = 2")  # so that there is something to mend
-    monkeypatch.setattr(Writer, "mend", mend)
-    repair(directory)
+    monkeypatch.setattr(IndexWriter, "mend", mend)
+    repair_index(directory)
     assert path.is_symlink()
 
 
 def test_repair_removes_damaged_features(directory: Path) -> None:
     (directory / "features" / KEPT).write_bytes(b"damaged")
-    assert repair(directory).left == ()
+    assert repair_index(directory).left == ()
     assert not (directory / "features" / KEPT).exists()

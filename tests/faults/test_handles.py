@@ -7,9 +7,9 @@ import pytest
 
 from bridgetower.errors import ResourceError
 from bridgetower.files.walk import scan
-from bridgetower.index.check import verify
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.check import check_index
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from tests.fakes import handles_left
 from tests.faults.small import FINGERPRINT, answer, build
 
@@ -17,9 +17,9 @@ from tests.faults.small import FINGERPRINT, answer, build
 @pytest.mark.parametrize(
     "look",
     [
-        lambda directory: list(verify(directory)),
+        lambda directory: list(check_index(directory)),
         answer,
-        lambda directory: Writer.open(directory, FINGERPRINT).close(),
+        lambda directory: IndexWriter.open(directory, FINGERPRINT).close(),
         lambda directory: list(scan([directory])),
     ],
     ids=["verify", "search", "write", "walk"],
@@ -38,5 +38,5 @@ def test_the_want_of_handles_is_no_fault_of_a_file(tmp_path: Path, look: Callabl
         assert left > 0
         break
     assert "too many open files" in told
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert len(store) == 60

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.index.check import verify
-from bridgetower.index.reader import Store
+from bridgetower.index.check import check_index
+from bridgetower.index.reader import IndexReader
 from tests.faults.ordeal import Ordeal
 from tests.faults.victims import Victims
 
@@ -26,9 +26,9 @@ def test_an_index_of_lists_survives_kills(tmp_path: Path) -> None:
     with Victims(many=100) as victims:
         ordeal = Ordeal(tmp_path, victims, seed=3)
         ordeal.lasts = victims.run("index", ordeal.photos, "--index", ordeal.directory)
-        with Store.open(ordeal.directory) as store:
-            assert store.manifest.tuning() is not None
-        assert list(verify(ordeal.directory)) == []
+        with IndexReader.open(ordeal.directory) as store:
+            assert store.catalog.tuning() is not None
+        assert list(check_index(ordeal.directory)) == []
         assert sum(way() for way in [ordeal.index, ordeal.prune, ordeal.repair, ordeal.index] * 2)
         ordeal.end()
 
@@ -51,6 +51,6 @@ def test_an_interrupted_run_ends_at_once_and_in_order(tmp_path: Path, victims: V
         ended = victims.kill(*command, "--index", ordeal.directory, after=after, by=by)
         assert ended in (0, code)
         stopped += ended == code
-        assert list(verify(ordeal.directory)) == []
+        assert list(check_index(ordeal.directory)) == []
     assert stopped
     ordeal.end()

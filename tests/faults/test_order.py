@@ -16,7 +16,7 @@ import pytest
 from bridgetower.files.atomic import replace_file
 from bridgetower.index.maintenance import forget
 from bridgetower.index.recovery.backup import keep_log, restore
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 from tests.faults.small import FINGERPRINT, bring_up_to_date, build, image, photo, searched
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the file of a descriptor is not known here")
@@ -25,7 +25,7 @@ REAL_FSYNC, REAL_REPLACE = os.fsync, os.replace
 
 
 @contextmanager
-def watched(writer: Writer | None = None) -> Iterator[list[str]]:
+def watched(writer: IndexWriter | None = None) -> Iterator[list[str]]:
     """What is put on the disk, renamed and committed, in order: "fsync NAME", "rename OLD NEW", "commit"."""
     calls: list[str] = []
 
@@ -43,27 +43,30 @@ def watched(writer: Writer | None = None) -> Iterator[list[str]]:
             calls.append("commit")
 
     if writer is not None:
-        writer.manifest._db.set_trace_callback(statement)
+        writer.catalog._db.set_trace_callback(statement)
     with patch("os.fsync", fsync), patch("os.replace", replace):
         yield calls
     if writer is not None:
-        writer.manifest._db.set_trace_callback(None)
+        writer.catalog._db.set_trace_callback(None)
 
 
 def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
     """SQLite puts a transaction on the disk by itself, in this setting: 2 is FULL."""
     build(tmp_path / "index")
-    for way in (lambda: Writer.open(tmp_path / "index", FINGERPRINT), lambda: Writer.resume(tmp_path / "index")):
+    for way in (
+        lambda: IndexWriter.open(tmp_path / "index", FINGERPRINT),
+        lambda: IndexWriter.resume(tmp_path / "index"),
+    ):
         with way() as writer:
-            assert writer.manifest._db.execute("PRAGMA synchronous").fetchone() == (2,)
-            assert writer.manifest._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert writer.catalog._db.execute("PRAGMA synchronous").fetchone() == (2,)
+            assert writer.catalog._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.mark.parametrize("way", ["exact", "lists"])
 def test_a_vector_file_is_on_the_disk_before_it_gets_its_name_and_is_named(tmp_path: Path, way: str) -> None:
     with searched(way):
         build(tmp_path / "index")
-        with Writer.open(tmp_path / "index", FINGERPRINT) as writer, watched(writer) as calls:
+        with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer, watched(writer) as calls:
             writer.publish()
     codes = ["vectors-3.codes"] if way == "lists" else []
     files = [*codes, "vectors-3.faiss"]
@@ -76,14 +79,14 @@ def test_a_vector_file_is_on_the_disk_before_it_gets_its_name_and_is_named(tmp_p
 
 
 def test_a_new_folder_is_on_the_disk_before_anything_is_committed_in_it(tmp_path: Path) -> None:
-    with watched() as calls, Writer.open(tmp_path / "some" / "where" / "index", FINGERPRINT):
+    with watched() as calls, IndexWriter.open(tmp_path / "some" / "where" / "index", FINGERPRINT):
         pass
     assert calls[:3] == ["fsync where", "fsync some", f"fsync {tmp_path.name}"]
 
 
 def test_a_copy_is_on_the_disk_before_it_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     build(tmp_path / "index")
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer, watched() as calls:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer, watched() as calls:
         assert writer.back_up() is None
     [first, second, third] = calls
     unfinished = first.removeprefix("fsync ")
@@ -93,7 +96,7 @@ def test_a_copy_is_on_the_disk_before_it_takes_the_place_of_the_one_before(tmp_p
 
 def test_the_copy_is_gone_from_the_disk_before_anything_is_forgotten(tmp_path: Path) -> None:
     build(tmp_path / "index")
-    with Writer.resume(tmp_path / "index") as writer:
+    with IndexWriter.resume(tmp_path / "index") as writer:
         copied, real = tmp_path / "index" / "manifest.backup.sqlite", os.unlink
 
         def unlink(path: Any, **options: Any) -> None:
@@ -110,7 +113,7 @@ def test_a_damaged_manifest_and_its_log_have_other_names_before_the_copy_has_the
     """Without its log a manifest may look like an older state that is sound; with that log another would be damaged."""
     directory = tmp_path / "killed"
     build(tmp_path / "index")
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
         shutil.copytree(tmp_path / "index", directory)
     with watched() as calls:
@@ -141,7 +144,7 @@ def test_a_replaced_file_is_on_the_disk_before_it_has_the_name(tmp_path: Path) -
 def test_the_copy_of_a_damaged_log_is_on_the_disk_before_the_log_goes(tmp_path: Path) -> None:
     directory = tmp_path / "index"
     build(directory)
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(100)], files=[(photo(100), image(100).hash)])
         shutil.copytree(directory, tmp_path / "killed")
     log = tmp_path / "killed" / "manifest.sqlite-wal"

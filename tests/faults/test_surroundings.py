@@ -16,12 +16,12 @@ import bridgetower
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, PictureError, StoreError
 from bridgetower.files import walk
-from bridgetower.index.catalog.reader import Manifest
-from bridgetower.index.check import repair, verify
+from bridgetower.index.catalog.reader import Catalog
+from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.maintenance import prune
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
-from bridgetower.records import File, Skipped
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
+from bridgetower.records import Skipped, WalkedFile
 from bridgetower.retrieval import indexing
 from bridgetower.retrieval.indexing import index
 from tests.fakes import FakeEncoder, paint
@@ -40,56 +40,56 @@ def directory(tmp_path: Path) -> Path:
 
 def test_a_reader_keeps_its_state_while_the_index_is_pruned_made_smaller_and_repaired(directory: Path) -> None:
     before = answer(directory)
-    with Store.open(directory) as pruned_under, Store.open(directory) as repaired_under:
-        with Writer.resume(directory) as writer:
+    with IndexReader.open(directory) as pruned_under, IndexReader.open(directory) as repaired_under:
+        with IndexWriter.resume(directory) as writer:
             writer.drop([photo(number).path for number in IMAGES[:50]])
             assert sum(writer.prune()) == 59
             writer.tidy()
-            writer.manifest.vacuum()
+            writer.catalog.vacuum()
             assert writer.back_up_if_behind() is None
         assert len(answer(directory)) == 10
         found = [(c.content, frozenset(c.photos)) for c in pruned_under.nearest(image(0).vector[None])]
         assert sorted(found, key=str) == sorted(((hash, photos) for hash, photos, _ in before), key=str)
-        with Writer.resume(directory) as writer:
-            writer.manifest._db.execute("DROP TRIGGER file_gone")
-        assert repair(directory).restored is not None
+        with IndexWriter.resume(directory) as writer:
+            writer.catalog._db.execute("DROP TRIGGER file_gone")
+        assert repair_index(directory).restored is not None
         assert len(answer(directory)) == 10
         found = [(c.content, frozenset(c.photos)) for c in repaired_under.nearest(image(0).vector[None])]
         assert sorted(found, key=str) == sorted(((hash, photos) for hash, photos, _ in before), key=str)
 
 
 def test_an_index_is_verified_beside_its_writer(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Manifest.read
-    with Writer.resume(directory) as writer:
-        assert list(verify(directory)) == []
+    read = Catalog.read
+    with IndexWriter.resume(directory) as writer:
+        assert list(check_index(directory)) == []
 
-        def read_slowly(path: Path) -> Manifest:  # a new vector file takes the place of the old one meanwhile
-            manifest = read(path)
+        def read_slowly(path: Path) -> Catalog:  # a new vector file takes the place of the old one meanwhile
+            catalog = read(path)
             writer.publish()
-            return manifest
+            return catalog
 
-        monkeypatch.setattr(Manifest, "read", read_slowly)
-        assert list(verify(directory)) == []
+        monkeypatch.setattr(Catalog, "read", read_slowly)
+        assert list(check_index(directory)) == []
         with pytest.raises(StoreError, match=f"process {os.getpid()} on .* has been writing this index since"):
-            repair(directory)
+            repair_index(directory)
         with pytest.raises(StoreError, match="has been writing this index since"):
-            Writer.resume(directory)
+            IndexWriter.resume(directory)
 
 
 READ_ONLY = """
 import os, sys
 from pathlib import Path
 import bridgetower.index.vectors.flat, bridgetower.index.maintenance
-from bridgetower.index.reader import Store
-from bridgetower.index.check import repair, verify
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.check import repair_index, check_index
 if os.geteuid() == 0:
     os.setuid(65534)  # root may write anywhere
 place = Path(sys.argv[1])
-print(list(verify(place)))
-with Store.open(place) as store:
+print(list(check_index(place)))
+with IndexReader.open(place) as store:
     print(bridgetower.index.maintenance.would_prune(store).images)
 try:
-    repair(place)
+    repair_index(place)
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -126,13 +126,13 @@ def test_a_read_only_index_is_verified_and_not_repaired(directory: Path) -> None
 def test_a_clock_that_jumps_changes_no_content(directory: Path, monkeypatch: pytest.MonkeyPatch, now: float) -> None:
     before = answer(directory)
     monkeypatch.setattr("time.time", lambda: now)
-    with Writer.resume(directory) as writer:
-        writer.manifest.meet(File(os.fsencode(photo(n).path), photo(n).size, photo(n).mtime_ns) for n in IMAGES)
+    with IndexWriter.resume(directory) as writer:
+        writer.catalog.meet(WalkedFile(os.fsencode(photo(n).path), photo(n).size, photo(n).mtime_ns) for n in IMAGES)
         assert writer.sweep(Path("/photos")).removed == 1  # the skipped file
         writer.publish()
     assert answer(directory) == before
-    assert list(verify(directory)) == []
-    with Store.open(directory) as store:
+    assert list(check_index(directory)) == []
+    with IndexReader.open(directory) as store:
         summary = store.summary()
         assert summary.updated_at == int(now) and summary.roots[0].scanned_at == int(now)
 
@@ -149,7 +149,7 @@ def photos(tmp_path: Path) -> Path:
 
 def run(photos: Path, directory: Path) -> indexing.IndexReport:
     fake = FakeEncoder()
-    with Writer.open(directory, fake.fingerprint) as writer:
+    with IndexWriter.open(directory, fake.fingerprint) as writer:
         return index([photos], writer, lambda: LocalEngine(fake.preprocessing, lambda: fake))
 
 
@@ -168,7 +168,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
             raise OSError(errno.EIO, "Input/output error", str(path))
         return scandir(folder)
 
-    def looking(path: bytes, look: Callable[[], os.stat_result]) -> File | Skipped:
+    def looking(path: bytes, look: Callable[[], os.stat_result]) -> WalkedFile | Skipped:
         def failing() -> os.stat_result:
             raise OSError(errno.EIO, "Input/output error", os.fsdecode(path))
 
@@ -193,7 +193,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
     after = contents(directory)
     assert {photo.path for photo in after} == {photo.path for photo in before}
     assert set(after.values()) == set(before.values())
-    assert list(verify(directory)) == []
+    assert list(check_index(directory)) == []
     report = run(photos, directory)
     assert (report.encoded, report.removed, report.skipped) == (0, 0, ())
 
@@ -209,7 +209,7 @@ def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Pat
         if progress.done == 20 and photos.exists():
             photos.rename(tmp_path / "elsewhere")
 
-    with Writer.open(directory, fake.fingerprint) as writer:
+    with IndexWriter.open(directory, fake.fingerprint) as writer:
         report = index(
             [photos], writer, lambda: LocalEngine(fake.preprocessing, lambda: fake, batch_size=4), on_progress=unmount
         )
@@ -218,10 +218,10 @@ def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Pat
         run(photos, directory)
     photos.mkdir()  # the empty mount point
     assert run(photos, directory).absent == (photos,)
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         assert prune(writer).absent == (photos,)
     assert {photo.path: content for photo, content in contents(directory).items()} == before
     photos.rmdir()
     (tmp_path / "elsewhere").rename(photos)
     assert run(photos, directory).encoded == 0
-    assert list(verify(directory)) == []
+    assert list(check_index(directory)) == []

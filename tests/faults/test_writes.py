@@ -18,10 +18,10 @@ import pytest
 
 from bridgetower.errors import StoreError
 from bridgetower.index.catalog.rows import Tuning
-from bridgetower.index.check import repair, verify
-from bridgetower.index.reader import Store
+from bridgetower.index.check import check_index, repair_index
+from bridgetower.index.reader import IndexReader
 from bridgetower.index.recovery.backup import restore
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 from tests.faults import small
 from tests.faults.small import FINGERPRINT, Answer, answer, bring_up_to_date, build, image, photo, searched
 
@@ -98,12 +98,12 @@ def make(directory: Path) -> None:
 
 
 def forget(directory: Path) -> None:
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         writer.forget(photo(1).path, photo(2).path)
 
 
 def prune(directory: Path) -> None:
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         writer.drop([photo(number).path for number in small.IMAGES[:9]])
         sum(writer.prune())
         writer.tidy()
@@ -111,31 +111,31 @@ def prune(directory: Path) -> None:
 
 
 def publish(directory: Path) -> None:
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         writer.publish()
 
 
 def grow(directory: Path) -> None:
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(n) for n in MORE], files=[(photo(n), image(n).hash) for n in MORE])
         writer.finish()
 
 
 def mend(directory: Path) -> None:
-    repair(directory)
+    repair_index(directory)
 
 
 def break_rows(directory: Path) -> None:
     build(directory)
-    with Writer.resume(directory) as writer, writer.manifest.transaction():
-        writer.manifest._db.execute("UPDATE files SET size = 8 WHERE image = 8")
-        writer.manifest._db.execute("UPDATE images SET width = 8 WHERE id = 9")
+    with IndexWriter.resume(directory) as writer, writer.catalog.transaction():
+        writer.catalog._db.execute("UPDATE files SET size = 8 WHERE image = 8")
+        writer.catalog._db.execute("UPDATE images SET width = 8 WHERE id = 9")
 
 
 def break_layout(directory: Path) -> None:
     break_rows(directory)
-    with Writer.resume(directory) as writer:
-        writer.manifest._db.execute("DROP TRIGGER file_gone")
+    with IndexWriter.resume(directory) as writer:
+        writer.catalog._db.execute("DROP TRIGGER file_gone")
 
 
 def copy_format_2(directory: Path) -> None:
@@ -151,7 +151,7 @@ RUNS = {
     "grow": (build, grow),
     "mend rows": (break_rows, mend),
     "restore": (break_layout, mend),
-    "upgrade": (copy_format_2, lambda directory: Writer.resume(directory).close()),
+    "upgrade": (copy_format_2, lambda directory: IndexWriter.resume(directory).close()),
 }
 
 
@@ -159,7 +159,7 @@ DAMAGED = ("mend rows", "restore")
 
 
 def tuning_of(directory: Path) -> Tuning | None:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         return store.summary().tuning
 
 
@@ -204,7 +204,7 @@ def refuse_each(tmp_path: Path, name: str, step: int) -> int:
         run(directory)
         if name in DAMAGED:
             bring_up_to_date(directory)
-        assert list(verify(directory)) == []
+        assert list(check_index(directory)) == []
         return found(directory)
 
     start()
@@ -222,7 +222,7 @@ def refuse_each(tmp_path: Path, name: str, step: int) -> int:
             said = str(error)
         assert "\n" not in said and (not said or str(directory) in said)
         if name not in DAMAGED and found(directory):
-            assert list(verify(directory)) == [], f"after {refused}: {said}"
+            assert list(check_index(directory)) == [], f"after {refused}: {said}"
         assert complete() == expected, f"after {refused}: {said}"
     return disk.asked
 
@@ -262,10 +262,10 @@ def refuse_to_grow(tmp_path: Path, name: str, sizes: Iterable[int]) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         if name not in DAMAGED and found(directory):
-            assert list(verify(directory)) == []
+            assert list(check_index(directory)) == []
         assert not list(directory.glob(".*.partial*"))
         run(directory)
-        assert list(verify(directory)) == []
+        assert list(check_index(directory)) == []
         assert found(directory) == expected
     assert refused > 2
 
@@ -276,10 +276,10 @@ def test_restoring_may_be_killed_at_any_instant(tmp_path: Path, monkeypatch: pyt
     instants: list[Path] = []
     build(directory)
     expected = answer(directory)
-    with Store.open(directory):
-        with Writer.resume(directory) as writer:
+    with IndexReader.open(directory):
+        with IndexWriter.resume(directory) as writer:
             writer.commit(images=[image(300)], files=[(photo(300), image(300).hash)])
-            writer.manifest._db.execute("DROP TRIGGER file_gone")
+            writer.catalog._db.execute("DROP TRIGGER file_gone")
         assert (directory / "manifest.sqlite-wal").stat().st_size
 
         def recording(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -296,8 +296,8 @@ def test_restoring_may_be_killed_at_any_instant(tmp_path: Path, monkeypatch: pyt
             restore(directory / "manifest.sqlite", "a trigger is missing")
     assert len(instants) >= 6
     for instant in [*instants, directory]:
-        repair(instant)
-        assert list(verify(instant)) == []
+        repair_index(instant)
+        assert list(check_index(instant)) == []
         assert answer(instant) == expected, instant.name
 
 
@@ -308,7 +308,7 @@ def test_a_copy_has_room_or_the_one_before_stays(tmp_path: Path) -> None:
     build(tmp_path)
     copied = tmp_path / "manifest.backup.sqlite"
     before = copied.read_bytes()
-    with Writer.resume(tmp_path) as writer:
+    with IndexWriter.resume(tmp_path) as writer:
         writer.commit(images=[image(n) for n in MORE], files=[(photo(n), image(n).hash) for n in MORE])
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
         try:
@@ -325,14 +325,14 @@ def test_where_there_is_no_room_a_damaged_manifest_is_left_as_it_is(tmp_path: Pa
     resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     break_layout(tmp_path)
-    manifest = tmp_path / "manifest.sqlite"
-    before = manifest.read_bytes()
+    catalog = tmp_path / "manifest.sqlite"
+    before = catalog.read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
         with pytest.raises(StoreError, match="make room"):
-            repair(tmp_path)
+            repair_index(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert manifest.read_bytes() == before
+    assert catalog.read_bytes() == before
     assert not [*tmp_path.glob("manifest.sqlite.*"), *tmp_path.glob(".*.partial*")]
-    assert repair(tmp_path).left == ()
+    assert repair_index(tmp_path).left == ()

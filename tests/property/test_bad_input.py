@@ -29,8 +29,8 @@ from PIL import Image
 
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.files.ignore import Rules
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from bridgetower.retrieval.indexing import IndexReport, index
 from tests.fakes import FakeEncoder, paint
 from tests.pictures import noise, png_header
@@ -49,7 +49,7 @@ def memory() -> int:
 
 def run(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) -> IndexReport:
     encoder = FakeEncoder()
-    with Writer.open(directory, encoder.fingerprint) as writer:
+    with IndexWriter.open(directory, encoder.fingerprint) as writer:
         return index(
             [folder], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), RULES, max_pixels=max_pixels
         )
@@ -61,9 +61,9 @@ def met(folder: Path) -> set[Path]:
 
 
 def indexed(directory: Path) -> set[Path]:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 10_000)[0]]
-        return {path for image in images for path in store.manifest.photos(image)}
+        return {path for image in images for path in store.catalog.photos(image)}
 
 
 def gets_through(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) -> dict[str, str]:

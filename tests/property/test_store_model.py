@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from bridgetower.index.catalog.writer import ManifestWriter, Sweep
-from bridgetower.index.check import repair, verify
-from bridgetower.index.reader import Store
+from bridgetower.index.catalog.writer import CatalogWriter, Sweep
+from bridgetower.index.check import check_index, repair_index
+from bridgetower.index.reader import IndexReader
 from bridgetower.index.vectors.faiss_store import FaissStore
-from bridgetower.index.writer import NewImage, Writer
-from bridgetower.records import File, Fingerprint, Photo
+from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.records import File, Fingerprint, WalkedFile
 
 DIM = 8
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
@@ -74,7 +74,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         self.encoded: set[int] = set()
         self.clock = 0
         self.harmed = False  # what is derived was damaged: that is found until it is made again
-        self.writer = Writer.open(self.directory, FINGERPRINT)
+        self.writer = IndexWriter.open(self.directory, FINGERPRINT)
 
     def teardown(self) -> None:
         if hasattr(self, "writer"):
@@ -84,12 +84,12 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
 
     def commit(self, batch: dict[Path, int]) -> None:
         """As indexing does it: content is encoded only if the index does not have it."""
-        new = {content for content in batch.values() if self.writer.manifest.image_id(hash_of(content)) is None}
+        new = {content for content in batch.values() if self.writer.catalog.image_id(hash_of(content)) is None}
         assert new == set(batch.values()) - self.encoded
         self.clock += 1
         self.writer.commit(
             images=[NewImage(hash_of(content), 1, 1, None, vector_of(content)) for content in sorted(new)],
-            files=[(Photo(path, content, self.clock), hash_of(content)) for path, content in batch.items()],
+            files=[(File(path, content, self.clock), hash_of(content)) for path, content in batch.items()],
         )
 
     @rule(batch=st.dictionaries(paths, contents, min_size=1))
@@ -100,7 +100,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
 
     @rule(path=paths)
     def turn_bad(self, path: Path) -> None:
-        self.writer.commit(skipped=[(Photo(path, 0, 0), "no picture any more")])
+        self.writer.commit(skipped=[(File(path, 0, 0), "no picture any more")])
         self.files[path] = None
 
     @rule(present=st.sets(paths), root=st.sampled_from([ROOT, ROOT / "c"]))
@@ -108,7 +108,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         """A new run, whose scan of a root meets some of the files and none of the others."""
         self.reopen(finish=False)
         for path in present & set(self.files):
-            self.writer.manifest.meet([File(os.fsencode(path), 1, 1)])
+            self.writer.catalog.meet([WalkedFile(os.fsencode(path), 1, 1)])
         under = {path for path in self.files if path.is_relative_to(root)}
         if under & present:
             assert self.writer.sweep(root) == Sweep(removed=len(under - present), kept=0)
@@ -142,16 +142,16 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         """What repair drops is committed again, as the next run does it. A copy that it restores was made just now."""
         if "TRIGGER" in sql:
             assert self.writer.back_up() is None
-        with self.writer.manifest.transaction():
-            self.writer.manifest._db.execute(sql)
+        with self.writer.catalog.transaction():
+            self.writer.catalog._db.execute(sql)
         self.writer.close()
-        repaired = repair(self.directory)
+        repaired = repair_index(self.directory)
         assert repaired.left == ()
-        self.writer = Writer.open(self.directory, FINGERPRINT)
+        self.writer = IndexWriter.open(self.directory, FINGERPRINT)
         self.encoded = {
-            content for content in self.encoded if self.writer.manifest.image_id(hash_of(content)) is not None
+            content for content in self.encoded if self.writer.catalog.image_id(hash_of(content)) is not None
         }
-        lost = [path for path in self.files if self.writer.manifest.known(path) is None]
+        lost = [path for path in self.files if self.writer.catalog.known(path) is None]
         assert set(lost) <= set(repaired.dropped)
         again = {path: content for path in lost if (content := self.files[path]) is not None}
         if again:
@@ -165,12 +165,12 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             self.writer.finish()
             self.harmed = False
         self.writer.close()
-        self.writer = Writer.open(self.directory, FINGERPRINT)
+        self.writer = IndexWriter.open(self.directory, FINGERPRINT)
 
     @rule(batch=st.dictionaries(paths, contents, min_size=1), step=st.sampled_from(STEPS))
     def crash(self, batch: dict[Path, int], step: str) -> None:
         """Die in the middle of a commit, before the transaction that names a new vector file, or right after it."""
-        with patch.object(FaissStore if step == "clean" else ManifestWriter, step, side_effect=Crash):
+        with patch.object(FaissStore if step == "clean" else CatalogWriter, step, side_effect=Crash):
             try:
                 self.commit(batch)
                 self.files.update(batch)  # the commit returned: the rest must not lose it
@@ -190,17 +190,19 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
     def equals_the_dictionary(self) -> None:
         if not hasattr(self, "writer"):
             return
-        assert [finding for finding in verify(self.directory) if finding.part != "vectors" or not self.harmed] == []
-        with Store.open(self.directory) as store:
-            ids = {content: store.manifest.image_id(hash_of(content)) for content in CONTENTS}
+        assert [
+            finding for finding in check_index(self.directory) if finding.part != "vectors" or not self.harmed
+        ] == []
+        with IndexReader.open(self.directory) as store:
+            ids = {content: store.catalog.image_id(hash_of(content)) for content in CONTENTS}
             assert {content for content, id in ids.items() if id is not None} == self.encoded
             bad = sorted(path for path, content in self.files.items() if content is None)
-            assert [skipped.path for skipped in store.manifest.skipped()] == bad
+            assert [skipped.path for skipped in store.catalog.skipped()] == bad
             live = {content: ids[content] for content in self.files.values() if content is not None}
             scores = {id: score_of(content) for content, id in live.items() if id is not None}
             for k in (1, 3, 100):
                 self.search(store, scores, k)
-            assert {id: store.manifest.photos(id) for id in scores} == {
+            assert {id: store.catalog.photos(id) for id in scores} == {
                 id: tuple(sorted(path for path, other in self.files.items() if other == content))
                 for content, id in live.items()
             }
@@ -208,7 +210,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             assert summary.files + summary.skipped == len(self.files)
             assert summary.orphans == len(self.encoded - set(live))
 
-    def search(self, store: Store, scores: dict[int, float], k: int) -> None:
+    def search(self, store: IndexReader, scores: dict[int, float], k: int) -> None:
         """`scores` are those of all images that can be found."""
         best = sorted(scores, key=lambda id: (-np.float32(scores[id]), id))
         half = np.array(sorted(scores)[::2], np.int64)
@@ -218,7 +220,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             assert len(ids) == min(k, len(expected))
             assert ids == [id for id in best if id in ids]  # in order, none twice, and nothing that cannot be found
             np.testing.assert_allclose([n.similarity for n in found], [scores[id] for id in ids], rtol=0, atol=1e-6)
-            tuning = store.manifest.tuning()
+            tuning = store.catalog.tuning()
             if tuning is None or tuning.effort == tuning.lists or within is not None:
                 assert ids == expected[:k]
 

@@ -26,8 +26,8 @@ from bridgetower import (
 )
 from bridgetower.encoders.protocol import Pixels, Vectors
 from bridgetower.errors import PictureError
-from bridgetower.index.catalog.reader import Manifest
-from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.index.catalog.reader import Catalog
+from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import OnProgress
@@ -168,7 +168,7 @@ def rows(directory: Path) -> list[tuple[object, ...]]:
     with Library(directory) as library:
         skipped = [(skip.path, skip.reason) for skip in library.skipped()]
         with library._readers.lend() as store:
-            return [*store.manifest.entries(), *skipped]
+            return [*store.catalog.entries(), *skipped]
 
 
 def test_an_engine_with_several_batches_under_way_makes_the_same_index(photos: Path, tmp_path: Path) -> None:
@@ -195,26 +195,26 @@ class BruteForce:
     def __init__(self) -> None:
         self.published = self.searches = 0
 
-    def open(self, directory: Path, manifest: Manifest) -> RecallView:
-        return BruteForceView(self, manifest)
+    def open(self, directory: Path, catalog: Catalog) -> RecallView:
+        return BruteForceView(self, catalog)
 
-    def files(self, directory: Path, manifest: Manifest) -> list[Path]:
+    def files(self, directory: Path, catalog: Catalog) -> list[Path]:
         return []
 
-    def publish(self, directory: Path, manifest: ManifestWriter, on_progress: OnProgress) -> None:
+    def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
         self.published += 1
-        newest = max(manifest.image_ids(), default=0)
-        with manifest.transaction():
-            manifest.publish(MARKER, newest, bytes(32))
+        newest = max(catalog.image_ids(), default=0)
+        with catalog.transaction():
+            catalog.publish(MARKER, newest, bytes(32))
         on_progress(newest, newest)
 
-    def is_intact(self, directory: Path, manifest: Manifest, *, whole: bool) -> bool:
+    def is_intact(self, directory: Path, catalog: Catalog, *, whole: bool) -> bool:
         return True
 
-    def differences(self, directory: Path, manifest: Manifest) -> Iterator[str]:
+    def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
         return iter(())
 
-    def clean(self, directory: Path, manifest: Manifest, *, everything: bool = False) -> None:
+    def clean(self, directory: Path, catalog: Catalog, *, everything: bool = False) -> None:
         pass
 
 
@@ -222,15 +222,15 @@ class BruteForceView:
     is_there = True
     damage = None
 
-    def __init__(self, store: BruteForce, manifest: Manifest) -> None:
-        self._store, self._manifest = store, manifest
+    def __init__(self, store: BruteForce, catalog: Catalog) -> None:
+        self._store, self._catalog = store, catalog
 
     def search(
         self, query: npt.NDArray[np.float32], k: int, images: npt.NDArray[np.int64] | None = None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         self._store.searches += 1
-        orphans = set(self._manifest.orphans())
-        stored = [row for batch in self._manifest.vectors() for row in batch if row[0] not in orphans]
+        orphans = set(self._catalog.orphans())
+        stored = [row for batch in self._catalog.vectors() for row in batch if row[0] not in orphans]
         if images is not None:
             stored = [row for row in stored if row[0] in images]
         ids = np.array([id for id, _ in stored], np.int64)
@@ -276,7 +276,7 @@ def test_a_store_double_finds_what_faiss_finds(photos: Path, tmp_path: Path) -> 
             assert ids == same_ids
             np.testing.assert_allclose(scores, same_scores, atol=1e-6)
         assert double.searches
-        assert not list(ours.verify())
+        assert not list(ours.check())
 
 
 def test_a_store_double_serves_those_who_look_after_the_index(photos: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_one_network_gives_threads_what_it_gives_one() -> None:
         encoded, pictures = encoder.encode_texts(said), encoder.encode_images(pixels)
         pairs = np.array([[row, row] for row in range(len(said))])
         one = encoder.encode_texts([f"{said[0]} and a <mask>"])
-        reading = encoder.read(one, encoder.unpack(encoder.pack(pictures)))
+        reading = encoder.predict_masked(one, encoder.unpack(encoder.pack(pictures)))
         return [
             encoder.embed_texts(said),
             encoder.embed_images(pixels),

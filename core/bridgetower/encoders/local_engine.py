@@ -7,7 +7,7 @@ import numpy as np
 
 from bridgetower.encoders.protocol import Embedded, RecallEncoder, Vectors
 from bridgetower.encoders.runtime import BATCH_SIZE
-from bridgetower.pictures.decode_pool import Decoders, Picture
+from bridgetower.pictures.decode_pool import DecodePool, Picture
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Refused
@@ -30,7 +30,7 @@ class LocalEngine:
     def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
         """Decode at most two batches ahead: one is being filled while the other is encoded."""
         # The processes are left first: a thread that waits for one then ends at once.
-        with workers() as waiting, Decoders(self._preprocessing, max_pixels=max_pixels) as decoders:
+        with workers() as waiting, DecodePool(self._preprocessing, max_pixels=max_pixels) as decoders:
             window = 2 * self.batch_size
             batch: list[Picture | Refused] = []
             for decoded in ahead(waiting, decoders.decode, contents, window, weigh=len, most=READ_AHEAD):

@@ -44,7 +44,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MaskedPrediction:
     """The answers of B pictures about one masked text."""
 
     itm: npt.NDArray[np.float32] | None  # [B, 2] matching logits of the masked text; None without an ITM head
@@ -160,7 +160,7 @@ class Judge(Protocol):
         """Finite matching logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `images`); column 1 says "true"."""
         ...
 
-    def read(self, text: Texts, images: Pictures) -> Reading:
+    def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
         """Predict the words at the masks of the one text, by each picture (MLM; ITM if it is there).
 
         Raises UsageError where it has no `<mask>`.
@@ -168,7 +168,7 @@ class Judge(Protocol):
         ...
 
     def word(self, token: int) -> str:
-        """The text of a column of `Reading.log_probabilities`; "" for special tokens and bare space."""
+        """The text of a column of `MaskedPrediction.log_probabilities`; "" for special tokens and bare space."""
         ...
 
     def truncates(self, text: str) -> bool:

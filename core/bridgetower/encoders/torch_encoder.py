@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bridgetower.checkpoints.checkpoint import Checkpoint
 from bridgetower.encoders import weight_cache
-from bridgetower.encoders.protocol import Pictures, Pixels, Reading, Texts, Vectors
+from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts, Vectors
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.threads import compute_with_one, one_thread
 from bridgetower.errors import ModelError, UsageError
@@ -156,7 +156,7 @@ class TorchEncoder:
         return self._finite(torch.cat(logits))
 
     @_computes
-    def read(self, text: Texts, images: Pictures) -> Reading:
+    def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
         require_heads(self.heads, Head.MLM)
         [where] = text.masks
         if not where:
@@ -173,7 +173,7 @@ class TorchEncoder:
                 itm.append(self._model.itm(fused))
             at_masks = replace(fused, text=fused.text[:, masks])
             words.append(self._model.mlm(at_masks).float().log_softmax(-1))
-        return Reading(self._finite(torch.cat(itm)) if itm else None, self._finite(torch.cat(words)))
+        return MaskedPrediction(self._finite(torch.cat(itm)) if itm else None, self._finite(torch.cat(words)))
 
     def word(self, token: int) -> str:
         return "" if self._tokenizer.is_special(token) else self._tokenizer.word(token)

@@ -34,7 +34,7 @@ from typing import NamedTuple
 from bridgetower.errors import InputError
 from bridgetower.files.ignore import IGNORE_NAME, USUAL_RULES, Levels, Rules, excluding_below, is_excluded, with_own
 from bridgetower.files.os_errors import reason_to_skip
-from bridgetower.records import File, Skipped, path_of
+from bridgetower.records import Skipped, WalkedFile, path_of
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor those of
 # which Pillow knows the header only (.mpg, .h5, .grib, .bufr).
@@ -84,7 +84,7 @@ def scan(
     passed_over: PassedOver | None = None,
     *,
     apart: Path | None = None,
-) -> Iterator[File | Skipped]:
+) -> Iterator[WalkedFile | Skipped]:
     """Yield a File for each picture file in or at `paths`, once, and a Skipped for each that cannot be had.
 
     What is passed over is counted in `passed_over`; the folder `apart`, that of the index, is not entered. Raises at
@@ -153,7 +153,7 @@ class _Walk:
             with suppress(OSError):
                 self._listed.add(_identity(apart))
 
-    def run(self) -> Iterator[File | Skipped]:
+    def run(self) -> Iterator[WalkedFile | Skipped]:
         pending = set(self._named)
         for root, levels in self._roots:
             if root in self._folders:
@@ -164,7 +164,7 @@ class _Walk:
         for link in self._links:  # grows while it is walked: a link may lead to further links
             yield from self._walk(link)
 
-    def _walk(self, top: _Folder) -> Iterator[File | Skipped]:
+    def _walk(self, top: _Folder) -> Iterator[WalkedFile | Skipped]:
         follow, extensions = self._rules.follow_symlinks, _EXTENSIONS
         stack: list[tuple[_Folder, Iterator[os.DirEntry[bytes]]]] = []  # folders may be nested deeper than calls
         next_folder: _Folder | None = top
@@ -240,14 +240,14 @@ class _Walk:
         return entries
 
 
-def _file(path: bytes, look: Callable[[], os.stat_result]) -> File | Skipped:
+def _file(path: bytes, look: Callable[[], os.stat_result]) -> WalkedFile | Skipped:
     try:
         status = look()
     except OSError as error:
         return Skipped(path_of(path), reason_to_skip(error))
     if not stat.S_ISREG(status.st_mode):
         return Skipped(path_of(path), "not a file but a pipe, socket or device")
-    return File(path, status.st_size, status.st_mtime_ns)
+    return WalkedFile(path, status.st_size, status.st_mtime_ns)
 
 
 def _identity(folder: bytes | Path) -> tuple[int, int]:

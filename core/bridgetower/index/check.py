@@ -18,11 +18,11 @@ from bridgetower.index.catalog.rows import ImageRow
 from bridgetower.index.catalog.schema import HASH_BYTES
 from bridgetower.index.catalog.write_ahead_log import log_of
 from bridgetower.index.directory import MANIFEST
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from bridgetower.index.recovery.backup import Restored, damage, is_later, keep_log, restore, take_back
 from bridgetower.index.vectors.float16 import unpack
 from bridgetower.index.vectors.protocol import RecallStore
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
 
 
@@ -49,7 +49,7 @@ class Repaired:
     note: str | None = None  # why the manifest was not copied again
 
 
-def verify(
+def check_index(
     directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet
 ) -> Iterator[Finding]:
     """Yield all that is wrong with the index in `directory`, as of now.
@@ -63,16 +63,16 @@ def verify(
 
 
 def _look_at_all(directory: Path, recall_store: RecallStore | None, on_progress: OnProgress) -> Iterator[Finding]:
-    manifest = directory / MANIFEST
+    catalog = directory / MANIFEST
     try:
-        store = Store.open(directory, recall_store)
+        reader = IndexReader.open(directory, recall_store)
     except DamagedLogError as error:
-        yield Finding("log", error.damage, log_of(manifest))
+        yield Finding("log", error.damage, log_of(catalog))
         return
     except DamagedIndexError as error:
-        yield Finding("manifest", error.damage, manifest)
+        yield Finding("manifest", error.damage, catalog)
         return
-    with store:
+    with reader:
         comparable = True
         for look in (
             _look_at_structure,
@@ -86,26 +86,26 @@ def _look_at_all(directory: Path, recall_store: RecallStore | None, on_progress:
             if look is _look_at_vectors and not comparable:  # with rows that are not whole, or not as many as counted
                 continue
             try:
-                for finding in look(store, on_progress):
+                for finding in look(reader, on_progress):
                     comparable = comparable and finding.part not in ("images", "counts")
                     yield finding
             except DamagedIndexError as error:
-                yield Finding("manifest", error.damage, store.manifest.path)
-        yield from _look_at_features(store)
+                yield Finding("manifest", error.damage, reader.catalog.path)
+        yield from _look_at_features(reader)
 
 
 # Each is given the store, and whom to tell how far it is.
 
 
-def _look_at_structure(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
-    return (Finding("manifest", damage, store.manifest.path) for damage in store.manifest.damage())
+def _look_at_structure(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
+    return (Finding("manifest", damage, reader.catalog.path) for damage in reader.catalog.damage())
 
 
-def _look_at_images(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
-    total, done = store.manifest.count_images(), 0
-    for rows in store.manifest.image_rows():
-        for row in _not_whole(rows, store.fingerprint.dim):
-            photos = store.manifest.photos(row[0].id)
+def _look_at_images(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
+    total, done = reader.catalog.count_images(), 0
+    for rows in reader.catalog.image_rows():
+        for row in _not_whole(rows, reader.fingerprint.dim):
+            photos = reader.catalog.photos(row[0].id)
             yield Finding("images", row[1], photos[0] if photos else None, row[0].id)
         done += len(rows)
         on_progress(done, total)
@@ -129,47 +129,49 @@ def _not_whole(rows: list[ImageRow], dim: int) -> Iterator[tuple[ImageRow, str]]
                 yield row, str(error)
 
 
-def _look_at_files(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
-    for rows in store.manifest.file_rows():
+def _look_at_files(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
+    for rows in reader.catalog.file_rows():
         for path, whole in rows:
             if not whole:
                 yield Finding("files", "the file's row is not as it was written", path)
 
 
-def _look_at_roots(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
-    for path, _, whole in store.manifest.root_rows():
+def _look_at_roots(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
+    for path, _, whole in reader.catalog.root_rows():
         if not whole:
             yield Finding("roots", "the folder's row is not as it was written", path)
 
 
-def _look_at_queries(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
-    if lost := store.manifest.count_lost_queries():
+def _look_at_queries(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
+    if lost := reader.catalog.count_lost_queries():
         yield Finding("queries", f"{lost} of the texts by which recall is measured are not as they were written")
 
 
-def _look_at_counts(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
-    return (Finding("counts", wrong) for wrong in store.manifest.miscounted())
+def _look_at_counts(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
+    return (Finding("counts", wrong) for wrong in reader.catalog.miscounted())
 
 
-def _look_at_vectors(store: Store, on_progress: OnProgress) -> Iterator[Finding]:
-    paths = store.vector_files()
+def _look_at_vectors(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
+    paths = reader.vector_files()
     if not paths:
         return
-    differences = list(store.recall_store.differences(store.directory, store.manifest))
-    with Store.open(store.directory, store.recall_store) as now:
+    differences = list(reader.recall_store.differences(reader.directory, reader.catalog))
+    with IndexReader.open(reader.directory, reader.recall_store) as now:
         if now.vector_files() == paths:  # else a writer has just put others in their place
             yield from (Finding("vectors", found, paths[0]) for found in differences)
 
 
-def _look_at_features(store: Store) -> Iterator[Finding]:
-    features = store.features()
+def _look_at_features(reader: IndexReader) -> Iterator[Finding]:
+    features = reader.features()
     for name in features.names():
         if features.is_damaged(name):
             yield Finding("features", "what was kept of a picture is not as it was written", features.path(name))
 
 
-def repair(directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet) -> Repaired:
-    """Mend what `verify` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
+def repair_index(
+    directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet
+) -> Repaired:
+    """Mend what `check_index` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
 
     In the place of a manifest that SQLite itself cannot read, or that is gone, comes its copy; the damaged one is kept
     beside it. So is a log in which commits were lost: those before them go into the manifest, unless the copy is later.
@@ -180,29 +182,29 @@ def repair(directory: Path, *, recall_store: RecallStore | None = None, on_progr
     restored: Restored | None = None
     log: Path | None = None
 
-    def look(manifest: Path) -> None:
+    def look(catalog: Path) -> None:
         nonlocal restored, log
 
         def look_again() -> None:
-            now[:] = verify(manifest.parent, recall_store=recall_store, on_progress=on_progress)
+            now[:] = check_index(catalog.parent, recall_store=recall_store, on_progress=on_progress)
             findings.extend(finding for finding in now if finding not in findings)
 
         look_again()
         if _of("log", now):
-            log = keep_log(manifest)
+            log = keep_log(catalog)
             look_again()
         if damaged := _of("manifest", now):
-            restored = restore(manifest, damaged[0].problem)
-        elif log is not None and is_later(manifest):
-            restored = restore(manifest, "the log of it was")
+            restored = restore(catalog, damaged[0].problem)
+        elif log is not None and is_later(catalog):
+            restored = restore(catalog, "the log of it was")
         if restored is not None:
             look_again()
 
-    with Writer.resume(directory, mend=look, recall_store=recall_store) as writer:
+    with IndexWriter.resume(directory, mend=look, recall_store=recall_store) as writer:
         images = [finding.image for finding in _of("images", now) if finding.image is not None]
-        lost = sorted({*images} - take_back(writer.manifest, images))
+        lost = sorted({*images} - take_back(writer.catalog, images))
         files, roots = _paths("files", now), _paths("roots", now)
-        dropped = sorted({*files, *(path for image in lost for path in writer.manifest.photos(image))})
+        dropped = sorted({*files, *(path for image in lost for path in writer.catalog.photos(image))})
         if any(_of(part, now) for part in ("images", "files", "roots", "queries", "counts")):
             writer.mend(files, lost, roots)
         if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):
@@ -211,7 +213,7 @@ def repair(directory: Path, *, recall_store: RecallStore | None = None, on_progr
             writer.features().remove(path.stem)
         writer.remove_strays()
         note = writer.back_up() if _of("backup", now) else writer.back_up_if_behind()
-    left = tuple(verify(directory, recall_store=recall_store, on_progress=on_progress))
+    left = tuple(check_index(directory, recall_store=recall_store, on_progress=on_progress))
     return Repaired(tuple(findings), tuple(dropped), tuple(roots), log, restored, left, note)
 
 

@@ -4,7 +4,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from bridgetower.errors import NoIndexError, StoreError
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.directory import MANIFEST
 from bridgetower.records import FOREIGN, INT8, Fingerprint
 
@@ -25,8 +25,8 @@ def made_by(directory: Path) -> Fingerprint | None:
 
     Raises StoreError where it cannot be read.
     """
-    with suppress(NoIndexError), closing(Manifest.read(directory.absolute() / MANIFEST)) as manifest:
-        return manifest.fingerprint() if manifest.has_images() else None
+    with suppress(NoIndexError), closing(Catalog.read(directory.absolute() / MANIFEST)) as catalog:
+        return catalog.fingerprint() if catalog.has_images() else None
     return None
 
 

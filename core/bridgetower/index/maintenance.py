@@ -12,10 +12,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bridgetower.errors import InputError
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
 
 _NAMES = 10_000  # that are compared with one that is not known
@@ -50,71 +50,71 @@ class ForgetReport:
     note: str | None = None  # why the manifest was not copied again
 
 
-def forget(writer: Writer, paths: Iterable[Path]) -> ForgetReport:
+def forget(writer: IndexWriter, paths: Iterable[Path]) -> ForgetReport:
     """Drop from the index what lies at and below each of `paths`, whether it exists or not: all or, on any error, none.
 
     The images stay, as orphans, until `prune`. Raises InputError for a path that the index does not know; StoreError.
     """
-    known = _known_paths(writer.manifest, paths)
+    known = _known_paths(writer.catalog, paths)
     forgotten = tuple(map(Forgotten, known, writer.forget(*known)))
-    return ForgetReport(forgotten, writer.manifest.count_orphans(), writer.back_up_if_behind())
+    return ForgetReport(forgotten, writer.catalog.count_orphans(), writer.back_up_if_behind())
 
 
-def would_forget(store: Store, paths: Iterable[Path]) -> ForgetReport:
+def would_forget(reader: IndexReader, paths: Iterable[Path]) -> ForgetReport:
     """What `forget` would do now. Changes nothing; raises the same."""
-    known = _known_paths(store.manifest, paths)
-    counts, without = store.manifest.count_under_each(known)
-    return ForgetReport(tuple(map(Forgotten, known, counts)), store.manifest.counts().orphans + without)
+    known = _known_paths(reader.catalog, paths)
+    counts, without = reader.catalog.count_under_each(known)
+    return ForgetReport(tuple(map(Forgotten, known, counts)), reader.catalog.counts().orphans + without)
 
 
-def _known_paths(manifest: Manifest, paths: Iterable[Path]) -> list[Path]:
+def _known_paths(catalog: Catalog, paths: Iterable[Path]) -> list[Path]:
     """Each of `paths` once, absolute. Raises InputError for one that the index does not know."""
     known = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
     for path in known:
-        if not manifest.knows(path):
-            raise InputError(f"{path}: the index knows nothing there{_nearest(manifest, path)}")
+        if not catalog.knows(path):
+            raise InputError(f"{path}: the index knows nothing there{_nearest(catalog, path)}")
     return known
 
 
-def _nearest(manifest: Manifest, path: Path) -> str:
+def _nearest(catalog: Catalog, path: Path) -> str:
     """What could have been meant."""
-    folder = next((above for above in path.parents if manifest.knows(above)), None)
-    names = [] if folder is None else manifest.names_in(folder, _NAMES)
+    folder = next((above for above in path.parents if catalog.knows(above)), None)
+    names = [] if folder is None else catalog.names_in(folder, _NAMES)
     wrong = path.name if folder is None else path.relative_to(folder).parts[0]
     alike = [name for name in names if name.startswith(wrong)] or get_close_matches(wrong, names)
     near = [str(folder / name) for name in alike[:3]] if folder else []
-    roots = [str(root) for root, _ in manifest.roots()]
+    roots = [str(root) for root, _ in catalog.roots()]
     near += [root for root in roots if get_close_matches(path.name, [os.path.basename(root)]) and root not in near]
     if near:
         return f"; did you mean {' or '.join(near[:3])}?"
     return f"; its folders are {', '.join(roots[:3])}{' ...' if roots[3:] else ''}" if roots else "; it has no folders"
 
 
-def would_prune(store: Store, *, on_progress: OnProgress = quiet) -> Pruned:
+def would_prune(reader: IndexReader, *, on_progress: OnProgress = quiet) -> Pruned:
     """What `prune` would do now. Changes nothing."""
-    manifest = store.manifest
-    gone, absent = _gone(manifest, on_progress)
-    lost = {hash for hash, orphan in manifest.contents() if orphan} | set(manifest.orphaned_by(gone))
+    catalog = reader.catalog
+    gone, absent = _gone(catalog, on_progress)
+    lost = {hash for hash, orphan in catalog.contents() if orphan} | set(catalog.orphaned_by(gone))
     orphans = len(lost)
-    features = [name for name in store.features().names() if _content(name) in lost or not _known(manifest, name)]
-    counts = manifest.counts()
+    features = [name for name in reader.features().names() if _content(name) in lost or not _known(catalog, name)]
+    counts = catalog.counts()
     share = orphans / max(1, counts.images + counts.orphans)
-    freed = round(share * manifest.space().used) + sum(map(store.features().size, features))
+    freed = round(share * catalog.space().used) + sum(map(reader.features().size, features))
     return Pruned(len(gone), orphans, len(features), freed, absent, None)
 
 
-def prune(writer: Writer, *, on_progress: OnProgress = quiet) -> Pruned:
+def prune(writer: IndexWriter, *, on_progress: OnProgress = quiet) -> Pruned:
     """Drop files that are gone, remove images without a file and what is kept of them, give the space back.
 
     A root in which nothing at all is met keeps everything: its disk may not be mounted. Raises StoreError. May be
     interrupted at any instant; what was removed until then is.
     """
     before = writer.bytes_on_disk()
-    gone, absent = _gone(writer.manifest, on_progress)
+    gone, absent = _gone(writer.catalog, on_progress)
     if gone:
         writer.drop(gone)
     images = sum(writer.prune())
-    features = _prune_features(writer.features(), writer.manifest)
+    features = _prune_features(writer.features(), writer.catalog)
     writer.tidy()
     notes = [writer.compact()]
     writer.remove_strays()
@@ -123,18 +123,18 @@ def prune(writer: Writer, *, on_progress: OnProgress = quiet) -> Pruned:
     return Pruned(len(gone), images, features, freed, absent, "; ".join(filter(None, notes)) or None)
 
 
-def _gone(manifest: Manifest, on_progress: OnProgress) -> tuple[list[Path], tuple[Path, ...]]:
+def _gone(catalog: Catalog, on_progress: OnProgress) -> tuple[list[Path], tuple[Path, ...]]:
     """The files that are gone from the disk, and the folders whose files are kept because nothing is there.
 
     A file is judged by the innermost root around it, as when folders are indexed; one that was named by itself, by the
     folder that it was in. What cannot be looked at is not gone.
     """
-    roots = {root for root, _ in manifest.roots()}
-    counts = manifest.counts()
+    roots = {root for root, _ in catalog.roots()}
+    counts = catalog.counts()
     total = counts.files + counts.skipped
     gone: dict[Path, list[Path]] = {}
     met: dict[Path, Path] = {}  # by root, something that is there
-    for done, path in enumerate(manifest.files(), 1):
+    for done, path in enumerate(catalog.files(), 1):
         root = next((above for above in path.parents if above in roots), path.parent)
         if path in roots:
             root = path.parent
@@ -170,16 +170,16 @@ def _is_gone(path: Path) -> bool:
     return False
 
 
-def _prune_features(features: FeatureCache, manifest: Manifest) -> int:
+def _prune_features(features: FeatureCache, catalog: Catalog) -> int:
     """Remove what is kept of pictures that the index does not have; how many they were."""
-    unknown = [name for name in features.names() if not _known(manifest, name)]
+    unknown = [name for name in features.names() if not _known(catalog, name)]
     for name in unknown:
         features.remove(name)
     return len(unknown)
 
 
-def _known(manifest: Manifest, name: str) -> bool:
-    return manifest.image_id(_content(name)) is not None
+def _known(catalog: Catalog, name: str) -> bool:
+    return catalog.image_id(_content(name)) is not None
 
 
 def _content(name: str) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from bridgetower.index.catalog.connection import backup_of
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.compatibility import require_ours, require_same
@@ -19,7 +19,7 @@ from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.index.vectors.protocol import RecallStore
-from bridgetower.records import EVERYTHING, Filter, Fingerprint, Photo
+from bridgetower.records import EVERYTHING, File, Filter, Fingerprint
 
 # numpy and FAISS take longer to import than most commands take to run: `float16` is imported in the
 # methods that touch a vector, as `faiss_store` imports what it needs, so that `bt status` pays for neither.
@@ -44,7 +44,7 @@ class NearImage(NamedTuple):
     """An image with all that leads to it."""
 
     content: bytes  # SHA-256 of it
-    photos: tuple[Photo, ...]  # its files, as the index knows them, sorted by the bytes of their paths
+    photos: tuple[File, ...]  # its files, as the index knows them, sorted by the bytes of their paths
     similarity: float  # cosine in [-1, 1], higher is better
 
 
@@ -80,18 +80,18 @@ class Summary:
     uncovered: int  # images that each search reads from the manifest, because the vector file does not hold them
 
 
-class Store:
+class IndexReader:
     """An index for reading: the state that was committed last when it was opened, whole, until it is closed."""
 
-    def __init__(self, directory: Path, manifest: Manifest, recall_store: RecallStore) -> None:
+    def __init__(self, directory: Path, catalog: Catalog, recall_store: RecallStore) -> None:
         self.directory, self.recall_store = directory, recall_store
-        self.fingerprint = manifest.fingerprint()
-        self.manifest = manifest  # the state as rows: asked directly
-        self._state = manifest.state()
-        self._tuning = manifest.tuning()
-        self._vector_files = recall_store.files(directory, manifest)
+        self.fingerprint = catalog.fingerprint()
+        self.catalog = catalog  # the state as rows: asked directly
+        self._state = catalog.state()
+        self._tuning = catalog.tuning()
+        self._vector_files = recall_store.files(directory, catalog)
         # Opened now and not at the first search: from here on the writer may remove the names, but not the files.
-        self._recall = recall_store.open(directory, manifest)
+        self._recall = recall_store.open(directory, catalog)
 
     @classmethod
     def open(cls, directory: Path, recall_store: RecallStore | None = None) -> Self:
@@ -110,11 +110,11 @@ class Store:
 
     @classmethod
     def _open(cls, directory: Path, recall_store: RecallStore) -> Self:
-        manifest = Manifest.read(directory / MANIFEST)
+        catalog = Catalog.read(directory / MANIFEST)
         try:
-            return cls(directory, manifest, recall_store)
+            return cls(directory, catalog, recall_store)
         except BaseException:
-            manifest.close()
+            catalog.close()
             raise
 
     def __enter__(self) -> Self:
@@ -126,7 +126,7 @@ class Store:
     def close(self) -> None:
         """Let go of the state. May be called twice."""
         self._recall.close()
-        self.manifest.close()
+        self.catalog.close()
 
     def vector_files(self) -> list[Path]:
         """The derived files that this state names."""
@@ -161,7 +161,7 @@ class Store:
 
     def __len__(self) -> int:
         """Images that can be found: those that have a file."""
-        return self.manifest.count_live()
+        return self.catalog.count_live()
 
     def recall(
         self, queries: "NDArray[np.float32]", k: int, within: "NDArray[np.int64] | None" = None
@@ -195,7 +195,7 @@ class Store:
 
         within = None
         if filter != EVERYTHING:
-            within = np.fromiter(self.manifest.images_within(filter), np.int64)
+            within = np.fromiter(self.catalog.images_within(filter), np.int64)
         seen: set[int] = set()
         k = _NEAREST_AT_FIRST
         while True:
@@ -204,18 +204,18 @@ class Store:
                 # A wider search among many images may find one that should have come before.
                 if neighbour.image not in seen:
                     seen.add(neighbour.image)
-                    yield NearImage(*self.manifest.content(neighbour.image, filter), neighbour.similarity)
+                    yield NearImage(*self.catalog.content(neighbour.image, filter), neighbour.similarity)
             if len(neighbours) < k:
                 return
             k *= 4
 
     def summary(self) -> Summary:
         """The index at a glance; needs neither numpy nor FAISS."""
-        manifest, state, counts = self.manifest, self._state, self.manifest.counts()
+        catalog, state, counts = self.catalog, self._state, self.catalog.counts()
         vectors_file = self._recall.is_there
         return Summary(
             directory=self.directory,
-            format_version=manifest.format_version(),
+            format_version=catalog.format_version(),
             fingerprint=self.fingerprint,
             created_at=state.created_at,
             updated_at=state.updated_at,
@@ -223,13 +223,13 @@ class Store:
             images=counts.images,
             orphans=counts.orphans,
             skipped=counts.skipped,
-            reasons=_reasons(manifest),
-            roots=_roots(manifest),
+            reasons=_reasons(catalog),
+            roots=_roots(catalog),
             bytes_on_disk=bytes_below(self.directory),
             generation=state.generation,
             tuning=self._tuning,
             vectors_file=vectors_file,
-            uncovered=manifest.count_live(after=state.covered if vectors_file else 0),
+            uncovered=catalog.count_live(after=state.covered if vectors_file else 0),
         )
 
     def strays(self) -> list[Path]:
@@ -241,17 +241,17 @@ class Store:
         return sorted([*found, *self.features().unfinished()])
 
 
-def _roots(manifest: Manifest) -> tuple[Root, ...]:
+def _roots(catalog: Catalog) -> tuple[Root, ...]:
     return tuple(
-        Root(path, manifest.count_under(path), at, manifest.known(path) is not None) for path, at in manifest.roots()
+        Root(path, catalog.count_under(path), at, catalog.known(path) is not None) for path, at in catalog.roots()
     )
 
 
-def _reasons(manifest: Manifest) -> tuple[tuple[str, int], ...]:
+def _reasons(catalog: Catalog) -> tuple[tuple[str, int], ...]:
     """Why files were skipped; reasons that differ in their figures only are one."""
     alike: dict[tuple[str, ...], list[list[str]]] = {}
     numbers: Counter[tuple[str, ...]] = Counter()
-    for reason, number in manifest.reasons():
+    for reason, number in catalog.reasons():
         parts = _FIGURE.split(reason)  # every second one is a figure
         form = tuple(parts[::2])
         alike.setdefault(form, []).append(parts)

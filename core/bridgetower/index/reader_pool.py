@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what there is to read is imported with the first reader
-    from bridgetower.index.reader import Store
+    from bridgetower.index.reader import IndexReader
     from bridgetower.index.vectors.protocol import RecallStore
 
 
-class Readers:
+class ReaderPool:
     """Opens readers, lends each to one call at a time, and closes those of an older state."""
 
     def __init__(self, directory: Path, recall_store: "RecallStore | None") -> None:
@@ -19,35 +19,35 @@ class Readers:
         self._lock = threading.Lock()  # of the version, and of the readers
         self._change_lock = threading.RLock()  # a change from within a change meets the lock of the index
         self._version = 0  # of the changes made here: readers of before are of no use
-        self._idle: list[Store] = []  # readers of this version that no call has now
+        self._idle: list[IndexReader] = []  # readers of this version that no call has now
 
     @contextmanager
-    def lend(self) -> "Iterator[Store]":
+    def lend(self) -> "Iterator[IndexReader]":
         """A reader for one call, which keeps it whatever others change meanwhile. Raises StoreError."""
-        from bridgetower.index.reader import Store
+        from bridgetower.index.reader import IndexReader
 
         with self._lock:
             version = self._version
-            store = self._idle.pop() if self._idle else None
-        if store is None:
-            store = Store.open(self._directory, self._recall_store)
+            reader = self._idle.pop() if self._idle else None
+        if reader is None:
+            reader = IndexReader.open(self._directory, self._recall_store)
         try:
-            yield store
+            yield reader
         finally:
             with self._lock:
                 is_current = version == self._version
                 if is_current:
-                    self._idle.append(store)
+                    self._idle.append(reader)
             if not is_current:
-                store.close()
+                reader.close()
 
     def refresh(self) -> None:
         """Have every call that begins from now on see the index as it is then."""
         with self._lock:
             self._version += 1
             idle, self._idle = self._idle, []
-        for store in idle:
-            store.close()
+        for reader in idle:
+            reader.close()
 
     @contextmanager
     def changing(self) -> Iterator[None]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Self
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.files.atomic import fsync_directory
 from bridgetower.index.catalog.connection import backup_of
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
-from bridgetower.index.catalog.writer import ManifestWriter, Sweep
+from bridgetower.index.catalog.writer import CatalogWriter, Sweep
 from bridgetower.index.compatibility import differences, require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_place
 from bridgetower.index.feature_cache import FeatureCache
@@ -24,7 +24,7 @@ from bridgetower.index.lock import Lock
 from bridgetower.index.recovery import backup
 from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.index.vectors.protocol import RecallStore
-from bridgetower.records import File, Fingerprint, OnProgress, Photo, quiet
+from bridgetower.records import File, Fingerprint, OnProgress, WalkedFile, quiet
 
 # numpy and FAISS take longer to import than a run that finds nothing to do: what touches a vector is imported where it
 # is needed.
@@ -53,23 +53,23 @@ class NewImage:
     vector: "NDArray[np.floating]"  # [E], unit length; of float16 the very numbers are stored
 
 
-class Writer:
+class IndexWriter:
     """The one process that changes an index, from `open` to `close`.
 
     What `commit` was given is on the disk when it returns; everything else in here can be interrupted at any instant.
     """
 
     def __init__(
-        self, directory: Path, manifest: ManifestWriter, held: ExitStack, recall_store: RecallStore | None = None
+        self, directory: Path, catalog: CatalogWriter, held: ExitStack, recall_store: RecallStore | None = None
     ) -> None:
         """Take over what is `held`, the lock and the manifest, unless this fails."""
         self.directory, self._recall_store = directory, recall_store or FaissStore()
-        self.manifest = manifest  # asked directly; what changes the index goes through the methods below
-        self._dim = manifest.fingerprint().dim
-        self._images = manifest.count_images()
-        self._uncovered = manifest.count_images(after=manifest.state().covered)
+        self.catalog = catalog  # asked directly; what changes the index goes through the methods below
+        self._dim = catalog.fingerprint().dim
+        self._images = catalog.count_images()
+        self._uncovered = catalog.count_images(after=catalog.state().covered)
         self.on_publish: OnProgress = quiet  # images that were read, of all
-        self._recall_store.clean(directory, manifest)
+        self._recall_store.clean(directory, catalog)
         self._held = held.pop_all()
 
     @classmethod
@@ -99,10 +99,10 @@ class Writer:
                 fsync_directory(folder.parent)
         with ExitStack() as held:
             held.callback(Lock(directory / LOCK).release)
-            manifest = held.enter_context(closing(ManifestWriter.open(directory / MANIFEST, fingerprint)))
-            manifest.require_consistent()
-            _take(manifest, directory, fingerprint, imported=imported)
-            return cls(directory, manifest, held, recall_store)
+            catalog = held.enter_context(closing(CatalogWriter.open(directory / MANIFEST, fingerprint)))
+            catalog.require_consistent()
+            _take(catalog, directory, fingerprint, imported=imported)
+            return cls(directory, catalog, held, recall_store)
 
     @classmethod
     def resume(
@@ -123,7 +123,7 @@ class Writer:
             there = path.exists()
         if not there:
             try:
-                Manifest.read(path).close()  # says that there is none
+                Catalog.read(path).close()  # says that there is none
             except DamagedIndexError:  # but there is a copy
                 if mend is None:
                     raise
@@ -131,10 +131,10 @@ class Writer:
             held.callback(Lock(directory / LOCK).release)
             if mend is not None:
                 mend(path)
-            manifest = held.enter_context(closing(ManifestWriter.open(path)))
+            catalog = held.enter_context(closing(CatalogWriter.open(path)))
             if mend is None:
-                manifest.require_consistent()
-            return cls(directory, manifest, held, recall_store)
+                catalog.require_consistent()
+            return cls(directory, catalog, held, recall_store)
 
     def __enter__(self) -> Self:
         return self
@@ -149,15 +149,15 @@ class Writer:
     def take(self, fingerprint: Fingerprint) -> None:
         """Add images with this fingerprint from now on. For who opened an index with the fingerprint that it has, and
         finds the model only now: refused and remembered as by `open`."""
-        _take(self.manifest, self.directory, fingerprint)
+        _take(self.catalog, self.directory, fingerprint)
         self._dim = fingerprint.dim
 
     def commit(
         self,
         *,
         images: Iterable[NewImage] = (),
-        files: Iterable[tuple[Photo, bytes]] = (),
-        skipped: Iterable[tuple[Photo, str]] = (),
+        files: Iterable[tuple[File, bytes]] = (),
+        skipped: Iterable[tuple[File, str]] = (),
     ) -> None:
         """Store a batch: all of it or, on any error or kill, none.
 
@@ -173,15 +173,15 @@ class Writer:
         files, skipped = list(files), list(skipped)
         packed = [(image, self._pack(image)) for image in images]
         added = 0
-        with self.manifest.transaction():
+        with self.catalog.transaction():
             for image, vector in packed:
-                added += self.manifest.add_image(image.hash, image.width, image.height, image.taken_at, vector)
+                added += self.catalog.add_image(image.hash, image.width, image.height, image.taken_at, vector)
             for photo, hash in files:
-                self.manifest.put_file(photo, hash)
+                self.catalog.put_file(photo, hash)
             for photo, reason in skipped:
-                self.manifest.put_skipped(photo, reason)
-            self.manifest.touch()
-        self.manifest.meet(File(os.fsencode(photo.path), -1, 0) for photo, _ in (*files, *skipped))
+                self.catalog.put_skipped(photo, reason)
+            self.catalog.touch()
+        self.catalog.meet(WalkedFile(os.fsencode(photo.path), -1, 0) for photo, _ in (*files, *skipped))
         self._images += added
         self._uncovered += added
 
@@ -199,8 +199,8 @@ class Writer:
         """Ids and vectors `[E]` of images, as they were stored; what there is not is left out."""
         from bridgetower.index.vectors.catalog_vectors import unpacked
 
-        for rows in self.manifest.vectors_of(images):
-            vectors = unpacked(self.manifest, [blob for _, blob in rows])
+        for rows in self.catalog.vectors_of(images):
+            vectors = unpacked(self.catalog, [blob for _, blob in rows])
             yield from zip((id for id, _ in rows), vectors, strict=True)
 
     def set_queries(self, queries: "NDArray[np.floating]") -> None:
@@ -208,13 +208,13 @@ class Writer:
         from bridgetower.index.vectors.float16 import pack
 
         packed = [pack(query, self._dim) for query in queries]
-        with self.manifest.transaction():
-            self.manifest.set_queries(packed)
+        with self.catalog.transaction():
+            self.catalog.set_queries(packed)
 
     def add_root(self, root: Path) -> None:
         """Remember a folder or file that is to be indexed, before it is scanned."""
-        with self.manifest.transaction():
-            self.manifest.add_root(root)
+        with self.catalog.transaction():
+            self.catalog.add_root(root)
 
     def sweep(self, root: Path, spared: Collection[Path] = (), *, present: bool = False) -> Sweep:
         """After a *complete* scan of `root`: drop the files under it that were neither met nor committed.
@@ -223,9 +223,9 @@ class Writer:
         `spared` stays, because the scan could not or did not look there. If nothing at all was met under `root`,
         everything stays: see `Sweep.kept`; unless `present` says that what was there was left out on purpose.
         """
-        with self.manifest.transaction():
-            swept = self.manifest.sweep(root, spared, present=present)
-            self.manifest.touch()
+        with self.catalog.transaction():
+            swept = self.catalog.sweep(root, spared, present=present)
+            self.catalog.touch()
         return swept
 
     def forget(self, *paths: Path) -> list[int]:
@@ -233,64 +233,64 @@ class Writer:
 
         The copy of the manifest goes before: it would bring them back. `back_up_if_behind` makes another.
         """
-        backup.remove(self.manifest)
-        with self.manifest.transaction():
-            forgotten = [self.manifest.forget(path) for path in paths]
-            self.manifest.touch()
+        backup.remove(self.catalog)
+        with self.catalog.transaction():
+            forgotten = [self.catalog.forget(path) for path in paths]
+            self.catalog.touch()
         return forgotten
 
     def drop(self, files: Iterable[Path]) -> None:
         """Drop files, in one transaction."""
-        with self.manifest.transaction():
-            self.manifest.drop_files(files)
-            self.manifest.touch()
+        with self.catalog.transaction():
+            self.catalog.drop_files(files)
+            self.catalog.touch()
 
     def mend(self, files: Iterable[Path], images: Iterable[int], roots: Iterable[Path]) -> None:
         """Count anew, and drop files, images with all files that lead to them, roots, and queries that are not whole,
         in one transaction."""
-        with self.manifest.transaction():
-            self.manifest.recount()
-            self.manifest.drop_files(files)
-            self.manifest.drop_images(images)
-            self.manifest.drop_roots(roots)
-            self.manifest.set_queries(self.manifest.queries())
-            self.manifest.touch()
+        with self.catalog.transaction():
+            self.catalog.recount()
+            self.catalog.drop_files(files)
+            self.catalog.drop_images(images)
+            self.catalog.drop_roots(roots)
+            self.catalog.set_queries(self.catalog.queries())
+            self.catalog.touch()
 
     def prune(self) -> Iterator[int]:
         """Remove the images that have no file, some at a time: how many they were, each time.
 
         The copy of the manifest goes before, as in `forget`.
         """
-        backup.remove(self.manifest)
+        backup.remove(self.catalog)
         while True:
-            with self.manifest.transaction():
-                removed = self.manifest.prune(_PRUNED_AT_ONCE)
+            with self.catalog.transaction():
+                removed = self.catalog.prune(_PRUNED_AT_ONCE)
             if not removed:
                 return
             yield removed
 
     def bytes_on_disk(self) -> int:
         """What the directory takes without the copy of the manifest, which comes and goes."""
-        return bytes_below(self.directory) - size_of(backup_of(self.manifest.path))
+        return bytes_below(self.directory) - size_of(backup_of(self.catalog.path))
 
     def tidy(self) -> None:
         """Publish a vector file if the present one is damaged, or holds or leaves out too much."""
-        covered = self.manifest.state().covered
-        stale = self.manifest.count_pruned(covered) + self.manifest.count_images(covered)
-        if stale * _UNCOVERED_AT_END > self.manifest.count_images():
+        covered = self.catalog.state().covered
+        stale = self.catalog.count_pruned(covered) + self.catalog.count_images(covered)
+        if stale * _UNCOVERED_AT_END > self.catalog.count_images():
             self.publish()
         else:
             self._publish_if_needed(changed=True)
 
     def publish(self) -> None:
         """Write a new vector file, whatever the present one is."""
-        self._recall_store.publish(self.directory, self.manifest, self.on_publish)
+        self._recall_store.publish(self.directory, self.catalog, self.on_publish)
         self._uncovered = 0
-        self._recall_store.clean(self.directory, self.manifest)
+        self._recall_store.clean(self.directory, self.catalog)
 
     def publish_anew(self) -> None:
         """As `publish`, without taking anything from the present one, which is damaged."""
-        self._recall_store.clean(self.directory, self.manifest, everything=True)
+        self._recall_store.clean(self.directory, self.catalog, everything=True)
         self.publish()
 
     def compact(self) -> str | None:
@@ -298,21 +298,21 @@ class Writer:
 
         Not worth the while below a quarter of the file. Needs room for the manifest twice meanwhile.
         """
-        space = self.manifest.space()
+        space = self.catalog.space()
         if space.free * 4 < space.used + space.free:
-            return None if self.manifest.fold() else _READERS
+            return None if self.catalog.fold() else _READERS
         if shutil.disk_usage(self.directory).free < 2 * space.used:
             return (
                 "the disk has not the room that it takes to make the index smaller; new pictures will use what is free"
             )
-        self.manifest.vacuum()
-        return None if self.manifest.fold() else _READERS
+        self.catalog.vacuum()
+        return None if self.catalog.fold() else _READERS
 
     def wants_queries(self) -> bool:
         """Whether the index is so large, or soon will be, that recall is measured, and knows no texts for that yet."""
         from bridgetower.index.vectors.catalog_vectors import few
 
-        return not few(2 * self._images) and not self.manifest.has_queries()
+        return not few(2 * self._images) and not self.catalog.has_queries()
 
     def finish(self, *, changed: bool = True) -> str | None:
         """Publish a vector file if the present one is damaged or leaves out too much, and copy the manifest if the copy
@@ -326,20 +326,20 @@ class Writer:
 
     def back_up_if_behind(self) -> str | None:
         """Copy the manifest if its copy lacks too much of it or is not there; why that was not done, or None."""
-        return self.back_up() if backup.is_behind(self.manifest) else None
+        return self.back_up() if backup.is_behind(self.catalog) else None
 
     def back_up(self) -> str | None:
         """Copy the manifest; why that was not done, or None. The copy from before stays then."""
         try:
-            backup.make(self.manifest)
+            backup.make(self.catalog)
         except StoreError as error:
             return f"the copy of the index could not be made: {error}"
         return None
 
     def _publish_if_needed(self, *, changed: bool) -> None:
-        named = bool(self._images) or self.manifest.state().vectors_sha256 is not None
+        named = bool(self._images) or self.catalog.state().vectors_sha256 is not None
         if self._uncovered * _UNCOVERED_AT_END > self._images or (
-            named and not self._recall_store.is_intact(self.directory, self.manifest, whole=changed)
+            named and not self._recall_store.is_intact(self.directory, self.catalog, whole=changed)
         ):
             self.publish()
 
@@ -349,23 +349,23 @@ class Writer:
 
     def remove_strays(self) -> None:
         """Remove what a crash, or a search that was killed, left in the directory."""
-        self._recall_store.clean(self.directory, self.manifest)
+        self._recall_store.clean(self.directory, self.catalog)
         backup.remove_unfinished(self.directory)
         for path in self.features().unfinished():
             with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
                 path.unlink()
 
 
-def _take(manifest: ManifestWriter, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:
-    stored = manifest.fingerprint()
-    bound = manifest.has_images()  # before the first, nothing is bound to the fingerprint
+def _take(catalog: CatalogWriter, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:
+    stored = catalog.fingerprint()
+    bound = catalog.has_images()  # before the first, nothing is bound to the fingerprint
     if bound:
         require_same(directory, stored, fingerprint, imported=imported)
     if bound and stored.tokenizer_sha256 is not None:  # a changed tokenizer is to be told each time
         fingerprint = replace(fingerprint, tokenizer_sha256=stored.tokenizer_sha256)
     # The same weights by another name: that is where they are found now, unless it says where another machine has them.
     if stored != fingerprint and not (bound and imported):
-        with manifest.transaction():
-            manifest.set_fingerprint(fingerprint)
+        with catalog.transaction():
+            catalog.set_fingerprint(fingerprint)
             if differences(stored, fingerprint):
-                manifest.drop_derived()
+                catalog.drop_derived()

@@ -10,7 +10,7 @@ from bridgetower.models.model import DEFAULT_MODEL, Model
 from bridgetower.records import FOREIGN, INT8, Fingerprint, Head, Say
 
 if TYPE_CHECKING:
-    from bridgetower.index.reader import Store
+    from bridgetower.index.reader import IndexReader
 
 _MOST_TOLD = 1000  # lines; a process may run for months
 
@@ -38,7 +38,7 @@ class _Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ModelOptions:
     """The options that decide on a model; see `Library`."""
 
     given: Model | str | None
@@ -58,21 +58,21 @@ class Wishes:
 class IndexModels:
     """Finds each model once, whatever names it goes by. May be used by several threads."""
 
-    def __init__(self, directory: Path, wishes: Wishes, notes: Notes) -> None:
-        self._directory, self._wishes, self._notes = directory, wishes, notes
+    def __init__(self, directory: Path, options: ModelOptions, notes: Notes) -> None:
+        self._directory, self._options, self._notes = directory, options, notes
         self._slots: dict[tuple[str, str, str | None], _Slot] = {}
         self._found: dict[tuple[str, str, str], Model] = {}
         self._lock = threading.Lock()  # of both; never held while a model is looked for
 
     def for_new(self) -> Model:
         """The model for an index that has none yet. Raises ModelError, UsageError."""
-        wishes = self._wishes
-        if isinstance(wishes.given, Model):
-            return wishes.given
+        options = self._options
+        if isinstance(options.given, Model):
+            return options.given
         return self._find(
-            wishes.given or wishes.default_model or DEFAULT_MODEL,
-            wishes.precision or wishes.default_precision,
-            wishes.preprocessing,
+            options.given or options.default_model or DEFAULT_MODEL,
+            options.precision or options.default_precision,
+            options.preprocessing,
             fetch=True,
         )
 
@@ -80,17 +80,17 @@ class IndexModels:
         """The model with which pictures are added to an index that `made_by` made, or to a new one."""
         return self.for_new() if made_by is None else self.that_made(made_by, to_add=True)
 
-    def of(self, store: "Store") -> Model:
+    def of(self, reader: "IndexReader") -> Model:
         """The model of an index that is open. Raises as `that_made` does, and StoreError for another one."""
-        model = self.that_made(store.fingerprint)
-        store.check(model.fingerprint)
+        model = self.that_made(reader.fingerprint)
+        reader.check(model.fingerprint)
         return model
 
-    def judge_for(self, store: "Store") -> Model:
+    def judge_for(self, reader: "IndexReader") -> Model:
         """The model that verifies what a vector has recalled: any that is given, else that of the index, else, for
         vectors of no model of ours, that for new ones."""
-        if self._wishes.given is None and store.fingerprint.precision_family != FOREIGN:
-            return self.of(store)
+        if self._options.given is None and reader.fingerprint.precision_family != FOREIGN:
+            return self.of(reader)
         return self.for_new()
 
     def that_made(self, made_by: Fingerprint, *, to_add: bool = False) -> Model:
@@ -101,19 +101,19 @@ class IndexModels:
         from bridgetower.encoders.runtime import precision_for
         from bridgetower.index.compatibility import require_ours
 
-        wishes = self._wishes
+        options = self._options
         require_ours(self._directory, made_by)
-        if isinstance(wishes.given, Model):
-            self._tell_tokenizer(made_by, wishes.given)
-            return wishes.given
-        precision = wishes.precision or wishes.default_precision
+        if isinstance(options.given, Model):
+            self._tell_tokenizer(made_by, options.given)
+            return options.given
+        precision = options.precision or options.default_precision
         if to_add:
             precision = self._in_family(made_by.precision_family, precision)
             self._tell_kept(made_by)
             precision = precision_for(made_by.precision_family, precision)
-        name = wishes.given or made_by.model
-        fetch = name in (wishes.given, wishes.default_model)
-        model = self._find(name, precision, wishes.preprocessing or made_by.preprocessing, fetch=fetch)
+        name = options.given or made_by.model
+        fetch = name in (options.given, options.default_model)
+        model = self._find(name, precision, options.preprocessing or made_by.preprocessing, fetch=fetch)
         self._tell_tokenizer(made_by, model)
         return model
 
@@ -124,11 +124,11 @@ class IndexModels:
             if slot.model is None:
                 model = Model(
                     name,
-                    device=self._wishes.device,
+                    device=self._options.device,
                     precision=precision,
                     preprocessing=preprocessing,
                     fetch=fetch,
-                    progress=self._wishes.progress,
+                    progress=self._options.progress,
                     say=self._notes,
                 )
                 with self._lock:
@@ -137,7 +137,7 @@ class IndexModels:
 
     def _in_family(self, family: str, precision: str) -> str:
         """The precision in which to add to an index of this family: the one that is insisted on, else one of it."""
-        if self._wishes.precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
+        if self._options.precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
             kept = INT8 if family == INT8 else "fp32 or bf16"
             self._notes(f"note: the index keeps its precision, {kept}; {precision} is for new ones")
             return "auto"
@@ -145,8 +145,8 @@ class IndexModels:
 
     def _tell_kept(self, made_by: Fingerprint) -> None:
         """Say that the default model is not the one of the index, unless it is the default of everyone."""
-        default = self._wishes.default_model
-        if self._wishes.given is not None or default in (None, made_by.model, DEFAULT_MODEL):
+        default = self._options.default_model
+        if self._options.given is not None or default in (None, made_by.model, DEFAULT_MODEL):
             return
         if os.path.realpath(os.path.expanduser(default)) != made_by.model:  # which names a folder so
             self._notes(f"note: the index keeps its model {made_by.model:.300}; {default} is for new ones")

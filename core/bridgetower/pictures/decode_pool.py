@@ -72,7 +72,7 @@ class Picture:
     pixels: npt.NDArray[np.float32]  # [3, H, W]
 
 
-class Decoders:
+class DecodePool:
     """Processes that decode and preprocess, started as they are needed: as many as there are calls at one time."""
 
     def __init__(

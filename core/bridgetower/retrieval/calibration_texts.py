@@ -6,7 +6,7 @@ of texts.
 
 from typing import TYPE_CHECKING
 
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import ImageEngine
@@ -59,7 +59,7 @@ _WHERE = (
 TEXTS = tuple(what + where for what in _WHAT for where in _WHERE)
 
 
-def ensure_calibration(writer: Writer, engine: "ImageEngine") -> None:
+def ensure_calibration(writer: IndexWriter, engine: "ImageEngine") -> None:
     """Give an index that is large, or soon will be, the vectors of texts that it is tuned with, unless it has some."""
     if writer.wants_queries():
         writer.set_queries(engine.embed_texts(TEXTS))

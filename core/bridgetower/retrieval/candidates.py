@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import is_away
-from bridgetower.records import EVERYTHING, Candidate, Filter, Photo, Skipped
+from bridgetower.records import EVERYTHING, Candidate, File, Filter, Skipped
 
 _FEW_AWAY = 256  # pictures that are passed over one by one: a search that begins again without a folder takes longer
 _MOST_APART = 100  # folders that are left out of a search: each is a condition of a query
@@ -24,10 +24,10 @@ class Candidates:
     else of that folder is looked for.
     """
 
-    def __init__(self, store: Store, query: Vectors, filter: Filter = EVERYTHING) -> None:
+    def __init__(self, reader: IndexReader, query: Vectors, filter: Filter = EVERYTHING) -> None:
         """`query` is a unit vector [1, E]. Taking from it may raise StoreError."""
-        self._store, self._query, self._filter = store, query, filter
-        self._nearest = store.nearest(query, filter)
+        self._store, self._query, self._filter = reader, query, filter
+        self._nearest = reader.nearest(query, filter)
         self._met: set[bytes] = set()  # content
         self._looked_at: set[Path] = set()  # folders that were indexed
         self._lost = 0  # pictures that were passed over, as they lie in folders that are away
@@ -55,11 +55,11 @@ class Candidates:
     @cached_property
     def _folders(self) -> frozenset[Path]:
         """Those that were indexed, or files of which were."""
-        manifest = self._store.manifest
-        roots = (root for root, _, whole in manifest.root_rows() if whole)
-        return frozenset(root if manifest.known(root) is None else root.parent for root in roots)
+        catalog = self._store.catalog
+        roots = (root for root, _, whole in catalog.root_rows() if whole)
+        return frozenset(root if catalog.known(root) is None else root.parent for root in roots)
 
-    def _pass_over(self, photos: Iterable[Photo]) -> None:
+    def _pass_over(self, photos: Iterable[File]) -> None:
         """Count a picture none of whose files is there."""
         around = {folder for photo in photos for folder in photo.path.parents if folder in self._folders}
         self.away += sorted(filter(is_away, around - self._looked_at))
@@ -82,7 +82,7 @@ def recall_vector(encoder: RecallEncoder, judge: Judge | None, text: str, encode
     return encoder.embed_texts([text])
 
 
-def _first_there(photos: Iterable[Photo]) -> Photo | Skipped | None:
+def _first_there(photos: Iterable[File]) -> File | Skipped | None:
     """The first file that is there; if there is none, one that cannot be looked at."""
     barred = None
     for photo in photos:
@@ -96,7 +96,7 @@ def _first_there(photos: Iterable[Photo]) -> Photo | Skipped | None:
     return barred
 
 
-def _is_unchanged(photo: Photo) -> bool:
+def _is_unchanged(photo: File) -> bool:
     try:
         status = photo.path.stat()
     except OSError:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder, match_probability
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet, require_heads
 from bridgetower.retrieval.candidates import Candidates, recall_vector
 from bridgetower.retrieval.encode_pictures import encoded
@@ -35,7 +35,7 @@ class Filled:
 
 
 def fill_library(
-    store: Store,
+    reader: IndexReader,
     encoder: RecallEncoder,
     judge: Judge,
     text: str,
@@ -53,12 +53,12 @@ def fill_library(
     """
     require_heads(judge.heads, Head.ITM, Head.MLM)
     depth = judge.default_depth if depth is None else depth
-    reader = _Reader(judge, text, on_progress, cache)
-    candidates = Candidates(store, recall_vector(encoder, judge, text, reader.text))
-    while len(reader.images) < depth and (some := candidates.take(depth - len(reader.images))):
-        reader.read(some)
+    mixture = _Mixture(judge, text, on_progress, cache)
+    candidates = Candidates(reader, recall_vector(encoder, judge, text, mixture.text))
+    while len(mixture.images) < depth and (some := candidates.take(depth - len(mixture.images))):
+        mixture.read(some)
     return replace(
-        reader.filled(top), gone=candidates.gone, barred=tuple(candidates.barred), away=tuple(candidates.away)
+        mixture.filled(top), gone=candidates.gone, barred=tuple(candidates.barred), away=tuple(candidates.away)
     )
 
 
@@ -76,12 +76,12 @@ def fill_images(
     pictures. Raises UsageError where the text has no `<mask>`; ModelError.
     """
     require_heads(judge.heads, Head.MLM, *([Head.ITM] if len(candidates) > 1 else []))
-    reader = _Reader(judge, text, on_progress)
-    reader.read(candidates)
-    return reader.filled(top)
+    mixture = _Mixture(judge, text, on_progress)
+    mixture.read(candidates)
+    return mixture.filled(top)
 
 
-class _Reader:
+class _Mixture:
     """What the pictures that were read say about one masked text."""
 
     def __init__(self, judge: Judge, text: str, on_progress: OnProgress, cache: FeatureCache | None = None) -> None:
@@ -96,7 +96,7 @@ class _Reader:
         """Read more pictures, those that can be read."""
         total = len(self.images) + len(candidates)
         for batch, pictures in encoded(self._judge, candidates, self._skipped, self._cache):
-            reading = self._judge.read(self.text, pictures)
+            reading = self._judge.predict_masked(self.text, pictures)
             self.images += (candidate.path for candidate in batch)
             itm = reading.itm
             self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))

@@ -22,9 +22,9 @@ from bridgetower.errors import PictureError
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.walk import PassedOver, passes_over, scan
 from bridgetower.index.directory import require_apart
-from bridgetower.index.writer import NewImage, Writer
+from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import File, Photo, Skipped, path_of, quiet
+from bridgetower.records import File, Skipped, WalkedFile, path_of, quiet
 from bridgetower.retrieval.calibration_texts import ensure_calibration
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class IndexReport:
 class _Content:
     """A file that was read."""
 
-    photo: Photo
+    photo: File
     hash: bytes  # SHA-256
     data: bytes
 
@@ -76,14 +76,14 @@ class _Content:
 class _Failed:
     """A file that is no picture for us."""
 
-    photo: Photo
+    photo: File
     reason: str
     lasting: bool  # it lies in the content, so it need not be tried again until the file changes
 
 
 def index(
     paths: Sequence[Path],
-    writer: Writer,
+    writer: IndexWriter,
     find_engine: "Callable[[], ImageEngine]",
     rules: Rules = USUAL_RULES,
     *,
@@ -104,14 +104,14 @@ def index(
     walk = scan(paths, rules, passed_over, apart=writer.directory)
     require_apart(writer.directory, paths)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
-    with writer.manifest.transaction():
-        for root in _of_their_own(roots, [root for root, _ in writer.manifest.roots()]):
+    with writer.catalog.transaction():
+        for root in _of_their_own(roots, [root for root, _ in writer.catalog.roots()]):
             writer.add_root(root)
     run = _Run(writer, on_progress)
     run.tell()
     changed = run.meet(walk, retry)
     if changed:
-        run.take(writer.manifest.changed(retry=retry), find_engine, max_pixels)
+        run.take(writer.catalog.changed(retry=retry), find_engine, max_pixels)
     removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
     note = writer.finish(changed=changed)
     return IndexReport(
@@ -145,7 +145,7 @@ def _of_their_own(paths: Sequence[Path], known: Iterable[Path]) -> list[Path]:
 
 
 def _sweep(
-    writer: Writer, roots: Sequence[Path], rules: Rules, passed_over: PassedOver, unread: Sequence[Path]
+    writer: IndexWriter, roots: Sequence[Path], rules: Rules, passed_over: PassedOver, unread: Sequence[Path]
 ) -> tuple[int, tuple[Path, ...]]:
     """Drop from the index what the scan of `roots` would have met if it were there; how many files, and what is kept
     because its disk may be absent.
@@ -158,24 +158,24 @@ def _sweep(
     left_out_in = [path_of(folder) for folder in passed_over.excluded_in]
 
     def is_there(folder: Path) -> bool:
-        return writer.manifest.has_met(folder) or any(other.is_relative_to(folder) for other in left_out_in)
+        return writer.catalog.has_met(folder) or any(other.is_relative_to(folder) for other in left_out_in)
 
     spared = {root: [path for path in unread if path.is_relative_to(root)] for root in roots}
     absent: set[Path] = set()
-    for inner, _ in list(writer.manifest.roots()):
+    for inner, _ in list(writer.catalog.roots()):
         around = [root for root in inner.parents if root in spared]
         if not around:
             continue
-        is_file = writer.manifest.known(inner) is not None
+        is_file = writer.catalog.known(inner) is not None
         folder = inner.parent if is_file else inner
         there = is_there(folder)
         for root in around:
             apart = passes_over(root, inner, rules, is_file=is_file)
             if apart or not there:
                 spared[root].append(inner)
-            if not apart and not there and writer.manifest.holds(inner):
+            if not apart and not there and writer.catalog.holds(inner):
                 absent.add(folder)
-    with writer.manifest.transaction():
+    with writer.catalog.transaction():
         sweeps = {root: writer.sweep(root, spared[root], present=is_there(root)) for root in roots}
     absent.update(root for root, sweep in sweeps.items() if sweep.kept)
     # What is there and cannot be read has been named as such.
@@ -186,28 +186,28 @@ def _sweep(
 class _Run:
     """The counts of one run, and the batch that is being filled."""
 
-    def __init__(self, writer: Writer, report: Callable[[Progress], None]) -> None:
+    def __init__(self, writer: IndexWriter, report: Callable[[Progress], None]) -> None:
         self._writer, self._report = writer, report
         self._engine: ImageEngine | None = None  # found when there is something to encode
-        self._under_way: dict[bytes, list[Photo]] = {}  # files of the contents that the engine has, by hash, in order
+        self._under_way: dict[bytes, list[File]] = {}  # files of the contents that the engine has, by hash, in order
         self._new: dict[bytes, NewImage] = {}  # contents that came out of it, by hash
-        self._files: list[tuple[Photo, bytes]] = []
-        self._failed: list[tuple[Photo, str]] = []
+        self._files: list[tuple[File, bytes]] = []
+        self._failed: list[tuple[File, str]] = []
         self.total = self.encoded = self.reused = self.unchanged = 0
         self.skipped: list[Skipped] = []
         self.unread: list[Path] = []  # folders and files that the scan could not get at
 
-    def meet(self, walk: Iterable[File | Skipped], retry: bool) -> bool:
+    def meet(self, walk: Iterable[WalkedFile | Skipped], retry: bool) -> bool:
         """Compare all that is there with what the index knows; whether anything is to be done."""
-        met = self._writer.manifest.meet(self._files_of(walk))
+        met = self._writer.catalog.meet(self._files_of(walk))
         self.total = met + len(self.unread)
-        self.unchanged = self._writer.manifest.count_unchanged()
+        self.unchanged = self._writer.catalog.count_unchanged()
         if self.unchanged < met and not retry:
-            self.skipped += self._writer.manifest.still_skipped()
+            self.skipped += self._writer.catalog.still_skipped()
         self.tell()
         return self._done() < self.total
 
-    def _files_of(self, walk: Iterable[File | Skipped]) -> Iterator[File]:
+    def _files_of(self, walk: Iterable[WalkedFile | Skipped]) -> Iterator[WalkedFile]:
         for item in walk:
             if isinstance(item, Skipped):
                 self.skipped.append(item)
@@ -215,7 +215,7 @@ class _Run:
             else:
                 yield item
 
-    def take(self, photos: Iterable[Photo], find_engine: "Callable[[], ImageEngine]", max_pixels: int | None) -> None:
+    def take(self, photos: Iterable[File], find_engine: "Callable[[], ImageEngine]", max_pixels: int | None) -> None:
         """Read these files, have those whose content is new encoded, and commit them all, batch by batch.
 
         The index is asked in this thread; content that it knows never reaches the engine, and needs none.
@@ -238,7 +238,7 @@ class _Run:
                 self._fail(item.photo, item.reason, lasting=item.lasting)
             elif item.hash in self._under_way:
                 self._under_way[item.hash].append(item.photo)
-            elif item.hash in self._new or self._writer.manifest.image_id(item.hash) is not None:
+            elif item.hash in self._new or self._writer.catalog.image_id(item.hash) is not None:
                 self._files.append((item.photo, item.hash))
                 self.reused += 1
             else:
@@ -265,7 +265,7 @@ class _Run:
             self._commit()
         self.tell()
 
-    def _fail(self, photo: Photo, reason: str, *, lasting: bool) -> None:
+    def _fail(self, photo: File, reason: str, *, lasting: bool) -> None:
         self.skipped.append(Skipped(photo.path, reason))
         if lasting:  # else what the index has of it stays, and the next run tries again
             self._failed.append((photo, reason))
@@ -286,14 +286,14 @@ class _Run:
         self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))
 
 
-def _read(photo: Photo) -> _Content | _Failed:
+def _read(photo: File) -> _Content | _Failed:
     """The file's content, with the size and time that it had *before* it was read: a change in between is then seen
     by the next run."""
     from bridgetower.files.content import read
 
     try:
         status = photo.path.stat()
-        photo = Photo(photo.path, status.st_size, status.st_mtime_ns)
+        photo = File(photo.path, status.st_size, status.st_mtime_ns)
     except OSError:
         pass  # `read` says it better
     try:

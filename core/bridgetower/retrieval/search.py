@@ -21,7 +21,7 @@ from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.files.npy import unit, vector_from
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from bridgetower.inputs import AnyPath, normalised, number, path, require_limits, short
 from bridgetower.records import EVERYTHING, Candidate, Filter, Head, Hit, OnProgress, Skipped, quiet, require_heads
 from bridgetower.retrieval.candidates import Candidates, recall_vector
@@ -104,7 +104,7 @@ class SearchRequest:
 
 
 def search(
-    store: Store,
+    reader: IndexReader,
     request: SearchRequest,
     encoder: RecallEncoder | None,
     judge: Judge | None,
@@ -120,7 +120,7 @@ def search(
     """
     deadline = time.monotonic() + request.budget
     encoded = _encoded(request, judge)
-    candidates = Candidates(store, _query(store, request, encoder, judge, encoded), request.filter)
+    candidates = Candidates(reader, _query(reader, request, encoder, judge, encoded), request.filter)
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
     left: list[Candidate] = []  # those that there was no time for
@@ -152,7 +152,7 @@ def search(
         gone=candidates.gone,
         barred=tuple(candidates.barred),
         away=tuple(candidates.away),
-        damage=store.damage,
+        damage=reader.damage,
         depth=depth,
     )
 
@@ -168,10 +168,14 @@ def _encoded(request: SearchRequest, judge: Judge | None) -> Texts | None:
 
 
 def _query(
-    store: Store, request: SearchRequest, encoder: RecallEncoder | None, judge: Judge | None, encoded: Texts | None
+    reader: IndexReader,
+    request: SearchRequest,
+    encoder: RecallEncoder | None,
+    judge: Judge | None,
+    encoded: Texts | None,
 ) -> Vectors:
     """The unit vector [1, E] to recall with."""
-    dim = store.fingerprint.dim
+    dim = reader.fingerprint.dim
     if request.vector is not None:
         try:
             vector = np.asarray(request.vector)
@@ -180,7 +184,7 @@ def _query(
         if vector.shape not in ((dim,), (1, dim)) or vector.dtype.kind not in "fiu":
             raise UsageError(
                 f"a vector of {vector.dtype} and shape {list(vector.shape)}, those of the index have "
-                f"{dim} numbers: give one that was made as they were, by {store.fingerprint.model}"
+                f"{dim} numbers: give one that was made as they were, by {reader.fingerprint.model}"
             )
         return unit(vector.reshape(1, dim), "the vector", 0)
     if encoder is None:

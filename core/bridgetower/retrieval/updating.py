@@ -17,11 +17,11 @@ from bridgetower.files.walk import scan
 from bridgetower.files.watch import watching
 from bridgetower.index.compatibility import made_by, require_ours
 from bridgetower.index.directory import require_apart, require_place
-from bridgetower.index.reader import Store
-from bridgetower.index.reader_pool import Readers
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.reader_pool import ReaderPool
 from bridgetower.index.roots import nothing_in
 from bridgetower.index.vectors.protocol import RecallStore
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Fingerprint, OnProgress, Say
 from bridgetower.retrieval.indexing import IndexReport, Progress, index
 
@@ -46,7 +46,7 @@ class Update:
 
     directory: Path
     recall_store: RecallStore | None
-    readers: Readers
+    readers: ReaderPool
     find_model: Callable[[Fingerprint | None], IndexModel]  # the model that made an index, or that for a new one
     must_find: bool  # also where nothing is to be encoded, as there is something to compare it with
     rules: Rules
@@ -74,7 +74,7 @@ class Update:
 
         with (
             self.readers.changing(),
-            Writer.open(self.directory, fingerprint, recall_store=self.recall_store) as writer,
+            IndexWriter.open(self.directory, fingerprint, recall_store=self.recall_store) as writer,
         ):
             writer.on_publish = self.on_publish
             return index(
@@ -129,8 +129,8 @@ class Update:
 
     def _knows(self, path: Path) -> bool:
         try:
-            with self.readers.lend() as store:
-                return store.manifest.knows(path)
+            with self.readers.lend() as reader:
+                return reader.catalog.knows(path)
         except StoreError:
             return False
 
@@ -138,7 +138,7 @@ class Update:
 def may_hold(directory: Path, path: Path) -> bool:
     """Whether an index has a picture at or below `path`; in doubt it may."""
     try:
-        with Store.open(directory) as store:
-            return store.manifest.holds(path)
+        with IndexReader.open(directory) as reader:
+            return reader.catalog.holds(path)
     except BridgeTowerError:
         return True

@@ -19,8 +19,8 @@ from bridgetower.files import npy
 from bridgetower.files.atomic import is_vacant, new_folder
 from bridgetower.files.os_errors import writing
 from bridgetower.index.catalog.rows import Entry
-from bridgetower.index.reader import Store
-from bridgetower.records import OnProgress, Photo, quiet
+from bridgetower.index.reader import IndexReader
+from bridgetower.records import File, OnProgress, quiet
 
 FORMAT = "bridgetower-export"
 VERSION = 1
@@ -40,24 +40,24 @@ class Exported:
     bytes: int
 
 
-def export(store: Store, folder: Path, *, on_progress: OnProgress = quiet) -> Exported:
+def export(reader: IndexReader, folder: Path, *, on_progress: OnProgress = quiet) -> Exported:
     """Write all that the index holds into `folder`, which is new or empty; it is there when all of it is.
 
     `on_progress(done, total)` counts images. Raises UsageError where `folder` holds something or lies in that of the
     index, OutputError where it cannot be written, StoreError where the index is damaged.
     """
     folder = Path(os.path.realpath(folder))
-    if folder.is_relative_to(os.path.realpath(store.directory)):
+    if folder.is_relative_to(os.path.realpath(reader.directory)):
         raise UsageError(f"{folder}: it lies in the folder of the index, which holds its own files only; give another")
     with writing(folder, OutputError):
         if folder.exists() and not is_vacant(folder):
             raise UsageError(f"{folder}: it is there already and not empty; give a new folder")
     with new_folder(folder, (VECTORS, IMAGES, SKIPPED, QUERIES, INDEX), OutputError) as unfinished:
-        return _write(store, folder, unfinished, on_progress)
+        return _write(reader, folder, unfinished, on_progress)
 
 
-def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:
-    summary, queries = store.summary(), store.manifest.queries()
+def _write(reader: IndexReader, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:
+    summary, queries = reader.summary(), reader.catalog.queries()
     total, dim = summary.images + summary.orphans, summary.fingerprint.dim
     files: list[_Sink] = []
 
@@ -68,16 +68,16 @@ def _write(store: Store, folder: Path, unfinished: Path, on_progress: OnProgress
     rows = 0
     with create(VECTORS) as vectors, create(IMAGES) as images:
         vectors.write(npy.header(total, dim))
-        for entry in store.manifest.entries():
+        for entry in reader.catalog.entries():
             vectors.write(entry.vector)
             images.write(_line(_image(rows, entry)))
             rows += 1
             if rows % _TELL_EVERY == 0:
                 on_progress(rows, total)
     if rows != total:
-        raise DamagedIndexError(store.directory, f"it holds {rows} images and counts {total}")
+        raise DamagedIndexError(reader.directory, f"it holds {rows} images and counts {total}")
     with create(SKIPPED) as skipped:
-        for photo, reason in store.manifest.skipped_files():
+        for photo, reason in reader.catalog.skipped_files():
             skipped.write(_line(_file(photo) | {"reason": reason}))
     if queries:
         with create(QUERIES) as texts:
@@ -112,7 +112,7 @@ def _image(row: int, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _file(photo: Photo) -> dict[str, Any]:
+def _file(photo: File) -> dict[str, Any]:
     return {"path": str(photo.path), "size": photo.size, "mtime_ns": photo.mtime_ns}
 
 

@@ -19,9 +19,9 @@ from bridgetower.files.npy import Rows
 from bridgetower.files.os_errors import unreadable
 from bridgetower.files.regular import open_regular
 from bridgetower.index.vectors.float16 import LENGTH_TOLERANCE
-from bridgetower.records import FOREIGN, LARGEST, Fingerprint, Photo
+from bridgetower.records import FOREIGN, LARGEST, File, Fingerprint
 from bridgetower.transfer.export import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
-from bridgetower.transfer.path_map import Moved
+from bridgetower.transfer.path_map import PathMapper
 
 LARGEST_INDEX = 64 * 1000**2  # bytes of index.json, which is in memory as a whole
 _NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text
@@ -36,13 +36,13 @@ class Image:
     width: int
     height: int
     taken_at: int | None
-    photos: tuple[Photo, ...]
+    photos: tuple[File, ...]
 
 
 class Export:
     """A folder that `export` wrote."""
 
-    def __init__(self, folder: Path, moved: Moved) -> None:
+    def __init__(self, folder: Path, moved: PathMapper) -> None:
         """Read what it says of itself. Raises InputError."""
         self._folder, self.moved = folder, moved
         index = folder / INDEX
@@ -126,11 +126,11 @@ class Export:
         photos = tuple(self._photo(file) for file in jsonl.field(row, "paths", list))
         return Image(hash, jsonl.integer(row, "width"), jsonl.integer(row, "height"), taken_at, photos)
 
-    def _photo(self, file: Any) -> Photo:
+    def _photo(self, file: Any) -> File:
         path = Path(self.moved(jsonl.field(file, "path", str)))
-        return Photo(path, jsonl.integer(file, "size"), jsonl.integer(file, "mtime_ns", least=-LARGEST))
+        return File(path, jsonl.integer(file, "size"), jsonl.integer(file, "mtime_ns", least=-LARGEST))
 
-    def skipped(self) -> Iterator[tuple[Photo, str]]:
+    def skipped(self) -> Iterator[tuple[File, str]]:
         """Every file that was skipped, and why."""
         return jsonl.lines(
             self._folder / SKIPPED, lambda number, row: (self._photo(row), jsonl.field(row, "reason", str))

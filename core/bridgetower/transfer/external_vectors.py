@@ -18,16 +18,16 @@ from bridgetower.files.npy import Rows
 from bridgetower.index.catalog.rows import Known
 from bridgetower.index.writer import NewImage
 from bridgetower.pictures.decode import decode
-from bridgetower.records import Photo
-from bridgetower.transfer.path_map import Moved
+from bridgetower.records import File
+from bridgetower.transfer.path_map import PathMapper
 
 MAX_QUERIES = 256  # texts that are kept
 
 
-class Foreign:
+class ExternalVectors:
     """Vectors of another model, and the paths of their pictures."""
 
-    def __init__(self, vectors: Rows, paths: Path, queries: Rows | None, moved: Moved) -> None:
+    def __init__(self, vectors: Rows, paths: Path, queries: Rows | None, moved: PathMapper) -> None:
         self.vectors = vectors
         self._paths, self._queries, self.moved = paths, queries, moved
 
@@ -68,7 +68,7 @@ class Foreign:
 class Seen:
     """A file to which a foreign vector belongs; exactly one of `image`, `known` and `reason` is not None."""
 
-    photo: Photo
+    photo: File
     vector: npt.NDArray[np.float32]  # [E]
     image: NewImage | None = None  # its content
     known: int | None = None  # the image that it leads to, as it did before
@@ -79,10 +79,10 @@ class Seen:
 def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
     """Read a picture that is to have this vector, unless the index knows it."""
     path, vector, known = row
-    photo = Photo(path, 0, 0)
+    photo = File(path, 0, 0)
     try:
         status = path.stat()
-        photo = Photo(path, status.st_size, status.st_mtime_ns)
+        photo = File(path, status.st_size, status.st_mtime_ns)
     except (OSError, ValueError):
         pass  # `read` says it better
     if known is not None and (known.size, known.mtime_ns) == (photo.size, photo.mtime_ns):

@@ -19,12 +19,12 @@ from bridgetower.files.npy import Rows
 from bridgetower.index.catalog.rows import Known
 from bridgetower.index.compatibility import made_by
 from bridgetower.index.vectors.protocol import RecallStore
-from bridgetower.index.writer import NewImage, Writer
+from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import FOREIGN, Fingerprint, OnProgress, Photo, Skipped, quiet
+from bridgetower.records import FOREIGN, File, Fingerprint, OnProgress, Skipped, quiet
 from bridgetower.transfer.export_reader import Export
-from bridgetower.transfer.external_vectors import Foreign, see
-from bridgetower.transfer.path_map import Moved, Moves
+from bridgetower.transfer.external_vectors import ExternalVectors, see
+from bridgetower.transfer.path_map import PathMap, PathMapper
 
 BATCH_FILES = 1024  # that are committed together; of foreign vectors, whose pictures must be read, fewer:
 FOREIGN_BATCH_FILES = 128
@@ -49,7 +49,7 @@ def import_folder(
     folder: Path,
     directory: Path,
     *,
-    moves: Moves | None = None,
+    moves: PathMap | None = None,
     recall_store: RecallStore | None = None,
     on_progress: OnProgress = quiet,
 ) -> ImportReport:
@@ -59,7 +59,7 @@ def import_folder(
     each twice: it is checked, then added. Raises InputError, with file and line or row, before anything is written;
     StoreError where the index was made by another model, or cannot be written.
     """
-    exported = Export(folder, Moved(moves or {}))
+    exported = Export(folder, PathMapper(moves or {}))
     return _import(directory, exported.fingerprint, exported, partial(_add_export, exported), recall_store, on_progress)
 
 
@@ -70,7 +70,7 @@ def import_vectors(
     directory: Path,
     *,
     queries: Path | None = None,
-    moves: Moves | None = None,
+    moves: PathMap | None = None,
     recall_store: RecallStore | None = None,
     on_progress: OnProgress = quiet,
 ) -> ImportReport:
@@ -83,26 +83,26 @@ def import_vectors(
     """
     if not name.strip() or not name.isprintable():
         raise UsageError(f"{name!r} names no model: vectors of different models are told apart by the name")
-    foreign = Foreign(Rows(vectors), paths, None if queries is None else Rows(queries), Moved(moves or {}))
+    foreign = ExternalVectors(Rows(vectors), paths, None if queries is None else Rows(queries), PathMapper(moves or {}))
     fingerprint = Fingerprint(name, FOREIGN, name, FOREIGN, FOREIGN, 0, FOREIGN, foreign.vectors.dim)
     return _import(directory, fingerprint, foreign, partial(_add_foreign, foreign), recall_store, on_progress)
 
 
-_Add = Callable[[Writer, Callable[[int], None]], ImportReport]  # which is told the number of each row
+_Add = Callable[[IndexWriter, Callable[[int], None]], ImportReport]  # which is told the number of each row
 
 
 def _import(
     directory: Path,
     fingerprint: Fingerprint,
-    given: Export | Foreign,
+    given: Export | ExternalVectors,
     add: _Add,
     recall_store: RecallStore | None,
     on_progress: OnProgress,
 ) -> ImportReport:
     """An index with images says at once whether it takes such vectors; one without is bound or made after the check."""
 
-    def opened() -> Writer:
-        return stack.enter_context(Writer.open(directory, fingerprint, imported=True, recall_store=recall_store))
+    def opened() -> IndexWriter:
+        return stack.enter_context(IndexWriter.open(directory, fingerprint, imported=True, recall_store=recall_store))
 
     with ExitStack() as stack:
         writer = None if made_by(directory) is None else opened()
@@ -113,27 +113,27 @@ def _import(
         return replace(report, note=writer.finish())
 
 
-def _add_export(exported: Export, writer: Writer, report: Callable[[int], None]) -> ImportReport:
+def _add_export(exported: Export, writer: IndexWriter, report: Callable[[int], None]) -> ImportReport:
     """Add all of it to the index."""
     for root in exported.roots:
         writer.add_root(root)
     batch = _Batch(writer, BATCH_FILES)
     for row, (image, vector) in enumerate(exported.rows(), start=1):
         new = NewImage(image.hash, image.width, image.height, image.taken_at, vector)
-        id = writer.manifest.image_id(image.hash)
+        id = writer.catalog.image_id(image.hash)
         # What leads to this content already keeps the size and time that it has on this machine.
-        photos = [photo for photo in image.photos if id is None or not _leads_to(id, writer.manifest.known(photo.path))]
+        photos = [photo for photo in image.photos if id is None or not _leads_to(id, writer.catalog.known(photo.path))]
         batch.add(new, photos)
         batch.files += len(image.photos) - len(photos)
         report(row)
     batch.commit()  # moved, a file that was skipped there may be one of these: it could be read
     for photo, reason in exported.skipped():
-        known = writer.manifest.known(photo.path)
+        known = writer.catalog.known(photo.path)
         if known is None or known.image is None:  # this machine could read it
             batch.skip(photo, reason)
     batch.commit()
     texts = exported.queries()
-    taken = 0 if writer.manifest.has_queries() else len(texts)
+    taken = 0 if writer.catalog.has_queries() else len(texts)
     if taken:
         writer.set_queries(texts)
     return batch.report(exported.moved, queries=taken)
@@ -143,11 +143,11 @@ def _leads_to(image: int, known: Known | None) -> bool:
     return known is not None and known.image == image
 
 
-def _add_foreign(foreign: Foreign, writer: Writer, report: Callable[[int], None]) -> ImportReport:
+def _add_foreign(foreign: ExternalVectors, writer: IndexWriter, report: Callable[[int], None]) -> ImportReport:
     """Add what there is a picture of to the index."""
     batch = _Batch(writer, FOREIGN_BATCH_FILES)
     skipped: list[Skipped] = []
-    known = ((path, vector, writer.manifest.known(path)) for path, vector in foreign.rows())
+    known = ((path, vector, writer.catalog.known(path)) for path, vector in foreign.rows())
     with workers() as threads:
         for row, seen in enumerate(ahead(threads, see, known, 2 * (os.cpu_count() or 1)), start=1):
             if seen.reason is not None:
@@ -168,21 +168,21 @@ def _add_foreign(foreign: Foreign, writer: Writer, report: Callable[[int], None]
 class _Batch:
     """What is committed together next, and the counts of it all."""
 
-    def __init__(self, writer: Writer, size: int) -> None:
+    def __init__(self, writer: IndexWriter, size: int) -> None:
         self._writer, self._size = writer, size
         self._new: dict[bytes, NewImage] = {}  # by hash
         self._known: list[tuple[int, npt.NDArray[np.floating]]] = []  # images that the index has, as they came now
-        self._files: list[tuple[Photo, bytes]] = []
-        self._skipped: list[tuple[Photo, str]] = []
+        self._files: list[tuple[File, bytes]] = []
+        self._skipped: list[tuple[File, str]] = []
         self.images = self.known = self.differing = self.files = 0
 
-    def add(self, image: NewImage, photos: Iterable[Photo]) -> None:
+    def add(self, image: NewImage, photos: Iterable[File]) -> None:
         """An image and files that lead to it; those alone where the index has the image."""
         self._files += ((photo, image.hash) for photo in photos)
         if (twin := self._new.get(image.hash)) is not None:
             self.known += 1
             self.differing += _differ(twin.vector, image.vector)
-        elif (id := self._writer.manifest.image_id(image.hash)) is not None:
+        elif (id := self._writer.catalog.image_id(image.hash)) is not None:
             self._know(id, image.vector)
         else:
             self._new[image.hash] = image
@@ -194,7 +194,7 @@ class _Batch:
         self._know(id, vector)
         self._commit_if_full()
 
-    def skip(self, photo: Photo, reason: str) -> None:
+    def skip(self, photo: File, reason: str) -> None:
         self._skipped.append((photo, reason))
         self._commit_if_full()
 
@@ -216,7 +216,7 @@ class _Batch:
         self.files += len(self._files)
         self._new, self._known, self._files, self._skipped = {}, [], [], []
 
-    def report(self, moved: Moved, *, skipped: tuple[Skipped, ...] = (), queries: int = 0) -> ImportReport:
+    def report(self, moved: PathMapper, *, skipped: tuple[Skipped, ...] = (), queries: int = 0) -> ImportReport:
         unused = tuple(sorted(moved.unused))
         return ImportReport(self.images, self.known, self.differing, self.files, unused, skipped, queries)
 

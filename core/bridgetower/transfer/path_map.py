@@ -4,13 +4,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-Moves = Mapping[str, Path]  # paths that begin with the one lie on this machine below the other
+PathMap = Mapping[str, Path]  # paths that begin with the one lie on this machine below the other
 
 
-class Moved:
+class PathMapper:
     """Paths as they are on this machine. Raises ValueError for what is no path here."""
 
-    def __init__(self, moves: Moves) -> None:
+    def __init__(self, moves: PathMap) -> None:
         self._moves = sorted(moves.items(), key=lambda move: -len(move[0]))  # the longest one that fits counts
         self.unused = set(moves)
         self.separator = os.sep  # between the names of the paths that come

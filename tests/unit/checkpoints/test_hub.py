@@ -15,7 +15,7 @@ from bridgetower import Library
 from bridgetower.checkpoints.find import LocalModel, available, pull, resolve
 from bridgetower.checkpoints.load import load_model
 from bridgetower.errors import ModelError
-from bridgetower.index.writer import Writer
+from bridgetower.index.writer import IndexWriter
 from bridgetower.pictures.preprocess import Preprocessing
 from tests.indexes import FINGERPRINT, add
 from tests.tiny import ALL_HEADS, tiny_checkpoint
@@ -127,7 +127,7 @@ def test_a_model_that_an_index_names_is_never_fetched(hub: Hub) -> None:
 
 
 def test_a_library_fetches_nothing_because_an_index_names_it(hub: Hub, tmp_path: Path) -> None:
-    with Writer.open(tmp_path / "index", replace(FINGERPRINT, model=hub.repository)) as writer:
+    with IndexWriter.open(tmp_path / "index", replace(FINGERPRINT, model=hub.repository)) as writer:
         add(writer, 0)
     with pytest.raises(ModelError, match=f"fetch it with `bt model pull {hub.repository}`"):
         _ = Library(tmp_path / "index").model

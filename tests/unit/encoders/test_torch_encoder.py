@@ -72,7 +72,7 @@ def test_scores_that_order_nothing_name_the_model(encoder: TorchEncoder, folder:
                 parameter.fill_(value)
     text, images = encoder.encode_texts(["a <mask>"]), encoder.encode_images(pictures(1))
     with pytest.raises(ModelError, match=re.escape(str(folder)) + ": .* scores"):
-        encoder.read(text, images)
+        encoder.predict_masked(text, images)
     if head == "itm_head":
         with pytest.raises(ModelError, match=re.escape(str(folder)) + ": .* scores"):
             encoder.match(text, images, np.array([[0, 0]]))
@@ -139,7 +139,7 @@ def test_read_gives_log_probabilities_at_each_mask_and_the_match_of_the_masked_t
     pixels = pictures(3)
     text = "a <mask> on a <mask>"
     one, images = encoder.encode_texts([text]), encoder.encode_images(pixels)
-    reading = encoder.read(one, images)
+    reading = encoder.predict_masked(one, images)
     assert reading.log_probabilities.shape == (3, 2, 400)
     np.testing.assert_allclose(np.exp(reading.log_probabilities).sum(axis=-1), 1, atol=1e-4)
     assert not np.allclose(reading.log_probabilities[:, 0], reading.log_probabilities[:, 1])
@@ -151,9 +151,9 @@ def test_read_gives_log_probabilities_at_each_mask_and_the_match_of_the_masked_t
 def test_texts_that_cannot_be_read_are_refused(encoder: TorchEncoder) -> None:
     images = encoder.encode_images(pictures(1))
     with pytest.raises(UsageError, match="no <mask>"):
-        encoder.read(encoder.encode_texts(["a cat"]), images)
+        encoder.predict_masked(encoder.encode_texts(["a cat"]), images)
     with pytest.raises(UsageError, match="no <mask> in what the network reads"):
-        encoder.read(encoder.encode_texts(["a cat " * 40 + "<mask>"]), images)
+        encoder.predict_masked(encoder.encode_texts(["a cat " * 40 + "<mask>"]), images)
     with pytest.raises(UsageError, match="empty"):
         encoder.embed_texts([" "])
     assert encoder.truncates("a cat " * 40)
@@ -168,7 +168,7 @@ def test_special_tokens_are_no_words(encoder: TorchEncoder) -> None:
 
 def test_masked_words_need_no_matching_head(tmp_path: Path) -> None:
     only = TorchEncoder(resolve(str(tiny_checkpoint(tmp_path, heads=frozenset({Head.MLM})))), FP32)
-    reading = only.read(only.encode_texts(["a <mask>"]), only.encode_images(pictures(1)))
+    reading = only.predict_masked(only.encode_texts(["a <mask>"]), only.encode_images(pictures(1)))
     assert reading.itm is None
     assert reading.log_probabilities.shape == (1, 1, 400)
 

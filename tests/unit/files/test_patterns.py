@@ -12,7 +12,7 @@ import pytest
 
 from bridgetower.files.patterns import LONGEST, Pattern, parse
 from bridgetower.files.walk import scan
-from bridgetower.records import File
+from bridgetower.records import WalkedFile
 
 ROOT = Path(__file__).parents[3]
 # Not among them: a range that runs backwards, which is refused here, and `**` beside something else.
@@ -53,7 +53,7 @@ def test_a_walk_lists_what_git_lists(tmp_path: Path) -> None:
     listed = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout.split(b"\0")
     wanted = {os.path.join(os.fsencode(tmp_path), name) for name in listed if name.endswith(b".jpg")}
     assert 400 < len(wanted) < 800  # of nearly a thousand
-    assert {found.path for found in scan([tmp_path]) if isinstance(found, File)} == wanted
+    assert {found.path for found in scan([tmp_path]) if isinstance(found, WalkedFile)} == wanted
 
 
 LONG_LINES = {

@@ -13,7 +13,7 @@ from bridgetower.errors import InputError, UsageError
 from bridgetower.files.ignore import Rules
 from bridgetower.files.walk import EXTENSIONS, UNREAD_EXTENSIONS, PassedOver, passes_over, scan
 from bridgetower.pictures.decode import UNREADABLE_FORMATS
-from bridgetower.records import File, Skipped
+from bridgetower.records import Skipped, WalkedFile
 
 PLAIN = Rules()
 FOLLOWING = Rules(follow_symlinks=True)
@@ -25,14 +25,14 @@ def put(path: Path, content: bytes = b"x") -> Path:
     return path
 
 
-def at(result: File | Skipped) -> Path:
+def at(result: WalkedFile | Skipped) -> Path:
     return result.path if isinstance(result, Skipped) else Path(os.fsdecode(result.path))
 
 
 def found(*paths: Path, rules: Rules = PLAIN) -> list[Path]:
     """The paths of a scan in which nothing is skipped."""
     results = list(scan(paths, rules))
-    assert all(isinstance(result, File) for result in results), results
+    assert all(isinstance(result, WalkedFile) for result in results), results
     return [at(result) for result in results]
 
 
@@ -49,7 +49,7 @@ def test_every_picture_at_any_depth_in_order(tmp_path: Path) -> None:
 def test_a_photo_says_its_size_and_time(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jpg", b"12345")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
-    assert list(scan([tmp_path])) == [File(os.fsencode(path), 5, path.stat().st_mtime_ns)]
+    assert list(scan([tmp_path])) == [WalkedFile(os.fsencode(path), 5, path.stat().st_mtime_ns)]
 
 
 def test_hidden_files_and_folders_and_other_files_are_passed_over(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     link.parent.mkdir()
     link.symlink_to(target)
     [file] = scan([tmp_path / "photos"], FOLLOWING)
-    assert isinstance(file, File)
+    assert isinstance(file, WalkedFile)
     assert (at(file), file.size) == (link, 3)
 
 

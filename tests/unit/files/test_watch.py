@@ -11,7 +11,7 @@ import bridgetower.files.watch
 from bridgetower.errors import BridgeTowerError, InputError, ResourceError
 from bridgetower.files.ignore import USUAL_RULES
 from bridgetower.files.watch import watching
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from bridgetower.retrieval.updating import may_hold
 
 NO_TEXT = RuntimeError("Unable to decode path")  # from here on walks are compared
@@ -72,8 +72,8 @@ def test_so_does_want_of_handles_while_walks_are_compared(tmp_path: Path, monkey
 def test_an_index_that_cannot_be_asked_may_hold_anything(
     error: BridgeTowerError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*arguments: object) -> Store:
+    def fails(*arguments: object) -> IndexReader:
         raise error
 
-    monkeypatch.setattr(Store, "open", fails)
+    monkeypatch.setattr(IndexReader, "open", fails)
     assert may_hold(tmp_path / "index", tmp_path / "gone")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import StoreError
-from bridgetower.index.catalog.reader import Manifest
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.catalog.reader import Catalog
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from tests.indexes import (
     FINGERPRINT,
     PRELUDE,
@@ -44,11 +44,15 @@ def directory(tmp_path: Path) -> Path:
 def test_readers_see_one_state_whole_while_the_writer_goes_on(directory: Path) -> None:
     build(directory, *range(10))
     query = image(500).vector
-    with Store.open(directory) as early, Store.open(directory) as unused, Writer.open(directory, FINGERPRINT) as writer:
+    with (
+        IndexReader.open(directory) as early,
+        IndexReader.open(directory) as unused,
+        IndexWriter.open(directory, FINGERPRINT) as writer,
+    ):
         assert_answers(early, query, *range(10))
         add(writer, *range(10, 30))
         writer.forget(path_of(3))
-        with Store.open(directory) as late:
+        with IndexReader.open(directory) as late:
             writer.finish()  # removes the vector file that the first two opened
             assert vector_files(directory) == ["vectors-2.faiss"]
             after = [n for n in range(30) if n != 3]
@@ -56,7 +60,7 @@ def test_readers_see_one_state_whole_while_the_writer_goes_on(directory: Path) -
             assert_answers(unused, query, *range(10))
             assert_answers(late, query, *after)
             assert unused.summary().files == 10
-            assert unused.manifest.photos(4) == (path_of(3),)
+            assert unused.catalog.photos(4) == (path_of(3),)
     assert_holds(directory, *after)
 
 
@@ -64,17 +68,17 @@ def test_a_reader_that_finds_its_vector_file_removed_takes_the_state_that_has_on
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(directory, *range(10))
-    read = Manifest.read
+    read = Catalog.read
 
-    def read_slowly(path: Path) -> Manifest:  # the writer publishes between the snapshot and the opening of the file
+    def read_slowly(path: Path) -> Catalog:  # the writer publishes between the snapshot and the opening of the file
         monkeypatch.undo()
-        manifest = read(path)
+        catalog = read(path)
         build(directory, *range(10, 20))
         assert vector_files(directory) == ["vectors-2.faiss"]
-        return manifest
+        return catalog
 
-    monkeypatch.setattr(Manifest, "read", read_slowly)
-    with Store.open(directory) as store:
+    monkeypatch.setattr(Catalog, "read", read_slowly)
+    with IndexReader.open(directory) as store:
         assert_answers(store, image(500).vector, *range(20))
         assert store.damage is None
 
@@ -101,12 +105,12 @@ query = image(3).vector[None]
 if os.geteuid() == 0:
     os.setuid(65534)  # root may write anywhere
 try:
-    with Store.open(Path(sys.argv[1])) as store:
+    with IndexReader.open(Path(sys.argv[1])) as store:
         print(len(store.recall(query, 100)[0]), store.recall(query, 1)[0][0].image)
 except Exception as error:
     print(type(error).__name__, error)
 try:
-    Writer.open(Path(sys.argv[1]), FINGERPRINT)
+    IndexWriter.open(Path(sys.argv[1]), FINGERPRINT)
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -128,7 +132,7 @@ def test_a_read_only_index_can_be_searched(directory: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of a folder mean something else on Windows")
 def test_a_read_only_copy_of_an_index_that_was_being_written_is_read_whole_or_refused(directory: Path) -> None:
     build(directory, *range(5))
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         add(writer, *range(5, 10))
         with read_only(directory) as copy:
             assert (copy / "manifest.sqlite-wal").stat().st_size > 0
@@ -146,12 +150,12 @@ def test_a_read_only_copy_of_an_index_that_was_being_written_is_read_whole_or_re
 
 def test_a_manifest_that_changes_under_a_reader_without_locks_is_noticed(directory: Path) -> None:
     build(directory, *range(10))
-    manifest = Manifest._snapshot(directory / "manifest.sqlite", immutable=True)
-    assert manifest.counts().files == 10
+    catalog = Catalog._snapshot(directory / "manifest.sqlite", immutable=True)
+    assert catalog.counts().files == 10
     build(directory, 10)
     with pytest.raises(StoreError, match="changed while it was read"):
-        manifest.counts()
-    manifest.close()
+        catalog.counts()
+    catalog.close()
 
 
 # Writers
@@ -172,9 +176,9 @@ def test_a_second_writer_learns_who_is_at_work_and_a_dead_one_is_no_obstacle(dir
         assert signed["pid"] == holder.pid
         message = rf"{re.escape(str(directory))}: process {holder.pid} on {re.escape(signed['host'])} .* since 20\d\d-"
         with pytest.raises(StoreError, match=message):
-            Writer.open(directory, FINGERPRINT)
+            IndexWriter.open(directory, FINGERPRINT)
         assert json.loads((directory / "writer.lock").read_text()) == signed
-        Store.open(directory).close()  # readers do not care
+        IndexReader.open(directory).close()  # readers do not care
     finally:
         holder.kill()
         holder.communicate()
@@ -183,9 +187,9 @@ def test_a_second_writer_learns_who_is_at_work_and_a_dead_one_is_no_obstacle(dir
 
 
 def test_a_second_writer_in_the_same_process_is_refused_too(directory: Path) -> None:
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         with pytest.raises(StoreError, match=f"process {os.getpid()} on "):
-            Writer.open(directory, FINGERPRINT)
+            IndexWriter.open(directory, FINGERPRINT)
         add(writer, 1)
     build(directory, 2)
     assert_holds(directory, 1, 2)
@@ -194,7 +198,7 @@ def test_a_second_writer_in_the_same_process_is_refused_too(directory: Path) -> 
 COMMIT_FOR_EVER = """
 import bridgetower.index.writer
 bridgetower.index.writer._UNCOVERED_MIN = 20  # publish often, to be killed there too
-writer = Writer.open(Path(sys.argv[1]), FINGERPRINT)
+writer = IndexWriter.open(Path(sys.argv[1]), FINGERPRINT)
 for start in range(int(sys.argv[2]), 100_000, 4):
     batch = range(start, start + 4)
     writer.commit(images=[image(n) for n in batch], files=[file(n) for n in batch])
@@ -213,12 +217,12 @@ def test_killing_the_writer_loses_no_committed_batch(directory: Path) -> None:
         writer.send_signal(signal.SIGKILL)
         rest, _ = writer.communicate()
         committed = int([*lines, *rest.split()][-1])
-        with Store.open(directory) as store:
+        with IndexReader.open(directory) as store:
             found = len(store)
         assert found in (committed, committed + 4)  # the last batch may have been committed and not reported
         committed = found
         assert_holds(directory, *range(committed))
-    with Writer.open(directory, FINGERPRINT) as last:
+    with IndexWriter.open(directory, FINGERPRINT) as last:
         last.finish()
         assert len(vector_files(directory)) == 1
     assert_holds(directory, *range(committed))

@@ -12,10 +12,10 @@ import pytest
 
 from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.index import writer as writer_module
-from bridgetower.index.catalog.writer import ManifestWriter, Sweep
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
-from bridgetower.records import File, Photo
+from bridgetower.index.catalog.writer import CatalogWriter, Sweep
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
+from bridgetower.records import File, WalkedFile
 from tests.fakes import stored
 from tests.indexes import (
     DIM,
@@ -42,9 +42,9 @@ def test_what_was_committed_is_found(directory: Path) -> None:
     build(directory, *range(40))
     assert vector_files(directory) == ["vectors-1.faiss"]
     assert_holds(directory, *range(40))
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert len(store.recall(image(3).vector[None], 5)[0]) == 5
-        assert store.recall(image(3).vector[None], 1)[0][0].image == store.manifest.image_id(image(3).hash)
+        assert store.recall(image(3).vector[None], 1)[0][0].image == store.catalog.image_id(image(3).hash)
         assert store.recall(np.zeros((0, DIM), dtype=np.float32), 5) == []
 
 
@@ -56,7 +56,7 @@ def test_without_the_vector_file_the_answers_are_the_same(directory: Path) -> No
 
 def test_an_index_without_pictures_finds_none(directory: Path) -> None:
     build(directory)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert len(store) == 0
         assert store.recall(image(1).vector[None], 5) == [[]]
 
@@ -76,7 +76,7 @@ def test_only_vector_files_are_removed_as_old_ones(directory: Path) -> None:
     foreign = ["vectors-1.faiss.bak", "vectors-of-mine.npy", "vectors-old.faiss"]
     for name in [*foreign, "vectors-0.faiss", "vectors-1.faiss.tmp", "vectors-2.codes", "vectors-2.codes.tmp"]:
         (directory / name).touch()
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         assert vector_files(directory) == sorted(["vectors-1.faiss", *foreign])
         writer.publish_anew()
     assert vector_files(directory) == sorted(["vectors-2.faiss", *foreign])
@@ -84,7 +84,7 @@ def test_only_vector_files_are_removed_as_old_ones(directory: Path) -> None:
 
 def test_a_long_run_publishes_in_the_middle(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "_UNCOVERED_MIN", 10)
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         generations = []
         for start in range(0, 100, 5):
             add(writer, *range(start, start + 5))
@@ -96,46 +96,46 @@ def test_a_long_run_publishes_in_the_middle(directory: Path, monkeypatch: pytest
 
 def test_a_vanished_file_is_not_found_and_a_restored_one_is_not_encoded_again(directory: Path) -> None:
     build(directory, *range(20))
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         for number in range(15):
-            writer.manifest.meet([File(os.fsencode(path_of(number)), 1, 1)])
+            writer.catalog.meet([WalkedFile(os.fsencode(path_of(number)), 1, 1)])
         assert writer.sweep(Path("/photos")) == Sweep(removed=5, kept=0)
         assert_holds(directory, *range(15))
         writer.finish()
-        assert writer.manifest.image_id(image(17).hash) is not None
+        assert writer.catalog.image_id(image(17).hash) is not None
         writer.commit(files=[file(17)])
         writer.finish()
     assert_holds(directory, *range(15), 17)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert (store.summary().images, store.summary().orphans) == (16, 4)
 
 
 def test_a_renamed_or_copied_file_shares_its_image(directory: Path) -> None:
     build(directory, 1, 2)
-    copy = Photo(Path("/photos/a copy.jpg"), 1, 9)
-    with Writer.open(directory, FINGERPRINT) as writer:
+    copy = File(Path("/photos/a copy.jpg"), 1, 9)
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(1)], files=[(copy, image(1).hash)])
-    with Store.open(directory) as store:
-        id = store.manifest.image_id(image(1).hash)
+    with IndexReader.open(directory) as store:
+        id = store.catalog.image_id(image(1).hash)
         assert id is not None
-        assert store.manifest.photos(id) == (path_of(1), copy.path)
+        assert store.catalog.photos(id) == (path_of(1), copy.path)
         assert len(store) == 2
 
 
 def test_a_changed_file_leads_to_its_new_content_only(directory: Path) -> None:
     build(directory, 1, 2)
-    with Writer.open(directory, FINGERPRINT) as writer:
-        writer.commit(images=[image(3)], files=[(Photo(path_of(1), 1, 8), image(3).hash)])
-    with Store.open(directory) as store:
-        old, new = store.manifest.image_id(image(1).hash), store.manifest.image_id(image(3).hash)
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
+        writer.commit(images=[image(3)], files=[(File(path_of(1), 1, 8), image(3).hash)])
+    with IndexReader.open(directory) as store:
+        old, new = store.catalog.image_id(image(1).hash), store.catalog.image_id(image(3).hash)
         assert old is not None and new is not None
-        assert (store.manifest.photos(old), store.manifest.photos(new)) == ((), (path_of(1),))
+        assert (store.catalog.photos(old), store.catalog.photos(new)) == ((), (path_of(1),))
         assert [n.image for n in store.recall(image(1).vector[None], 9)[0]].count(old) == 0
 
 
 def test_the_vector_of_an_image_is_what_was_stored(directory: Path) -> None:
     build(directory, 1)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         vector = stored(store, 1)
         np.testing.assert_array_equal(vector, image(1).vector.astype(np.float16).astype(np.float32))
         with pytest.raises(ValueError, match="length"):
@@ -149,7 +149,7 @@ def test_a_similarity_never_leaves_its_range(directory: Path) -> None:
         n for n in range(100) if np.linalg.norm(image(n).vector.astype(np.float16).astype(np.float64)) > 1.0001
     )
     build(directory, longer)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         vector = stored(store, 1)
         assert float(vector @ vector) > 1
         assert store.recall(np.stack([vector, -vector]), 1) == [[(1, 1.0)], [(1, -1.0)]]
@@ -158,7 +158,7 @@ def test_a_similarity_never_leaves_its_range(directory: Path) -> None:
 def test_a_bad_vector_or_unknown_content_stops_the_whole_batch(directory: Path) -> None:
     build(directory, 1)
     broken = dataclasses.replace(image(2), vector=image(2).vector * np.float32(np.nan))
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         with pytest.raises(ValueError, match="not finite"):
             writer.commit(images=[image(3), broken], files=[file(3)])
         with pytest.raises(ValueError, match="not added"):
@@ -174,10 +174,10 @@ def test_the_documented_python_reads_the_vectors(directory: Path, monkeypatch: p
     read: dict[str, object] = {}
     exec(program, read)
     assert isinstance(read["vectors"], np.ndarray)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         for id, vector in zip(read["ids"], read["vectors"], strict=True):  # type: ignore[call-overload]
             np.testing.assert_array_equal(vector, stored(store, id))
-        assert dict(read["files"]) == {str(store.manifest.photos(id)[0]): id for id in range(1, 11)}  # type: ignore[call-overload]
+        assert dict(read["files"]) == {str(store.catalog.photos(id)[0]): id for id in range(1, 11)}  # type: ignore[call-overload]
     read["db"].close()  # type: ignore[attr-defined]
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_vector_file_changes_no_answer_and_is_made_again(directory: Pa
         case "a folder":
             path.mkdir()
     assert_holds(directory, *range(40))
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.finish()
     assert (directory / "vectors-2.faiss").is_file()
     assert_holds(directory, *range(40))
@@ -216,15 +216,15 @@ def test_a_crash_between_rename_and_transaction_leaves_the_old_state(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(directory, *range(10))
-    with monkeypatch.context() as patch, Writer.open(directory, FINGERPRINT) as writer:
+    with monkeypatch.context() as patch, IndexWriter.open(directory, FINGERPRINT) as writer:
         add(writer, *range(10, 20))
-        patch.setattr(ManifestWriter, "publish", lambda *_, **__: (_ for _ in ()).throw(Crash()))
+        patch.setattr(CatalogWriter, "publish", lambda *_, **__: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             writer.finish()
     assert vector_files(directory) == ["vectors-1.faiss", "vectors-2.faiss"]
     assert_holds(directory, *range(20))
     (directory / "vectors-3.faiss.tmp").write_bytes(b"half")
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         assert vector_files(directory) == ["vectors-1.faiss"]
         writer.finish()
     assert vector_files(directory) == ["vectors-2.faiss"]
@@ -235,7 +235,7 @@ def test_a_disk_that_fills_up_while_publishing_loses_nothing(directory: Path) ->
     resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
     build(directory, *range(1000), finish=False)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
         try:
             with pytest.raises(StoreError, match=r"vectors-1\.faiss.*: make room"):
@@ -250,12 +250,12 @@ def test_a_disk_that_fills_up_while_publishing_loses_nothing(directory: Path) ->
 
 def test_a_damaged_vector_in_the_manifest_is_named(directory: Path) -> None:
     build(directory, 1, 2, finish=False)
-    manifest = ManifestWriter.open(directory / "manifest.sqlite", FINGERPRINT)
-    with manifest.transaction():
-        manifest._db.execute("UPDATE images SET vector = ? WHERE id = 2", (b"\xff" * 2 * DIM,))
-    manifest.close()
+    catalog = CatalogWriter.open(directory / "manifest.sqlite", FINGERPRINT)
+    with catalog.transaction():
+        catalog._db.execute("UPDATE images SET vector = ? WHERE id = 2", (b"\xff" * 2 * DIM,))
+    catalog.close()
     with (
-        Store.open(directory) as store,
+        IndexReader.open(directory) as store,
         pytest.raises(StoreError, match=r"manifest\.sqlite: damaged .*image 2 is not as it was written"),
     ):
         store.recall(image(1).vector[None], 1)
@@ -282,8 +282,8 @@ def test_another_model_is_refused_with_the_way_out_and_nothing_is_touched(
     other = dataclasses.replace(FINGERPRINT, model="other/model", **change)  # type: ignore[arg-type]
     message = rf"made by model some/model, .* of other/model \({named}\): .*`bt index --index NEW PHOTOS`"
     with pytest.raises(StoreError, match=message):
-        Writer.open(directory, other)
-    with Store.open(directory) as store:
+        IndexWriter.open(directory, other)
+    with IndexReader.open(directory) as store:
         if "precision_family" in change:
             store.check(other)  # a query may be in any precision
         else:
@@ -309,7 +309,7 @@ def test_the_way_out_goes_by_what_differs(directory: Path, change: dict[str, str
     build(directory, 1)
     other = dataclasses.replace(FINGERPRINT, **change)  # type: ignore[arg-type]
     with pytest.raises(StoreError, match=rf"\): {way_out}") as refused:
-        Writer.open(directory, other)
+        IndexWriter.open(directory, other)
     message = str(refused.value)
     assert "those of some/model" not in message and message.endswith(" with `bt index --index NEW PHOTOS`")
 
@@ -317,10 +317,10 @@ def test_the_way_out_goes_by_what_differs(directory: Path, change: dict[str, str
 def test_the_same_weights_under_another_name_are_the_same_model_and_found_there_from_now_on(directory: Path) -> None:
     build(directory, 1)
     copy = dataclasses.replace(FINGERPRINT, model="/models/copy", revision="local")
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         store.check(copy)
-    Writer.open(directory, copy).close()
-    with Store.open(directory) as store:
+    IndexWriter.open(directory, copy).close()
+    with IndexReader.open(directory) as store:
         store.check(FINGERPRINT)
         assert store.fingerprint == copy
     assert_holds(directory, 1)
@@ -329,8 +329,8 @@ def test_the_same_weights_under_another_name_are_the_same_model_and_found_there_
 def test_an_index_without_images_takes_the_model_that_comes(directory: Path) -> None:
     build(directory)
     other = dataclasses.replace(FINGERPRINT, weights_sha256="0" * 64, dim=8)
-    Writer.open(directory, other).close()
-    with Store.open(directory) as store:
+    IndexWriter.open(directory, other).close()
+    with IndexReader.open(directory) as store:
         assert store.fingerprint == other
 
 
@@ -339,30 +339,30 @@ def test_a_wrong_count_of_images_does_not_let_another_model_in(directory: Path) 
     with contextlib.closing(sqlite3.connect(directory / "manifest.sqlite")) as db, db:
         db.execute("UPDATE state SET images = 0")
     with pytest.raises(StoreError, match="made by model some/model"):
-        Writer.open(directory, dataclasses.replace(FINGERPRINT, weights_sha256="0" * 64))
+        IndexWriter.open(directory, dataclasses.replace(FINGERPRINT, weights_sha256="0" * 64))
 
 
 def test_many_roots_are_one_transaction(directory: Path) -> None:
     """Each is a wait for the disk."""
     build(directory, 1)
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         committed: list[str] = []
-        writer.manifest._db.set_trace_callback(lambda sql: committed.append(sql) if sql == "COMMIT" else None)
-        with writer.manifest.transaction():
+        writer.catalog._db.set_trace_callback(lambda sql: committed.append(sql) if sql == "COMMIT" else None)
+        with writer.catalog.transaction():
             for number in range(5):
                 writer.add_root(Path(f"/photos/{number}"))
-        assert len(committed) == 1 and len(list(writer.manifest.roots())) == 6
-        with contextlib.suppress(Crash), writer.manifest.transaction():
+        assert len(committed) == 1 and len(list(writer.catalog.roots())) == 6
+        with contextlib.suppress(Crash), writer.catalog.transaction():
             writer.add_root(Path("/lost"))
             raise Crash
-        assert len(list(writer.manifest.roots())) == 6
+        assert len(list(writer.catalog.roots())) == 6
 
 
 def test_no_index_says_how_to_make_one(directory: Path) -> None:
     with pytest.raises(
         NoIndexError, match=rf"no index at {re.escape(str(directory))}: make one there with `bt index PHOTOS`"
     ):
-        Store.open(directory)
+        IndexReader.open(directory)
     assert not directory.exists()
 
 
@@ -370,9 +370,9 @@ def test_a_file_is_no_folder_of_an_index(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NoIndexError, match="pipe: a file, not the folder of an index"):
-        Store.open(tmp_path / "pipe")
+        IndexReader.open(tmp_path / "pipe")
     with pytest.raises(NoIndexError, match="file: a file, not the folder of an index: name another place"):
-        Store.open(tmp_path / "file")
+        IndexReader.open(tmp_path / "file")
 
 
 def test_files_with_names_of_ours_are_not_ours_without_a_lock(directory: Path) -> None:
@@ -380,7 +380,7 @@ def test_files_with_names_of_ours_are_not_ours_without_a_lock(directory: Path) -
     (directory / "vectors-1.faiss").write_text("of another program")
     (directory / "writer.lock").write_text("4711")
     with pytest.raises(StoreError, match="holds other files and no index"):
-        Writer.open(directory, FINGERPRINT)
+        IndexWriter.open(directory, FINGERPRINT)
     assert (directory / "vectors-1.faiss").read_text() == "of another program"
 
 
@@ -393,7 +393,7 @@ def test_only_regular_files_with_names_of_ours_are_removed(directory: Path) -> N
     ours = [directory / "vectors-0.codes", directory / ".manifest.backup.sqlite.0123abcd.partial"]
     for path in ours:
         path.touch()
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.remove_strays()
     assert {(directory / name).read_text() for name in names} == {"mine"} and (
         directory / "vectors-0.faiss"
@@ -405,23 +405,23 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(directory: Path) -
     directory.mkdir(parents=True)
     (directory / "holiday.jpg").touch()
     with pytest.raises(StoreError, match="holds other files and no index"):
-        Writer.open(directory, FINGERPRINT)
+        IndexWriter.open(directory, FINGERPRINT)
     assert [path.name for path in directory.iterdir()] == ["holiday.jpg"]
     with pytest.raises(StoreError, match="a file, not a folder"):
-        Writer.open(directory / "holiday.jpg", FINGERPRINT)
+        IndexWriter.open(directory / "holiday.jpg", FINGERPRINT)
     with pytest.raises(StoreError, match=re.escape(str(directory / "holiday.jpg"))):
-        Writer.open(directory / "holiday.jpg" / "below", FINGERPRINT)
+        IndexWriter.open(directory / "holiday.jpg" / "below", FINGERPRINT)
 
 
 def test_a_newer_format_is_refused(directory: Path) -> None:
     build(directory, 1)
-    manifest = ManifestWriter.open(directory / "manifest.sqlite", FINGERPRINT)
-    manifest._db.execute("PRAGMA user_version = 99")
-    manifest.close()
+    catalog = CatalogWriter.open(directory / "manifest.sqlite", FINGERPRINT)
+    catalog._db.execute("PRAGMA user_version = 99")
+    catalog.close()
     with pytest.raises(StoreError, match="index format 99"):
-        Writer.open(directory, FINGERPRINT)
+        IndexWriter.open(directory, FINGERPRINT)
     with pytest.raises(StoreError, match="index format 99"):
-        Store.open(directory)
+        IndexReader.open(directory)
     assert vector_files(directory) == ["vectors-1.faiss"]
 
 
@@ -430,17 +430,17 @@ def test_a_newer_format_is_refused(directory: Path) -> None:
 
 def test_the_summary_counts_everything(directory: Path) -> None:
     build(directory, *range(40))
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.add_root(Path("/empty"))
         add(writer, 40)
         writer.commit(
-            files=[(Photo(Path("/elsewhere/copy.jpg"), 1, 1), image(7).hash)],
-            skipped=[(Photo(Path(f"/photos/bad-{n}"), 1, 1), "not a picture") for n in (2, 1)],
+            files=[(File(Path("/elsewhere/copy.jpg"), 1, 1), image(7).hash)],
+            skipped=[(File(Path(f"/photos/bad-{n}"), 1, 1), "not a picture") for n in (2, 1)],
         )
         writer.forget(path_of(8))
-        writer.manifest.meet([File(os.fsencode(path_of(0)), 1, 1)])
+        writer.catalog.meet([WalkedFile(os.fsencode(path_of(0)), 1, 1)])
         writer.finish()
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         summary = store.summary()
         assert (summary.files, summary.images, summary.orphans, summary.skipped) == (41, 40, 1, 2)
         assert (summary.generation, summary.vectors_file, summary.uncovered) == (1, True, 1)
@@ -449,9 +449,9 @@ def test_the_summary_counts_everything(directory: Path) -> None:
         assert summary.fingerprint == FINGERPRINT
         assert summary.created_at <= summary.updated_at
         assert summary.bytes_on_disk == sum(path.stat().st_size for path in directory.iterdir())
-        assert [skipped.path.name for skipped in store.manifest.skipped()] == ["bad-1", "bad-2"]
+        assert [skipped.path.name for skipped in store.catalog.skipped()] == ["bad-1", "bad-2"]
     (directory / "vectors-1.faiss").unlink()
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert (store.summary().vectors_file, store.summary().uncovered) == (False, 40)
 
 
@@ -460,8 +460,8 @@ def test_a_summary_needs_neither_numpy_nor_faiss(directory: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from bridgetower.index.reader import Store
-with Store.open(Path(sys.argv[1])) as store:
+from bridgetower.index.reader import IndexReader
+with IndexReader.open(Path(sys.argv[1])) as store:
     print(store.summary().images, *sorted({"numpy", "faiss"} & set(sys.modules)))
 """
     assert run(program, directory) == ["1"]

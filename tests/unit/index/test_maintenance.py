@@ -12,10 +12,10 @@ from bridgetower import Library
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, NoIndexError
 from bridgetower.index import maintenance
-from bridgetower.index.check import verify
+from bridgetower.index.check import check_index
 from bridgetower.index.maintenance import Pruned, forget, prune, would_prune
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from bridgetower.retrieval.indexing import index
 from tests.fakes import FakeEncoder, paint
 
@@ -26,7 +26,7 @@ def content(number: int) -> tuple[int, int, int]:
 
 def run(directory: Path, *roots: Path) -> FakeEncoder:
     fake = FakeEncoder()
-    with Writer.open(directory, fake.fingerprint) as writer:
+    with IndexWriter.open(directory, fake.fingerprint) as writer:
         index(list(roots), writer, lambda: LocalEngine(fake.preprocessing, lambda: fake))
     return fake
 
@@ -38,12 +38,12 @@ def pruned(directory: Path) -> Pruned:
         for path in directory.iterdir()
         if path.is_file() and not path.name.endswith("-shm")
     }
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         said = would_prune(store)
     assert before == {path.name: path.read_bytes() for path in directory.iterdir() if path.name in before}
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         done = prune(writer)
-    assert list(verify(directory)) == []
+    assert list(check_index(directory)) == []
     assert (said.files, said.images, said.features, said.absent) == (
         (done.files, done.images, done.features, done.absent)
     )
@@ -51,7 +51,7 @@ def pruned(directory: Path) -> Pruned:
 
 
 def holds(directory: Path) -> set[Path]:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
         found = {photo.path for candidate in nearest for photo in candidate.photos}
         assert len(store) == store.summary().images
@@ -87,9 +87,9 @@ def test_what_is_gone_is_pruned_and_the_rest_is_found(photos: Path, directory: P
     assert holds(directory) == everything - gone
     assert len(list(kept.iterdir())) == 1
     assert pruned(directory) == Pruned(0, 0, 0, 0, (), None)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert store.summary().orphans == 0
-        assert list(store.manifest.pruned()) == []  # the vector file was made anew
+        assert list(store.catalog.pruned()) == []  # the vector file was made anew
 
 
 def test_few_pruned_images_do_not_make_a_new_vector_file(photos: Path, directory: Path) -> None:
@@ -97,13 +97,13 @@ def test_few_pruned_images_do_not_make_a_new_vector_file(photos: Path, directory
     before = (directory / "vectors-1.faiss").read_bytes()
     assert pruned(directory).images == 1
     assert (directory / "vectors-1.faiss").read_bytes() == before
-    with Store.open(directory) as store:
-        assert len(list(store.manifest.pruned())) == 1
+    with IndexReader.open(directory) as store:
+        assert len(list(store.catalog.pruned())) == 1
 
 
 def test_all_can_be_pruned_and_indexed_again(photos: Path, directory: Path) -> None:
     everything = holds(directory)
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         forget(writer, [photos])
     assert pruned(directory).images == 40
     assert holds(directory) == set()
@@ -152,7 +152,7 @@ def test_a_file_that_was_named_by_itself_is_judged_by_its_folder(photos: Path, t
     done = pruned(directory)
     assert (done.files, done.absent) == (1, (alone.parent,))
     assert holds(directory) == {alone, photos / "1" / "12.png"}
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert [root.path for root in store.summary().roots] == [alone, photos / "1" / "12.png"]
 
 
@@ -186,7 +186,7 @@ def test_a_disk_that_goes_away_in_the_middle_loses_nothing(
         return is_gone(path)
 
     monkeypatch.setattr(maintenance, "_is_gone", unmounting)
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         done = prune(writer)
     assert (done.files, done.images, done.absent) == (0, 0, (photos,))
     assert holds(directory) == everything
@@ -194,27 +194,27 @@ def test_a_disk_that_goes_away_in_the_middle_loses_nothing(
 
 def test_space_is_given_back_where_it_is_much(photos: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
-    with Writer.resume(directory) as writer, writer.manifest.transaction():
+    with IndexWriter.resume(directory) as writer, writer.catalog.transaction():
         for _ in range(2000):
-            writer.manifest.add_image(random.bytes(32), 1, 1, None, random.bytes(1000))
+            writer.catalog.add_image(random.bytes(32), 1, 1, None, random.bytes(1000))
     full = (directory / "manifest.sqlite").stat().st_size
 
     def room(share: float) -> None:
         """Of what the manifest holds, so much is free on the disk: for a new one, and for the log on the way to it."""
 
         def usage(path: Path) -> SimpleNamespace:
-            with Store.open(directory) as store:
-                return SimpleNamespace(free=int(share * store.manifest.space().used))
+            with IndexReader.open(directory) as store:
+                return SimpleNamespace(free=int(share * store.catalog.space().used))
 
         monkeypatch.setattr("shutil.disk_usage", usage)
 
     room(1.9)
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         done = prune(writer)
     assert done.images == 2000 and done.note is not None and "has not the room" in done.note
     assert (directory / "manifest.sqlite").stat().st_size >= full
     room(2.1)
-    with Store.open(directory) as reader, Writer.resume(directory) as writer:
+    with IndexReader.open(directory) as reader, IndexWriter.resume(directory) as writer:
         len(reader)
         note = prune(writer).note
         assert note is not None and "still running" in note
@@ -227,11 +227,11 @@ def test_space_is_given_back_where_it_is_much(photos: Path, directory: Path, mon
 def test_forgetting_takes_out_what_is_named_and_keeps_the_vectors(photos: Path, directory: Path) -> None:
     everything = holds(directory)
     (photos / "2").rename(photos.parent / "2")  # it need not be there
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         done = forget(writer, [photos / "2", photos / "1" / "11.png"])
         assert [(one.path.name, one.files) for one in done.forgotten] == [("2", 10), ("11.png", 1)]
         assert done.orphans == 11
-    assert list(verify(directory)) == []
+    assert list(check_index(directory)) == []
     left = {path for path in everything if "2" not in path.parts and path.name != "11.png"}
     assert holds(directory) == left
     (photos.parent / "2").rename(photos / "2")
@@ -270,7 +270,7 @@ def test_what_is_not_known_is_an_error_that_names_what_is_near(
     photos: Path, directory: Path, name: str, near: str
 ) -> None:
     with (
-        Writer.resume(directory) as writer,
+        IndexWriter.resume(directory) as writer,
         pytest.raises(InputError, match="the index knows nothing there") as refused,
     ):
         forget(writer, [photos / "1", photos / name])
@@ -280,5 +280,5 @@ def test_what_is_not_known_is_an_error_that_names_what_is_near(
 
 def test_there_must_be_an_index(tmp_path: Path) -> None:
     with pytest.raises(NoIndexError):
-        Writer.resume(tmp_path / "index")
+        IndexWriter.resume(tmp_path / "index")
     assert not (tmp_path / "index").exists()

@@ -18,7 +18,7 @@ from bridgetower.errors import PictureError, ProcessError, ResourceError
 from bridgetower.pictures import decode_pool as pool_module
 from bridgetower.pictures import decode_worker
 from bridgetower.pictures.decode import decode
-from bridgetower.pictures.decode_pool import Decoders, Picture
+from bridgetower.pictures.decode_pool import DecodePool, Picture
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.records import Refused
 from tests.fakes import HOSTILE, handles_left
@@ -29,9 +29,9 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 
 @contextmanager
-def hostile(folder: Path, **options: float) -> Iterator[Decoders]:
+def hostile(folder: Path, **options: float) -> Iterator[DecodePool]:
     """Decoders that do what the content says; each writes down its number in `folder`."""
-    with Decoders(SPEC, command=[*HOSTILE, str(folder)], time_limit=options.get("time_limit", 60.0)) as decoders:
+    with DecodePool(SPEC, command=[*HOSTILE, str(folder)], time_limit=options.get("time_limit", 60.0)) as decoders:
         yield decoders
 
 
@@ -77,7 +77,7 @@ CONTENTS = {
 @pytest.mark.parametrize("name", ["hf", "plain"])
 def test_pixels_are_the_same_to_the_bit(name: str) -> None:
     spec = Preprocessing(96, 64, name)
-    with Decoders(spec) as decoders:
+    with DecodePool(spec) as decoders:
         for kind, make in CONTENTS.items():
             expected, found = decode(make(), Path(), min_side=spec.min_side), decoders.decode(make())
             assert isinstance(found, Picture), (kind, found)
@@ -91,18 +91,18 @@ def test_pixels_are_the_same_to_the_bit(name: str) -> None:
 def test_reasons_are_the_same(content: bytes) -> None:
     with pytest.raises(PictureError) as error:
         decode(content, Path())
-    with Decoders(SPEC) as decoders:
+    with DecodePool(SPEC) as decoders:
         assert decoders.decode(content) == Refused(error.value.reason, lasting=True)
 
 
 def test_what_is_larger_than_allowed_is_refused_with_the_option_that_raises_it() -> None:
-    with Decoders(SPEC) as decoders:
+    with DecodePool(SPEC) as decoders:
         found = decoders.decode(png_header(14_000, 14_000))
         assert found == Refused("196 megapixels, more than the limit of 179; --max-pixels raises it", lasting=True)
-    with Decoders(SPEC, max_pixels=195_000_000) as decoders:
+    with DecodePool(SPEC, max_pixels=195_000_000) as decoders:
         found = decoders.decode(png_header(14_000, 14_000))
         assert found == Refused("196 megapixels, more than the limit of 195; --max-pixels raises it", lasting=True)
-    with Decoders(SPEC, max_pixels=196_000_000) as decoders:
+    with DecodePool(SPEC, max_pixels=196_000_000) as decoders:
         assert decoders.decode(png_header(14_000, 14_000)) == Refused("the file is truncated", lasting=True)
 
 
@@ -190,7 +190,7 @@ def test_what_a_library_prints_is_not_taken_for_an_answer(tmp_path: Path) -> Non
 @posix
 def test_a_picture_that_takes_too_much_memory_is_refused() -> None:
     content = encoded(Image.new("1", (10_000, 10_000)), "PNG")  # 400 MB as RGB
-    with Decoders(SPEC, memory_limit=300_000_000) as decoders:
+    with DecodePool(SPEC, memory_limit=300_000_000) as decoders:
         found = decoders.decode(content)
         assert found == Refused("takes more than 0.3 GB of memory to decode", lasting=True)
         assert isinstance(decoders.decode(picture()), Picture)
@@ -204,7 +204,7 @@ def test_too_little_memory_from_outside_is_no_fault_of_the_picture() -> None:
         "-c",
         f"{limited} runpy.run_module('bridgetower.pictures.decode_worker', run_name='__main__')",
     ]
-    with Decoders(SPEC, command=command) as decoders:
+    with DecodePool(SPEC, command=command) as decoders:
         found = decoders.decode(encoded(Image.new("1", (10_000, 10_000)), "PNG"))
         assert found == Refused("not enough memory to decode it", lasting=False)
         assert decoders.decode(bytes(4 * 10**8)) == Refused("not enough memory to decode it", lasting=False)
@@ -237,7 +237,7 @@ def test_they_all_end_with_the_pool(tmp_path: Path) -> None:
 def test_leaving_does_not_wait_for_what_hangs(tmp_path: Path) -> None:
     raised: list[BaseException] = []
 
-    def call(decoders: Decoders) -> None:
+    def call(decoders: DecodePool) -> None:
         try:
             decoders.decode(b"sleep")
         except ProcessError as error:
@@ -276,7 +276,7 @@ def test_ctrl_c_is_for_the_parent(tmp_path: Path) -> None:
     [(["/nowhere/python"], "No such file"), ([sys.executable, "-c", "raise SystemExit(3)"], "exit status 3")],
 )
 def test_a_process_that_cannot_be_started_is_an_error(command: list[str], why: str) -> None:
-    with Decoders(SPEC, command=command) as decoders, pytest.raises(ProcessError, match=why) as error:
+    with DecodePool(SPEC, command=command) as decoders, pytest.raises(ProcessError, match=why) as error:
         decoders.decode(picture())
     assert "\n" not in str(error.value)
 
@@ -285,7 +285,7 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch
     for name in ("PIL", "json", "bridgetower"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path)
-    with Decoders(SPEC) as decoders:
+    with DecodePool(SPEC) as decoders:
         assert isinstance(decoders.decode(picture()), Picture)
 
 
@@ -298,10 +298,10 @@ def test_starting_takes_no_numpy() -> None:
 PARENT = """
 import sys, threading
 from pathlib import Path
-from bridgetower.pictures.decode_pool import Decoders
+from bridgetower.pictures.decode_pool import DecodePool
 from bridgetower.pictures.preprocess import Preprocessing
 
-decoders = Decoders(Preprocessing(64, 64), command=sys.argv[1:], time_limit=2)
+decoders = DecodePool(Preprocessing(64, 64), command=sys.argv[1:], time_limit=2)
 decoders._keep_time = lambda: None
 threading.Thread(target=decoders.decode, args=[b"spin"]).start()
 decoders.decode(Path(sys.argv[-1], "picture.png").read_bytes())

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bridgetower.encoders.local_engine import LocalEngine
-from bridgetower.encoders.protocol import Pictures, Reading, Texts
+from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Texts
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Head
 from bridgetower.retrieval import fill
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidates_of
@@ -55,9 +55,9 @@ def test_each_mask_has_its_own_words(tmp_path: Path) -> None:
 
 def test_a_word_with_and_without_a_space_is_shown_once_with_the_likelier_ones_probability(tmp_path: Path) -> None:
     class Doubled(FakeEncoder):
-        def read(self, text: Texts, images: Pictures) -> Reading:
+        def read(self, text: Texts, images: Pictures) -> MaskedPrediction:
             probabilities = np.array([[[0.1, 0.3, 0.35, 0.25]]], np.float32)  # nothing, "red", "green", " red"
-            return Reading(np.array([[0, 9]], np.float32), np.log(probabilities))
+            return MaskedPrediction(np.array([[0, 9]], np.float32), np.log(probabilities))
 
         def word(self, token: int) -> str:
             return ("", "red", "green", "red")[token]
@@ -95,9 +95,9 @@ def test_the_library_is_the_context(tmp_path: Path) -> None:
         paint(tmp_path / "photos" / f"g{i}.png", (0, 255, i))
         paint(tmp_path / "photos" / f"r{i}.png", (255, 0, i))
     encoder = FakeEncoder()
-    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
         index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         filled = fill_library(store, encoder, encoder, "green <mask>", top=1, depth=6)
     assert filled.words[0].token == "green"
     assert {path.name[0] for path in filled.words[0].images} == {"g"}
@@ -110,11 +110,11 @@ def test_pictures_that_are_gone_make_room_for_copies_and_for_the_next_best(tmp_p
         paint(photos / f"{name}.png", (255 - green, green, 0))
     shutil.copy(photos / "best.png", photos / "zz-copy-of-best.png")
     encoder = FakeEncoder()
-    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
         index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     (photos / "best.png").unlink()
     (photos / "second.png").unlink()
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         filled = fill_library(store, encoder, encoder, "green <mask>", top=1, depth=2)
     assert [path.stem for path in filled.words[0].images] == ["zz-copy-of-best", "third"]
     assert (filled.skipped, filled.gone) == ((), 1)  # of "best" there is a copy
@@ -122,16 +122,16 @@ def test_pictures_that_are_gone_make_room_for_copies_and_for_the_next_best(tmp_p
 
 def test_an_empty_library_gives_no_words(tmp_path: Path) -> None:
     encoder = FakeEncoder()
-    with Writer.open(tmp_path / "index", encoder.fingerprint):
+    with IndexWriter.open(tmp_path / "index", encoder.fingerprint):
         pass
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert fill_library(store, encoder, encoder, "a <mask>").words == ()
 
 
 def test_one_picture_needs_no_matching_head_and_several_do(tmp_path: Path) -> None:
     class OnlyWords(FakeEncoder):
-        def read(self, text: Texts, images: Pictures) -> Reading:
-            return Reading(None, super().read(text, images).log_probabilities)
+        def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
+            return MaskedPrediction(None, super().predict_masked(text, images).log_probabilities)
 
     encoder = OnlyWords(frozenset({Head.MLM}))
     picture = paint(tmp_path / "a.png", "blue")

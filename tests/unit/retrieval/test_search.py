@@ -8,8 +8,8 @@ from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Head
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
@@ -24,7 +24,7 @@ def library(tmp_path: Path) -> Path:
     for step in range(10):
         paint(tmp_path / "photos" / f"r{step}.png", (28 * step, 252 - 28 * step, 0))
     encoder = FakeEncoder()
-    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
         index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     return tmp_path / "index"
 
@@ -45,7 +45,7 @@ def find(
     **asked: Any,
 ) -> Found:
     encoder = encoder or FakeEncoder()
-    with Store.open(library) as store:
+    with IndexReader.open(library) as store:
         request = SearchRequest(**asked)
         return search(store, request, encoder, encoder, cache=cache, on_progress=on_progress or (lambda *counts: None))
 
@@ -130,7 +130,7 @@ def test_a_vector_recalls_and_the_text_only_verifies(library: Path) -> None:
 
 def test_a_vector_needs_no_model_where_nothing_is_verified(library: Path) -> None:
     green = FakeEncoder().embed_texts(["green"])[0]
-    with Store.open(library) as store:
+    with IndexReader.open(library) as store:
         assert names(search(store, SearchRequest(vector=green, top=2), None, None)) == ["r0", "r1"]
         assert names(search(store, SearchRequest(text="red", vector=green, top=2, depth=0), None, None)) == ["r0", "r1"]
         with pytest.raises(UsageError, match="needs a model"):
@@ -195,7 +195,7 @@ def test_progress_counts_the_pictures_that_are_verified(library: Path, tmp_path:
 def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "again.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
-    with Writer.open(library, encoder.fingerprint) as writer:
+    with IndexWriter.open(library, encoder.fingerprint) as writer:
         index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     assert names(find(library, text="red", top=2)) == ["again", "r8"]  # the first path stands for the picture
 
@@ -203,7 +203,7 @@ def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
 def test_a_copy_stands_in_for_a_file_that_is_gone(library: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "zcopy.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
-    with Writer.open(library, encoder.fingerprint) as writer:
+    with IndexWriter.open(library, encoder.fingerprint) as writer:
         index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
     (tmp_path / "photos" / "r9.png").unlink()
     results = find(library, text="red", top=2)
@@ -212,7 +212,7 @@ def test_a_copy_stands_in_for_a_file_that_is_gone(library: Path, tmp_path: Path)
 
 
 def test_an_empty_index_has_no_results(tmp_path: Path) -> None:
-    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint):
+    with IndexWriter.open(tmp_path / "index", FakeEncoder().fingerprint):
         pass
     assert find(tmp_path / "index", text="red").hits == ()
 

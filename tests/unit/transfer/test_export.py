@@ -19,9 +19,9 @@ import pytest
 import bridgetower
 from bridgetower.errors import InputError, OutputError, ResourceError, StoreError, UsageError
 from bridgetower.files import jsonl
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import NewImage, Writer
-from bridgetower.records import Fingerprint, Photo
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.records import File, Fingerprint
 from bridgetower.transfer import export_reader
 from bridgetower.transfer.export import export
 from bridgetower.transfer.import_index import ImportReport, import_folder
@@ -41,15 +41,15 @@ def image(number: int, *, taken_at: int | None = None) -> NewImage:
     return NewImage(content, 640 + number, 480, taken_at, vector / np.linalg.norm(vector))
 
 
-def photo(name: str | Path, size: int = 5) -> Photo:
-    return Photo(Path("/photos") / name, size, 1_700_000_000_123_456_789)
+def photo(name: str | Path, size: int = 5) -> File:
+    return File(Path("/photos") / name, size, 1_700_000_000_123_456_789)
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
     """Ten images: the first has two files, one of them oddly named, the last none; one file is skipped."""
     images = [image(number, taken_at=-5 if number == 3 else None) for number in range(10)]
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         writer.add_root(Path("/photos"))
         files = [(photo(f"{number}.jpg"), each.hash) for number, each in enumerate(images)]
         writer.commit(images=images, files=[*files, (photo(ODD), images[0].hash)])
@@ -62,7 +62,7 @@ def index(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(index: Path, tmp_path: Path) -> Path:
-    with Store.open(index) as store:
+    with IndexReader.open(index) as store:
         return export(store, tmp_path / "export").folder
 
 
@@ -77,7 +77,7 @@ def holdings(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def answers(directory: Path) -> list[Any]:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         return [list(store.nearest(image(number).vector[None])) for number in range(20, 23)]
 
 
@@ -91,7 +91,7 @@ def test_an_import_of_an_export_is_the_same_index(index: Path, folder: Path, tmp
 
 def test_an_export_of_an_import_is_the_same_export(folder: Path, tmp_path: Path) -> None:
     import_folder(folder, tmp_path / "other")
-    with Store.open(tmp_path / "other") as store:
+    with IndexReader.open(tmp_path / "other") as store:
         export(store, tmp_path / "again")
     for file in folder.iterdir():
         if file.name != "index.json":
@@ -102,9 +102,9 @@ def test_a_vector_as_far_from_unit_length_as_an_index_allows_survives(tmp_path: 
     scaled = (image(number).vector * np.float32(1.00099) for number in range(1000))
     vector = next(v for v in scaled if np.linalg.norm(v.astype(np.float16).astype(np.float32)) > 1.001)
     new = NewImage(image(1).hash, 1, 1, None, vector)
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         writer.commit(images=[new], files=[(photo("1.jpg"), new.hash)])
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         export(store, tmp_path / "export")
     import_folder(tmp_path / "export", tmp_path / "other")
     assert holdings(tmp_path / "other") == holdings(tmp_path / "index")
@@ -113,21 +113,21 @@ def test_a_vector_as_far_from_unit_length_as_an_index_allows_survives(tmp_path: 
 def test_what_is_moved_onto_what_was_skipped_is_kept(tmp_path: Path) -> None:
     """It could be read, the other could not."""
     (one,) = [image(1)]
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
-        writer.commit(images=[one], files=[(Photo(Path("/a/1.jpg"), 5, 5), one.hash)])
-        writer.commit(skipped=[(Photo(Path("/b/1.jpg"), 5, 5), "empty")])
-    with Store.open(tmp_path / "index") as store:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
+        writer.commit(images=[one], files=[(File(Path("/a/1.jpg"), 5, 5), one.hash)])
+        writer.commit(skipped=[(File(Path("/b/1.jpg"), 5, 5), "empty")])
+    with IndexReader.open(tmp_path / "index") as store:
         export(store, tmp_path / "export")
     import_folder(tmp_path / "export", tmp_path / "other", moves={"/a": Path("/x"), "/b": Path("/x")})
-    with Store.open(tmp_path / "other") as store:
-        assert [str(photo.path) for entry in store.manifest.entries() for photo in entry.photos] == ["/x/1.jpg"]
-        assert list(store.manifest.skipped()) == []
+    with IndexReader.open(tmp_path / "other") as store:
+        assert [str(photo.path) for entry in store.catalog.entries() for photo in entry.photos] == ["/x/1.jpg"]
+        assert list(store.catalog.skipped()) == []
 
 
 def test_an_import_that_is_broken_off_publishes_nothing(folder: Path, tmp_path: Path) -> None:
     with (
-        patch.object(Writer, "commit", side_effect=KeyboardInterrupt),
-        patch.object(Writer, "finish") as finish,
+        patch.object(IndexWriter, "commit", side_effect=KeyboardInterrupt),
+        patch.object(IndexWriter, "finish") as finish,
         pytest.raises(KeyboardInterrupt),
     ):
         import_folder(folder, tmp_path / "other")
@@ -140,13 +140,16 @@ def test_a_file_that_leads_nowhere_is_named(index: Path, tmp_path: Path) -> None
         db.execute("DELETE FROM images WHERE id = 3")
         db.execute("UPDATE state SET images = 9")
     db.close()
-    with Store.open(index) as store, pytest.raises(StoreError, match=r"the row of '/photos/2\.jpg' leads nowhere"):
+    with (
+        IndexReader.open(index) as store,
+        pytest.raises(StoreError, match=r"the row of '/photos/2\.jpg' leads nowhere"),
+    ):
         export(store, tmp_path / "export")
 
 
 def test_an_empty_index_goes_and_comes(tmp_path: Path) -> None:
-    Writer.open(tmp_path / "index", FINGERPRINT).close()
-    with Store.open(tmp_path / "index") as store:
+    IndexWriter.open(tmp_path / "index", FINGERPRINT).close()
+    with IndexReader.open(tmp_path / "index") as store:
         assert export(store, tmp_path / "export").images == 0
     assert import_folder(tmp_path / "export", tmp_path / "other").images == 0
     assert holdings(tmp_path / "other") == holdings(tmp_path / "index")
@@ -165,7 +168,7 @@ def test_the_documented_python_reads_it(folder: Path, monkeypatch: pytest.Monkey
 
 def test_an_export_is_one_state_beside_a_writer(index: Path, tmp_path: Path) -> None:
     before = answers(index)
-    with Store.open(index) as store, Writer.open(index, FINGERPRINT) as writer:
+    with IndexReader.open(index) as store, IndexWriter.open(index, FINGERPRINT) as writer:
         more = [image(number) for number in range(200, 240)]
         writer.commit(images=more, files=[(photo(f"{number}.png"), each.hash) for number, each in enumerate(more)])
         writer.forget(Path("/photos/3.jpg"))
@@ -176,7 +179,7 @@ def test_an_export_is_one_state_beside_a_writer(index: Path, tmp_path: Path) -> 
 
 def test_the_folder_of_the_index_is_no_place_for_an_export(index: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(index)
-    with Store.open(index) as store:
+    with IndexReader.open(index) as store:
         for place in (index / "export", tmp_path / "link" / "a" / "b"):
             with pytest.raises(UsageError, match="it lies in the folder of the index"):
                 export(store, place)
@@ -186,7 +189,7 @@ def test_the_folder_of_the_index_is_no_place_for_an_export(index: Path, tmp_path
 def test_a_folder_that_holds_something_is_left_alone(index: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with Store.open(index) as store:
+    with IndexReader.open(index) as store:
         with pytest.raises(UsageError, match="not empty"):
             export(store, tmp_path / "mine")
         (tmp_path / "empty").mkdir()
@@ -201,7 +204,7 @@ def test_an_export_takes_its_name_when_all_of_it_is_on_the_disk(
     folder = tmp_path / "export"
     synced: list[tuple[int, bool]] = []  # inode, and whether the name was taken by then
     monkeypatch.setattr("os.fsync", lambda file: synced.append((os.fstat(file).st_ino, folder.exists())))
-    with Store.open(index) as store:
+    with IndexReader.open(index) as store:
         export(store, folder)
     *files, content, name = synced
     assert sorted(files) == sorted((file.stat().st_ino, False) for file in folder.iterdir())
@@ -213,7 +216,7 @@ def test_an_export_to_a_full_disk_names_the_file(index: Path, tmp_path: Path) ->
         raise OSError(28, "No space left on device")
 
     with (
-        Store.open(index) as store,
+        IndexReader.open(index) as store,
         patch("os.fsync", full),
         pytest.raises(OutputError, match=r"export/images.jsonl: cannot be written: No space left"),
     ):
@@ -227,7 +230,7 @@ def test_an_error_of_the_one_who_watches_an_export_is_his_own(index: Path, tmp_p
     def fail(done: int, total: int) -> None:
         raise Away
 
-    with Store.open(index) as store, pytest.raises(Away), patch("bridgetower.transfer.export._TELL_EVERY", 1):
+    with IndexReader.open(index) as store, pytest.raises(Away), patch("bridgetower.transfer.export._TELL_EVERY", 1):
         export(store, tmp_path / "export", on_progress=fail)
     assert not (tmp_path / "export").exists()
 
@@ -263,7 +266,7 @@ def test_an_export_that_ends_at_any_point_leaves_nothing(
             monkeypatch.setattr(Path, name, counting(getattr(Path, name)))
         monkeypatch.setattr("os.fsync", counting(os.fsync))
 
-    with Store.open(index) as store:
+    with IndexReader.open(index) as store:
         while True:
             end_at(ends + 1)
             try:
@@ -282,8 +285,8 @@ def test_an_export_that_ends_at_any_point_leaves_nothing(
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
 def test_an_export_that_runs_out_of_handles_says_so_and_leaves_nothing(index: Path, tmp_path: Path) -> None:
     before = beside_the_index(tmp_path)
-    with Store.open(index) as store:
-        list(store.manifest.entries())
+    with IndexReader.open(index) as store:
+        list(store.catalog.entries())
         for number in range(2):
             with handles_left(number), pytest.raises(ResourceError, match="too many open files"):
                 export(store, tmp_path / "new" / "export")
@@ -305,7 +308,7 @@ def test_a_damaged_index_is_not_exported(damage: str, message: str, index: Path,
     with sqlite3.connect(index / "manifest.sqlite") as db:
         assert db.execute(damage).rowcount == 1
     db.close()
-    with Store.open(index) as store, pytest.raises(StoreError, match=rf"damaged .*{message}"):
+    with IndexReader.open(index) as store, pytest.raises(StoreError, match=rf"damaged .*{message}"):
         export(store, tmp_path / "export")
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
@@ -316,17 +319,17 @@ def test_a_killed_export_never_looks_finished(index: Path, tmp_path: Path) -> No
 import os, signal
 from pathlib import Path
 from bridgetower.transfer import export
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 export._TELL_EVERY = 1
 def die(done, total):
     if done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-export.export(Store.open(Path({str(index)!r})), Path({str(tmp_path / "export")!r}), on_progress=die)
+export.export(IndexReader.open(Path({str(index)!r})), Path({str(tmp_path / "export")!r}), on_progress=die)
 """
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "export").exists()
-    with Store.open(index) as store:
+    with IndexReader.open(index) as store:
         export(store, tmp_path / "export")
     assert import_folder(tmp_path / "export", tmp_path / "other").images == 10
 
@@ -356,7 +359,7 @@ import_index.import_folder(Path({str(folder)!r}), Path({str(tmp_path / "other")!
 """
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
-    with Store.open(tmp_path / "other") as store:
+    with IndexReader.open(tmp_path / "other") as store:
         committed = len(store)
     assert 0 < committed < 9
     report = import_folder(folder, tmp_path / "other")
@@ -370,24 +373,24 @@ def test_what_the_index_has_stays_and_what_it_lacks_is_added(folder: Path, tmp_p
     other = NewImage(image(4).hash, 644, 480, None, image(77).vector)  # the same content, quite another vector
     mine = [image(50), image(3), other]
     readable = NewImage(image(60).hash, 1, 1, None, image(60).vector)
-    with Writer.open(here, FINGERPRINT) as writer:
-        files = [(Photo(Path(f"/photos/{name}.jpg"), 6, 7), each.hash) for name, each in zip("x34", mine, strict=True)]
+    with IndexWriter.open(here, FINGERPRINT) as writer:
+        files = [(File(Path(f"/photos/{name}.jpg"), 6, 7), each.hash) for name, each in zip("x34", mine, strict=True)]
         writer.commit(images=[*mine, readable], files=[*files, (photo("bad \udcfe.jpg"), readable.hash)])
         writer.set_queries(image(99).vector[None])
     report = import_folder(folder, here)
     assert (report.images, report.known, report.differing, report.queries) == (8, 2, 1, 0)
-    with Store.open(here) as store:
+    with IndexReader.open(here) as store:
         assert len(store) == 3 + 8 - 1 + 1
         np.testing.assert_array_equal(stored(store, 3), other.vector.astype(np.float16))
         [x, *_] = store.nearest(image(3).vector[None])
-        assert x.photos == (Photo(Path("/photos/3.jpg"), 6, 7),)  # size and time of this machine
-        assert list(store.manifest.skipped()) == []  # which could read it
-        assert len(store.manifest.queries()) == 1
+        assert x.photos == (File(Path("/photos/3.jpg"), 6, 7),)  # size and time of this machine
+        assert list(store.catalog.skipped()) == []  # which could read it
+        assert len(store.catalog.queries()) == 1
 
 
 def test_an_index_of_another_model_is_refused_before_the_export_is_read(folder: Path, tmp_path: Path) -> None:
     other = Fingerprint("other/model", "abc123", "e" * 64, "c" * 64, "hf", 1, "float", DIM)
-    with Writer.open(tmp_path / "other", other) as writer:
+    with IndexWriter.open(tmp_path / "other", other) as writer:
         writer.commit(images=[image(1)])
     (folder / "images.jsonl").write_text("damaged")
     with pytest.raises(StoreError, match=r"made by model other/model.*--index NEW"):
@@ -396,22 +399,22 @@ def test_an_index_of_another_model_is_refused_before_the_export_is_read(folder: 
 
 def test_the_same_model_keeps_the_name_that_it_has_here(folder: Path, tmp_path: Path) -> None:
     here = Fingerprint("/home/me/model", "local", "f" * 64, "c" * 64, "hf", 1, "float", DIM)
-    with Writer.open(tmp_path / "here", here) as writer:
+    with IndexWriter.open(tmp_path / "here", here) as writer:
         writer.commit(images=[image(1)])
     import_folder(folder, tmp_path / "here")
-    with Store.open(tmp_path / "here") as store:
+    with IndexReader.open(tmp_path / "here") as store:
         assert store.fingerprint == here
-    with Writer.open(tmp_path / "empty", here):
+    with IndexWriter.open(tmp_path / "empty", here):
         pass
     import_folder(folder, tmp_path / "empty")
-    with Store.open(tmp_path / "empty") as store:
+    with IndexReader.open(tmp_path / "empty") as store:
         assert store.fingerprint == FINGERPRINT
 
 
 def test_an_index_of_an_older_format_is_brought_forward(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests" / "data" / "index-format-2", tmp_path / "old")
     assert import_folder(folder, tmp_path / "old").images == 10
-    with Store.open(tmp_path / "old") as store:
+    with IndexReader.open(tmp_path / "old") as store:
         assert store.summary().images + store.summary().orphans == 34
 
 
@@ -424,10 +427,10 @@ def test_paths_move_by_the_longest_beginning_and_by_whole_names(folder: Path, tm
     }
     report = import_folder(folder, tmp_path / "other", moves=moves)
     assert report.unused == ("/", "/photos/7")
-    with Store.open(tmp_path / "other") as store:
-        paths = {photo.path for entry in store.manifest.entries() for photo in entry.photos}
+    with IndexReader.open(tmp_path / "other") as store:
+        paths = {photo.path for entry in store.catalog.entries() for photo in entry.photos}
         assert {root.path for root in store.summary().roots} == {Path("/home/me")}
-        assert [skip.path for skip in store.manifest.skipped()] == [Path("/home/me/bad \udcfe.jpg")]
+        assert [skip.path for skip in store.catalog.skipped()] == [Path("/home/me/bad \udcfe.jpg")]
     assert paths == {Path("/else/where.jpg"), Path("/home/me") / ODD.name} | {
         Path(f"/home/me/{n}.jpg") for n in range(8)
     }
@@ -435,7 +438,7 @@ def test_paths_move_by_the_longest_beginning_and_by_whole_names(folder: Path, tm
 
 def test_the_root_of_a_file_system_can_be_moved(folder: Path, tmp_path: Path) -> None:
     import_folder(folder, tmp_path / "other", moves={"/": Path("/mnt/old")})
-    with Store.open(tmp_path / "other") as store:
+    with IndexReader.open(tmp_path / "other") as store:
         assert {root.path for root in store.summary().roots} == {Path("/mnt/old/photos")}
 
 
@@ -458,9 +461,9 @@ def test_paths_of_windows_move_here(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"index\.json: the path .* not absolute on this machine.*--map OLD=NEW"):
         import_folder(folder, tmp_path / "other")
     import_folder(folder, tmp_path / "other", moves={"C:\\photos\\": Path("/home/me")})
-    with Store.open(tmp_path / "other") as store:
+    with IndexReader.open(tmp_path / "other") as store:
         assert Path("/home/me/2025/1.jpg") in {
-            photo.path for entry in store.manifest.entries() for photo in entry.photos
+            photo.path for entry in store.catalog.entries() for photo in entry.photos
         }
 
 
@@ -629,7 +632,10 @@ def test_digests_that_are_equal_by_chance_are_told_apart(
 
 
 def test_a_writer_at_work_is_named(folder: Path, tmp_path: Path) -> None:
-    with Writer.open(tmp_path / "other", FINGERPRINT), pytest.raises(StoreError, match="has been writing this index"):
+    with (
+        IndexWriter.open(tmp_path / "other", FINGERPRINT),
+        pytest.raises(StoreError, match="has been writing this index"),
+    ):
         import_folder(folder, tmp_path / "other")
 
 
@@ -642,21 +648,21 @@ from pathlib import Path
 import numpy as np
 from bridgetower.transfer import import_index
 from bridgetower.transfer.export import export
-from bridgetower.records import Fingerprint, Photo
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import NewImage, Writer
+from bridgetower.records import Fingerprint, File
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import NewImage, IndexWriter
 fingerprint = replace({FINGERPRINT!r}, dim=4096)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 index, folder = Path({str(tmp_path / "index")!r}), Path({str(tmp_path / "export")!r})
 import_index.Writer.finish = lambda writer: None  # the vector file is the whole index in memory
 vector = np.eye(1, 4096, dtype=np.float16)[0]
-with Writer.open(index, fingerprint) as writer:
+with IndexWriter.open(index, fingerprint) as writer:
     for start in range(0, 4000, 500):
         writer.commit(images=[NewImage(hashlib.sha256(b"%d" % n).digest(), 1, 1, None, vector)
                               for n in range(start, start + 500)])
 before = peak()
-with Store.open(index) as store:
+with IndexReader.open(index) as store:
     export(store, folder)
 import_index.import_folder(folder, index.with_name("other"))
 print(peak() - before)

@@ -16,8 +16,8 @@ from PIL import Image
 from bridgetower.errors import InputError, ResourceError, StoreError, UsageError
 from bridgetower.files import npy
 from bridgetower.files.npy import read_vector
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import NewImage, Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.records import FOREIGN, Fingerprint
 from bridgetower.transfer import external_vectors, import_index
 from bridgetower.transfer.import_index import import_vectors
@@ -45,10 +45,10 @@ def given(tmp_path: Path) -> Given:
 
 
 def stored(directory: Path) -> dict[str, np.ndarray]:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         return {
             photo.path.stem: np.frombuffer(entry.vector, "<f2")
-            for entry in store.manifest.entries()
+            for entry in store.catalog.entries()
             for photo in entry.photos
         }
 
@@ -74,10 +74,10 @@ def test_the_index_says_that_its_vectors_are_foreign_and_knows_its_pictures(give
     exif.get_ifd(0x8769)[0x9003] = "2021:06:05 12:00:00"
     Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "side.jpg", exif=exif)
     import_vectors(*given(VECTORS[:1], [{"path": "photos/side.jpg", "id": 7}]), "clip", tmp_path / "index")
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert store.fingerprint == Fingerprint("clip", FOREIGN, "clip", FOREIGN, FOREIGN, 0, FOREIGN, E)
         assert store.summary().roots == ()
-        [entry] = store.manifest.entries()
+        [entry] = store.catalog.entries()
         assert (entry.width, entry.height, entry.taken_at) == (30, 40, 1622894400)
         [photo] = entry.photos
         status = (tmp_path / "photos" / "side.jpg").stat()
@@ -107,8 +107,8 @@ def test_what_is_absent_or_no_picture_is_skipped_with_the_reason(given: Given, t
         ("blue.png", "not a picture, or of an unknown kind"),
     ]
     assert set(stored(tmp_path / "index")) == {"green", "white"}
-    with Store.open(tmp_path / "index") as store:
-        assert [skip.path.name for skip in store.manifest.skipped()] == ["blue.png"]
+    with IndexReader.open(tmp_path / "index") as store:
+        assert [skip.path.name for skip in store.catalog.skipped()] == ["blue.png"]
 
     paint(tmp_path / "photos" / "red.png", "red")  # it came back
     report = import_vectors(*given(), "clip", tmp_path / "index")
@@ -139,8 +139,8 @@ def test_copies_share_a_vector_and_other_vectors_are_told(given: Given, tmp_path
 def test_vectors_of_texts_are_kept_up_to_a_number(given: Given, tmp_path: Path) -> None:
     np.save(tmp_path / "texts.npy", np.random.default_rng(1).normal(size=(300, E)))
     report = import_vectors(*given(), "clip", tmp_path / "index", queries=tmp_path / "texts.npy")
-    with Store.open(tmp_path / "index") as store:
-        queries = np.frombuffer(b"".join(store.manifest.queries()), "<f2").reshape(-1, E).astype(np.float32)
+    with IndexReader.open(tmp_path / "index") as store:
+        queries = np.frombuffer(b"".join(store.catalog.queries()), "<f2").reshape(-1, E).astype(np.float32)
     assert report.queries == len(queries) == 256
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=2e-3)
     np.save(tmp_path / "texts.npy", np.ones((3, E + 1)))
@@ -154,12 +154,12 @@ def test_models_are_told_apart_by_name_and_length(given: Given, tmp_path: Path) 
         import_vectors(*given(), "siglip", tmp_path / "index")
     with pytest.raises(StoreError, match="vector length 5, not 6"):
         import_vectors(*given(np.ones((4, E + 1))), "clip", tmp_path / "index")
-    with Writer.open(tmp_path / "own", FakeEncoder().fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "own", FakeEncoder().fingerprint) as writer:
         writer.commit(images=[NewImage(b"h" * 32, 1, 1, None, np.array([1, 0, 0], np.float32))])
     with pytest.raises(StoreError, match="precision family float, not foreign"):
         import_vectors(*given(np.ones((4, 3))), "clip", tmp_path / "own")
     with pytest.raises(StoreError, match="its vectors are foreign"):
-        Writer.open(tmp_path / "index", FakeEncoder().fingerprint)
+        IndexWriter.open(tmp_path / "index", FakeEncoder().fingerprint)
     for name in ("", " ", "a\nb", "\udc80"):
         with pytest.raises(UsageError, match="names no model"):
             import_vectors(*given(), name, tmp_path / "index")
@@ -167,15 +167,15 @@ def test_models_are_told_apart_by_name_and_length(given: Given, tmp_path: Path) 
 
 def test_a_refused_import_leaves_an_index_without_images_as_it_was(given: Given, tmp_path: Path) -> None:
     own = FakeEncoder().fingerprint
-    Writer.open(tmp_path / "index", own).close()
+    IndexWriter.open(tmp_path / "index", own).close()
     before = (tmp_path / "index" / "manifest.sqlite").read_bytes()
     with pytest.raises(InputError):
         import_vectors(*given(lines=["photos/red.png"]), "clip", tmp_path / "index")
     assert (tmp_path / "index" / "manifest.sqlite").read_bytes() == before
-    with Writer.resume(tmp_path / "index") as writer:
-        assert writer.manifest.fingerprint() == own
+    with IndexWriter.resume(tmp_path / "index") as writer:
+        assert writer.catalog.fingerprint() == own
     import_vectors(*given(), "clip", tmp_path / "index")
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert store.fingerprint.model == "clip"
 
 
@@ -190,7 +190,7 @@ def test_a_read_error_amid_the_pictures_loses_nothing_committed(
         if row == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Writer, "publish", lambda writer: pytest.fail("it took its time"))
+    monkeypatch.setattr(IndexWriter, "publish", lambda writer: pytest.fail("it took its time"))
     with pytest.raises(KeyboardInterrupt):
         import_vectors(*given(), "clip", tmp_path / "index", on_progress=stop)
     assert done == [(row, 8) for row in range(1, 8)]  # each is checked, then added

@@ -57,19 +57,19 @@ class Connection:
     @classmethod
     def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
         uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
-        manifest = cls(path, _connected(uri), immutable=immutable)
+        catalog = cls(path, _connected(uri), immutable=immutable)
         try:
-            manifest._db.execute("BEGIN")
-            if manifest._is_blank():  # this first look at the file is what fixes the snapshot
-                is_lost = not is_own(backup_of(path)) and manifest._has_lost_log()
+            catalog._db.execute("BEGIN")
+            if catalog._is_blank():  # this first look at the file is what fixes the snapshot
+                is_lost = not is_own(backup_of(path)) and catalog._has_lost_log()
                 raise lost_log(path) if is_lost else absent(path)
-            manifest._require_format()
+            catalog._require_format()
             if lost := lost_commits(path):
                 raise DamagedLogError(log_of(path), lost)
         except BaseException:
-            manifest.close()
+            catalog.close()
             raise
-        return manifest
+        return catalog
 
     def _is_blank(self) -> bool:
         tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]

@@ -22,7 +22,7 @@ from bridgetower.index.catalog.schema import (
     statements,
 )
 from bridgetower.index.catalog.sqlite_errors import explained, require_own_files, size_of
-from bridgetower.records import Filter, Fingerprint, Photo, Skipped, path_of
+from bridgetower.records import File, Filter, Fingerprint, Skipped, path_of
 
 # All of an image: its vector is never read without what shows that it is whole.
 _IMAGE = f"id, {SUMMED['images']}, crc32"
@@ -42,7 +42,7 @@ _IN_USE = {
 }
 
 
-class Manifest(Connection):
+class Catalog(Connection):
     """All that is asked of manifest.sqlite."""
 
     @classmethod
@@ -52,9 +52,9 @@ class Manifest(Connection):
             require_own_files(path)
             if not size_of(path):
                 raise DamagedIndexError(path, "it is empty")
-            manifest = cls._snapshot(path, immutable=True)
-        manifest._stat = None  # another may take its name; this one stays as it is
-        return manifest
+            catalog = cls._snapshot(path, immutable=True)
+        catalog._stat = None  # another may take its name; this one stays as it is
+        return catalog
 
     def fingerprint(self) -> Fingerprint:
         """What made the vectors."""
@@ -166,7 +166,7 @@ class Manifest(Connection):
         rows = self._typed(self._all("SELECT path FROM files WHERE image = ? ORDER BY path", (image,)), bytes)
         return tuple(path_of(path) for (path,) in rows)
 
-    def content(self, image: int, filter: Filter) -> tuple[bytes, tuple[Photo, ...]]:
+    def content(self, image: int, filter: Filter) -> tuple[bytes, tuple[File, ...]]:
         """The hash of an image, no orphan, and its files that pass the filter, sorted by the bytes of their paths.
 
         StoreError where a row is not as it was written, or not found.
@@ -184,7 +184,7 @@ class Manifest(Connection):
         for images in self._rows(f"SELECT {_IMAGE} FROM images ORDER BY id"):
             self._whole(images)
             hashes = {row[0]: row[1] for row in images}
-            photos: dict[int, list[Photo]] = {id: [] for id in hashes}
+            photos: dict[int, list[File]] = {id: [] for id in hashes}
             for image, *row in self._all(sql, (images[0][0], images[-1][0])):
                 if image not in photos:
                     raise self._damaged(f"the row of {_shown(row[0])} leads nowhere")
@@ -192,12 +192,12 @@ class Manifest(Connection):
             for id, hash, width, height, taken_at, vector, _ in images:
                 yield Entry(hash, width, height, taken_at, vector, tuple(photos[id]))
 
-    def _photo(self, row: tuple[Any, ...], hash: bytes | None, reason: str | None) -> Photo:
+    def _photo(self, row: tuple[Any, ...], hash: bytes | None, reason: str | None) -> File:
         """The file of a row (path, size, mtime_ns, crc32). StoreError where it is not as it was written."""
         path, size, mtime_ns, crc32 = row
         if crc32_of(path, size, mtime_ns, hash, reason) != crc32:
             raise self._damaged(f"the row of {_shown(path)} is not as it was written")
-        return Photo(path_of(path), size, mtime_ns)
+        return File(path_of(path), size, mtime_ns)
 
     def images_within(self, filter: Filter) -> Iterator[int]:
         """Ids of the images with a file that passes the filter, ascending."""
@@ -208,7 +208,7 @@ class Manifest(Connection):
         """The files that were skipped, and why, sorted by the bytes of their paths; StoreError as `content`."""
         return (Skipped(photo.path, reason) for photo, reason in self.skipped_files())
 
-    def skipped_files(self) -> Iterator[tuple[Photo, str]]:
+    def skipped_files(self) -> Iterator[tuple[File, str]]:
         """As `skipped`, with sizes and times."""
         sql = "SELECT path, size, mtime_ns, crc32, reason FROM files WHERE reason IS NOT NULL ORDER BY path"
         return ((self._photo(tuple(row), None, reason), reason) for *row, reason in self._all(sql))

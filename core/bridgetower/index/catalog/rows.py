@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from bridgetower.records import Photo
+from bridgetower.records import File
 
 
 class Known(NamedTuple):
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     height: int
     taken_at: int | None  # seconds since 1970 on the clock where it was taken
     vector: bytes  # dim little-endian float16
-    photos: tuple[Photo, ...]  # its files, sorted by the bytes of their paths
+    photos: tuple[File, ...]  # its files, sorted by the bytes of their paths
 
 
 class Counts(NamedTuple):

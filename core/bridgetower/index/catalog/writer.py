@@ -14,7 +14,7 @@ from bridgetower.errors import NoIndexError
 from bridgetower.files.regular import is_own
 from bridgetower.index.catalog.connection import absent, backup_of
 from bridgetower.index.catalog.filters import UNDER, range_of
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.schema import (
     APPLICATION_ID,
@@ -27,7 +27,7 @@ from bridgetower.index.catalog.schema import (
 )
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, CACHE_KIB, explained, require_own_files, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of
-from bridgetower.records import LARGEST, File, Fingerprint, Photo, Skipped, path_of
+from bridgetower.records import LARGEST, File, Fingerprint, Skipped, WalkedFile, path_of
 
 # Not INSERT OR REPLACE, which removes the old row without a word to the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
@@ -54,7 +54,7 @@ class Sweep(NamedTuple):
     kept: int  # above 0 only if the scan met nothing at all: an unmounted disk looks like that, so all were kept
 
 
-class ManifestWriter(Manifest):
+class CatalogWriter(Catalog):
     """What a Manifest is, and writing; the state is the one that this connection last wrote or saw.
 
     What it raises is as there.
@@ -73,34 +73,34 @@ class ManifestWriter(Manifest):
             has_log = size_of(log_of(path))
         if has_log:  # SQLite folds it into the file as far as it can read it, and removes it
             with suppress(NoIndexError):
-                Manifest.read(path).close()
+                Catalog.read(path).close()
         may_create = fingerprint is not None and not is_own(backup_of(path))
         if not may_create and not size_of(path):
             raise absent(path)
         with explained(path):
-            manifest = cls(path, sqlite3.connect(path, isolation_level=None, timeout=BUSY_S))
+            catalog = cls(path, sqlite3.connect(path, isolation_level=None, timeout=BUSY_S))
         try:
             with explained(path):
-                blank = manifest._is_blank()
+                blank = catalog._is_blank()
                 if blank and not may_create:
                     raise absent(path)
                 if blank:
-                    manifest._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+                    catalog._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 else:
-                    manifest._require_format()  # before a file that may not be ours is touched
-                manifest._db.execute("PRAGMA journal_mode = WAL")
-                manifest._db.execute("PRAGMA synchronous = FULL")
-                manifest._db.execute("PRAGMA foreign_keys = ON")
-                manifest._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+                    catalog._require_format()  # before a file that may not be ours is touched
+                catalog._db.execute("PRAGMA journal_mode = WAL")
+                catalog._db.execute("PRAGMA synchronous = FULL")
+                catalog._db.execute("PRAGMA foreign_keys = ON")
+                catalog._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
                 for statement in _TEMPORARY:
-                    manifest._db.execute(statement)
+                    catalog._db.execute(statement)
                 if blank and fingerprint is not None:
-                    manifest._create(fingerprint)
-                manifest._upgrade()
+                    catalog._create(fingerprint)
+                catalog._upgrade()
         except BaseException:
-            manifest.close()
+            catalog.close()
             raise
-        return manifest
+        return catalog
 
     def _create(self, fingerprint: Fingerprint) -> None:
         with self.transaction():
@@ -169,17 +169,17 @@ class ManifestWriter(Manifest):
         )
         return self._db.execute(sql, (*row, crc32_of(*row))).rowcount == 1
 
-    def put_file(self, photo: Photo, hash: bytes) -> None:
+    def put_file(self, photo: File, hash: bytes) -> None:
         """Say that a file has this content; ValueError if no image has."""
         image = self.image_id(hash)
         if image is None:
             raise ValueError(f"{photo.path}: its content was not added to the index")
         self._put(photo, image, hash, None)
 
-    def put_skipped(self, photo: Photo, reason: str) -> None:
+    def put_skipped(self, photo: File, reason: str) -> None:
         self._put(photo, None, None, _text(reason))
 
-    def _put(self, photo: Photo, image: int | None, hash: bytes | None, reason: str | None) -> None:
+    def _put(self, photo: File, image: int | None, hash: bytes | None, reason: str | None) -> None:
         # A clock gone wild may give a time that SQLite cannot hold; such a file is read anew by each run.
         mtime_ns = max(-LARGEST, min(photo.mtime_ns, LARGEST))
         path = os.fsencode(photo.path)
@@ -312,7 +312,7 @@ class ManifestWriter(Manifest):
 
     # What a run meets, in a temporary table: none of it needs a transaction
 
-    def meet(self, files: Iterable[File]) -> int:
+    def meet(self, files: Iterable[WalkedFile]) -> int:
         """Note what a walk met, which `sweep` then keeps; how many files that were. Vanishes with the connection."""
         files, met = iter(files), 0
         while batch := list(islice(files, _SEEN_ROWS)):
@@ -321,7 +321,7 @@ class ManifestWriter(Manifest):
                 try:
                     met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
                 except OverflowError:  # a clock gone wild: a time that SQLite cannot hold equals none
-                    batch = [File(path, size, 0 if abs(at) > LARGEST else at) for path, size, at in batch]
+                    batch = [WalkedFile(path, size, 0 if abs(at) > LARGEST else at) for path, size, at in batch]
                     met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
         return met
 
@@ -339,7 +339,7 @@ class ManifestWriter(Manifest):
             WHERE {_AS_KNOWN} AND reason IS NOT NULL ORDER BY path"""
         return (Skipped(path_of(path), reason) for path, reason in self._all(sql))
 
-    def changed(self, *, retry: bool = False) -> Iterator[Photo]:
+    def changed(self, *, retry: bool = False) -> Iterator[File]:
         """Files that were met and are new or have changed, sorted by the bytes of their paths; with `retry` also those
         that are still skipped. They may be put while this goes on."""
         sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
@@ -347,7 +347,7 @@ class ManifestWriter(Manifest):
         rows: list[tuple[Any, ...]] = [(b"",)]
         while rows := list(self._all(sql, (rows[-1][0], retry))):
             for path, size, mtime_ns in rows:
-                yield Photo(path_of(path), size, mtime_ns)
+                yield File(path_of(path), size, mtime_ns)
 
 
 def _text(text: str) -> str:

@@ -20,10 +20,10 @@ from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.files.atomic import fsync_directory, remove_abandoned, replace_file
 from bridgetower.files.regular import is_own, require_own
 from bridgetower.index.catalog.connection import backup_of
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of
-from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.index.catalog.writer import CatalogWriter
 
 _BEHIND = 20
 # What `replace_file` may leave of these when it is killed.
@@ -39,62 +39,62 @@ class Restored(NamedTuple):
     updated_at: int  # unix seconds of the last change that it has
 
 
-def is_behind(manifest: Manifest) -> bool:
+def is_behind(catalog: Catalog) -> bool:
     """Whether the copy of a manifest lacks too much of it, is none of this index, cannot be read, or is not there.
 
     A manifest without images needs none. Raises StoreError where the manifest itself cannot be read.
     """
-    images, orphans = manifest.count_images(), manifest.count_orphans()
-    copied = backup_of(manifest.path)
+    images, orphans = catalog.count_images(), catalog.count_orphans()
+    copied = backup_of(catalog.path)
     if not is_own(copied):
         return images > 0
     try:
-        with closing(Manifest.read_copy(copied)) as copy:
-            if not _is_of(copy, manifest):
+        with closing(Catalog.read_copy(copied)) as copy:
+            if not _is_of(copy, catalog):
                 return True
             images_then, last, orphans_then = copy.count_images(), copy.last_image(), copy.count_orphans()
     except StoreError:
         return True
-    added = manifest.count_images(after=last)
+    added = catalog.count_images(after=last)
     removed = images_then + added - images
     return (added + abs(removed) + abs(orphans - orphans_then)) * _BEHIND > images
 
 
-def make(manifest: ManifestWriter) -> None:
+def make(catalog: CatalogWriter) -> None:
     """Copy a manifest; the copy from before goes when the new one is whole and on the disk.
 
     Raises StoreError: the disk has no room or says no, or the manifest is damaged. The copy from before stays then.
     """
-    path = backup_of(manifest.path)
+    path = backup_of(catalog.path)
     with explained(path):
         with suppress(FileNotFoundError):
             require_own(path)
         remove_unfinished(path.parent)
-        space = manifest.space()
+        space = catalog.space()
         if shutil.disk_usage(path.parent).free < space.used + space.free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        replace_file(path, partial(_write, manifest))
+        replace_file(path, partial(_write, catalog))
 
 
-def _write(manifest: ManifestWriter, unfinished: Path) -> None:
-    manifest.copy_to(unfinished)
+def _write(catalog: CatalogWriter, unfinished: Path) -> None:
+    catalog.copy_to(unfinished)
     if found := next(damage(unfinished), None):
-        raise DamagedIndexError(manifest.path, found)
-    with closing(Manifest.read_copy(unfinished)) as copy:
-        if copy.fingerprint() != manifest.fingerprint():
-            raise DamagedIndexError(manifest.path, "its copy says that something else made the vectors")
+        raise DamagedIndexError(catalog.path, found)
+    with closing(Catalog.read_copy(unfinished)) as copy:
+        if copy.fingerprint() != catalog.fingerprint():
+            raise DamagedIndexError(catalog.path, "its copy says that something else made the vectors")
 
 
-def remove(manifest: Manifest) -> None:
+def remove(catalog: Catalog) -> None:
     """Remove the copy of a manifest, before something is taken out of the index that must not come back.
 
     Raises DamagedIndexError, and leaves the copy, where it is needed; StoreError where it cannot be removed.
     """
-    path = backup_of(manifest.path)
+    path = backup_of(catalog.path)
     if not is_own(path):
         return
-    if found := next(manifest.damage(), None):
-        raise DamagedIndexError(manifest.path, found)
+    if found := next(catalog.damage(), None):
+        raise DamagedIndexError(catalog.path, found)
     with explained(path):
         path.unlink()
         fsync_directory(path.parent)
@@ -109,7 +109,7 @@ def damage(copied: Path, *, rows: bool = False) -> Iterator[str]:
     """Why a copy cannot take the place of its manifest; nothing where it can. With `rows` also whether those are whole:
     a copy in which some are not is better than none."""
     try:
-        with closing(Manifest.read_copy(copied)) as copy:
+        with closing(Catalog.read_copy(copied)) as copy:
             copy.fingerprint(), copy.state(), copy.tuning()
             yield from copy.damage()
             if rows and (lost := _count_lost_rows(copy)):
@@ -120,25 +120,25 @@ def damage(copied: Path, *, rows: bool = False) -> Iterator[str]:
         yield str(error)
 
 
-def _count_lost_rows(copy: Manifest) -> int:
+def _count_lost_rows(copy: Catalog) -> int:
     images = sum(not row.whole for rows in copy.image_rows() for row in rows)
     return images + sum(not whole for rows in copy.file_rows() for _, whole in rows)
 
 
-def take_back(manifest: ManifestWriter, images: Sequence[int]) -> set[int]:
+def take_back(catalog: CatalogWriter, images: Sequence[int]) -> set[int]:
     """Give images of a manifest whose rows are damaged the rows that its copy has of them; which ones it has."""
-    copied = backup_of(manifest.path)
+    copied = backup_of(catalog.path)
     if not images or not is_own(copied) or next(damage(copied), None):
         return set()
-    with closing(Manifest.read_copy(copied)) as copy, manifest.transaction():
-        if not _is_of(copy, manifest):
+    with closing(Catalog.read_copy(copied)) as copy, catalog.transaction():
+        if not _is_of(copy, catalog):
             return set()
-        return {row[0] for row in copy.whole_rows(images) if manifest.put_back(row)}
+        return {row[0] for row in copy.whole_rows(images) if catalog.put_back(row)}
 
 
-def _is_of(copy: Manifest, manifest: Manifest) -> bool:
+def _is_of(copy: Catalog, catalog: Catalog) -> bool:
     """Whether one is the copy of the other, and not of another index."""
-    return (copy.fingerprint(), copy.state().created_at) == (manifest.fingerprint(), manifest.state().created_at)
+    return (copy.fingerprint(), copy.state().created_at) == (catalog.fingerprint(), catalog.state().created_at)
 
 
 def is_later(path: Path) -> bool:
@@ -149,8 +149,8 @@ def is_later(path: Path) -> bool:
     copied = backup_of(path)
     if not is_own(copied) or next(damage(copied), None):
         return False
-    with closing(Manifest.read(path)) as manifest, closing(Manifest.read_copy(copied)) as copy:
-        then, now = ((one.last_image(), one.state().updated_at) for one in (copy, manifest))
+    with closing(Catalog.read(path)) as catalog, closing(Catalog.read_copy(copied)) as copy:
+        then, now = ((one.last_image(), one.state().updated_at) for one in (copy, catalog))
         return then >= now
 
 
@@ -180,7 +180,7 @@ def restore(path: Path, damage_of_manifest: str) -> Restored:
     with explained(path):
         remove_unfinished(path.parent)
         replace_file(path, write)
-    with closing(Manifest.read_copy(copied)) as copy:
+    with closing(Catalog.read_copy(copied)) as copy:
         counts = copy.counts()
         return Restored(kept, copy.count_images(), counts.files, copy.state().updated_at)
 

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from bridgetower.errors import DamagedFileError
 from bridgetower.files.atomic import fsync_directory
 from bridgetower.files.regular import is_own, open_own
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
 from bridgetower.index.vectors.flat import FlatVectors, best
 from bridgetower.index.vectors.float16 import unpack
 from bridgetower.index.vectors.generation import codes_path, vectors_path
-from bridgetower.index.vectors.ivf import RECALL_AT, InvertedVectors, list_count, sample_size, tune
-from bridgetower.index.vectors.scalar_codes import Coder, Codes
+from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, list_count, sample_size, tune
+from bridgetower.index.vectors.scalar_codes import Coder, ScalarCodes
 from bridgetower.records import OnProgress
 
 # Lists are chosen anew when there are so many times the images from which they were, or when this share of what they
@@ -41,15 +41,15 @@ _NOISE = 1e-6  # of an inner product in float32: what differs by less ties
 _TIES = 16_384  # images that may tie with the last of a true answer; with more, recall is measured too low
 
 
-def publish(directory: Path, manifest: ManifestWriter, on_progress: OnProgress) -> None:
+def publish(directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
     """Write the next generation and name it, in the order that the format demands: files, their names, transaction."""
-    generation = manifest.state().generation + 1
+    generation = catalog.state().generation + 1
     try:
-        if few(manifest.count_images()):
-            covered, sha256 = _write_exact(directory, manifest, generation, on_progress)
+        if few(catalog.count_images()):
+            covered, sha256 = _write_exact(directory, catalog, generation, on_progress)
             tuning, rebuilt = None, True
         else:
-            covered, sha256, tuning, rebuilt = _write_inverted(directory, manifest, generation, on_progress)
+            covered, sha256, tuning, rebuilt = _write_inverted(directory, catalog, generation, on_progress)
         with explained(directory):
             for path in [vectors_path] if tuning is None else [codes_path, vectors_path]:
                 os.replace(_beside(path(directory, generation)), path(directory, generation))
@@ -59,36 +59,36 @@ def publish(directory: Path, manifest: ManifestWriter, on_progress: OnProgress) 
             if is_own(beside := _beside(path(directory, generation))):
                 beside.unlink()
         raise
-    with manifest.transaction():
-        manifest.publish(generation, covered, sha256, tuning, holds_pruned=not rebuilt)
+    with catalog.transaction():
+        catalog.publish(generation, covered, sha256, tuning, holds_pruned=not rebuilt)
 
 
-def _write_exact(directory: Path, manifest: Manifest, generation: int, on_progress: OnProgress) -> tuple[int, bytes]:
-    index = FlatVectors(manifest.fingerprint().dim)
+def _write_exact(directory: Path, catalog: Catalog, generation: int, on_progress: OnProgress) -> tuple[int, bytes]:
+    index = FlatVectors(catalog.fingerprint().dim)
     covered = 0
-    for ids, vectors in all_vectors(manifest, on_progress=on_progress):
+    for ids, vectors in all_vectors(catalog, on_progress=on_progress):
         index.add(ids, vectors)
         covered = int(ids[-1])
     return covered, _save(index, vectors_path(directory, generation))
 
 
 def _write_inverted(
-    directory: Path, manifest: Manifest, generation: int, on_progress: OnProgress
+    directory: Path, catalog: Catalog, generation: int, on_progress: OnProgress
 ) -> tuple[int, bytes, Tuning, bool]:
     """Add what is new to the lists of the generation before, or choose lists anew where these have drifted."""
-    images, before = manifest.count_images(), manifest.tuning()
+    images, before = catalog.count_images(), catalog.tuning()
     grown = None
     if before is not None and images <= _DRIFTED * before.trained:
-        grown = _previous(directory, manifest)
+        grown = _previous(directory, catalog)
     codes_beside = _beside(codes_path(directory, generation))
     if grown is None or before is None:
-        sample = _sample(manifest, sample_size(images))
-        index, coder = InvertedVectors.train(sample, list_count(images)), Coder.train(sample)
+        sample = _sample(catalog, sample_size(images))
+        index, coder = IvfVectors.train(sample, list_count(images)), Coder.train(sample)
         held, trained = 0, images
     else:
         index, codes = grown
-        coder, held, trained = codes.coder, manifest.state().covered, before.trained
-    queries, texts = _queries(manifest)
+        coder, held, trained = codes.coder, catalog.state().covered, before.trained
+    queries, texts = _queries(catalog)
     nearest = _Nearest(queries)
     covered = held
     with explained(codes_beside), _created(codes_beside) as file:
@@ -96,7 +96,7 @@ def _write_inverted(
             _copy(codes_path(directory, generation - 1), file)
         else:
             file.write(coder.header())
-        for ids, vectors in all_vectors(manifest, on_progress=on_progress):
+        for ids, vectors in all_vectors(catalog, on_progress=on_progress):
             nearest.take(ids, vectors)
             new = ids > held
             if new.any():
@@ -105,23 +105,23 @@ def _write_inverted(
                 covered = int(ids[-1])
         file.flush()
         os.fsync(file.fileno())
-    codes = Codes.open(codes_beside)
+    codes = ScalarCodes.open(codes_beside)
     effort = tune(index, codes, queries, nearest.ids)
     sha256 = _save(index, vectors_path(directory, generation))
     found = Tuning(index.lists, trained, effort.lists, effort.candidates, effort.recall, texts, len(queries) - texts)
     return covered, sha256, found, not held
 
 
-def _previous(directory: Path, manifest: Manifest) -> tuple[InvertedVectors, Codes] | None:
+def _previous(directory: Path, catalog: Catalog) -> tuple[IvfVectors, ScalarCodes] | None:
     """The lists and codes of the generation that stands, unless too much of them was pruned or they are not whole."""
-    state, dim = manifest.state(), manifest.fingerprint().dim
-    if manifest.count_pruned(state.covered) * _PRUNED_SHARE > state.images:
+    state, dim = catalog.state(), catalog.fingerprint().dim
+    if catalog.count_pruned(state.covered) * _PRUNED_SHARE > state.images:
         return None
     with suppress(OSError, DamagedFileError):
-        codes = Codes.open(codes_path(directory, state.generation))
+        codes = ScalarCodes.open(codes_path(directory, state.generation))
         codes.check()
         with open_own(vectors_path(directory, state.generation)) as file:
-            index = InvertedVectors.load(file, state.vectors_sha256 or b"", dim)
+            index = IvfVectors.load(file, state.vectors_sha256 or b"", dim)
         if index is not None and len(index) == len(codes) and codes.coder.dim == dim:
             return index, codes
     return None
@@ -147,11 +147,11 @@ class _Nearest:
             self.ids[query], self._scores[query] = nearest[near], scores[near]
 
 
-def _queries(manifest: Manifest) -> tuple[NDArray[np.float32], int]:
+def _queries(catalog: Catalog) -> tuple[NDArray[np.float32], int]:
     """Unit vectors to measure recall with, texts first, and how many of them are texts."""
-    dim = manifest.fingerprint().dim
-    texts = unpack(manifest.queries(), dim)
-    pictures = _sample(manifest, _PICTURES if len(texts) else _PICTURES_ALONE)
+    dim = catalog.fingerprint().dim
+    texts = unpack(catalog.queries(), dim)
+    pictures = _sample(catalog, _PICTURES if len(texts) else _PICTURES_ALONE)
     if not len(texts):
         away = pictures - pictures.mean(axis=0)
         away /= np.linalg.norm(away, axis=1, keepdims=True).clip(min=1e-6)  # equal pictures are nowhere else
@@ -162,15 +162,15 @@ def _queries(manifest: Manifest) -> tuple[NDArray[np.float32], int]:
     return queries / np.linalg.norm(queries, axis=1, keepdims=True), len(texts)
 
 
-def _sample(manifest: Manifest, number: int) -> NDArray[np.float32]:
+def _sample(catalog: Catalog, number: int) -> NDArray[np.float32]:
     """`number` vectors `[n, E]` from all over the index, or all that there are; the same each time."""
-    there = np.sort(np.fromiter(manifest.image_ids(), np.int64))
+    there = np.sort(np.fromiter(catalog.image_ids(), np.int64))
     ids = np.sort(np.random.default_rng(_SEED).choice(there, min(number, len(there)), replace=False))
-    found = [blob for rows in manifest.vectors_of(ids.tolist()) for _, blob in rows]
-    return unpacked(manifest, found)
+    found = [blob for rows in catalog.vectors_of(ids.tolist()) for _, blob in rows]
+    return unpacked(catalog, found)
 
 
-def _save(index: FlatVectors | InvertedVectors, path: Path) -> bytes:
+def _save(index: FlatVectors | IvfVectors, path: Path) -> bytes:
     with explained(path), _created(_beside(path)) as file:
         sha256 = index.save(file)
         file.flush()

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedIndexError
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.vectors.float16 import unpack
 from bridgetower.records import OnProgress, quiet
 
@@ -22,37 +22,37 @@ def few(images: int) -> bool:
 
 
 def all_vectors(
-    manifest: Manifest, *, after: int = 0, on_progress: OnProgress = quiet
+    catalog: Catalog, *, after: int = 0, on_progress: OnProgress = quiet
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Ids `[n]`, ascending, and vectors `[n, E]` of all images with a higher id than `after`, thousands at a time.
 
     Raises StoreError where they are damaged, or are not as many as they should be.
     """
-    total, done, last = manifest.count_images(after), 0, after
+    total, done, last = catalog.count_images(after), 0, after
     rows: list[tuple[int, bytes]] = []
-    for some in manifest.vectors(after):
+    for some in catalog.vectors(after):
         if any(id <= before for before, (id, _) in zip([last, *(id for id, _ in some)], some, strict=False)):
-            raise DamagedIndexError(manifest.path, "its images are not in order")
+            raise DamagedIndexError(catalog.path, "its images are not in order")
         last = some[-1][0]
         rows += some
         if len(rows) >= _ROWS:
             done += len(rows)
-            yield _arrays(manifest, rows)
+            yield _arrays(catalog, rows)
             on_progress(done, total)
             rows = []
     if done + len(rows) != total:
-        raise DamagedIndexError(manifest.path, f"it has {done + len(rows)} images, not {total}")
+        raise DamagedIndexError(catalog.path, f"it has {done + len(rows)} images, not {total}")
     if rows:
-        yield _arrays(manifest, rows)
+        yield _arrays(catalog, rows)
 
 
-def _arrays(manifest: Manifest, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    return np.array([id for id, _ in rows], np.int64), unpacked(manifest, [blob for _, blob in rows])
+def _arrays(catalog: Catalog, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    return np.array([id for id, _ in rows], np.int64), unpacked(catalog, [blob for _, blob in rows])
 
 
-def unpacked(manifest: Manifest, blobs: list[bytes]) -> NDArray[np.float32]:
+def unpacked(catalog: Catalog, blobs: list[bytes]) -> NDArray[np.float32]:
     """Vectors `[n, E]` as the manifest has them. Raises StoreError where they are damaged."""
     try:
-        return unpack(blobs, manifest.fingerprint().dim)
+        return unpack(blobs, catalog.fingerprint().dim)
     except ValueError as error:
-        raise DamagedIndexError(manifest.path, str(error)) from error
+        raise DamagedIndexError(catalog.path, str(error)) from error

@@ -8,24 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.vectors.catalog_vectors import all_vectors
 from bridgetower.index.vectors.flat import FlatVectors
-from bridgetower.index.vectors.generation import Published, published
-from bridgetower.index.vectors.ivf import InvertedVectors
-from bridgetower.index.vectors.scalar_codes import Codes
+from bridgetower.index.vectors.generation import Generation, published
+from bridgetower.index.vectors.ivf import IvfVectors
+from bridgetower.index.vectors.scalar_codes import ScalarCodes
 from bridgetower.resources import shortage
 
 _QUERIES = 8  # with which the search of the vector file is compared with the truth
 _NEAREST = 10  # of the answers
 
 
-def differences(directory: Path, manifest: Manifest) -> list[str]:
+def differences(directory: Path, catalog: Catalog) -> list[str]:
     """In what the vector file that a state names differs from the manifest. Raises StoreError."""
     try:
-        with closing(published(directory, manifest)) as files:
-            return [*_differences(files, manifest)]
+        with closing(published(directory, catalog)) as files:
+            return [*_differences(files, catalog)]
     except DamagedFileError as error:
         return [f"{error.path.name}: {error.damage}"]
     except OSError as error:
@@ -34,10 +34,10 @@ def differences(directory: Path, manifest: Manifest) -> list[str]:
         return [f"the vector file cannot be read ({error.strerror})"]
 
 
-def _differences(files: Published, manifest: Manifest) -> Iterator[str]:
+def _differences(files: Generation, catalog: Catalog) -> Iterator[str]:
     """In what the vector file differs from the manifest."""
-    state, dim = manifest.state(), manifest.fingerprint().dim
-    tuning = manifest.tuning()
+    state, dim = catalog.state(), catalog.fingerprint().dim
+    tuning = catalog.tuning()
     if tuning is not None and not _possible(tuning):
         yield f"it cannot be searched as the index says ({tuning})"
     if not files.whole or files.vectors is None:
@@ -47,27 +47,27 @@ def _differences(files: Published, manifest: Manifest) -> Iterator[str]:
         if index is None:
             yield "the vector file is not as it was written"
         else:
-            yield from _differences_of_exact(index, manifest)
+            yield from _differences_of_exact(index, catalog)
     else:
-        lists = InvertedVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
+        lists = IvfVectors.load(files.vectors, state.vectors_sha256 or b"", dim)
         if lists is None or files.codes is None:
             yield "the vector file is not as it was written"
         else:
-            yield from _differences_of_lists(lists, Codes(files.codes), manifest)
+            yield from _differences_of_lists(lists, ScalarCodes(files.codes), catalog)
 
 
 def _possible(tuning: Tuning) -> bool:
     return 1 <= tuning.effort <= tuning.lists and tuning.candidates >= 1 and 0 <= tuning.recall <= 1
 
 
-def _differences_of_lists(lists: InvertedVectors, codes: Codes, manifest: Manifest) -> Iterator[str]:
+def _differences_of_lists(lists: IvfVectors, codes: ScalarCodes, catalog: Catalog) -> Iterator[str]:
     """Of a vector file whose rows lie in lists: what each row stands for is in the codes, which are rounded."""
     held = codes.check()
     if len(lists) != len(held):
         yield f"the vector file has {len(lists)} rows in its lists, and {len(held)} codes"
-    covered, pruned = manifest.state().covered, np.array([*manifest.pruned()], dtype=np.int64)
+    covered, pruned = catalog.state().covered, np.array([*catalog.pruned()], dtype=np.int64)
     missing = met = altered = 0
-    for ids, vectors in all_vectors(manifest):
+    for ids, vectors in all_vectors(catalog):
         ids, vectors = ids[ids <= covered], vectors[ids <= covered]
         places = np.searchsorted(held, ids).clip(max=max(len(held) - 1, 0))  # rows are in the order of their ids
         there = held[places] == ids
@@ -78,18 +78,18 @@ def _differences_of_lists(lists: InvertedVectors, codes: Codes, manifest: Manife
     yield from _never_held(pruned, covered, held)
 
 
-def _differences_of_exact(index: FlatVectors, manifest: Manifest) -> Iterator[str]:
+def _differences_of_exact(index: FlatVectors, catalog: Catalog) -> Iterator[str]:
     """Of a vector file that is searched exactly."""
-    covered = manifest.state().covered
-    held, pruned = index.ids(), np.array([*manifest.pruned()], dtype=np.int64)
+    covered = catalog.state().covered
+    held, pruned = index.ids(), np.array([*catalog.pruned()], dtype=np.int64)
     missing = altered = met = 0
-    truth: _Truth | None = None
-    for ids, vectors in all_vectors(manifest):
+    truth: _CatalogVectors | None = None
+    for ids, vectors in all_vectors(catalog):
         ids, vectors = ids[ids <= covered], vectors[ids <= covered]
         if not len(ids):
             break
         there = np.isin(ids, held)
-        truth = truth or _Truth(vectors[:_QUERIES])
+        truth = truth or _CatalogVectors(vectors[:_QUERIES])
         truth.add(ids, vectors)
         missing += int((~there).sum())
         met += int(there.sum())
@@ -119,7 +119,7 @@ def _never_held(pruned: NDArray[np.int64], covered: int, held: NDArray[np.int64]
         yield f"the vector file lacks {lost} of the removed images that it should still hold"
 
 
-class _Truth:
+class _CatalogVectors:
     """The nearest images of some queries, by comparing one by one."""
 
     def __init__(self, queries: NDArray[np.float32]) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError, DamagedIndexError
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
 from bridgetower.index.vectors.flat import FlatVectors, Scored, best, exact_scores
-from bridgetower.index.vectors.generation import Published
-from bridgetower.index.vectors.ivf import RECALL_AT, InvertedVectors, shortlist
-from bridgetower.index.vectors.scalar_codes import Codes
+from bridgetower.index.vectors.generation import Generation
+from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, shortlist
+from bridgetower.index.vectors.scalar_codes import ScalarCodes
 
 _ROWS = 32_768  # codes that are scored at a time; so many images of a filter, or fewer, are read one by one
 _SCAN_SHARE = 4  # where a search would look at more than this part of all candidates, it looks at all
@@ -27,19 +27,19 @@ _NOISE = 1e-5  # between an inner product in float32 and the exact one
 
 
 class _Lists(NamedTuple):
-    inverted: InvertedVectors
-    codes: Codes
+    inverted: IvfVectors
+    codes: ScalarCodes
     tuning: Tuning
 
 
-class Neighbours:
+class FaissSearch:
     """The search side of a state, with FAISS; belongs to the thread that made it."""
 
-    def __init__(self, manifest: Manifest, files: Published) -> None:
-        self._manifest, self._files = manifest, files
-        self._state = manifest.state()
-        self._tuning = manifest.tuning()
-        self._dim = manifest.fingerprint().dim
+    def __init__(self, catalog: Catalog, files: Generation) -> None:
+        self._catalog, self._files = catalog, files
+        self._state = catalog.state()
+        self._tuning = catalog.tuning()
+        self._dim = catalog.fingerprint().dim
         self._lists: _Lists | None = None
         self._flat: FlatVectors | None = None  # all that can be found; beside lists, what these lack
         self._flat_after = 0  # it holds higher ids than this, up to those that are read by each search
@@ -72,8 +72,8 @@ class Neighbours:
         """Open the files and read what they lack, unless that is too much to hold: then each search reads it."""
         if self._flat is not None or self._stream_after is not None:
             return
-        self._manifest.require_consistent()
-        self._left_out = np.array(sorted({*self._manifest.orphans(), *self._manifest.pruned()}), np.int64)
+        self._catalog.require_consistent()
+        self._left_out = np.array(sorted({*self._catalog.orphans(), *self._catalog.pruned()}), np.int64)
         flat, after = None, 0
         if self._tuning is not None:
             self._lists = self._published_lists(self._tuning)
@@ -82,16 +82,16 @@ class Neighbours:
         elif (flat := self._published()) is not None:
             flat.remove(self._left_out)
             after = self._state.covered
-        if not few(self._manifest.count_images(after)):
+        if not few(self._catalog.count_images(after)):
             self._flat, self._stream_after = flat, after
             return
         flat = flat or FlatVectors(self._dim)
-        for ids, vectors in all_vectors(self._manifest, after=after):
+        for ids, vectors in all_vectors(self._catalog, after=after):
             found = ~_among(ids, self._left_out)
             try:
                 flat.add(ids[found], vectors[found])
             except ValueError as error:  # the vector file has them, though the manifest says that it has not
-                raise DamagedIndexError(self._manifest.path, str(error)) from error
+                raise DamagedIndexError(self._catalog.path, str(error)) from error
         self._require_all(len(flat))
         self._flat = flat
 
@@ -103,8 +103,8 @@ class Neighbours:
         listed = (
             0 if self._lists is None else len(self._lists.inverted) - int((self._left_out <= self._flat_after).sum())
         )
-        if listed + beside != (live := self._manifest.count_live()):
-            raise DamagedIndexError(self._manifest.path, f"{listed + beside} images can be searched, not {live}")
+        if listed + beside != (live := self._catalog.count_live()):
+            raise DamagedIndexError(self._catalog.path, f"{listed + beside} images can be searched, not {live}")
 
     def _do_without_lists(self, error: DamagedFileError) -> None:
         self.damage = f"{error.path}: {error.damage}"
@@ -128,8 +128,8 @@ class Neighbours:
             return None
         try:
             with self._files.vectors as file:
-                index = InvertedVectors.load(file, self._state.vectors_sha256, self._dim)
-            codes = Codes(self._files.codes)
+                index = IvfVectors.load(file, self._state.vectors_sha256, self._dim)
+            codes = ScalarCodes(self._files.codes)
         except DamagedFileError as error:
             self.damage = f"{error.path}: {error.damage}"
             return None
@@ -164,7 +164,7 @@ class Neighbours:
         self,
         query: NDArray[np.float32],
         k: int,
-        codes: Codes,
+        codes: ScalarCodes,
         rows: NDArray[np.int64],
         images: NDArray[np.int64] | None,
     ) -> tuple[NDArray[np.int64], int]:
@@ -186,19 +186,19 @@ class Neighbours:
         ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
         wanted = np.unique(images)
         lost = len(wanted)
-        for rows in self._manifest.vectors_of(wanted.tolist()):
+        for rows in self._catalog.vectors_of(wanted.tolist()):
             lost -= len(rows)
             some = np.array([id for id, _ in rows], np.int64)
-            exact = exact_scores(query, unpacked(self._manifest, [blob for _, blob in rows]))
+            exact = exact_scores(query, unpacked(self._catalog, [blob for _, blob in rows]))
             ids, scores = best(np.append(ids, some), np.append(scores, exact), k)
         if lost:  # none was removed: those are left out before
-            raise DamagedIndexError(self._manifest.path, f"{lost} of the images that are searched cannot be found")
+            raise DamagedIndexError(self._catalog.path, f"{lost} of the images that are searched cannot be found")
         return ids, scores
 
     def _by_reading(self, query: NDArray[np.float32], k: int, after: int, images: NDArray[np.int64] | None) -> Scored:
         """The best of all with a higher id than `after`, read from the manifest one by one."""
         ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        for some, vectors in all_vectors(self._manifest, after=after):
+        for some, vectors in all_vectors(self._catalog, after=after):
             fit = self._fit(some, images)
             if len(scores) >= k > 0:
                 fit &= vectors @ query > scores[-1] - _NOISE

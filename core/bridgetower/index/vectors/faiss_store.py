@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.files.regular import is_own
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.vectors.generation import codes_bytes, published, published_names
 from bridgetower.records import OnProgress
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bridgetower.index.vectors.faiss_search import Neighbours
+    from bridgetower.index.vectors.faiss_search import FaissSearch
     from bridgetower.index.vectors.protocol import RecallView, Scored
 
 _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
@@ -26,32 +26,32 @@ _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 class FaissStore:
     """Has no state: all of it is in the directory of the index. numpy and FAISS are imported by what needs them."""
 
-    def open(self, directory: Path, manifest: Manifest) -> "RecallView":
-        return FaissView(directory, manifest)
+    def open(self, directory: Path, catalog: Catalog) -> "RecallView":
+        return FaissView(directory, catalog)
 
-    def files(self, directory: Path, manifest: Manifest) -> list[Path]:
-        return published_names(directory, manifest)
+    def files(self, directory: Path, catalog: Catalog) -> list[Path]:
+        return published_names(directory, catalog)
 
-    def publish(self, directory: Path, manifest: ManifestWriter, on_progress: OnProgress) -> None:
+    def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
         from bridgetower.index.vectors.build import publish
 
-        publish(directory, manifest, on_progress)
+        publish(directory, catalog, on_progress)
 
-    def is_intact(self, directory: Path, manifest: Manifest, *, whole: bool) -> bool:
-        with closing(published(directory, manifest)) as files:
+    def is_intact(self, directory: Path, catalog: Catalog, *, whole: bool) -> bool:
+        with closing(published(directory, catalog)) as files:
             if not whole:
                 return files.whole
-            state, coded = manifest.state(), manifest.tuning() is not None
-            rows = state.images - manifest.count_images(after=state.covered) + manifest.count_pruned(state.covered)
-            return files.intact(state.vectors_sha256, codes_bytes(manifest.fingerprint().dim, rows) if coded else None)
+            state, coded = catalog.state(), catalog.tuning() is not None
+            rows = state.images - catalog.count_images(after=state.covered) + catalog.count_pruned(state.covered)
+            return files.intact(state.vectors_sha256, codes_bytes(catalog.fingerprint().dim, rows) if coded else None)
 
-    def differences(self, directory: Path, manifest: Manifest) -> Iterator[str]:
+    def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
         from bridgetower.index.vectors.faiss_check import differences
 
-        yield from differences(directory, manifest)
+        yield from differences(directory, catalog)
 
-    def clean(self, directory: Path, manifest: Manifest, *, everything: bool = False) -> None:
-        named = f"vectors-{manifest.state().generation}"
+    def clean(self, directory: Path, catalog: Catalog, *, everything: bool = False) -> None:
+        named = f"vectors-{catalog.state().generation}"
         with explained(directory):
             found = [path for path in directory.iterdir() if _FORM.fullmatch(path.name) and is_own(path)]
         for path in found:
@@ -63,9 +63,9 @@ class FaissStore:
 class FaissView:
     """The files of one generation, open from now on: a writer may remove their names, but not the files."""
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
-        self._manifest, self._files = manifest, published(directory, manifest)
-        self._engine: Neighbours | None = None  # made by the first search
+    def __init__(self, directory: Path, catalog: Catalog) -> None:
+        self._catalog, self._files = catalog, published(directory, catalog)
+        self._engine: FaissSearch | None = None  # made by the first search
 
     @property
     def is_there(self) -> bool:
@@ -76,9 +76,9 @@ class FaissView:
         return None if self._engine is None else self._engine.damage
 
     def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
-        from bridgetower.index.vectors.faiss_search import Neighbours
+        from bridgetower.index.vectors.faiss_search import FaissSearch
 
-        self._engine = self._engine or Neighbours(self._manifest, self._files)
+        self._engine = self._engine or FaissSearch(self._catalog, self._files)
         return self._engine.search(query, k, images)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from bridgetower.files.regular import open_own
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.resources import shortage
 
 
@@ -25,21 +25,21 @@ def codes_bytes(dim: int, rows: int) -> int:
     return 16 + 8 * dim + rows * (8 + 4 * -(-dim // 4) + 4)
 
 
-def published(directory: Path, manifest: Manifest) -> "Published":
+def published(directory: Path, catalog: Catalog) -> "Generation":
     """The files that a state names, opened now."""
-    return Published(directory, manifest.state().generation, coded=manifest.tuning() is not None)
+    return Generation(directory, catalog.state().generation, coded=catalog.tuning() is not None)
 
 
-def published_names(directory: Path, manifest: Manifest) -> list[Path]:
+def published_names(directory: Path, catalog: Catalog) -> list[Path]:
     """The files that a state names; none where no generation was published yet."""
-    state = manifest.state()
+    state = catalog.state()
     if state.vectors_sha256 is None:
         return []
-    codes = [codes_path(directory, state.generation)] if manifest.tuning() is not None else []
+    codes = [codes_path(directory, state.generation)] if catalog.tuning() is not None else []
     return [vectors_path(directory, state.generation), *codes]
 
 
-class Published:
+class Generation:
     """The files of one generation, open from now on: a writer may remove their names, but not the files."""
 
     def __init__(self, directory: Path, generation: int, *, coded: bool) -> None:

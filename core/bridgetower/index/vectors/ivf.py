@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.index.vectors.flat import Scored, best, read_faiss, write_faiss
-from bridgetower.index.vectors.scalar_codes import Codes
+from bridgetower.index.vectors.scalar_codes import ScalarCodes
 
 RECALL_AT = 100
 RECALL_WANTED = 0.9925  # of what the byte codes get to see; so that for other queries 0.99 comes out in the end
@@ -49,8 +49,8 @@ def list_count(images: int) -> int:
     return int(2 ** np.clip(np.round(np.log2(max(images, 1)) / 2), 4, 14))
 
 
-class InvertedVectors:
-    """Vectors under consecutive row numbers, in the order of their arrival; `Codes` knows the image of each row."""
+class IvfVectors:
+    """Vectors under consecutive row numbers, in the order of their arrival; `ScalarCodes` knows their images."""
 
     def __init__(self, index: faiss.IndexPreTransform) -> None:
         """`index` first centres, then turns what it is given; queries are turned only."""
@@ -125,7 +125,7 @@ def shortlist(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int, noise
 
 
 def tune(
-    index: InvertedVectors, codes: Codes, queries: NDArray[np.float32], truth: Sequence[NDArray[np.int64]]
+    index: IvfVectors, codes: ScalarCodes, queries: NDArray[np.float32], truth: Sequence[NDArray[np.int64]]
 ) -> Effort:
     """The least effort that reaches RECALL_WANTED over `queries` `[Q, E]`, else the greatest that there is.
 
@@ -150,8 +150,8 @@ def tune(
 
 
 def _recall(
-    index: InvertedVectors,
-    codes: Codes,
+    index: IvfVectors,
+    codes: ScalarCodes,
     queries: NDArray[np.float32],
     truth: Sequence[NDArray[np.int64]],
     effort: Effort,

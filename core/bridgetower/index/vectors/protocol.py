@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bridgetower.index.catalog.reader import Manifest
-from bridgetower.index.catalog.writer import ManifestWriter
+from bridgetower.index.catalog.reader import Catalog
+from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.records import OnProgress
 
 if TYPE_CHECKING:  # it takes longer to import than most commands take to run
@@ -49,29 +49,29 @@ class RecallView(Protocol):
 class RecallStore(Protocol):
     """Where recall happens. `directory` is that of the index; all raise StoreError."""
 
-    def open(self, directory: Path, manifest: Manifest) -> RecallView:
-        """The view of a state, for searching; `manifest` stays open as long."""
+    def open(self, directory: Path, catalog: Catalog) -> RecallView:
+        """The view of a state, for searching; `catalog` stays open as long."""
         ...
 
-    def files(self, directory: Path, manifest: Manifest) -> list[Path]:
+    def files(self, directory: Path, catalog: Catalog) -> list[Path]:
         """The files in `directory` that the state names."""
         ...
 
-    def publish(self, directory: Path, manifest: ManifestWriter, on_progress: OnProgress) -> None:
+    def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
         """Bring it up to date with the manifest, durably, then have the manifest name it, in one transaction.
 
         `on_progress(done, total)` counts images.
         """
         ...
 
-    def is_intact(self, directory: Path, manifest: Manifest, *, whole: bool) -> bool:
+    def is_intact(self, directory: Path, catalog: Catalog, *, whole: bool) -> bool:
         """Whether what the state names is there, and with `whole` also as it was written, as far as is quickly told."""
         ...
 
-    def differences(self, directory: Path, manifest: Manifest) -> Iterator[str]:
+    def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
         """In what it differs from the manifest, looking at everything."""
         ...
 
-    def clean(self, directory: Path, manifest: Manifest, *, everything: bool = False) -> None:
+    def clean(self, directory: Path, catalog: Catalog, *, everything: bool = False) -> None:
         """Remove what the state does not name; `everything`: also what it names, which is damaged."""
         ...

@@ -68,7 +68,7 @@ class Coder:
         return rows.tobytes()
 
 
-class Codes:
+class ScalarCodes:
     """The rows of a file that `Coder` wrote, read where they are needed."""
 
     def __init__(self, file: BufferedReader) -> None:

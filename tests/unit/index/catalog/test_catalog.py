@@ -15,11 +15,11 @@ import pytest
 
 import bridgetower
 from bridgetower.errors import StoreError
-from bridgetower.index.catalog.reader import Manifest
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Known
 from bridgetower.index.catalog.schema import FORMAT_VERSION, SCHEMA, SUMMED, crc32_of
-from bridgetower.index.catalog.writer import ManifestWriter, Sweep
-from bridgetower.records import File, Fingerprint, Photo
+from bridgetower.index.catalog.writer import CatalogWriter, Sweep
+from bridgetower.records import File, Fingerprint, WalkedFile
 
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 4)
 FORMAT_PAGE = Path(__file__).parents[4] / "docs" / "index-format.md"
@@ -31,22 +31,22 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manifest(path: Path) -> Iterator[ManifestWriter]:
-    manifest = ManifestWriter.open(path, FINGERPRINT)
-    yield manifest
-    manifest.close()
+def catalog(path: Path) -> Iterator[CatalogWriter]:
+    catalog = CatalogWriter.open(path, FINGERPRINT)
+    yield catalog
+    catalog.close()
 
 
-def photo(path: str | Path, size: int = 1, mtime_ns: int = 2) -> Photo:
-    return Photo(Path(path), size, mtime_ns)
+def photo(path: str | Path, size: int = 1, mtime_ns: int = 2) -> File:
+    return File(Path(path), size, mtime_ns)
 
 
-def fill(manifest: ManifestWriter, *paths: str | Path, content: bytes = b"c") -> None:
+def fill(catalog: CatalogWriter, *paths: str | Path, content: bytes = b"c") -> None:
     hash = content * 32
-    with manifest.transaction():
-        manifest.add_image(hash, 3, 2, None, b"vector")
+    with catalog.transaction():
+        catalog.add_image(hash, 3, 2, None, b"vector")
         for path in paths:
-            manifest.put_file(photo(path), hash)
+            catalog.put_file(photo(path), hash)
 
 
 def test_the_documented_schema_is_the_real_one() -> None:
@@ -56,20 +56,20 @@ def test_the_documented_schema_is_the_real_one() -> None:
     assert f"Format version **{FORMAT_VERSION}**" in FORMAT_PAGE.read_text("utf-8")
 
 
-def test_the_sum_of_a_row_is_the_documented_one(manifest: ManifestWriter) -> None:
+def test_the_sum_of_a_row_is_the_documented_one(catalog: CatalogWriter) -> None:
     written = b"bpath" + b"i\xfe" + b"\xff" * 7 + b"r" + struct.pack("<d", 1.0) + b"n" + b"t\xc3\xa9"
     assert crc32_of(b"path", -2, 1.0, None, "\xe9") == zlib.crc32(written)
-    fill(manifest, "/a")
+    fill(catalog, "/a")
     for table, columns in SUMMED.items():
         rows = "files JOIN images ON id = image" if table == "files" else table
-        for *row, crc32 in manifest._db.execute(f"SELECT {columns}, {table}.crc32 FROM {rows}"):
+        for *row, crc32 in catalog._db.execute(f"SELECT {columns}, {table}.crc32 FROM {rows}"):
             assert crc32_of(*row) == crc32, table
     assert [sql.split()[2] for sql in SCHEMA if "crc32" in sql] == list(SUMMED)
 
 
-def test_a_new_manifest_says_what_it_is(manifest: ManifestWriter, path: Path) -> None:
-    assert manifest.fingerprint() == FINGERPRINT
-    state = manifest.state()
+def test_a_new_manifest_says_what_it_is(catalog: CatalogWriter, path: Path) -> None:
+    assert catalog.fingerprint() == FINGERPRINT
+    state = catalog.state()
     assert (state.generation, state.covered, state.vectors_sha256) == (0, 0, None)
     assert state.created_at == state.updated_at > 1_600_000_000
     db = sqlite3.connect(path)
@@ -79,7 +79,7 @@ def test_a_new_manifest_says_what_it_is(manifest: ManifestWriter, path: Path) ->
     db.close()
 
 
-def test_any_path_and_any_reason_survive(manifest: ManifestWriter, path: Path) -> None:
+def test_any_path_and_any_reason_survive(catalog: CatalogWriter, path: Path) -> None:
     names = [
         b"plain.jpg",
         b"new\nline.jpg",
@@ -89,11 +89,11 @@ def test_any_path_and_any_reason_survive(manifest: ManifestWriter, path: Path) -
         b"%2f?#.jpg",
     ]
     paths = [Path(os.fsdecode(b"/photos/" + name)) for name in names]
-    fill(manifest, *paths)
+    fill(catalog, *paths)
     bad = Path(os.fsdecode(b"/photos/bad\xff.jpg"))
-    with manifest.transaction():
-        manifest.put_skipped(photo(bad, 5, 6), f"{bad.name}: not a picture")
-    reader = Manifest.read(path)
+    with catalog.transaction():
+        catalog.put_skipped(photo(bad, 5, 6), f"{bad.name}: not a picture")
+    reader = Catalog.read(path)
     assert reader.photos(1) == tuple(sorted(paths, key=os.fsencode))
     assert all(reader.known(p) == Known(1, 2, 1, None) for p in paths)
     assert reader.known(bad) == Known(5, 6, None, "bad\\udcff.jpg: not a picture")
@@ -102,74 +102,74 @@ def test_any_path_and_any_reason_survive(manifest: ManifestWriter, path: Path) -
     reader.close()
 
 
-def test_times_and_sizes_keep_every_digit(manifest: ManifestWriter) -> None:
-    fill(manifest)
-    with manifest.transaction():
-        manifest.put_file(Photo(Path("/a"), 2**52 + 1, 1_700_000_000_123_456_789), b"c" * 32)
-        manifest.put_file(Photo(Path("/b"), 0, -1), b"c" * 32)  # a clock before 1970
-    assert manifest.known(Path("/a")) == Known(2**52 + 1, 1_700_000_000_123_456_789, 1, None)
-    assert manifest.known(Path("/b")) == Known(0, -1, 1, None)
+def test_times_and_sizes_keep_every_digit(catalog: CatalogWriter) -> None:
+    fill(catalog)
+    with catalog.transaction():
+        catalog.put_file(File(Path("/a"), 2**52 + 1, 1_700_000_000_123_456_789), b"c" * 32)
+        catalog.put_file(File(Path("/b"), 0, -1), b"c" * 32)  # a clock before 1970
+    assert catalog.known(Path("/a")) == Known(2**52 + 1, 1_700_000_000_123_456_789, 1, None)
+    assert catalog.known(Path("/b")) == Known(0, -1, 1, None)
 
 
-def test_a_file_either_has_an_image_or_a_reason(manifest: ManifestWriter, path: Path) -> None:
-    fill(manifest, "/a")
-    with manifest.transaction():
-        manifest.put_skipped(photo("/a"), "no more")
-    assert manifest.known(Path("/a")) == Known(1, 2, None, "no more")
-    fill(manifest, "/a")
-    assert manifest.known(Path("/a")) == Known(1, 2, 1, None)
-    with pytest.raises(sqlite3.IntegrityError), manifest.transaction():
-        manifest._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 1, 'both', 0)")
-    with pytest.raises(sqlite3.IntegrityError), manifest.transaction():
-        manifest._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 77, NULL, 0)")  # no such image
+def test_a_file_either_has_an_image_or_a_reason(catalog: CatalogWriter, path: Path) -> None:
+    fill(catalog, "/a")
+    with catalog.transaction():
+        catalog.put_skipped(photo("/a"), "no more")
+    assert catalog.known(Path("/a")) == Known(1, 2, None, "no more")
+    fill(catalog, "/a")
+    assert catalog.known(Path("/a")) == Known(1, 2, 1, None)
+    with pytest.raises(sqlite3.IntegrityError), catalog.transaction():
+        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 1, 'both', 0)")
+    with pytest.raises(sqlite3.IntegrityError), catalog.transaction():
+        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 77, NULL, 0)")  # no such image
 
 
-def test_equal_content_is_one_image_and_keeps_its_vector(manifest: ManifestWriter) -> None:
-    fill(manifest, "/a", "/copy")
-    with manifest.transaction():
-        assert not manifest.add_image(b"c" * 32, 9, 9, None, b"another vector")
-    assert next(manifest.vectors()) == [(1, b"vector")]
-    assert manifest.counts() == (2, 1, 0, 0)
+def test_equal_content_is_one_image_and_keeps_its_vector(catalog: CatalogWriter) -> None:
+    fill(catalog, "/a", "/copy")
+    with catalog.transaction():
+        assert not catalog.add_image(b"c" * 32, 9, 9, None, b"another vector")
+    assert next(catalog.vectors()) == [(1, b"vector")]
+    assert catalog.counts() == (2, 1, 0, 0)
 
 
-def test_an_image_id_is_never_used_again(manifest: ManifestWriter) -> None:
-    fill(manifest, content=b"a")
-    fill(manifest, content=b"b")
-    with manifest.transaction():
-        manifest._db.execute("DELETE FROM images WHERE id = 2")
-    fill(manifest, content=b"d")
-    assert [id for rows in manifest.vectors() for id, _ in rows] == [1, 3]
+def test_an_image_id_is_never_used_again(catalog: CatalogWriter) -> None:
+    fill(catalog, content=b"a")
+    fill(catalog, content=b"b")
+    with catalog.transaction():
+        catalog._db.execute("DELETE FROM images WHERE id = 2")
+    fill(catalog, content=b"d")
+    assert [id for rows in catalog.vectors() for id, _ in rows] == [1, 3]
 
 
-def test_a_file_cannot_have_content_that_was_never_added(manifest: ManifestWriter) -> None:
-    with pytest.raises(ValueError, match="not added"), manifest.transaction():
-        manifest.put_file(photo("/a"), b"x" * 32)
+def test_a_file_cannot_have_content_that_was_never_added(catalog: CatalogWriter) -> None:
+    with pytest.raises(ValueError, match="not added"), catalog.transaction():
+        catalog.put_file(photo("/a"), b"x" * 32)
 
 
-def add_then_fail(manifest: ManifestWriter) -> None:
-    with manifest.transaction():
-        manifest.add_image(b"a" * 32, 1, 1, None, b"v")
-        manifest.put_file(photo("/a"), b"a" * 32)
-        manifest.put_file(photo("/b"), b"b" * 32)
+def add_then_fail(catalog: CatalogWriter) -> None:
+    with catalog.transaction():
+        catalog.add_image(b"a" * 32, 1, 1, None, b"v")
+        catalog.put_file(photo("/a"), b"a" * 32)
+        catalog.put_file(photo("/b"), b"b" * 32)
 
 
-def test_a_transaction_that_a_signal_broke_off_as_it_began_leaves_nothing(manifest: ManifestWriter, path: Path) -> None:
+def test_a_transaction_that_a_signal_broke_off_as_it_began_leaves_nothing(catalog: CatalogWriter, path: Path) -> None:
     """And takes none that comes after it along."""
-    manifest._db.execute("BEGIN IMMEDIATE")  # as after a signal that arrives when this is done
-    with pytest.raises(StoreError), manifest.transaction():
+    catalog._db.execute("BEGIN IMMEDIATE")  # as after a signal that arrives when this is done
+    with pytest.raises(StoreError), catalog.transaction():
         pass
-    with manifest.transaction(), manifest.transaction():
-        manifest.add_root(Path("/photos"))
-    with contextlib.closing(Manifest.read(path)) as reader:
+    with catalog.transaction(), catalog.transaction():
+        catalog.add_root(Path("/photos"))
+    with contextlib.closing(Catalog.read(path)) as reader:
         assert [root for root, _ in reader.roots()] == [Path("/photos")]
 
 
-def test_a_failed_transaction_leaves_nothing(manifest: ManifestWriter) -> None:
+def test_a_failed_transaction_leaves_nothing(catalog: CatalogWriter) -> None:
     with pytest.raises(ValueError, match="not added"):
-        add_then_fail(manifest)
-    assert manifest.counts() == (0, 0, 0, 0)
-    fill(manifest, "/a")  # and the next one works
-    assert manifest.counts() == (1, 1, 0, 0)
+        add_then_fail(catalog)
+    assert catalog.counts() == (0, 0, 0, 0)
+    fill(catalog, "/a")  # and the next one works
+    assert catalog.counts() == (1, 1, 0, 0)
 
 
 TREE = ["/p", "/p/a", "/p/b/c", "/p-old/a", "/p.jpg", "/p0/a", "/q/a"]
@@ -180,83 +180,83 @@ TREE = ["/p", "/p/a", "/p/b/c", "/p-old/a", "/p.jpg", "/p0/a", "/q/a"]
     [("/p", ["/p", "/p/a", "/p/b/c"]), ("/p/b", ["/p/b/c"]), ("/p.jpg", ["/p.jpg"]), ("/", TREE), ("/none", [])],
 )
 def test_forget_takes_a_folder_and_all_below_it_and_no_neighbour(
-    manifest: ManifestWriter, root: str, gone: list[str]
+    catalog: CatalogWriter, root: str, gone: list[str]
 ) -> None:
-    fill(manifest, *TREE)
-    with manifest.transaction():
-        manifest.add_root(Path("/p"))
-        manifest.add_root(Path("/p-old"))
-        assert manifest.forget(Path(root)) == len(gone)
-    assert [path for path in TREE if manifest.known(Path(path)) is None] == gone
+    fill(catalog, *TREE)
+    with catalog.transaction():
+        catalog.add_root(Path("/p"))
+        catalog.add_root(Path("/p-old"))
+        assert catalog.forget(Path(root)) == len(gone)
+    assert [path for path in TREE if catalog.known(Path(path)) is None] == gone
     left = {"/p": ["/p-old"], "/": []}.get(root, ["/p", "/p-old"])
-    assert [path.as_posix() for path, _ in manifest.roots()] == left
+    assert [path.as_posix() for path, _ in catalog.roots()] == left
 
 
-def swept(manifest: ManifestWriter, root: str, *unread: str) -> Sweep:
-    with manifest.transaction():
-        return manifest.sweep(Path(root), [Path(folder) for folder in unread])
+def swept(catalog: CatalogWriter, root: str, *unread: str) -> Sweep:
+    with catalog.transaction():
+        return catalog.sweep(Path(root), [Path(folder) for folder in unread])
 
 
-def test_sweep_removes_what_was_not_met_under_that_root_only(manifest: ManifestWriter) -> None:
-    fill(manifest, *TREE)
-    with manifest.transaction():
-        manifest.add_root(Path("/p"))
-    manifest.meet([File(os.fsencode(Path("/p/a")), 1, 1)])
-    assert swept(manifest, "/p") == Sweep(removed=2, kept=0)
-    assert [path for path in TREE if manifest.known(Path(path)) is None] == ["/p", "/p/b/c"]
-    ((_, scanned_at),) = manifest.roots()
+def test_sweep_removes_what_was_not_met_under_that_root_only(catalog: CatalogWriter) -> None:
+    fill(catalog, *TREE)
+    with catalog.transaction():
+        catalog.add_root(Path("/p"))
+    catalog.meet([WalkedFile(os.fsencode(Path("/p/a")), 1, 1)])
+    assert swept(catalog, "/p") == Sweep(removed=2, kept=0)
+    assert [path for path in TREE if catalog.known(Path(path)) is None] == ["/p", "/p/b/c"]
+    ((_, scanned_at),) = catalog.roots()
     assert scanned_at is not None
 
 
-def test_sweep_keeps_what_could_not_be_listed(manifest: ManifestWriter) -> None:
-    fill(manifest, "/p/a", "/p/b/c", "/p/b/d/e", "/p/bb")
-    manifest.meet([File(os.fsencode(Path("/p/a")), 1, 1)])
-    assert swept(manifest, "/p", "/p/b") == Sweep(removed=1, kept=0)
-    assert manifest.known(Path("/p/bb")) is None
-    assert manifest.known(Path("/p/b/d/e")) is not None
+def test_sweep_keeps_what_could_not_be_listed(catalog: CatalogWriter) -> None:
+    fill(catalog, "/p/a", "/p/b/c", "/p/b/d/e", "/p/bb")
+    catalog.meet([WalkedFile(os.fsencode(Path("/p/a")), 1, 1)])
+    assert swept(catalog, "/p", "/p/b") == Sweep(removed=1, kept=0)
+    assert catalog.known(Path("/p/bb")) is None
+    assert catalog.known(Path("/p/b/d/e")) is not None
 
 
-def test_what_one_sweep_spares_does_not_count_as_met_for_the_next(manifest: ManifestWriter) -> None:
-    fill(manifest, "/p/a", "/p/b/c")
-    manifest.meet([File(os.fsencode(Path("/p/a")), 1, 1)])
-    assert swept(manifest, "/p", "/p/b") == Sweep(removed=0, kept=0)
-    assert swept(manifest, "/p/b") == Sweep(removed=0, kept=1)
+def test_what_one_sweep_spares_does_not_count_as_met_for_the_next(catalog: CatalogWriter) -> None:
+    fill(catalog, "/p/a", "/p/b/c")
+    catalog.meet([WalkedFile(os.fsencode(Path("/p/a")), 1, 1)])
+    assert swept(catalog, "/p", "/p/b") == Sweep(removed=0, kept=0)
+    assert swept(catalog, "/p/b") == Sweep(removed=0, kept=1)
 
 
-def test_sweep_of_a_root_where_nothing_was_met_keeps_all_and_says_so(manifest: ManifestWriter) -> None:
-    fill(manifest, "/p/a", "/p/b", "/q/a")
-    with manifest.transaction():
-        manifest.add_root(Path("/p"))
-    manifest.meet([File(os.fsencode(Path("/q/a")), 1, 1)])
-    assert swept(manifest, "/p") == Sweep(removed=0, kept=2)
-    assert list(manifest.roots()) == [(Path("/p"), None)]
-    assert swept(manifest, "/empty") == Sweep(removed=0, kept=0)
+def test_sweep_of_a_root_where_nothing_was_met_keeps_all_and_says_so(catalog: CatalogWriter) -> None:
+    fill(catalog, "/p/a", "/p/b", "/q/a")
+    with catalog.transaction():
+        catalog.add_root(Path("/p"))
+    catalog.meet([WalkedFile(os.fsencode(Path("/q/a")), 1, 1)])
+    assert swept(catalog, "/p") == Sweep(removed=0, kept=2)
+    assert list(catalog.roots()) == [(Path("/p"), None)]
+    assert swept(catalog, "/empty") == Sweep(removed=0, kept=0)
 
 
-def test_sweep_remembers_more_marks_than_it_buffers(manifest: ManifestWriter) -> None:
+def test_sweep_remembers_more_marks_than_it_buffers(catalog: CatalogWriter) -> None:
     paths = [f"/p/{number:05d}" for number in range(5000)]
-    fill(manifest, *paths)
+    fill(catalog, *paths)
     for path in paths[:-3]:
-        manifest.meet([File(os.fsencode(Path(path)), 1, 1)])
-    assert swept(manifest, "/p") == Sweep(removed=3, kept=0)
-    assert manifest.counts().files == 4997
+        catalog.meet([WalkedFile(os.fsencode(Path(path)), 1, 1)])
+    assert swept(catalog, "/p") == Sweep(removed=3, kept=0)
+    assert catalog.counts().files == 4997
 
 
-def test_reasons_are_counted_most_frequent_first(manifest: ManifestWriter) -> None:
-    with manifest.transaction():
+def test_reasons_are_counted_most_frequent_first(catalog: CatalogWriter) -> None:
+    with catalog.transaction():
         for number, reason in enumerate(["empty", "b", "empty", "a"]):
-            manifest.put_skipped(photo(f"/{number}"), reason)
-    assert manifest.reasons() == (("empty", 2), ("a", 1), ("b", 1))
-    assert manifest.counts() == (0, 0, 0, 4)
+            catalog.put_skipped(photo(f"/{number}"), reason)
+    assert catalog.reasons() == (("empty", 2), ("a", 1), ("b", 1))
+    assert catalog.counts() == (0, 0, 0, 4)
 
 
-def test_a_reader_keeps_its_state_while_the_writer_goes_on(manifest: ManifestWriter, path: Path) -> None:
-    fill(manifest, "/a")
-    before = Manifest.read(path)
-    fill(manifest, "/b", content=b"b")
-    with manifest.transaction():
-        manifest.forget(Path("/a"))
-    after = Manifest.read(path)
+def test_a_reader_keeps_its_state_while_the_writer_goes_on(catalog: CatalogWriter, path: Path) -> None:
+    fill(catalog, "/a")
+    before = Catalog.read(path)
+    fill(catalog, "/b", content=b"b")
+    with catalog.transaction():
+        catalog.forget(Path("/a"))
+    after = Catalog.read(path)
     assert before.known(Path("/a")) is not None and before.known(Path("/b")) is None
     assert after.known(Path("/a")) is None and after.known(Path("/b")) is not None
     before.close()
@@ -265,14 +265,14 @@ def test_a_reader_keeps_its_state_while_the_writer_goes_on(manifest: ManifestWri
 
 def test_an_absent_or_unfinished_manifest_is_no_index(path: Path) -> None:
     with pytest.raises(StoreError, match=r"no index at .*: make one there with `bt index PHOTOS`"):
-        Manifest.read(path)
+        Catalog.read(path)
     with pytest.raises(StoreError, match="no index at"):
-        Manifest.read(path / "below a file that is not there")
+        Catalog.read(path / "below a file that is not there")
     path.touch()  # what a crash in the middle of creating leaves
     with pytest.raises(StoreError, match="no index at"):
-        Manifest.read(path)
-    ManifestWriter.open(path, FINGERPRINT).close()
-    Manifest.read(path).close()
+        Catalog.read(path)
+    CatalogWriter.open(path, FINGERPRINT).close()
+    Catalog.read(path).close()
 
 
 def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
@@ -280,17 +280,17 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
     db.execute("CREATE TABLE theirs (a)")
     db.close()
     before = path.read_bytes()
-    for open_it in (lambda: Manifest.read(path), lambda: ManifestWriter.open(path, FINGERPRINT)):
+    for open_it in (lambda: Catalog.read(path), lambda: CatalogWriter.open(path, FINGERPRINT)):
         with pytest.raises(StoreError, match="another program"):
             open_it()
     assert path.read_bytes() == before
 
 
-def test_a_newer_format_is_refused_and_left_alone(manifest: ManifestWriter, path: Path) -> None:
-    manifest._db.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
-    manifest.close()
+def test_a_newer_format_is_refused_and_left_alone(catalog: CatalogWriter, path: Path) -> None:
+    catalog._db.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
+    catalog.close()
     before = path.read_bytes()
-    for open_it in (lambda: Manifest.read(path), lambda: ManifestWriter.open(path, FINGERPRINT)):
+    for open_it in (lambda: Catalog.read(path), lambda: CatalogWriter.open(path, FINGERPRINT)):
         with pytest.raises(
             StoreError, match=f"index format {FORMAT_VERSION + 1}, this bt reads formats 2 and 3: update bt"
         ):
@@ -298,46 +298,46 @@ def test_a_newer_format_is_refused_and_left_alone(manifest: ManifestWriter, path
     assert path.read_bytes() == before
 
 
-def test_a_damaged_manifest_is_named_and_left_alone(manifest: ManifestWriter, path: Path) -> None:
-    fill(manifest, *(f"/{number}" for number in range(500)))
-    manifest.close()
+def test_a_damaged_manifest_is_named_and_left_alone(catalog: CatalogWriter, path: Path) -> None:
+    fill(catalog, *(f"/{number}" for number in range(500)))
+    catalog.close()
     good = path.read_bytes()
     for bad in (b"this is not SQLite" * 100, good[:5000], good[:4096] + b"\xaa" * (len(good) - 4096)):
         path.write_bytes(bad)
-        for open_it in (lambda: Manifest.read(path), lambda: ManifestWriter.open(path, FINGERPRINT)):
+        for open_it in (lambda: Catalog.read(path), lambda: CatalogWriter.open(path, FINGERPRINT)):
             with pytest.raises(StoreError, match=rf"{re.escape(str(path))}: damaged .* `bt verify --repair`"):
                 open_it().counts()
         assert path.read_bytes() == bad
 
 
-def add_much(manifest: ManifestWriter) -> None:
-    with manifest.transaction():
+def add_much(catalog: CatalogWriter) -> None:
+    with catalog.transaction():
         for number in range(2000):
-            manifest.add_image(number.to_bytes(32, "big"), 1, 1, None, b"v" * 2000)
+            catalog.add_image(number.to_bytes(32, "big"), 1, 1, None, b"v" * 2000)
 
 
-def test_a_full_disk_is_named_and_loses_nothing_committed(manifest: ManifestWriter, path: Path) -> None:
+def test_a_full_disk_is_named_and_loses_nothing_committed(catalog: CatalogWriter, path: Path) -> None:
     resource = pytest.importorskip("resource", reason="no limits on file sizes on this system")
-    fill(manifest, "/before")
+    fill(catalog, "/before")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
         with pytest.raises(StoreError, match=r"manifest\.sqlite: .*room"):
-            add_much(manifest)
+            add_much(catalog)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    fill(manifest, "/after")
-    assert manifest.counts() == (2, 1, 0, 0)
+    fill(catalog, "/after")
+    assert catalog.counts() == (2, 1, 0, 0)
 
 
-def test_a_lock_that_does_not_go_away_is_named(manifest: ManifestWriter, path: Path) -> None:
+def test_a_lock_that_does_not_go_away_is_named(catalog: CatalogWriter, path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    manifest._db.execute("PRAGMA busy_timeout = 10")
+    catalog._db.execute("PRAGMA busy_timeout = 10")
     with pytest.raises(StoreError, match="in use by another program"):
-        fill(manifest, "/a")
+        fill(catalog, "/a")
     other.close()
-    fill(manifest, "/a")
+    fill(catalog, "/a")
 
 
 def test_looking_at_a_manifest_needs_neither_numpy_nor_faiss() -> None:

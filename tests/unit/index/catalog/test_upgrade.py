@@ -13,10 +13,10 @@ import pytest
 from bridgetower.errors import StoreError
 from bridgetower.index.catalog import schema
 from bridgetower.index.catalog.schema import FINGERPRINT_2, FORMAT_VERSION, SUMMED
-from bridgetower.index.catalog.writer import ManifestWriter
-from bridgetower.index.check import verify
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.catalog.writer import CatalogWriter
+from bridgetower.index.check import check_index
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Fingerprint
 from tests.fakes import stored
 
@@ -40,7 +40,7 @@ def dump(directory: Path, sql: str) -> list[tuple]:
 
 
 def require_answers(directory: Path) -> None:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert len(store) == 23
         found: dict[Path, float] = {}
         for candidate in store.nearest(np.eye(1, 16, dtype=np.float32)):
@@ -48,16 +48,16 @@ def require_answers(directory: Path) -> None:
         assert len(found) == 24 and {ODD, Path("/scans/page.tiff"), Path("/photos/late.jpg")} <= set(found)
         assert found[Path("/photos/copy of 03.jpg")] == found[Path("/photos/03.jpg")]
         np.testing.assert_allclose(found[Path("/photos/00.jpg")], stored(store, 1)[0], atol=1e-6)
-        assert [skipped.path for skipped in store.manifest.skipped()] == [Path("/photos/bad.jpg")]
+        assert [skipped.path for skipped in store.catalog.skipped()] == [Path("/photos/bad.jpg")]
 
 
 def test_reading_takes_it_as_it_is(old: Path) -> None:
     before = (old / "manifest.sqlite").read_bytes()
     require_answers(old)
-    with Store.open(old) as store:
+    with IndexReader.open(old) as store:
         assert store.summary().format_version == 2
         assert store.fingerprint == FINGERPRINT and store.fingerprint.tokenizer_sha256 is None
-    assert list(verify(old)) == []
+    assert list(check_index(old)) == []
     assert (old / "manifest.sqlite").read_bytes() == before
 
 
@@ -65,23 +65,23 @@ def test_writing_brings_it_forward_with_all_that_it_holds(old: Path, tmp_path: P
     tables = SUMMED | {"fingerprint": FINGERPRINT_2, "files": "path, size, mtime_ns, image, reason"}
     before = {table: dump(old, f"SELECT {columns} FROM {table}") for table, columns in tables.items()}
     assert len(before["images"]) == 24
-    Writer.open(old, FINGERPRINT).close()
+    IndexWriter.open(old, FINGERPRINT).close()
     assert {table: dump(old, f"SELECT {columns} FROM {table}") for table, columns in tables.items()} == before
     assert dump(old, "SELECT * FROM orphans") == [(23,)]
     assert dump(old, "SELECT seq FROM sqlite_sequence WHERE name = 'images'") == [(24,)]
 
-    Writer.open(tmp_path / "new", FINGERPRINT).close()
+    IndexWriter.open(tmp_path / "new", FINGERPRINT).close()
     schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
     assert dump(old, schema) == dump(tmp_path / "new", schema)
     assert dump(old, "PRAGMA user_version") == [(FORMAT_VERSION,)]
-    assert list(verify(old)) == []
+    assert list(check_index(old)) == []
     require_answers(old)
 
 
 def test_the_tokenizer_is_noted_with_the_next_run_and_kept(old: Path) -> None:
     for digest in ("a" * 64, "b" * 64):
-        Writer.open(old, replace(FINGERPRINT, tokenizer_sha256=digest)).close()
-        with Store.open(old) as store:
+        IndexWriter.open(old, replace(FINGERPRINT, tokenizer_sha256=digest)).close()
+        with IndexReader.open(old) as store:
             assert store.fingerprint.tokenizer_sha256 == "a" * 64
 
 
@@ -90,10 +90,10 @@ def test_a_failure_on_the_way_leaves_the_old_one_whole(old: Path) -> None:
     with (
         patch.dict(schema.UPGRADES, {2: broken}),
         pytest.raises(StoreError),
-        ManifestWriter.open(old / "manifest.sqlite", FINGERPRINT).transaction(),
+        CatalogWriter.open(old / "manifest.sqlite", FINGERPRINT).transaction(),
     ):
         pytest.fail("it opened")
     assert dump(old, "PRAGMA user_version") == [(2,)]
     require_answers(old)
-    Writer.open(old, FINGERPRINT).close()
+    IndexWriter.open(old, FINGERPRINT).close()
     require_answers(old)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from benchmarks.clouds import Clouds
 from bridgetower.index.catalog.rows import Tuning
-from bridgetower.index.catalog.writer import ManifestWriter
-from bridgetower.index.check import repair, verify
-from bridgetower.index.reader import Store
+from bridgetower.index.catalog.writer import CatalogWriter
+from bridgetower.index.check import check_index, repair_index
+from bridgetower.index.reader import IndexReader
 from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.index.vectors.float16 import pack
-from bridgetower.index.vectors.scalar_codes import Codes
-from bridgetower.index.writer import NewImage, Writer
-from bridgetower.records import Filter, Fingerprint, Photo
+from bridgetower.index.vectors.scalar_codes import ScalarCodes
+from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.records import File, Filter, Fingerprint
 from tests.conftest import Zone
 
 DIM = 32
@@ -44,11 +44,11 @@ def path_of(number: int) -> Path:
     return Path(f"/photos/{number % 7}/{number}.jpg")
 
 
-def add(writer: Writer, numbers: Sequence[int]) -> None:
+def add(writer: IndexWriter, numbers: Sequence[int]) -> None:
     """Picture `number` is taken at that second if it is even, and its file changed then if it is odd."""
     writer.commit(
         images=[NewImage(hash_of(i), 1, 1, None if i % 2 else i, PICTURES[i]) for i in numbers],
-        files=[(Photo(path_of(i), 1, i * 10**9), hash_of(i)) for i in numbers],
+        files=[(File(path_of(i), 1, i * 10**9), hash_of(i)) for i in numbers],
     )
 
 
@@ -62,7 +62,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("many") / "index"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bridgetower.index.vectors.catalog_vectors.EXACT_MOST", 500)
-        with Writer.open(directory, FINGERPRINT) as writer:
+        with IndexWriter.open(directory, FINGERPRINT) as writer:
             writer.set_queries(TEXTS)
             add(writer, range(N))
             writer.finish()
@@ -86,14 +86,14 @@ def exact(query: NDArray[np.float32], k: int, numbers: Sequence[int] = range(N))
 
 
 def recall_of(directory: Path, numbers: Sequence[int] = range(N), k: int = 100) -> float:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         found = store.recall(ASKED, k)
     hits = sum(len({n.image - 1 for n in row} & set(exact(q, k, numbers))) for q, row in zip(ASKED, found, strict=True))
     return hits / (k * len(ASKED))
 
 
 def tuning_of(directory: Path) -> Tuning:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         tuning = store.summary().tuning
     assert tuning is not None
     return tuning
@@ -107,24 +107,24 @@ def test_the_effort_is_measured_with_texts_and_holds_for_others(directory: Path)
     assert recall_of(directory) >= 0.985
 
 
-def tune(manifest: ManifestWriter, **changed: Any) -> None:
+def tune(catalog: CatalogWriter, **changed: Any) -> None:
     """Say that the vector file is searched in another way."""
-    state, tuning = manifest.state(), manifest.tuning()
+    state, tuning = catalog.state(), catalog.tuning()
     assert tuning is not None and state.vectors_sha256 is not None
-    with manifest.transaction():
-        manifest.publish(state.generation, state.covered, state.vectors_sha256, tuning._replace(**changed))
+    with catalog.transaction():
+        catalog.publish(state.generation, state.covered, state.vectors_sha256, tuning._replace(**changed))
 
 
 def test_less_effort_finds_less(directory: Path) -> None:
     """The measure itself: were the effort not what decides, the recall above would say nothing."""
-    manifest = ManifestWriter.open(directory / "manifest.sqlite", FINGERPRINT)
-    tune(manifest, effort=1, candidates=164)
-    manifest.close()
+    catalog = CatalogWriter.open(directory / "manifest.sqlite", FINGERPRINT)
+    tune(catalog, effort=1, candidates=164)
+    catalog.close()
     assert recall_of(directory) < 0.9
 
 
 def test_similarities_are_those_of_the_exact_vectors(directory: Path) -> None:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         for query, row in zip(ASKED, store.recall(ASKED, 20), strict=True):
             scores = [(TRUTH[n.image - 1] * query.astype(np.float64)).sum() for n in row]
             assert [n.similarity for n in row] == [np.float32(score) for score in scores]
@@ -132,17 +132,17 @@ def test_similarities_are_those_of_the_exact_vectors(directory: Path) -> None:
 
 
 def test_few_images_are_compared_one_by_one(tmp_path: Path) -> None:
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         add(writer, range(500))
         writer.finish()
         assert writer.wants_queries()  # twice as many are no longer few
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert store.summary().tuning is None
     assert recall_of(tmp_path / "index", range(500)) == 1
 
 
 def test_texts_are_wanted_once_and_early(tmp_path: Path) -> None:
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         add(writer, range(200))
         assert not writer.wants_queries()
         add(writer, range(200, 300))
@@ -152,7 +152,7 @@ def test_texts_are_wanted_once_and_early(tmp_path: Path) -> None:
 
 
 def test_without_texts_pictures_far_from_pictures_stand_for_them(tmp_path: Path) -> None:
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         add(writer, range(N))
         writer.finish()
     tuning = tuning_of(tmp_path / "index")
@@ -161,7 +161,7 @@ def test_without_texts_pictures_far_from_pictures_stand_for_them(tmp_path: Path)
 
 
 def test_everything_is_found_by_who_asks_for_everything(directory: Path) -> None:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert [n.image - 1 for n in store.recall(ASKED[:1], 10 * N)[0]] == exact(ASKED[0], N)
         images = [candidate.photos[0].path for candidate in store.nearest(ASKED[:1])]
     assert len(images) == len(set(images)) == N
@@ -169,14 +169,14 @@ def test_everything_is_found_by_who_asks_for_everything(directory: Path) -> None
 
 def test_what_has_no_file_and_what_was_removed_is_left_out(directory: Path) -> None:
     best = exact(ASKED[0], 60)
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         for number in best[:50]:
             writer.forget(path_of(number))
-        with writer.manifest.transaction():
-            writer.manifest._db.execute("DELETE FROM images WHERE id = ?", (best[0] + 1,))
+        with writer.catalog.transaction():
+            writer.catalog._db.execute("DELETE FROM images WHERE id = ?", (best[0] + 1,))
         writer.finish()
     left = sorted(set(range(N)) - set(best[:50]))
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         found = [n.image - 1 for n in store.recall(ASKED[:1], 10)[0]]
     assert found == exact(ASKED[0], 10, left)
     assert recall_of(directory, left) >= 0.985
@@ -184,9 +184,9 @@ def test_what_has_no_file_and_what_was_removed_is_left_out(directory: Path) -> N
 
 @pytest.mark.parametrize("more", [100, 600])  # the second is more than is held in memory beside the lists
 def test_what_the_lists_lack_is_found_beside_them(directory: Path, more: int) -> None:
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         add(writer, range(N, N + more))
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert store.summary().uncovered == more
         for query in ASKED[:20]:
             new = [i for i in exact(query, 100, range(N + more)) if i >= N]
@@ -197,33 +197,33 @@ def test_what_the_lists_lack_is_found_beside_them(directory: Path, more: int) ->
 def test_lists_grow_and_are_chosen_anew_when_there_are_twice_as_many(directory: Path) -> None:
     before = tuning_of(directory)
     codes = (directory / "vectors-1.codes").read_bytes()
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         add(writer, range(N, N + 600))
         writer.finish()
     assert tuning_of(directory).trained == before.trained == N
     assert (directory / "vectors-2.codes").read_bytes().startswith(codes)
     assert not (directory / "vectors-1.codes").exists() and not (directory / "vectors-1.faiss").exists()
     assert recall_of(directory, range(N + 600)) >= 0.985
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         add(writer, range(N + 600, 2 * N))
         add(writer, [2 * N - 1])
         writer._images = writer._uncovered = 2 * N
-        tune(writer.manifest, trained=N - 1)
+        tune(writer.catalog, trained=N - 1)
         writer.finish()
     assert tuning_of(directory).trained == 2 * N
     assert recall_of(directory, range(2 * N)) >= 0.985
 
 
 def test_what_was_removed_goes_from_the_files_when_it_is_much(directory: Path) -> None:
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         gone = range(0, N, 5)
         for number in gone:
             writer.forget(path_of(number))
-        with writer.manifest.transaction():
-            writer.manifest._db.executemany("DELETE FROM images WHERE id = ?", [(i + 1,) for i in gone])
+        with writer.catalog.transaction():
+            writer.catalog._db.executemany("DELETE FROM images WHERE id = ?", [(i + 1,) for i in gone])
         writer._images = writer._uncovered = len(range(N)) - len(gone)
         writer.finish()
-        assert not list(writer.manifest.pruned())
+        assert not list(writer.catalog.pruned())
     left = sorted(set(range(N)) - set(gone))
     assert recall_of(directory, left) >= 0.985
 
@@ -246,7 +246,7 @@ def test_a_filter_costs_no_recall(
     zone("UTC")
     if scanned:  # as with filters that many pass
         monkeypatch.setattr("bridgetower.index.vectors.faiss_search._ROWS", 40)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         for query in ASKED[:5]:
             found = list(store.nearest(query[None], filter))
             assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(query, N, numbers)]
@@ -254,19 +254,19 @@ def test_a_filter_costs_no_recall(
 
 def test_a_filter_finds_what_an_exact_file_lacks(tmp_path: Path) -> None:
     """More than is held in memory beside it."""
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         add(writer, range(400))
         writer.finish()
         add(writer, range(400, 1000))
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         found = list(store.nearest(ASKED[:1], Filter(under=Path("/photos/3"))))
         assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(ASKED[0], N, range(3, 1000, 7))]
 
 
 def test_a_filter_shows_the_files_that_pass_it(directory: Path) -> None:
-    with Writer.open(directory, FINGERPRINT) as writer:
-        writer.commit(files=[(Photo(Path("/elsewhere/copy.jpg"), 1, 1), hash_of(4))])
-    with Store.open(directory) as store:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
+        writer.commit(files=[(File(Path("/elsewhere/copy.jpg"), 1, 1), hash_of(4))])
+    with IndexReader.open(directory) as store:
         (found,) = store.nearest(ASKED[:1], Filter(under=Path("/elsewhere")))
         assert [photo.path for photo in found.photos] == [Path("/elsewhere/copy.jpg")]
 
@@ -294,7 +294,7 @@ def test_damage_costs_time_and_no_answer(directory: Path, name: str, damage: str
             content = bytearray(os.urandom(len(content)))
     if damage != "absent":
         path.write_bytes(content)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         for query in ASKED[:10]:
             assert [n.image - 1 for n in store.recall(query[None], 100)[0]] == exact(query, 100)
         assert store.damage is not None or not store.summary().vectors_file
@@ -304,10 +304,10 @@ CUT_SHORT = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 
 directory, size, queries = Path(sys.argv[1]), int(sys.argv[2]), np.load(sys.argv[3])
-with Store.open(directory) as store:
+with IndexReader.open(directory) as store:
     store.recall(queries[:1], 10)
     assert store.damage is None
     os.truncate(directory / "vectors-1.codes", size)
@@ -338,7 +338,7 @@ def test_one_flipped_bit_never_changes_a_similarity(directory: Path) -> None:
         content = bytearray(whole)
         content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
         path.write_bytes(content)
-        with Store.open(directory) as store:
+        with IndexReader.open(directory) as store:
             for query in ASKED[:3]:
                 found = [n.image - 1 for n in store.recall(query[None], 100)[0]]
                 assert len(set(found) & set(exact(query, 100))) >= 95
@@ -347,9 +347,9 @@ def test_one_flipped_bit_never_changes_a_similarity(directory: Path) -> None:
 
 def test_damaged_files_are_made_again_by_the_next_writer(directory: Path) -> None:
     (directory / "vectors-1.codes").write_bytes(b"")
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.finish()
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert (store.summary().generation, store.summary().vectors_file) == (2, True)
     assert recall_of(directory) >= 0.985
 
@@ -359,13 +359,13 @@ def test_vectors_of_odd_lengths_can_be_searched_too(tmp_path: Path) -> None:
     clouds = Clouds(dim, themes=40, rank=20)
     fingerprint = Fingerprint("some/model", "local", "f" * 64, "c" * 64, "hf", 1, "float", dim)
     pictures, texts = clouds.pictures(0, 1000), clouds.texts(0, 20)
-    with Writer.open(tmp_path / "index", fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", fingerprint) as writer:
         writer.commit(
             images=[NewImage(hash_of(i), 1, 1, None, pictures[i]) for i in range(1000)],
-            files=[(Photo(path_of(i), 1, 1), hash_of(i)) for i in range(1000)],
+            files=[(File(path_of(i), 1, 1), hash_of(i)) for i in range(1000)],
         )
         writer.finish()
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         for text, row in zip(texts, store.recall(texts, 100), strict=True):
             best = np.argsort(-(pictures.astype(np.float16).astype(np.float64) @ text))[:100]
             assert len(set(best) & {n.image - 1 for n in row}) >= 90
@@ -383,7 +383,7 @@ def test_vectors_of_odd_lengths_can_be_searched_too(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_lists_is_found_and_mended(directory: Path, damage: str, found: str) -> None:
-    assert list(verify(directory)) == []
+    assert list(check_index(directory)) == []
     codes = next(directory.glob("vectors-*.codes"))
     if damage == "codes":
         with open(codes, "r+b") as file:
@@ -394,25 +394,25 @@ def test_what_is_wrong_with_lists_is_found_and_mended(directory: Path, damage: s
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     elif damage == "absent":
         codes.unlink()
-    with Writer.resume(directory) as writer:
-        database = writer.manifest._db
+    with IndexWriter.resume(directory) as writer:
+        database = writer.catalog._db
         if damage == "fewer":
-            with writer.manifest.transaction():
-                writer.manifest.add_image(hash_of(-1), 1, 1, None, pack(PICTURES[0], DIM))
-            writer.manifest._set_state(covered=writer.manifest.state().covered + 1)
+            with writer.catalog.transaction():
+                writer.catalog.add_image(hash_of(-1), 1, 1, None, pack(PICTURES[0], DIM))
+            writer.catalog._set_state(covered=writer.catalog.state().covered + 1)
         elif damage == "more":
             writer.drop([path_of(0)])
             assert sum(writer.prune()) == 1
             database.execute("DELETE FROM pruned")
         elif damage == "other":
-            codes_of = Codes.open(codes)
+            codes_of = ScalarCodes.open(codes)
             content = bytearray(codes.read_bytes())
             row = codes_of.coder.rows(codes_of.ids(np.array([5])), PICTURES[6:7])
             start = len(content) - (len(codes_of) - 5) * len(row)
             content[start : start + len(row)] = row
             codes.write_bytes(content)
-    assert found in "".join(finding.problem for finding in verify(directory))
-    assert repair(directory).left == ()
+    assert found in "".join(finding.problem for finding in check_index(directory))
+    assert repair_index(directory).left == ()
 
 
 def test_a_disk_that_cannot_read_the_files_is_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,56 +420,58 @@ def test_a_disk_that_cannot_read_the_files_is_found(directory: Path, monkeypatch
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("bridgetower.index.vectors.ivf.read_faiss", unreadable)
-    assert [finding.problem for finding in verify(directory)] == ["the vector file cannot be read (Input/output error)"]
-    with Store.open(directory) as store:
+    assert [finding.problem for finding in check_index(directory)] == [
+        "the vector file cannot be read (Input/output error)"
+    ]
+    with IndexReader.open(directory) as store:
         assert [n.image - 1 for n in store.recall(ASKED[:1], 100)[0]] == exact(ASKED[0], 100)
         assert store.damage is not None and store.damage.endswith("vectors-1.faiss: Input/output error")
 
 
 def test_what_is_left_out_around_a_query_blinds_no_search(directory: Path) -> None:
     gone = set(exact(ASKED[0], 800))
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         for number in gone:
             writer.forget(path_of(number))
     left = sorted(set(range(N)) - gone)
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         found = [n.image - 1 for n in store.recall(ASKED[:1], 100)[0]]
         assert len(found) == 100 and len(set(found) & set(exact(ASKED[0], 100, left))) >= 98
         assert sum(1 for _ in store.nearest(ASKED[:1])) == len(left)
 
 
 def test_an_effort_that_finds_too_few_is_raised(directory: Path) -> None:
-    manifest = ManifestWriter.open(directory / "manifest.sqlite", FINGERPRINT)
-    with manifest.transaction():
-        tuning = manifest.tuning()
+    catalog = CatalogWriter.open(directory / "manifest.sqlite", FINGERPRINT)
+    with catalog.transaction():
+        tuning = catalog.tuning()
         assert tuning is not None
-        state = manifest.state()
-        manifest.publish(
+        state = catalog.state()
+        catalog.publish(
             state.generation, state.covered, state.vectors_sha256 or b"", tuning._replace(effort=1, candidates=200)
         )
-    manifest.close()
-    with Store.open(directory) as store:
+    catalog.close()
+    with IndexReader.open(directory) as store:
         assert [len(row) for row in store.recall(ASKED[:20], 100)] == [100] * 20
         assert sum(1 for _ in store.nearest(ASKED[:1])) == N
 
 
 def test_what_was_removed_before_any_file_held_it_is_not_missed_later(directory: Path) -> None:
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         add(writer, range(N, N + 100))
         for number in range(N, N + 50):
             writer.forget(path_of(number))
-        with writer.manifest.transaction():
-            writer.manifest._db.execute("DELETE FROM images WHERE id > ? AND id <= ?", (N, N + 50))
-    with Writer.open(directory, FINGERPRINT) as writer:
+        with writer.catalog.transaction():
+            writer.catalog._db.execute("DELETE FROM images WHERE id > ? AND id <= ?", (N, N + 50))
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         add(writer, range(N + 100, N + 500))
         writer.finish()
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert store.summary().generation == 2
         assert len(store.recall(ASKED[:1], 10 * N)[0]) == N + 450
-    assert not list(verify(directory))
-    with Writer.open(directory, FINGERPRINT) as writer:
+    assert not list(check_index(directory))
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.finish()
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         assert store.summary().generation == 2  # all is as it should be: nothing was written anew
 
 
@@ -478,22 +480,22 @@ def test_a_damaged_row_is_not_carried_on(directory: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
-    with Writer.open(directory, FINGERPRINT) as writer:
+    with IndexWriter.open(directory, FINGERPRINT) as writer:
         add(writer, range(N, N + 400))
         writer.finish()
-    assert not list(verify(directory))
+    assert not list(check_index(directory))
     assert tuning_of(directory).trained == N + 400
 
 
 def test_pictures_that_are_all_alike_can_be_indexed(tmp_path: Path) -> None:
     vector = PICTURES[0]
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         writer.commit(
             images=[NewImage(hash_of(i), 1, 1, None, vector) for i in range(600)],
-            files=[(Photo(path_of(i), 1, 1), hash_of(i)) for i in range(600)],
+            files=[(File(path_of(i), 1, 1), hash_of(i)) for i in range(600)],
         )
         writer.finish()
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert len(store.recall(ASKED[:1], 10)[0]) == 10
         assert sum(1 for _ in store.nearest(ASKED[:1])) == 600
 
@@ -501,30 +503,30 @@ def test_pictures_that_are_all_alike_can_be_indexed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kinds", [2, 5])
 def test_of_equal_pictures_any_is_as_good_as_another(tmp_path: Path, kinds: int) -> None:
     """None of them is missed where another was found, and effort does not grow in search of it."""
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         writer.set_queries(TEXTS)
         writer.commit(
             images=[NewImage(hash_of(i), 1, 1, None, PICTURES[i % kinds]) for i in range(5000)],
-            files=[(Photo(path_of(i), 1, 1), hash_of(i)) for i in range(5000)],
+            files=[(File(path_of(i), 1, 1), hash_of(i)) for i in range(5000)],
         )
         writer.finish()
     tuning = tuning_of(tmp_path / "index")
     assert (tuning.recall, tuning.candidates) == (1, 200)
     assert tuning.effort < tuning.lists
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         for query, row in zip(ASKED, store.recall(ASKED, 100), strict=True):
             scores = np.sort(np.repeat((TRUTH[:kinds] * query.astype(np.float64)).sum(axis=1), 5000 // kinds))[::-1]
             assert [n.similarity for n in row] == scores[:100].astype(np.float32).tolist()
 
 
 def test_ids_with_large_gaps_cost_nothing(tmp_path: Path) -> None:
-    with Writer.open(tmp_path / "index", FINGERPRINT) as writer:
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         add(writer, range(300))
-        with writer.manifest.transaction():
-            writer.manifest._db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'images'", (2**40,))
+        with writer.catalog.transaction():
+            writer.catalog._db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'images'", (2**40,))
         add(writer, range(300, N))
         writer.finish()
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         found = store.recall(ASKED[:1], 100)[0]
     numbers = [n.image - 1 if n.image <= 300 else n.image - 2**40 + 299 for n in found]
     assert len(set(numbers) & set(exact(ASKED[0], 100))) >= 95
@@ -536,31 +538,31 @@ def test_ids_with_large_gaps_cost_nothing(tmp_path: Path) -> None:
     ids=lambda changed: next(iter(changed)),
 )
 def test_a_search_that_cannot_be_is_found_and_mended(directory: Path, changed: dict[str, float]) -> None:
-    with Writer.resume(directory) as writer:
-        tune(writer.manifest, **changed)
-    assert [finding.part for finding in verify(directory)] == ["vectors"]
-    assert repair(directory).left == ()
+    with IndexWriter.resume(directory) as writer:
+        tune(writer.catalog, **changed)
+    assert [finding.part for finding in check_index(directory)] == ["vectors"]
+    assert repair_index(directory).left == ()
 
 
 def test_what_came_and_went_between_two_vector_files_is_in_none(directory: Path) -> None:
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         writer.drop([path_of(0)])
         add(writer, range(N, N + 3))
         writer.drop([path_of(N)])
         assert sum(writer.prune()) == 2
         writer.publish()
-        assert [*writer.manifest.pruned()] == [1]
-        assert FaissStore().is_intact(directory, writer.manifest, whole=True)
-    assert list(verify(directory)) == []
+        assert [*writer.catalog.pruned()] == [1]
+        assert FaissStore().is_intact(directory, writer.catalog, whole=True)
+    assert list(check_index(directory)) == []
 
 
 @pytest.mark.parametrize("dim", [DIM, 2 * DIM])
 def test_nothing_of_another_model_stays_in_an_index_that_has_lost_its_images(directory: Path, dim: int) -> None:
-    with Writer.resume(directory) as writer:
+    with IndexWriter.resume(directory) as writer:
         writer.forget(Path("/photos"))
         assert sum(writer.prune()) == N
-    with Writer.open(directory, dataclasses.replace(FINGERPRINT, revision="other")) as writer:
-        assert writer.manifest.has_queries()
-    with Writer.open(directory, dataclasses.replace(FINGERPRINT, weights_sha256="e" * 64, dim=dim)) as writer:
-        assert not writer.manifest.has_queries() and writer.manifest.tuning() is None
-    assert list(verify(directory)) == []
+    with IndexWriter.open(directory, dataclasses.replace(FINGERPRINT, revision="other")) as writer:
+        assert writer.catalog.has_queries()
+    with IndexWriter.open(directory, dataclasses.replace(FINGERPRINT, weights_sha256="e" * 64, dim=dim)) as writer:
+        assert not writer.catalog.has_queries() and writer.catalog.tuning() is None
+    assert list(check_index(directory)) == []

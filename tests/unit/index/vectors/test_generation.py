@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import ResourceError
-from bridgetower.index.check import verify
-from bridgetower.index.vectors.generation import Published, codes_path, vectors_path
-from bridgetower.index.vectors.scalar_codes import Codes
+from bridgetower.index.check import check_index
+from bridgetower.index.vectors.generation import Generation, codes_path, vectors_path
+from bridgetower.index.vectors.scalar_codes import ScalarCodes
 from tests.fakes import handles_left
 from tests.faults.small import build
 
@@ -16,13 +16,13 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits, and pipe
 
 
 def test_what_is_absent_is_done_without(tmp_path: Path) -> None:
-    assert not Published(tmp_path, 1, coded=True).whole
+    assert not Generation(tmp_path, 1, coded=True).whole
 
 
 @posix
 def test_what_became_a_pipe_is_done_without_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(vectors_path(tmp_path, 1))
-    assert not Published(tmp_path, 1, coded=False).whole
+    assert not Generation(tmp_path, 1, coded=False).whole
 
 
 @posix
@@ -32,13 +32,13 @@ def test_want_of_handles_is_not_taken_for_absence_or_damage(tmp_path: Path, monk
         path.touch()
     with handles_left(0):
         with pytest.raises(ResourceError, match="too many open files"):
-            Published(tmp_path, 1, coded=False)
+            Generation(tmp_path, 1, coded=False)
         with pytest.raises(ResourceError, match="too many open files"):
-            Codes.open(codes_path(tmp_path, 1))
+            ScalarCodes.open(codes_path(tmp_path, 1))
 
     def exhausted(path: Path) -> object:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr("bridgetower.index.vectors.generation.open_own", exhausted)
     with pytest.raises(ResourceError, match="too many open files"):
-        list(verify(tmp_path / "index"))
+        list(check_index(tmp_path / "index"))

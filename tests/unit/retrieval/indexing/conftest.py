@@ -8,8 +8,8 @@ import pytest
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.ignore import USUAL_RULES, Rules
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from bridgetower.retrieval.indexing import IndexReport, index
 from tests.fakes import FakeEncoder, paint
 
@@ -23,7 +23,7 @@ def run(
     retry: bool = False,
 ) -> IndexReport:
     encoder = encoder or FakeEncoder()
-    with Writer.open(directory, encoder.fingerprint) as writer:
+    with IndexWriter.open(directory, encoder.fingerprint) as writer:
         return index(paths, writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), rules, retry=retry)
 
 
@@ -37,9 +37,9 @@ def content(path: Path) -> bytes:
 
 def indexed(directory: Path) -> set[Path]:
     """The files that lead to a picture."""
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 1000)[0]]
-        return {path for image in images for path in store.manifest.photos(image)}
+        return {path for image in images for path in store.catalog.photos(image)}
 
 
 def some(folder: Path, *names: str) -> list[Path]:

@@ -15,8 +15,8 @@ from bridgetower.encoders.protocol import Pixels, Vectors
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import Candidate
@@ -31,8 +31,8 @@ def test_every_picture_is_found_by_its_own_vector(photos: Path, tmp_path: Path) 
     encoder = FakeEncoder()
     report = run([photos], tmp_path / "index", encoder)
     assert (report.files, report.encoded, report.skipped) == (BATCH_SIZE + 3, BATCH_SIZE + 3, ())
-    with Store.open(tmp_path / "index") as store:
-        ids = [store.manifest.image_id(content(path)) for path in sorted(photos.iterdir())]
+    with IndexReader.open(tmp_path / "index") as store:
+        ids = [store.catalog.image_id(content(path)) for path in sorted(photos.iterdir())]
         assert len(set(ids)) == BATCH_SIZE + 3
         for image in ids:
             assert image is not None
@@ -47,7 +47,7 @@ def test_a_second_run_opens_no_file_and_loads_no_encoder(
     run([photos], tmp_path / "index")
     monkeypatch.setattr("bridgetower.files.content.read", lambda path: pytest.fail(f"{path} was opened"))
     fake = FakeEncoder()
-    with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", fake.fingerprint) as writer:
         report = index([photos], writer, never)
     assert (report.unchanged, report.encoded, report.reused, report.removed) == (BATCH_SIZE + 3, 0, 0, 0)
 
@@ -60,13 +60,13 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
     (photos / "copy.png").write_bytes((photos / "001.png").read_bytes())
     monkeypatch.setattr("bridgetower.pictures.decode_pool._Process", lambda *_: pytest.fail("a process was started"))
     fake = FakeEncoder()
-    with Writer.open(tmp_path / "index", fake.fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", fake.fingerprint) as writer:
         report = index([photos], writer, never)
     assert (report.reused, report.removed, report.unchanged) == (2, 1, BATCH_SIZE + 2)
-    with Store.open(tmp_path / "index") as store:
-        image = store.manifest.image_id(content(photos / "copy.png"))
+    with IndexReader.open(tmp_path / "index") as store:
+        image = store.catalog.image_id(content(photos / "copy.png"))
         assert image is not None
-        assert store.manifest.photos(image) == (photos / "001.png", photos / "copy.png")
+        assert store.catalog.photos(image) == (photos / "001.png", photos / "copy.png")
 
 
 def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
     encoder = FakeEncoder()
     report = run([photos], tmp_path / "index", encoder)
     assert (report.encoded, encoder.encoded) == (1, 1)
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         best = store.recall(encoder.embed_texts(["blue"]), 1)[0][0].image
-        assert store.manifest.photos(best) == (photos / "000.png",)
+        assert store.catalog.photos(best) == (photos / "000.png",)
 
 
 def test_equal_pictures_in_one_batch_are_encoded_once(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
     (photos / "bad.jpg").write_text("no picture")
     seen: list[Progress] = []
     encoder = FakeEncoder()
-    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
         engine = LocalEngine(encoder.preprocessing, lambda: encoder)
         index([photos], writer, lambda: engine, on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)

@@ -18,9 +18,9 @@ from bridgetower.errors import InputError, ModelError, PictureError, ResourceErr
 from bridgetower.files.content import read
 from bridgetower.files.regular import open_regular
 from bridgetower.files.walk import scan
-from bridgetower.index.reader import Store
-from bridgetower.index.writer import Writer
-from bridgetower.pictures.decode_pool import Decoders, Picture
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.writer import IndexWriter
+from bridgetower.pictures.decode_pool import DecodePool, Picture
 from bridgetower.records import Refused
 from bridgetower.retrieval.indexing import index
 from tests.fakes import HOSTILE, FakeEncoder, paint
@@ -53,8 +53,8 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
     assert {skip.path.name for skip in report.skipped} == {"bad.jpg", "empty.png", "short.png"}
     again = run([photos], tmp_path / "index")
     assert {skip.path.name: skip.reason for skip in again.skipped} == {s.path.name: s.reason for s in report.skipped}
-    with Store.open(tmp_path / "index") as store:
-        assert {skip.path.name for skip in store.manifest.skipped()} == {"bad.jpg", "empty.png", "short.png"}
+    with IndexReader.open(tmp_path / "index") as store:
+        assert {skip.path.name for skip in store.catalog.skipped()} == {"bad.jpg", "empty.png", "short.png"}
 
 
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(
@@ -85,7 +85,7 @@ def test_an_interrupted_run_keeps_what_was_committed_and_sweeps_nothing(photos: 
 
     with pytest.raises(KeyboardInterrupt):
         run([photos], tmp_path / "index", Interrupted())
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert store.summary().files == BATCH_SIZE + 3 + BATCH_SIZE
     assert photos / "000.png" in indexed(tmp_path / "index")
     report = run([photos], tmp_path / "index")
@@ -95,7 +95,7 @@ def test_an_interrupted_run_keeps_what_was_committed_and_sweeps_nothing(photos: 
 def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         run([tmp_path / "nowhere"], tmp_path / "index")
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert store.summary().roots == ()
 
 
@@ -104,9 +104,9 @@ def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(pho
     with torch.no_grad():
         for parameter in encoder._model.vision_tower.parameters():
             parameter.fill_(float("nan"))
-    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
+    with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
         index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert (store.summary().images, store.summary().orphans) == (0, 0)
 
 
@@ -128,12 +128,12 @@ def test_a_changed_file_that_cannot_be_read_now_keeps_its_place(
 def test_a_picture_that_there_was_no_memory_for_is_tried_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exhausted, real = (photos / "000.png").read_bytes(), Decoders.decode
+    exhausted, real = (photos / "000.png").read_bytes(), DecodePool.decode
 
-    def decode(decoders: Decoders, content: bytes) -> Picture | Refused:
+    def decode(decoders: DecodePool, content: bytes) -> Picture | Refused:
         return Refused("no memory", lasting=False) if content == exhausted else real(decoders, content)
 
-    monkeypatch.setattr(Decoders, "decode", decode)
+    monkeypatch.setattr(DecodePool, "decode", decode)
     assert [skip.path.name for skip in run([photos], tmp_path / "index").skipped] == ["000.png"]
     monkeypatch.undo()
     report = run([photos], tmp_path / "index")
@@ -173,8 +173,8 @@ def test_a_run_that_may_open_no_more_files_ends_and_blames_none(
     monkeypatch.setattr("bridgetower.files.content.open_regular", exhausted)
     with pytest.raises(ResourceError, match="too many open files"):
         run([photos], tmp_path / "index")
-    with Store.open(tmp_path / "index") as store:
-        assert list(store.manifest.skipped()) == []
+    with IndexReader.open(tmp_path / "index") as store:
+        assert list(store.catalog.skipped()) == []
     monkeypatch.undo()
     assert run([photos], tmp_path / "index").skipped == ()
 
@@ -182,7 +182,7 @@ def test_a_run_that_may_open_no_more_files_ends_and_blames_none(
 def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path: Path) -> None:
     large = paint(photos / "large.png", "red", size=(50, 40))
     encoder = FakeEncoder()
-    with Writer.open(tmp_path / "index", encoder.fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
         report = index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), max_pixels=1999)
     assert [skip.path for skip in report.skipped] == [large]
     assert "--max-pixels" in report.skipped[0].reason
@@ -202,7 +202,7 @@ def test_a_run_that_is_broken_off_publishes_nothing_and_the_next_one_does(
                 raise error
             return super().embed_images(pixels)
 
-    monkeypatch.setattr(Writer, "publish", lambda writer: pytest.fail("it took its time"))
+    monkeypatch.setattr(IndexWriter, "publish", lambda writer: pytest.fail("it took its time"))
     with pytest.raises(type(error)):
         run([photos], tmp_path / "index", Broken())
     monkeypatch.undo()
@@ -222,15 +222,15 @@ def test_a_run_that_finds_nothing_to_do_publishes_where_that_was_broken_off(
         run([photos], tmp_path / "index")
     monkeypatch.undo()
     assert (covered(tmp_path / "index"), len(indexed(tmp_path / "index"))) == (0, BATCH_SIZE + 3)
-    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
         assert index([photos], writer, never).unchanged == BATCH_SIZE + 3
     assert covered(tmp_path / "index") == BATCH_SIZE + 3
 
 
 def covered(directory: Path) -> int:
     """The last image that the vector file holds."""
-    with Store.open(directory) as store:
-        return store.manifest.state().covered
+    with IndexReader.open(directory) as store:
+        return store.catalog.state().covered
 
 
 def test_skipped_files_are_tried_again_if_that_is_asked_for(photos: Path, tmp_path: Path) -> None:

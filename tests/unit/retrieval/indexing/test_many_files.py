@@ -13,9 +13,9 @@ import pytest
 
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
-from bridgetower.index.writer import Writer
-from bridgetower.pictures.decode_pool import Decoders, Picture
-from bridgetower.records import File, Photo, Refused
+from bridgetower.index.writer import IndexWriter
+from bridgetower.pictures.decode_pool import DecodePool, Picture
+from bridgetower.records import File, Refused, WalkedFile
 from bridgetower.retrieval.indexing import index
 from tests.fakes import FakeEncoder, paint
 from tests.unit.retrieval.indexing.conftest import never, run
@@ -26,7 +26,7 @@ def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monk
     files = [path.stat().st_size for path in photos.iterdir()]
     for stage in ("retrieval.indexing", "encoders.local_engine"):
         monkeypatch.setattr(f"bridgetower.{stage}.READ_AHEAD", 2 * max(files))
-    real, lock, held, most = Decoders.decode, threading.Lock(), [0], [0]
+    real, lock, held, most = DecodePool.decode, threading.Lock(), [0], [0]
 
     def counted_read(path: Path) -> bytes:
         data = read(path)
@@ -35,7 +35,7 @@ def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monk
             most[0] = max(most[0], held[0])
         return data
 
-    def decode(decoders: Decoders, content: bytes) -> Picture | Refused:
+    def decode(decoders: DecodePool, content: bytes) -> Picture | Refused:
         time.sleep(0.01)  # reading is faster
         found = real(decoders, content)
         with lock:
@@ -43,7 +43,7 @@ def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monk
         return found
 
     monkeypatch.setattr("bridgetower.files.content.read", counted_read)
-    monkeypatch.setattr(Decoders, "decode", decode)
+    monkeypatch.setattr(DecodePool, "decode", decode)
     assert run([photos], tmp_path / "index").encoded == BATCH_SIZE + 3
     assert most[0] <= 5 * max(files) < sum(files)  # twice what may be read ahead, and one in between
 
@@ -51,7 +51,7 @@ def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monk
 def test_a_rename_of_a_folder_needs_no_engine(photos: Path, tmp_path: Path) -> None:
     run([photos], tmp_path / "index")
     photos.rename(tmp_path / "renamed")
-    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+    with IndexWriter.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
         report = index([tmp_path / "renamed"], writer, never)
     assert (report.reused, report.encoded) == (BATCH_SIZE + 3, 0)
 
@@ -61,34 +61,34 @@ def test_what_has_changed_is_read_in_the_order_of_paths_over_several_pages(
 ) -> None:
     monkeypatch.setattr("bridgetower.index.catalog.writer._ROWS", 5)
     monkeypatch.setattr("bridgetower.index.catalog.writer._SEEN_ROWS", 3)
-    files = [File(b"/a/%02d" % number, 1, 1) for number in range(17)]
-    with Writer.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
-        assert writer.manifest.meet(reversed(files)) == 17
-        for number, photo in enumerate(writer.manifest.changed()):
+    files = [WalkedFile(b"/a/%02d" % number, 1, 1) for number in range(17)]
+    with IndexWriter.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
+        assert writer.catalog.meet(reversed(files)) == 17
+        for number, photo in enumerate(writer.catalog.changed()):
             assert os.fsencode(photo.path) == files[number].path
             writer.commit(skipped=[(photo, "no picture")])
         assert number == 16
-        assert [*writer.manifest.changed()] == []
-        assert len([*writer.manifest.changed(retry=True)]) == len([*writer.manifest.still_skipped()]) == 17
+        assert [*writer.catalog.changed()] == []
+        assert len([*writer.catalog.changed(retry=True)]) == len([*writer.catalog.still_skipped()]) == 17
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tree(number: int) -> Iterator[File]:
-        return (File(b"/photos/%03d/%03d.jpg" % divmod(at, 100), 1000 + at, at) for at in range(number))
+    def tree(number: int) -> Iterator[WalkedFile]:
+        return (WalkedFile(b"/photos/%03d/%03d.jpg" % divmod(at, 100), 1000 + at, at) for at in range(number))
 
     def peak(number: int) -> int:
-        with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
-            photos = (Photo(Path(os.fsdecode(path)), size, at) for path, size, at in tree(number))
+        with IndexWriter.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
+            photos = (File(Path(os.fsdecode(path)), size, at) for path, size, at in tree(number))
             while batch := [(photo, "not a picture") for photo in islice(photos, 2000)]:
                 writer.commit(skipped=batch)
-            db = writer.manifest._db
-            with writer.manifest.transaction():  # pictures, without the work
+            db = writer.catalog._db
+            with writer.catalog.transaction():  # pictures, without the work
                 db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, x'0000', 0)")
                 db.execute("UPDATE files SET image = 1, reason = NULL")
         monkeypatch.setattr(
             "bridgetower.retrieval.indexing.scan", lambda paths, rules, passed_over, apart: tree(number)
         )
-        with Writer.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
+        with IndexWriter.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
             monkeypatch.setattr(writer, "finish", lambda changed: None)
             tracemalloc.start()
             try:

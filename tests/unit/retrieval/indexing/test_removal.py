@@ -8,7 +8,7 @@ import pytest
 
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.ignore import Rules
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from tests.fakes import paint
 from tests.unit.retrieval.indexing.conftest import indexed, run, some
 
@@ -26,7 +26,7 @@ def test_a_root_that_turned_up_empty_loses_nothing(photos: Path, tmp_path: Path)
     photos.mkdir()  # as an unmounted drive looks
     report = run([photos], tmp_path / "index")
     assert (report.removed, report.absent) == (0, (photos,))
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert len(store) == BATCH_SIZE + 3
 
 
@@ -78,7 +78,7 @@ def test_a_root_in_a_root_is_brought_up_to_date_with_it(tmp_path: Path) -> None:
     report = run([folder], tmp_path / "index")
     assert (report.removed, report.absent) == (2, ())
     assert indexed(tmp_path / "index") == {a, c}
-    with Store.open(tmp_path / "index") as store:
+    with IndexReader.open(tmp_path / "index") as store:
         assert [root.path for root in store.summary().roots] == [folder, folder / "sub"]  # a file that is gone is none
 
 

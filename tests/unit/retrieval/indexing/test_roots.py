@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from bridgetower.files.ignore import Rules
-from bridgetower.index.reader import Store
+from bridgetower.index.reader import IndexReader
 from tests.fakes import paint
 from tests.unit.retrieval.indexing.conftest import indexed, run, some
 
 
 def roots(directory: Path) -> list[Path]:
-    with Store.open(directory) as store:
+    with IndexReader.open(directory) as store:
         return [root.path for root in store.summary().roots]
 
 
