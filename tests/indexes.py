@@ -23,7 +23,7 @@ PRELUDE = f"""
 import hashlib, os, sys, time
 from pathlib import Path
 import numpy as np
-from bridgetower.records import WalkedFile, Fingerprint, File
+from bridgetower.records import File, Fingerprint, WalkedFile
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import NewImage, IndexWriter
 FINGERPRINT = {FINGERPRINT!r}

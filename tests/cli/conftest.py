@@ -69,7 +69,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
         lambda checkpoint, precision: checkpoint.encoder.fingerprint,
     )
     monkeypatch.setattr("bridgetower.encoders.torch_encoder.TorchEncoder", models.load)
-    monkeypatch.setattr("bridgetower.encoders.local_engine.Decoders", DecodePoolHere)
+    monkeypatch.setattr("bridgetower.encoders.local_engine.DecodePool", DecodePoolHere)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run
     return models

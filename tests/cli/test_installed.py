@@ -296,11 +296,11 @@ import hashlib, sys
 import bridgetower.index.check
 from bridgetower_cli.app import main
 
-def verify(*arguments, **options):
+def check_index(*arguments, **options):
     print("begun", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
-bridgetower.index.check.verify = verify
+bridgetower.index.check.check_index = check_index
 main()
 """
 

@@ -597,3 +597,20 @@ def test_features_are_kept_in_another_folder_that_is_named(
     (tmp_path / "file").touch()
     done = bt("search", "red", "--features-dir", tmp_path / "file")
     assert (done.exit_code, done.stderr.splitlines()[-1][:6]) == (5, "error:")
+
+
+@pytest.mark.parametrize("command", [("index", "photos"), ("prune",)])
+def test_a_folder_that_holds_other_files_is_there_and_its_pictures_are_gone(
+    command: tuple[str, ...], bt: Bt, library: Path
+) -> None:
+    for picture in library.iterdir():
+        picture.unlink()
+    (library / "deep" / "down").mkdir(parents=True)
+    assert "nothing found in photos" in bt(*command).stderr  # folders alone may be those of disks
+    assert "nothing found in photos" in bt("search", "red").stderr
+    (library / "deep" / "down" / "notes.txt").write_text("no picture")
+    assert "whose files are gone" in bt("search", "red").stderr
+    done = bt(*command)
+    assert done.exit_code == 0 and "nothing found" not in done.stderr
+    done = bt("search", "red")
+    assert done.exit_code == 1 and "gone" not in done.stderr

@@ -67,7 +67,6 @@ class PassedOver:
     extensions: Counter[str] = field(default_factory=Counter)  # files of other kinds, by extension in lower case
     excluded: int = 0  # pictures and folders that a pattern left out; nothing below these is counted
     links: int = 0  # to folders, and those that are called like pictures
-    excluded_in: set[bytes] = field(default_factory=set)  # folders in which a pattern or a link left something out
 
     def unread(self) -> dict[str, int]:
         """Of `extensions`, those of pictures, in the order of their names."""
@@ -174,7 +173,7 @@ class _Walk:
                 stack.append(self._enter(next_folder, troubles))
                 next_folder = None
                 yield from troubles
-            (folder, levels), entries = stack[-1]
+            (_, levels), entries = stack[-1]
             for entry in entries:
                 name = entry.name
                 is_dotted = name.startswith(b".")
@@ -200,12 +199,10 @@ class _Walk:
                 if levels and is_excluded(entry.path, levels, is_folder=is_folder):
                     if not is_other:
                         self._passed_over.excluded += 1
-                        self._passed_over.excluded_in.add(folder)
                 elif is_other:
                     self._passed_over.extensions[os.fsdecode(extension)] += 1
                 elif is_link and not follow:
                     self._passed_over.links += 1
-                    self._passed_over.excluded_in.add(folder)
                 elif is_folder and is_link:
                     self._links.append(_Folder(entry.path, levels))
                 elif is_folder:

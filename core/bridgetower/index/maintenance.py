@@ -15,6 +15,7 @@ from bridgetower.errors import InputError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
+from bridgetower.index.roots import is_away
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
 
@@ -106,7 +107,7 @@ def would_prune(reader: IndexReader, *, on_progress: OnProgress = quiet) -> Prun
 def prune(writer: IndexWriter, *, on_progress: OnProgress = quiet) -> Pruned:
     """Drop files that are gone, remove images without a file and what is kept of them, give the space back.
 
-    A root in which nothing at all is met keeps everything: its disk may not be mounted. Raises StoreError. May be
+    A root that `is_away` keeps everything: its disk may not be mounted. Raises StoreError. May be
     interrupted at any instant; what was removed until then is.
     """
     before = writer.bytes_on_disk()
@@ -133,21 +134,15 @@ def _gone(catalog: Catalog, on_progress: OnProgress) -> tuple[list[Path], tuple[
     counts = catalog.counts()
     total = counts.files + counts.skipped
     gone: dict[Path, list[Path]] = {}
-    met: dict[Path, Path] = {}  # by root, something that is there
     for done, path in enumerate(catalog.files(), 1):
         root = next((above for above in path.parents if above in roots), path.parent)
         if path in roots:
             root = path.parent
         if _is_gone(path):
             gone.setdefault(root, []).append(path)
-        else:
-            met[root] = path
         on_progress(done, total)
-    # Looked at again: a disk that went away in the middle takes with it what was there at first.
-    there = {root for root, path in met.items() if not _is_gone(path)}
-    there |= {above for root in there for above in root.parents}
-    dropped = [path for root, paths in gone.items() if root in there for path in paths]
-    return dropped, tuple(sorted(gone.keys() - there))
+    away = {root for root in gone if is_away(root)}  # asked last: a disk may have gone away in the middle
+    return [path for root, paths in gone.items() if root not in away for path in paths], tuple(sorted(away))
 
 
 def _is_gone(path: Path) -> bool:

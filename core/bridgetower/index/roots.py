@@ -1,7 +1,7 @@
 """Folders that were indexed and are away: one rule for what that means, and one wording.
 
-A folder in which nothing at all is looks like a disk that is not mounted. So what the index has of it is kept, and a
-search passes over it.
+A folder without any file, at any depth, looks like a disk that is not mounted. The index keeps what it has of such a
+folder, and a search passes over it.
 """
 
 import os
@@ -21,14 +21,20 @@ def known_place(path: Path, knows: Callable[[Path], bool]) -> Path | None:
 
 
 def is_away(root: Path) -> bool:
-    """Whether there is surely nothing at and below a folder that was indexed, or at a file."""
+    """Whether there is surely no file, of any kind, at or below a folder or file that was indexed."""
+    folders = [os.fsencode(root)]
     try:
-        with os.scandir(root) as entries:
-            return next(entries, None) is None
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        return False
+                    folders.append(entry.path)
     except NotADirectoryError:
         return not root.exists()
     except OSError as error:
         return isinstance(error, FileNotFoundError)
+    return True
 
 
 def nothing_in(root: Path | str) -> str:

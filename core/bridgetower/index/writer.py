@@ -221,7 +221,7 @@ class IndexWriter:
 
         Their vectors stay, so that a file that comes back is not encoded again. What lies at or below a path in
         `spared` stays, because the scan could not or did not look there. If nothing at all was met under `root`,
-        everything stays: see `Sweep.kept`; unless `present` says that what was there was left out on purpose.
+        everything stays: see `Sweep.kept`; unless the root is `present` all the same.
         """
         with self.catalog.transaction():
             swept = self.catalog.sweep(root, spared, present=present)

@@ -22,9 +22,10 @@ from bridgetower.errors import PictureError
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.walk import PassedOver, passes_over, scan
 from bridgetower.index.directory import require_apart
+from bridgetower.index.roots import is_away
 from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import File, Skipped, WalkedFile, path_of, quiet
+from bridgetower.records import File, Skipped, WalkedFile, quiet
 from bridgetower.retrieval.calibration_texts import ensure_calibration
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def index(
     changed = run.meet(walk, retry)
     if changed:
         run.take(writer.catalog.changed(retry=retry), find_engine, max_pixels)
-    removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
+    removed, absent = _sweep(writer, roots, rules, run.unread)
     note = writer.finish(changed=changed)
     return IndexReport(
         files=run.total,
@@ -145,20 +146,18 @@ def _of_their_own(paths: Sequence[Path], known: Iterable[Path]) -> list[Path]:
 
 
 def _sweep(
-    writer: IndexWriter, roots: Sequence[Path], rules: Rules, passed_over: PassedOver, unread: Sequence[Path]
+    writer: IndexWriter, roots: Sequence[Path], rules: Rules, unread: Sequence[Path]
 ) -> tuple[int, tuple[Path, ...]]:
     """Drop from the index what the scan of `roots` would have met if it were there; how many files, and what is kept
     because its disk may be absent.
 
     A root may lie in another. What was named by itself, and the walk of the outer root passes over, is not the outer
-    root's to drop; nor is an inner root in which nothing was met: that is what a disk that is not mounted looks like,
-    whatever was met around it. A single file that was named is judged by the folder that it was in. A folder in which
-    patterns, or links that are not followed, left something out is there, though nothing was met in it.
+    root's to drop; nor is an inner root that is away, whatever was met around it. A single file that was named is
+    judged by the folder that it was in.
     """
-    left_out_in = [path_of(folder) for folder in passed_over.excluded_in]
 
     def is_there(folder: Path) -> bool:
-        return writer.catalog.has_met(folder) or any(other.is_relative_to(folder) for other in left_out_in)
+        return writer.catalog.has_met(folder) or not is_away(folder)
 
     spared = {root: [path for path in unread if path.is_relative_to(root)] for root in roots}
     absent: set[Path] = set()

@@ -162,7 +162,7 @@ def test_a_manifest_that_changes_under_a_reader_without_locks_is_noticed(directo
 
 
 HOLD = """
-writer = Writer.open(Path(sys.argv[1]), FINGERPRINT)
+writer = IndexWriter.open(Path(sys.argv[1]), FINGERPRINT)
 print("holds", flush=True)
 time.sleep(60)
 """

@@ -648,14 +648,14 @@ from pathlib import Path
 import numpy as np
 from bridgetower.transfer import import_index
 from bridgetower.transfer.export import export
-from bridgetower.records import Fingerprint, File
+from bridgetower.records import File, Fingerprint
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import NewImage, IndexWriter
 fingerprint = replace({FINGERPRINT!r}, dim=4096)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 index, folder = Path({str(tmp_path / "index")!r}), Path({str(tmp_path / "export")!r})
-import_index.Writer.finish = lambda writer: None  # the vector file is the whole index in memory
+import_index.IndexWriter.finish = lambda writer: None  # the vector file is the whole index in memory
 vector = np.eye(1, 4096, dtype=np.float16)[0]
 with IndexWriter.open(index, fingerprint) as writer:
     for start in range(0, 4000, 500):

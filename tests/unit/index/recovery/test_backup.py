@@ -195,10 +195,11 @@ def test_without_room_what_was_forgotten_cannot_come_back(directory: Path, monke
 def test_what_a_kill_in_the_middle_of_forgetting_leaves_brings_nothing_back(directory: Path) -> None:
     script = f"""{PRELUDE}
 import signal
-from bridgetower.index.recovery import backup, upkeep
-backup.make = lambda manifest: os.kill(os.getpid(), signal.SIGKILL)
+from bridgetower.index import maintenance
+from bridgetower.index.recovery import backup
+backup.make = lambda catalog: os.kill(os.getpid(), signal.SIGKILL)
 with IndexWriter.resume(Path(sys.argv[1])) as writer:
-    upkeep.forget(writer, [file(7)[0].path])
+    maintenance.forget(writer, [file(7)[0].path])
 """
     done = subprocess.run([sys.executable, "-c", script, str(directory)], env=ENVIRONMENT, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -215,7 +216,8 @@ def test_a_kill_in_the_middle_of_a_copy_leaves_one_that_is_whole(directory: Path
     """Before the new one has the name, or as soon as it has it."""
     script = f"""{PRELUDE}
 import signal
-from bridgetower.files import atomic, backup
+from bridgetower.files import atomic
+from bridgetower.index.recovery import backup
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 with IndexWriter.resume(Path(sys.argv[1])) as writer:
