@@ -134,14 +134,18 @@ def _gone(catalog: Catalog, on_progress: OnProgress) -> tuple[list[Path], tuple[
     counts = catalog.counts()
     total = counts.files + counts.skipped
     gone: dict[Path, list[Path]] = {}
+    met: dict[Path, Path] = {}  # by root, a file that is there
     for done, path in enumerate(catalog.files(), 1):
         root = next((above for above in path.parents if above in roots), path.parent)
         if path in roots:
             root = path.parent
         if _is_gone(path):
             gone.setdefault(root, []).append(path)
+        else:
+            met[root] = path
         on_progress(done, total)
-    away = {root for root in gone if is_away(root)}  # asked last: a disk may have gone away in the middle
+    # Asked last, also of what was met: a disk may have gone away in the middle.
+    away = {root for root in gone if (root not in met or _is_gone(met[root])) and is_away(root)}
     return [path for root, paths in gone.items() if root not in away for path in paths], tuple(sorted(away))
 
 

@@ -1,7 +1,7 @@
 """Folders that were indexed and are away: one rule for what that means, and one wording.
 
 A folder without any file, at any depth, looks like a disk that is not mounted. The index keeps what it has of such a
-folder, and a search passes over it.
+folder, and a search passes over it. Hidden files do not count: the system leaves them where a disk was.
 """
 
 import os
@@ -21,12 +21,14 @@ def known_place(path: Path, knows: Callable[[Path], bool]) -> Path | None:
 
 
 def is_away(root: Path) -> bool:
-    """Whether there is surely no file, of any kind, at or below a folder or file that was indexed."""
+    """Whether there is surely no file, of any kind but hidden, at or below a folder or file that was indexed."""
     folders = [os.fsencode(root)]
     try:
         while folders:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
+                    if entry.name.startswith(b"."):
+                        continue
                     if not entry.is_dir(follow_symlinks=False):
                         return False
                     folders.append(entry.path)

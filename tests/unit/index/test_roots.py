@@ -11,6 +11,8 @@ def test_a_folder_without_a_file_at_any_depth_is_away(tmp_path: Path) -> None:
     (tmp_path / "mount" / "inner").mkdir(parents=True)
     assert is_away(tmp_path / "mount")
     (tmp_path / "mount" / "inner" / ".hidden").touch()
+    assert is_away(tmp_path / "mount")
+    (tmp_path / "mount" / "inner" / "notes.txt").touch()
     assert not is_away(tmp_path / "mount")
 
 
