@@ -180,3 +180,24 @@ def test_changelog_names_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
     assert any(re.match(rf"\[?{re.escape(version)}\b", heading) for heading in headings)
+
+
+def test_every_file_that_contributing_names_is_there() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("| … |")[2].partition("\n## ")[0]
+    rows = [line.split("|")[2:4] for line in table.splitlines()[2:] if line.startswith("|")]
+    named = [
+        (top, name)
+        for row in rows
+        for top, cell in zip(("core/bridgetower", "tests"), row, strict=True)
+        for name in re.findall("`([^`]+)`", cell)
+    ]
+    assert len(named) > 40
+    places = [ROOT / name if name.startswith("docs/") else ROOT / top / name for top, name in named]
+    assert [place for place in places if not place.exists()] == []
+
+
+def test_every_decision_is_listed_with_its_status() -> None:
+    listed = (ROOT / "docs" / "decisions" / "README.md").read_text("utf-8")
+    pages = [path.name for path in (ROOT / "docs" / "decisions").glob("20*.md")]
+    assert [page for page in pages if f"]({page})" not in listed] == []
+    assert all(line.rstrip("| ").rsplit("| ", 1)[1] for line in listed.splitlines() if line.startswith("| 20"))
