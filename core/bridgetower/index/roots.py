@@ -1,7 +1,7 @@
-"""Folders that were indexed and are away: one rule for what that means, and one wording.
+"""Roots that are away: one rule that decides it, and one message about it.
 
-A folder in which nothing at all is looks like a disk that is not mounted. So what the index has of it is kept, and a
-search passes over it.
+An empty folder looks like the mount point of a disk that is not mounted. So the index keeps the files of such a root,
+and a search passes over them.
 """
 
 import os
@@ -15,13 +15,13 @@ KEPT = (
 
 
 def known_place(path: Path, knows: Callable[[Path], bool]) -> Path | None:
-    """A folder or file as an index `knows` it: by its own name, or by where its links lead."""
+    """Return the path under which an index `knows` a folder or file: its own or its real path; None if neither."""
     places = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
     return next((place for place in places if knows(place)), None)
 
 
 def is_away(root: Path) -> bool:
-    """Whether there is surely nothing at and below a folder that was indexed, or at a file."""
+    """Return whether a root surely has no file: it is missing, or an empty folder. False on any other error."""
     try:
         with os.scandir(root) as entries:
             return next(entries, None) is None
@@ -32,5 +32,5 @@ def is_away(root: Path) -> bool:
 
 
 def nothing_in(root: Path | str) -> str:
-    """What to say of a folder or file that was indexed and is away."""
+    """Return the message about a root that is away."""
     return f"nothing found in {root}, so {KEPT}"
