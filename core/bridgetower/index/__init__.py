@@ -1,7 +1,8 @@
-"""The index on the disk: one writer, many readers. It knows no model, no picture and no PyTorch.
+"""The index on the disk: one writer, many readers. This package knows no model, no picture and no PyTorch.
 
-The catalog is one SQLite file that holds files, images and vectors. Vector files are derived from it, for recall, and
-a generation is one set of them. The reader sees one committed state; the writer adds to it; `check` compares both.
+The catalog is one SQLite file that holds files, images and vectors. Vector files are derived from
+the catalog, for recall, and a generation is one set of them. A reader sees one committed state, the writer adds
+transactions, and `check` compares catalog and vector files.
 
-Imports files alone. Above it: transfer, retrieval, library.
+Imports the package files alone. Imported by transfer, retrieval and the library.
 """

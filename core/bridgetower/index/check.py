@@ -1,10 +1,10 @@
-"""Whether an index is as it was written, and how to mend it.
+"""Check an index against what was written, and repair it.
 
-    verify   looks at everything, as one committed state, and changes nothing
-    repair   makes again what is derived; takes from the copy of the manifest what a disk has altered, or drops it, so
-             that the next `bt index` reads it again
+    check    reads one committed state in full and changes nothing
+    repair   makes derived files again; takes rows that a disk has altered from the copy of the manifest, or drops them,
+             so that the next `bt index` reads their files again
 
-The manifest is read some rows at a time; the vector file as a whole, as by a search.
+The check reads the manifest some rows at a time, and the vector file as a whole, as a search does.
 """
 
 from collections.abc import Iterator
@@ -28,37 +28,37 @@ from bridgetower.records import OnProgress, quiet
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One fault of an index."""
 
-    part: str  # of the manifest: a table, "counts", "log", or "manifest"; "backup", "vectors", "features": made again
+    part: str  # of the manifest: a table, "counts", "log", "manifest"; derived: "backup", "vectors", "features"
     problem: str
-    path: Path | None = None  # of the picture, or of the file below the index, that this is about
+    path: Path | None = None  # of the picture, or of the file in the index, that has the fault
     image: int | None = None  # id
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What `repair` did."""
+    """The result of a repair."""
 
     findings: tuple[Finding, ...]
     dropped: tuple[Path, ...]  # files that the next `bt index` reads again
-    roots: tuple[Path, ...]  # that were dropped: `bt index` must be given them again
+    roots: tuple[Path, ...]  # dropped ones, which must be given to `bt index` again
     log: Path | None  # where the damaged log is kept
-    restored: Restored | None  # the copy that has taken the place of the manifest
-    left: tuple[Finding, ...]  # what is not in order after it
-    note: str | None = None  # why the manifest was not copied again
+    restored: Restored | None  # the copy that replaced the manifest
+    left: tuple[Finding, ...]  # faults that a check still finds after it
+    note: str | None = None  # why the new copy of the manifest could not be made
 
 
 def check_index(
     directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet
 ) -> Iterator[Finding]:
-    """Yield all that is wrong with the index in `directory`, as of now.
+    """Yield the faults of the index in `directory`.
 
-    Raises NoIndexError where there is none; StoreError where it cannot be read for other reasons than damage.
+    Raises NoIndexError if there is no index; StoreError if it cannot be read for a reason other than damage.
     """
     yield from _look_at_all(directory, recall_store, on_progress)
     copied = backup_of(directory / MANIFEST)
-    if is_own(copied):  # an index need not have one yet
+    if is_own(copied):  # a new index has no copy yet
         yield from (Finding("backup", found, copied) for found in damage(copied, rows=True))
 
 
@@ -83,7 +83,7 @@ def _look_at_all(directory: Path, recall_store: RecallStore | None, on_progress:
             _look_at_counts,
             _look_at_vectors,
         ):
-            if look is _look_at_vectors and not comparable:  # with rows that are not whole, or not as many as counted
+            if look is _look_at_vectors and not comparable:  # rows are damaged, or the counts are wrong
                 continue
             try:
                 for finding in look(reader, on_progress):
@@ -94,7 +94,7 @@ def _look_at_all(directory: Path, recall_store: RecallStore | None, on_progress:
         yield from _look_at_features(reader)
 
 
-# Each is given the store, and whom to tell how far it is.
+# Each check takes the reader and a function that is called with the progress.
 
 
 def _look_at_structure(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
@@ -157,7 +157,7 @@ def _look_at_vectors(reader: IndexReader, on_progress: OnProgress) -> Iterator[F
         return
     differences = list(reader.recall_store.differences(reader.directory, reader.catalog))
     with IndexReader.open(reader.directory, reader.recall_store) as now:
-        if now.vector_files() == paths:  # else a writer has just put others in their place
+        if now.vector_files() == paths:  # else a writer has just published other files
             yield from (Finding("vectors", found, paths[0]) for found in differences)
 
 
@@ -171,14 +171,15 @@ def _look_at_features(reader: IndexReader) -> Iterator[Finding]:
 def repair_index(
     directory: Path, *, recall_store: RecallStore | None = None, on_progress: OnProgress = quiet
 ) -> Repaired:
-    """Mend what `check_index` finds; what is lost of the manifest comes back with the next `bt index` on its folders.
+    """Repair the faults that `check_index` finds. The next `bt index` on its folders adds the files that were dropped.
 
-    In the place of a manifest that SQLite itself cannot read, or that is gone, comes its copy; the damaged one is kept
-    beside it. So is a log in which commits were lost: those before them go into the manifest, unless the copy is later.
-    Raises NoIndexError, and StoreError: another writer is at work, the disk says no, there is no copy to restore.
+    If SQLite cannot read the manifest, or it is missing, its copy replaces it, and the damaged manifest is kept beside
+    it. If the log has lost commits, the log is kept too, and its readable commits go into the manifest, unless the copy
+    is later than these. Raises NoIndexError if there is no index; StoreError if another writer is at work, the disk
+    refuses a write, or there is no copy to restore.
     """
     findings: list[Finding] = []
-    now: list[Finding] = []  # of the manifest that is mended in place
+    now: list[Finding] = []  # faults of the manifest that is repaired in place
     restored: Restored | None = None
     log: Path | None = None
 

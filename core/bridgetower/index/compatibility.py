@@ -1,4 +1,4 @@
-"""The model that an index is bound to: whether its vectors can be compared with those of another one."""
+"""The fingerprint of an index, and whether vectors with another fingerprint can be compared with its vectors."""
 
 from contextlib import closing, suppress
 from pathlib import Path
@@ -8,8 +8,8 @@ from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.directory import MANIFEST
 from bridgetower.records import FOREIGN, INT8, Fingerprint
 
-# What makes vectors comparable, and what to call it. The names of a model are not part of it: the same weights in a
-# copied folder, or in a newer release of the package, are the same model.
+# The fields that must be equal for vectors to be comparable, each with its name in messages. The name of a model is not
+# among them: equal weights in a copied folder, or in a newer release of the package, are the same model.
 _COMPARED = {
     "weights_sha256": "weights",
     "config_sha256": "configuration",
@@ -21,9 +21,9 @@ _COMPARED = {
 
 
 def made_by(directory: Path) -> Fingerprint | None:
-    """What the index in `directory` is bound to; None where it has no images yet, or is not there.
+    """Return the fingerprint of the index in `directory`; None if there is no index, or it has no images yet.
 
-    Raises StoreError where it cannot be read.
+    Raises StoreError if the index cannot be read.
     """
     with suppress(NoIndexError), closing(Catalog.read(directory.absolute() / MANIFEST)) as catalog:
         return catalog.fingerprint() if catalog.has_images() else None
@@ -31,7 +31,7 @@ def made_by(directory: Path) -> Fingerprint | None:
 
 
 def require_ours(directory: Path, made_by: Fingerprint) -> None:
-    """Raise StoreError where the vectors of an index are foreign: no text or picture of ours becomes one of those."""
+    """Raise StoreError if the vectors of an index are foreign: no model of `bt` makes vectors comparable with them."""
     if made_by.precision_family == FOREIGN:
         raise StoreError(
             f"{directory}: its vectors are foreign ({made_by.model}), bt makes none that could be compared with them: "
@@ -41,32 +41,33 @@ def require_ours(directory: Path, made_by: Fingerprint) -> None:
 
 
 def differences(stored: Fingerprint, given: Fingerprint) -> list[str]:
-    """The fields because of which vectors with these fingerprints cannot be compared; none where they can."""
+    """Return the fields that keep vectors with these fingerprints from being compared; empty if they can be."""
     return [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
 
 
 def require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, imported: bool = False) -> None:
+    """Raise StoreError, with the differing fields and a way out, unless these vectors can be compared."""
     differing = differences(stored, given)
     if not differing:
         return
     if not imported:
         require_ours(directory, stored)
     if imported:
-        way_out = "import into another place"
+        advice = "import into another place"
     elif differing == ["preprocessing"]:
-        way_out = f"use preprocessing {stored.preprocessing}, or build another index"
+        advice = f"use preprocessing {stored.preprocessing}, or build another index"
     elif differing == ["precision_family"]:
         precision = INT8 if stored.precision_family == INT8 else "auto"
-        way_out = f"use precision {precision}, or build another index"
+        advice = f"use precision {precision}, or build another index"
     elif stored.model != given.model:
-        way_out = "use that model, or build another index"
+        advice = "use that model, or build another index"
     else:
-        way_out = "this has changed since; build a new index in another place"
+        advice = "this has changed since; build a new index in another place"
     others = "those that it makes now" if stored.model == given.model else f"those of {given.model}"
-    said = "; ".join(
+    changes = "; ".join(
         f"{_COMPARED[field]} {getattr(stored, field)!s:.16}, not {getattr(given, field)!s:.16}" for field in differing
     )
     raise StoreError(
-        f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({said}): "
-        + (f"{way_out} with --index NEW" if imported else f"{way_out} with `bt index --index NEW PHOTOS`")
+        f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({changes}): "
+        + (f"{advice} with --index NEW" if imported else f"{advice} with `bt index --index NEW PHOTOS`")
     )

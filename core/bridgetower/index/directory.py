@@ -1,4 +1,4 @@
-"""The directory of an index: what lies in it, and whether one may stand there."""
+"""The directory of an index: the names of its files, and whether a directory may hold an index."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from bridgetower.index.lock import is_lock
 
 MANIFEST = "manifest.sqlite"
 LOCK = "writer.lock"
-# What is left where a manifest was removed: all of it derived, so that another index may stand there.
-_REMAINS = re.compile(
+# Files that may stay when a manifest was removed. All are derived, so another index may be created beside them.
+_DERIVED_NAMES = re.compile(
     r"writer\.lock|features|vectors-\d+\.(faiss|codes)(\.tmp)?|manifest\.sqlite[.-].*|manifest\.backup\.sqlite"
     r"|\.manifest\..*\.partial"
 )
@@ -21,21 +21,21 @@ FEATURES = "features"
 
 
 def require_place(directory: Path) -> None:
-    """Raise StoreError where no index can stand because something else does; a damaged one may. Changes nothing."""
+    """Raise StoreError if `directory` is a file or holds other files. A damaged index is accepted. Changes nothing."""
     with explained(directory):
         if not directory.exists():
             return
         if not directory.is_dir():
             raise StoreError(f"{directory}: a file, not a folder: name another place with --index DIR")
         names = {entry.name for entry in directory.iterdir()}
-    # Without a manifest, the lock shows that what has the names of ours is what is left of an index.
-    remains = LOCK in names and is_lock(directory / LOCK) and all(_REMAINS.fullmatch(name) for name in names)
+    # Without a manifest, only a lock that `bt` wrote proves that files with these names belong to an index.
+    remains = LOCK in names and is_lock(directory / LOCK) and all(_DERIVED_NAMES.fullmatch(name) for name in names)
     if names and MANIFEST not in names and not remains:
         raise StoreError(f"{directory}: holds other files and no index: name another place with --index DIR")
 
 
 def require_apart(directory: Path, paths: Iterable[Path]) -> None:
-    """Raise UsageError where one of `paths` is the folder of the index or lies in it: the files there are its own."""
+    """Raise UsageError if one of `paths` is the folder of the index or lies in it: its files are no pictures."""
     own = os.path.realpath(directory)
     for path in paths:
         if Path(os.path.realpath(path)).is_relative_to(own):
@@ -46,6 +46,7 @@ def require_apart(directory: Path, paths: Iterable[Path]) -> None:
 
 
 def bytes_below(directory: Path) -> int:
+    """Return the size of all files at and below `directory`, in bytes."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:

@@ -1,10 +1,10 @@
-"""Features of pictures, kept from one query to the next: the second search of the same pictures is fast.
+"""The feature cache: features of images, kept on the disk so that the second search of the same images is fast.
 
-One file for each picture, named by its content and by what encoded it, so nothing in here is ever out of date. All of
-it may be deleted at any time, also while it is used; what is damaged, or cannot be written, is as good as not there.
+Each image has one file, named by its hash and by the encoder of the features, so no file is ever out of date. All
+files may be deleted at any time, also while they are in use. A damaged file counts as missing.
 
-Only regular files whose whole name has the form of ours are read, counted or removed. A folder of an index that is a
-link is not used at all: it leads to a place that nobody has named for this.
+The cache reads, counts and removes only regular files whose whole name has its form. A cache folder that is a link is
+not used at all: the place behind the link was not chosen for the cache.
 """
 
 import hashlib
@@ -20,39 +20,39 @@ from bridgetower.files.regular import is_own, open_own
 from bridgetower.resources import shortage
 
 _SUFFIX = ".features"
-_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9-]+")  # the hash of the content, then `Judge.features_id`
+_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9-]+")  # the hash of the image, then `Judge.features_id`
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.partial")
 _DIGEST_BYTES = 16
-LEFT_FREE = 200 * 1000**2  # bytes of the disk, for what cannot be made again
+LEFT_FREE = 200 * 1000**2  # bytes of the disk, for data that cannot be made again
 
 
 class FeatureCache:
-    """Byte strings by name, in a folder of at most so many bytes; those that were not used for longest go first."""
+    """Byte strings by name, in a folder of limited size; the least recently used are removed first."""
 
     def __init__(self, directory: Path, capacity: int) -> None:
-        """`capacity` in bytes. The folder is made with the first thing to keep."""
+        """`capacity` is in bytes. The folder is created by the first `put`."""
         self.directory = directory
         self.capacity = capacity
-        self.is_link = os.path.islink(directory)  # then nothing is kept, and nothing found
-        self._size: int | None = None  # bytes in use; unknown until something is to be added
+        self.is_link = os.path.islink(directory)  # then the cache stays empty
+        self._size: int | None = None  # bytes in use; computed by the first `put`
 
     def get(self, name: str) -> bytes | None:
-        """What was put under `name`; None where it is not there any more, or not whole."""
+        """Return the content that was put under `name`; None if it is missing or damaged."""
         if self.is_link:
             return None
         path = self.path(name)
         try:
             with open_own(path) as file:
                 stored = file.read()
-            if not _is_whole(stored):
+            if not _is_undamaged(stored):
                 return None
-            os.utime(path)  # it was used just now
+            os.utime(path)  # marks it as just used
         except OSError:
             return None
         return stored[_DIGEST_BYTES:]
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep `content` under `name` if the disk lets us."""
+        """Keep `content` under `name`; do nothing if the disk refuses or has too little room."""
         stored = _digest(content) + content
         path = self.path(name)
         if len(stored) > self.capacity or self.is_link:
@@ -64,7 +64,7 @@ class FeatureCache:
                 self._size = self._make_room(0)
             if shutil.disk_usage(self.directory).free < len(stored) + LEFT_FREE:
                 return
-            # No fsync: what a power cut leaves unfinished has the wrong digest.
+            # No fsync: after a power cut, an incomplete file has the wrong digest.
             with open(unfinished, "xb") as file:
                 file.write(stored)
             os.replace(unfinished, path)
@@ -77,21 +77,21 @@ class FeatureCache:
             if not isinstance(error, OSError):
                 raise
 
-    # To look after it
+    # Maintenance
 
     def names(self) -> Iterator[str]:
-        """Every name that something is kept under."""
-        yield from (name for path in self._own() if _NAME.fullmatch(name := path.name.removesuffix(_SUFFIX)))
+        """Yield every name in the cache."""
+        yield from (name for path in self._cache_files() if _NAME.fullmatch(name := path.name.removesuffix(_SUFFIX)))
 
     def unfinished(self) -> list[Path]:
-        """What was being written, or is."""
-        return [path for path in self._own() if _UNFINISHED.fullmatch(path.name)]
+        """Return the files of writes that are in progress or were killed."""
+        return [path for path in self._cache_files() if _UNFINISHED.fullmatch(path.name)]
 
     def is_damaged(self, name: str) -> bool:
-        """Whether what is kept under `name` is there and not whole. Raises ResourceError."""
+        """Return whether the file of `name` exists and is damaged. Raises ResourceError."""
         try:
             with open_own(self.path(name)) as file:
-                return not _is_whole(file.read())
+                return not _is_undamaged(file.read())
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -100,20 +100,20 @@ class FeatureCache:
             return True
 
     def size(self, name: str) -> int:
-        """Bytes that are kept under `name`, as far as can be told."""
+        """Return the size of the file of `name` in bytes; 0 if it cannot be read."""
         try:
             return self.path(name).stat().st_size
         except OSError:
             return 0
 
     def remove(self, name: str) -> None:
-        """Let go of what is kept under `name`."""
+        """Remove the file of `name`, if it can be removed."""
         if is_own(self.path(name)):
             with suppress(OSError):
                 self.path(name).unlink()
 
-    def _own(self) -> Iterator[Path]:
-        """The files that are ours, by name and by kind."""
+    def _cache_files(self) -> Iterator[Path]:
+        """Yield the regular files whose names have a form of the cache."""
         with suppress(OSError):
             for entry in os.scandir(self.directory) if not self.is_link else ():
                 whole_name = entry.name.endswith(_SUFFIX) and _NAME.fullmatch(entry.name.removesuffix(_SUFFIX))
@@ -121,10 +121,10 @@ class FeatureCache:
                     yield Path(entry.path)
 
     def _make_room(self, spare: int) -> int:
-        """Remove files, the oldest first, until `spare` bytes are free; how many are in use then."""
+        """Remove files, oldest first, until `spare` bytes of the capacity are free; return the bytes still in use."""
         files: list[tuple[int, int, Path]] = []
-        for path in self._own():
-            with suppress(OSError):  # another process was faster
+        for path in self._cache_files():
+            with suppress(OSError):  # another process removed it
                 status = path.lstat()
                 files.append((status.st_mtime_ns, status.st_size, path))
         used = sum(size for _, size, _ in files)
@@ -137,7 +137,7 @@ class FeatureCache:
         return used
 
     def path(self, name: str) -> Path:
-        """Where what is kept under `name` is, if it is. ValueError for a name of another form."""
+        """Return the path of the file of `name`, which need not exist. Raises ValueError for a name of another form."""
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r}: features are kept under the hash of a picture and what made them")
         return self.directory / (name + _SUFFIX)
@@ -147,5 +147,5 @@ def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()[:_DIGEST_BYTES]
 
 
-def _is_whole(stored: bytes) -> bool:
+def _is_undamaged(stored: bytes) -> bool:
     return _digest(stored[_DIGEST_BYTES:]) == stored[:_DIGEST_BYTES]

@@ -1,4 +1,4 @@
-"""The writer's lock of an index: at most one process at a time holds it, and it dies with that process."""
+"""The lock of the writer of an index: at most one process holds it, and it ends with that process."""
 
 import json
 import os
@@ -12,72 +12,72 @@ from bridgetower.errors import LockedError, StoreError
 from bridgetower.files.regular import NotAFileError, open_own, open_own_descriptor
 from bridgetower.resources import shortage
 
-_SIGNED = b'{"pid": '  # how the content begins
+_FIRST_BYTES = b'{"pid": '  # the first bytes of a lock file
 
 
 class Lock:
-    """The right to write an index, held until `release`.
+    """An exclusive lock on an index for its writer, held until `release`.
 
-    The operating system holds it on the open file and takes it back when the process is gone, however it died. What
-    stands in the file only tells a second writer who is at work.
+    The operating system keeps the lock on the open file and releases it when the process ends, however it ends. The
+    content of the file only tells a second writer which process holds the lock.
     """
 
     def __init__(self, path: Path) -> None:
         """Take the lock at `path`, creating the file if need be.
 
-        Raises LockedError if it is held, StoreError if it cannot be taken, or is not ours to write to.
+        Raises LockedError if another process holds it; StoreError if the file cannot be locked or is not a lock.
         """
         try:
             self._descriptor = open_own_descriptor(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise shortage(error) or _unavailable(path, error) from error
+            raise shortage(error) or _lock_error(path, error) from error
         try:
             if not _try_lock(self._descriptor):
-                raise LockedError(path.parent, _holder(self._descriptor))
+                raise LockedError(path.parent, _describe_holder(self._descriptor))
             if os.fstat(self._descriptor).st_nlink > 1:
                 raise NotAFileError(0, "a file that has another name elsewhere, too")
-            if not _is_ours(os.read(self._descriptor, len(_SIGNED))):
+            if not _is_lock_content(os.read(self._descriptor, len(_FIRST_BYTES))):
                 raise NotAFileError(0, "a file of another program")
-            self._sign()
+            self._write_holder()
         except OSError as error:
             self.release()
-            raise _unavailable(path, error) from error
+            raise _lock_error(path, error) from error
         except BaseException:
             self.release()
             raise
 
-    def _sign(self) -> None:
+    def _write_holder(self) -> None:
         holder = {"pid": os.getpid(), "host": platform.node(), "since": int(time.time())}
         os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)  # what stood there was read
+        os.lseek(self._descriptor, 0, os.SEEK_SET)  # the check of the first bytes moved it
         os.write(self._descriptor, (json.dumps(holder) + "\n").encode())
 
     def release(self) -> None:
-        """Give the right back; may be called twice. The file stays: removing it would let two processes lock two
-        files of the same name."""
+        """Release the lock; may be called twice. The file stays: if it were removed, two processes could each lock a
+        file of this name."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def is_lock(path: Path) -> bool:
-    """Whether the file at `path` is such a lock, by what stands in it."""
+    """Return whether the content of the file at `path` is that of a lock."""
     try:
         with open_own(path) as file:
-            return _is_ours(file.read(len(_SIGNED)))
+            return _is_lock_content(file.read(len(_FIRST_BYTES)))
     except OSError:
         return False
 
 
-def _is_ours(begin: bytes) -> bool:
-    """Whether the first bytes of a file are those of a lock. A power cut may have left some of them, zeros or blanks;
-    a disk may have altered one."""
-    if len(begin) == len(_SIGNED) and sum(a != b for a, b in zip(begin, _SIGNED, strict=True)) <= 1:
+def _is_lock_content(begin: bytes) -> bool:
+    """Return whether a file that begins with these bytes is a lock. After a power cut, some bytes may be missing, zero
+    or blank; a disk may have altered one byte."""
+    if len(begin) == len(_FIRST_BYTES) and sum(a != b for a, b in zip(begin, _FIRST_BYTES, strict=True)) <= 1:
         return True
-    return _SIGNED.startswith(begin.strip(b"\0\n "))
+    return _FIRST_BYTES.startswith(begin.strip(b"\0\n "))
 
 
-def _unavailable(path: Path, error: OSError) -> StoreError:
+def _lock_error(path: Path, error: OSError) -> StoreError:
     if isinstance(error, NotAFileError):
         return StoreError(f"{path}: {error.strerror}, and left as it is: remove it and run it again")
     return StoreError(
@@ -85,12 +85,12 @@ def _unavailable(path: Path, error: OSError) -> StoreError:
     )
 
 
-def _holder(descriptor: int) -> str:
+def _describe_holder(descriptor: int) -> str:
     try:
         holder = json.loads(os.read(descriptor, 4096))
         since = datetime.fromtimestamp(holder["since"]).isoformat(" ", "seconds")
         return f"process {holder['pid']} on {holder['host']} has been writing this index since {since}"
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # the holder has not signed yet
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # the holder has not written its content yet
         return "another process is writing this index"
 
 
@@ -98,7 +98,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _try_lock(descriptor: int) -> bool:
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # far behind the content, which others must be able to read
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a locked byte cannot be read, and others must read the content
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:

@@ -1,7 +1,7 @@
-"""Looking after an index: letting go of what it need not keep.
+"""Maintenance of an index: remove files and images that it need not keep.
 
-forget   takes folders and files out of the index, wherever they are on the disk
-prune    drops files that are gone from the disk, removes the images that no file leads to, and gives the space back
+forget   drops folders and files from the index, whether or not they exist on the disk
+prune    drops files that are gone from the disk, removes the orphans, and returns their space to the disk
 """
 
 import os
@@ -19,42 +19,43 @@ from bridgetower.index.roots import is_away
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
 
-_NAMES = 10_000  # that are compared with one that is not known
+_MOST_NAMES = 10_000  # compared at most with a name that is not known
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What `forget` took out of the index."""
+    """A path that `forget` dropped from the index."""
 
     path: Path
-    files: int
+    files: int  # at or below it
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What `prune` removed, or would remove."""
+    """Counts of what `prune` removed, or would remove."""
 
     files: int  # that are gone from the disk
-    images: int  # that no file leads to
-    features: int  # pictures of which something was kept for searches
-    bytes: int  # that the index takes less of the disk; an estimate where nothing was removed
-    absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
-    note: str | None  # why space was not given back, or the manifest not copied again
+    images: int  # orphans
+    features: int  # cached for images that the index does not have any more
+    bytes: int  # by which the index on the disk is smaller; an estimate if nothing was removed
+    absent: tuple[Path, ...]  # roots that have files in the index and none on the disk: all kept
+    note: str | None  # why the disk did not get the space back, or the manifest was not copied
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetReport:
-    """What was taken out of the index, or would be."""
+    """The paths that `forget` dropped, or would drop."""
 
     forgotten: tuple[Forgotten, ...]
-    orphans: int  # images that have no file after it; their vectors are kept until `prune`
-    note: str | None = None  # why the manifest was not copied again
+    orphans: int  # in the index after it; their vectors are kept until `prune`
+    note: str | None = None  # why the manifest was not copied
 
 
 def forget(writer: IndexWriter, paths: Iterable[Path]) -> ForgetReport:
-    """Drop from the index what lies at and below each of `paths`, whether it exists or not: all or, on any error, none.
+    """Drop the files and roots at and below each of `paths` from the index: all or, on any error, none.
 
-    The images stay, as orphans, until `prune`. Raises InputError for a path that the index does not know; StoreError.
+    The paths need not exist on the disk. The images stay, as orphans, until `prune`. Raises InputError for a path that
+    the index does not know; StoreError.
     """
     known = _known_paths(writer.catalog, paths)
     forgotten = tuple(map(Forgotten, known, writer.forget(*known)))
@@ -62,25 +63,25 @@ def forget(writer: IndexWriter, paths: Iterable[Path]) -> ForgetReport:
 
 
 def would_forget(reader: IndexReader, paths: Iterable[Path]) -> ForgetReport:
-    """What `forget` would do now. Changes nothing; raises the same."""
+    """Return what `forget` would do now. Changes nothing. Raises as `forget` does."""
     known = _known_paths(reader.catalog, paths)
     counts, without = reader.catalog.count_under_each(known)
     return ForgetReport(tuple(map(Forgotten, known, counts)), reader.catalog.counts().orphans + without)
 
 
 def _known_paths(catalog: Catalog, paths: Iterable[Path]) -> list[Path]:
-    """Each of `paths` once, absolute. Raises InputError for one that the index does not know."""
+    """Return each of `paths` once, absolute. Raises InputError for a path that the index does not know."""
     known = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
     for path in known:
         if not catalog.knows(path):
-            raise InputError(f"{path}: the index knows nothing there{_nearest(catalog, path)}")
+            raise InputError(f"{path}: the index knows nothing there{_suggestion(catalog, path)}")
     return known
 
 
-def _nearest(catalog: Catalog, path: Path) -> str:
-    """What could have been meant."""
+def _suggestion(catalog: Catalog, path: Path) -> str:
+    """Return a hint that names known paths similar to `path`, or the roots."""
     folder = next((above for above in path.parents if catalog.knows(above)), None)
-    names = [] if folder is None else catalog.names_in(folder, _NAMES)
+    names = [] if folder is None else catalog.names_in(folder, _MOST_NAMES)
     wrong = path.name if folder is None else path.relative_to(folder).parts[0]
     alike = [name for name in names if name.startswith(wrong)] or get_close_matches(wrong, names)
     near = [str(folder / name) for name in alike[:3]] if folder else []
@@ -92,12 +93,12 @@ def _nearest(catalog: Catalog, path: Path) -> str:
 
 
 def would_prune(reader: IndexReader, *, on_progress: OnProgress = quiet) -> Pruned:
-    """What `prune` would do now. Changes nothing."""
+    """Return what `prune` would do now. Changes nothing."""
     catalog = reader.catalog
-    gone, absent = _gone(catalog, on_progress)
+    gone, absent = _find_gone(catalog, on_progress)
     lost = {hash for hash, orphan in catalog.contents() if orphan} | set(catalog.orphaned_by(gone))
     orphans = len(lost)
-    features = [name for name in reader.features().names() if _content(name) in lost or not _known(catalog, name)]
+    features = [name for name in reader.features().names() if _hash_of(name) in lost or not _is_known(catalog, name)]
     counts = catalog.counts()
     share = orphans / max(1, counts.images + counts.orphans)
     freed = round(share * catalog.space().used) + sum(map(reader.features().size, features))
@@ -105,13 +106,13 @@ def would_prune(reader: IndexReader, *, on_progress: OnProgress = quiet) -> Prun
 
 
 def prune(writer: IndexWriter, *, on_progress: OnProgress = quiet) -> Pruned:
-    """Drop files that are gone, remove images without a file and what is kept of them, give the space back.
+    """Drop files that are gone, remove orphans and their cached features, and return the space to the disk.
 
-    A root that `is_away` keeps everything: its disk may not be mounted. Raises StoreError. May be
-    interrupted at any instant; what was removed until then is.
+    A root that `is_away` keeps all its files: its disk may not be mounted. Raises StoreError. May be
+    interrupted at any instant; removals up to then are kept.
     """
     before = writer.bytes_on_disk()
-    gone, absent = _gone(writer.catalog, on_progress)
+    gone, absent = _find_gone(writer.catalog, on_progress)
     if gone:
         writer.drop(gone)
     images = sum(writer.prune())
@@ -124,17 +125,17 @@ def prune(writer: IndexWriter, *, on_progress: OnProgress = quiet) -> Pruned:
     return Pruned(len(gone), images, features, freed, absent, "; ".join(filter(None, notes)) or None)
 
 
-def _gone(catalog: Catalog, on_progress: OnProgress) -> tuple[list[Path], tuple[Path, ...]]:
-    """The files that are gone from the disk, and the folders whose files are kept because nothing is there.
+def _find_gone(catalog: Catalog, on_progress: OnProgress) -> tuple[list[Path], tuple[Path, ...]]:
+    """Return the files that are gone from the disk, and the roots that keep their files because no file is there.
 
-    A file is judged by the innermost root around it, as when folders are indexed; one that was named by itself, by the
-    folder that it was in. What cannot be looked at is not gone.
+    A file belongs to the innermost root around it, as when folders are indexed; a file that is itself a root belongs to
+    its folder. A file whose state cannot be read is not gone.
     """
     roots = {root for root, _ in catalog.roots()}
     counts = catalog.counts()
     total = counts.files + counts.skipped
     gone: dict[Path, list[Path]] = {}
-    met: dict[Path, Path] = {}  # by root, a file that is there
+    met: dict[Path, Path] = {}  # by root, the last of its files that exists
     for done, path in enumerate(catalog.files(), 1):
         root = next((above for above in path.parents if above in roots), path.parent)
         if path in roots:
@@ -150,7 +151,7 @@ def _gone(catalog: Catalog, on_progress: OnProgress) -> tuple[list[Path], tuple[
 
 
 def _is_gone(path: Path) -> bool:
-    """Whether there is surely no such file any more: not where a link on the way leads nowhere, nor on any error."""
+    """Return whether the file surely does not exist. False if a link above it is broken, and on any other error."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -170,17 +171,17 @@ def _is_gone(path: Path) -> bool:
 
 
 def _prune_features(features: FeatureCache, catalog: Catalog) -> int:
-    """Remove what is kept of pictures that the index does not have; how many they were."""
-    unknown = [name for name in features.names() if not _known(catalog, name)]
+    """Remove the features of images that the index does not have; return how many files were removed."""
+    unknown = [name for name in features.names() if not _is_known(catalog, name)]
     for name in unknown:
         features.remove(name)
     return len(unknown)
 
 
-def _known(catalog: Catalog, name: str) -> bool:
-    return catalog.image_id(_content(name)) is not None
+def _is_known(catalog: Catalog, name: str) -> bool:
+    return catalog.image_id(_hash_of(name)) is not None
 
 
-def _content(name: str) -> bytes:
-    """The hash of the content that something is kept of under `name`, which is of the form that the cache gives."""
+def _hash_of(name: str) -> bytes:
+    """Return the hash of the image whose features are cached under `name`."""
     return bytes.fromhex(name.partition("-")[0])

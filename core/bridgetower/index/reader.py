@@ -1,6 +1,6 @@
-"""An index for reading: one committed state, from open to close, that never waits for the writer and changes nothing.
+"""The reader of an index: it holds one committed state from open to close, never waits for the writer, changes nothing.
 
-It belongs to the thread that opened it. Layout and invariants: docs/index-format.md.
+A reader serves one thread at a time. Layout and invariants: docs/index-format.md.
 """
 
 import re
@@ -21,16 +21,16 @@ from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.records import EVERYTHING, File, Filter, Fingerprint
 
-# numpy and FAISS take longer to import than most commands take to run: `float16` is imported in the
-# methods that touch a vector, as `faiss_store` imports what it needs, so that `bt status` pays for neither.
+# numpy and FAISS take longer to import than most commands take to run. So the methods that use a vector import
+# `float16`, and `faiss_store` imports FAISS for a search: `bt status` needs neither.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-_REASONS = 10  # why files were skipped
+_REASONS = 10  # shown for skipped files, at most
 _FIGURE = re.compile(r"(\d+(?:[.,]\d+)*)")
-_NEAREST_AT_FIRST = 100  # images that are recalled together, then four times as many
+_NEAREST_AT_FIRST = 100  # images in the first recall; each further one asks for four times as many
 
 
 class Neighbour(NamedTuple):
@@ -41,69 +41,69 @@ class Neighbour(NamedTuple):
 
 
 class NearImage(NamedTuple):
-    """An image with all that leads to it."""
+    """An image with its files and its similarity to a query."""
 
-    content: bytes  # SHA-256 of it
-    photos: tuple[File, ...]  # its files, as the index knows them, sorted by the bytes of their paths
+    content: bytes  # its SHA-256
+    photos: tuple[File, ...]  # its files that pass the filter, sorted by the bytes of their paths
     similarity: float  # cosine in [-1, 1], higher is better
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder or file that was given to be indexed."""
+    """A folder or file that was given to `bt index`."""
 
     path: Path
-    files: int  # that lead to an image
+    files: int  # at or below it that have an image
     scanned_at: int | None  # unix seconds of the last complete scan
     is_file: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """An index at a glance."""
+    """The figures of an index."""
 
     directory: Path
     format_version: int
     fingerprint: Fingerprint
     created_at: int  # unix seconds
     updated_at: int
-    files: int  # that lead to an image
+    files: int  # that have an image
     images: int  # that have a file
-    orphans: int  # images kept for files that may come back
+    orphans: int  # images without a file, kept in case it comes back
     skipped: int  # files
-    reasons: tuple[tuple[str, int], ...]  # why, and how many; the most frequent ten, figures that differ as N
+    reasons: tuple[tuple[str, int], ...]  # of skipped files, with counts; the ten most frequent; N: numbers differ
     roots: tuple[Root, ...]
     bytes_on_disk: int
-    generation: int  # of the vector file; 0: none was published yet
-    tuning: Tuning | None  # how it is searched; None: exactly
-    vectors_file: bool  # it is there
-    uncovered: int  # images that each search reads from the manifest, because the vector file does not hold them
+    generation: int  # of the vector files; 0: none was published yet
+    tuning: Tuning | None  # of the approximate search; None: search is exact
+    vectors_file: bool  # whether it exists
+    uncovered: int  # images that the vector file lacks, so that searches read them from the manifest
 
 
 class IndexReader:
-    """An index for reading: the state that was committed last when it was opened, whole, until it is closed."""
+    """A reader of an index: it sees the last state that was committed when it was opened, until it is closed."""
 
     def __init__(self, directory: Path, catalog: Catalog, recall_store: RecallStore) -> None:
         self.directory, self.recall_store = directory, recall_store
         self.fingerprint = catalog.fingerprint()
-        self.catalog = catalog  # the state as rows: asked directly
+        self.catalog = catalog  # public: callers query it directly
         self._state = catalog.state()
         self._tuning = catalog.tuning()
         self._vector_files = recall_store.files(directory, catalog)
-        # Opened now and not at the first search: from here on the writer may remove the names, but not the files.
+        # Opened now, not at the first search: an open file stays readable after the writer removes its name.
         self._recall = recall_store.open(directory, catalog)
 
     @classmethod
     def open(cls, directory: Path, recall_store: RecallStore | None = None) -> Self:
-        """Open the index in `directory`, recalling from `recall_store`, FAISS by default.
+        """Open the index in `directory`; `recall_store` proposes the candidates, FAISS by default.
 
         Raises:
-            NoIndexError: there is none.
-            StoreError: it has a format that this program does not know, or it is damaged.
+            NoIndexError: there is no index.
+            StoreError: the index has a format that this program does not know, or is damaged.
         """
         directory, recall_store = directory.absolute(), recall_store or FaissStore()
         store = cls._open(directory, recall_store)
-        if store.vector_files() and not store._recall.is_there:  # a writer may have put others in their place just now
+        if store.vector_files() and not store._recall.is_there:  # a writer may just have published others
             store.close()
             store = cls._open(directory, recall_store)
         return store
@@ -124,23 +124,23 @@ class IndexReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the state. May be called twice."""
+        """Close the vector files and the catalog. May be called twice."""
         self._recall.close()
         self.catalog.close()
 
     def vector_files(self) -> list[Path]:
-        """The derived files that this state names."""
+        """Return the paths of the vector files that this state names."""
         return self._vector_files
 
     def features(self) -> FeatureCache:
-        """All that is kept of pictures, to be looked after."""
+        """Return the feature cache in the index, for checks and removal; it keeps nothing new."""
         return FeatureCache(self.directory / FEATURES, 0)
 
     def feature_cache(self, capacity: int, folder: Path | None = None) -> FeatureCache | None:
-        """Where the features of this index's pictures may be kept, in at most `capacity` bytes; None for 0.
+        """Return a feature cache of at most `capacity` bytes for the images of this index; None for 0.
 
-        Without `folder` that is a folder in the index, which is not used if it is a link. Raises StoreError where
-        `folder` cannot be made.
+        Its folder is `folder`, by default one in the index, which is not used if it is a link. Raises StoreError if
+        `folder` cannot be created.
         """
         if not capacity:
             return None
@@ -152,44 +152,44 @@ class IndexReader:
     def check(self, fingerprint: Fingerprint) -> None:
         """Raise StoreError unless a query with this fingerprint can be compared with the vectors of the index.
 
-        Its precision may be another: texts are encoded by the same tower in int8 as in fp32, and what a picture that is
-        searched for becomes is within a cosine of 0.99.
+        The precision may differ: int8 encodes texts with the same tower as fp32, and the vectors of one picture in
+        both precisions have a cosine of at least 0.99.
         """
         require_ours(self.directory, self.fingerprint)
         family = self.fingerprint.precision_family
         require_same(self.directory, self.fingerprint, replace(fingerprint, precision_family=family))
 
     def __len__(self) -> int:
-        """Images that can be found: those that have a file."""
+        """Return how many images have a file; only these can be found."""
         return self.catalog.count_live()
 
     def recall(
         self, queries: "NDArray[np.float32]", k: int, within: "NDArray[np.int64] | None" = None
     ) -> list[list[Neighbour]]:
-        """The most similar images for each of the unit vectors `queries` `[Q, E]`.
+        """Return the most similar images for each of the unit vectors `queries` `[Q, E]`.
 
-        Each list holds `min(k, len(self))` images, best first, ties by image id; of `within` only, ids `[n]` of
-        images that have a file, ascending, if that is said. Similarities are exact. Which images it are is exact for
-        few of them; for many, `summary().tuning` says how much of the exact answer is found. ValueError if a query is
-        not a unit vector of this index; StoreError if the manifest is damaged.
+        Each list holds `min(k, len(self))` images, best first, ties by image id. `within` restricts the search to these
+        ascending ids `[n]` of images that have a file. Similarities are exact. The choice of images is exact in a small
+        index; in a large one, `summary().tuning.recall` is the share of the exact answer that is found. Raises
+        ValueError if a query is not a unit vector of this index; StoreError if the manifest is damaged.
         """
         from bridgetower.index.vectors.float16 import require_unit
 
         require_unit(queries, self.fingerprint.dim)
         found = [self._recall.search(query, k, within) for query in queries]
-        # Rounding to float16 can make a vector a little longer than 1; a cosine is not.
+        # Rounding to float16 can make a vector a little longer than 1, and its score with it; a cosine is at most 1.
         rows = [zip(ids.tolist(), scores.clip(-1, 1).tolist(), strict=True) for ids, scores in found]
         return [[Neighbour(*pair) for pair in row] for row in rows]
 
     @property
     def damage(self) -> str | None:
-        """What the searches found wrong with the vector file, which they then did without; None if nothing."""
+        """Damage of the vector files that searches met; they go on without these files. None if there is none."""
         return self._recall.damage
 
     def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[NearImage]:
-        """Every image that has a file that passes the filter, in the order of `recall`, read on as they are asked for.
+        """Yield every image with a file that passes the filter, in the order of `recall`, recalling more when needed.
 
-        Images have those files only. `query` is a unit vector `[1, E]`. Raises as `recall` does.
+        Each image comes with the files that pass. `query` is a unit vector `[1, E]`. Raises as `recall` does.
         """
         import numpy as np
 
@@ -201,7 +201,7 @@ class IndexReader:
         while True:
             [neighbours] = self.recall(query, k, within)
             for neighbour in neighbours:
-                # A wider search among many images may find one that should have come before.
+                # An approximate search with a larger k may also find better images that the one before missed.
                 if neighbour.image not in seen:
                     seen.add(neighbour.image)
                     yield NearImage(*self.catalog.content(neighbour.image, filter), neighbour.similarity)
@@ -210,7 +210,7 @@ class IndexReader:
             k *= 4
 
     def summary(self) -> Summary:
-        """The index at a glance; needs neither numpy nor FAISS."""
+        """Return the figures of the index; needs neither numpy nor FAISS."""
         catalog, state, counts = self.catalog, self._state, self.catalog.counts()
         vectors_file = self._recall.is_there
         return Summary(
@@ -233,7 +233,7 @@ class IndexReader:
         )
 
     def strays(self) -> list[Path]:
-        """What lies in the directory and is not part of the index, sorted."""
+        """Return the paths in the directory that are not part of the index, sorted."""
         named = {MANIFEST, *(MANIFEST + suffix for suffix in ("-wal", "-shm", "-journal")), LOCK, FEATURES}
         named |= {backup_of(self.directory / MANIFEST).name, *(path.name for path in self.vector_files())}
         with explained(self.directory):
@@ -248,11 +248,11 @@ def _roots(catalog: Catalog) -> tuple[Root, ...]:
 
 
 def _reasons(catalog: Catalog) -> tuple[tuple[str, int], ...]:
-    """Why files were skipped; reasons that differ in their figures only are one."""
+    """Return the most frequent reasons of skipped files; reasons that differ only in numbers count as one."""
     alike: dict[tuple[str, ...], list[list[str]]] = {}
     numbers: Counter[tuple[str, ...]] = Counter()
     for reason, number in catalog.reasons():
-        parts = _FIGURE.split(reason)  # every second one is a figure
+        parts = _FIGURE.split(reason)  # every second part is a number
         form = tuple(parts[::2])
         alike.setdefault(form, []).append(parts)
         numbers[form] += number

@@ -6,24 +6,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # what there is to read is imported with the first reader
+if TYPE_CHECKING:  # imported when the first reader is opened
     from bridgetower.index.reader import IndexReader
     from bridgetower.index.vectors.protocol import RecallStore
 
 
 class ReaderPool:
-    """Opens readers, lends each to one call at a time, and closes those of an older state."""
+    """Open readers, lend each to one call at a time, and close readers of an older state."""
 
     def __init__(self, directory: Path, recall_store: "RecallStore | None") -> None:
         self._directory, self._recall_store = directory, recall_store
-        self._lock = threading.Lock()  # of the version, and of the readers
-        self._change_lock = threading.RLock()  # a change from within a change meets the lock of the index
-        self._version = 0  # of the changes made here: readers of before are of no use
-        self._idle: list[IndexReader] = []  # readers of this version that no call has now
+        self._lock = threading.Lock()  # guards the version and the idle readers
+        self._change_lock = threading.RLock()  # reentrant: a nested change fails at the lock file
+        self._version = 0  # raised by each change; readers of an older version are closed
+        self._idle: list[IndexReader] = []  # readers of this version that no call has borrowed
 
     @contextmanager
     def lend(self) -> "Iterator[IndexReader]":
-        """A reader for one call, which keeps it whatever others change meanwhile. Raises StoreError."""
+        """Lend a reader to one call, which keeps its state while others change the index. Raises StoreError."""
         from bridgetower.index.reader import IndexReader
 
         with self._lock:
@@ -42,7 +42,7 @@ class ReaderPool:
                 reader.close()
 
     def refresh(self) -> None:
-        """Have every call that begins from now on see the index as it is then."""
+        """Close the idle readers, so that every later call opens the index in its state of that moment."""
         with self._lock:
             self._version += 1
             idle, self._idle = self._idle, []
@@ -51,7 +51,7 @@ class ReaderPool:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Let one thread at a time change the index; calls that begin after it see the change."""
+        """Let one thread at a time change the index; calls that begin afterwards see the change."""
         with self._change_lock:
             self.refresh()
             try:

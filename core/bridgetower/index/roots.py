@@ -1,4 +1,4 @@
-"""Folders that were indexed and are away: one rule for what that means, and one wording.
+"""Roots that are away: one rule that decides it, and one message about it.
 
 A folder without any file, at any depth, looks like a disk that is not mounted. The index keeps what it has of such a
 folder, and a search passes over it. Hidden files do not count: the system leaves them where a disk was.
@@ -15,13 +15,13 @@ KEPT = (
 
 
 def known_place(path: Path, knows: Callable[[Path], bool]) -> Path | None:
-    """A folder or file as an index `knows` it: by its own name, or by where its links lead."""
+    """Return the path under which an index `knows` a folder or file: its own or its real path; None if neither."""
     places = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
     return next((place for place in places if knows(place)), None)
 
 
 def is_away(root: Path) -> bool:
-    """Whether there is surely no file, of any kind but hidden, at or below a folder or file that was indexed."""
+    """Return whether there is surely no file, of any kind but hidden, at or below a root. False on any other error."""
     folders = [os.fsencode(root)]
     try:
         while folders:
@@ -40,5 +40,5 @@ def is_away(root: Path) -> bool:
 
 
 def nothing_in(root: Path | str) -> str:
-    """What to say of a folder or file that was indexed and is away."""
+    """Return the message about a root that is away."""
     return f"nothing found in {root}, so {KEPT}"

@@ -1,6 +1,6 @@
-"""The one process that changes an index: it holds the lock, commits batches, publishes the vector file made from them.
+"""The writer of an index: it holds the lock, commits batches, and publishes vector files that are made from them.
 
-The order of a commit and what may interrupt it: docs/index-format.md.
+The order of the steps of a commit, and the effect of a kill after each: docs/index-format.md.
 """
 
 import os
@@ -26,51 +26,52 @@ from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.records import File, Fingerprint, OnProgress, WalkedFile, quiet
 
-# numpy and FAISS take longer to import than a run that finds nothing to do: what touches a vector is imported where it
-# is needed.
+# numpy and FAISS take longer to import than a run takes that finds nothing to do. So the methods that use a vector
+# import the modules that need them.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# A new vector file is published when more than 1/16 of the images are not in the old one at the end of a run, or more
-# than 1/2, and more than 8192, in the middle of one: readers stay fast, and all publishing together stays linear.
+# A new vector file is published at the end of a run if the old one lacks more than 1/16 of the images; in the middle of
+# a run if it lacks more than 1/2, and more than 8192. So searches stay fast, and all publications together take linear
+# time.
 _UNCOVERED_AT_END = 16
 _UNCOVERED_MEANWHILE = 2
 _UNCOVERED_MIN = 8192
 
 _PRUNED_AT_ONCE = 4096  # images that are removed in one transaction
-_READERS = "a search that is still running needs the old state: the next `bt prune` gives its space back"
+_LOG_IN_USE = "a search that is still running needs the old state: the next `bt prune` gives its space back"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewImage:
-    """Content that the index does not have yet, encoded."""
+    """An encoded image that the index does not have yet."""
 
     hash: bytes  # SHA-256 of the file's bytes
     width: int  # upright pixels
     height: int
     taken_at: int | None  # seconds since 1970 on the clock where it was taken
-    vector: "NDArray[np.floating]"  # [E], unit length; of float16 the very numbers are stored
+    vector: "NDArray[np.floating]"  # [E], unit length; float16 values are stored unchanged
 
 
 class IndexWriter:
-    """The one process that changes an index, from `open` to `close`.
+    """The writer of an index, from `open` to `close`; one process at a time has one.
 
-    What `commit` was given is on the disk when it returns; everything else in here can be interrupted at any instant.
+    When `commit` returns, its batch is on the disk. Every method may be interrupted at any instant.
     """
 
     def __init__(
         self, directory: Path, catalog: CatalogWriter, held: ExitStack, recall_store: RecallStore | None = None
     ) -> None:
-        """Take over what is `held`, the lock and the manifest, unless this fails."""
+        """Take over the resources in `held`, the lock and the catalog; if this fails, the caller keeps them."""
         self.directory, self._recall_store = directory, recall_store or FaissStore()
-        self.catalog = catalog  # asked directly; what changes the index goes through the methods below
+        self.catalog = catalog  # public for queries; changes go through the methods below
         self._dim = catalog.fingerprint().dim
         self._images = catalog.count_images()
         self._uncovered = catalog.count_images(after=catalog.state().covered)
-        self.on_publish: OnProgress = quiet  # images that were read, of all
+        self.on_publish: OnProgress = quiet  # counts the images that were read, of all
         self._recall_store.clean(directory, catalog)
-        self._held = held.pop_all()
+        self._resources = held.pop_all()
 
     @classmethod
     def open(
@@ -81,27 +82,27 @@ class IndexWriter:
         imported: bool = False,
         recall_store: RecallStore | None = None,
     ) -> Self:
-        """Open the index in `directory` to add images with this fingerprint; create it if there is none.
+        """Open the index in `directory` to add images with this fingerprint; create the index if there is none.
 
-        Where the index has the same model under another name, it takes the new name, unless what is to be added is
-        `imported`: the model then need not be found on this machine by the name that it had on the other.
+        If the index has the same model under another name, it takes the new name, unless `imported` is true: imported
+        vectors carry the name that their model had on another machine, which this machine may not know.
 
         Raises:
-            StoreError: another writer is at work, the folder holds something else, the index was made by another
-                model or in another format, or the disk says no. Nothing was changed then.
+            StoreError: another writer is at work, the folder holds other files, the index was made by another model or
+                in another format, or the disk refuses a write. Nothing was changed then.
         """
         directory = directory.absolute()
         require_place(directory)
         with explained(directory):
             missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
             directory.mkdir(parents=True, exist_ok=True)
-            for folder in missing:  # else a power cut may take the folder, and all that was committed in it
+            for folder in missing:  # else a power cut may remove the folder with all commits in it
                 fsync_directory(folder.parent)
         with ExitStack() as held:
             held.callback(Lock(directory / LOCK).release)
             catalog = held.enter_context(closing(CatalogWriter.open(directory / MANIFEST, fingerprint)))
             catalog.require_consistent()
-            _take(catalog, directory, fingerprint, imported=imported)
+            _bind_fingerprint(catalog, directory, fingerprint, imported=imported)
             return cls(directory, catalog, held, recall_store)
 
     @classmethod
@@ -112,10 +113,10 @@ class IndexWriter:
         mend: Callable[[Path], None] | None = None,
         recall_store: RecallStore | None = None,
     ) -> Self:
-        """Open the index in `directory` to look after it, whatever model made it.
+        """Open the index in `directory` for maintenance, whatever model made it.
 
-        `mend` is called under the lock, with the path of the manifest, before that is opened; without it, a damaged one
-        is refused. Raises NoIndexError where there is none, StoreError as `open` does.
+        `mend` is called under the lock, with the path of the manifest, before the manifest is opened; without `mend`, a
+        damaged manifest is refused. Raises NoIndexError if there is no index; StoreError as `open` does.
         """
         directory = directory.absolute()
         path = directory / MANIFEST
@@ -123,8 +124,8 @@ class IndexWriter:
             there = path.exists()
         if not there:
             try:
-                Catalog.read(path).close()  # says that there is none
-            except DamagedIndexError:  # but there is a copy
+                Catalog.read(path).close()  # raises NoIndexError
+            except DamagedIndexError:  # the manifest is gone, and its copy is there
                 if mend is None:
                     raise
         with ExitStack() as held:
@@ -143,13 +144,14 @@ class IndexWriter:
         self.close()
 
     def close(self) -> None:
-        """Let go of the index. Writes nothing; may be called twice."""
-        self._held.close()
+        """Close the catalog and release the lock. Writes nothing; may be called twice."""
+        self._resources.close()
 
     def take(self, fingerprint: Fingerprint) -> None:
-        """Add images with this fingerprint from now on. For who opened an index with the fingerprint that it has, and
-        finds the model only now: refused and remembered as by `open`."""
-        _take(self.catalog, self.directory, fingerprint)
+        """Set the fingerprint of the images that are added from now on; raises and stores it as `open` does.
+
+        For a caller that opened the index with its stored fingerprint, and loads the model only now."""
+        _bind_fingerprint(self.catalog, self.directory, fingerprint)
         self._dim = fingerprint.dim
 
     def commit(
@@ -159,16 +161,16 @@ class IndexWriter:
         files: Iterable[tuple[File, bytes]] = (),
         skipped: Iterable[tuple[File, str]] = (),
     ) -> None:
-        """Store a batch: all of it or, on any error or kill, none.
+        """Store a batch: all of it or, on any error or kill, nothing.
 
         Args:
-            images: new content. Content that is there already keeps its id and its vector.
-            files: each file with the hash of its content, which is in the index or in `images`.
-            skipped: each file that has no picture for us, with the reason. It replaces what the path was before.
+            images: new images. An image that the index already has keeps its id and its vector.
+            files: each file with the hash of its image, which is in the index or in `images`.
+            skipped: each file that has no image, with the reason. It replaces the old row of its path, as in `files`.
 
         Raises:
-            ValueError: a vector is not a unit vector of this index, or a file names unknown content.
-            StoreError: the disk says no.
+            ValueError: a vector is not a unit vector of this index, or a file has the hash of no image.
+            StoreError: the disk refuses a write.
         """
         files, skipped = list(files), list(skipped)
         packed = [(image, self._pack(image)) for image in images]
@@ -186,7 +188,7 @@ class IndexWriter:
         self._uncovered += added
 
     def publish_if_behind(self) -> None:
-        """Publish in the middle of a run, where searches have to read much that no vector file holds."""
+        """Publish in the middle of a run if the vector file lacks so many images that searches are slow."""
         if self._uncovered > _UNCOVERED_MIN and self._uncovered * _UNCOVERED_MEANWHILE > self._images:
             self.publish()
 
@@ -196,7 +198,7 @@ class IndexWriter:
         return pack(image.vector, self._dim)
 
     def vectors(self, images: Sequence[int]) -> "Iterator[tuple[int, NDArray[np.float32]]]":
-        """Ids and vectors `[E]` of images, as they were stored; what there is not is left out."""
+        """Yield the ids and stored vectors `[E]` of these images; unknown ids are left out."""
         from bridgetower.index.vectors.catalog_vectors import unpacked
 
         for rows in self.catalog.vectors_of(images):
@@ -204,7 +206,7 @@ class IndexWriter:
             yield from zip((id for id, _ in rows), vectors, strict=True)
 
     def set_queries(self, queries: "NDArray[np.floating]") -> None:
-        """Keep unit vectors of texts `[Q, E]`, by which recall is measured from now on. ValueError as `commit`."""
+        """Store unit vectors of texts `[Q, E]`, with which recall is measured from now on. ValueError as `commit`."""
         from bridgetower.index.vectors.float16 import pack
 
         packed = [pack(query, self._dim) for query in queries]
@@ -212,16 +214,16 @@ class IndexWriter:
             self.catalog.set_queries(packed)
 
     def add_root(self, root: Path) -> None:
-        """Remember a folder or file that is to be indexed, before it is scanned."""
+        """Store a root before its scan."""
         with self.catalog.transaction():
             self.catalog.add_root(root)
 
     def sweep(self, root: Path, spared: Collection[Path] = (), *, present: bool = False) -> Sweep:
         """After a *complete* scan of `root`: drop the files under it that were neither met nor committed.
 
-        Their vectors stay, so that a file that comes back is not encoded again. What lies at or below a path in
-        `spared` stays, because the scan could not or did not look there. If nothing at all was met under `root`,
-        everything stays: see `Sweep.kept`; unless the root is `present` all the same.
+        Their images stay, so that a file that comes back is not encoded again. Files at or below a path in `spared`
+        stay, because the scan did not or could not read there. If the scan met no file under `root`, all files stay
+        (see `Sweep.kept`), unless `present` is true: then the root is there all the same.
         """
         with self.catalog.transaction():
             swept = self.catalog.sweep(root, spared, present=present)
@@ -229,9 +231,10 @@ class IndexWriter:
         return swept
 
     def forget(self, *paths: Path) -> list[int]:
-        """Drop the files and roots at or below each of `paths`, in one transaction; how many files each were.
+        """Drop the files and roots at or below each of `paths`, in one transaction; return the number of files of each.
 
-        The copy of the manifest goes before: it would bring them back. `back_up_if_behind` makes another.
+        The copy of the manifest is removed first: a repair from it would bring the files back. `back_up_if_behind`
+        makes another copy.
         """
         backup.remove(self.catalog)
         with self.catalog.transaction():
@@ -246,8 +249,8 @@ class IndexWriter:
             self.catalog.touch()
 
     def mend(self, files: Iterable[Path], images: Iterable[int], roots: Iterable[Path]) -> None:
-        """Count anew, and drop files, images with all files that lead to them, roots, and queries that are not whole,
-        in one transaction."""
+        """Correct the counts, and drop these files, these images with their files, these roots, and damaged queries, in
+        one transaction."""
         with self.catalog.transaction():
             self.catalog.recount()
             self.catalog.drop_files(files)
@@ -257,9 +260,9 @@ class IndexWriter:
             self.catalog.touch()
 
     def prune(self) -> Iterator[int]:
-        """Remove the images that have no file, some at a time: how many they were, each time.
+        """Remove the orphans, some in each transaction; yield how many were removed, each time.
 
-        The copy of the manifest goes before, as in `forget`.
+        The copy of the manifest is removed first, as in `forget`.
         """
         backup.remove(self.catalog)
         while True:
@@ -270,11 +273,11 @@ class IndexWriter:
             yield removed
 
     def bytes_on_disk(self) -> int:
-        """What the directory takes without the copy of the manifest, which comes and goes."""
+        """Return the size of the index on the disk without the copy of the manifest, which is not always there."""
         return bytes_below(self.directory) - size_of(backup_of(self.catalog.path))
 
     def tidy(self) -> None:
-        """Publish a vector file if the present one is damaged, or holds or leaves out too much."""
+        """Publish a vector file if the present one is damaged, lacks too many images or holds too many removed ones."""
         covered = self.catalog.state().covered
         stale = self.catalog.count_pruned(covered) + self.catalog.count_images(covered)
         if stale * _UNCOVERED_AT_END > self.catalog.count_images():
@@ -283,53 +286,53 @@ class IndexWriter:
             self._publish_if_needed(changed=True)
 
     def publish(self) -> None:
-        """Write a new vector file, whatever the present one is."""
+        """Write and publish a new vector file, whatever the state of the present one."""
         self._recall_store.publish(self.directory, self.catalog, self.on_publish)
         self._uncovered = 0
         self._recall_store.clean(self.directory, self.catalog)
 
     def publish_anew(self) -> None:
-        """As `publish`, without taking anything from the present one, which is damaged."""
+        """Publish a vector file that reuses nothing of the present one, which is damaged."""
         self._recall_store.clean(self.directory, self.catalog, everything=True)
         self.publish()
 
     def compact(self) -> str | None:
-        """Give what is free in the manifest back to the disk; why that was not done, or None.
+        """Return the free space in the manifest to the disk; return why that was not done, or None.
 
-        Not worth the while below a quarter of the file. Needs room for the manifest twice meanwhile.
+        Free space below a quarter of the file stays. Needs room on the disk for the manifest twice meanwhile.
         """
         space = self.catalog.space()
         if space.free * 4 < space.used + space.free:
-            return None if self.catalog.fold() else _READERS
+            return None if self.catalog.fold() else _LOG_IN_USE
         if shutil.disk_usage(self.directory).free < 2 * space.used:
             return (
                 "the disk has not the room that it takes to make the index smaller; new pictures will use what is free"
             )
         self.catalog.vacuum()
-        return None if self.catalog.fold() else _READERS
+        return None if self.catalog.fold() else _LOG_IN_USE
 
     def wants_queries(self) -> bool:
-        """Whether the index is so large, or soon will be, that recall is measured, and knows no texts for that yet."""
+        """Return whether the index is, or soon will be, so large that recall is measured, and has no texts for that."""
         from bridgetower.index.vectors.catalog_vectors import few
 
         return not few(2 * self._images) and not self.catalog.has_queries()
 
     def finish(self, *, changed: bool = True) -> str | None:
-        """Publish a vector file if the present one is damaged or leaves out too much, and copy the manifest if the copy
-        lacks too much; why the copy could not be made, or None. At the end of a run, but not of an interrupted one:
-        nothing is lost without it, but every search must then read more from the manifest.
+        """Publish a vector file if the present one is damaged or lacks too many images. Copy the manifest if its copy
+        lacks too many changes; return why the copy could not be made, or None.
 
-        A run that has `changed` nothing only looks whether the file is there; `bt verify` reads it, too.
+        Called at the end of a run that was not interrupted: without it nothing is lost, but searches read more from
+        the manifest. After a run that has `changed` nothing, the vector file must only exist; `bt verify` reads it.
         """
         self._publish_if_needed(changed=changed)
         return self.back_up_if_behind()
 
     def back_up_if_behind(self) -> str | None:
-        """Copy the manifest if its copy lacks too much of it or is not there; why that was not done, or None."""
+        """Copy the manifest if its copy is missing or lacks too many changes; return why the copy failed, or None."""
         return self.back_up() if backup.is_behind(self.catalog) else None
 
     def back_up(self) -> str | None:
-        """Copy the manifest; why that was not done, or None. The copy from before stays then."""
+        """Copy the manifest; return why the copy failed, or None. If it failed, the older copy stays."""
         try:
             backup.make(self.catalog)
         except StoreError as error:
@@ -344,11 +347,11 @@ class IndexWriter:
             self.publish()
 
     def features(self) -> FeatureCache:
-        """All that is kept of pictures, to be looked after."""
+        """Return the feature cache in the index, for checks and removal; it keeps nothing new."""
         return FeatureCache(self.directory / FEATURES, 0)
 
     def remove_strays(self) -> None:
-        """Remove what a crash, or a search that was killed, left in the directory."""
+        """Remove the unfinished files that a crash, or a killed search, left in the directory."""
         self._recall_store.clean(self.directory, self.catalog)
         backup.remove_unfinished(self.directory)
         for path in self.features().unfinished():
@@ -356,14 +359,16 @@ class IndexWriter:
                 path.unlink()
 
 
-def _take(catalog: CatalogWriter, directory: Path, fingerprint: Fingerprint, *, imported: bool = False) -> None:
+def _bind_fingerprint(
+    catalog: CatalogWriter, directory: Path, fingerprint: Fingerprint, *, imported: bool = False
+) -> None:
     stored = catalog.fingerprint()
-    bound = catalog.has_images()  # before the first, nothing is bound to the fingerprint
+    bound = catalog.has_images()  # without images, no vector depends on the fingerprint
     if bound:
         require_same(directory, stored, fingerprint, imported=imported)
-    if bound and stored.tokenizer_sha256 is not None:  # a changed tokenizer is to be told each time
+    if bound and stored.tokenizer_sha256 is not None:  # keep it, so that each run reports a changed tokenizer
         fingerprint = replace(fingerprint, tokenizer_sha256=stored.tokenizer_sha256)
-    # The same weights by another name: that is where they are found now, unless it says where another machine has them.
+    # Equal weights under another name: store the name that this machine finds them by, but not an imported name.
     if stored != fingerprint and not (bound and imported):
         with catalog.transaction():
             catalog.set_fingerprint(fingerprint)

@@ -1,7 +1,8 @@
-"""The catalog of an index: one SQLite file, `manifest.sqlite`, that holds all that cannot be made again cheaply.
+"""The catalog of an index: one SQLite file, `manifest.sqlite`, with all data that cannot be made again cheaply.
 
-`schema` has the tables and the sums of their rows. The reader is a snapshot of one committed state; the writer adds
-transactions. What SQLite refuses, and what its log has lost, comes out as an error that says what to do next.
+`schema` defines the tables and the checksums of their rows. The reader is a snapshot of one committed state; the writer
+adds transactions. Errors of SQLite, and commits that its log has lost, are raised as errors that say what to do next.
 
-Imports files alone, and only it and `recovery` import sqlite3. All of `index` and transfer may import it.
+Imports the package files alone. Only this package and `recovery` import sqlite3. All of `index` and transfer may import
+this package.
 """

@@ -1,4 +1,4 @@
-"""A connection to the catalog of an index: opened, held to its format, every failure explained."""
+"""A connection to the catalog of an index: it checks the format, and raises every failure with a way out."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from bridgetower.index.catalog.schema import APPLICATION_ID, FORMAT_VERSION, LAY
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of, lost_commits
 
-ROWS = 1024  # that are fetched at a time
+ROWS = 1024  # fetched at a time
 
 
 class Connection:
-    """A connection to manifest.sqlite: a snapshot for reading, or, as ManifestWriter, the writer's.
+    """A connection to manifest.sqlite: a snapshot for reading or, as CatalogWriter, the connection of the writer.
 
     Every failure of SQLite is raised as StoreError with the path and the way out, except for misuse by our own code.
     """
@@ -28,12 +28,12 @@ class Connection:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Open one committed state, held until `close`. Raises NoIndexError, or StoreError if it cannot be read."""
+        """Open one committed state, held until `close`. Raises NoIndexError; StoreError if it cannot be read."""
         with explained(path):
             require_own_files(path)
             if not size_of(path) and is_own(backup_of(path)):
                 raise absent(path)
-            if not size_of(path) and size_of(log_of(path)):  # which SQLite would remove
+            if not size_of(path) and size_of(log_of(path)):  # SQLite would remove the log
                 raise StoreError(
                     f"{path}: gone or empty, though its log is there: restore it from a copy; or remove what is left "
                     "of it, and let `bt index` on your folders make the index anew"
@@ -48,7 +48,7 @@ class Connection:
         try:
             return cls._snapshot(path, immutable=False)
         except sqlite3.Error as error:
-            # Where SQLite may not create its -shm file it cannot join the log. Without a log the file is complete.
+            # Without the right to create the -shm file, SQLite cannot read the log. Without a log the file is complete.
             refused = result_code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
             if not refused or size_of(log_of(path)):
                 raise
@@ -57,10 +57,10 @@ class Connection:
     @classmethod
     def _snapshot(cls, path: Path, *, immutable: bool) -> Self:
         uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
-        catalog = cls(path, _connected(uri), immutable=immutable)
+        catalog = cls(path, _connect(uri), immutable=immutable)
         try:
             catalog._db.execute("BEGIN")
-            if catalog._is_blank():  # this first look at the file is what fixes the snapshot
+            if catalog._is_blank():  # the first read of the file fixes the snapshot
                 is_lost = not is_own(backup_of(path)) and catalog._has_lost_log()
                 raise lost_log(path) if is_lost else absent(path)
             catalog._require_format()
@@ -76,7 +76,7 @@ class Connection:
         return not tables and not self._pragma("application_id") and not self._pragma("user_version")
 
     def _has_lost_log(self) -> bool:
-        """Whether more was committed than a blank manifest shows. Another look, as a writer may just have made it."""
+        """Return whether a blank manifest has a log with lost commits; read again, as a writer may just fill it."""
         if not lost_commits(self.path):
             return False
         self._db.execute("ROLLBACK")
@@ -100,11 +100,11 @@ class Connection:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
 
     def close(self) -> None:
-        """End the snapshot or the writing; what was not committed is gone. May be called twice."""
+        """Close the connection; changes that were not committed are lost. May be called twice."""
         self._db.close()
 
     def _rows(self, sql: str, parameters: Any = ()) -> Iterator[list[tuple[Any, ...]]]:
-        """Rows in lists of at most `ROWS`."""
+        """Yield the rows in lists of at most `ROWS`."""
         with explained(self.path):
             cursor = self._db.execute(sql, parameters)
             while rows := cursor.fetchmany(ROWS):
@@ -129,21 +129,21 @@ class Connection:
         return DamagedIndexError(self.path, what)
 
     def _typed(self, rows: Iterator[tuple[Any, ...]], *types: Any) -> Iterator[tuple[Any, ...]]:
-        """`rows` whose values have these types; what a disk has altered may come as anything."""
+        """Yield `rows`. Raises DamagedIndexError if a value has another type: a disk may have altered it."""
         for row in rows:
             if not all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
                 raise self._damaged("a row is not as it was written")
             yield row
 
     def _only(self, table: str, summed: str | None = None) -> tuple[Any, ...] | None:
-        """What is summed of the only row of a table. StoreError where it is not as it was written."""
+        """Return the summed columns of the only row of a table, None if it is empty. StoreError if its sum is wrong."""
         row = self._one(f"SELECT {summed or SUMMED[table]}, crc32 FROM {table}")
         if row is not None and crc32_of(*row[:-1]) != row[-1]:
             raise self._damaged(f"its table {table} is not as it was written")
         return None if row is None else row[:-1]
 
     def format_version(self) -> int:
-        """That of the file, which may be older than FORMAT_VERSION."""
+        """Return the format version of the file, which may be older than FORMAT_VERSION."""
         with explained(self.path):
             return self._pragma("user_version")
 
@@ -152,18 +152,18 @@ class Connection:
         return int(row[0]) if row else 0
 
 
-def _connected(uri: str) -> sqlite3.Connection:
-    """For one thread at a time, which need not be the same: a `Library` lends its readers."""
+def _connect(uri: str) -> sqlite3.Connection:
+    """Connect for one thread at a time; the thread may change, because a `Library` lends its readers."""
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
 
 
 def backup_of(path: Path) -> Path:
-    """Where the copy of a manifest is."""
+    """Return the path of the copy of a manifest."""
     return path.with_name(f"{path.stem}.backup{path.suffix}")
 
 
 def absent(path: Path) -> StoreError:
-    """What there is to say where no manifest is at `path`, or an empty one."""
+    """Return the error for a manifest at `path` that is missing or empty."""
     if is_own(backup_of(path)):
         return DamagedIndexError(path, "gone or empty, though its copy is there")
     folder = path.parent

@@ -1,4 +1,4 @@
-"""What is read of a catalog: each a row, or what is counted over rows."""
+"""Types of the results of queries on a catalog: rows, and counts of rows."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from bridgetower.records import File
 
 
 class Known(NamedTuple):
-    """What the index holds about a path; exactly one of `image` and `reason` is None."""
+    """The row of a file without its path; exactly one of `image` and `reason` is None."""
 
     size: int  # bytes
     mtime_ns: int
@@ -15,7 +15,7 @@ class Known(NamedTuple):
 
 
 class State(NamedTuple):
-    """The single row that says when the index changed and which vector file belongs to it."""
+    """The single row of the table `state`: when the index changed, and which vector file belongs to it."""
 
     created_at: int  # unix seconds
     updated_at: int
@@ -26,19 +26,19 @@ class State(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """How the vector file is searched, if not exactly, and how well that was found to do."""
+    """How the vector file is searched approximately, and the measured recall."""
 
-    lists: int  # into which the vectors are sorted
-    trained: int  # images that there were when the lists were chosen
+    lists: int  # that the vectors are sorted into
+    trained: int  # images in the index when the lists were trained
     effort: int  # lists that a search reads
-    candidates: int  # vectors that it then looks at again
-    recall: float  # of the true 100 nearest, the share that is found, in [0, 1]
-    texts: int  # queries that it was measured with
-    pictures: int
+    candidates: int  # vectors that a search then scores again
+    recall: float  # recall@100: share of the exact 100 nearest that is found, in [0, 1]
+    texts: int  # queries that recall was measured with
+    pictures: int  # likewise
 
 
 class Entry(NamedTuple):
-    """An image with all that the index holds of it."""
+    """An image with its vector and its files."""
 
     hash: bytes  # SHA-256 of the content
     width: int  # upright pixels
@@ -49,23 +49,25 @@ class Entry(NamedTuple):
 
 
 class Counts(NamedTuple):
-    files: int  # that lead to an image
+    """Numbers of files and images."""
+
+    files: int  # that have an image
     images: int  # that have a file
-    orphans: int  # images that have none
+    orphans: int  # images that have no file
     skipped: int  # files
 
 
 class ImageRow(NamedTuple):
-    """What there is to check of an image; where `whole` is False, anything may stand here."""
+    """The columns of an image that a check reads; if `whole` is false, they may have any value."""
 
     id: int
     hash: bytes
     vector: bytes
-    whole: bool  # its sum is right
+    whole: bool  # whether the sum of the row is right
 
 
 class Space(NamedTuple):
     """Bytes of the manifest."""
 
     used: int
-    free: int  # inside the file, for rows that come
+    free: int  # inside the file, for new rows

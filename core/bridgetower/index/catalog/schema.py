@@ -1,6 +1,6 @@
-"""The manifest on the disk: its tables, the sums of their rows, and how an older format becomes the present one.
+"""The schema of the manifest: its tables, the checksums of their rows, and the upgrades from older formats.
 
-docs/index-format.md is the contract; a test compares its SQL with this.
+docs/index-format.md is the contract; a test compares its SQL with this module.
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ from typing import Any
 FORMAT_VERSION = 3
 APPLICATION_ID = 0x42546978  # "BTix"
 HASH_BYTES = 32  # of SHA-256
-PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; of SQLite's 4096 a quarter would stay empty
+PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; a page of 4096, the default, would stay a quarter empty
 
 SCHEMA = (
     """CREATE TABLE fingerprint (
@@ -104,8 +104,8 @@ SCHEMA = (
     END""",
 )
 
-# The columns that `crc32` sums, in this order. A file is summed with the hash of its image instead of the id, and
-# `state` without `images`, which triggers count and who reads counts again.
+# The columns that `crc32` covers, in this order. For a file it covers the hash of the image instead of the id. For
+# `state` it does not cover `images`, which triggers change; a check compares `images` with the table.
 SUMMED = {
     "fingerprint": "model, revision, weights_sha256, config_sha256, preprocessing, preprocessing_version, "
     "precision_family, dim, tokenizer_sha256",
@@ -118,7 +118,7 @@ SUMMED = {
 }
 
 _INTEGER, _REAL = struct.Struct("<cq").pack, struct.Struct("<cd").pack
-_BYTES: dict[type, Callable[[Any], bytes]] = {
+_TO_BYTES: dict[type, Callable[[Any], bytes]] = {
     type(None): lambda value: b"n",
     int: lambda value: _INTEGER(b"i", value),
     float: lambda value: _REAL(b"r", value),
@@ -128,20 +128,20 @@ _BYTES: dict[type, Callable[[Any], bytes]] = {
 
 
 def crc32_of(*values: object) -> int:
-    """The sum of a row, whatever a disk has made of its values; also a function of the writer's SQL."""
-    return zlib.crc32(b"".join([_BYTES[type(value)](value) for value in values]))
+    """Return the checksum of a row; its values may have any type of SQLite. Upgrades call it in SQL."""
+    return zlib.crc32(b"".join([_TO_BYTES[type(value)](value) for value in values]))
 
 
-# Format 2 knows nothing of the tokenizer. Readers take it as it is; writers bring it forward.
+# Format 2 has no digest of the tokenizer. Readers read it as it is; the writer upgrades it.
 FINGERPRINT_2 = SUMMED["fingerprint"].removesuffix(", tokenizer_sha256")
-_FROM_2 = (
+_UPGRADE_2 = (
     "ALTER TABLE fingerprint RENAME TO old_fingerprint",
     SCHEMA[0],
     f"""INSERT INTO fingerprint SELECT one, {FINGERPRINT_2}, NULL, crc32_of({FINGERPRINT_2}, NULL)
         FROM old_fingerprint""",
     "DROP TABLE old_fingerprint",
 )
-UPGRADES = {2: _FROM_2}
+UPGRADES = {2: _UPGRADE_2}
 LAYOUTS = {
     FORMAT_VERSION: frozenset(SCHEMA),
     2: frozenset([SCHEMA[0].replace("        tokenizer_sha256 TEXT,\n", ""), *SCHEMA[1:]]),
@@ -149,6 +149,6 @@ LAYOUTS = {
 
 
 def statements(db: sqlite3.Connection) -> set[str]:
-    """Those that made the tables and all that belongs to them; of a sound manifest, `SCHEMA`."""
+    """Return the SQL statements that created the tables, indexes and triggers; `SCHEMA` if the manifest is sound."""
     rows = db.execute("SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
     return {bytes(sql or b"").decode("utf-8", "replace") for (sql,) in rows}

@@ -1,4 +1,4 @@
-"""What SQLite and the disk refuse, as errors that say what to do next."""
+"""Errors of SQLite and the disk, turned into errors that say what to do next."""
 
 import errno
 import os
@@ -12,23 +12,23 @@ from bridgetower.files.regular import NotAFileError, require_own
 from bridgetower.index.catalog.write_ahead_log import log_of
 from bridgetower.resources import shortage
 
-BUSY_S = 30.0  # only a writer ever waits, and only on a file system without shared memory (no WAL)
-CACHE_KIB = 65_536  # of the writer: hashes arrive in no order, all over their index
-UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: SQLite quotes what it cannot read
+BUSY_S = 30.0  # only a writer waits, and only on a file system without shared memory, where SQLite has no WAL
+CACHE_KIB = 65_536  # for the writer: hashes arrive in random order, so inserts touch all pages of their index
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second: messages of SQLite quote damaged text
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what the disk and SQLite raise into StoreError. `path` is the file or folder that the work is about."""
+    """Turn errors of the disk and of SQLite into StoreError. `path` is the file or folder that is read or written."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise  # misuse by our own code: a defect keeps its traceback
     except (*UNREADABLE, OSError) as error:
-        raise _explained(path, error) from error
+        raise _error_for(path, error) from error
 
 
-def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) -> BridgeTowerError:
+def _error_for(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) -> BridgeTowerError:
     if (lack := shortage(error)) is not None:
         return lack
     if isinstance(error, OSError):
@@ -37,7 +37,7 @@ def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
         return StoreError(f"{error.filename or path}: {error.strerror or error}: {advice}, then run it again")
     if isinstance(error, UnicodeDecodeError):
         return DamagedIndexError(path, str(error))
-    if (lack := _want_of_handles()) is not None:  # which SQLite calls by other names
+    if (lack := _handle_shortage()) is not None:  # SQLite reports it under other codes
         return lack
     match result_code(error):
         case sqlite3.SQLITE_FULL:
@@ -54,8 +54,8 @@ def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
     return StoreError(f"{path}: {why}")
 
 
-def _want_of_handles() -> ResourceError | None:
-    """Whether another file can be opened at all now."""
+def _handle_shortage() -> ResourceError | None:
+    """Return an error if the process has no free file handle."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -64,12 +64,12 @@ def _want_of_handles() -> ResourceError | None:
 
 
 def result_code(error: sqlite3.Error) -> int:
-    """The primary result code; extended codes carry it in their low byte."""
+    """Return the primary result code, the low byte of an extended code."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Return the size of a file in bytes; 0 if there is none."""
     try:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +77,7 @@ def size_of(path: Path) -> int:
 
 
 def lost_log(database: Path) -> StoreError:
-    """What to say where SQLite cannot make sense of the log, and nothing but the log held anything."""
+    """Return the error for a damaged log beside a manifest that is still blank, so that only the log held data."""
     return StoreError(
         f"{log_of(database)}: damaged, and nothing of the index lies outside of it yet: restore it from a copy; or "
         "remove it, and let `bt index` on your folders make the index anew"
@@ -85,9 +85,9 @@ def lost_log(database: Path) -> StoreError:
 
 
 def require_own_files(database: Path) -> None:
-    """Raise StoreError where something else than a file of ours stands in the place of a database, or beside it.
+    """Raise StoreError if a database, or a file of SQLite beside it, is a link, a pipe or anything but a regular file.
 
-    SQLite follows links, and waits for pipes.
+    SQLite would follow the link, or wait for the pipe.
     """
     for suffix in ("", "-wal", "-shm", "-journal"):
         path = database.with_name(database.name + suffix)

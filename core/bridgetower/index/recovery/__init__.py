@@ -1,4 +1,4 @@
-"""A copy of the catalog that runs keep, and its return to the place of a catalog that is damaged.
+"""The copy of the catalog that each run renews, and its use to replace a damaged catalog.
 
-Imports catalog and files. Only `index.check` and the writer may import it.
+Imports catalog and files. Only `index.check` and the writer may import this package.
 """

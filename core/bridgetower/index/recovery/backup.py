@@ -1,8 +1,8 @@
-"""The copy of a manifest beside it: made at the end of a run, checked, and put in the place of a damaged manifest.
+"""The copy of a manifest beside it: made at the end of a run, checked, and used to replace a damaged manifest.
 
-A run renews the copy when more than one in `_BEHIND` images was added, forgotten or removed since. How many that were
-is derived by comparing the two, so that a run that was killed cannot lose the number. Whatever takes pictures out of an
-index on purpose removes the copy before: nothing that was forgotten comes back with it.
+A run renews the copy if more than one in `_CHANGED_SHARE` images was added, forgotten or removed since. The number of
+these changes comes from a comparison of manifest and copy, so a killed run cannot lose it. `forget` and `prune` remove
+the copy first, so that a restored copy cannot bring forgotten files or pruned images back.
 """
 
 import errno
@@ -25,24 +25,24 @@ from bridgetower.index.catalog.sqlite_errors import explained, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of
 from bridgetower.index.catalog.writer import CatalogWriter
 
-_BEHIND = 20
-# What `replace_file` may leave of these when it is killed.
-_REPLACED = r"manifest\.sqlite|manifest\.backup\.sqlite|manifest\.sqlite\.damaged-\d+-wal"
+_CHANGED_SHARE = 20
+# A killed `replace_file` may leave unfinished versions of these files.
+_UNFINISHED_OF = r"manifest\.sqlite|manifest\.backup\.sqlite|manifest\.sqlite\.damaged-\d+-wal"
 
 
 class Restored(NamedTuple):
-    """A copy that has taken the place of a damaged manifest."""
+    """The result of `restore`: a copy replaced a damaged manifest."""
 
-    kept: Path | None  # where the damaged one is now; None where there was none
-    images: int  # that the copy has
-    files: int  # that lead to one of them
-    updated_at: int  # unix seconds of the last change that it has
+    kept: Path | None  # the new path of the damaged manifest; None if it was missing
+    images: int  # in the copy
+    files: int  # in the copy that have an image
+    updated_at: int  # unix seconds of the last change in the copy
 
 
 def is_behind(catalog: Catalog) -> bool:
-    """Whether the copy of a manifest lacks too much of it, is none of this index, cannot be read, or is not there.
+    """Return whether the copy of a manifest lacks too many changes, is of another index, unreadable or missing.
 
-    A manifest without images needs none. Raises StoreError where the manifest itself cannot be read.
+    A manifest without images needs no copy. Raises StoreError if the manifest itself cannot be read.
     """
     images, orphans = catalog.count_images(), catalog.count_orphans()
     copied = backup_of(catalog.path)
@@ -50,20 +50,20 @@ def is_behind(catalog: Catalog) -> bool:
         return images > 0
     try:
         with closing(Catalog.read_copy(copied)) as copy:
-            if not _is_of(copy, catalog):
+            if not _is_copy_of(copy, catalog):
                 return True
             images_then, last, orphans_then = copy.count_images(), copy.last_image(), copy.count_orphans()
     except StoreError:
         return True
     added = catalog.count_images(after=last)
     removed = images_then + added - images
-    return (added + abs(removed) + abs(orphans - orphans_then)) * _BEHIND > images
+    return (added + abs(removed) + abs(orphans - orphans_then)) * _CHANGED_SHARE > images
 
 
 def make(catalog: CatalogWriter) -> None:
-    """Copy a manifest; the copy from before goes when the new one is whole and on the disk.
+    """Copy a manifest; the new copy replaces the older one when it is complete, checked and on the disk.
 
-    Raises StoreError: the disk has no room or says no, or the manifest is damaged. The copy from before stays then.
+    Raises StoreError if the disk is full or refuses a write, or the manifest is damaged. The older copy stays then.
     """
     path = backup_of(catalog.path)
     with explained(path):
@@ -86,9 +86,9 @@ def _write(catalog: CatalogWriter, unfinished: Path) -> None:
 
 
 def remove(catalog: Catalog) -> None:
-    """Remove the copy of a manifest, before something is taken out of the index that must not come back.
+    """Remove the copy of a manifest, before rows are removed that a repair must not bring back.
 
-    Raises DamagedIndexError, and leaves the copy, where it is needed; StoreError where it cannot be removed.
+    Raises DamagedIndexError and keeps the copy if the manifest is damaged; StoreError if the copy cannot be removed.
     """
     path = backup_of(catalog.path)
     if not is_own(path):
@@ -101,13 +101,13 @@ def remove(catalog: Catalog) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what a writer that was killed has left of a file in `directory`. The caller holds the lock."""
-    remove_abandoned(directory, _REPLACED, after_s=0)
+    """Remove unfinished files that a killed writer left in `directory`. The caller holds the lock."""
+    remove_abandoned(directory, _UNFINISHED_OF, after_s=0)
 
 
 def damage(copied: Path, *, rows: bool = False) -> Iterator[str]:
-    """Why a copy cannot take the place of its manifest; nothing where it can. With `rows` also whether those are whole:
-    a copy in which some are not is better than none."""
+    """Yield why a copy cannot replace its manifest; nothing if it can. With `rows`, also yield how many rows are
+    damaged, though such a copy can still be restored."""
     try:
         with closing(Catalog.read_copy(copied)) as copy:
             copy.fingerprint(), copy.state(), copy.tuning()
@@ -126,25 +126,25 @@ def _count_lost_rows(copy: Catalog) -> int:
 
 
 def take_back(catalog: CatalogWriter, images: Sequence[int]) -> set[int]:
-    """Give images of a manifest whose rows are damaged the rows that its copy has of them; which ones it has."""
+    """Restore the damaged rows of these images from the copy of a manifest; return the ids of the restored images."""
     copied = backup_of(catalog.path)
     if not images or not is_own(copied) or next(damage(copied), None):
         return set()
     with closing(Catalog.read_copy(copied)) as copy, catalog.transaction():
-        if not _is_of(copy, catalog):
+        if not _is_copy_of(copy, catalog):
             return set()
         return {row[0] for row in copy.whole_rows(images) if catalog.put_back(row)}
 
 
-def _is_of(copy: Catalog, catalog: Catalog) -> bool:
-    """Whether one is the copy of the other, and not of another index."""
+def _is_copy_of(copy: Catalog, catalog: Catalog) -> bool:
+    """Return whether `copy` is a copy of this index."""
     return (copy.fingerprint(), copy.state().created_at) == (catalog.fingerprint(), catalog.state().created_at)
 
 
 def is_later(path: Path) -> bool:
-    """Whether the copy of the manifest at `path` can take its place, and was made of this state or of a later one.
+    """Return whether the copy of the manifest at `path` can replace it, and holds the same state or a later one.
 
-    Raises StoreError where the manifest cannot be read.
+    Raises StoreError if the manifest cannot be read.
     """
     copied = backup_of(path)
     if not is_own(copied) or next(damage(copied), None):
@@ -155,11 +155,11 @@ def is_later(path: Path) -> bool:
 
 
 def restore(path: Path, damage_of_manifest: str) -> Restored:
-    """Put the copy of the damaged manifest at `path` in its place, and keep the damaged one beside it.
+    """Replace the damaged manifest at `path` with its copy, and keep the damaged manifest beside it.
 
-    The caller holds the lock. Raises StoreError where no copy can be used, or the disk has no room for another; then
-    the damaged one is left as it is. Whenever this is killed, the damaged manifest is there with its log, or none is
-    and the copy is still there, which is refused and restored by the next repair; or the restored one is.
+    The caller holds the lock. Raises StoreError if no copy can be used, or the disk has no room for another file; then
+    the damaged manifest stays as it is. A kill at any instant leaves one of three states: the damaged manifest with its
+    log; no manifest but its copy, which readers refuse and the next repair restores; or the restored manifest.
     """
     copied = backup_of(path)
     found, what = "there is none", "it"
@@ -175,7 +175,7 @@ def restore(path: Path, damage_of_manifest: str) -> Restored:
     def write(unfinished: Path) -> None:
         nonlocal kept
         shutil.copyfile(copied, unfinished)
-        kept = _set_aside(path)
+        kept = _rename_damaged(path)
 
     with explained(path):
         remove_unfinished(path.parent)
@@ -185,47 +185,48 @@ def restore(path: Path, damage_of_manifest: str) -> Restored:
         return Restored(kept, copy.count_images(), counts.files, copy.state().updated_at)
 
 
-def _set_aside(path: Path) -> Path | None:
-    """Give a damaged manifest another name, then its log, so that SQLite finds neither; where the manifest is now.
+def _rename_damaged(path: Path) -> Path | None:
+    """Rename a damaged manifest, then its log, so that SQLite finds neither. Returns its new path, None without one.
 
-    In this order: without its log the manifest may look like an older state that is sound.
+    The manifest goes first: without its log it may look like an older state that is sound.
     """
-    kept, there = _kept(path), path.exists()
+    kept, there = _unused_path(path), path.exists()
     if there:
         os.replace(path, kept)
         fsync_directory(path.parent)
     for suffix in ("-wal", "-journal"):
-        if size_of(_beside(path, suffix)):
-            os.replace(_beside(path, suffix), _beside(kept, suffix))
+        if size_of(_with_suffix(path, suffix)):
+            os.replace(_with_suffix(path, suffix), _with_suffix(kept, suffix))
     for suffix in ("-wal", "-journal", "-shm"):
-        _beside(path, suffix).unlink(missing_ok=True)
+        _with_suffix(path, suffix).unlink(missing_ok=True)
     fsync_directory(path.parent)
     return kept if there else None
 
 
 def keep_log(path: Path) -> Path:
-    """Copy the damaged log of a manifest, then have SQLite put into the manifest what it can read of it; the copy.
+    """Copy the damaged log of a manifest, then let SQLite move its readable commits into the manifest.
 
-    The caller holds the lock. Raises StoreError where the disk has no room for the copy, or a reader needs the log.
+    Returns the path of the copied log. The caller holds the lock. Raises StoreError if the disk has no room for the
+    copy, or a reader needs the log.
     """
     with explained(path):
-        kept = log_of(_kept(path))
+        kept = log_of(_unused_path(path))
         replace_file(kept, partial(shutil.copyfile, log_of(path)))
     try:
-        if not _fold(path):
+        if not _move_log(path):
             raise StoreError(f"{log_of(path)}: still in use by a search: run it again when that has ended")
     except StoreError:
-        if size_of(log_of(path)) == size_of(kept):  # the log is still there as a whole
+        if size_of(log_of(path)) == size_of(kept):  # the log is still complete, so its copy is not needed
             with suppress(OSError):
                 kept.unlink()
         raise
     return kept
 
 
-def _fold(path: Path) -> bool:
-    """Put what the log of a manifest holds into its file; whether the log is empty, or none is there, after that.
+def _move_log(path: Path) -> bool:
+    """Move the commits in the log of a manifest into its file; return whether the log is then empty or missing.
 
-    StoreError where the disk does not take it.
+    Raises StoreError if the disk refuses a write.
     """
     with (
         suppress(DamagedIndexError),
@@ -236,13 +237,13 @@ def _fold(path: Path) -> bool:
     return not size_of(log_of(path))
 
 
-def _kept(path: Path) -> Path:
-    """A name for a manifest that is kept, which nothing has yet; nor has the log that goes with it."""
+def _unused_path(path: Path) -> Path:
+    """Return an unused path for a damaged manifest; the path of its log is unused, too."""
     number = int(time.time())
-    while (kept := _beside(path, f".damaged-{number}")).exists() or log_of(kept).exists():
+    while (kept := _with_suffix(path, f".damaged-{number}")).exists() or log_of(kept).exists():
         number += 1
     return kept
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)

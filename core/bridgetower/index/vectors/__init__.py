@@ -1,7 +1,8 @@
 """Recall: the images whose vectors are nearest to a query.
 
 `protocol` is the seam: a store proposes candidates and can be made from the catalog at any time. FAISS is the default:
-`flat` searches exactly, `ivf` and `scalar_codes` among many. A generation is one set of the files of both.
+`flat` searches few images exactly, `ivf` and `scalar_codes` many approximately. A generation is one published set of
+vector files.
 
-Imports catalog and files, and is the only one that imports faiss. Above it: reader, writer, check and transfer.
+Imports catalog and files; only this package imports faiss. Imported by reader, writer, check and transfer.
 """

@@ -1,7 +1,7 @@
-"""The derived vector files of a generation: written from the manifest, complete and on the disk before they are named.
+"""Build the vector files of a generation from the manifest; they are complete and on the disk before they are named.
 
-Few images are laid out for exact search. Many are sorted into lists and searched with an effort that is measured, each
-time they are published, against the exact answer: with texts, if the index knows some, as texts are what people ask.
+Few images are stored for exact search. Many are sorted into lists; each publication then tunes the effort of a search
+against the exact answer, with texts as queries if the index has some, because people search with texts.
 """
 
 import os
@@ -28,21 +28,21 @@ from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, list_count, sam
 from bridgetower.index.vectors.scalar_codes import Coder, ScalarCodes
 from bridgetower.records import OnProgress
 
-# Lists are chosen anew when there are so many times the images from which they were, or when this share of what they
-# hold was removed.
-_DRIFTED = 2
+# Lists are trained again when the index has more than twice as many images as at their training, or when the removed
+# images are more than 1/8 of the present ones.
+_GROWN = 2
 _PRUNED_SHARE = 8
 
-_PICTURES = 64  # of the index that stand for searches by picture
-_PICTURES_ALONE = 256  # where no texts are known: as far from the pictures as texts are
-_LIKENESS = 0.35  # of such a query to the picture that it is made of
+_PICTURE_QUERIES = 64  # vectors of the index used as queries, beside texts, for searches by picture
+_PICTURE_QUERIES_ALONE = 256  # used as queries without texts, moved as far from the pictures as texts are
+_LIKENESS = 0.35  # cosine between such a moved query and its centred picture
 _SEED = 20
-_NOISE = 1e-6  # of an inner product in float32: what differs by less ties
-_TIES = 16_384  # images that may tie with the last of a true answer; with more, recall is measured too low
+_NOISE = 1e-6  # of an inner product in float32: scores that differ by less tie
+_TIES = 16_384  # images kept for an exact answer with ties; if more tie, recall is measured too low
 
 
 def publish(directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
-    """Write the next generation and name it, in the order that the format demands: files, their names, transaction."""
+    """Write the next generation and publish it, in the order of the format: files, final names, transaction."""
     generation = catalog.state().generation + 1
     try:
         if few(catalog.count_images()):
@@ -52,11 +52,11 @@ def publish(directory: Path, catalog: CatalogWriter, on_progress: OnProgress) ->
             covered, sha256, tuning, rebuilt = _write_inverted(directory, catalog, generation, on_progress)
         with explained(directory):
             for path in [vectors_path] if tuning is None else [codes_path, vectors_path]:
-                os.replace(_beside(path(directory, generation)), path(directory, generation))
+                os.replace(_temporary(path(directory, generation)), path(directory, generation))
             fsync_directory(directory)
     except BaseException:
         for path in (codes_path, vectors_path):
-            if is_own(beside := _beside(path(directory, generation))):
+            if is_own(beside := _temporary(path(directory, generation))):
                 beside.unlink()
         raise
     with catalog.transaction():
@@ -75,12 +75,12 @@ def _write_exact(directory: Path, catalog: Catalog, generation: int, on_progress
 def _write_inverted(
     directory: Path, catalog: Catalog, generation: int, on_progress: OnProgress
 ) -> tuple[int, bytes, Tuning, bool]:
-    """Add what is new to the lists of the generation before, or choose lists anew where these have drifted."""
+    """Add new images to the lists of the previous generation, or train new lists if the index has changed too much."""
     images, before = catalog.count_images(), catalog.tuning()
     grown = None
-    if before is not None and images <= _DRIFTED * before.trained:
-        grown = _previous(directory, catalog)
-    codes_beside = _beside(codes_path(directory, generation))
+    if before is not None and images <= _GROWN * before.trained:
+        grown = _load_present(directory, catalog)
+    codes_temporary = _temporary(codes_path(directory, generation))
     if grown is None or before is None:
         sample = _sample(catalog, sample_size(images))
         index, coder = IvfVectors.train(sample, list_count(images)), Coder.train(sample)
@@ -89,9 +89,9 @@ def _write_inverted(
         index, codes = grown
         coder, held, trained = codes.coder, catalog.state().covered, before.trained
     queries, texts = _queries(catalog)
-    nearest = _Nearest(queries)
+    nearest = _ExactNearest(queries)
     covered = held
-    with explained(codes_beside), _created(codes_beside) as file:
+    with explained(codes_temporary), _create(codes_temporary) as file:
         if held:
             _copy(codes_path(directory, generation - 1), file)
         else:
@@ -105,15 +105,15 @@ def _write_inverted(
                 covered = int(ids[-1])
         file.flush()
         os.fsync(file.fileno())
-    codes = ScalarCodes.open(codes_beside)
+    codes = ScalarCodes.open(codes_temporary)
     effort = tune(index, codes, queries, nearest.ids)
     sha256 = _save(index, vectors_path(directory, generation))
     found = Tuning(index.lists, trained, effort.lists, effort.candidates, effort.recall, texts, len(queries) - texts)
     return covered, sha256, found, not held
 
 
-def _previous(directory: Path, catalog: Catalog) -> tuple[IvfVectors, ScalarCodes] | None:
-    """The lists and codes of the generation that stands, unless too much of them was pruned or they are not whole."""
+def _load_present(directory: Path, catalog: Catalog) -> tuple[IvfVectors, ScalarCodes] | None:
+    """Return the lists and codes of the present generation; None if too many images were pruned or one is damaged."""
     state, dim = catalog.state(), catalog.fingerprint().dim
     if catalog.count_pruned(state.covered) * _PRUNED_SHARE > state.images:
         return None
@@ -127,12 +127,12 @@ def _previous(directory: Path, catalog: Catalog) -> tuple[IvfVectors, ScalarCode
     return None
 
 
-class _Nearest:
-    """The exact nearest images of some queries, from vectors that pass by: RECALL_AT, and what ties with the last."""
+class _ExactNearest:
+    """The exact nearest images of some queries, computed batch by batch: RECALL_AT, and all that tie with the last."""
 
     def __init__(self, queries: NDArray[np.float32]) -> None:
         self._queries = queries
-        self._least = np.full(len(queries), -np.inf)  # score that counts
+        self._least = np.full(len(queries), -np.inf)  # the lowest score in each answer
         self._scores = [np.zeros(0, np.float32) for _ in queries]
         self.ids = [np.zeros(0, np.int64) for _ in queries]
 
@@ -148,13 +148,13 @@ class _Nearest:
 
 
 def _queries(catalog: Catalog) -> tuple[NDArray[np.float32], int]:
-    """Unit vectors to measure recall with, texts first, and how many of them are texts."""
+    """Return unit vectors `[Q, E]` to measure recall with, texts first, and the number of texts."""
     dim = catalog.fingerprint().dim
     texts = unpack(catalog.queries(), dim)
-    pictures = _sample(catalog, _PICTURES if len(texts) else _PICTURES_ALONE)
+    pictures = _sample(catalog, _PICTURE_QUERIES if len(texts) else _PICTURE_QUERIES_ALONE)
     if not len(texts):
         away = pictures - pictures.mean(axis=0)
-        away /= np.linalg.norm(away, axis=1, keepdims=True).clip(min=1e-6)  # equal pictures are nowhere else
+        away /= np.linalg.norm(away, axis=1, keepdims=True).clip(min=1e-6)  # zero if all pictures are equal
         anywhere = np.random.default_rng(_SEED).standard_normal(away.shape, np.float32)
         anywhere /= np.linalg.norm(anywhere, axis=1, keepdims=True)
         pictures = _LIKENESS * away + np.sqrt(1 - _LIKENESS**2, dtype=np.float32) * anywhere
@@ -163,7 +163,7 @@ def _queries(catalog: Catalog) -> tuple[NDArray[np.float32], int]:
 
 
 def _sample(catalog: Catalog, number: int) -> NDArray[np.float32]:
-    """`number` vectors `[n, E]` from all over the index, or all that there are; the same each time."""
+    """Return `number` vectors `[n, E]`, or all if there are fewer, drawn from the whole index with a fixed seed."""
     there = np.sort(np.fromiter(catalog.image_ids(), np.int64))
     ids = np.sort(np.random.default_rng(_SEED).choice(there, min(number, len(there)), replace=False))
     found = [blob for rows in catalog.vectors_of(ids.tolist()) for _, blob in rows]
@@ -171,7 +171,7 @@ def _sample(catalog: Catalog, number: int) -> NDArray[np.float32]:
 
 
 def _save(index: FlatVectors | IvfVectors, path: Path) -> bytes:
-    with explained(path), _created(_beside(path)) as file:
+    with explained(path), _create(_temporary(path)) as file:
         sha256 = index.save(file)
         file.flush()
         os.fsync(file.fileno())
@@ -183,12 +183,12 @@ def _copy(path: Path, file: BinaryIO) -> None:
         shutil.copyfileobj(before, file, 1 << 24)
 
 
-def _created(path: Path) -> BinaryIO:
-    """A new file, in the place of what a crash left; anything else that stands there is not written to."""
+def _create(path: Path) -> BinaryIO:
+    """Create a file, and remove a file that a crash left there. Raises FileExistsError if anything else is there."""
     if is_own(path):
         path.unlink()
     return open(path, "xb")
 
 
-def _beside(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")

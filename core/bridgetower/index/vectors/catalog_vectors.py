@@ -1,4 +1,4 @@
-"""The vectors as the manifest has them, thousands at a time: what derived files are made of and measured against."""
+"""Read vectors from the catalog as arrays, in batches, to build vector files and to check them."""
 
 from collections.abc import Iterator
 
@@ -10,23 +10,23 @@ from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.vectors.float16 import unpack
 from bridgetower.records import OnProgress, quiet
 
-# Up to so many images are compared one by one: 512 numbers each, that is 100 MB to read, and 5 ms to compare.
+# Up to so many images are searched exactly: with 512 numbers each, 100 MB to read and 5 ms to compare.
 EXACT_MOST = 50_000
 
-_ROWS = 16_384  # vectors that are held at a time
+_ROWS = 16_384  # vectors held at a time
 
 
 def few(images: int) -> bool:
-    """Whether so many images are best compared one by one, and their vectors held in memory."""
+    """Return whether so many images are searched exactly, with their vectors in memory."""
     return images <= EXACT_MOST
 
 
 def all_vectors(
     catalog: Catalog, *, after: int = 0, on_progress: OnProgress = quiet
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Ids `[n]`, ascending, and vectors `[n, E]` of all images with a higher id than `after`, thousands at a time.
+    """Yield ids `[n]`, ascending, and vectors `[n, E]` of all images with an id above `after`, in batches.
 
-    Raises StoreError where they are damaged, or are not as many as they should be.
+    Raises StoreError if a row is damaged, or their number is not the one in the state.
     """
     total, done, last = catalog.count_images(after), 0, after
     rows: list[tuple[int, bytes]] = []
@@ -51,7 +51,7 @@ def _arrays(catalog: Catalog, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np
 
 
 def unpacked(catalog: Catalog, blobs: list[bytes]) -> NDArray[np.float32]:
-    """Vectors `[n, E]` as the manifest has them. Raises StoreError where they are damaged."""
+    """Return the vectors `[n, E]` of stored blobs. Raises StoreError if one is damaged."""
     try:
         return unpack(blobs, catalog.fingerprint().dim)
     except ValueError as error:

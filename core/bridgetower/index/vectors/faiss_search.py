@@ -1,7 +1,7 @@
-"""The images of one committed state that are nearest to a vector: exactly, or nearly so with exact scores.
+"""Search one committed state with FAISS: exact for few images, approximate with exact scores for many.
 
-What the vector file lacks is read from the manifest, and what it holds too much is left out; where it is absent or
-damaged, everything is read from the manifest, in bounded memory. So the answer is the same, only slower.
+Images that the vector file lacks are read from the manifest, and removed images and orphans in it are left out. If the
+file is missing or damaged, all vectors are read from the manifest, in bounded memory: exact, only slower.
 """
 
 import math
@@ -20,10 +20,10 @@ from bridgetower.index.vectors.generation import Generation
 from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, shortlist
 from bridgetower.index.vectors.scalar_codes import ScalarCodes
 
-_ROWS = 32_768  # codes that are scored at a time; so many images of a filter, or fewer, are read one by one
-_SCAN_SHARE = 4  # where a search would look at more than this part of all candidates, it looks at all
-_LEFT_SHARE = 0.9  # of the candidates that it was tuned for, that must be left without what is left out
-_NOISE = 1e-5  # between an inner product in float32 and the exact one
+_ROWS = 32_768  # codes scored at a time; a filter with at most so many images is searched exactly
+_SCAN_SHARE = 4  # a search that would score more than 1/4 of all codes scores all
+_NOT_EXCLUDED_SHARE = 0.9  # of the tuned number of candidates, that must remain without the excluded images
+_NOISE = 1e-5  # the largest error of an inner product in float32
 
 
 class _Lists(NamedTuple):
@@ -33,7 +33,7 @@ class _Lists(NamedTuple):
 
 
 class FaissSearch:
-    """The search side of a state, with FAISS; belongs to the thread that made it."""
+    """Search of one state with FAISS; an instance belongs to one thread."""
 
     def __init__(self, catalog: Catalog, files: Generation) -> None:
         self._catalog, self._files = catalog, files
@@ -41,88 +41,88 @@ class FaissSearch:
         self._tuning = catalog.tuning()
         self._dim = catalog.fingerprint().dim
         self._lists: _Lists | None = None
-        self._flat: FlatVectors | None = None  # all that can be found; beside lists, what these lack
-        self._flat_after = 0  # it holds higher ids than this, up to those that are read by each search
-        self._stream_after: int | None = None  # higher ids than this are read by each search
-        self._left_out = np.zeros(0, np.int64)  # ids that lists hold and no search may find
-        self.damage: str | None = None  # what was found wrong with the files, if anything was
+        self._flat: FlatVectors | None = None  # all images that can be found or, with lists, those that the lists lack
+        self._flat_after = 0  # `_flat` holds ids above this, up to `_read_after`
+        self._read_after: int | None = None  # each search reads ids above this from the manifest
+        self._excluded = np.zeros(0, np.int64)  # ids of orphans and removed images, which no search may find
+        self.damage: str | None = None  # of the vector files, met so far
 
     def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
-        """As `bridgetower.index.vectors.protocol.RecallView` has it."""
+        """Search as `RecallView.search` describes."""
         self._load()
         parts = []
         if self._lists is not None:
             try:
-                parts.append(self._by_lists(query, k, self._lists, images))
+                parts.append(self._search_lists(query, k, self._lists, images))
             except DamagedFileError as error:
-                self._do_without_lists(error)
+                self._drop_lists(error)
         if self._flat is not None:
             beside = None
             if images is not None:
-                until = np.inf if self._stream_after is None else self._stream_after
+                until = np.inf if self._read_after is None else self._read_after
                 beside = images[(images > self._flat_after) & (images <= until)]
             ids, scores = self._flat.search(query[None], k, beside)
             parts.append((ids[0], scores[0]))
-        if self._stream_after is not None:
-            parts.append(self._by_reading(query, k, self._stream_after, images))
+        if self._read_after is not None:
+            parts.append(self._search_manifest(query, k, self._read_after, images))
         ids, scores = (np.concatenate(some) for some in zip(*parts, strict=True))
         return best(ids, scores, k)
 
     def _load(self) -> None:
-        """Open the files and read what they lack, unless that is too much to hold: then each search reads it."""
-        if self._flat is not None or self._stream_after is not None:
+        """Load the files, and the vectors that they lack; if these are too many for memory, each search reads them."""
+        if self._flat is not None or self._read_after is not None:
             return
         self._catalog.require_consistent()
-        self._left_out = np.array(sorted({*self._catalog.orphans(), *self._catalog.pruned()}), np.int64)
+        self._excluded = np.array(sorted({*self._catalog.orphans(), *self._catalog.pruned()}), np.int64)
         flat, after = None, 0
         if self._tuning is not None:
-            self._lists = self._published_lists(self._tuning)
+            self._lists = self._load_lists(self._tuning)
             after = 0 if self._lists is None else self._state.covered
             self._flat_after = after
-        elif (flat := self._published()) is not None:
-            flat.remove(self._left_out)
+        elif (flat := self._load_flat()) is not None:
+            flat.remove(self._excluded)
             after = self._state.covered
         if not few(self._catalog.count_images(after)):
-            self._flat, self._stream_after = flat, after
+            self._flat, self._read_after = flat, after
             return
         flat = flat or FlatVectors(self._dim)
         for ids, vectors in all_vectors(self._catalog, after=after):
-            found = ~_among(ids, self._left_out)
+            found = ~_is_in(ids, self._excluded)
             try:
                 flat.add(ids[found], vectors[found])
-            except ValueError as error:  # the vector file has them, though the manifest says that it has not
+            except ValueError as error:  # the vector file holds ids that the manifest does not count as covered
                 raise DamagedIndexError(self._catalog.path, str(error)) from error
-        self._require_all(len(flat))
+        self._require_count(len(flat))
         self._flat = flat
 
-    def _require_all(self, beside: int) -> None:
-        """Raise StoreError where a search would leave out an image because the manifest does not say that it is there.
+    def _require_count(self, beside: int) -> None:
+        """Raise StoreError if the number of images that can be searched is not the number of images with a file.
 
-        `beside`: how many are held besides what lists hold.
+        `beside` is the number of images outside the lists.
         """
         listed = (
-            0 if self._lists is None else len(self._lists.inverted) - int((self._left_out <= self._flat_after).sum())
+            0 if self._lists is None else len(self._lists.inverted) - int((self._excluded <= self._flat_after).sum())
         )
         if listed + beside != (live := self._catalog.count_live()):
             raise DamagedIndexError(self._catalog.path, f"{listed + beside} images can be searched, not {live}")
 
-    def _do_without_lists(self, error: DamagedFileError) -> None:
+    def _drop_lists(self, error: DamagedFileError) -> None:
         self.damage = f"{error.path}: {error.damage}"
         self._lists = self._flat = None
-        self._stream_after = 0
+        self._read_after = 0
 
-    def _published(self) -> FlatVectors | None:
+    def _load_flat(self) -> FlatVectors | None:
         if self._state.vectors_sha256 is None:
             return None
         index = None
         if self._files.vectors is not None:
-            with suppress(OSError), self._files.vectors as file:  # a bad block: the manifest has it all
+            with suppress(OSError), self._files.vectors as file:  # a bad block: the manifest has all vectors
                 index = FlatVectors.load(file, self._state.vectors_sha256, self._dim)
         if index is None:
             self.damage = f"{self._files.name}: absent, or not as it was written"
         return index
 
-    def _published_lists(self, tuning: Tuning) -> _Lists | None:
+    def _load_lists(self, tuning: Tuning) -> _Lists | None:
         if self._files.vectors is None or self._files.codes is None or self._state.vectors_sha256 is None:
             self.damage = f"{self._files.name}, or the codes beside it: absent"
             return None
@@ -141,26 +141,28 @@ class FaissSearch:
             return None
         return _Lists(index, codes, tuning)
 
-    def _by_lists(self, query: NDArray[np.float32], k: int, lists: _Lists, images: NDArray[np.int64] | None) -> Scored:
-        """What the lists hold of the best: by short codes, then by bytes, then by what the manifest says."""
+    def _search_lists(
+        self, query: NDArray[np.float32], k: int, lists: _Lists, images: NDArray[np.int64] | None
+    ) -> Scored:
+        """Return the best images in the lists: chosen by 4-bit codes, then by byte codes, then by exact scores."""
         index, codes, tuning = lists
         if images is not None and len(images) <= _ROWS:
-            return self._exactly(query, k, images[images <= self._flat_after])
+            return self._score_exactly(query, k, images[images <= self._flat_after])
         if images is None:
-            share = max(1.0, k / RECALL_AT)  # of what it was tuned for
+            share = max(1.0, k / RECALL_AT)  # of the depth that the search was tuned for
             number, effort = math.ceil(max(share * tuning.candidates, 2 * k)), math.ceil(share * tuning.effort)
             while number < len(index) / _SCAN_SHARE:
                 rows = index.candidates(query[None], number, effort)[0]
                 rows = rows[rows >= 0]
-                ids, found = self._by_codes(query, k, codes, rows, None)
-                # What is left out may lie together, around this very query: then there is further to look.
-                if found >= k and (found == len(rows) or found >= _LEFT_SHARE * share * tuning.candidates):
-                    return self._exactly(query, k, ids)
+                ids, found = self._score_codes(query, k, codes, rows, None)
+                # Excluded images may lie close together around the query; then more candidates are needed.
+                if found >= k and (found == len(rows) or found >= _NOT_EXCLUDED_SHARE * share * tuning.candidates):
+                    return self._score_exactly(query, k, ids)
                 number, effort = 2 * number, 2 * effort
-        # So many, or a filter, which the lists know nothing of: all of them.
-        return self._exactly(query, k, self._by_codes(query, k, codes, np.arange(len(index)), images)[0])
+        # Too many candidates, or a filter, which the lists cannot apply: score all codes.
+        return self._score_exactly(query, k, self._score_codes(query, k, codes, np.arange(len(index)), images)[0])
 
-    def _by_codes(
+    def _score_codes(
         self,
         query: NDArray[np.float32],
         k: int,
@@ -168,21 +170,21 @@ class FaissSearch:
         rows: NDArray[np.int64],
         images: NDArray[np.int64] | None,
     ) -> tuple[NDArray[np.int64], int]:
-        """Ids that may be among the best `k` of `rows` `[n]`, without what is left out, and how many had a chance."""
+        """Return the ids that may be among the best `k` of `rows` `[n]`, and how many rows were not excluded."""
         ids, rough, found = np.zeros(0, np.int64), np.zeros(0, np.float32), 0
         for start in range(0, len(rows), _ROWS):
             some, scores = codes.score(query, rows[start : start + _ROWS])
-            fit = self._fit(some, images)
+            fit = self._may_be_found(some, images)
             found += int(fit.sum())
             ids, rough = shortlist(np.append(ids, some[fit]), np.append(rough, scores[fit]), k, codes.noise(query))
         return ids, found
 
-    def _fit(self, ids: NDArray[np.int64], images: NDArray[np.int64] | None) -> NDArray[np.bool_]:
-        """Which of `ids` `[n]` may be found."""
-        return ~_among(ids, self._left_out) if images is None else _among(ids, images)
+    def _may_be_found(self, ids: NDArray[np.int64], images: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+        """Return which of `ids` `[n]` may be found, as a mask `[n]`."""
+        return ~_is_in(ids, self._excluded) if images is None else _is_in(ids, images)
 
-    def _exactly(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64]) -> Scored:
-        """The best of `images` by what the manifest says. Raises StoreError where it does not know one of them."""
+    def _score_exactly(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64]) -> Scored:
+        """Return the best of `images` by exact scores. Raises StoreError if the manifest lacks one of them."""
         ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
         wanted = np.unique(images)
         lost = len(wanted)
@@ -191,23 +193,25 @@ class FaissSearch:
             some = np.array([id for id, _ in rows], np.int64)
             exact = exact_scores(query, unpacked(self._catalog, [blob for _, blob in rows]))
             ids, scores = best(np.append(ids, some), np.append(scores, exact), k)
-        if lost:  # none was removed: those are left out before
+        if lost:  # removed images are excluded before, so none may be missing
             raise DamagedIndexError(self._catalog.path, f"{lost} of the images that are searched cannot be found")
         return ids, scores
 
-    def _by_reading(self, query: NDArray[np.float32], k: int, after: int, images: NDArray[np.int64] | None) -> Scored:
-        """The best of all with a higher id than `after`, read from the manifest one by one."""
+    def _search_manifest(
+        self, query: NDArray[np.float32], k: int, after: int, images: NDArray[np.int64] | None
+    ) -> Scored:
+        """Return the best images with an id above `after`, comparing all vectors in the manifest."""
         ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
         for some, vectors in all_vectors(self._catalog, after=after):
-            fit = self._fit(some, images)
+            fit = self._may_be_found(some, images)
             if len(scores) >= k > 0:
                 fit &= vectors @ query > scores[-1] - _NOISE
             ids, scores = best(np.append(ids, some[fit]), np.append(scores, exact_scores(query, vectors[fit])), k)
         return ids, scores
 
 
-def _among(ids: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of `ids` `[n]` are in `known` `[m]`, which ascends: `np.isin` would sort both anew each time."""
+def _is_in(ids: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of `ids` `[n]` are in `known` `[m]`, which is ascending. `np.isin` would sort both each time."""
     if not len(known):
         return np.zeros(len(ids), np.bool_)
     there: NDArray[np.bool_] = known[np.searchsorted(known, ids).clip(max=len(known) - 1)] == ids

@@ -1,4 +1,4 @@
-"""The default `RecallStore`: FAISS files beside the manifest, exact for few images, lists and codes for many."""
+"""The default `RecallStore`: FAISS files beside the manifest; exact search of few images, lists and codes for many."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 
 
 class FaissStore:
-    """Has no state: all of it is in the directory of the index. numpy and FAISS are imported by what needs them."""
+    """A store whose data lies in the directory of the index. Methods that need numpy or FAISS import them."""
 
     def open(self, directory: Path, catalog: Catalog) -> "RecallView":
         return FaissView(directory, catalog)
@@ -56,12 +56,12 @@ class FaissStore:
             found = [path for path in directory.iterdir() if _FORM.fullmatch(path.name) and is_own(path)]
         for path in found:
             if everything or path.stem != named or path.suffix not in (".faiss", ".codes"):
-                with suppress(OSError):  # Windows keeps a file that a reader has open: the next writer removes it
+                with suppress(OSError):  # Windows keeps a file that a reader has open; the next writer removes it
                     path.unlink()
 
 
 class FaissView:
-    """The files of one generation, open from now on: a writer may remove their names, but not the files."""
+    """A `RecallView` of the open files of one generation; they stay readable after a writer removes their names."""
 
     def __init__(self, directory: Path, catalog: Catalog) -> None:
         self._catalog, self._files = catalog, published(directory, catalog)

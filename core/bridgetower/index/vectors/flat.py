@@ -1,6 +1,4 @@
-"""The vector side of the index: FAISS for exact search.
-
-Nothing else imports faiss but `ivf`, for the lists of a large index.
+"""Exact search with FAISS. Only this module and `ivf` import faiss.
 
 Scores are inner products of unit vectors: cosine similarity, higher is better. There is no distance anywhere.
 """
@@ -13,11 +11,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-# FAISS may compute the same inner product a little differently from call to call (other block sizes, other kernels);
-# on unit vectors by far less than this. Scores that differ by less are looked at again, exactly.
+# FAISS may compute an inner product a little differently from call to call (other block sizes, other kernels); on unit
+# vectors the difference is far less than this. Scores that are this close are computed again in float64.
 _FAISS_NOISE = 1e-5
-_MARGIN = 16  # extra candidates, so that a second look is rare
-_ROWS = 1024  # vectors that are scored at a time, to bound memory
+_MARGIN = 16  # extra candidates, so that a second search is rare
+_ROWS = 1024  # vectors scored at a time, to bound memory
 _CHUNK_BYTES = 1 << 20
 
 
@@ -27,31 +25,31 @@ Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids and their scores, 
 class FlatVectors:
     """Exact search over all vectors in memory (FAISS `IndexFlatIP`): the same answer as comparing one by one.
 
-    Vectors stand under int64 ids, which are unique; their order of arrival means nothing. FAISS finds the candidates;
-    their scores are then computed in float64, so that equal vectors get equal scores and the order does not depend on
-    the batch, the number of threads or the order of arrival.
+    Each vector has a unique int64 id. FAISS finds the candidates; their scores are then computed in float64, so that
+    equal vectors get equal scores, and the result does not depend on the batch, the number of threads or the order in
+    which vectors were added.
     """
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
-        self._highest = -1  # id so far
+        self._highest = -1  # the highest id so far
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
     def ids(self) -> NDArray[np.int64]:
-        """Every id, ascending `[N]`."""
+        """Return all ids `[N]`, ascending."""
         ids: NDArray[np.int64] = np.sort(faiss.vector_to_array(self._index.id_map))
         return ids
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Add vectors `[n, E]` under new ids `[n]`; ValueError if an id is there already or stands twice in `ids`."""
+        """Add vectors `[n, E]` under new ids `[n]`. Raises ValueError if an id is in use or occurs twice in `ids`."""
         if vectors.shape != (len(ids), self.dim):
             raise ValueError(f"{len(ids)} vectors need the shape ({len(ids)}, {self.dim}), not {vectors.shape}")
         if not len(ids):
             return
-        # Ids mostly arrive ascending, many small lots of them: only what does not is compared with all that are there.
+        # Ids mostly arrive in ascending small batches; only other batches are compared with all ids.
         ascending = ids[0] > self._highest and (np.diff(ids) > 0).all()
         if not ascending and (len(np.unique(ids)) != len(ids) or np.isin(ids, self.ids()).any()):
             raise ValueError("an id can stand for one vector only")
@@ -59,19 +57,19 @@ class FlatVectors:
         self._highest = max(self._highest, int(ids.max()))
 
     def remove(self, ids: NDArray[np.int64]) -> None:
-        """Remove vectors; an id that is not there is passed over."""
+        """Remove vectors; unknown ids are ignored."""
         if len(ids):
             self._index.remove_ids(ids)
 
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors `[n, E]` of ids that are there."""
+        """Return the vectors `[n, E]` of these ids, which must be known."""
         found: NDArray[np.float32] = self._index.reconstruct_batch(ids)
         return found
 
     def search(self, queries: NDArray[np.float32], k: int, within: NDArray[np.int64] | None = None) -> Scored:
-        """The `min(k, N)` best ids `[Q, k]` and their scores `[Q, k]` for queries `[Q, E]`: best first, ties by id.
+        """Return the best `min(k, N)` ids `[Q, k]` and their scores `[Q, k]` for queries `[Q, E]`.
 
-        `within` `[n]`: only of these ids, which are all there.
+        Best first, ties by id. `within` `[n]` restricts the search to these ids, which must be known.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
@@ -86,22 +84,22 @@ class FlatVectors:
             return ids, scores
         rough_scores, rough_ids = self._nearest(queries, min(len(self), k + _MARGIN))
         for row, query in enumerate(queries):
-            candidates = self._settle(query, k, rough_scores[row], rough_ids[row])
+            candidates = self._widen_candidates(query, k, rough_scores[row], rough_ids[row])
             ids[row], scores[row] = best(candidates, self._scores(query, candidates), k)
         return ids, scores
 
-    def _settle(
+    def _widen_candidates(
         self, query: NDArray[np.float32], k: int, scores: NDArray[np.float32], ids: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Widen the candidates of one query until whatever is left out is surely worse than the k-th."""
+        """Return candidates of one query, more and more until all others are surely worse than the k-th best."""
         while len(ids) < len(self) and scores[-1] > scores[k - 1] - _FAISS_NOISE:
             found = self._nearest(query[None], min(len(self), 2 * len(ids)))
             scores, ids = found[0][0], found[1][0]
         return ids
 
     def _nearest(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and ids `[Q, k]`. A query alone is one thread's work: FAISS takes longer for it with two."""
-        threads = faiss.omp_get_max_threads()  # of this thread of Python
+        """Return scores and ids `[Q, k]`. A single query runs in one thread: FAISS is slower for it with two."""
+        threads = faiss.omp_get_max_threads()  # a setting of this Python thread
         if len(queries) == 1:
             faiss.omp_set_num_threads(1)
         try:
@@ -116,12 +114,12 @@ class FlatVectors:
         return np.concatenate([np.zeros(0, np.float32), *scores])
 
     def save(self, file: BinaryIO) -> bytes:
-        """Write the FAISS index to `file` and return the SHA-256 of what was written; OSError passes through."""
+        """Write the FAISS index to `file` and return the SHA-256 of its bytes. Raises OSError."""
         return write_faiss(self._index, file)
 
     @classmethod
     def load(cls, file: BufferedReader, sha256: bytes, dim: int) -> Self | None:
-        """Read what `save` wrote, or None if these are not those bytes or not an index of this kind."""
+        """Read a file that `save` wrote; None if its digest is not `sha256`, or it is no index of this kind."""
         index = read_faiss(file, sha256)
         if not isinstance(index, faiss.IndexIDMap2) or index.d != dim:
             return None
@@ -132,23 +130,23 @@ class FlatVectors:
 
 
 def best(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Scored:
-    """The best `min(k, n)` of `ids` `[n]`, best first, ties by id, and their scores."""
+    """Return the best `min(k, n)` of `ids` `[n]`, best first, ties by id, and their scores."""
     order = np.lexsort((ids, -scores))[:k]
     return ids[order], scores[order]
 
 
 def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Inner products `[n]` of `[n, E]` with `[E]`, summed row by row and not by BLAS: equal rows give equal sums
-    wherever they stand."""
+    """Return the inner products `[n]` of `vectors` `[n, E]` with `query` `[E]`, summed row by row and not by BLAS, so
+    that equal rows give equal sums at any position."""
     sums: NDArray[np.float32] = (vectors * query.astype(np.float64)).sum(axis=1).astype(np.float32)
     return sums
 
 
 def write_faiss(index: faiss.Index, file: BinaryIO) -> bytes:
-    """Write a FAISS index to `file` and return the SHA-256 of what was written; OSError passes through."""
+    """Write a FAISS index to `file` and return the SHA-256 of its bytes. Raises OSError."""
     sha256 = hashlib.sha256()
 
-    def write(chunk: bytes) -> int:  # what it raises passes through FAISS
+    def write(chunk: bytes) -> int:  # FAISS lets its exceptions pass
         file.write(chunk)
         sha256.update(chunk)
         return len(chunk)
@@ -158,7 +156,7 @@ def write_faiss(index: faiss.Index, file: BinaryIO) -> bytes:
 
 
 def read_faiss(file: BufferedReader, sha256: bytes) -> faiss.Index | None:
-    """Read what `write_faiss` wrote, or None if these are not those bytes, or of a kind that this FAISS cannot read."""
+    """Read a file that `write_faiss` wrote; None if its digest is not `sha256`, or this FAISS cannot read its kind."""
     if hashlib.file_digest(file, "sha256").digest() != sha256:
         return None
     file.seek(0)

@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-LENGTH_TOLERANCE = 1e-3  # of a vector that is handed in; rounding to float16 adds less than 5e-4
+LENGTH_TOLERANCE = 1e-3  # of a vector that is to be stored; rounding to float16 adds less than 5e-4
 
 
 def pack(vector: NDArray[np.floating], dim: int) -> bytes:
-    """Round one vector `[dim]` to little-endian float16, as the manifest stores it. One of float16 stays as it is.
+    """Round one vector `[dim]` to little-endian float16, as the manifest stores it. Float16 values stay unchanged.
 
     Raises:
-        ValueError: the shape is another, a number is not finite, or the length is not 1.
+        ValueError: the shape is not `[dim]`, a number is not finite, or the length is not 1.
     """
     if vector.shape != (dim,):
         raise ValueError(f"a vector of this index has shape ({dim},), not {vector.shape}")
@@ -20,10 +20,10 @@ def pack(vector: NDArray[np.floating], dim: int) -> bytes:
 
 
 def unpack(blobs: list[bytes], dim: int) -> NDArray[np.float32]:
-    """Read vectors as the manifest stores them: float32 `[len(blobs), dim]`, with exactly the float16 values.
+    """Return stored vectors as float32 `[len(blobs), dim]`, with exactly the float16 values.
 
     Raises:
-        ValueError: a blob is too short or long, or does not hold a unit vector: it was damaged after it was stored.
+        ValueError: a blob has the wrong length or holds no unit vector: it was damaged after it was stored.
     """
     if any(len(blob) != 2 * dim for blob in blobs):
         raise ValueError(f"a stored vector does not have {dim} numbers")

@@ -1,4 +1,4 @@
-"""The files of a generation of the vector file: what they are called, and holding them open."""
+"""The vector files of a generation: their names, and access to them while a writer may remove them."""
 
 import hashlib
 import os
@@ -11,27 +11,27 @@ from bridgetower.resources import shortage
 
 
 def vectors_path(directory: Path, generation: int) -> Path:
-    """What FAISS reads."""
+    """Return the path of the file that FAISS reads."""
     return directory / f"vectors-{generation}.faiss"
 
 
 def codes_path(directory: Path, generation: int) -> Path:
-    """Rows of a byte a number, beside lists that are not searched exactly."""
+    """Return the path of the codes of one byte per number, which only an approximate search needs."""
     return directory / f"vectors-{generation}.codes"
 
 
 def codes_bytes(dim: int, rows: int) -> int:
-    """How long the file of codes is; see docs/index-format.md."""
+    """Return the length of a file of codes in bytes; see docs/index-format.md."""
     return 16 + 8 * dim + rows * (8 + 4 * -(-dim // 4) + 4)
 
 
 def published(directory: Path, catalog: Catalog) -> "Generation":
-    """The files that a state names, opened now."""
+    """Open the files that the state of a catalog names."""
     return Generation(directory, catalog.state().generation, coded=catalog.tuning() is not None)
 
 
 def published_names(directory: Path, catalog: Catalog) -> list[Path]:
-    """The files that a state names; none where no generation was published yet."""
+    """Return the paths of the files that a state names; empty if no generation was published yet."""
     state = catalog.state()
     if state.vectors_sha256 is None:
         return []
@@ -40,17 +40,17 @@ def published_names(directory: Path, catalog: Catalog) -> list[Path]:
 
 
 class Generation:
-    """The files of one generation, open from now on: a writer may remove their names, but not the files."""
+    """The open files of one generation: they stay readable after a writer removes their names."""
 
     def __init__(self, directory: Path, generation: int, *, coded: bool) -> None:
-        """`coded`: there should be a file of codes."""
+        """`coded`: the generation has a file of codes, too."""
         self.name = vectors_path(directory, generation)
         self.vectors = _open_if_there(self.name)
         self.codes = _open_if_there(codes_path(directory, generation)) if coded else None
-        self.whole = self.vectors is not None and (self.codes is not None or not coded)  # all of it is there
+        self.whole = self.vectors is not None and (self.codes is not None or not coded)  # all files exist
 
     def intact(self, sha256: bytes | None, codes_bytes: int | None) -> bool:
-        """Whether what FAISS reads has this digest, and the codes this length; rows are checked when read."""
+        """Return whether the file of FAISS has this digest and the codes this length; a search checks their rows."""
         try:
             if self.vectors is None or hashlib.file_digest(self.vectors, "sha256").digest() != sha256:
                 return False
@@ -73,4 +73,4 @@ def _open_if_there(path: Path) -> BufferedReader | None:
     except OSError as error:
         if (lack := shortage(error)) is not None:
             raise lack from error
-        return None  # absent, unreadable or something else: the manifest has it all
+        return None  # missing, unreadable or no file: searches read the vectors from the manifest

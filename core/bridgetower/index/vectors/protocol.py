@@ -1,8 +1,8 @@
-"""The seam for recall: which images of an index are nearest to a vector. No engine is imported here.
+"""The seam for recall: find the images of an index that are nearest to a vector. No engine is imported here.
 
-A store holds what is derived from the manifest, and can be made from it at any time. It proposes candidates; their
-scores are those of the vectors in the manifest, whichever store stands here. `FaissStore` is the default: files beside
-the manifest, in this process.
+A store holds data that is derived from the manifest, and can be made from it at any time. It proposes candidates, whose
+scores are exact for the vectors in the manifest, whichever store is used. `FaissStore` is the default: files beside the
+manifest, searched in this process.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.records import OnProgress
 
-if TYPE_CHECKING:  # it takes longer to import than most commands take to run
+if TYPE_CHECKING:  # the import takes longer than most commands take to run
     import numpy as np
     from numpy.typing import NDArray
 
@@ -21,57 +21,57 @@ if TYPE_CHECKING:  # it takes longer to import than most commands take to run
 
 
 class RecallView(Protocol):
-    """A store as one committed state names it, from `RecallStore.open` to `close`. It belongs to one thread."""
+    """A view of a store for one committed state, from `RecallStore.open` to `close`; it belongs to one thread."""
 
     @property
     def is_there(self) -> bool:
-        """Whether all that the state names is there. Searches do without what is not, more slowly."""
+        """Whether all data that the state names exists. Searches work without missing data, more slowly."""
         ...
 
     @property
     def damage(self) -> str | None:
-        """The damage that searches have met so far, and done without; None if there is none."""
+        """The damage that searches have met so far; they go on without the damaged data. None if there is none."""
         ...
 
     def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
-        """The ids and exact scores of the best `k` images that have a file, or of all, for a unit vector `[E]`.
+        """Return the ids and exact scores of the best `k` images that have a file, or of all, for a unit vector `[E]`.
 
-        Best first, ties by id. Only of `images` `[n]`, ascending, which all have a file, if that is given. Raises
-        StoreError.
+        Best first, ties by id. `images` `[n]`, ascending ids of images that have a file, restricts the search to these.
+        Raises StoreError.
         """
         ...
 
     def close(self) -> None:
-        """Let go of it. May be called twice."""
+        """Release the view. May be called twice."""
         ...
 
 
 class RecallStore(Protocol):
-    """Where recall happens. `directory` is that of the index; all raise StoreError."""
+    """A store behind recall. `directory` is the directory of the index; all methods raise StoreError."""
 
     def open(self, directory: Path, catalog: Catalog) -> RecallView:
-        """The view of a state, for searching; `catalog` stays open as long."""
+        """Return the view of a state for searches; `catalog` stays open as long as the view."""
         ...
 
     def files(self, directory: Path, catalog: Catalog) -> list[Path]:
-        """The files in `directory` that the state names."""
+        """Return the paths of the files in `directory` that the state names."""
         ...
 
     def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
-        """Bring it up to date with the manifest, durably, then have the manifest name it, in one transaction.
+        """Update the store from the manifest, durably, then name its new data in the manifest, in one transaction.
 
         `on_progress(done, total)` counts images.
         """
         ...
 
     def is_intact(self, directory: Path, catalog: Catalog, *, whole: bool) -> bool:
-        """Whether what the state names is there, and with `whole` also as it was written, as far as is quickly told."""
+        """Return whether the data that the state names exists and, with `whole`, passes a quick check for damage."""
         ...
 
     def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
-        """In what it differs from the manifest, looking at everything."""
+        """Yield all differences between the store and the manifest, after reading both in full."""
         ...
 
     def clean(self, directory: Path, catalog: Catalog, *, everything: bool = False) -> None:
-        """Remove what the state does not name; `everything`: also what it names, which is damaged."""
+        """Remove data that the state does not name; with `everything` also data that it names, which is damaged."""
         ...

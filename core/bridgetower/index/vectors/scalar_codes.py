@@ -1,7 +1,7 @@
-"""Vectors in a byte per number, memory-mapped: close enough to the truth to say which few are worth reading exactly.
+"""Vectors with one byte per number, memory-mapped: precise enough to choose the few that are then read exactly.
 
-One file, a header and rows in the order in which they were added. Each row carries its image id and a word that makes
-the exclusive or over the row a constant, so that a flipped bit, or a block of zeros, is seen by whoever reads it.
+One file holds a header, then rows in the order in which they were added. Each row has its image id and a word that
+makes the exclusive or over the row a constant, so that a reader detects a flipped bit or a block of zeros.
 """
 
 import struct
@@ -21,26 +21,26 @@ from bridgetower.resources import shortage
 if TYPE_CHECKING:
     from mmap import mmap
 
-_ROWS = 32_768  # that are read at a time
+_ROWS = 32_768  # read at a time
 _MAGIC = b"btcodes1"
 _HEADER = struct.Struct("<8sII")  # magic, length of a vector, CRC-32 of the ranges that follow
-_SUM = np.uint32(0x62744978)  # of a row that is whole
+_ROW_SUM = np.uint32(0x62744978)  # the exclusive or over an undamaged row
 _LEVELS = 255
-_MARGIN = 0.05  # by which the ranges of the sample are widened on either side: others lie a little outside
+_MARGIN = 0.05  # of a range, added on either side: other vectors lie a little outside the sample
 
 
 class Coder:
-    """Rounds each number of a vector to one of 256 levels between the least and the largest of its dimension."""
+    """Round each number of a vector to one of 256 levels between the least and the largest of its dimension."""
 
     def __init__(self, low: NDArray[np.float32], step: NDArray[np.float32]) -> None:
         """`low` and `step` `[E]`: number = low + step * code."""
         self.low, self.step = low, step
         words = -(-len(low) // 4)
-        self._row = np.dtype([("id", "<i8"), ("codes", "u1", (4 * words,)), ("sum", "<u4")])
+        self._row_type = np.dtype([("id", "<i8"), ("codes", "u1", (4 * words,)), ("sum", "<u4")])
 
     @classmethod
     def train(cls, sample: NDArray[np.float32]) -> Self:
-        """Fit the levels to vectors `[n, E]` such as will be coded."""
+        """Fit the levels to a sample `[n, E]` of the vectors that will be coded."""
         low, high = sample.min(axis=0), sample.max(axis=0)
         margin = _MARGIN * (high - low) + 1e-6
         return cls(low - margin, (high - low + 2 * margin) / _LEVELS)
@@ -50,45 +50,45 @@ class Coder:
         return len(self.low)
 
     def header(self) -> bytes:
-        """What stands at the beginning of the file."""
+        """Return the header of the file."""
         ranges = self.low.astype("<f4").tobytes() + self.step.astype("<f4").tobytes()
         return _HEADER.pack(_MAGIC, self.dim, zlib.crc32(ranges)) + ranges
 
     def levels(self, vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Vectors `[n, E]` in the nearest levels."""
+        """Return the nearest levels of vectors `[n, E]`."""
         levels: NDArray[np.uint8] = np.clip(np.rint((vectors - self.low) / self.step), 0, _LEVELS).astype(np.uint8)
         return levels
 
     def rows(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> bytes:
-        """The rows of these images: ids `[n]`, vectors `[n, E]`."""
-        rows = np.zeros(len(ids), self._row)
+        """Return the rows of these images: ids `[n]`, vectors `[n, E]`."""
+        rows = np.zeros(len(ids), self._row_type)
         rows["id"] = ids
         rows["codes"][:, : self.dim] = self.levels(vectors)
-        rows["sum"] = _sums(rows) ^ _SUM
+        rows["sum"] = _sums(rows) ^ _ROW_SUM
         return rows.tobytes()
 
 
 class ScalarCodes:
-    """The rows of a file that `Coder` wrote, read where they are needed."""
+    """The rows of a file made by `Coder`, memory-mapped and read when needed."""
 
     def __init__(self, file: BufferedReader) -> None:
-        """Map the file, which is closed then. Raises DamagedFileError where its header or its length is wrong."""
+        """Map the file, then close it. Raises DamagedFileError if its header or its length is wrong."""
         self.path = Path(file.name)
         try:
             with file:
                 self.coder = _read_header(file)
                 start = file.tell()
-                self._mapped = np.memmap(file, self.coder._row, mode="r", offset=start)
+                self._mapped = np.memmap(file, self.coder._row_type, mode="r", offset=start)
         except (OSError, ValueError) as error:
             raise shortage(error) or DamagedFileError(self.path, str(error)) from error
         self._map, self._end = cast("mmap", self._mapped.base), start + self._mapped.nbytes
-        # Kept from search to search: fresh memory of this size costs more than what is computed in it.
-        self._taken = np.empty(0, self.coder._row)
-        self._wide = np.empty((0, self.coder.dim), np.float32)
+        # Buffers kept between searches: allocating this much memory takes longer than the computation in it.
+        self._row_buffer = np.empty(0, self.coder._row_type)
+        self._code_buffer = np.empty((0, self.coder.dim), np.float32)
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Map the file at `path`. Raises DamagedFileError, also where there is none."""
+        """Map the file at `path`. Raises DamagedFileError, also if there is no file."""
         try:
             return cls(open_own(path))
         except OSError as error:
@@ -99,7 +99,7 @@ class ScalarCodes:
 
     @property
     def _rows(self) -> np.ndarray:
-        """What is mapped. A file that was cut short since is noticed here: reading on beyond its end would kill us."""
+        """The mapped rows. Raises DamagedFileError if the file was cut short: reading past its end is fatal."""
         try:
             whole = self._map.size() >= self._end
         except OSError:
@@ -111,43 +111,43 @@ class ScalarCodes:
     def score(
         self, query: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Image ids `[n]` and approximate inner products `[n]` with `query` `[E]` of the given rows `[n]`.
+        """Return image ids `[n]` and approximate inner products `[n]` with `query` `[E]` of the given rows `[n]`.
 
-        Raises DamagedFileError where one of them is not as it was written.
+        Raises DamagedFileError if the sum of a row is wrong.
         """
-        if len(rows) > len(self._taken):
-            self._taken = np.empty(len(rows), self.coder._row)
-            self._wide = np.empty((len(rows), self.coder.dim), np.float32)
-        taken, wide = self._taken[: len(rows)], self._wide[: len(rows)]
+        if len(rows) > len(self._row_buffer):
+            self._row_buffer = np.empty(len(rows), self.coder._row_type)
+            self._code_buffer = np.empty((len(rows), self.coder.dim), np.float32)
+        taken, wide = self._row_buffer[: len(rows)], self._code_buffer[: len(rows)]
         np.take(self._rows, rows, out=taken, mode="clip")
-        wide[...] = self._whole(taken)["codes"][:, : self.coder.dim]
+        wide[...] = self._require_undamaged(taken)["codes"][:, : self.coder.dim]
         scores = wide @ (query * self.coder.step)
         return taken["id"].copy(), scores + np.float32(query @ self.coder.low)
 
     def noise(self, query: NDArray[np.float32]) -> float:
-        """The standard deviation of what rounding does to an inner product with `query` `[E]`."""
+        """Return the standard deviation of the rounding error of an inner product with `query` `[E]`."""
         return float(np.linalg.norm(query * self.coder.step)) / 12**0.5
 
     def ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Image ids of `rows`, of any shape; -1 for -1. Sums are not checked."""
+        """Return the image ids of `rows`, of any shape; -1 stays -1. Sums are not checked."""
         ids: NDArray[np.int64] = self._rows["id"][rows]
         return np.where(rows < 0, -1, ids)
 
     def differing(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> int:
-        """How many of these rows `[n]` are not what these vectors `[n, E]` are rounded to. Raises DamagedFileError."""
-        found = self._whole(self._rows[rows])["codes"][:, : self.coder.dim]
+        """Return how many rows `[n]` differ from the codes of these vectors `[n, E]`. Raises DamagedFileError."""
+        found = self._require_undamaged(self._rows[rows])["codes"][:, : self.coder.dim]
         return int((found != self.coder.levels(vectors)).any(axis=1).sum())
 
     def check(self, on_progress: OnProgress = quiet) -> NDArray[np.int64]:
-        """Read every row; all ids, in the order of the rows. Raises DamagedFileError."""
+        """Check every row; return all ids in the order of the rows. Raises DamagedFileError."""
         ids = [np.zeros(0, np.int64)]
         for start in range(0, len(self), _ROWS):
-            ids.append(self._whole(self._rows[start : start + _ROWS])["id"])
+            ids.append(self._require_undamaged(self._rows[start : start + _ROWS])["id"])
             on_progress(min(start + _ROWS, len(self)), len(self))
         return np.concatenate(ids)
 
-    def _whole(self, rows: np.ndarray) -> np.ndarray:
-        if (_sums(rows) != _SUM).any():
+    def _require_undamaged(self, rows: np.ndarray) -> np.ndarray:
+        if (_sums(rows) != _ROW_SUM).any():
             raise DamagedFileError(self.path, "a row is not as it was written")
         return rows
 
@@ -162,7 +162,7 @@ def _read_header(file: BinaryIO) -> Coder:
 
 
 def _sums(rows: np.ndarray) -> NDArray[np.uint32]:
-    """The exclusive or over each row `[n]`, in words of four bytes."""
+    """Return the exclusive or over each row `[n]`, in words of four bytes."""
     words = np.ascontiguousarray(rows).view("<u4").reshape(len(rows), rows.dtype.itemsize // 4)
     sums: NDArray[np.uint32] = np.bitwise_xor.reduce(words, axis=1)
     return sums
