@@ -1,6 +1,6 @@
 """Image-text retrieval with BridgeTower: index pictures, search them by text, fill in words.
 
-These names are the stable interface; each is imported when it is first used, so that `import bridgetower` is free.
+These names are the stable interface. Each is imported on first use, so that `import bridgetower` is fast.
 """
 
 from typing import TYPE_CHECKING

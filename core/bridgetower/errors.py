@@ -4,29 +4,29 @@
     ├── UsageError                   2   options or values that cannot go together
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
     ├── StoreError                   5   the index: locked, foreign, damaged
-    │   ├── NoIndexError                 there is none; whoever writes makes one
-    │   ├── LockedError                  another process is writing it; the next attempt may find it free
-    │   ├── DamagedIndexError            its manifest is not as it was written
-    │   │   └── DamagedLogError              commits in the log of the manifest cannot be read any more
-    │   └── DamagedFileError             a file made from the manifest is not; a search does without it
+    │   ├── NoIndexError                 there is no index; a writer creates one
+    │   ├── LockedError                  another process is writing the index; a later attempt may succeed
+    │   ├── DamagedIndexError            the manifest is damaged
+    │   │   └── DamagedLogError              commits in the log of the manifest can no longer be read
+    │   └── DamagedFileError             a file made from the manifest is damaged; a search works without it
     ├── InputError                   6   a file that was named as input: a picture, a captions file
-    │   ├── UnknownPlaceError            a folder or file that the index knows nothing of
-    │   └── PictureError                 one picture that cannot be read; a folder run skips and counts it
-    │       └── PixelLimitError          its header says that it is too large
-    ├── ResourceError                71  this machine refuses memory, file handles or threads
-    │   └── ProcessError                 another process that is needed cannot be started
+    │   ├── UnknownPlaceError            a folder or file that has nothing in the index
+    │   └── PictureError                 one picture cannot be read; indexing a folder skips and counts it
+    │       └── PixelLimitError          the picture has too many pixels
+    ├── ResourceError                71  this machine lacks memory, file handles or threads
+    │   └── ProcessError                 a worker process cannot be started
     └── OutputError                 74   the results cannot be written
 
-A message is one line in three parts: what failed, which file, what to do next. The command line prints it as it
-stands; anything that is not a `BridgeTowerError` is a defect of ours and keeps its traceback (exit code 70).
-A MemoryError of Python passes as it is: it is no defect either, and the command line ends with exit code 71.
+A message is one line in three parts: what failed, which file, what to do next. The command line prints it unchanged.
+Any other exception is a defect of ours and shows its traceback (exit code 70), except Python's MemoryError, for which
+the command line ends with exit code 71.
 """
 
 from pathlib import Path
 
 
 class BridgeTowerError(Exception):
-    """Base of every expected failure; the message is meant for the person at the keyboard."""
+    """Base of every expected failure; the message is for the user."""
 
     exit_code = 70
 
@@ -50,7 +50,7 @@ class StoreError(BridgeTowerError):
 
 
 class NoIndexError(StoreError):
-    """There is no index in the directory: it is absent, or holds none."""
+    """There is no index in the directory, or no directory."""
 
 
 class LockedError(StoreError):
@@ -62,16 +62,16 @@ class LockedError(StoreError):
 
 
 class DamagedIndexError(StoreError):
-    """The manifest of an index is not as it was written; `damage` says in what, without the path."""
+    """The manifest of an index is damaged; `damage` describes how, without the path."""
 
     def __init__(self, path: Path, damage: str) -> None:
-        damage = " ".join(damage.split())  # SQLite quotes lines
+        damage = " ".join(damage.split())  # messages of SQLite may have several lines
         super().__init__(f"{path}: damaged ({damage}): `bt verify --repair` restores what can be restored")
         self.damage = damage
 
 
 class DamagedLogError(DamagedIndexError):
-    """So many `lost` commits in the write-ahead log of the manifest cannot be read any more; those before them can."""
+    """The last `lost` commits in the write-ahead log of the manifest can no longer be read; earlier ones can."""
 
     def __init__(self, log: Path, lost: int) -> None:
         commits = "a commit" if lost == 1 else f"{lost} commits"
@@ -80,9 +80,9 @@ class DamagedLogError(DamagedIndexError):
 
 
 class DamagedFileError(StoreError):
-    """A file that was made from the manifest is not as it was written; `damage` says in what, without the path.
+    """A file that was made from the manifest is damaged; `damage` describes how, without the path.
 
-    Whoever searches does without it.
+    A search works without it.
     """
 
     def __init__(self, path: Path, damage: str) -> None:
@@ -98,7 +98,7 @@ class InputError(BridgeTowerError):
 
 
 class UnknownPlaceError(InputError):
-    """A search is limited to a folder or file in which the index has nothing."""
+    """A search is limited to a folder or file that has nothing in the index."""
 
 
 class PictureError(InputError):
@@ -115,13 +115,13 @@ class PixelLimitError(PictureError):
 
 
 class ResourceError(BridgeTowerError):
-    """This machine refuses what is needed, and nothing is wrong with any file: too little memory, too few handles."""
+    """This machine has too little memory, or too few file handles or threads; no file is at fault."""
 
     exit_code = 71
 
 
 class ProcessError(ResourceError):
-    """A process that is needed cannot be started: for want of memory, of permission, of a whole installation."""
+    """A worker process cannot be started: for lack of memory or permission, or in an incomplete installation."""
 
 
 class OutputError(BridgeTowerError):

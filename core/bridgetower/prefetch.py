@@ -1,4 +1,4 @@
-"""Work in threads, a bounded number of items ahead of whoever uses the results."""
+"""Run tasks in threads, a bounded number of items ahead of the consumer of the results."""
 
 import os
 from collections import deque
@@ -13,9 +13,9 @@ _R = TypeVar("_R")
 
 @contextmanager
 def workers(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """As many threads as there are processors, but no more than `most`.
+    """Provide as many threads as there are processors, but at most `most`.
 
-    When the block is left, tasks that wait are dropped, and tasks that run are not waited for: one may take for ever.
+    At the end of the block, waiting tasks are dropped. Running tasks are not awaited, because one may run for ever.
     """
     processors = os.cpu_count() or 1
     threads = ThreadPoolExecutor(min(processors, most or processors), thread_name_prefix="ahead")
@@ -34,27 +34,27 @@ def ahead(
     weigh: Callable[[_T], int] = lambda item: 0,
     most: int = 0,
 ) -> Iterator[_R]:
-    """`map` in threads: results in order, at most `window` of them waiting or in the making.
+    """Yield the results of `task` for each item, in order, computed in threads.
 
-    Nor do these weigh more than `most` in all, unless a single one does. An error of `task` is raised in the place
-    of its result.
+    At most `window` items are ahead of the consumer, and they weigh at most `most` together, or are a single item. An
+    error of `task` is raised in place of its result.
     """
     pending: deque[tuple[Future[_R], int]] = deque()
     weight = 0
 
-    def first() -> _R:
+    def pop_first() -> _R:
         nonlocal weight
-        future, lighter = pending.popleft()
-        weight -= lighter
+        future, item_weight = pending.popleft()
+        weight -= item_weight
         return future.result()
 
     for item in items:
-        heavier = weigh(item)
-        while pending and weight + heavier > most:
-            yield first()
-        pending.append((threads.submit(task, item), heavier))
-        weight += heavier
+        new_weight = weigh(item)
+        while pending and weight + new_weight > most:
+            yield pop_first()
+        pending.append((threads.submit(task, item), new_weight))
+        weight += new_weight
         if len(pending) > window:
-            yield first()
+            yield pop_first()
     while pending:
-        yield first()
+        yield pop_first()

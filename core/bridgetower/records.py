@@ -1,4 +1,4 @@
-"""The values that cross from one stage to the next: frozen, free of third-party types."""
+"""Records that pass between the stages: frozen, without third-party types."""
 
 import os
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from bridgetower.errors import ModelError
 
-OnProgress = Callable[[int, int], None]  # is told how many are done, and of how many
-LARGEST = 2**63 - 1  # whole number that SQLite holds
-MAX_PICTURE_BYTES = 2 * 1000**3  # of a file; the largest that is decoded, of 16 bits and uncompressed, has fewer
-Say = Callable[[str], object]  # takes one line for the person who waits
+OnProgress = Callable[[int, int], None]  # called with the number done, and the total
+LARGEST = 2**63 - 1  # integer of SQLite
+MAX_PICTURE_BYTES = 2 * 1000**3  # of a file; more than any decoded picture, even with 16 bits uncompressed
+Say = Callable[[str], object]  # called with a line of text for the user
 
 
 def quiet(*_: object) -> None:
-    """A `Say`, or an `OnProgress`, that tells nobody."""
+    """Do nothing: a default for `Say` and `OnProgress`."""
 
 
 class Head(StrEnum):
@@ -28,7 +28,7 @@ class Head(StrEnum):
 
 
 def require_heads(heads: frozenset[Head], *needed: Head, way_out: str = "") -> None:
-    """Raise `ModelError`, naming a checkpoint that has all of `needed`, or a `way_out`, unless they are all there."""
+    """Raise `ModelError` unless `heads` has all of `needed`; the message names a checkpoint that has, and `way_out`."""
     for head in needed:
         if head not in heads:
             published = "large-itm-mlm-itc" if Head.ITC in needed else "base-itm-mlm"
@@ -39,7 +39,7 @@ def require_heads(heads: frozenset[Head], *needed: Head, way_out: str = "") -> N
 
 
 class WalkedFile(NamedTuple):
-    """A file that may hold a picture, as the walk over the folders found it: light, for there may be millions."""
+    """A file that may hold a picture, from the walk over folders; a light type, as there may be millions."""
 
     path: bytes  # absolute
     size: int  # bytes
@@ -47,13 +47,13 @@ class WalkedFile(NamedTuple):
 
 
 def path_of(path: bytes) -> Path:
-    """A path that is kept as bytes."""
+    """Convert a path from bytes."""
     return Path(os.fsdecode(path))
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that the index holds, or is to hold: a few at a time, ready to be opened and compared."""
+    """A file that the index holds or will hold; for few files at a time, as `WalkedFile` is lighter."""
 
     path: Path  # absolute
     size: int  # bytes
@@ -62,7 +62,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that was passed over, and why."""
+    """A file that was skipped, and why."""
 
     path: Path
     reason: str
@@ -70,24 +70,24 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Content that does not become a picture."""
+    """The reason why content cannot be decoded."""
 
     reason: str
-    lasting: bool  # it lies in the content: the next time it will be the same
+    lasting: bool  # the content is at fault, so another attempt would fail, too
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which pictures a search is about. A picture's time is when it was taken, or else when its file was changed.
+    """The pictures to which a search is limited. The time of a picture is when it was taken, else its file's mtime.
 
-    Times are what a clock on the wall showed, in seconds since it showed 1970: where the picture was taken, as most
-    cameras write no zone, or that of this machine for a file.
+    Times are local, in seconds since 1970 on the same clock: of the camera, as most cameras write no time zone, or of
+    this machine for an mtime.
     """
 
-    under: Path | None = None  # absolute: at or below this
-    since: int | None = None  # at that time or later
-    before: int | None = None
-    apart: tuple[Path, ...] = ()  # absolute: not at or below any of these
+    under: Path | None = None  # absolute: only files at or below this
+    since: int | None = None  # only at this time or later
+    before: int | None = None  # only before this time
+    apart: tuple[Path, ...] = ()  # absolute: no files at or below any of these
 
 
 EVERYTHING = Filter()
@@ -97,42 +97,42 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 PREPROCESSINGS = ("hf", "plain")
 
-INT8 = "int8"  # a precision, and a family of its own; fp32 and bf16 are the family "float"
-FOREIGN = "foreign"  # the family of vectors that came with their pictures, made by no model of ours
+INT8 = "int8"  # a precision, and a precision family; fp32 and bf16 are the family "float"
+FOREIGN = "foreign"  # the family of imported vectors, which no model of ours made
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What produced the vectors of an index; vectors with different fingerprints cannot be compared."""
+    """Model, preprocessing and precision of vectors; vectors with different fingerprints cannot be compared."""
 
     model: str  # repository id, "demo", or the absolute path of a folder
     revision: str  # resolved commit of the repository; "local" for a folder, "bundled" for "demo"
     weights_sha256: str
-    config_sha256: str  # of all else that computes: numbers of the network, and of the preprocessing
+    config_sha256: str  # of the settings of the network and of the preprocessing
     preprocessing: str  # "hf", "plain" or "foreign"
     preprocessing_version: int
     precision_family: str  # "float" (fp32 and bf16 vectors agree within tolerance), "int8" or "foreign"
     dim: int  # length of a vector
-    tokenizer_sha256: str | None = None  # of what turned texts into ids; None where that is not known
+    tokenizer_sha256: str | None = None  # of the tokenizer; None if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A picture that may be what is looked for."""
+    """A picture that recall proposes, or that the caller names, to be verified."""
 
     path: Path
-    similarity: float | None = None  # ITC cosine in [-1, 1]; None where no recall took place
-    content: bytes | None = None  # SHA-256 of the file, where it is as an index knows it
-    picture: object = None  # itself, where it is in memory; `path` is then no more than a name
+    similarity: float | None = None  # ITC cosine in [-1, 1]; None without recall
+    content: bytes | None = None  # SHA-256 of the file, if it is unchanged since it was indexed
+    picture: object = None  # the picture in memory, if any; `path` is then only a name
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. `match` and `similarity` are two scores that are never mixed; higher is better."""
+    """One search result. `match` and `similarity` are separate scores and never mixed; higher is better."""
 
     path: Path
-    match: float | None  # ITM probability in [0, 1]; None where the pair was not verified
-    similarity: float | None  # ITC cosine in [-1, 1]; None where no recall took place
+    match: float | None  # ITM probability in [0, 1]; None if the pair was not verified
+    similarity: float | None  # ITC cosine in [-1, 1]; None without recall
     verified: bool
 
 
@@ -149,7 +149,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """How one text fits one image, by every head that the checkpoint has."""
+    """The scores of one text and one image, by every head of the checkpoint."""
 
     image: Path
     text: str

@@ -1,7 +1,8 @@
 """Name of a model -> files -> network.
 
-A checkpoint is a folder in the layout of Hugging Face: configuration, weights, tokenizer, numbers of preprocessing. It
-is found by name, on the disk or the Hub, read strictly, loaded, saved and converted. Pickles run no code.
+A checkpoint is a folder in the layout of Hugging Face: configuration, weights, tokenizer, settings of preprocessing.
+This package finds it by name, on the disk or the Hub, reads it strictly, loads, saves and converts it. Pickles are
+read without running code.
 
-Imports files, network and `pictures.preprocess`. Above it: encoders, and training for what it saves.
+Imports files, network and `pictures.preprocess`. Above it: encoders, and training, which saves its results.
 """

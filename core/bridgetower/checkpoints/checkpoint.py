@@ -1,4 +1,6 @@
-"""A checkpoint in the Hugging Face layout: its parts, its digests, and whether its weights fit its configuration."""
+"""A checkpoint in the Hugging Face layout: its parts, its digests, and the check of its weights against its
+configuration.
+"""
 
 import hashlib
 import json
@@ -33,9 +35,9 @@ _FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors calls them
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on this machine whose configuration and file headers have been read; no tensor has."""
+    """A checkpoint on this machine. Its configuration and file headers have been read, its tensors have not."""
 
-    name: str  # repository id, "demo", or the absolute path of a folder
+    name: str  # repository id, "demo", or absolute path of a folder
     folder: Path
     revision: str  # commit of the repository; "local" for a folder, "bundled" for "demo"
     config: ModelConfig
@@ -45,10 +47,10 @@ class Checkpoint:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hex digest of the weights themselves, whatever files they stand in.
+        """Hex digest of the weights, independent of the files that contain them.
 
         sha256 over the tensors that the network reads, in the order of their keys: key, type and shape as one line of
-        JSON, then the bytes. A pickle, its conversion and the same in several files have the same digest.
+        JSON, then the bytes. A pickle, its conversion and a copy split into several files have the same digest.
         """
         names = _expected_shapes(self.config, self.heads)
         with readable(self.folder):
@@ -58,9 +60,9 @@ class Checkpoint:
 
     @cached_property
     def tokenizer_sha256(self) -> str:
-        """Hex digest of what turns a text into ids, by `bridgetower.checkpoints.tokenizer.digest_of_tokenizer`.
+        """Hex digest of the tokenizer, from `bridgetower.checkpoints.tokenizer.digest_of_tokenizer`.
 
-        A copy of the folder has the same one, and so has its conversion. Raises `ModelError`.
+        A copy of the folder and a conversion have the same digest. Raises `ModelError`.
         """
         with readable(self.folder):
             most = self.config.text.max_tokens
@@ -72,22 +74,22 @@ class Checkpoint:
 
     @property
     def config_sha256(self) -> str:
-        """Hex digest of what else makes the vectors what they are, apart from the name of the preprocessing.
+        """Hex digest of all other settings that vectors depend on, except the name of the preprocessing.
 
-        sha256 over one line of JSON with sorted keys: the settings that the network computes with, and the numbers of
-        the preprocessing. A setting that the files leave out stands there with its default.
+        sha256 over one line of JSON with sorted keys: the settings that the network computes with, and those of the
+        preprocessing. Settings that the files omit are included with their defaults.
         """
         numbers = asdict(self.preprocessing)
-        del numbers["name"]  # a field of its own in a fingerprint
+        del numbers["name"]  # a separate field of a fingerprint
         recipe = {"network": self.config.computing(), "preprocessing": numbers}
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
     def with_preprocessing(self, name: str) -> "Checkpoint":
-        """The same weights fed with other pixels: "hf" or "plain". Raises `ModelError` for another name."""
+        """Return this checkpoint with the preprocessing "hf" or "plain". Raises `ModelError` for another name."""
         return replace(self, preprocessing=self.preprocessing.named(name))
 
     def tokenizer(self) -> Tokenizer:
-        """Raises `ModelError` where the folder has no tokenizer, or one with ids that the network does not know."""
+        """Load the tokenizer. Raises `ModelError` if it is missing, or has ids beyond the vocabulary of the network."""
         with readable(self.folder):
             tokenizer = Tokenizer.from_folder(self.folder, self.config.text.max_tokens)
         if tokenizer.highest_id >= self.config.text.vocab_size:
@@ -100,22 +102,22 @@ class Checkpoint:
 
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Turn an OSError in here into a ModelError, and want of memory or file handles into a ResourceError.
+    """Turn an OSError in this block into a ModelError, and a lack of memory or file handles into a ResourceError.
 
-    A library that ran out of them may take the file for damaged, so what led to an error counts.
+    The causes of an error are examined, because a library that ran out of memory may report a damaged file.
     """
     try:
         yield
     except Exception as error:
-        if (lack := shortage(error)) is not None:
-            raise ResourceError(f"{folder}: {lack}") from error
+        if (resource_error := shortage(error)) is not None:
+            raise ResourceError(f"{folder}: {resource_error}") from error
         if isinstance(error, OSError):
             raise unreadable(folder, error, ModelError, advice="check its permissions") from error
         raise
 
 
 def open_weights(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
-    """Its tensors, checked once more: the files may be others by now."""
+    """Open the tensors of a checkpoint, and check them again, as the files may have changed. Raises ModelError."""
     tensors = open_tensors(checkpoint.weights, normalised_key)
     check_layout(tensors, checkpoint.config, checkpoint.heads, checkpoint.folder)
     return tensors
@@ -124,17 +126,17 @@ def open_weights(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
 def check_layout(
     tensors: Mapping[str, StoredTensor], config: ModelConfig, heads: frozenset[Head], folder: Path
 ) -> None:
-    """Every key that the network needs is there in the right shape, and no other one but those on the ignore list."""
+    """Raise ModelError unless every key that the network needs has the right shape, and any other key is ignored."""
     expected = dict(_expected_shapes(config, heads))
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
-        raise ModelError(f"{folder}: the weights lack {_some(missing)}; fetch the whole checkpoint again")
+        raise ModelError(f"{folder}: the weights lack {_first_of(missing)}; fetch the whole checkpoint again")
     if config.tie_word_embeddings and TIED_KEY in tensors:
         expected[TIED_KEY] = expected[WORDS_KEY]
     extra = sorted(k for k in tensors.keys() - expected.keys() if not IGNORED_KEYS.fullmatch(k))
     if extra:
         raise ModelError(
-            f"{folder}: the weights hold {_some(extra)}, unknown to the network of config.json; "
+            f"{folder}: the weights hold {_first_of(extra)}, unknown to the network of config.json; "
             "they do not belong together"
         )
     for key, shape in expected.items():
@@ -152,7 +154,7 @@ def check_layout(
 
 @cache
 def _expected_shapes(config: ModelConfig, heads: frozenset[Head]) -> Mapping[str, tuple[int, ...]]:
-    """The key and shape of every tensor that the network reads."""
+    """Return the key and shape of every tensor that the network reads."""
     with torch.device("meta"):
         model = BridgeTower(config, heads)
     expected: dict[str, tuple[int, ...]] = {}
@@ -172,5 +174,5 @@ def _digest_of_tensors(tensors: Mapping[str, StoredTensor], names: Iterable[str]
     return digest.hexdigest()
 
 
-def _some(keys: list[str]) -> str:
+def _first_of(keys: list[str]) -> str:
     return f"{keys[0]:.200}" + (f" and {len(keys) - 1} more keys" if len(keys) > 1 else "")

@@ -1,4 +1,4 @@
-"""The small files of a checkpoint, read as a whole: only regular ones, and only up to a size that no true one has."""
+"""Read the small files of a checkpoint: only regular files, and only up to a size limit."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ MOST_BYTES = 10_000_000
 
 
 def read_document(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The bytes of a file. Raises ModelError for more than `most`, for what is no file, or cannot be read."""
+    """Return the bytes of a file. Raises ModelError if it has more than `most`, is not regular, or is unreadable."""
     try:
         with open_regular(path) as file:
             content = file.read(most + 1)
@@ -24,7 +24,7 @@ def read_document(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
-    """The object in a JSON file. Raises ModelError as `read_document`, and for anything else in it."""
+    """Return the object in a JSON file. Raises ModelError as `read_document` does, and for any other content."""
     try:
         content = json.loads(read_document(path, most).decode("utf-8"))
     except UnicodeDecodeError as error:

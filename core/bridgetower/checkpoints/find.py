@@ -4,9 +4,9 @@
                    -> weights             -> key, shape, dtype of every tensor, memory-mapped (strict)
                    -> preprocessor config -> Preprocessing
 
-A name is a repository of the Hub, a folder, or "demo". Weights are safetensors, in one file or several; pickles are
-read without running code, and a converted copy of them is kept. The user's folder and the Hub's cache are never
-written to; what we keep is described in `bridgetower.checkpoints.cache`.
+A name is a repository of the Hub, a folder, or "demo". Weights are safetensors, in one file or several. Pickles are
+read without running code, and converted once into our cache, see `bridgetower.checkpoints.cache`. We never write to the
+folder of the user or the cache of the Hub.
 """
 
 import os
@@ -32,28 +32,28 @@ from bridgetower.records import Head, Say, quiet
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "assets" / "demo"
-_LONGEST_NAME = 300  # of what an index says, to be shown
-_BUNDLED = "bundled"  # not our version: an index stays valid as long as the weights are the same
+_LONGEST_NAME = 300  # characters of a name from an index that a message shows
+_BUNDLED = "bundled"  # not our version number, so that an index stays valid as long as the weights are the same
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A line of the list of models on this machine."""
+    """A model on this machine, as `available` lists it."""
 
     name: str
     folder: Path
     size: int  # bytes of its weights
-    heads: frozenset[Head] | None  # None where the weights are pickles, which are read on first use, or unusable
-    problem: str | None  # why it cannot be used
+    heads: frozenset[Head] | None  # None for pickles, which are read on first use, and for unusable weights
+    problem: str | None  # why the model cannot be used; None if it can
 
 
 def resolve(
     name: str, *, fetch: bool = True, refresh: bool = False, progress: bool = False, say: Say = quiet
 ) -> Checkpoint:
-    """Find a checkpoint by the name that a person gave, fetching it from the Hub if it is not on this machine.
+    """Find a checkpoint by the name that a person gave, and fetch it from the Hub if it is not on this machine.
 
-    A folder of that name goes before a repository. Without `fetch` the name is one that an index says: it is looked up
-    on this machine only, and never in the current folder. With `refresh` the Hub is asked for a newer commit;
+    A folder of that name takes precedence over a repository. Without `fetch` the name comes from an index: it is looked
+    up on this machine only, and never in the current folder. With `refresh` the Hub is asked for a newer commit.
     `progress` lets `huggingface_hub` show bars on stderr; `say` gets a line before the Hub is asked. Raises
     `ModelError`.
     """
@@ -63,12 +63,12 @@ def resolve(
         return _read(DEMO, DEMO_FOLDER, _BUNDLED)
     if not fetch:
         return _resolve_recorded(name)
-    folder = os.path.expanduser(name)  # unlike Path.expanduser, leaves alone what it does not know
+    folder = os.path.expanduser(name)  # unlike Path.expanduser, leaves unknown users unchanged
     try:
         mode = os.stat(folder).st_mode
     except PermissionError as error:
         raise unreadable(name, error, ModelError, advice="check the permissions of its folders") from error
-    except (OSError, ValueError):  # not there, or no name that a file could have
+    except (OSError, ValueError):  # absent, or not a possible file name
         mode = None
     if mode is not None and stat.S_ISDIR(mode):
         folder = os.path.realpath(folder)
@@ -82,7 +82,7 @@ def resolve(
 
 
 def _resolve_recorded(name: str) -> Checkpoint:
-    """The model with which an index says that it was made: an absolute folder, or a repository in the Hub's cache."""
+    """Find the model that an index records: an absolute folder, or a repository in the cache of the Hub."""
     if os.path.isabs(name):
         if not os.path.isdir(name):
             raise ModelError(
@@ -105,12 +105,12 @@ def _resolve_recorded(name: str) -> Checkpoint:
 
 
 def pull(name: str, *, progress: bool = False, say: Say = quiet) -> Checkpoint:
-    """Fetch the newest commit of a repository, or what is missing of it. Raises `ModelError`."""
+    """Fetch the newest commit of a repository, or its missing files. Raises `ModelError`."""
     return resolve(name, refresh=True, progress=progress, say=say)
 
 
 def available() -> list[LocalModel]:
-    """The models that need no network: the demo model, and those that the cache of the Hub holds completely."""
+    """List the models on this machine: the demo model, and the complete ones in the cache of the Hub."""
     folders = [(DEMO, DEMO_FOLDER, _BUNDLED)] if DEMO_FOLDER.is_dir() else []
     folders += [(name, folder, folder.name) for name, folder in hub.cached_repositories()]
     return [_describe(*entry) for entry in folders]
@@ -140,7 +140,7 @@ def _read_folder(name: str, folder: Path, revision: str) -> Checkpoint:
     sources = hub.weight_files(folder)
     if not sources:
         raise ModelError(f"{folder}: neither {SAFETENSORS} nor {hub.PICKLE} here; fetch the weights, too")
-    weights = (_converted(sources, config, folder),) if _is_pickled(sources) else sources
+    weights = (_convert_pickles(sources, config, folder),) if _is_pickled(sources) else sources
     tensors = open_tensors(weights, normalised_key)
     heads = _heads_of(tensors)
     check_layout(tensors, config, heads, folder)
@@ -159,8 +159,8 @@ def _heads_of(tensors: Iterable[str]) -> frozenset[Head]:
     return frozenset(h for h, prefixes in HEAD_PREFIXES.items() if any(key.startswith(prefixes) for key in tensors))
 
 
-def _converted(files: tuple[Path, ...], config: ModelConfig, folder: Path) -> Path:
-    """The safetensors file with what the network reads of these pickles, written on the first call."""
+def _convert_pickles(files: tuple[Path, ...], config: ModelConfig, folder: Path) -> Path:
+    """Return a safetensors file with the tensors of these pickles that the network reads; the first call writes it."""
 
     def digest() -> str:
         return remembered(files, "files", lambda: digest_of_files(files))
@@ -187,7 +187,7 @@ def _converted(files: tuple[Path, ...], config: ModelConfig, folder: Path) -> Pa
 
 
 def _remove_abandoned_conversions(converted: Path) -> None:
-    """Of any weights: those of a process that was killed may never be converted again."""
+    """Remove partial conversions of all weights, because nothing else may ever remove those of a killed process."""
     for folder in () if converted.is_symlink() else converted.iterdir():
         if re.fullmatch("[0-9a-f]{64}", folder.name):
             remove_abandoned(folder, re.escape(SAFETENSORS))
@@ -201,5 +201,5 @@ def _read_preprocessing(folder: Path, config: ModelConfig) -> Preprocessing:
     for file in (folder / name for name in hub.PREPROCESSOR_FILES):
         if file.exists():
             return Preprocessing.from_json(read_json(file), config.vision.image_size, source=str(file))
-    # Not every public checkpoint has the file; its defaults are those of the reference.
+    # Some public checkpoints lack the file; the reference then uses these defaults, too.
     return Preprocessing.from_json({}, config.vision.image_size)

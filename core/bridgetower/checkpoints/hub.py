@@ -1,7 +1,7 @@
-"""Checkpoint folders of the Hugging Face Hub: in its cache on this machine, or fetched into it.
+"""Find checkpoint folders of the Hugging Face Hub in its cache on this machine, or fetch them into it.
 
-What is in the cache is used as it stands, without a word over the network; only what is not is fetched, and only where
-`HF_HUB_OFFLINE` does not forbid it. Nothing is ever written into the cache but by `huggingface_hub` itself.
+A complete checkpoint in the cache is used without asking the network. Otherwise it is fetched, unless `HF_HUB_OFFLINE`
+forbids it. Only `huggingface_hub` itself writes to the cache.
 """
 
 import re
@@ -28,24 +28,24 @@ TOKENIZER_FILES = (
 )
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # old name first, new name second
 _SMALL_FILES = ["config.json", "README.md", *PREPROCESSOR_FILES, *TOKENIZER_FILES]
-# The first form that a repository has is fetched: many hold both, and each is gigabytes.
+# Only the first form that a repository has is fetched: many have both, and each is gigabytes.
 _WEIGHTS = (
     re.compile(r"model(-.+)?\.safetensors|model\.safetensors\.index\.json"),
     re.compile(r"pytorch_model(-.+)?\.bin|pytorch_model\.bin\.index\.json"),
 )
-# What is read of a checkpoint besides its weights. Of each piece the first form that there is counts.
-_PIECES = (
+# The other files that are read, as alternatives: of each group, the first alternative that is present is used.
+_REQUIRED_FILES = (
     (("config.json",),),
     (("tokenizer.json",), ("vocab.json", "merges.txt")),
     tuple((name,) for name in PREPROCESSOR_FILES),
 )
-_OPTIONAL_PIECES = ((("tokenizer_config.json",),),)  # many repositories have none
+_OPTIONAL_FILES = ((("tokenizer_config.json",),),)  # many repositories have none
 
-_PATIENCE_S = 5.0  # for the first answer of the Hub; `huggingface_hub` itself would wait for minutes
+_TIMEOUT_S = 5.0  # for the first answer of the Hub; `huggingface_hub` by default waits for minutes
 
 
 def is_repository_id(name: str) -> bool:
-    """Whether `name` has the form owner/name, with what the Hub allows in either."""
+    """Return whether `name` has the form owner/name, in characters that the Hub allows."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
@@ -57,32 +57,32 @@ def is_repository_id(name: str) -> bool:
 
 
 def cached_repositories() -> list[tuple[str, Path]]:
-    """Id and newest snapshot folder of each model repository in the cache that holds a whole BridgeTower, by id."""
+    """Return id and newest snapshot folder of each complete BridgeTower in the cache, sorted by id."""
     from huggingface_hub import constants
 
     found = []
     for storage in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
         repository = storage.name.removeprefix("models--").replace("--", "/", 1)
-        if is_repository_id(repository):  # whatever else lies about there
-            folder, missing = _cached(repository)
+        if is_repository_id(repository):  # other folders may be there
+            folder, missing = _find_snapshot(repository)
             if folder is not None and not missing and _model_type(folder) == "bridgetower":
                 found.append((repository, folder))
     return found
 
 
 def find(repository: str) -> Path | None:
-    """The snapshot folder of a repository in the cache; None where that is not there, or not whole."""
-    folder, missing = _cached(repository)
+    """Return the snapshot folder of a repository in the cache, or None if it is absent or incomplete."""
+    folder, missing = _find_snapshot(repository)
     return None if missing else folder
 
 
 def find_or_fetch(repository: str, *, refresh: bool, progress: bool, say: Say) -> Path:
-    """The snapshot folder of a repository with all that the repository has of what is needed; its name is the commit.
+    """Return the snapshot folder of a repository, with all needed files that it has; its name is the commit.
 
-    With `refresh` the Hub is asked for a newer commit even where the cache has one; if it cannot be reached, that one
-    serves. `progress` lets `huggingface_hub` show bars on stderr. Raises `ModelError`.
+    With `refresh` the Hub is asked for a newer commit even if the cache has one; if the Hub cannot be reached, the
+    cached commit is used. `progress` lets `huggingface_hub` show bars on stderr. Raises `ModelError`.
     """
-    cached, missing = _cached(repository)
+    cached, missing = _find_snapshot(repository)
     if cached is not None and not missing and not refresh:
         return cached
     say(f"asking the Hub for {repository} ...")
@@ -107,9 +107,9 @@ def find_or_fetch(repository: str, *, refresh: bool, progress: bool, say: Say) -
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the weights of `folder`, safetensors before pickles; empty where there are none.
+    """Return the files that hold the weights of `folder`: safetensors, else pickles, else none.
 
-    Raises `ModelError` where an index names a file that is not there.
+    Raises `ModelError` if an index file names an absent file.
     """
     for name in (SAFETENSORS, PICKLE):
         if (folder / name).is_file():
@@ -119,7 +119,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
                 raise ModelError(f"{index}: it names no weights; fetch it again")
-            plain = re.compile(rf"\w[^/\\:]*{re.escape(Path(name).suffix)}")  # no place outside the folder
+            plain = re.compile(rf"\w[^/\\:]*{re.escape(Path(name).suffix)}")  # never a path outside the folder
             strange = next((shard for shard in shards.values() if not plain.fullmatch(shard)), None)
             if strange is not None:
                 raise ModelError(
@@ -136,8 +136,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     return ()
 
 
-def _cached(repository: str) -> tuple[Path | None, list[str]]:
-    """The snapshot in the cache, None if there is none, and what it lacks; never uses the network."""
+def _find_snapshot(repository: str) -> tuple[Path | None, list[str]]:
+    """Return the snapshot in the cache, or None, and the files that it lacks; never uses the network."""
     from huggingface_hub import get_cached_repo_tree, try_to_load_from_cache
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -148,10 +148,10 @@ def _cached(repository: str) -> tuple[Path | None, list[str]]:
         folder = Path(config).parent
         try:
             listed = {file.path for file in get_cached_repo_tree(repository)}
-        except CachedRepoTreeNotFoundError:  # other programs fetch file by file
+        except CachedRepoTreeNotFoundError:  # absent if a program has fetched single files
             listed = None
-        missing = _missing({file.name for file in folder.iterdir() if file.is_file()}, listed)
-    except (OSError, ValueError):  # a cache that somebody has put other things into
+        missing = _missing_files({file.name for file in folder.iterdir() if file.is_file()}, listed)
+    except (OSError, ValueError):  # the cache is damaged
         return None, []
     try:
         whole = bool(weight_files(folder))
@@ -160,22 +160,22 @@ def _cached(repository: str) -> tuple[Path | None, list[str]]:
     return folder, missing if whole else [*missing, "its weights"]
 
 
-def _missing(there: set[str], listed: set[str] | None) -> list[str]:
-    """Which files a snapshot of the files `there` lacks; `listed` is what its repository has, None if nobody knows."""
+def _missing_files(there: set[str], listed: set[str] | None) -> list[str]:
+    """Return the files that a snapshot with `there` lacks; `listed` are those of its repository, None if unknown."""
     missing: list[str] = []
     if listed is None:
-        for forms in _PIECES:
+        for forms in _REQUIRED_FILES:
             if not any(there.issuperset(form) for form in forms):
                 missing += forms[0]
     else:
-        for forms in _PIECES + _OPTIONAL_PIECES:
+        for forms in _REQUIRED_FILES + _OPTIONAL_FILES:
             first = next((form for form in forms if listed.issuperset(form)), ())
             missing += [name for name in first if name not in there]
     return missing
 
 
-def _refused(repository: str, error: BaseException) -> ModelError | None:
-    """The error to raise where the Hub answered that it does not give the repository; None where it did not."""
+def _access_error(repository: str, error: BaseException) -> ModelError | None:
+    """Return the error to raise if the Hub denied access to the repository, else None."""
     from huggingface_hub import constants
     from huggingface_hub.errors import DisabledRepoError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -204,13 +204,13 @@ class _UnreachableError(Exception):
 
 
 def _files_on_the_hub(repository: str) -> list[str]:
-    """Raises `ModelError` where the Hub does not give the repository, `_UnreachableError` where nobody can tell."""
+    """List the files. Raises `ModelError` if the Hub denies access, `_UnreachableError` if it does not answer."""
     from huggingface_hub import HfApi
 
     try:
-        return [file.rfilename for file in HfApi().model_info(repository, timeout=_PATIENCE_S).siblings or ()]
-    except Exception as error:  # whatever the HTTP library of the day raises: here it all means the same
-        raise _refused(repository, error) or _UnreachableError(_reason(error)) from error
+        return [file.rfilename for file in HfApi().model_info(repository, timeout=_TIMEOUT_S).siblings or ()]
+    except Exception as error:  # errors of the HTTP library, which varies between versions
+        raise _access_error(repository, error) or _UnreachableError(_reason(error)) from error
 
 
 def _download(repository: str, files: list[str], *, progress: bool) -> Path:
@@ -222,7 +222,7 @@ def _download(repository: str, files: list[str], *, progress: bool) -> Path:
     except Exception as error:  # as above
         raise (
             shortage(error)
-            or _refused(repository, error)
+            or _access_error(repository, error)
             or ModelError(
                 f"{repository}: the download failed ({_reason(error)}); start it again, it goes on where it stopped"
             )
@@ -233,7 +233,7 @@ def _download(repository: str, files: list[str], *, progress: bool) -> Path:
 def _no_bars() -> Iterator[None]:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    if are_progress_bars_disabled():  # somebody else's decision, to be left as it is
+    if are_progress_bars_disabled():  # the user has disabled them, and they must stay disabled
         yield
         return
     disable_progress_bars()
@@ -244,7 +244,7 @@ def _no_bars() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """One line on the root of a chain of exceptions."""
+    """Return the first line of the root cause of an error."""
     *_, root = causes(error)
     return str(root).strip().partition("\n")[0] or type(root).__name__
 

@@ -1,4 +1,4 @@
-"""A checkpoint -> the network with its weights, in evaluation mode on the CPU."""
+"""Load a checkpoint as a network, in evaluation mode on the CPU."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bridgetower.network.bridgetower import BridgeTower
 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype | None = torch.float32) -> BridgeTower:
-    """The network with its weights in `dtype`, None for that of the file, on the CPU and in evaluation mode.
+    """Return the network on the CPU, in evaluation mode, with weights in `dtype`, or for None in the type of the file.
 
     Tensors that are neither fused nor converted stay memory-mapped. Raises `ModelError`.
     """
@@ -32,7 +32,7 @@ def _load(checkpoint: Checkpoint, dtype: torch.dtype | None) -> BridgeTower:
     if dtype is not None:
         state = {name: tensor.to(dtype) for name, tensor in state.items()}
     for name, tensor in state.items():
-        low, high = tensor.aminmax()  # NaN if one is among them
+        low, high = tensor.aminmax()  # NaN if the tensor contains one
         if not (low.isfinite() and high.isfinite()):
             key = hf_names(name, checkpoint.config)[0]
             raise ModelError(f"{checkpoint.folder}: {key} holds numbers that are not finite; fetch the weights again")

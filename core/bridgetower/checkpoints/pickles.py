@@ -1,10 +1,11 @@
-"""PyTorch's pickles of weights: read without running code, and without believing what they say of themselves.
+"""Read pickled PyTorch weights without running code, and without trusting the sizes that they declare.
 
-    file -> names of what it would call -> tensors, memory-mapped -> one safetensors file
-            (plain tensors only)           (their shapes are the caller's to check)
+    file -> functions that it would call -> tensors, memory-mapped -> one safetensors file
+            (plain tensors only)            (the caller checks their shapes)
 
-A pickle is a program, and a tensor in it a claim about bytes. So it may name nothing but plain tensors; and before
-anything is copied, a tensor must have bytes of its own, and all of them together no more than the files explain.
+A pickle is a program, so it may only call functions that make plain tensors. A tensor in it may declare more elements
+than the file holds. So before tensors are copied, the elements of each must be distinct in memory, and the declared
+bytes of all tensors must not greatly exceed the size of the files.
 """
 
 import io
@@ -22,28 +23,30 @@ from torch import Tensor
 from bridgetower.checkpoints.safetensors_files import StoredTensor, first_line, require_new, write_tensors
 from bridgetower.errors import ModelError
 
-_MOST_BYTES = 10_000_000  # of the pickle proper: it holds names and shapes, the numbers lie beside it
-_PARTS = 5  # pickles in a file of the format before PyTorch 1.6
-_PLAIN = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch \w+Storage")
-_MOST_SHARED = 2  # times the bytes of the files: more than that is not explained by words that are tied
+_MOST_BYTES = 10_000_000  # of the pickle itself, which holds names and shapes; the numbers are stored separately
+_LEGACY_PICKLES = 5  # pickles in one file of the format before PyTorch 1.6
+_ALLOWED_GLOBALS = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch \w+Storage"
+)
+_MOST_DECLARED = 2  # declared bytes per byte of the files; tied word embeddings count twice
 _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 
 
 def open_pickles(files: Iterable[Path], rename: Callable[[str], str]) -> dict[str, Tensor]:
-    """Every tensor of the files, by its name after `rename`, memory-mapped where the format allows.
+    """Return every tensor of the files, by its name after `rename`, memory-mapped where the format allows.
 
-    Raises ModelError, also where two tensors have the same name.
+    Raises ModelError, also if two tensors have the same name.
     """
     tensors: dict[str, Tensor] = {}
     for path in files:
-        for key, tensor in _unpickled(path).items():
+        for key, tensor in _unpickle(path).items():
             require_new(rename(key), tensors, path)
             tensors[rename(key)] = tensor
     return tensors
 
 
 def stored(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
-    """The same as of a safetensors file."""
+    """Describe tensors like those of a safetensors file."""
     return {
         key: StoredTensor(tuple(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype)), tensor.contiguous)
         for key, tensor in tensors.items()
@@ -51,38 +54,38 @@ def stored(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
 
 
 def write(target: Path, tensors: Mapping[str, Tensor], files: Iterable[Path]) -> None:
-    """Write tensors of these files as safetensors. Raises ModelError before it copies what no file holds; OSError."""
+    """Write tensors of these files as safetensors. Raises ModelError if they declare too many bytes; OSError."""
     files = list(files)
     for key, tensor in tensors.items():
-        if not _has_bytes_of_its_own(tensor):
+        if not _has_distinct_elements(tensor):
             raise ModelError(
                 f"{files[0]}: {key} is larger than the numbers that the file holds of it; get this checkpoint as "
                 "safetensors, or from a source that you trust"
             )
     claimed, held = sum(t.numel() * t.itemsize for t in tensors.values()), sum(file.stat().st_size for file in files)
-    if claimed > _MOST_SHARED * held:
+    if claimed > _MOST_DECLARED * held:
         raise ModelError(
             f"{files[0]}: its tensors claim {claimed} bytes, the weight files hold {held}; get this checkpoint as "
             "safetensors, or from a source that you trust"
         )
-    write_tensors(target, dict(_apart(tensors)))
+    write_tensors(target, dict(_without_sharing(tensors)))
 
 
-def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file."""
+def _unpickle(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of one file."""
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"PK"  # the format since PyTorch 1.6
-        if not all(map(_PLAIN.fullmatch, _named(path, zipped))):
+        if not all(map(_ALLOWED_GLOBALS.fullmatch, _globals_of(path, zipped))):
             raise pickle.UnpicklingError
-        with warnings.catch_warnings(action="ignore"):  # what it cannot read, it says in an exception, too
+        with warnings.catch_warnings(action="ignore"):  # problems also raise exceptions
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path}: damaged, or it holds more than plain tensors: sparse or quantised ones, or perhaps Python code, "
             "which was not run; get this checkpoint as safetensors, or from a source that you trust"
         ) from error
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
+    except Exception as error:  # torch raises many types for a damaged file
         raise ModelError(f"{path}: not a complete PyTorch file ({first_line(error)}); fetch it again") from error
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
@@ -91,8 +94,8 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _named(path: Path, zipped: bool) -> Iterator[str]:
-    """Each thing that a file names to be called, as "module name". Raises ValueError and others for a damaged one."""
+def _globals_of(path: Path, zipped: bool) -> Iterator[str]:
+    """Yield each global that a file refers to, as "module name". Raises ValueError and others for a damaged file."""
     if zipped:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
@@ -104,15 +107,15 @@ def _named(path: Path, zipped: bool) -> Iterator[str]:
     else:
         with path.open("rb") as file:
             beginning = io.BytesIO(file.read(_MOST_BYTES))
-    for _ in range(1 if zipped else _PARTS):
+    for _ in range(1 if zipped else _LEGACY_PICKLES):
         for operation, argument, _ in pickletools.genops(beginning):
             if operation.name in ("GLOBAL", "STACK_GLOBAL"):
                 yield str(argument)
 
 
-def _has_bytes_of_its_own(tensor: Tensor) -> bool:
-    """Whether no two of its elements are the same number in memory, as they are where a tensor was expanded."""
-    extent = 1  # of what the dimensions so far span, in elements
+def _has_distinct_elements(tensor: Tensor) -> bool:
+    """Return whether all elements have distinct memory; those of an expanded tensor share it."""
+    extent = 1  # elements that the dimensions so far span
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1:
             if stride < extent:
@@ -121,8 +124,8 @@ def _has_bytes_of_its_own(tensor: Tensor) -> bool:
     return True
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Contiguous, and no two in one piece of memory, which safetensors refuses: tied tensors are one in a pickle."""
+def _without_sharing(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yield contiguous tensors, copied where two share memory (tied ones do), because safetensors refuses that."""
     seen: set[int] = set()
     for key, tensor in tensors.items():
         plain = tensor.detach().resolve_neg().contiguous()

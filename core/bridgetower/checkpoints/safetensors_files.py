@@ -1,4 +1,4 @@
-"""Safetensors files: headers read at once, tensors memory-mapped when they are asked for, files replaced as a whole."""
+"""Safetensors files: open reads the headers, tensors are memory-mapped on demand, writing replaces a whole file."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from torch import Tensor
 from bridgetower.errors import ModelError
 from bridgetower.files.atomic import replace_file
 
-_MOST_TENSORS = 100_000  # in all files together; the deepest network that a configuration can name has fewer
+_MOST_TENSORS = 100_000  # in all files together; the deepest configuration that we accept has fewer
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor in a file, of which only the header has been read."""
+    """A tensor in a file; only its header has been read."""
 
     shape: tuple[int, ...]
-    dtype: str  # as the header has it: F32, BF16, I64, ...
+    dtype: str  # as in the header: F32, BF16, I64, ...
     read: Callable[[], Tensor]  # memory-mapped
 
 
 def open_tensors(files: Iterable[Path], rename: Callable[[str], str] = lambda key: key) -> dict[str, StoredTensor]:
-    """Every tensor of the files, by its name after `rename`. A file is closed when its last tensor is forgotten.
+    """Return every tensor of the files, by its name after `rename`. A file is closed with its last tensor.
 
-    Raises ModelError, also where two tensors have the same name.
+    Raises ModelError, also if two tensors have the same name.
     """
     tensors: dict[str, StoredTensor] = {}
     for path in files:
@@ -44,7 +44,7 @@ def open_tensors(files: Iterable[Path], rename: Callable[[str], str] = lambda ke
                 tensors[rename(key)] = StoredTensor(
                     tuple(header.get_shape()), header.get_dtype(), partial(file.get_tensor, key)
                 )
-        except (SafetensorError, OSError, RuntimeError) as error:  # the last where it cannot be mapped
+        except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError if mapping fails
             raise ModelError(
                 f"{path}: not a complete safetensors file ({first_line(error)}); fetch it again"
             ) from error
@@ -52,25 +52,25 @@ def open_tensors(files: Iterable[Path], rename: Callable[[str], str] = lambda ke
 
 
 def require_new(key: str, known: Container[str], path: Path) -> None:
-    """Raise ModelError where a tensor of `path` has the name of another one, perhaps of another file."""
+    """Raise ModelError if a tensor of `path` has the name of another tensor, in this file or another."""
     if key in known:
         raise ModelError(f"{path}: holds {key:.200} a second time; fetch the whole checkpoint again")
 
 
 def first_line(error: BaseException) -> str:
-    """The beginning of what a library says, never empty."""
+    """Return the first line of the message of an error, or its type if the message is empty."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises OSError."""
+    """Write tensors to a file, which is replaced as a whole. Raises OSError."""
     try:
         replace_file(path, lambda file: save_file(dict(tensors), file, metadata={"format": "pt"}))
-    except SafetensorError as error:  # how it wraps what the file system says, of a full disk for one
+    except SafetensorError as error:  # wraps errors of the file system, such as a full disk
         raise OSError(str(error)) from error
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor as they lie in memory, of any type."""
+    """Return the bytes of a contiguous tensor of any type, as in memory."""
     array = tensor.reshape(-1).view(torch.uint8).numpy()
     return memoryview(array.data)

@@ -1,4 +1,4 @@
-"""Save a network as a checkpoint in the Hugging Face layout, and convert one: each file whole, or none of them."""
+"""Save a network as a checkpoint in the Hugging Face layout, and convert a checkpoint."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from bridgetower.network.layers import FeedForward
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head, Say, quiet
 
-# The class of `transformers` that a configuration names: it can name one, so the first head that is there decides.
+# The class of `transformers` that a configuration names: only one is possible, so the first head present decides.
 _ARCHITECTURES = {
     Head.ITC: "BridgeTowerForContrastiveLearning",
     Head.ITM: "BridgeTowerForImageAndTextRetrieval",
@@ -39,17 +39,17 @@ def save(
     tokenizer_from: Path | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a checkpoint that `resolve` and `transformers` read: configuration, weights, and what else is given.
+    """Write a checkpoint that `resolve` and `transformers` read: configuration, weights, and the optional parts.
 
-    `tokenizer_from` is a folder whose tokenizer files are copied; `dtype` None keeps that of the parameters. Each file
-    is replaced as a whole, the configuration last, so a reader never meets half of one.
+    `tokenizer_from` is a folder whose tokenizer files are copied; `dtype` None keeps the type of the parameters. Each
+    file is replaced as a whole, the configuration last, so a reader never sees a partial file.
     """
     if any(isinstance(module, FeedForward) and module.folded for module in model.modules()):
         raise ValueError("this network was folded for inference: its weights are no longer those of a checkpoint")
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
     tensors = to_hf({name: p.detach() for name, p in model.named_parameters()}, config)
-    # The reference builds a pooler that it never runs, and reports a checkpoint without it as incomplete.
+    # The reference has a pooler that it never runs, and reports a checkpoint without it as incomplete.
     word = tensors[WORDS_KEY]
     width = config.text.hidden_size
     tensors["bridgetower.text_model.pooler.dense.weight"] = word.new_zeros(width, width)
@@ -69,9 +69,9 @@ def save(
 
 
 def convert(name: str, destination: Path, *, progress: bool = False, say: Say = quiet) -> Checkpoint:
-    """Write the checkpoint `name` as a new folder: one safetensors file and all that goes with it.
+    """Write the checkpoint `name` as a new folder, complete or not at all, with its weights in one safetensors file.
 
-    Raises `ModelError`; `UsageError` where the folder is there already and not empty.
+    Raises `ModelError`; `UsageError` if the folder exists and is not empty.
     """
     destination = Path(os.path.realpath(destination))
     with writing(destination, ModelError), suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""The names that Hugging Face checkpoints give to our parameters, both ways.
+"""Convert parameter names and tensors between our network and Hugging Face checkpoints.
 
-Our network fuses what is always computed together: query, key and value of a self-attention are one matrix, key and
-value of a cross-attention another, stacked in that order along the first axis. All else is renaming.
+Our network fuses matrices that are always used together: query, key and value of a self-attention, key and value of a
+cross-attention, stacked in that order along the first axis. All other parameters are only renamed.
 """
 
 import re
@@ -13,23 +13,23 @@ from torch import Tensor
 from bridgetower.network.config import ModelConfig
 from bridgetower.records import Head
 
-TOWERS_PREFIX = "bridgetower."  # on every key that belongs to no head; absent in files of the headless class
+TOWERS_PREFIX = "bridgetower."  # of every key outside the heads; files of the class without heads omit it
 HEAD_PREFIXES = {
     Head.ITC: ("itc_text_head.", "itc_image_head.", "itc_cross_modal_head.", "logit_scale"),
     Head.ITM: ("itm_score.",),
     Head.MLM: ("mlm_score.",),
 }
 
-# Keys that may stand in a checkpoint and that the network never reads.
+# Keys that a checkpoint may contain and the network never reads.
 IGNORED_KEYS = re.compile(
     r"bridgetower\."
     r"(text_model\.pooler\.dense\.(weight|bias)"  # a pooler on the text tower alone; the network pools after fusion
     r"|text_model\.embeddings\.(position_ids|token_type_ids)"  # constants that old versions saved
     r"|vision_model\.visual\.embeddings\.position_ids"
-    r"|vision_model\.visual\.ln_separate\.\d+\.(weight|bias))"  # norms of share_layernorm=false, which nothing runs
+    r"|vision_model\.visual\.ln_separate\.\d+\.(weight|bias))"  # norms of share_layernorm=false, which are never run
 )
 WORDS_KEY = "bridgetower.text_model.embeddings.word_embeddings.weight"
-TIED_KEY = "mlm_score.decoder.weight"  # the word embeddings once more, where the configuration ties them
+TIED_KEY = "mlm_score.decoder.weight"  # a copy of the word embeddings, if the configuration ties them
 
 # Section of our network -> (prefix there, {start of a name here: start of the name there}); "{a,b}" is a fused matrix.
 _POST_NORM_MLP = {"mlp.up": "intermediate.dense", "mlp.down": "output.dense", "norm_mlp": "output.LayerNorm"}
@@ -115,7 +115,7 @@ _SECTIONS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def hf_names(name: str, config: ModelConfig) -> tuple[str, ...]:
-    """The keys that make up our parameter `name`: one, or those that are stacked into it, in order."""
+    """Return the checkpoint keys of our parameter `name`: one, or several that are stacked into it, in order."""
     match = re.fullmatch(r"([a-z_]+(?:\.layers)?)\.(?:(\d+)\.)?(.+)", name)
     assert match is not None, name
     section, index, rest = match.groups()
@@ -133,13 +133,13 @@ def hf_names(name: str, config: ModelConfig) -> tuple[str, ...]:
 
 
 def from_hf(name: str, config: ModelConfig, tensor: Callable[[str], Tensor]) -> Tensor:
-    """Our parameter `name` from the tensors of a checkpoint; those that need no fusing are passed on uncopied."""
+    """Return our parameter `name` from the tensors of a checkpoint; only fused ones are copied."""
     parts = [tensor(key) for key in hf_names(name, config)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def to_hf(parameters: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The inverse of `from_hf` over all parameters; the results are views into them."""
+    """Return the tensors of a checkpoint from all our parameters, as views: the inverse of `from_hf`."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         keys = hf_names(name, config)
@@ -148,6 +148,6 @@ def to_hf(parameters: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Te
 
 
 def normalised_key(key: str) -> str:
-    """`key` as the classes with a head write it: the headless class leaves `TOWERS_PREFIX` out."""
+    """Return `key` with `TOWERS_PREFIX`, which files of the class without heads omit."""
     known = (TOWERS_PREFIX, *(prefix for prefixes in HEAD_PREFIXES.values() for prefix in prefixes))
     return key if key.startswith(known) else TOWERS_PREFIX + key

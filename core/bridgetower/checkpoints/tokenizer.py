@@ -1,7 +1,7 @@
 """Text -> ids for the text tower: RoBERTa's byte-level BPE, read from a checkpoint folder.
 
-Any text has ids: bytes are the alphabet, so there is nothing that the vocabulary does not know. `<mask>` in a text is
-the place to be filled and swallows the space before it ("a <mask>" and "a<mask>" are the same ids).
+Every text has ids, because the vocabulary contains every byte. `<mask>` in a text marks a word to be filled in, and
+absorbs the space before it ("a <mask>" and "a<mask>" have the same ids).
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from bridgetower.errors import ModelError, UsageError
 _BEGIN, _PAD, _END, _UNKNOWN, _MASK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 _WHOLE, _VOCAB, _MERGES, _SETTINGS = "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"
-_MOST_BYTES = 100_000_000  # of a file with a vocabulary; those of RoBERTa have 2 MB
+_MOST_BYTES = 100_000_000  # of a file with a vocabulary; RoBERTa's has 2 MB
 
-_OVERRULED = ("truncation", "padding")  # of tokenizer.json: both are done here
+_IGNORED_SETTINGS = ("truncation", "padding")  # settings of tokenizer.json that `Tokenizer` replaces
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as from a command line that is not UTF-8
 
@@ -34,16 +34,16 @@ class Encoding:
     """One text as the network reads it."""
 
     ids: tuple[int, ...]  # <s> ... </s>
-    masks: tuple[int, ...]  # positions of <mask> in `ids`, ascending; those that were cut off are not among them
+    masks: tuple[int, ...]  # positions of <mask> in `ids`, ascending; without those that were cut off
     truncated: bool  # the end of the text did not fit
 
 
 class Tokenizer:
-    """The tokenizer of one checkpoint. It keeps no state between calls and may be shared by threads."""
+    """The tokenizer of one checkpoint. It has no state between calls, so threads may share it."""
 
     def __init__(self, backend: tokenizers.Tokenizer, max_tokens: int, source: Path) -> None:
         """Wrap a loaded `tokenizers` object; `max_tokens` counts <s> and </s>; `source` names the file in errors."""
-        backend.no_truncation()  # a saved setting would silently cut or pad: both are done here, visibly
+        backend.no_truncation()  # saved settings would cut or pad silently; our methods do both
         backend.no_padding()
         if max_tokens < 3:
             raise ModelError(f"{source}: {max_tokens} tokens leave no room for a word between <s> and </s>")
@@ -59,11 +59,11 @@ class Tokenizer:
     def from_folder(cls, folder: Path, max_tokens: int) -> "Tokenizer":
         """Read `tokenizer.json`, or else `vocab.json` and `merges.txt`.
 
-        `max_tokens` is what the network has positions for (RoBERTa: max_position_embeddings - 2); a smaller
-        "model_max_length" in `tokenizer_config.json` wins. Raises ModelError where a file is missing or damaged.
+        `max_tokens` is the number of positions of the network (RoBERTa: max_position_embeddings - 2); a smaller
+        "model_max_length" in `tokenizer_config.json` replaces it. Raises ModelError if a file is missing or damaged.
         """
         limit = _saved_limit(folder, max_tokens)
-        learned = _learned(folder)
+        learned = _vocabulary_files(folder)
         return cls(_load(*learned) if len(learned) == 1 else _build(*learned), limit, learned[0])
 
     @property
@@ -73,13 +73,13 @@ class Tokenizer:
 
     @property
     def highest_id(self) -> int:
-        """The largest id that a text can have; ids need not be without gaps."""
+        """The largest id that a text can have; with gaps it exceeds `vocab_size` - 1."""
         return max(self._backend.get_vocab().values())
 
     def encode(self, text: str) -> Encoding:
-        """Turn one text into ids; what goes beyond `max_tokens` is cut off at the end, before </s>.
+        """Turn one text into ids; tokens beyond `max_tokens` are cut off at the end, before </s>.
 
-        Raises UsageError for an empty text and for one of white space: its vector would mean nothing.
+        Raises UsageError for a text that is empty or only white space, because its vector would be meaningless.
         """
         if not text.strip():
             raise UsageError("the text is empty; give at least one word")
@@ -101,44 +101,43 @@ class Tokenizer:
         return ids, mask
 
     def word(self, token_id: int) -> str:
-        """What a token reads as, without surrounding space; "" for an id that the vocabulary does not have."""
+        """Return the text of a token, without surrounding space; "" for an id outside the vocabulary."""
         return self._backend.decode([token_id], skip_special_tokens=False).strip()
 
     def is_special(self, token_id: int) -> bool:
-        """Whether a token marks the text and is no part of it."""
+        """Return whether a token is one of SPECIAL_TOKENS."""
         return token_id in self._special
 
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
-    """The files that `Tokenizer.from_folder` reads. Raises ModelError where one is missing."""
+    """Return the files that `Tokenizer.from_folder` reads. Raises ModelError if one is missing."""
     settings = folder / _SETTINGS
-    return _learned(folder) + ((settings,) if settings.exists() else ())
+    return _vocabulary_files(folder) + ((settings,) if settings.exists() else ())
 
 
 def digest_of_tokenizer(folder: Path, max_tokens: int) -> str:
-    """Hex digest of what `Tokenizer.from_folder` makes of these arguments.
+    """Return the hex digest of the tokenizer that `Tokenizer.from_folder` makes of these arguments.
 
-    sha256 over lines of JSON with sorted keys: the number of tokens that a text may have, then what each file holds
-    that was learned. How a file is laid out, and what it says of cutting and padding, which is not done by it, changes
-    nothing. The same vocabulary in tokenizer.json, and in vocab.json and merges.txt, has two digests. Raises
-    ModelError.
+    sha256 over lines of JSON with sorted keys: the greatest number of tokens of a text, then the content of each
+    vocabulary file. The layout of a file, and its settings for truncation and padding, do not count. A vocabulary in
+    tokenizer.json has another digest than in vocab.json and merges.txt. Raises ModelError.
     """
     content: list[object] = [_saved_limit(folder, max_tokens)]
-    for path in _learned(folder):
+    for path in _vocabulary_files(folder):
         if path.name == _MERGES:
             text = read_document(path, _MOST_BYTES).decode("utf-8", "replace")
             content.append([line for line in text.splitlines() if not line.startswith("#version")])
         else:
             learned = read_json(path, _MOST_BYTES)
-            content.append({k: v for k, v in learned.items() if path.name != _WHOLE or k not in _OVERRULED})
+            content.append({k: v for k, v in learned.items() if path.name != _WHOLE or k not in _IGNORED_SETTINGS})
     digest = hashlib.sha256()
     for part in content:
         digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _learned(folder: Path) -> tuple[Path, ...]:
-    """`tokenizer.json`, or else `vocab.json` and `merges.txt`. Raises ModelError where they are missing."""
+def _vocabulary_files(folder: Path) -> tuple[Path, ...]:
+    """Return `tokenizer.json`, or else `vocab.json` and `merges.txt`. Raises ModelError if they are missing."""
     whole, vocab, merges = folder / _WHOLE, folder / _VOCAB, folder / _MERGES
     if whole.exists():
         return (whole,)
@@ -159,15 +158,15 @@ def _load(path: Path) -> tokenizers.Tokenizer:
 
 
 def _build(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
-    """Assemble RoBERTa's tokenizer from the two files that hold what was learned."""
+    """Assemble RoBERTa's tokenizer from its two vocabulary files."""
     for path in (vocab, merges):
-        read_document(path, _MOST_BYTES)  # the library would wait for a pipe, and read a device for ever
+        read_document(path, _MOST_BYTES)  # the library would hang on a pipe or a device
     try:
         backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
     except Exception as error:  # the library raises bare Exception for every kind of damage
         raise ModelError(f"{vocab} and {merges.name}: not a readable vocabulary ({error}); fetch them again") from error
     special = _special_ids(backend, vocab)
-    # The two files do not say that <mask> takes the space before it with it; RoBERTa was trained so.
+    # RoBERTa was trained with a <mask> that absorbs the space before it, but the two files do not record that.
     backend.add_special_tokens([AddedToken(token, lstrip=token == _MASK, normalized=False) for token in special])
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -178,7 +177,7 @@ def _build(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
 
 
 def _special_ids(backend: tokenizers.Tokenizer, source: Path) -> dict[str, int]:
-    """The ids of SPECIAL_TOKENS, in that order."""
+    """Return the ids of SPECIAL_TOKENS, in that order."""
     ids = {token: token_id for token in SPECIAL_TOKENS if (token_id := backend.token_to_id(token)) is not None}
     missing = [token for token in SPECIAL_TOKENS if token not in ids]
     if missing:
@@ -187,10 +186,10 @@ def _special_ids(backend: tokenizers.Tokenizer, source: Path) -> dict[str, int]:
 
 
 def _saved_limit(folder: Path, most: int) -> int:
-    """The "model_max_length" of `tokenizer_config.json`, at most `most`: unlimited is written as a huge number."""
+    """Return "model_max_length" of `tokenizer_config.json`, but at most `most`, as huge numbers mean no limit."""
     if not (folder / _SETTINGS).exists():
         return most
     limit = read_json(folder / _SETTINGS).get("model_max_length")
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
         return most
-    return int(min(limit, most))  # Infinity, too, is a way to say unlimited
+    return int(min(limit, most))  # Infinity, too, means no limit

@@ -1,7 +1,8 @@
-"""The seam for computing.
+"""The interface to the network, and its implementation in PyTorch.
 
-`protocol` says what an encoder, a judge and an image engine do, with numpy alone; `torch_encoder` does it in PyTorch,
-and `local_engine` decodes and encodes in this process. `runtime` chooses the device and the precision.
+`protocol` defines an encoder, a judge and an image engine, and imports only numpy. `torch_encoder` implements the first
+two in PyTorch; `local_engine` decodes and encodes in this process. `runtime` chooses device and precision.
 
-Imports checkpoints, network, pictures and files. Retrieval may import `protocol` alone; models and library may all.
+Imports checkpoints, network, pictures and files. Retrieval may import only `protocol`; models and library may import
+all.
 """

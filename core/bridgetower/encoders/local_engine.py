@@ -1,4 +1,4 @@
-"""Contents of picture files -> vectors, in this process: decoded in processes ahead, encoded batch by batch."""
+"""Turn the contents of picture files into vectors: decode them ahead in worker processes, encode them in batches."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
@@ -12,11 +12,11 @@ from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Refused
 
-READ_AHEAD = 500 * 1000**2  # bytes of contents that wait to be decoded
+READ_AHEAD = 500 * 1000**2  # bytes of contents that may wait to be decoded
 
 
 class LocalEngine:
-    """The `ImageEngine` of this process. Its encoder is loaded with the first picture that was decoded."""
+    """The `ImageEngine` of this process. It loads its encoder after the first picture is decoded."""
 
     def __init__(
         self, preprocessing: Preprocessing, load_encoder: Callable[[], RecallEncoder], batch_size: int = BATCH_SIZE
@@ -28,15 +28,15 @@ class LocalEngine:
         return self._load_encoder()
 
     def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
-        """Decode at most two batches ahead: one is being filled while the other is encoded."""
-        # The processes are left first: a thread that waits for one then ends at once.
-        with workers() as waiting, DecodePool(self._preprocessing, max_pixels=max_pixels) as decoders:
+        """Decode at most two batches ahead: one fills while the other is encoded."""
+        # The pool is closed before the threads, so that a thread that waits for a process ends at once.
+        with workers() as threads, DecodePool(self._preprocessing, max_pixels=max_pixels) as pool:
             window = 2 * self.batch_size
             batch: list[Picture | Refused] = []
-            for decoded in ahead(waiting, decoders.decode, contents, window, weigh=len, most=READ_AHEAD):
+            for decoded in ahead(threads, pool.decode, contents, window, weigh=len, most=READ_AHEAD):
                 batch.append(decoded)
                 if isinstance(decoded, Picture):
-                    _ = self._encoder  # loaded while further ones are decoded
+                    _ = self._encoder  # load it while the pool decodes further pictures
                 if len(batch) == self.batch_size:
                     yield from self._embedded(batch)
                     batch = []

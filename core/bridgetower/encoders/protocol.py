@@ -1,13 +1,13 @@
-"""The seam for computing: what searches and indexes ask of a model, in NumPy. No engine is imported here.
+"""The interface between retrieval and a model, in NumPy. This module imports no implementation.
 
-Two roles, which one object may play:
+Two roles, which one object may have:
 
-    RecallEncoder   makes the vectors of pictures and texts; it is the fingerprint of an index
-    Judge           says how probably a text is true of a picture, and which word is masked; it is free to choose, and
-                    the features that are kept of pictures belong to it
+    RecallEncoder   makes the vectors of pictures and texts; its fingerprint binds an index to it
+    Judge           computes the match of a text and a picture, and predicts masked words; any judge may be used with an
+                    index, and cached features of pictures belong to the judge that made them
 
-`bridgetower.encoders.torch_encoder.TorchEncoder` plays both in this process. Others (a pool of machines, a service, a
-double in a test) stand behind the same protocols. None of them sees a path or an index.
+`bridgetower.encoders.torch_encoder.TorchEncoder` has both roles, in this process. Other implementations (a pool of
+machines, a service, a test double) follow the same protocols. None of them sees a path or an index.
 
 Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
 """
@@ -30,33 +30,33 @@ Vectors = npt.NDArray[np.float32]  # [B, E], unit length
 class Texts:
     """Q texts, encoded once for any number of pictures. Made by `Judge.encode_texts`."""
 
-    vectors: Vectors | None  # [Q, E] (ITC); None without that head
-    masks: tuple[tuple[int, ...], ...]  # for each text, the tokens at which `<mask>` stands
-    features: Any  # for the cross-modal encoder; only the judge that made them looks inside
+    vectors: Vectors | None  # [Q, E]; None without an ITC head
+    masks: tuple[tuple[int, ...], ...]  # for each text, the token positions of `<mask>`
+    features: Any  # for the cross-modal encoder; their type is private to the judge that made them
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """B pictures, encoded once for any number of texts. Made by `Judge.encode_images`."""
 
-    vectors: Vectors | None  # [B, E] (ITC); None without that head
-    features: Any  # for the cross-modal encoder; only the judge that made them looks inside
+    vectors: Vectors | None  # [B, E]; None without an ITC head
+    features: Any  # for the cross-modal encoder; their type is private to the judge that made them
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedPrediction:
-    """The answers of B pictures about one masked text."""
+    """The predictions for one masked text, by each of B pictures."""
 
-    itm: npt.NDArray[np.float32] | None  # [B, 2] matching logits of the masked text; None without an ITM head
+    itm: npt.NDArray[np.float32] | None  # [B, 2] ITM logits of the masked text; None without an ITM head
     log_probabilities: npt.NDArray[np.float32]  # [B, M, V] of the words at each mask
 
 
 class RecallEncoder(Protocol):
-    """Makes vectors that can be compared with each other. Methods raise ModelError where its weights give none."""
+    """Makes vectors that can be compared with each other. Methods raise ModelError for a zero or infinite vector."""
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """The identity that an index of its vectors is bound to."""
+        """The fingerprint of its vectors; an index holds vectors of one fingerprint only."""
         ...
 
     @property
@@ -64,45 +64,45 @@ class RecallEncoder(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many pictures are worth encoding together, at least 1."""
+        """The best number of pictures to encode together, at least 1."""
         ...
 
     def embed_images(self, pixels: Pixels) -> Vectors:
-        """float32 [B, 3, H, W], B >= 1, -> unit vectors [B, E]."""
+        """Embed pixels float32 [B, 3, H, W], B >= 1, -> unit vectors [B, E]."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Q texts, Q >= 1, -> unit vectors [Q, E]. Raises UsageError on an empty text."""
+        """Embed Q texts, Q >= 1, -> unit vectors [Q, E]. Raises UsageError on an empty text."""
         ...
 
     def truncates(self, text: str) -> bool:
-        """Whether the end of `text` is beyond what the network reads."""
+        """Return whether `text` is longer than the network reads."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A picture that has its vector."""
+    """A picture with its vector."""
 
     width: int  # upright pixels
     height: int
-    taken_at: int | None  # seconds since 1970 on the clock where it was taken
+    taken_at: int | None  # seconds since 1970, local time of the camera
     vector: npt.NDArray[np.float32]  # [E], unit length
 
 
 class ImageEngine(Protocol):
-    """Turns the contents of picture files into vectors: in this process, or on other machines."""
+    """Turns the contents of picture files into vectors, in this process or on other machines."""
 
     @property
     def batch_size(self) -> int:
-        """How many pictures are worth committing together, at least 1."""
+        """The best number of pictures to commit together, at least 1."""
         ...
 
     def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
         """Embed each content, in order. Pictures of more than `max_pixels` are refused.
 
-        `contents` are asked for in the calling thread, as many ahead of what was given back as the engine has use for:
-        several batches may be under way, and all of them are in memory. Raises ProcessError, ModelError.
+        The calling thread iterates over `contents`, as far ahead of the results as the engine needs: several batches
+        may be in progress, and all of them are in memory. Raises ProcessError, ModelError.
         """
         ...
 
@@ -112,11 +112,11 @@ class ImageEngine(Protocol):
 
 
 class Judge(Protocol):
-    """Verifies and fills. Methods raise ModelError for a head that is absent, and for weights that give no numbers."""
+    """Verifies pairs and predicts masked words. Methods raise ModelError if a head is absent or a score not finite."""
 
     @property
     def name(self) -> str:
-        """The model, as a person knows it."""
+        """The name of the model, for people."""
         ...
 
     @property
@@ -127,57 +127,57 @@ class Judge(Protocol):
 
     @property
     def default_depth(self) -> int:
-        """How many candidates are worth verifying where nobody says how many."""
+        """The number of candidates to verify unless the caller chooses one."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
-        """All that can be said of Q texts before they meet a picture. Raises UsageError on an empty text."""
+        """Compute vectors and features of Q texts. Raises UsageError on an empty text."""
         ...
 
     def encode_images(self, pixels: Pixels) -> Pictures:
-        """All that can be said of pictures, at least one, before they meet a text."""
+        """Compute vectors and features of pixels float32 [B, 3, H, W], B >= 1."""
         ...
 
     @property
     def features_id(self) -> str:
-        """An identifier of all that the bytes of `pack` depend on besides the picture: letters, digits and dashes."""
+        """An identifier of everything but the picture that packed features depend on: letters, digits and dashes."""
         ...
 
     @property
     def features_bytes(self) -> int:
-        """How many bytes `pack` gives for each picture."""
+        """The size of the packed features of one picture, in bytes."""
         ...
 
     def pack(self, images: Pictures) -> list[bytes]:
-        """The features of each picture as bytes, to be kept."""
+        """Return the features of each picture as bytes, for the feature cache."""
         ...
 
     def unpack(self, stored: Sequence[bytes]) -> Pictures:
-        """Pictures out of what `pack` gave under the same `features_id`, without their vectors."""
+        """Return pictures, without vectors, from features that were packed under the same `features_id`."""
         ...
 
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Finite matching logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `images`); column 1 says "true"."""
+        """Return finite ITM logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `images`); column 1 is "true"."""
         ...
 
     def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
-        """Predict the words at the masks of the one text, by each picture (MLM; ITM if it is there).
+        """Predict the words at the masks of a single text, by each picture; with ITM logits if there is an ITM head.
 
-        Raises UsageError where it has no `<mask>`.
+        Raises UsageError if the text has no `<mask>`.
         """
         ...
 
     def word(self, token: int) -> str:
-        """The text of a column of `MaskedPrediction.log_probabilities`; "" for special tokens and bare space."""
+        """Return the word of a column of `MaskedPrediction.log_probabilities`; "" for special tokens and bare space."""
         ...
 
     def truncates(self, text: str) -> bool:
-        """Whether the end of `text` is beyond what the network reads."""
+        """Return whether `text` is longer than the network reads."""
         ...
 
 
 def match_probability(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """ITM logits [..., 2] -> the probability [...] in [0, 1] that the text is true of the picture."""
+    """Return the probability [...] in [0, 1] that the text is true of the picture, from ITM logits [..., 2]."""
     margin = logits[..., 1] - logits[..., 0]
-    probability = 0.5 + 0.5 * np.tanh(margin / 2)  # softmax over two, safe for any logit
+    probability = 0.5 + 0.5 * np.tanh(margin / 2)  # softmax over two logits, without overflow
     return probability.astype(np.float32)

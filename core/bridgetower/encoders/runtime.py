@@ -1,11 +1,11 @@
-"""The device and the precision to compute in. PyTorch is imported when there is something to choose."""
+"""Choose the device and the precision of the network. PyTorch is imported on the first choice."""
 
 from dataclasses import dataclass
 
 from bridgetower.errors import UsageError
 from bridgetower.records import DEVICES, INT8, PRECISIONS
 
-BATCH_SIZE = 16  # pictures, on a CPU
+BATCH_SIZE = 16  # pictures, on the CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +18,19 @@ class Runtime:
 
     @property
     def batch_size(self) -> int:
-        """How many pictures are worth encoding and committing together."""
+        """The best number of pictures to encode and commit together."""
         return 8 * BATCH_SIZE if self.device == "cuda" else BATCH_SIZE
 
     @property
     def default_depth(self) -> int:
-        """How many candidates are worth verifying where nobody says how many."""
+        """The number of candidates to verify unless the caller chooses one."""
         return 20 if self.device == "cpu" else 100
 
 
 def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
-    """Settle "auto": the best device there is, and bf16 where it computes in it natively, else fp32.
+    """Replace "auto" by the best device present, and by bf16 if this device computes in it natively, else fp32.
 
-    Raises UsageError for names that are unknown, for a device that this machine does not have, and for int8 where it
-    is not possible.
+    Raises UsageError for an unknown name, an absent device, or if int8 is not possible.
     """
     import torch
 
@@ -39,12 +38,12 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 
     if device not in DEVICES or precision not in PRECISIONS:
         raise UsageError(f"device is one of {', '.join(DEVICES)}; precision is one of {', '.join(PRECISIONS)}")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto" and precision == INT8:
         device = "cpu"
     elif device == "auto":
-        device = next(name for name in ("cuda", "mps", "cpu") if there[name])
-    elif not there[device]:
+        device = next(name for name in ("cuda", "mps", "cpu") if present[name])
+    elif not present[device]:
         raise UsageError(f"device {device}: this machine, or this build of PyTorch, has none; use --device auto")
     if precision == INT8 and not (device == "cpu" and int8.is_possible()):
         if device == "cpu":
@@ -64,5 +63,5 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 
 
 def precision_for(family: str, precision: str) -> str:
-    """`precision` for adding to an index of this family: where it is "auto", one of the family."""
+    """Return the precision for adding to an index of a family: "auto" becomes "int8" for the family "int8"."""
     return INT8 if family == INT8 and precision == "auto" else precision

@@ -1,6 +1,6 @@
-"""The network in this process, with PyTorch: batching, and NumPy on both sides.
+"""Run the network in this process with PyTorch, in batches, from NumPy to NumPy.
 
-It plays both roles of `bridgetower.encoders.protocol`. Shapes are as there.
+`TorchEncoder` has both roles of `bridgetower.encoders.protocol`, which defines the shapes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,27 +24,27 @@ from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.records import INT8, Fingerprint, Head, Say, quiet, require_heads
 
-# Bytes of the widest tensor of a layer, which decides how many pictures or pairs run at once. On a CPU it should stay
-# in the cache of the processor from one operation to the next, and below the 32 MB from which on glibc maps memory
-# anew for each tensor, whose pages the kernel then has to zero; a GPU wants to be kept busy.
+# Bytes of the widest tensor of a layer, which limit the pictures or pairs of one pass. On a CPU this tensor should stay
+# in the cache of the processor between operations, and below 32 MB, because from there on glibc maps new memory for
+# each tensor, which the kernel has to zero. A GPU is fast only with large tensors.
 _WIDEST_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3, "mps": 256 * 1024**2}
 
 
-_FEATURES_VERSION = 1  # of the bytes that `pack` gives
+_FEATURES_VERSION = 1  # of the format of packed features
 
 
-_Given = ParamSpec("_Given")
+_Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
 
-def _computes(
-    method: Callable[Concatenate["TorchEncoder", _Given], _Result],
-) -> Callable[Concatenate["TorchEncoder", _Given], _Result]:
-    """A method that runs the network: without gradients, on the threads that its shape is worth."""
+def _runs_network(
+    method: Callable[Concatenate["TorchEncoder", _Params], _Result],
+) -> Callable[Concatenate["TorchEncoder", _Params], _Result]:
+    """Make a method run without gradients, and with one thread if the network is narrow."""
 
     @wraps(method)
-    def computed(encoder: "TorchEncoder", /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-        with torch.inference_mode(), encoder._threads():
+    def computed(encoder: "TorchEncoder", /, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        with torch.inference_mode(), encoder._thread_limit():
             return method(encoder, *args, **kwargs)
 
     return computed
@@ -54,14 +54,14 @@ class TorchEncoder:
     """The network in this process, on one device."""
 
     def __init__(self, checkpoint: Checkpoint, runtime: Runtime, *, say: Say = quiet) -> None:
-        """Load the weights; `say` gets a line before what takes seconds. Raises ModelError."""
+        """Load the weights; `say` gets a line before a step that takes seconds. Raises ModelError."""
         self._checkpoint = checkpoint
         self.runtime = runtime
         self._tokenizer = checkpoint.tokenizer()
         self._device = torch.device(runtime.device)
         self._dtype = weight_cache.DTYPES[runtime.precision]
         self._model = weight_cache.load(checkpoint, runtime.precision, runtime.device, say=say)
-        self._is_read_ahead = runtime.device != "cpu"  # elsewhere the weights are whole already
+        self._is_read_ahead = runtime.device != "cpu"  # only the CPU memory-maps its weights
 
     @property
     def name(self) -> str:
@@ -87,31 +87,31 @@ class TorchEncoder:
     def default_depth(self) -> int:
         return self.runtime.default_depth
 
-    def _threads(self, pictures: int = 0) -> AbstractContextManager[None]:
+    def _thread_limit(self, pictures: int = 0) -> AbstractContextManager[None]:
         narrow = self.runtime.device == "cpu" and compute_with_one(self._checkpoint.config, pictures)
         return one_thread() if narrow else nullcontext()
 
     @torch.inference_mode()
     def embed_images(self, pixels: Pixels) -> Vectors:
-        with self._threads(len(pixels)):
-            return self._unit(torch.cat([self._model.embed_image(some) for some in self._pixels(pixels)]))
+        with self._thread_limit(len(pixels)):
+            return self._unit(torch.cat([self._model.embed_image(chunk) for chunk in self._pixel_chunks(pixels)]))
 
-    @_computes
+    @_runs_network
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         return self._unit(self._model.embed_text(*self._tokens(texts)))
 
-    @_computes
+    @_runs_network
     def encode_texts(self, texts: Sequence[str]) -> Texts:
-        if not self._is_read_ahead:  # pictures will follow: what they take is read while the texts are encoded
+        if not self._is_read_ahead:  # pictures follow texts, so read their weights meanwhile
             weight_cache.read_ahead(self._checkpoint, self.runtime.precision)
             self._is_read_ahead = True
         features = self._model.encode_text(*self._tokens(texts))
         masks = tuple(self._tokenizer.encode(text).masks for text in texts)
         return Texts(None if features.itc is None else self._unit(features.itc), masks, features)
 
-    @_computes
+    @_runs_network
     def encode_images(self, pixels: Pixels) -> Pictures:
-        features = ImageFeatures.join([self._model.encode_image(some) for some in self._pixels(pixels)])
+        features = ImageFeatures.join([self._model.encode_image(chunk) for chunk in self._pixel_chunks(pixels)])
         return Pictures(None if features.itc is None else self._unit(features.itc), features)
 
     @property
@@ -127,35 +127,35 @@ class TorchEncoder:
 
     @property
     def _features_shape(self) -> tuple[int, int, int]:
-        """[1 + n_cross, N, D]: `ImageFeatures.alone`, then its layers."""
+        """[1 + n_cross, N, D]: `ImageFeatures.alone`, then `ImageFeatures.layers`."""
         config = self._checkpoint.config
         return 1 + config.n_cross, config.vision.num_tokens, config.hidden_size
 
-    @_computes
+    @_runs_network
     def pack(self, images: Pictures) -> list[bytes]:
         features: ImageFeatures = images.features
         stacked = torch.stack([features.alone, *features.layers], dim=1)  # [B, 1 + n_cross, N, D]
         return [picture.tobytes() for picture in stacked.to("cpu", torch.float16).numpy()]
 
-    @_computes
+    @_runs_network
     def unpack(self, stored: Sequence[bytes]) -> Pictures:
         arrays = [np.frombuffer(one, np.float16).reshape(self._features_shape) for one in stored]
         alone, *layers = torch.from_numpy(np.stack(arrays)).to(self._device, self._dtype).unbind(dim=1)
         return Pictures(None, ImageFeatures(tuple(layers), alone, None))
 
-    @_computes
+    @_runs_network
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         require_heads(self.heads, Head.ITM)
         if not len(pairs):
             return np.zeros((0, 2), np.float32)
         rows = torch.from_numpy(pairs).to(self._device)
         logits = [
-            self._model.itm(self._model.fuse(*some, keep_text=1, keep_image=1))
-            for some in self._pairs(texts.features, images.features, rows)
+            self._model.itm(self._model.fuse(*chunk, keep_text=1, keep_image=1))
+            for chunk in self._pair_chunks(texts.features, images.features, rows)
         ]
         return self._finite(torch.cat(logits))
 
-    @_computes
+    @_runs_network
     def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
         require_heads(self.heads, Head.MLM)
         [where] = text.masks
@@ -167,8 +167,8 @@ class TorchEncoder:
         masks = torch.tensor(where, device=self._device)
         rows = torch.tensor([[0, row] for row in range(len(images.features.alone))], device=self._device)
         itm, words = [], []
-        for some in self._pairs(text.features, images.features, rows):
-            fused = self._model.fuse(*some, keep_image=1)
+        for chunk in self._pair_chunks(text.features, images.features, rows):
+            fused = self._model.fuse(*chunk, keep_image=1)
             if Head.ITM in self.heads:
                 itm.append(self._model.itm(fused))
             at_masks = replace(fused, text=fused.text[:, masks])
@@ -182,48 +182,48 @@ class TorchEncoder:
         return self._tokenizer.encode(text).truncated
 
     def _unit(self, vectors: Tensor) -> Vectors:
-        """Unit length in fp32: what bf16 rounds is put right. Raises ModelError for vectors without a direction."""
+        """Normalise vectors in fp32, as bf16 rounds. Raises ModelError for vectors that are zero or not finite."""
         unit = _numpy(torch.nn.functional.normalize(vectors.float(), dim=-1))
-        if not np.allclose(np.linalg.norm(unit, axis=-1), 1, atol=1e-3):  # NaN is close to nothing
-            raise self._senseless("vectors that are zero or no numbers")
+        if not np.allclose(np.linalg.norm(unit, axis=-1), 1, atol=1e-3):  # also true for NaN
+            raise self._damaged_weights("vectors that are zero or no numbers")
         return unit
 
     def _finite(self, scores: Tensor) -> npt.NDArray[np.float32]:
-        """Scores as fp32. Raises ModelError for what orders nothing: NaN and infinity."""
+        """Return scores as fp32. Raises ModelError for NaN and infinity, which cannot be ranked."""
         array = _numpy(scores)
         if not np.isfinite(array).all():
-            raise self._senseless("scores that are no numbers or infinite")
+            raise self._damaged_weights("scores that are no numbers or infinite")
         return array
 
-    def _senseless(self, what: str) -> ModelError:
-        weight_cache.forget(self._checkpoint, self.runtime.precision, self.runtime.device)  # it may be what is damaged
+    def _damaged_weights(self, what: str) -> ModelError:
+        weight_cache.forget(self._checkpoint, self.runtime.precision, self.runtime.device)  # it may be damaged
         return ModelError(
             f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it anew, "
             "or use another"
         )
 
-    def _pixels(self, pixels: Pixels) -> Iterator[Tensor]:
-        """As many at once as the vision tower should take: each [B', 3, H, W], on the device."""
+    def _pixel_chunks(self, pixels: Pixels) -> Iterator[Tensor]:
+        """Split pixels into chunks [B', 3, H, W] of the best size for the vision tower, on the device."""
         vision = self._checkpoint.config.vision
-        step = self._at_once(vision.num_tokens, 4 * vision.hidden_size)
+        step = self._chunk_size(vision.num_tokens, 4 * vision.hidden_size)
         for start in range(0, len(pixels), step):
-            some = torch.from_numpy(pixels[start : start + step])
-            if self.runtime.device == "cuda":  # from pinned memory this thread need not wait for the copy
-                yield some.pin_memory().to(self._device, non_blocking=True).to(self._dtype)
+            chunk = torch.from_numpy(pixels[start : start + step])
+            if self.runtime.device == "cuda":  # copied from pinned memory without waiting
+                yield chunk.pin_memory().to(self._device, non_blocking=True).to(self._dtype)
             else:
-                yield some.to(self._device, self._dtype)
+                yield chunk.to(self._device, self._dtype)
 
-    def _pairs(
+    def _pair_chunks(
         self, text: TextFeatures, image: ImageFeatures, pairs: Tensor
     ) -> Iterator[tuple[TextFeatures, ImageFeatures]]:
-        """As many at once as the cross-modal encoder should take, of int64 [P, 2] = (row of text, row of image)."""
+        """Split pairs int64 [P, 2] = (row of text, row of image) into chunks for the cross-modal encoder."""
         config = self._checkpoint.config
-        step = self._at_once(config.vision.num_tokens, config.text.intermediate_size)
+        step = self._chunk_size(config.vision.num_tokens, config.text.intermediate_size)
         for start in range(0, len(pairs), step):
-            some = pairs[start : start + step]
-            yield text.select(some[:, 0]), image.select(some[:, 1])
+            chunk = pairs[start : start + step]
+            yield text.select(chunk[:, 0]), image.select(chunk[:, 1])
 
-    def _at_once(self, tokens: int, width: int) -> int:
+    def _chunk_size(self, tokens: int, width: int) -> int:
         return max(1, _WIDEST_BYTES[self.runtime.device] // (tokens * width * self._dtype.itemsize))
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -232,10 +232,10 @@ class TorchEncoder:
 
 
 def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:
-    """What identifies the vectors that this checkpoint makes; loads no weights. Raises ModelError without ITC head.
+    """Return the fingerprint of the vectors of a checkpoint; loads no weights. Raises ModelError without an ITC head.
 
-    fp32 and bf16 are one family: their vectors agree to a cosine of 0.999 and may stand in one index. Those of int8
-    agree to 0.99 only and stand by themselves.
+    fp32 and bf16 are one family: their vectors agree to a cosine of 0.999 and may share an index. int8 is a family of
+    its own, because its vectors agree with the others only to 0.99.
     """
     require_heads(checkpoint.heads, Head.ITC)
     assert checkpoint.config.contrastive_hidden_size is not None

@@ -1,12 +1,12 @@
-"""A checkpoint -> the network as it runs: fused, folded, in one precision, its vectors checked against those of fp32.
+"""Prepare the network of a checkpoint: fused, folded, in one precision, its vectors checked against those of fp32.
 
-That is done once. The result is kept in the cache folder and memory-mapped from then on, so that starting costs no
-conversion, and what a command does not use is not even read:
+The result is saved in the cache folder and memory-mapped by later starts, which then convert nothing, and read only the
+weights that a command uses:
 
-    prepared/<of weights_sha256>-<of config_sha256>-<precision>-<device>-<version of PyTorch>-<of this>.safetensors
+    prepared/<weights_sha256[:16]>-<config_sha256[:16]>-<precision>-<device>-<version of PyTorch>-<ours>.safetensors
 
-Only the few that were used last are kept, and each may be deleted at any time: one whose header is damaged, or that
-cannot be written, is as good as not there.
+Only the files that were used last are kept, and each may be deleted at any time. A file with a damaged header counts as
+absent; if a file cannot be written, the next start prepares the network again.
 """
 
 import errno
@@ -32,14 +32,14 @@ from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.layers import FeedForward
 from bridgetower.records import INT8, Head, Say, quiet
 
-# What the network computes in: of int8, all but the matrices.
+# The type that the network computes in; for int8, all but the matrices.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 
-# The least cosine to a vector of fp32 with which a precision may be used.
+# The least cosine between the vectors of a precision and of fp32 with which the precision may be used.
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.99}
 
 _VERSION = 1
-_NAME = r"[0-9a-f]{16}-[0-9a-f]{16}-[\w.+-]+\.safetensors"  # see `_place`
+_NAME = r"[0-9a-f]{16}-[0-9a-f]{16}-[\w.+-]+\.safetensors"  # see `_cached_file`
 _MOST_FILES = 6
 _STORED = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int8: "I8"}  # as safetensors calls them
 _TAKES_SECONDS = 500 * 1000**2  # bytes of weights
@@ -47,49 +47,49 @@ _PROBES = 2
 
 
 def load(checkpoint: Checkpoint, precision: str, device: str = "cpu", *, say: Say = quiet) -> BridgeTower:
-    """The network in `precision` ("fp32", "bf16" or "int8"), for inference on `device`.
+    """Return the network in `precision` ("fp32", "bf16" or "int8"), for inference on `device`.
 
-    `say` gets a line before a conversion that takes seconds, and where its result cannot be kept. Raises ModelError,
-    also where the network makes other vectors in this precision than in fp32.
+    `say` gets a line before a conversion that takes seconds, and if its result cannot be saved. Raises ModelError, also
+    if the vectors in this precision differ too much from those in fp32.
     """
     with readable(checkpoint.folder):
         return _load(checkpoint, precision, device, say)
 
 
 def _load(checkpoint: Checkpoint, precision: str, device: str, say: Say) -> BridgeTower:
-    place = _place(checkpoint, precision, device)
-    network = _kept(place, checkpoint, precision)
+    place = _cached_file(checkpoint, precision, device)
+    network = _load_cached(place, checkpoint, precision)
     if network is not None:
         return network.to(device)
     takes_seconds = sum(file.stat().st_size for file in checkpoint.weights) > _TAKES_SECONDS
     if takes_seconds:
         say(f"preparing the weights of {checkpoint.name} in {precision}, once: this takes a moment")
     network = _prepare(checkpoint, precision, device)
-    if replace(checkpoint).weights_sha256 != checkpoint.weights_sha256:  # which was remembered, or is computed anew
+    if replace(checkpoint).weights_sha256 != checkpoint.weights_sha256:  # a copy computes it again
         raise ModelError(f"{checkpoint.folder}: the weights were replaced while they were read; run it again")
     try:
-        _keep(place, network)
+        _write_cached(place, network)
     except OSError as error:
-        if takes_seconds:  # each time, from now on
+        if takes_seconds:  # at every start
             why = error.strerror or error
             say(f"note: {place}: the prepared weights cannot be kept ({why}); each start takes as long until they can")
     return network
 
 
 def forget(checkpoint: Checkpoint, precision: str, device: str) -> None:
-    """Have the network prepared anew the next time, as what is kept of it may be damaged."""
-    place = _place(checkpoint, precision, device)
-    if _is_ours(place):
+    """Delete the cached weights, which may be damaged, so that the next start prepares them again."""
+    place = _cached_file(checkpoint, precision, device)
+    if _is_own_file(place):
         with suppress(OSError):
             place.unlink()
 
 
 def read_ahead(checkpoint: Checkpoint, precision: str) -> None:
-    """Have the system read what is kept for the CPU while this process does something else."""
+    """Have the system read the cached weights for the CPU in the background."""
     if not hasattr(os, "posix_fadvise"):
         return
-    place = _place(checkpoint, precision, "cpu")
-    if not _is_ours(place):
+    place = _cached_file(checkpoint, precision, "cpu")
+    if not _is_own_file(place):
         return
     with suppress(OSError), open_own(place) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
@@ -97,7 +97,7 @@ def read_ahead(checkpoint: Checkpoint, precision: str) -> None:
 
 def _prepare(checkpoint: Checkpoint, precision: str, device: str) -> BridgeTower:
     network = load_model(checkpoint).to(device)
-    vectors = _vectors(network)
+    vectors = _probe_vectors(network)
     for module in network.modules():
         if isinstance(module, FeedForward):
             module.fold()
@@ -106,13 +106,13 @@ def _prepare(checkpoint: Checkpoint, precision: str, device: str) -> BridgeTower
     else:
         network.to(DTYPES[precision])
     try:
-        cosine = F.cosine_similarity(vectors, _vectors(network)).min().item()
+        cosine = F.cosine_similarity(vectors, _probe_vectors(network)).min().item()
     except (RuntimeError, TypeError) as error:
         if precision != INT8:
             raise
-        # Its operators are no public interface of PyTorch: another version may have others.
+        # The int8 operators are no public interface of PyTorch, so other versions may lack them.
         raise ModelError(f"int8: this version of PyTorch refuses it ({error}); use --precision auto") from error
-    if not cosine >= LEAST_COSINE[precision]:  # NaN is not, either
+    if not cosine >= LEAST_COSINE[precision]:  # also true for NaN
         raise ModelError(
             f"{checkpoint.name}: in {precision} this model makes other vectors than in fp32 (cosine {cosine:.4f}, less "
             f"than {LEAST_COSINE[precision]}); use --precision fp32"
@@ -121,12 +121,12 @@ def _prepare(checkpoint: Checkpoint, precision: str, device: str) -> BridgeTower
 
 
 @torch.inference_mode()
-def _vectors(network: BridgeTower) -> Tensor:
-    """What the towers make of some noise, float32 [2 * _PROBES, E]: the ITC vectors, or what they are made of."""
+def _probe_vectors(network: BridgeTower) -> Tensor:
+    """Return vectors of random inputs, float32 [2 * _PROBES, E]: ITC vectors, or tower outputs without an ITC head."""
     config, generator = network.config, torch.Generator().manual_seed(0)
     size, position = config.vision.image_size, network.vision_tower.position
     coarse = torch.randn(_PROBES, 3, 8, 8, generator=generator)
-    pixels = F.interpolate(coarse, size=(size, size), mode="bicubic")  # pictures are smooth, with some grain
+    pixels = F.interpolate(coarse, size=(size, size), mode="bicubic")  # smooth with some grain, like photos
     pixels += 0.3 * torch.randn(pixels.shape, generator=generator)
     length = min(12, config.text.max_tokens)
     ids = torch.randint(config.text.vocab_size, (_PROBES, length), generator=generator)
@@ -138,16 +138,16 @@ def _vectors(network: BridgeTower) -> Tensor:
         return torch.cat([image, text]).float().cpu()
     image = network.vision_tower(pixels, config.text.num_hidden_layers, 1)[0][:, 0]
     text = network.text_tower(ids, mask, 1)[0][:, 0]
-    # Of different widths: padding with zeros changes no cosine.
+    # The towers may differ in width; padding with zeros changes no cosine.
     width = max(image.shape[1], text.shape[1])
     return torch.cat([F.pad(x.float(), (0, width - x.shape[1])) for x in (image, text)]).cpu()
 
 
-# What is kept
+# The cache
 
 
-def _place(checkpoint: Checkpoint, precision: str, device: str) -> Path:
-    """Named after all that the check depends on, too."""
+def _cached_file(checkpoint: Checkpoint, precision: str, device: str) -> Path:
+    """Return the path of the cached weights; its name has everything that they, and the check of vectors, depend on."""
     digests = f"{checkpoint.weights_sha256[:16]}-{checkpoint.config_sha256[:16]}"
     if precision == INT8 and not int8.processor_is_wide():
         precision = "int8-narrow"
@@ -155,13 +155,13 @@ def _place(checkpoint: Checkpoint, precision: str, device: str) -> Path:
 
 
 def _tensors(network: BridgeTower) -> dict[str, Tensor]:
-    """All that the network consists of, each tensor once."""
+    """Return all parameters and buffers of the network, each tensor once."""
     return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
-def _kept(place: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | None:
-    """The network out of what is kept, on the CPU, if that is what it needs."""
-    if not _is_ours(place):
+def _load_cached(place: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | None:
+    """Return the network from the cached weights, on the CPU; None if they are absent or do not fit."""
+    if not _is_own_file(place):
         return None
     with torch.device("meta"):  # shapes without memory: every tensor is replaced below
         network = BridgeTower(checkpoint.config, checkpoint.heads)
@@ -182,7 +182,7 @@ def _kept(place: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | 
     network.load_state_dict({name: tensor.read() for name, tensor in stored.items()}, strict=False, assign=True)
     network.tie_words()
     with suppress(OSError):
-        os.utime(place)  # it was used just now
+        os.utime(place)  # for the order of use
     return network.eval()
 
 
@@ -190,24 +190,24 @@ def _fits(stored: StoredTensor, wanted: Tensor) -> bool:
     return stored.shape == tuple(wanted.shape) and stored.dtype == _STORED[wanted.dtype]
 
 
-def _keep(place: Path, network: BridgeTower) -> None:
-    """Write the network, and remove what was not used for longest. Raises OSError."""
+def _write_cached(place: Path, network: BridgeTower) -> None:
+    """Write the network to the cache, and delete the least recently used files. Raises OSError."""
     if place.parent.is_symlink():
         raise NotAFileError(errno.ENOTDIR, "its folder is a link", place)
     place.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(place.parent, _NAME)
     write_tensors(place, {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(network).items()})
-    with suppress(OSError):  # another process was faster
-        by_use = sorted(_own(place.parent, _NAME), key=lambda file: file.stat().st_mtime_ns)
+    with suppress(OSError):  # another process has deleted a file
+        by_use = sorted(_own_files(place.parent, _NAME), key=lambda file: file.stat().st_mtime_ns)
         for file in by_use[:-_MOST_FILES]:
             file.unlink()
 
 
-def _is_ours(place: Path) -> bool:
-    """Whether something is kept there, not through links: they lead to places that nobody has named for this."""
+def _is_own_file(place: Path) -> bool:
+    """Return whether the file is one of ours; links are not, because they may lead outside the cache folder."""
     return not place.parent.is_symlink() and is_own(place)
 
 
-def _own(folder: Path, form: str) -> list[Path]:
-    """Files that we have made: regular ones whose whole name has this form. Others may lie there, too."""
+def _own_files(folder: Path, form: str) -> list[Path]:
+    """Return our files in a folder: regular ones whose whole name matches `form`; other files may be there, too."""
     return [file for file in folder.iterdir() if re.fullmatch(form, file.name) and is_own(file)]

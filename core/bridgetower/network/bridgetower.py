@@ -1,18 +1,18 @@
 """The whole BridgeTower network: two towers, the bridges, the cross-modal encoder and the three heads.
 
-What is unusual about BridgeTower:
+BridgeTower is unusual in these points:
 
-- Two uni-modal towers of different breed: the text tower is a RoBERTa (post-norm, GELU, positions start at
+- The two uni-modal towers differ: the text tower is a RoBERTa (post-norm, GELU, positions start at
   `pad_token_id + 1`), the vision tower a CLIP ViT (pre-norm, quick-GELU, a LayerNorm before and after the blocks).
-- The *last `n_cross` layers* of each tower, not just the last one, feed the cross-modal encoder: layer k of the one is
-  bridged into layer k of the other. `ln_post` of the vision tower is applied to each of them.
-- The cross-modal encoder has a text stream and an image stream with separate weights. In each layer, either stream
-  attends to what the other one was *before* that layer. Text keys are masked, image keys never.
-- Bridges are a LayerNorm over a sum, with no or one learned scalar; the first cross-modal layer has nothing to bridge
-  to yet and takes a LayerNorm over the uni-modal input alone.
-- The contrastive vectors (ITC) come from the towers alone, before any fusion; the third one, "cross", from the pooled
-  output of the fusion.
-- The image side of everything before `fuse` is independent of the text, so it can be computed once and kept: towers,
+- The *last `n_cross` layers* of each tower, not just the last one, feed the cross-modal encoder: layer k of these is
+  bridged into layer k of the encoder. `ln_post` of the vision tower is applied to each of its layers.
+- The cross-modal encoder has a text stream and an image stream with separate weights. In each layer, each stream
+  attends to the state of the other stream *before* that layer. Text keys are masked, image keys never are.
+- Bridges are a LayerNorm over a sum, with at most one learned scalar. The first cross-modal layer has no earlier layer
+  to bridge to and takes a LayerNorm over the uni-modal input alone.
+- The contrastive vectors (ITC) of text and image come from the towers alone, before any fusion. The third vector,
+  "cross", comes from the pooled output of the fusion.
+- The image side of everything before `fuse` is independent of the text, so it can be computed once and kept: the tower,
   the projections, and the self-attention of the first cross-modal layer.
 
 Shapes: B batch, T text tokens, N visual tokens (1 + patches), D hidden size, V vocabulary, E length of an ITC vector.
@@ -35,15 +35,15 @@ from bridgetower.records import Head, require_heads
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
-# What crosses between the parts of the network
+# Tensors that pass between the parts of the network
 
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """All that can be said of a batch of texts before they meet a picture."""
+    """The features of a batch of texts: everything that is computed from the texts alone."""
 
     layers: tuple[Tensor, ...]  # n_cross x [B, T, D]: input of the cross-modal encoder, then what is bridged into it
-    alone: Tensor  # [B, T, D]: the first of them after the self-attention of the first cross-modal layer
+    alone: Tensor  # [B, T, D]: `layers[0]` after the self-attention of the first cross-modal layer
     mask: Tensor  # bool [B, T], True = token, False = padding
     itc: Tensor | None  # [B, E], unit length; None without an ITC head
 
@@ -55,10 +55,10 @@ class TextFeatures:
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """All that can be said of a batch of pictures before they meet a text: worth keeping from one text to the next."""
+    """The features of a batch of pictures: everything that is computed from them alone, so reusable for every text."""
 
     layers: tuple[Tensor, ...]  # n_cross x [B, N, D]: input of the cross-modal encoder, then what is bridged into it
-    alone: Tensor  # [B, N, D]: the first of them after the self-attention of the first cross-modal layer
+    alone: Tensor  # [B, N, D]: `layers[0]` after the self-attention of the first cross-modal layer
     itc: Tensor | None  # [B, E], unit length; None without an ITC head
 
     def select(self, rows: Tensor) -> Self:
@@ -68,7 +68,7 @@ class ImageFeatures:
 
     @classmethod
     def join(cls, batches: Sequence[Self]) -> Self:
-        """Batches, at least one, as one."""
+        """Concatenate at least one batch along B."""
         if len(batches) == 1:
             return batches[0]
         layers = tuple(torch.cat(same) for same in zip(*(batch.layers for batch in batches), strict=True))
@@ -80,9 +80,9 @@ class ImageFeatures:
 class Fused:
     """Output of the cross-modal encoder, row i from text i and picture i."""
 
-    text: Tensor  # [B, T, D], or its first tokens alone
-    image: Tensor  # [B, N, D], or its first tokens alone
-    pooled: Tensor  # [B, 2D], each in (-1, 1)
+    text: Tensor  # [B, T, D], or its first tokens only
+    image: Tensor  # [B, N, D], or its first tokens only
+    pooled: Tensor  # [B, 2D], each number in (-1, 1)
 
 
 # The text tower
@@ -124,7 +124,7 @@ class TextTower(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor, n_last: int) -> list[Tensor]:
         """ids int64 [B, T], mask bool [B, T] -> the outputs of the last `n_last` layers, each [B, T, D]."""
         real = ids != self.pad_id
-        # Padding takes position `pad_id` itself; the tokens count from the one after it.
+        # Padding has position `pad_id`; the first token has the next position.
         positions = real.cumsum(dim=1) * real + self.pad_id  # [B, T]
         x = self.dropout(self.norm(self.word(ids) + self.position(positions) + self.token_type.weight[0]))
         key_mask = as_key_mask(mask)
@@ -157,7 +157,7 @@ class VisionLayer(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """CLIP ViT: pixels to hidden states. `norm_post` is applied by the caller, to the layers that it needs."""
+    """CLIP ViT: pixels to hidden states. The caller applies `norm_post` to the layers that it uses."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class VisionTower(nn.Module):
 
 
 class Bridge(nn.Module):
-    """Joins a layer of a tower to the stream of the cross-modal encoder."""
+    """Add a layer of a tower to a stream of the cross-modal encoder."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class Bridge(nn.Module):
 class CrossLayer(nn.Module):
     """One layer of one stream: self-attention, attention to the other stream, feed-forward; all post-norm.
 
-    The self-attention stands apart, as `alone`: that of the first layer needs nothing of the other stream.
+    The self-attention is a separate method, `alone`, because in the first layer it does not need the other stream.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -231,7 +231,7 @@ class CrossLayer(nn.Module):
         return attended
 
     def forward(self, x: Tensor, other: Tensor, other_mask: Tensor | None) -> Tensor:
-        """x [B, T, D] out of `alone`, the other stream before this layer [B, N, D] -> [B, T, D]."""
+        """x [B, T, D] from `alone`, and the other stream before this layer [B, N, D] -> [B, T, D]."""
         x = self.norm_cross(x + self.dropout(self.cross_attention(x, other, other_mask)))
         x = self.norm_mlp(x + self.dropout(self.mlp(x)))
         return x
@@ -241,7 +241,7 @@ class CrossLayer(nn.Module):
 
 
 class ContrastiveHead(nn.Module):
-    """ITC: unit vectors of text, picture and pair, and the learned temperature."""
+    """ITC: projections to the vectors of text, picture and pair, and the learned temperature."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ class ContrastiveHead(nn.Module):
 
 
 class WordHead(nn.Module):
-    """MLM: a hidden state to a logit for each word of the vocabulary."""
+    """MLM: a hidden state -> a logit for each word of the vocabulary."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -269,9 +269,9 @@ class WordHead(nn.Module):
 
 
 class BridgeTower(nn.Module):
-    """The network with the given heads; a method that needs another head raises `ModelError`.
+    """The network with the given heads; a method that needs an absent head raises `ModelError`.
 
-    Weights are undefined until they are loaded, or drawn by `initialise`.
+    Weights are undefined until they are loaded, or set by `initialise`.
     """
 
     def __init__(self, config: ModelConfig, heads: frozenset[Head] = frozenset(Head)) -> None:
@@ -283,7 +283,7 @@ class BridgeTower(nn.Module):
         self.text_tower = TextTower(config.text)
         self.vision_tower = VisionTower(config.vision)
 
-        # One projection for all layers, or one for each of them.
+        # One projection for all layers, or one for each layer.
         n_transforms = 1 if config.share_cross_modal_transformer_layers else n_cross
         self.text_transforms = nn.ModuleList(Linear(config.text.hidden_size, width) for _ in range(n_transforms))
         self.image_transforms = nn.ModuleList(Linear(config.vision.hidden_size, width) for _ in range(n_transforms))
@@ -304,14 +304,14 @@ class BridgeTower(nn.Module):
         self.tie_words()
 
     def tie_words(self) -> None:
-        """Make the MLM head use the word embeddings themselves, where the configuration says so."""
+        """Make the MLM head share the weights of the word embeddings, if the configuration ties them."""
         if self.mlm_head is not None and self.config.tie_word_embeddings:
             self.mlm_head.decoder.weight = self.text_tower.word.weight
 
     # The towers
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
-        """ids int64 [B, T], padded with `pad_token_id`; mask bool [B, T], True = token."""
+        """Encode texts: ids int64 [B, T], padded with `pad_token_id`; mask bool [B, T], True = token."""
         hidden = self.text_tower(ids, mask, self.config.n_cross)
         first, *later = (self._text_input(x, k) for k, x in enumerate(hidden))
         first = self.text_norm(first)
@@ -319,7 +319,7 @@ class BridgeTower(nn.Module):
         return TextFeatures((first, *later), alone, mask, None if self.itc_head is None else self._itc_text(hidden[-1]))
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """pixels [B, 3, image_size, image_size], normalised; any float dtype."""
+        """Encode pictures: pixels [B, 3, image_size, image_size], normalised, of any float dtype."""
         hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, self.config.n_cross)
         first, *later = (self._image_input(x, k) for k, x in enumerate(hidden))
         itc = None if self.itc_head is None else self._itc_image(later[-1] if later else first)
@@ -327,22 +327,22 @@ class BridgeTower(nn.Module):
         return ImageFeatures((first, *later), _layer(self.image_stream, 0).alone(first, None), itc)
 
     def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The ITC vectors alone, without the work for the bridges: -> [B, E], unit length."""
+        """Return the ITC vectors [B, E], unit length, without computing the other features."""
         return self._itc_text(self.text_tower(ids, mask, 1)[0])
 
     def embed_image(self, pixels: Tensor) -> Tensor:
-        """The ITC vectors alone, without the work for the bridges: -> [B, E], unit length."""
+        """Return the ITC vectors [B, E], unit length, without computing the other features."""
         hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, 1)[0]
         return self._itc_image(self._image_input(hidden[:, :1], self.config.n_cross - 1))
 
     def _text_input(self, x: Tensor, k: int) -> Tensor:
-        """What cross-modal layer k gets of the text tower's layer: [B, T, D] -> [B, T, D]."""
-        projected: Tensor = _at(self.text_transforms, k)(x)
+        """Project a text layer to the input of cross-modal layer k: [B, T, D] -> [B, T, D]."""
+        projected: Tensor = _transform(self.text_transforms, k)(x)
         return projected + self.stream_type.weight[0]
 
     def _image_input(self, x: Tensor, k: int) -> Tensor:
-        """What cross-modal layer k gets of the vision tower's layer: [B, N, vision width] -> [B, N, D]."""
-        projected: Tensor = _at(self.image_transforms, k)(self.vision_tower.norm_post(x))
+        """Project a vision layer to the input of cross-modal layer k: [B, N, vision width] -> [B, N, D]."""
+        projected: Tensor = _transform(self.image_transforms, k)(self.vision_tower.norm_post(x))
         return projected + self.stream_type.weight[1]
 
     # The cross-modal encoder
@@ -357,9 +357,8 @@ class BridgeTower(nn.Module):
     ) -> Fused:
         """Run the cross-modal encoder on text i and picture i, for each i.
 
-        The last layer computes only the first `keep_text` and `keep_image` tokens, None for all of them. The poolers
-        read one token of each stream, so `itm` and `itc_cross` need 1 and 1; `mlm` needs all of the text and 1 of the
-        picture.
+        The last layer computes only the first `keep_text` and `keep_image` tokens, or all of them for None. The poolers
+        read one token of each stream, so `itm` and `itc_cross` need 1 and 1; `mlm` needs None and 1.
         """
         mask = as_key_mask(text.mask)
         x, y = text.layers[0], image.layers[0]
@@ -373,7 +372,7 @@ class BridgeTower(nn.Module):
                 x = self.text_bridges[k - 1](text.layers[k], x)
                 y = self.image_bridges[k - 1](image.layers[k], y)
                 x_alone, y_alone = text_layer.alone(x, mask, text_keep), image_layer.alone(y, None, image_keep)
-            # One assignment: both streams read what the other one was before this layer.
+            # One assignment, because each stream reads the other stream as it was before this layer.
             x, y = text_layer(x_alone, y, None), image_layer(y_alone, x, mask)
         pooled = torch.cat([self.text_pooler(x[:, 0]), self.image_pooler(y[:, 0])], dim=-1).tanh()  # [B, 2D]
         return Fused(x, y, pooled)
@@ -381,32 +380,32 @@ class BridgeTower(nn.Module):
     # The heads
 
     def itm(self, fused: Fused) -> Tensor:
-        """Logits [B, 2]: column 1 says that the text is true of the picture, column 0 that it is not."""
+        """Return logits [B, 2]: column 1 for "the text is true of the picture", column 0 for "it is not"."""
         logits: Tensor = self._require(self.itm_head, Head.ITM)(fused.pooled)
         return logits
 
     def mlm(self, fused: Fused) -> Tensor:
-        """Logits [B, T, V] of the word at each position."""
+        """Return logits [B, T, V] of the word at each position."""
         logits: Tensor = self._require(self.mlm_head, Head.MLM)(fused.text)
         return logits
 
     def itc_cross(self, fused: Fused) -> Tensor:
-        """The ITC vector of each pair: [B, E], unit length."""
+        """Return the ITC vector of each pair: [B, E], unit length."""
         return F.normalize(self._require(self.itc_head, Head.ITC).cross(fused.pooled), dim=-1)
 
     @property
     def logit_scale(self) -> Tensor:
-        """The factor on ITC cosines before their softmax, a positive scalar."""
+        """The factor by which ITC cosines are multiplied before the softmax: a positive scalar."""
         return self._require(self.itc_head, Head.ITC).logit_scale.exp()
 
     def _itc_text(self, hidden: Tensor) -> Tensor:
-        """The text tower's last output [B, T, D], *not* projected, -> [B, E]."""
+        """The last output of the text tower [B, T, D], *not* projected, -> [B, E]."""
         return F.normalize(self._require(self.itc_head, Head.ITC).text(hidden[:, 0]), dim=-1)
 
     def _itc_image(self, projected: Tensor) -> Tensor:
-        """The vision tower's last output as the last cross-modal layer gets it [B, N, D] -> [B, E].
+        """The last output of the vision tower, projected for the last cross-modal layer, [B, N, D] -> [B, E].
 
-        With separate projections the reference has no ITC; this is the natural reading of it.
+        The reference has no ITC with separate projections; taking the projection of the last layer is our choice.
         """
         return F.normalize(self._require(self.itc_head, Head.ITC).image(projected[:, 0]), dim=-1)
 
@@ -419,7 +418,7 @@ class BridgeTower(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> Self:
-        """Draw all weights anew: CLIP's scheme for the vision tower, a normal of 0.02 for all else."""
+        """Draw all weights at random: CLIP's scheme for the vision tower, a normal of std 0.02 for all else."""
         for module in self.modules():
             if isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
@@ -456,6 +455,6 @@ def _layer(stream: nn.ModuleList, k: int) -> CrossLayer:
     return layer
 
 
-def _at(transforms: nn.ModuleList, k: int) -> nn.Module:
-    """The projection of cross-modal layer k, whether the layers share one or not."""
+def _transform(transforms: nn.ModuleList, k: int) -> nn.Module:
+    """Return the projection of cross-modal layer k, which all layers may share."""
     return transforms[k if len(transforms) > 1 else 0]

@@ -1,7 +1,7 @@
 """The shape of a BridgeTower, read strictly from a Hugging Face `config.json`.
 
-Strict means: a key is either used, fixed to the one value that the reference can run, or on a named ignore list;
-anything else raises `ModelError`. A key that is silently dropped is a model that silently computes something else.
+Strict means: a key is used, or fixed to the only value that the reference can run, or on an ignore list; any other key
+raises `ModelError`. If a key were dropped silently, the model might silently compute something else.
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any, Self, get_args
 from bridgetower.errors import ModelError
 
 MODEL_TYPE = "bridgetower"
-VISION_HEAD_WIDTH = 64  # the vision tower has no key for its heads: CLIP's are 64 wide
-# Beyond any network; without, what a file claims exhausts the machine before its weights are looked at.
+VISION_HEAD_WIDTH = 64  # the configuration has no key for the vision heads; those of CLIP are 64 wide
+# Larger than in any real network. Without limits, a damaged file could exhaust the memory before its weights are read.
 _MOST = 2**31 - 1
 _MOST_OF = {
     "num_hidden_layers": 200,
@@ -28,13 +28,13 @@ _MOST_OF = {
 }
 LINK_TOWER_TYPES = ("add", "scaled_add", "interpolate")
 
-# Keys with a single value that the reference runs: anything else is refused on reading, and they are written back.
+# Keys for which the reference supports a single value: other values are refused, and this value is written back.
 _FIXED_TOP = {"model_type": MODEL_TYPE, "hidden_act": "gelu", "share_link_tower_layers": False}
 _FIXED_TEXT = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False}
-_LEGACY_TEXT = {"position_embedding_type": "absolute"}  # in old files only: not written back
+_LEGACY_TEXT = {"position_embedding_type": "absolute"}  # only in old files, so not written back
 _FIXED_VISION = {"remove_last_layer": False, "num_channels": 3}
 
-# Written into every section by `transformers` 4 and 5; none of them changes what an encoder computes.
+# `transformers` 4 and 5 write these keys into every section; none changes the results of an encoder.
 _IGNORED_LIBRARY_KEYS = frozenset(
     """
     architectures bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
@@ -49,7 +49,7 @@ _IGNORED_LIBRARY_KEYS = frozenset(
     transformers_version typical_p use_bfloat16 use_cache
     """.split()
 )
-# The public checkpoints carry the settings of the training code that they came from; the released network reads none.
+# The public checkpoints contain settings of their training code, which the released network does not read.
 _IGNORED_TRAINING_KEYS = frozenset(
     """
     cache_dir classifier_drop_rate classifier_dropout cross_modal_transform_shared drop_rate head_hidden_scale
@@ -64,7 +64,7 @@ _IGNORED_PREFIXES = ("_", "downstream_fusion", "freeze_", "unfreeze_", "vit_")
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """The RoBERTa tower. Its width, heads and feed-forward size are also those of the cross-modal layers."""
+    """The RoBERTa tower. The cross-modal layers have the same width, heads and feed-forward size."""
 
     vocab_size: int = 50265
     hidden_size: int = 768
@@ -73,7 +73,7 @@ class TextConfig:
     intermediate_size: int = 3072
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 514  # includes the pad_token_id + 1 positions that no token ever takes
+    max_position_embeddings: int = 514  # includes pad_token_id + 1 positions that no token uses
     type_vocab_size: int = 1
     layer_norm_eps: float = 1e-5
     pad_token_id: int = 1
@@ -95,13 +95,13 @@ class TextConfig:
 
     @property
     def max_tokens(self) -> int:
-        """The longest text that has positions, special tokens included."""
+        """The number of tokens, special ones included, of the longest text that has positions."""
         return self.max_position_embeddings - self.pad_token_id - 1
 
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """The CLIP tower; heads are always `VISION_HEAD_WIDTH` wide and its feed-forward four times the width."""
+    """The CLIP tower. Heads are always `VISION_HEAD_WIDTH` wide, the feed-forward is four times `hidden_size`."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -122,27 +122,27 @@ class VisionConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Visual tokens: one for each whole patch, and the class token."""
+        """The number of visual tokens: one for each whole patch, and the class token."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The whole network. `hidden_size` and `num_hidden_layers` are those of the cross-modal encoder.
+    """The whole network. `hidden_size` and `num_hidden_layers` belong to the cross-modal encoder.
 
-    Raises `ModelError` on values that cannot be wired together.
+    Raises `ModelError` if the values contradict each other.
     """
 
     hidden_size: int
     num_hidden_layers: int
     text: TextConfig = field(default_factory=TextConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
-    num_attention_heads: int = 12  # written by the reference, read by nobody: the heads are those of `text`
+    num_attention_heads: int = 12  # the reference writes it, but uses the heads of `text`
     layer_norm_eps: float = 1e-5
     link_tower_type: str = "add"
     share_cross_modal_transformer_layers: bool = True
     tie_word_embeddings: bool = False
-    contrastive_hidden_size: int | None = None  # length of an ITC vector; None where there is no ITC head
+    contrastive_hidden_size: int | None = None  # length of an ITC vector; None without an ITC head
     logit_scale_init_value: float = 2.6592  # ln(1 / 0.07)
 
     def __post_init__(self) -> None:
@@ -158,33 +158,35 @@ class ModelConfig:
                 f"{self.text.num_hidden_layers}: each cross-modal layer needs a text layer of its own"
             )
         if self.vision.num_hidden_layers < self.text.num_hidden_layers:
-            # Both towers are walked with the indices of the text tower; surplus vision layers on top are never run.
+            # Both towers run as many layers as the text tower has; further vision layers are never run.
             raise ModelError(
                 f"vision_config.num_hidden_layers {self.vision.num_hidden_layers} is less than "
                 f"text_config.num_hidden_layers {self.text.num_hidden_layers}: the towers are walked in step"
             )
         if self.link_tower_type not in LINK_TOWER_TYPES:
-            raise ModelError(f"link_tower_type {_shown(self.link_tower_type)} is none of {', '.join(LINK_TOWER_TYPES)}")
+            raise ModelError(
+                f"link_tower_type {_shorten(self.link_tower_type)} is none of {', '.join(LINK_TOWER_TYPES)}"
+            )
 
     @property
     def n_cross(self) -> int:
-        """Layers of the cross-modal encoder, and so the number of top layers that each tower hands over."""
+        """The number of layers of the cross-modal encoder, and so of the last layers of each tower that feed it."""
         return self.num_hidden_layers
 
     @classmethod
     def from_json(cls, mapping: Mapping[str, Any], source: str = "config.json") -> Self:
         """Read the parsed `config.json`; `source` names the file in errors.
 
-        A key that is absent takes the default that Hugging Face documents, as its files leave out what equals the
-        default; only the two that are always written are required. Raises `ModelError`.
+        An absent key takes the default that Hugging Face documents, because its files omit values that equal the
+        default. Only the two keys that are always written are required. Raises `ModelError`.
         """
         if mapping.get("model_type") != MODEL_TYPE:
             raise ModelError(
-                f"{source}: model_type is {_shown(mapping.get('model_type'))}, not {MODEL_TYPE!r}: "
+                f"{source}: model_type is {_shorten(mapping.get('model_type'))}, not {MODEL_TYPE!r}: "
                 "point at a BridgeTower checkpoint"
             )
         text, vision = _section(mapping, "text_config", source), _section(mapping, "vision_config", source)
-        # The separate norms of share_layernorm=false are never run by the reference, so the flag alone changes nothing.
+        # The reference never runs the separate norms of share_layernorm=false, so the flag alone changes nothing.
         if not vision.pop("share_layernorm", True) and mapping.get("init_layernorm_from_vision_encoder"):
             raise ModelError(
                 f"{source}: init_layernorm_from_vision_encoder=true with share_layernorm=false is not supported "
@@ -203,7 +205,7 @@ class ModelConfig:
             raise ModelError(f"{source}: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
-        """The mapping that `transformers.BridgeTowerConfig` and `from_json` read back to this configuration."""
+        """Return a mapping that `transformers.BridgeTowerConfig` and `from_json` read as this configuration."""
         top = asdict(self)
         text, vision = top.pop("text"), top.pop("vision")
         if self.contrastive_hidden_size is None:
@@ -222,41 +224,41 @@ class ModelConfig:
         }
 
     def computing(self) -> dict[str, Any]:
-        """The fields that results depend on: with equal weights, networks that differ in one compute otherwise."""
+        """Return the fields that results depend on: networks with equal weights and fields give equal results."""
 
         def kept(section: dict[str, Any]) -> dict[str, Any]:
-            return {k: kept(v) if isinstance(v, dict) else v for k, v in section.items() if k not in _NOT_COMPUTING}
+            return {k: kept(v) if isinstance(v, dict) else v for k, v in section.items() if k not in _NO_EFFECT}
 
         fields_by_name = asdict(self)
         del fields_by_name["num_attention_heads"]  # the heads are those of `text`
         return kept(fields_by_name)
 
 
-# The network is trained with these, its results do not depend on them.
-_NOT_COMPUTING = frozenset(
+# Settings of training and of other programs, on which the results of the network do not depend.
+_NO_EFFECT = frozenset(
     "hidden_dropout_prob attention_probs_dropout_prob bos_token_id eos_token_id logit_scale_init_value".split()
 )
 _SEPARATE_KEYS = frozenset({"text_config", "vision_config", "init_layernorm_from_vision_encoder"})  # read by name above
 
 
 def _section(mapping: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
-    section = mapping.get(name) or {}  # absent, null and empty all mean: everything as documented
+    section = mapping.get(name) or {}  # absent, null and empty all mean: all defaults
     if not isinstance(section, Mapping):
-        raise ModelError(f"{source}: {name} is {_shown(section)}, not an object")
+        raise ModelError(f"{source}: {name} is {_shorten(section)}, not an object")
     return dict(section)
 
 
 def _read(cls: type[Any], mapping: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The values of `mapping` for the fields of `cls`, with types checked; `where` prefixes a key in errors."""
+    """Return the values of `mapping` for the fields of `cls`, types checked; `where` prefixes a key in errors."""
     known = {f.name: f for f in fields(cls) if f.name not in ("text", "vision")}
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key in known:
-            values[key] = _typed(where + key, value, known[key].type)
+            values[key] = _check_type(where + key, value, known[key].type)
         elif key in fixed:
             if value != fixed[key]:
                 raise ModelError(
-                    f"{where}{key}={_shown(value)} is not supported, only {fixed[key]!r}: choose another checkpoint"
+                    f"{where}{key}={_shorten(value)} is not supported, only {fixed[key]!r}: choose another checkpoint"
                 )
         elif not (key in _IGNORED_LIBRARY_KEYS or key in _IGNORED_TRAINING_KEYS or key.startswith(_IGNORED_PREFIXES)):
             raise ModelError(f"unknown key {where}{key:.100}: it may change the network, so it is not ignored")
@@ -266,16 +268,16 @@ def _read(cls: type[Any], mapping: Mapping[str, Any], fixed: Mapping[str, Any], 
     return values
 
 
-def _shown(value: object) -> str:
-    """A value of the file in a message: its beginning, on one line."""
+def _shorten(value: object) -> str:
+    """Return the beginning of a value of the file, on one line, for a message."""
     return f"{value!r:.100}"
 
 
-_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
-def _typed(name: str, value: Any, expected: Any) -> Any:
-    """`value` if it is of the annotated type; an int passes for a float, a bool for nothing but a bool."""
+def _check_type(name: str, value: Any, expected: Any) -> Any:
+    """Return `value` if it has the annotated type: an int is accepted as a float, a bool only as a bool."""
     allowed = get_args(expected) or (expected,)
     if float in allowed and type(value) is int:
         try:
@@ -283,13 +285,13 @@ def _typed(name: str, value: Any, expected: Any) -> Any:
         except OverflowError:
             raise ModelError(f"{name} is too large a number: a file has it up to about 1e308") from None
     if type(value) not in allowed:
-        wanted = " or ".join(_IN_WORDS[t] for t in allowed)
+        wanted = " or ".join(_TYPE_NAMES[t] for t in allowed)
         raise ModelError(f"{name} is {json.dumps(value):.100}: {wanted} is wanted")
     return value
 
 
 def _check_ranges(config: Any) -> None:
-    """Numbers are finite, sizes positive and not absurd, token ids not negative, probabilities in [0, 1)."""
+    """Check that numbers are finite, sizes positive and not absurd, token ids >= 0, probabilities in [0, 1)."""
     for f in fields(config):
         value = getattr(config, f.name)
         if isinstance(value, float) and not math.isfinite(value):
@@ -305,4 +307,4 @@ def _check_ranges(config: Any) -> None:
         else:
             continue
         if not valid:
-            raise ModelError(f"{f.name} is {_shown(value)}, it must be {what}")
+            raise ModelError(f"{f.name} is {_shorten(value)}, it must be {what}")

@@ -1,6 +1,6 @@
 """The building blocks of the network: attention, feed-forward, embeddings.
 
-Shapes: B batch, T and N tokens of one stream and of another, D hidden size, H heads.
+Shapes: B batch, T tokens of one stream, N tokens of the other stream, D hidden size, H heads.
 """
 
 import torch
@@ -9,32 +9,32 @@ from torch import Tensor, nn
 
 
 def as_key_mask(mask: Tensor) -> Tensor | None:
-    """bool [B, T] -> bool [B, 1, 1, T], or None where nothing is padded: attention is faster without a mask."""
+    """bool [B, T] -> bool [B, 1, 1, T], or None if nothing is padded, as attention is faster without a mask."""
     return None if bool(mask.all()) else mask[:, None, None, :]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None, dropout: float) -> Tensor:
     """Multi-head attention of q [B, Q, D] over k, v [B, K, D] -> [B, Q, D].
 
-    `key_mask` is bool [B, 1, 1, K], True = may be attended to; None is the fast path for "all of them".
+    `key_mask` is bool [B, 1, 1, K], True = is attended to; None, which is faster, means all True.
     """
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # [B, H, Q or K, D / H]
     return F.scaled_dot_product_attention(q, k, v, key_mask, dropout).transpose(1, 2).flatten(2)
 
 
 class Linear(nn.Linear):
-    """A linear layer without weights, which does nearly all of the arithmetic and so may run in int8 instead."""
+    """A linear layer with undefined weights. `bridgetower.network.int8` may replace it."""
 
     def reset_parameters(self) -> None:
-        """To draw them, on the meta device too, would take most of the time in which the network is made."""
+        """Leave the weights undefined: drawing them, even on the meta device, is most of the time of construction."""
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Outputs `start` to `stop` alone: [..., D] -> [..., stop - start]."""
+        """Compute only the outputs `start` to `stop`: [..., D] -> [..., stop - start]."""
         return F.linear(x, self.weight[start:stop], self.bias[start:stop])
 
 
 class SelfAttention(nn.Module):
-    """Queries, keys and values in one product."""
+    """Self-attention, with queries, keys and values from one matrix product."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class SelfAttention(nn.Module):
         self.out = Linear(width, width)
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None, keep: int | None = None) -> Tensor:
-        """[B, T, D] -> [B, T, D], or [B, keep, D]: only the first `keep` tokens ask, all of them answer."""
+        """[B, T, D] -> [B, T, D], or [B, keep, D] with queries from the first `keep` tokens only."""
         if keep is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries from one stream, keys and values from the other."""
+    """Cross-attention: queries from one stream, keys and values from the other."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -74,11 +74,11 @@ class CrossAttention(nn.Module):
         return attended
 
 
-_QUICK = 1.702  # the quick GELU of CLIP is x * sigmoid(1.702 x)
+_QUICK_FACTOR = 1.702  # the quick GELU of CLIP is x * sigmoid(1.702 x)
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a GELU between them, exact or in the cheaper form that CLIP was trained with."""
+    """Two linear layers with a GELU between them: exact, or the quick GELU that CLIP was trained with."""
 
     def __init__(self, width: int, inner: int, quick: bool = False) -> None:
         super().__init__()
@@ -95,25 +95,25 @@ class FeedForward(nn.Module):
         elif self.folded:
             x = F.silu(x, inplace=True)
         else:
-            x = x * torch.sigmoid(_QUICK * x)
+            x = x * torch.sigmoid(_QUICK_FACTOR * x)
         x = self.down(x)
         return x
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Put the factor of the quick GELU into the weights: one pass over the widest tensor instead of three.
+        """Multiply the factor of the quick GELU into the weights: one pass over the widest tensor instead of three.
 
-        For inference: the weights are others after it, what the layer computes is not.
+        For inference only: the weights change, the outputs do not.
         """
         if self.quick and not self.folded:
-            self.up.weight.mul_(_QUICK)
-            self.up.bias.mul_(_QUICK)
-            self.down.weight.div_(_QUICK)
+            self.up.weight.mul_(_QUICK_FACTOR)
+            self.up.bias.mul_(_QUICK_FACTOR)
+            self.down.weight.div_(_QUICK_FACTOR)
             self.folded = True
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding without weights: to draw them on the meta device alone would cost a second of imports."""
+    """Return an embedding with undefined weights: drawing them on the meta device costs a second of imports."""
     weight = torch.empty(rows, width)
     table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call]
     return table

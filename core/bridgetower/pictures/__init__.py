@@ -1,7 +1,8 @@
 """Bytes of a picture file -> pixels.
 
-`decode` makes an upright RGB picture of any format that Pillow reads, `preprocess` float32 [3, H, W] of that. A
-decode worker does both in a process of its own, and the decode pool keeps several workers busy.
+`decode` turns any format that Pillow reads into an upright RGB picture, and `preprocess` turns this into float32
+[3, H, W]. A decode worker is a process that does both; the decode pool runs several workers.
 
-Imports no other package, and is the only one that imports PIL. Above it: checkpoints, encoders, transfer, retrieval.
+Imports no other package, and is the only package that imports PIL. Above it: checkpoints, encoders, transfer,
+retrieval.
 """

@@ -1,9 +1,8 @@
-"""A picture file -> upright RGB, exactly as a person would see it: rotated as its EXIF says, over white where it is
-transparent, its first frame where it moves.
+"""Decode a picture file to upright RGB, as a viewer shows it: rotated by its EXIF orientation, transparency over white,
+the first frame of an animation.
 
-Whatever is wrong with a file comes out as one PictureError with a reason that a person understands. Nothing here but
-`let_pass` changes a setting of Pillow, and all of it may run in many threads at once. Colour profiles are not applied:
-the model was trained without.
+Every fault of a file raises PictureError, with a reason for people. All functions may run in many threads at once; only
+`let_pass` changes a setting of Pillow. Colour profiles are not applied, because the model was trained without them.
 """
 
 import re
@@ -22,16 +21,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
 
-if TYPE_CHECKING:  # it takes longer to import than all else here, and few pictures need it
+if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
     import numpy as np
     import numpy.typing as npt
 
 AnyImage = Image.Image
 
-MAX_PIXELS = 178_956_970  # beyond it Pillow takes a picture for an attack on memory and refuses it
+MAX_PIXELS = 178_956_970  # Pillow refuses larger pictures as an attack on memory
 
-# Pillow knows these, but not as pictures that it can decode by itself: EPS starts Ghostscript on the content of the
-# file, WMF needs Windows; of the others it reads the header only.
+# Formats that Pillow identifies but cannot decode by itself: EPS runs Ghostscript on the content of the file, WMF needs
+# Windows, and of the others Pillow reads only the header.
 UNREADABLE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 
 _USUAL_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # tried first, in this order
@@ -46,9 +45,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation; 1 is upright
 
-# The markers of JPEG frames made of DCT coefficients: baseline, extended and progressive, then the same with arithmetic
-# coding. Lossless ones have none, so libjpeg never decodes them at a fraction of their size; Pillow relies on it all
-# the same, which at best fails.
+# The markers of JPEG frames with DCT coefficients: baseline, extended and progressive, then these with arithmetic
+# coding. libjpeg cannot decode other frames, which are lossless, at a fraction of their size, but Pillow assumes
+# that it does, and at best fails.
 _DCT_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 
 
@@ -56,37 +55,37 @@ _DCT_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 class Decoded:
     """A picture in memory."""
 
-    image: Image.Image  # RGB, upright; smaller than the picture is where that was enough
+    image: Image.Image  # RGB, upright; smaller than the picture if `min_side` allowed it
     width: int  # pixels of the picture itself, upright
     height: int  # pixels of the picture itself, upright
-    taken_at: int | None  # seconds since 1970 on the clock where it was taken, from EXIF, in whatever zone that was
-    # Left, top, right, bottom of what `image` shows of the picture; None where it is all of it. A fraction of a side is
-    # seldom whole, so of a smaller `image` the pixels at one edge may belong to the picture only in part.
+    taken_at: int | None  # seconds since 1970 from EXIF, in local time of the camera
+    # Left, top, right, bottom of the picture within `image`; None if it fills `image`. A fraction of a side is seldom a
+    # whole number, so the picture may cover the pixels at one edge of a smaller `image` only in part.
     box: tuple[float, float, float, float] | None = None
 
 
 def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Decoded:
-    """Decode the content of the file `path` by what it is, not by how it is called.
+    """Decode the content of the file `path`, whose format is detected from the content, not from the name.
 
-    `min_side` says how many pixels of the short side are enough, at least 1. A JPEG file that has at least 2, 4 or 8
-    times as many is decoded at that fraction of its size, which takes a fraction of the time. Without it, and in every
-    other format, pictures are decoded in full.
+    `min_side`, at least 1, is the length of the short side, in pixels, that the caller needs. A JPEG file with a short
+    side 2, 4 or 8 times as long is decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time. Without
+    `min_side`, and in every other format, pictures are decoded in full size.
 
-    Raises PictureError for what is empty, truncated, damaged, or no picture, and PixelLimitError for what is larger
-    than `max_pixels`, or than Pillow lets pass: MAX_PIXELS, unless `let_pass` said another number. The size is taken
-    from the header, before any memory is spent on it.
+    Raises PictureError if the file is empty, truncated, damaged, or no picture, and PixelLimitError if it has more than
+    `max_pixels`, or more than Pillow accepts: MAX_PIXELS, or the argument of `let_pass`. The size is read from the
+    header, before any memory is allocated for the pixels.
     """
     if not data:
         raise PictureError(path, "the file is empty")
     limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
-        with _SILENCE, _opened(data) as opened:
+        with _WARNINGS_IGNORED, _open(data) as opened:
             if opened.width * opened.height > limit:
                 raise PixelLimitError(path, _too_large(opened.width * opened.height, limit))
             size = opened.size
-            scale = 1 if min_side is None else _draft(opened, data, min_side)
+            scale = 1 if min_side is None else _set_fraction(opened, data, min_side)
             opened.load()
-            # TIFF is turned upright by `load`, which also takes the orientation out of its EXIF: look only now.
+            # Read the EXIF after `load`, which turns TIFF upright and removes the orientation from its EXIF.
             orientation, taken_at = _read_exif(opened)
             image = to_rgb(opened)
             if orientation in _UPRIGHT:
@@ -101,15 +100,15 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
         raise PictureError(path, "not a picture, or of an unknown kind") from error
     except MemoryError as error:
         raise PictureError(path, "not enough memory to decode it") from error
-    except Exception as error:  # on damaged files Pillow's plugins raise nearly anything
-        raise PictureError(path, _damage(error)) from error
+    except Exception as error:  # Pillow's plugins raise many types on damaged files
+        raise PictureError(path, _damage_reason(error)) from error
     if scale == 1:
         return Decoded(image, image.width, image.height, taken_at)
-    return _reduced(image, size, scale, orientation, taken_at)
+    return _reduced_size(image, size, scale, orientation, taken_at)
 
 
 def require_image(picture: object, name: Path) -> None:
-    """Raise UsageError unless `in_memory` takes a value of this kind; `name` stands for it in the message."""
+    """Raise UsageError unless `in_memory` accepts this value; `name` names it in the message."""
     import numpy as np
 
     if isinstance(picture, np.ndarray):
@@ -121,9 +120,9 @@ def require_image(picture: object, name: Path) -> None:
 
 
 def in_memory(picture: "Image.Image | npt.NDArray[np.uint8]", name: Path) -> Decoded:
-    """A picture that is no file: a PIL image, turned upright, or an array uint8 [H, W, 3] (RGB) or [H, W] (grey).
+    """Convert a picture in memory: a PIL image, turned upright, or an array uint8 [H, W, 3] (RGB) or [H, W] (grey).
 
-    Raises PictureError where it cannot be loaded or has no pixels; `name` stands for it in the message.
+    Raises PictureError if it cannot be loaded or has no pixels; `name` names it in the message.
     """
     import numpy as np
 
@@ -132,29 +131,29 @@ def in_memory(picture: "Image.Image | npt.NDArray[np.uint8]", name: Path) -> Dec
     if not picture.width * picture.height:
         raise PictureError(name, f"{picture.width} x {picture.height} pixels: there is nothing to see")
     try:
-        with _SILENCE:
-            picture.load()  # first, as in `decode`: TIFF is turned upright by it
+        with _WARNINGS_IGNORED:
+            picture.load()  # before the EXIF is read, as in `decode`
             orientation, taken_at = _read_exif(picture)
             image = to_rgb(picture)
     except MemoryError as error:
         raise PictureError(name, "not enough memory to decode it") from error
-    except Exception as error:  # what is lazily loaded may be damaged
-        raise PictureError(name, _damage(error)) from error
+    except Exception as error:  # a lazily loaded file may be damaged
+        raise PictureError(name, _damage_reason(error)) from error
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     return Decoded(image, image.width, image.height, taken_at)
 
 
 def let_pass(pixels: int) -> None:
-    """Have Pillow accept pictures of up to this many pixels: for the whole process, so only in one of our own."""
-    Image.MAX_IMAGE_PIXELS = (pixels + 1) // 2  # Pillow warns there, and refuses what is twice as large
+    """Let Pillow accept pictures of up to this many pixels, in the whole process, so only in a worker process."""
+    Image.MAX_IMAGE_PIXELS = (pixels + 1) // 2  # Pillow warns above this, and refuses twice as many
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as RGB, by what its values mean: full range of 16 bits, transparency over white."""
+    """Convert any Pillow image to RGB: 16 bits are scaled to 8 bits, transparency is put over white."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _deep_to_rgb(image)
-    if image.mode == "P" and image.palette is None:  # of icons on a Mac: the pixels have it, Pillow does not know
+    if image.mode == "P" and image.palette is None:  # Mac icons: the palette is loaded but not in this attribute
         image = image.convert("RGBA")
     if image.has_transparency_data:
         straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
@@ -166,7 +165,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
-    """One channel of more than eight bits."""
+    """Convert an image with one channel of more than eight bits to RGB."""
     import numpy as np
 
     if image.mode.startswith("I;16"):
@@ -178,10 +177,10 @@ def _deep_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: "npt.NDArray[np.float32]") -> "npt.NDArray[np.uint8]":
-    """Grey of unstated range [H, W] -> 0 to 255.
+    """Scale grey of unknown range, [H, W], to 0 to 255.
 
-    White is the least of 1, 255 and 65535 that no value exceeds. Where none fits (measurements, maps of depth), values
-    are stretched from the least to the greatest.
+    White is the least of 1, 255 and 65535 that no value exceeds. If there is none, as in measurements or depth maps,
+    the range from the least to the greatest value is scaled.
     """
     import numpy as np
 
@@ -195,56 +194,58 @@ def _eight_bits(values: "npt.NDArray[np.float32]") -> "npt.NDArray[np.uint8]":
     return grey.astype(np.uint8)
 
 
-def _draft(opened: Image.Image, data: bytes, min_side: int) -> int:
-    """Have `opened` decoded at a fraction of its size whose short side is at least `min_side`; 1, 2, 4 or 8."""
-    if _frame(data) not in _DCT_FRAMES:
+def _set_fraction(opened: Image.Image, data: bytes, min_side: int) -> int:
+    """Set `opened` to decode at 1/n of its size, with a short side of at least `min_side`; return n: 1, 2, 4 or 8."""
+    if _frame_marker(data) not in _DCT_FRAMES:
         return 1
     width, drafted = opened.width, opened.draft(None, (min_side, min_side))
     return 1 if drafted is None else round(width / drafted[1][2])
 
 
-def _frame(data: bytes) -> int | None:
-    """The marker of the frame of a JPEG file, None where there is none or the way to it is not plain."""
+def _frame_marker(data: bytes) -> int | None:
+    """Return the marker of the frame of a JPEG file, or None if none can be found."""
     at = 2 if data.startswith(b"\xff\xd8") else len(data)
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # which are tables, or reserved
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the exceptions are tables, or reserved
             return marker
-        elif marker < 0xC0 or 0xD0 <= marker <= 0xD9:  # has no length, and no place before a frame
+        elif marker < 0xC0 or 0xD0 <= marker <= 0xD9:  # without length, and not valid before a frame
             return None
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
 
 
-def _reduced(image: Image.Image, size: tuple[int, int], scale: int, orientation: int, taken_at: int | None) -> Decoded:
-    """`image`, upright, of a picture that is stored with `size`, `scale` times as large and in that orientation."""
+def _reduced_size(
+    image: Image.Image, size: tuple[int, int], scale: int, orientation: int, taken_at: int | None
+) -> Decoded:
+    """Describe the upright `image` of a picture that is stored in `orientation` with `size`, `scale` times as large."""
     width, height = reversed(size) if orientation in (5, 6, 7, 8) else size
-    # Stored pictures begin at the top left, so that is where a whole pixel is.
+    # Pixels are whole at the top left of the stored picture, so `orientation` decides where they are partial.
     left = image.width - width / scale if orientation in (2, 3, 6, 7) else 0
     top = image.height - height / scale if orientation in (3, 4, 7, 8) else 0
     return Decoded(image, width, height, taken_at, (left, top, left + width / scale, top + height / scale))
 
 
-def _opened(data: bytes) -> Image.Image:
-    """The picture in `data`, of which nothing but the header was read."""
-    with suppress(UnidentifiedImageError):  # most are of the few formats that Pillow knows from the start
+def _open(data: bytes) -> Image.Image:
+    """Open the picture in `data`; only its header is read."""
+    with suppress(UnidentifiedImageError):  # fast, and enough for most pictures
         return Image.open(BytesIO(data), formats=_first_formats())
     return Image.open(BytesIO(data), formats=_formats())
 
 
 @cache
 def _first_formats() -> tuple[str, ...]:
-    """Of the usual formats those whose plugins are imported anyway: the others take as long as Pillow itself."""
+    """Return the usual formats that `preinit` imports; importing the others takes as long as importing Pillow."""
     Image.preinit()
     return tuple(name for name in _USUAL_FORMATS if name in Image.OPEN)
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """What may be decoded: the usual first; those that have no signature last, as they might take others for theirs."""
+    """Return all formats to try: the usual first; those without a signature last, as they may accept any file."""
     Image.init()
     known = set(Image.OPEN) - UNREADABLE_FORMATS
     usual = [name for name in _USUAL_FORMATS if name in known]
@@ -259,25 +260,25 @@ def _megapixels(pixels: int) -> str:
     return f"{pixels / 1e6:,.0f}" if pixels >= 10_000_000 else f"{pixels / 1e6:.2g}"
 
 
-def _damage(error: Exception) -> str:
+def _damage_reason(error: Exception) -> str:
     message = " ".join(str(error).split())
     if "truncated" in message.lower():
         return "the file is truncated"
-    # Messages of these kinds are about the file; of others (a failed int(), a missing attribute), about Pillow's code.
+    # Messages of these types concern the file; others (a failed int(), a missing attribute) concern Pillow's code.
     return f"damaged: {message}" if message and isinstance(error, OSError | SyntaxError) else "damaged"
 
 
 def _read_exif(image: Image.Image) -> tuple[int, int | None]:
-    """Orientation (1 where there is none) and the time at which the picture was taken.
+    """Return the orientation (1 if absent) and the time at which the picture was taken.
 
-    A damaged EXIF block is no reason to lose a picture: what cannot be read of it counts as absent.
+    Unreadable values count as absent, so that a picture with damaged EXIF can still be decoded.
     """
     orientation, taken_at = 1, None
     try:
         exif = image.getexif()
         orientation = exif.get(ExifTags.Base.Orientation, 1)
         taken_at = _taken_at(exif.get_ifd(ExifTags.IFD.Exif))
-    except Exception:  # noqa: BLE001  on damaged blocks Pillow raises nearly anything
+    except Exception:  # noqa: BLE001  Pillow raises many types on damaged EXIF
         pass
     return orientation, taken_at
 
@@ -286,16 +287,16 @@ def _taken_at(tags: dict[int, Any]) -> int | None:
     written = str(tags.get(ExifTags.Base.DateTimeOriginal, "")).strip("\0 ")
     try:
         moment = datetime.strptime(written, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:  # absent, or "0000:00:00 00:00:00" of a camera whose clock was never set
+    except ValueError:  # absent, or "0000:00:00 00:00:00" if the clock was never set
         return None
     return int(moment.timestamp())
 
 
-class _Silence:
-    """Keeps Pillow's warnings from the user while pictures are decoded, in any number of threads.
+class _IgnoredWarnings:
+    """Suppresses Pillow's warnings while any thread decodes.
 
-    `warnings.catch_warnings` swaps the list of filters of the whole process and so cannot serve several threads.
-    Here one filter, for Pillow alone, stands in that list as long as any thread is inside.
+    `warnings.catch_warnings` replaces the list of filters of the whole process, and so is not safe with threads.
+    This class adds one filter, for Pillow only, as long as any thread is in a block.
     """
 
     def __init__(self) -> None:
@@ -306,7 +307,7 @@ class _Silence:
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # again each time: someone may have reset the list
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # each time, as other code may have reset the list
             self._filter = warnings.filters[0]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -317,4 +318,4 @@ class _Silence:
                 filters.remove(self._filter)
 
 
-_SILENCE = _Silence()
+_WARNINGS_IGNORED = _IgnoredWarnings()

@@ -1,11 +1,11 @@
 """A process that decodes pictures: `python -m bridgetower.pictures.decode_worker`, started and ended by `decode_pool`.
 
-Over stdin comes a JSON line of settings, then pictures: a length (8 bytes) and that many of content. Over stdout goes
-one byte, once everything is imported, then for each picture a header and what it announces: the bytes of the square
-that the network reads, or a reason. Nothing is pickled.
+It reads from stdin a JSON line of settings, then pictures: a length (8 bytes) and as many bytes of content. It writes
+to stdout one byte, when everything is imported, then for each picture a header followed by the RGB bytes of the square
+that the network reads, or by the reason of a refusal. Nothing is pickled.
 
-It ends when stdin does, which is also when its parent is no more; or by a crash, which costs its picture only. It
-imports no more than it needs, so that it starts in a tenth of a second: above all, not numpy.
+It ends when stdin ends, also because its parent has died; a crash loses only the current picture. It starts in a tenth
+of a second, because it imports little, and not numpy.
 """
 
 import json
@@ -28,20 +28,20 @@ PICTURE, REFUSED, TRY_AGAIN = b"p", b"r", b"t"  # kinds
 NO_TIME = -(2**63)
 LONGEST_REASON = 1000  # bytes
 NO_MEMORY = 71  # exit status
-KEEPS_TIME = hasattr(signal, "setitimer")  # of its own work; not on Windows
+KEEPS_TIME = hasattr(signal, "setitimer")  # whether it can limit its processor time; not on Windows
 
 
 def allowed(seconds: float, size: int) -> float:
-    """How much processor time the content of a file may take to decode. JPEG 2000, the slowest codec, takes a second
-    for 1 to 2 MB: what is large by itself gets more time, what only claims to be does not."""
+    """Return the seconds of processor time in which `size` bytes must be decoded. JPEG 2000, the slowest codec, takes a
+    second for 1 to 2 MB. The bytes count, not the pixels, because a small file may declare any number of pixels."""
     return seconds * (1 + size / 60e6)
 
 
 def serve() -> None:
-    """Decode what comes over stdin until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent decides
+    """Decode pictures from stdin until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent handles it
     to = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "wb") as nowhere:  # what libraries print must not get between
+    with open(os.devnull, "wb") as nowhere:  # output of libraries must not mix with answers
         os.dup2(nowhere.fileno(), 1)
     source = sys.stdin.buffer
     line = source.readline()
@@ -55,7 +55,7 @@ def serve() -> None:
     to.flush()
     while len(length := source.read(LENGTH.size)) == LENGTH.size:
         (size,) = LENGTH.unpack(length)
-        _set_clock(allowed(settings["time_limit"], size))
+        _limit_processor_time(allowed(settings["time_limit"], size))
         content = source.read(size)
         to.write(answer(content, preprocessing, settings["max_pixels"], memory_limit))
         del content
@@ -63,7 +63,7 @@ def serve() -> None:
 
 
 def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory_limit: int | None) -> bytes:
-    """What goes back for the content of one file."""
+    """Return the bytes of the answer for the content of one file."""
     try:
         decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side)
         rgb = square(decoded, preprocessing).tobytes()
@@ -83,16 +83,16 @@ def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory
 
 
 def _out_of_memory(reason: str, limit: int | None) -> tuple[bytes, str]:
-    """With a limit it was the limit, which is far above what a well made picture takes: so it is the picture."""
+    """Return kind and reason of a refusal. A limit is far above the need of a valid picture, so then it is lasting."""
     if limit is None:
         return TRY_AGAIN, reason
     return REFUSED, f"takes more than {limit / 1e9:.2g} GB of memory to decode"
 
 
 def _limit_memory(limit: int) -> int | None:
-    """Let this process have no more address space than this; None where it has no limit, or one that is not ours.
+    """Limit the address space of this process, and return the limit, or None if it cannot be set.
 
-    Where the system as a whole runs out, this process goes first: its file is lost, and nothing else.
+    Also let the system kill this process first when memory runs out, because that loses only one file.
     """
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -104,15 +104,15 @@ def _limit_memory(limit: int) -> int | None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    except (OSError, ValueError):  # macOS has limits that cannot be set; nor can one above what was set from outside
+    except (OSError, ValueError):  # macOS refuses some limits; limits above the hard limit are refused everywhere
         return None
     return limit
 
 
-def _set_clock(seconds: float) -> None:
-    """Before each picture: after this much processor time, of all threads of a codec, SIGPROF ends this process.
+def _limit_processor_time(seconds: float) -> None:
+    """Let SIGPROF end this process after `seconds` of processor time of all its threads; call it for each picture.
 
-    How long it takes by the clock says little: on a busy machine any picture takes long.
+    The limit is not by the clock, because on a busy machine any picture takes long.
     """
     if KEEPS_TIME:
         signal.setitimer(signal.ITIMER_PROF, seconds)

@@ -1,12 +1,12 @@
-"""An upright RGB picture -> what the vision tower reads: float32 [3, H, W], normalised, H = W = the crop size.
+"""Turn an upright RGB picture into the pixels of the vision tower: float32 [3, H, W], normalised, H = W = `crop_size`.
 
-    hf     short side to `shortest_edge`, long one at most 1333/800 of it, both floored to multiples of `size_divisor`,
-           bicubic -> central square of `crop_size`, black where the picture is smaller -> (x/255 - mean) / std
+    hf     short side to `shortest_edge`, long side to at most 1333/800 of it, both floored to multiples of
+           `size_divisor`, bicubic -> central square of `crop_size`, padded with black -> (x/255 - mean) / std
     plain  central square of the picture -> `crop_size`, bicubic -> (x/255 - mean) / std
 
-`hf` is what the published weights are served with everywhere and the default. It has a quirk: 294 is no multiple of 32,
-so every picture of the large checkpoints sits in a black frame of 3 pixels, and wide ones in black bars. `plain` has
-neither; it is how those weights were trained.
+`hf` is the default, because all other programs run the published weights with it. As 294 is no multiple of 32, it gives
+every picture of the large checkpoints a black frame of 3 pixels, and wide pictures black bars. `plain` adds no black;
+those weights were trained with it.
 """
 
 import math
@@ -19,7 +19,7 @@ from PIL import Image
 from bridgetower.errors import ModelError
 from bridgetower.pictures.decode import Decoded
 
-if TYPE_CHECKING:  # it takes longer to import than all else here, and the processes that decode do without
+if TYPE_CHECKING:  # it takes longer to import than the rest, and decode workers do not need it
     import numpy as np
     import numpy.typing as npt
 
@@ -30,12 +30,12 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 LONG_SIDE_LIMIT = 1333 / 800  # of the short side, in `hf`
 
-# Of a picture's short side, this many times the pixels that it is resized to are enough. What decoding at a fraction of
-# the size then changes is less than what bf16 does, and so no other version (docs/decisions/2026-11-21-jpeg-draft.md).
+# A short side this many times as long as after resizing is enough. Decoding at a fraction of the size then changes
+# vectors less than bf16 does, so it needs no other version (docs/decisions/2026-11-21-jpeg-draft.md).
 OVERSAMPLING = 2
 
-# Keys that the reference image processor acts on, with the only value that we reproduce. The rest of such a file is
-# bookkeeping of other programs (whole training configurations, in the published ones) and changes no pixel.
+# Keys that the reference image processor uses, with the only value that we support. Other keys in such a file belong to
+# other programs (the published files contain whole training configurations) and change no pixel.
 _REQUIRED: dict[str, object] = {
     "do_resize": True,
     "do_center_crop": True,
@@ -44,17 +44,17 @@ _REQUIRED: dict[str, object] = {
     "resample": int(Image.Resampling.BICUBIC),
 }
 _RESCALE_FACTOR = 1 / 255
-_MOST_PX = 4096  # beyond any vision tower; without, a typing error exhausts the memory
-_MOST_MEAN = 1000  # of image_mean, and of image_std and its inverse: beyond, pixels overflow
+_MOST_PX = 4096  # larger than for any vision tower, so that a typing error does not exhaust the memory
+_MOST_MEAN = 1000  # of image_mean, and of image_std and its inverse, so that pixels do not overflow
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How pictures become pixels for one checkpoint; all lengths in pixels of the resized picture."""
+    """The preprocessing of one checkpoint; all lengths are in pixels of the resized picture."""
 
     shortest_edge: int
     crop_size: int  # H and W of the result
-    name: str = "hf"  # or "plain", which takes nothing but the crop size, mean and std
+    name: str = "hf"  # or "plain", which uses only crop_size, mean and std
     size_divisor: int = 32
     mean: tuple[float, float, float] = CLIP_MEAN  # of RGB in [0, 1]
     std: tuple[float, float, float] = CLIP_STD
@@ -64,7 +64,7 @@ class Preprocessing:
             raise ModelError(f'preprocessing "{self.name}" is unknown; there are "hf" and "plain"')
         if min(self.shortest_edge, self.crop_size, self.size_divisor) < 1:
             raise ModelError("preprocessing: size, crop_size and size_divisor must be at least 1 pixel")
-        # Written so that a NaN fails, too.
+        # These comparisons are false for NaN, too.
         if not all(abs(x) <= _MOST_MEAN for x in self.mean) or not all(
             1 / _MOST_MEAN <= x <= _MOST_MEAN for x in self.std
         ):
@@ -74,14 +74,14 @@ class Preprocessing:
             )
 
     def named(self, name: str) -> Self:
-        """The same crop and normalisation by the recipe "hf" or "plain". Raises ModelError for another name."""
+        """Return these settings with the name "hf" or "plain". Raises ModelError for another name."""
         return replace(self, name=name)
 
     @property
     def min_side(self) -> int:
-        """The short side, in pixels, that is enough of any picture: what `decode` is to be asked for.
+        """The short side, in pixels, that is enough for any picture: the `min_side` of `decode`.
 
-        `hf` makes the short side of elongated pictures smaller still; for those it is more than enough.
+        For elongated pictures, whose short side `hf` makes smaller, it is more than enough.
         """
         return OVERSAMPLING * (self.crop_size if self.name == "plain" else self.shortest_edge)
 
@@ -89,8 +89,8 @@ class Preprocessing:
     def from_json(cls, data: Mapping[str, Any], image_size: int, source: str = "preprocessor_config.json") -> Self:
         """Read a `preprocessor_config.json`, or a `processor_config.json` that holds one as "image_processor".
 
-        `image_size` is the side that the vision tower takes; `source` names the file in messages.
-        Raises ModelError where the file asks for anything that would give other pixels than we can make.
+        `image_size` is the side of the pixels of the vision tower; `source` names the file in messages.
+        Raises ModelError if the file has settings that we do not support.
         """
         nested = data.get("image_processor", data)
         if not isinstance(nested, Mapping):
@@ -121,7 +121,7 @@ class Preprocessing:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of a `preprocessor_config.json` that `transformers` reads too (it always does `hf`)."""
+        """Return the content of a `preprocessor_config.json`. `transformers` reads it, too, but always applies `hf`."""
         return {
             "image_processor_type": "BridgeTowerImageProcessor",
             "preprocessing": self.name,
@@ -139,21 +139,21 @@ class Preprocessing:
 def preprocess(picture: Image.Image | Decoded, spec: Preprocessing) -> "npt.NDArray[np.float32]":
     """Turn one upright RGB picture of any size into float32 [3, H, W], contiguous, H = W = `spec.crop_size`.
 
-    One that was decoded at a fraction of its size is laid out as the whole picture would be.
+    A picture that was decoded at a fraction of its size gets the crop of the whole picture.
     """
     decoded = picture if isinstance(picture, Decoded) else Decoded(picture, picture.width, picture.height, None)
     return normalise(square(decoded, spec).tobytes(), spec)
 
 
 def square(decoded: Decoded, spec: Preprocessing) -> Image.Image:
-    """Resize and cut: RGB of `spec.crop_size` x `spec.crop_size`."""
+    """Resize and crop to RGB of `spec.crop_size` x `spec.crop_size`."""
     if decoded.image.mode != "RGB":
         raise ValueError(f"preprocess takes RGB, not {decoded.image.mode}")
     return _plain_square(decoded, spec.crop_size) if spec.name == "plain" else _hf_square(decoded, spec)
 
 
 def normalise(rgb: bytes | bytearray, spec: Preprocessing) -> "npt.NDArray[np.float32]":
-    """The bytes of a `square`, [H, W, 3], as float32 [3, H, W]."""
+    """Normalise the bytes of a `square`, uint8 [H, W, 3] -> float32 [3, H, W]."""
     import numpy as np
 
     # One pass to reorder and widen, two in place: the fastest of the ways measured, within 3e-7 of dividing twice.
@@ -166,24 +166,24 @@ def normalise(rgb: bytes | bytearray, spec: Preprocessing) -> "npt.NDArray[np.fl
 
 
 def _hf_square(picture: Decoded, spec: Preprocessing) -> Image.Image:
-    # The size is that of the whole picture: by the rounded sides of a smaller copy, it may be a multiple of 32 off.
+    # Use the size of the whole picture: the rounded sides of a smaller copy could change it by 32 pixels.
     size = _hf_size(picture.width, picture.height, spec)
     resized = picture.image.resize(size, Image.Resampling.BICUBIC, box=picture.box)
     left, top = (resized.width - spec.crop_size) // 2, (resized.height - spec.crop_size) // 2
-    # Negative offsets reach outside the picture, where `crop` gives black: frame, bars and cut in one call.
+    # Offsets may be negative, as `crop` gives black outside the picture: it also adds frame and bars.
     return resized.crop((left, top, left + spec.crop_size, top + spec.crop_size))
 
 
 def _hf_size(width: int, height: int, spec: Preprocessing) -> tuple[int, int]:
     """Width and height after the `hf` resize.
 
-    Of a picture thinner than about 15:1 (5:1 where `shortest_edge` is 96) flooring would leave nothing, and the
-    reference fails; there the short side keeps its length before flooring, at least 1 pixel.
+    For a picture thinner than about 15:1 (5:1 if `shortest_edge` is 96), the short side would be floored to 0, and the
+    reference fails; we then do not floor it, and use at least 1 pixel.
     """
     limit = int(LONG_SIDE_LIMIT * spec.shortest_edge)
     scale = spec.shortest_edge / min(width, height)
-    # The short side is set, not multiplied out, and the scales are applied one after the other: rounding then falls
-    # as in the reference, where one unit decides over a whole multiple of 32.
+    # The short side is set, not multiplied, and the two scales are applied one after the other, so that rounding equals
+    # the reference: a difference of 1 pixel before flooring can become 32.
     sides = [float(spec.shortest_edge) if side == min(width, height) else scale * side for side in (width, height)]
     if max(sides) > limit:
         shrink = limit / max(sides)
@@ -202,7 +202,7 @@ def _plain_square(picture: Decoded, crop_size: int) -> Image.Image:
 
 
 def _edge(value: object, key: str, source: str) -> int:
-    """One side of a square or the short side, in any of the spellings that saved files have."""
+    """Return the side of a square, or the short side, from any of the spellings in saved files."""
     if isinstance(value, Mapping):
         if set(value) == {"height", "width"} and value["height"] == value["width"]:
             value = value["height"]

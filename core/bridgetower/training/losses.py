@@ -11,18 +11,18 @@ from torch import Tensor
 def itc_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor, excused: Tensor | None = None) -> Tensor:
     """Contrastive loss of a batch of matching pairs, all [B, E] unit vectors -> scalar.
 
-    Mean of three cross entropies: each text among the images, each text and each image among the pairs. Rows only, as
-    in the reference. `excused` bool [B, B], [i, j] takes text i and image j out of each other's denominators.
+    Mean of three cross entropies: text against images, text against pairs, image against pairs; over rows only, as in
+    the reference. `excused` bool [B, B]: where [i, j], text i and image j are not in each other's denominators.
     """
     by_image = None if excused is None else excused.T
     rows = ((text, image, excused), (text, cross, excused), (image, cross, by_image))
-    return torch.stack([contrast(queries, keys, logit_scale, out) for queries, keys, out in rows]).mean()
+    return torch.stack([contrast(queries, keys, logit_scale, excluded) for queries, keys, excluded in rows]).mean()
 
 
 def contrast(queries: Tensor, keys: Tensor, logit_scale: Tensor, excused: Tensor | None = None) -> Tensor:
-    """Cross entropy of each query among all keys, both [B, E], its own being that of the same row -> scalar.
+    """Cross entropy of queries against keys, both [B, E], where the right key is in the row of the query -> scalar.
 
-    `excused` bool [B, B] takes keys (columns) out of the denominators of queries (rows).
+    `excused` bool [B, B] marks keys (columns) that are not in the denominator of a query (row).
     """
     logits = (queries @ keys.T).float() * logit_scale
     if excused is not None:
@@ -31,10 +31,10 @@ def contrast(queries: Tensor, keys: Tensor, logit_scale: Tensor, excused: Tensor
 
 
 def itm_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Matching loss: logits [B, 2], labels int64 [B] with 1 = the text is true of the picture -> scalar."""
+    """Matching loss: logits [B, 2], labels int64 [B], 1 = the text is true of the picture -> scalar."""
     return F.cross_entropy(logits, labels)
 
 
 def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Masked-word loss: logits [..., V], labels int64 [...] with -100 = not asked -> scalar."""
+    """Masked-word loss: logits [..., V], labels int64 [...], -100 = not masked -> scalar."""
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=-100)

@@ -290,7 +290,7 @@ PLACES = {
     "read a file": (documents, "open_regular"),
     "digest": (checkpoint_module, "_digest_of_tensors"),
     "fuse": (load, "from_hf"),
-    "quantise or fold": (weight_cache, "_vectors"),
+    "quantise or fold": (weight_cache, "_probe_vectors"),
     "tokenizer": (checkpoint_module, "Tokenizer"),
 }
 

@@ -263,7 +263,7 @@ def test_pull_without_a_network_says_that_nothing_was_updated(hub: Hub, offline:
 def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(bridgetower.checkpoints.hub, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(bridgetower.checkpoints.hub, "_TIMEOUT_S", 0.3)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")

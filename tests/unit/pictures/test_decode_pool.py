@@ -157,7 +157,7 @@ def test_a_picture_that_takes_too_much_processor_time_is_refused_for_now(tmp_pat
 def test_a_picture_that_takes_far_too_long_by_the_clock_is_refused_for_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_PATIENCE", 2)
+    monkeypatch.setattr(pool_module, "_CLOCK_FACTOR", 2)
     with hostile(tmp_path, time_limit=0.9) as decoders:
         assert isinstance(decoders.decode(picture()), Picture)
         assert decoders.decode(b"sleep") == Refused("took longer than 1.8 s to decode", lasting=False)
@@ -302,7 +302,7 @@ from bridgetower.pictures.decode_pool import DecodePool
 from bridgetower.pictures.preprocess import Preprocessing
 
 decoders = DecodePool(Preprocessing(64, 64), command=sys.argv[1:], time_limit=2)
-decoders._keep_time = lambda: None
+decoders._enforce_time_limit = lambda: None
 threading.Thread(target=decoders.decode, args=[b"spin"]).start()
 decoders.decode(Path(sys.argv[-1], "picture.png").read_bytes())
 print("ready", flush=True)
