@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from bridgetower.index.catalog.writer import CatalogWriter, Sweep
+from bridgetower.index.catalog.changed_files import Sweep
+from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.vectors.faiss_store import FaissStore

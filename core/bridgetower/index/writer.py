@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.files.atomic import fsync_directory
+from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
-from bridgetower.index.catalog.writer import CatalogWriter, Sweep
+from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.compatibility import differences, require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_place
 from bridgetower.index.feature_cache import FeatureCache

@@ -12,7 +12,8 @@ import pytest
 
 from bridgetower.errors import NoIndexError, StoreError
 from bridgetower.index import writer as writer_module
-from bridgetower.index.catalog.writer import CatalogWriter, Sweep
+from bridgetower.index.catalog.changed_files import Sweep
+from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import File, WalkedFile

@@ -1,17 +1,17 @@
-"""The connection of the writer to the catalog: all changes as SQL, and the files that a run meets."""
+"""The connection of the writer to the catalog: all changes as SQL."""
 
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, replace
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from bridgetower.errors import NoIndexError
 from bridgetower.files.regular import is_own
+from bridgetower.index.catalog.changed_files import TABLES, ChangedFiles
 from bridgetower.index.catalog.connection import absent, backup_of
 from bridgetower.index.catalog.filters import UNDER, range_of
 from bridgetower.index.catalog.reader import Catalog
@@ -27,34 +27,16 @@ from bridgetower.index.catalog.schema import (
 )
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, CACHE_KIB, explained, require_own_files, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of
-from bridgetower.records import LARGEST, File, Fingerprint, Skipped, WalkedFile, path_of
+from bridgetower.records import LARGEST, File, Fingerprint
 
 # Not INSERT OR REPLACE, which removes the old row without calling the triggers.
 _PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
     mtime_ns = excluded.mtime_ns, image = excluded.image, reason = excluded.reason, crc32 = excluded.crc32"""
 
-# The files that a run meets, and those that its sweep spares and drops. These tables are not part of the index and end
-# with the connection. SQLite keeps them in a temporary file, so that millions of files need no memory.
-_TEMPORARY = (
-    "PRAGMA temp_store = FILE",
-    "CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID",
-    *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
-)
 _COPIED_PAGES = 1024  # in one step of a copy
-_ROWS = 1024  # of changed files, fetched at a time
-_SEEN_ROWS = 256  # inserted by one statement: twice as fast as one by one
-_INSERT_SEEN = "INSERT OR IGNORE INTO seen VALUES "
-_UNCHANGED = "(files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns)"
 
 
-class Sweep(NamedTuple):
-    """The numbers of files that a sweep removed and kept."""
-
-    removed: int
-    kept: int  # above 0 only if the scan met no file at all: the disk may be unmounted, so all were kept
-
-
-class CatalogWriter(Catalog):
+class CatalogWriter(ChangedFiles):
     """A catalog that can also be changed; its queries see the latest committed state and its own changes.
 
     Raises as `Catalog` does.
@@ -92,7 +74,7 @@ class CatalogWriter(Catalog):
                 catalog._db.execute("PRAGMA synchronous = FULL")
                 catalog._db.execute("PRAGMA foreign_keys = ON")
                 catalog._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-                for statement in _TEMPORARY:
+                for statement in TABLES:
                     catalog._db.execute(statement)
                 if blank and fingerprint is not None:
                     catalog._create(fingerprint)
@@ -235,31 +217,6 @@ class CatalogWriter(Catalog):
         )
         self._db.execute("DELETE FROM pruned WHERE image IN (SELECT id FROM images)")
 
-    def sweep(self, root: Path, spared: Collection[Path], *, present: bool = False) -> Sweep:
-        """Drop the files at or below `root` that were not met, except for files at or below a path in `spared`.
-
-        A dropped file below `root` that was itself a root is dropped as a root, too. If no file was met, all are kept,
-        unless `present` says that the root is there.
-        """
-        if not present and not self.has_met(root):
-            kept = self._count(f"files WHERE {UNDER}", range_of(root))
-            if kept:
-                return Sweep(removed=0, kept=kept)
-        for table in ("spared", "gone"):
-            self._db.execute(f"DELETE FROM {table}")
-        for path in spared:
-            self._db.execute(f"INSERT OR IGNORE INTO spared SELECT path FROM files WHERE {UNDER}", range_of(path))
-        stays = (f"EXISTS (SELECT 1 FROM {table} WHERE {table}.path = files.path)" for table in ("seen", "spared"))
-        sql = f"INSERT INTO gone SELECT path FROM files WHERE {UNDER} AND NOT {' AND NOT '.join(stays)}"
-        removed = self._db.execute(sql, range_of(root)).rowcount
-        if removed:
-            gone = "path IN (SELECT path FROM gone)"
-            self._db.execute(f"DELETE FROM roots WHERE path <> ? AND {gone}", (os.fsencode(root),))
-            self._db.execute(f"DELETE FROM files WHERE {gone}")
-        key, now = os.fsencode(root), int(time.time())
-        self._db.execute("UPDATE roots SET scanned_at = ?, crc32 = ? WHERE path = ?", (now, crc32_of(key, now), key))
-        return Sweep(removed=removed, kept=0)
-
     def set_queries(self, vectors: Iterable[bytes]) -> None:
         """Replace the vectors of texts with which recall is measured."""
         self._db.execute("DELETE FROM queries")
@@ -310,45 +267,6 @@ class CatalogWriter(Catalog):
             copy.execute("PRAGMA synchronous = OFF")
             # In steps, because Python handles signals only between steps, when SQLite calls `progress`.
             self._db.backup(copy, pages=_COPIED_PAGES, progress=lambda *left: None)
-
-    # Files that a run meets, in a temporary table: no transaction needed
-
-    def meet(self, files: Iterable[WalkedFile]) -> int:
-        """Note files that a walk met, which `sweep` then keeps, until `close`; return how many were not noted yet."""
-        files, met = iter(files), 0
-        while batch := list(islice(files, _SEEN_ROWS)):
-            sql = _INSERT_SEEN + ",".join(["(?, ?, ?)"] * len(batch))
-            with explained(self.path):
-                try:
-                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
-                except OverflowError:  # a wrong clock: SQLite cannot hold the time
-                    batch = [WalkedFile(path, size, 0 if abs(at) > LARGEST else at) for path, size, at in batch]
-                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
-        return met
-
-    def has_met(self, path: Path) -> bool:
-        """Return whether a file was met at or below `path`."""
-        return self._one(f"SELECT 1 FROM seen WHERE {UNDER} LIMIT 1", range_of(path)) is not None
-
-    def count_unchanged(self) -> int:
-        """Return how many files that have an image were met with their stored size and time."""
-        return self._count(f"seen JOIN files USING (path) WHERE {_UNCHANGED} AND reason IS NULL")
-
-    def still_skipped(self) -> Iterator[Skipped]:
-        """Yield the skipped files that were met with their stored size and time, sorted by path."""
-        sql = f"""SELECT path, reason FROM seen JOIN files USING (path)
-            WHERE {_UNCHANGED} AND reason IS NOT NULL ORDER BY path"""
-        return (Skipped(path_of(path), reason) for path, reason in self._all(sql))
-
-    def changed(self, *, retry: bool = False) -> Iterator[File]:
-        """Yield the met files that are new or have changed, sorted by the bytes of their paths; with `retry` also those
-        that are still skipped. The caller may store files between two steps."""
-        sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
-            WHERE seen.path > ? AND (NOT {_UNCHANGED} OR ? AND reason IS NOT NULL) ORDER BY seen.path LIMIT {_ROWS}"""
-        rows: list[tuple[Any, ...]] = [(b"",)]
-        while rows := list(self._all(sql, (rows[-1][0], retry))):
-            for path, size, mtime_ns in rows:
-                yield File(path_of(path), size, mtime_ns)
 
 
 def _valid_utf8(text: str) -> str:

@@ -15,10 +15,11 @@ import pytest
 
 import bridgetower
 from bridgetower.errors import StoreError
+from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Known
 from bridgetower.index.catalog.schema import FORMAT_VERSION, SCHEMA, SUMMED, crc32_of
-from bridgetower.index.catalog.writer import CatalogWriter, Sweep
+from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.records import File, Fingerprint, WalkedFile
 
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 4)

@@ -59,8 +59,8 @@ def test_a_rename_of_a_folder_needs_no_engine(photos: Path, tmp_path: Path) -> N
 def test_what_has_changed_is_read_in_the_order_of_paths_over_several_pages(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridgetower.index.catalog.writer._ROWS", 5)
-    monkeypatch.setattr("bridgetower.index.catalog.writer._SEEN_ROWS", 3)
+    monkeypatch.setattr("bridgetower.index.catalog.changed_files._ROWS", 5)
+    monkeypatch.setattr("bridgetower.index.catalog.changed_files._SEEN_ROWS", 3)
     files = [WalkedFile(b"/a/%02d" % number, 1, 1) for number in range(17)]
     with IndexWriter.open(tmp_path / "index", FakeEncoder().fingerprint) as writer:
         assert writer.catalog.meet(reversed(files)) == 17

@@ -1,0 +1,102 @@
+"""The files that a run meets, compared with the catalog: which are unchanged, changed or new, and which are gone.
+
+A file is unchanged if it is met with its stored size and modification time.
+"""
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bridgetower.index.catalog.filters import UNDER, range_of
+from bridgetower.index.catalog.reader import Catalog
+from bridgetower.index.catalog.schema import crc32_of
+from bridgetower.index.catalog.sqlite_errors import explained
+from bridgetower.records import LARGEST, File, Skipped, WalkedFile, path_of
+
+# The files that a run meets, and those that its sweep spares and drops. These tables are not part of the index and end
+# with the connection. SQLite keeps them in a temporary file, so that millions of files need no memory.
+TABLES = (
+    "PRAGMA temp_store = FILE",
+    "CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID",
+    *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
+)
+_ROWS = 1024  # of changed files, fetched at a time
+_SEEN_ROWS = 256  # inserted by one statement: twice as fast as one by one
+_INSERT_SEEN = "INSERT OR IGNORE INTO seen VALUES "
+_UNCHANGED = "(files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns)"
+
+
+class Sweep(NamedTuple):
+    """The numbers of files that a sweep removed and kept."""
+
+    removed: int
+    kept: int  # above 0 only if the scan met no file at all: the disk may be unmounted, so all were kept
+
+
+class ChangedFiles(Catalog):
+    """A catalog beside the files that a run has met; they are held in temporary tables, until `close`."""
+
+    def meet(self, files: Iterable[WalkedFile]) -> int:
+        """Note files that a walk met, which `sweep` then keeps, until `close`; return how many were not noted yet."""
+        files, met = iter(files), 0
+        while batch := list(islice(files, _SEEN_ROWS)):
+            sql = _INSERT_SEEN + ",".join(["(?, ?, ?)"] * len(batch))
+            with explained(self.path):
+                try:
+                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
+                except OverflowError:  # a wrong clock: SQLite cannot hold the time
+                    batch = [WalkedFile(path, size, 0 if abs(at) > LARGEST else at) for path, size, at in batch]
+                    met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
+        return met
+
+    def has_met(self, path: Path) -> bool:
+        """Return whether a file was met at or below `path`."""
+        return self._one(f"SELECT 1 FROM seen WHERE {UNDER} LIMIT 1", range_of(path)) is not None
+
+    def count_unchanged(self) -> int:
+        """Return how many files that have an image were met with their stored size and time."""
+        return self._count(f"seen JOIN files USING (path) WHERE {_UNCHANGED} AND reason IS NULL")
+
+    def still_skipped(self) -> Iterator[Skipped]:
+        """Yield the skipped files that were met with their stored size and time, sorted by path."""
+        sql = f"""SELECT path, reason FROM seen JOIN files USING (path)
+            WHERE {_UNCHANGED} AND reason IS NOT NULL ORDER BY path"""
+        return (Skipped(path_of(path), reason) for path, reason in self._all(sql))
+
+    def changed(self, *, retry: bool = False) -> Iterator[File]:
+        """Yield the met files that are new or have changed, sorted by the bytes of their paths; with `retry` also those
+        that are still skipped. The caller may store files between two steps."""
+        sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
+            WHERE seen.path > ? AND (NOT {_UNCHANGED} OR ? AND reason IS NOT NULL) ORDER BY seen.path LIMIT {_ROWS}"""
+        rows: list[tuple[Any, ...]] = [(b"",)]
+        while rows := list(self._all(sql, (rows[-1][0], retry))):
+            for path, size, mtime_ns in rows:
+                yield File(path_of(path), size, mtime_ns)
+
+    def sweep(self, root: Path, spared: Collection[Path], *, present: bool = False) -> Sweep:
+        """Drop the files at or below `root` that were not met, except for files at or below a path in `spared`.
+
+        A dropped file below `root` that was itself a root is dropped as a root, too. If no file was met, all are kept,
+        unless `present` says that the root is there.
+        """
+        if not present and not self.has_met(root):
+            kept = self._count(f"files WHERE {UNDER}", range_of(root))
+            if kept:
+                return Sweep(removed=0, kept=kept)
+        for table in ("spared", "gone"):
+            self._db.execute(f"DELETE FROM {table}")
+        for path in spared:
+            self._db.execute(f"INSERT OR IGNORE INTO spared SELECT path FROM files WHERE {UNDER}", range_of(path))
+        stays = (f"EXISTS (SELECT 1 FROM {table} WHERE {table}.path = files.path)" for table in ("seen", "spared"))
+        sql = f"INSERT INTO gone SELECT path FROM files WHERE {UNDER} AND NOT {' AND NOT '.join(stays)}"
+        removed = self._db.execute(sql, range_of(root)).rowcount
+        if removed:
+            gone = "path IN (SELECT path FROM gone)"
+            self._db.execute(f"DELETE FROM roots WHERE path <> ? AND {gone}", (os.fsencode(root),))
+            self._db.execute(f"DELETE FROM files WHERE {gone}")
+        key, now = os.fsencode(root), int(time.time())
+        self._db.execute("UPDATE roots SET scanned_at = ?, crc32 = ? WHERE path = ?", (now, crc32_of(key, now), key))
+        return Sweep(removed=removed, kept=0)
