@@ -1,4 +1,4 @@
-"""The one place where an error becomes a line on stderr and an exit code."""
+"""Turn each error into a line on stderr and an exit code; no other module does."""
 
 import os
 import sys
@@ -17,31 +17,31 @@ from bridgetower_cli import interrupts, render
 
 NOTHING_MATCHED = 1
 DEFECT = 70
-READER_GONE = 128 + 13  # SIGPIPE, which Windows has not: what other tools end with when `head` has seen enough
+READER_GONE = 128 + 13  # SIGPIPE, which Windows lacks: the exit code of other tools when `head` closes the pipe
 
 
 def no_match(why: str) -> typer.Exit:
-    """Say that there is nothing to show; raise what this returns."""
+    """Say that there is nothing to show; the caller raises the result."""
     render.say(f"no match: {why}")
     return typer.Exit(NOTHING_MATCHED)
 
 
 class ReportingGroup(TyperGroup):
-    """The root of the commands: whatever is raised as they are parsed and run ends here."""
+    """The root of the commands: it handles all errors of parsing and running them."""
 
     def make_context(self, *args: Any, **extra: Any) -> Any:  # these types are private to typer
-        with _stoppable(), _reported(), _recognised():
+        with _exit_on_interrupt(), _exit_on_error(), _restore_interrupt():
             _require_current_folder()
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _stoppable(ctx), _reported(), _recognised():
+        with _exit_on_interrupt(ctx), _exit_on_error(), _restore_interrupt():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _stoppable(ctx: Any = None) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into an exit code, and say so where that takes no waiting."""
+def _exit_on_interrupt(ctx: Any = None) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into an exit code, with a line if stderr takes it at once."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -52,8 +52,8 @@ def _stoppable(ctx: Any = None) -> Iterator[None]:
 
 
 @contextmanager
-def _recognised() -> Iterator[None]:
-    """Take what ends a command that was asked to stop for that: SQLite, for one, makes an error of its own of it."""
+def _restore_interrupt() -> Iterator[None]:
+    """Raise the interrupt again where a library, such as SQLite, turned it into its own error."""
     try:
         yield
     except Exception as error:
@@ -63,8 +63,8 @@ def _recognised() -> Iterator[None]:
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
-    """Say what goes wrong, and turn it into an exit code."""
+def _exit_on_error() -> Iterator[None]:
+    """Turn an error into a line on stderr and an exit code."""
     try:
         yield
     except BridgeTowerError as error:
@@ -75,9 +75,9 @@ def _reported() -> Iterator[None]:
     except Exception as error:
         if _is_typers_own(error):
             _hint_at_quotes(error)
-            _make_harmless(error)
+            _escape_message(error)
             raise
-        if isinstance(error, OSError) and _raised_in_typer(error):  # it reads nothing; what it writes is help
+        if isinstance(error, OSError) and _raised_in_typer(error):  # typer reads nothing and writes only help
             render.say(f"error: {render.unwritable(error)}")
             code = OutputError.exit_code
         elif (lack := shortage(error)) is not None:
@@ -94,7 +94,7 @@ def _reported() -> Iterator[None]:
 
 
 def _require_current_folder() -> None:
-    """Raise UsageError where it was removed: paths lead nowhere then, and libraries do not load."""
+    """Raise UsageError if the current folder was removed: relative paths fail then, and libraries do not load."""
     try:
         os.getcwd()
     except FileNotFoundError as error:
@@ -102,7 +102,7 @@ def _require_current_folder() -> None:
 
 
 def _is_typers_own(error: Exception) -> bool:
-    """Whether typer knows what to do with it. Its errors of usage have private classes, so it is told by their home."""
+    """Whether typer handles the error. Its usage errors have private classes, so their module identifies them."""
     return type(error).__module__.partition(".")[0] == "typer"
 
 
@@ -112,14 +112,14 @@ def _raised_in_typer(error: Exception) -> bool:
 
 
 def _hint_at_quotes(error: Any) -> None:
-    """Complete typer's message where a text came as several arguments, because nobody quoted it."""
+    """Add advice to typer's message where an unquoted text came as several arguments."""
     if "unexpected extra argument" in getattr(error, "message", "") and error.ctx.params.get("text"):
         begun = render.visible(error.ctx.params["text"])
         error.message += f': a text of several words needs quotes, as in {error.ctx.command_path} "{begun} ..."'
 
 
-def _make_harmless(error: Any) -> None:
-    """Have typer write its message, in which stands what was typed, so that it cannot steer the terminal."""
-    if hasattr(error, "format_message") and type(error).__name__ != "NoArgsIsHelpError":  # which is the help itself
+def _escape_message(error: Any) -> None:
+    """Escape typer's message, which quotes the user's input, so that it cannot steer the terminal."""
+    if hasattr(error, "format_message") and type(error).__name__ != "NoArgsIsHelpError":  # its message is the help
         message = render.harmless(error.format_message())
         error.format_message = lambda: message

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: an exception that cleans up, or the end at once where an exception would do harm.
+"""Handle Ctrl-C and SIGTERM: raise an exception that cleans up, or exit at once where an exception would do harm.
 
-Native code lets no exception in while it runs, and threads may wait for a disk. So a thread ends the process within a
-second. It needs the interpreter for that: a single native call that does not release it is waited for.
+Running native code delays the exception, and threads may wait for a disk. So a separate thread ends the process within
+a second. That thread needs the interpreter lock: it waits for a native call that does not release it.
 """
 
 import _thread
@@ -15,26 +15,26 @@ from typing import NoReturn
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
-GRACE_S = 0.8  # from a signal to the end, whether or not everything was cleaned up until then
-_NO_BAR = b"\r\x1b[K\x1b[?25h"  # an empty line, and the cursor that a progress bar has hidden
+GRACE_S = 0.8  # from a signal to the end of the process, even if the clean-up is unfinished
+_CLEAR_BAR = b"\r\x1b[K\x1b[?25h"  # clear the line of a progress bar, and show the cursor again
 
-asked: KeyboardInterrupt | None = None  # the last one that was raised here, whatever it may be turned into on its way
+asked: KeyboardInterrupt | None = None  # the last interrupt raised here; libraries may turn it into another error
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: cleans up as Ctrl-C does."""
+    """Raised by SIGTERM; cleans up as Ctrl-C does."""
 
 
 def install() -> None:
-    """Handle both from now on, except where whoever started `bt` wanted them ignored, as `nohup` and `&` do."""
-    _limit()
+    """Handle both signals from now on, except those that the parent process ignores, as `nohup` and `&` do."""
+    _start_deadline()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
-    """A handler of signals."""
+    """The signal handler: raise, or exit during an import."""
     global asked
     asked = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
     if _importing(frame):
@@ -43,30 +43,30 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def leave(stop: KeyboardInterrupt) -> NoReturn:
-    """End the process here and now. All that is on disk is always in order, so nothing needs to be put right."""
+    """Exit at once. The files on disk are consistent at every moment, so no clean-up is needed."""
     if is_heard():
         with suppress(OSError):
-            os.write(2, _last_words())
+            os.write(2, _last_line())
     os._exit(code(stop))
 
 
-def _last_words() -> bytes:
-    """As a terminal should show them."""
-    return (_NO_BAR if os.isatty(2) and os.environ.get("TERM") != "dumb" else b"") + b"interrupted\n"
+def _last_line() -> bytes:
+    """Return the last line, which on a terminal replaces a progress bar."""
+    return (_CLEAR_BAR if os.isatty(2) and os.environ.get("TERM") != "dumb" else b"") + b"interrupted\n"
 
 
-def _limit() -> None:
-    """From now on, end the process GRACE_S after a signal."""
+def _start_deadline() -> None:
+    """Start a thread that ends the process GRACE_S after a signal."""
     heard, told = os.pipe()
     if os.name == "posix":
         os.set_blocking(told, False)
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # written to at once, whatever is running
-    with suppress(RuntimeError):  # the system gives no thread: then native code comes to its end first
-        _thread.start_new_thread(_end, (heard,))
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # written to at once, whatever code runs
+    with suppress(RuntimeError):  # no thread can start: then native code delays the exit
+        _thread.start_new_thread(_exit_after_signal, (heard,))
 
 
-def _end(heard: int) -> None:
-    """Wait for a signal, and for what it does."""
+def _exit_after_signal(heard: int) -> None:
+    """Wait for a signal, then GRACE_S, then exit."""
     number = 0
     while number not in (signal.SIGINT, signal.SIGTERM):
         number = os.read(heard, 1)[0]
@@ -75,21 +75,21 @@ def _end(heard: int) -> None:
 
 
 def is_heard() -> bool:
-    """Whether stderr takes a line now. A terminal that is halted, or a pipe that nobody empties, may never."""
+    """Whether stderr takes a line at once. A halted terminal, or a pipe that nobody reads, may block for ever."""
     try:
         return bool(select.select([], [2], [], 0)[1])
-    except (OSError, ValueError):  # it is closed; Windows knows of sockets only
+    except (OSError, ValueError):  # stderr is closed; on Windows, select takes only sockets
         return os.name == "nt"
 
 
 def code(stop: KeyboardInterrupt) -> int:
-    """The exit code."""
+    """Return the exit code of an interrupt."""
     return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether some module is half imported. What is raised into that comes out as anything: compiled ones abort the
-    process, others take it for a library that is missing."""
+    """Whether a module is being imported. Importing code mishandles an exception: compiled modules abort the process,
+    others report a missing library."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

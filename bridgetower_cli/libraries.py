@@ -1,4 +1,4 @@
-"""From settings to the library, or the model, that a command works on."""
+"""Make the library or the model of a command from its settings."""
 
 from bridgetower.library import Library, Model
 from bridgetower_cli import render
@@ -6,7 +6,7 @@ from bridgetower_cli.settings import Settings
 
 
 def library(settings: Settings, *, preprocessing: str | None = None) -> Library:
-    """The index that the settings name, on the model and the device that they name. Nothing is read or fetched yet."""
+    """Return the library for the index, model and device of the settings. Nothing is read or fetched yet."""
     return Library(
         settings.index,
         settings.named_model,
@@ -23,7 +23,7 @@ def library(settings: Settings, *, preprocessing: str | None = None) -> Library:
 
 
 def model(settings: Settings) -> Model:
-    """The model that the settings name, fetched if need be: for what needs no index. Its weights are read later."""
+    """Return the model of the settings, fetched if need be, for commands without an index. Reads no weights yet."""
     return Model(
         settings.model,
         device=settings.device,

@@ -1,4 +1,4 @@
-"""What `bt` understands: the commands by name, each with examples of its use."""
+"""The command line of `bt`: the commands by name, each with examples."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     cls=ReportingGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help is there in half the time, and reads the same in a pipe
+    rich_markup_mode=None,  # plain help starts in half the time, and is the same in a pipe
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples("bt index ~/Pictures", 'bt search "two cats on a couch"', 'bt fill "a <mask> looking out"'),
 )

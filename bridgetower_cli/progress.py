@@ -1,4 +1,4 @@
-"""How far a long run is, on stderr: a bar where a person watches, else a line from time to time."""
+"""Show the progress of a long run on stderr: a bar on a terminal, else a line from time to time."""
 
 import sys
 import time
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 _BAR_EVERY_S = 0.1
 _LINE_EVERY_S = 10.0
-_WINDOW_S = 30.0  # the pace is that of the last half minute: files that need no work rush by
+_WINDOW_S = 30.0  # the pace of the last 30 s counts, as unchanged files pass much faster
 
 
 class Pace:
-    """How fast something goes of late, and how long the rest will take at that."""
+    """The recent speed of a run, and the time that the rest takes at that speed."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Pace:
             self._seen.popleft()
 
     def rate(self) -> float:
-        """Units a second; 0 where nothing can be said yet."""
+        """Return units per second; 0 if it is not known yet."""
         (began, first), (now, last) = self._seen[0], self._seen[-1]
         return (last - first) / (now - began) if now > began else 0.0
 
@@ -45,9 +45,9 @@ class Pace:
 
 
 class Meter:
-    """A context in which `update` may be called as often as one likes.
+    """A context that shows progress; `update` may be called at any rate.
 
-    Where several runs are measured, one after the other, `close` ends one, and the next update begins another.
+    For several runs, one after the other, `close` ends a run, and the next update begins another.
     """
 
     def __init__(self, doing: str, unit: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +69,7 @@ class Meter:
         self._began = self._shown_at = self._clock()
 
     def _show_bar(self) -> None:
-        """With the first progress, so that the bar stands below what was said before."""
+        """Show the bar with the first update, so that it stands below earlier lines."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -86,7 +86,7 @@ class Meter:
         bar.start()
 
     def close(self) -> float:
-        """Show nothing more of this run; how many seconds it took."""
+        """End the display of this run; return its seconds."""
         if self._bar is not None:
             self._bar[0].stop()
         seconds = self._clock() - self._began if self._is_open else 0.0
@@ -94,9 +94,9 @@ class Meter:
         return seconds
 
     def update(self, done: int, total: int, doing: str | None = None, unit: str = "pictures") -> None:
-        """Say that `done` of `total` units are through; `doing` and `unit` where it is something else than before.
+        """Show that `done` of `total` units are done; give `doing` and `unit` where they change.
 
-        A `total` of 0 is one that is not known yet.
+        A `total` of 0 is not known yet.
         """
         if not self._is_open:
             self._open()

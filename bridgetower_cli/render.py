@@ -1,8 +1,8 @@
-"""Everything that `bt` writes: results to stdout and nothing else there, talk to stderr.
+"""Write all output of `bt`: results, and nothing else, to stdout; messages to stderr.
 
-For people there are tables: adapted to the terminal, whole where it is none. For programs there are JSON lines, pure
-ASCII, and bare paths, byte for byte as the file system has them. A file name may hold anything; what a person sees of
-it cannot steer the terminal.
+For people there are tables, fitted to a terminal and uncut elsewhere. For programs there are JSON lines in ASCII, and
+bare paths, byte for byte as in the file system. File names are escaped for people, so that they cannot steer the
+terminal.
 """
 
 import errno
@@ -22,45 +22,45 @@ from bridgetower import nothing_in
 from bridgetower.errors import OutputError
 from bridgetower.records import INT8, Skipped
 
-# Control characters, separators of lines, changes of writing direction, and bytes that are no UTF-8.
+# Control characters, line separators, changes of writing direction, and bytes that are not UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-UNKNOWN = "-"  # in a table, for what there is not
-NARROWEST = 8  # characters to which a column that is no number may be squeezed
+UNKNOWN = "-"  # in a table, for a missing value
+NARROWEST = 8  # characters; the least width of a column of text
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. Numbers stand on the right and whole; all else is wrapped on a narrow terminal."""
+    """A column of a table. Numbers are right-aligned and uncut; text is wrapped on a narrow terminal."""
 
     name: str
     number: bool = False
 
 
 def visible(name: str) -> str:
-    """A name on one line, with all that could steer a terminal written as Python writes it: \\n, \\x1b, \\u202e.
+    """Return a name on one line; all that could steer a terminal is escaped as in Python: \\n, \\x1b, \\u202e.
 
-    A backslash is always written as two, as there. Were that done only beside something else that is escaped, a name
-    with a backslash and an n would look like one with a line feed. Where it separates folders, no name has one.
+    A backslash is always doubled, so that a name with a backslash and an n differs from one with a line feed. Where it
+    separates folders, no name has one.
     """
     return harmless(name if os.sep == "\\" else name.replace("\\", "\\\\"))
 
 
 def harmless(text: str) -> str:
-    """The same of a whole text. The names in it are `visible`, or come from the library, as they are in its errors."""
+    """Escape a whole text. Its names are `visible` already, or raw in an error of the library."""
     return _UNSAFE.sub(lambda found: _escaped(found[0]), text)
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python holds a byte that is no UTF-8
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 
 def short(path: Path) -> str:
-    """A path for people: relative where it is below the current folder."""
-    with suppress(ValueError, OSError):  # not below it; the folder is gone
+    """Return a path for people: relative if it is below the current folder."""
+    with suppress(ValueError, OSError):  # the path is not below it; or the folder is gone
         path = path.relative_to(Path.cwd())
     return visible(str(path))
 
@@ -69,8 +69,8 @@ def short(path: Path) -> str:
 
 
 def json_line(row: Mapping[str, Any]) -> None:
-    """One JSON object; floats to six digits. A path that is no UTF-8 has its bytes as \\udc80 to \\udcff, as Python
-    does: `os.fsencode` gives them back."""
+    """Write one JSON object; floats have six digits. In a path, bytes that are not UTF-8 become \\udc80 to \\udcff, as
+    in Python: `os.fsencode` restores them."""
     _write(json.dumps(_rounded(row), allow_nan=False).encode("ascii") + b"\n")
 
 
@@ -85,19 +85,19 @@ def _rounded(value: Any) -> Any:
 
 
 def paths(found: Iterable[Path | str], end: bytes = b"\n") -> None:
-    """Bare paths, each followed by `end`; escaped only where a terminal would interpret them."""
+    """Write bare paths, each followed by `end`; they are escaped only on a terminal."""
     plain = end == b"\n" and _is_terminal(sys.stdout)
     for path in found:
         _write((_encoded(visible(str(path))) if plain else os.fsencode(path)) + end)
 
 
 def line(text: str) -> None:
-    """One line of results for people."""
+    """Write one line of results for people."""
     _write(_encoded(harmless(text) + "\n"))
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
-    """A table without lines around it. On a terminal long cells are wrapped; elsewhere nothing is cut or folded."""
+    """Write a table without borders. On a terminal long cells are wrapped; elsewhere nothing is cut or folded."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
@@ -122,7 +122,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: b
         )
     for row in rows:
         grid.add_row(*(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row))
-    # On a terminal that is narrower still the lines run over; nothing is ever cut.
+    # On a terminal that is still narrower, lines run over; nothing is ever cut.
     console.width = max(console.width, needed) if terminal else 1_000_000
     console.print(grid)
     lines = [line.rstrip() for line in drawn.getvalue().splitlines()]
@@ -130,7 +130,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: b
 
 
 def score(value: float | None) -> str:
-    """A score or probability in a table."""
+    """Return a score or probability for a table."""
     return UNKNOWN if value is None else f"{value:.3f}"
 
 
@@ -143,39 +143,39 @@ def _write(data: bytes) -> None:
         raise OutputError("the results cannot be written: stdout is closed; send them to a file or a terminal")
     rest = memoryview(data)
     try:
-        while rest:  # unbuffered (PYTHONUNBUFFERED), a stream takes a part at a time
+        while rest:  # an unbuffered stream (PYTHONUNBUFFERED) may take only a part
             written = sys.stdout.buffer.write(rest)
             if written is None:
                 raise BlockingIOError(errno.EAGAIN, "its reader does not keep up")
             rest = rest[written:]
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        raise  # the reader has what it wanted
+        raise  # the reader has stopped, as `head` does
     except OSError as error:
         raise unwritable(error) from error
 
 
 def unwritable(error: OSError) -> OutputError:
-    """What stdout said to something that was written there."""
+    """Return the error for a failed write to stdout."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "make room" if full else "send them to a file or a terminal"
     return OutputError(f"the results cannot be written: {error.strerror or error}: {advice} and run it again")
 
 
-# Talk
+# Messages
 
 
 def say(message: str) -> None:
-    """One line to the person at the keyboard."""
+    """Write one line for people to stderr."""
     if sys.stderr is None:  # closed
         return
-    with suppress(OSError):  # nobody listens: no reason to stop working
+    with suppress(OSError):  # stderr is gone: no reason to stop the command
         sys.stderr.write(harmless(message) + "\n")
         sys.stderr.flush()
 
 
 def note(text: str | None) -> None:
-    """Say what could not be done, if anything, beside what was asked for."""
+    """Say what could not be done beside the command, if anything."""
     if text:
         say(f"note: {text}")
 
@@ -187,27 +187,27 @@ def skipped(files: Iterable[Skipped]) -> None:
 
 
 def moment(seconds: int) -> str:
-    """A time in seconds since 1970, on the clock of this machine."""
+    """Return a time, given in seconds since 1970, as local time."""
     try:
         return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
-    except (ValueError, OverflowError, OSError):  # of no calendar
+    except (ValueError, OverflowError, OSError):  # outside the calendar
         return f"{seconds} s after 1970"
 
 
 def precisions(family: str) -> str:
-    """In which vectors of a precision family are made."""
+    """Return the precisions that make vectors of a family."""
     return INT8 if family == INT8 else "fp32 or bf16"
 
 
 def away(folder: Path) -> None:
-    """Say that a folder that was indexed is gone, or that nothing is in it now."""
+    """Say that an indexed folder is missing or empty now."""
     say(f"note: {nothing_in(short(folder))}")
 
 
 def passed_over(gone: int, barred: Sequence[Skipped], folders: Sequence[Path]) -> None:
-    """Say how many pictures of an index were passed over because their files are gone, or cannot be looked at.
+    """Say how many pictures of an index were passed over because their files are gone, or cannot be accessed.
 
-    `folders` are those that were left out, as nothing at all is in them now.
+    `folders` are the indexed folders that were left out, as they are missing or empty now.
     """
     if gone:
         say(
@@ -225,12 +225,12 @@ def passed_over(gone: int, barred: Sequence[Skipped], folders: Sequence[Path]) -
 
 
 def empty_index(directory: Path) -> str:
-    """Why a search of an empty index shows nothing, and the way out."""
+    """Return why a search of an empty index shows nothing, with advice."""
     return f"the index in {short(directory)} is empty; fill it with `bt index PHOTOS`"
 
 
 def how_far(verified: int, best: float | None) -> str:
-    """Why nothing is shown of what was verified: how far from matching the nearest picture was."""
+    """Return why no verified picture is shown: the best match was too low."""
     if best is None:
         return "none of the pictures could be read"
     return f"the best of {counted(verified, 'verified picture')} has {best:.3f}"
@@ -242,7 +242,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def size(bytes_: int) -> str:
-    """A number of bytes for people, in powers of ten."""
+    """Return a number of bytes for people, in powers of ten."""
     value, units = float(bytes_), ["B", "kB", "MB", "GB", "TB"]
     while value >= 999.5 and len(units) > 1:
         value /= 1000
@@ -251,7 +251,7 @@ def size(bytes_: int) -> str:
 
 
 def talks_to_terminal() -> bool:
-    """Whether a person reads stderr as it is written, so that bars and colours make sense there."""
+    """Whether stderr is a terminal that can show bars and colours."""
     return _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
 
 

@@ -1,4 +1,4 @@
-"""What commands have in common: where things are and what to compute on. Flag > environment > default, settled once."""
+"""Options that commands share: paths, model and device. Flag > environment > default, resolved once."""
 
 import os
 import re
@@ -20,17 +20,17 @@ MOST_PIXELS = 10_000_000_000  # more than any format of Pillow's can hold in mem
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Passed down to whatever needs it; nothing below reads the environment."""
+    """The resolved options of a command; the library itself does not read these variables."""
 
     index: Path  # absolute; it need not exist
-    model: str  # what to use where no index says it
-    named_model: str | None  # what --model said: the only thing that goes before the model of an index
-    given_model: str | None  # what --model or BT_MODEL said
+    model: str  # the model where no index gives one
+    named_model: str | None  # the value of --model, which alone overrides the model of an index
+    given_model: str | None  # the value of --model or BT_MODEL
     device: str
     precision: str
-    named_precision: str | None  # what --precision said: the only thing that may be refused by an index
+    named_precision: str | None  # the value of --precision, which alone an index may refuse
     features_cache: int  # bytes
-    features_dir: Path | None  # where it is, if not in the index
+    features_dir: Path | None  # its folder, if not in the index
 
 
 def settle(
@@ -42,7 +42,7 @@ def settle(
     features_cache: int | None = None,
     features_dir: Path | None = None,
 ) -> Settings:
-    """Settle the options of a command, None for what was not given; `index` is absolute. Raises UsageError."""
+    """Resolve the options of a command; None is an option not given; `index` is absolute. Raises UsageError."""
     given_model = model or _environment("BT_MODEL")
     return Settings(
         index=index or index_folder(_environment("BT_INDEX") or _default_index()),
@@ -78,7 +78,7 @@ def _default_index() -> str:
 
 
 def index_folder(name: str) -> Path:
-    """The absolute path of the folder that is meant, "~" being a home. Raises UsageError."""
+    """Return the absolute path of the folder of an index; "~" is a home. Raises UsageError."""
     expanded = os.path.expanduser(name)
     if expanded.startswith("~"):
         raise UsageError(f"{name}: the home folder that is meant is not known; write the path of the index out")
@@ -86,14 +86,14 @@ def index_folder(name: str) -> Path:
 
 
 def features_folder(name: str) -> Path:
-    """The folder that is meant, by where its links lead: it was named for this. Raises UsageError."""
+    """Return the real path of a folder for features: the user named it, so a link is followed. Raises UsageError."""
     return Path(os.path.realpath(os.path.expanduser(named_path(name))))
 
 
 def named_path(name: str) -> Path:
-    """What was typed as a path. Raises UsageError where it is empty, which to Python means the current folder.
+    """Parse a path for typer. Raises UsageError if it is empty, which Python takes for the current folder.
 
-    A parser for typer; its own would refuse what may not be read, which is for the command to name.
+    Typer's own parser would refuse unreadable paths, which the command reports itself.
     """
     if not name:
         raise UsageError('an empty path names nothing; the current folder is "."')
@@ -133,7 +133,7 @@ def _one_of(known: Sequence[str], name: str, value: str | None) -> str:
 
 
 def completing(words: Sequence[str]) -> Callable[[str], list[str]]:
-    """What the shell completes to."""
+    """Return a function for shell completion of these words."""
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
@@ -144,7 +144,7 @@ def _not_empty(text: str | None) -> str | None:
 
 
 def model_name(name: str) -> str:
-    """What was typed as a model. Raises UsageError where it is empty. A parser for typer."""
+    """Parse the name of a model for typer. Raises UsageError if it is empty."""
     if not name.strip():
         raise UsageError('an empty name is no model: give a repository of the Hugging Face Hub, a folder, or "demo"')
     return name

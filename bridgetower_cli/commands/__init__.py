@@ -1,1 +1,1 @@
-"""The commands: each reads its options, calls the library (imported inside, so that help stays fast), and renders."""
+"""The commands: each reads its options, calls the library (imported inside, so that help stays fast), and prints."""

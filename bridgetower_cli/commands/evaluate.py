@@ -40,8 +40,8 @@ def evaluate(
 
     settings = settle(model=model, device=device, precision=precision)
     with Meter("encoding", "pictures") as meter:
-        captioned = read_captions(captions)  # before a model is fetched for them
-        # `meter` is that of the pass at hand
+        captioned = read_captions(captions)  # may raise, so before a model is fetched
+        # looked up at each call: the second pass has another `meter`
         measured = the_model(settings).evaluate(captioned, depths=depth, on_progress=lambda *at: meter.update(*at))
         results = [next(measured)]
     with Meter("verifying", "pictures") as meter:
@@ -59,7 +59,7 @@ def evaluate(
 
 
 def _scores(result: "Evaluation") -> dict[str, float]:
-    """Percent."""
+    """Return the recalls in percent, by their names."""
     ir = dict(zip(("ir@1", "ir@5", "ir@10"), result.ir, strict=True))
     tr = dict(zip(("tr@1", "tr@5", "tr@10"), result.tr, strict=True))
     return {**ir, **tr, "rsum": result.rsum}

@@ -65,7 +65,7 @@ def fill(
 
     Exits with 1 if there is nothing to read, as in an empty index.
     """
-    masked(text)  # before a model is fetched for it
+    masked(text)  # may raise, so before a model is fetched
     settings = settle(
         index=index,
         model=model,
@@ -90,7 +90,7 @@ def _from_images(text: str, images: list[Path], top: int, settings: Settings) ->
     paths = [Path(os.path.abspath(path)) for path in images]
     with Meter("reading", "pictures") as meter:
         filled = the_model(settings).fill(text, paths, top=top, on_progress=meter.update)
-    for skip in filled.skipped:  # they were named one by one: the answer would not be to the question
+    for skip in filled.skipped:  # the user named each picture, so a result without one would mislead
         raise PictureError(skip.path, skip.reason)
     return filled
 
@@ -117,7 +117,7 @@ def _fields(word: Word) -> dict[str, object]:
 
 
 def _table(words: tuple[Word, ...]) -> None:
-    """With a column for the mask where there are several."""
+    """Write a table, with a column for the mask if there are several."""
     masks = 1 + max(word.mask for word in words)
     columns = [Column("word"), Column("probability", number=True), Column("seen in")]
     rows = [

@@ -85,7 +85,7 @@ def index(
     if preprocessing not in (None, *PREPROCESSINGS):
         raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
-    if device is not None:  # one that is not there is refused also where there is nothing to encode
+    if device is not None:  # refuse a missing device, also where nothing is to be encoded
         from bridgetower import choose_runtime
 
         choose_runtime(settings.device, settings.precision)
@@ -100,20 +100,20 @@ def index(
             "on_publish": lambda done, total: meter.update(done, total, "arranging for search"),
         }
         if watch:
-            _keep_up(pictures.watch(paths, **how), meter, len(paths))
+            _report_watch(pictures.watch(paths, **how), meter, len(paths))
             return
         report = pictures.index(paths, **how)
-        _tell(report, meter.close())
+        _report_run(report, meter.close())
     if report.skipped:
         raise typer.Exit(SOME_SKIPPED)
 
 
-def _tell(report: "IndexReport", seconds: float) -> None:
-    """All that there is to say of a run."""
+def _report_run(report: "IndexReport", seconds: float) -> None:
+    """Report one run."""
     render.skipped(report.skipped)
     for root in report.absent:
         render.away(root)
-    _tell_unread(report.unread)
+    _report_unread(report.unread)
     render.note(report.note)
     others = sum(report.ignored.values())
     render.say(
@@ -125,10 +125,10 @@ def _tell(report: "IndexReport", seconds: float) -> None:
     )
 
 
-def _keep_up(reports: "Iterator[IndexReport]", meter: Meter, paths: int) -> None:
-    """Say what came of the first run over so many paths, and of each later one, for ever."""
+def _report_watch(reports: "Iterator[IndexReport]", meter: Meter, paths: int) -> None:
+    """Report the first run over this number of paths, and the changes of each later run, without end."""
     last = next(reports)
-    _tell(last, meter.close())
+    _report_run(last, meter.close())
     render.say(f"watching {render.counted(paths, 'path')}; Ctrl-C ends it")
     for report in reports:
         meter.close()
@@ -147,8 +147,8 @@ def _keep_up(reports: "Iterator[IndexReport]", meter: Meter, paths: int) -> None
         last = report
 
 
-def _tell_unread(kinds: Mapping[str, int]) -> None:
-    """Name the kinds of pictures that were met and cannot be read: whoever has them expects to find them."""
+def _report_unread(kinds: Mapping[str, int]) -> None:
+    """Name the kinds of pictures that were met and cannot be read, as their owner expects to find them."""
     if kinds:
         listed = ", ".join(f"{number} x {extension}" for extension, number in kinds.items())
         render.say(

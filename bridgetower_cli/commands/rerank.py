@@ -52,7 +52,7 @@ def rerank(
 
 
 def _read_paths(end: bytes) -> dict[Path, list[str]]:
-    """Each path with the ways it was spelled, in order: what came in as "./-x.jpg" must not go out as "-x.jpg"."""
+    """Read paths, each with its spellings in order: "./-x.jpg" must not be printed as "-x.jpg"."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("paths are read from stdin, as in `find . -name '*.jpg' | bt rerank TEXT`")
     read = sys.stdin.buffer.read()

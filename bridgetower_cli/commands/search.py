@@ -156,7 +156,7 @@ def _fields(hit: Hit) -> dict[str, object]:
 
 
 def _table(hits: tuple[Hit, ...]) -> None:
-    """Without a column for matches where nothing was verified."""
+    """Write a table, with a column for matches if anything was verified."""
     if any(hit.verified for hit in hits):
         columns = [Column("match", number=True), Column("similarity", number=True), Column("picture")]
         rows = [[_match(hit), render.score(hit.similarity), render.short(hit.path)] for hit in hits]

@@ -10,7 +10,7 @@ from bridgetower_cli.libraries import library
 from bridgetower_cli.render import Column, counted, visible
 from bridgetower_cli.settings import Device, Index, Json, Precision, settle
 
-FEW = 5  # reasons, and files that were indexed by themselves
+FEW = 5  # reasons, and indexed single files, that are shown
 
 if TYPE_CHECKING:
     from bridgetower import Fingerprint, Root, Runtime, Summary, Tuning

@@ -46,7 +46,7 @@ def verify(
 
 
 def _check(pictures: "Library", meter: Meter, *, json: bool) -> None:
-    """Show each finding. Raises StoreError if there is any."""
+    """Check; show each finding. Raises StoreError if there is any."""
     found = 0
     for finding in pictures.check(on_progress=meter.update):
         _show(finding, json=json)
@@ -56,11 +56,11 @@ def _check(pictures: "Library", meter: Meter, *, json: bool) -> None:
 
 
 def _repair(pictures: "Library", meter: Meter, *, json: bool) -> None:
-    """Show each finding, and what was done about them. Raises StoreError if any is left."""
+    """Repair; show each finding and the repairs. Raises StoreError if any finding is left."""
     repaired = pictures.repair(on_progress=meter.update)
     for finding in repaired.findings:
         _show(finding, json=json)
-    _tell(repaired)
+    _report_repair(repaired)
     if repaired.left:
         left = repaired.left[0]
         raise StoreError(f"{pictures.directory}: could not be mended ({left.problem}): make room, then run it again")
@@ -83,7 +83,7 @@ def _show(finding: "Finding", *, json: bool) -> None:
     render.line(f"{finding.part}: {finding.problem}{about}{derived}")
 
 
-def _tell(repaired: "Repaired") -> None:
+def _report_repair(repaired: "Repaired") -> None:
     restored = repaired.restored
     if restored is not None:
         kept = "" if restored.kept is None else f"; the damaged manifest is kept as {render.short(restored.kept)}"

@@ -1,4 +1,4 @@
-"""Arguments of the public interface: checked, and turned into what the stages take. All raise UsageError."""
+"""Check the arguments of the public interface, and convert them for the stages. All raise UsageError."""
 
 import math
 import operator
@@ -24,16 +24,16 @@ _WRITTEN = re.compile(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ](\d\d:\d\d))?")
 
 
 def short(value: object) -> str:
-    """A value as Python writes it, on one line, at most some hundred characters."""
+    """Return the repr of a value on one line, cut to 200 characters."""
     shortened = Repr()
     shortened.maxstring, shortened.maxother = 100, 100
     return f"{' '.join(shortened.repr(value).split()):.200}"
 
 
 def normalised(text: str) -> str:
-    """A text with single spaces between its words and none around them; tabs and no-break spaces are spaces.
+    """Return a text with single spaces between its words and none around them; tabs and no-break spaces are spaces.
 
-    The tokenizer keeps every blank, and a blank too many changes a probability: no person means that.
+    The tokenizer keeps every blank, and a blank too many changes a probability, which nobody intends.
     """
     if not isinstance(text, str):
         raise UsageError(f"{short(text)}: a text is wanted")
@@ -41,7 +41,7 @@ def normalised(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """The same of a text that has a `<mask>`."""
+    """Return a normalised text; raise UsageError if it has no `<mask>`."""
     text = normalised(text)
     if MASK not in text:
         raise UsageError(
@@ -51,14 +51,14 @@ def masked(text: str) -> str:
 
 
 def list_of_texts(texts: Iterable[str]) -> list[str]:
-    """Each text normalised; a single text is refused, as nobody means its letters."""
+    """Return each text normalised; refuse a single text, which would be a list of letters."""
     if isinstance(texts, str):
         raise UsageError(f"a list of texts is wanted, not the text {short(texts)}")
     return [normalised(text) for text in _iterable(texts, "texts")]
 
 
 def path(value: object) -> Path:
-    """A path that a file could have."""
+    """Return a path; refuse an empty one and one with a NUL."""
     name: object = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(name, str):
         raise UsageError(f"{short(value)}: a path is wanted")
@@ -70,14 +70,14 @@ def path(value: object) -> Path:
 
 
 def list_of_paths(paths: Iterable[AnyPath]) -> list[Path]:
-    """Each as a path; a single path is refused."""
+    """Return each as a path; refuse a single path."""
     if isinstance(paths, str | bytes | os.PathLike):
         raise UsageError(f"a list of paths is wanted, not the path {short(os.fspath(paths))}")
     return [path(one) for one in _iterable(paths, "paths")]
 
 
 def list_of_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
-    """The patterns as they are; a single pattern is refused."""
+    """Return the patterns unchanged; refuse a single pattern."""
     if isinstance(patterns, str):
         raise UsageError(f"a list of patterns is wanted, not the pattern {short(patterns)}")
     found = tuple(_iterable(patterns, "patterns"))
@@ -88,12 +88,12 @@ def list_of_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
 
 
 def list_of_depths(depths: Iterable[int]) -> list[int]:
-    """Each once, in order, at least 1."""
+    """Return each depth once, in order; each is at least 1."""
     return list(dict.fromkeys(whole("depth", depth, least=1) for depth in _iterable(depths, "depths")))
 
 
 def path_map(moves: Mapping[str, AnyPath] | None) -> dict[str, Path]:
-    """Beginnings of paths and what is there in their place."""
+    """Return the mapping from old beginnings of paths to new ones."""
     if moves is None:
         return {}
     if not isinstance(moves, Mapping):
@@ -108,7 +108,7 @@ def _iterable(values: Iterable[_T], kind: str) -> Iterable[_T]:
 
 
 def whole(name: str, value: object, *, least: int) -> int:
-    """A whole number of any type but bool, at least `least`."""
+    """Return a whole number of any type but bool, at least `least`."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -121,7 +121,7 @@ def whole(name: str, value: object, *, least: int) -> int:
 
 
 def number(name: str, value: object, *, least: float, most: float = math.inf) -> float:
-    """A real number of any type but bool, from `least` to `most`."""
+    """Return a real number of any type but bool, from `least` to `most`."""
     try:
         if isinstance(value, bool | str | bytes):
             raise TypeError
@@ -144,7 +144,7 @@ def require_limits(*, top: int, depth: int | None = None, min_match: float | Non
 
 
 def moment(when: Moment) -> int:
-    """Seconds on a clock on the wall since it showed 1970; see `Filter`. A datetime with a zone is refused."""
+    """Return the seconds since 1970 on a local clock; see `Filter`. Refuse a datetime with a zone."""
     if isinstance(when, datetime):
         if when.tzinfo is not None:
             raise UsageError(f"{when}: pictures are dated by the clock where they were taken; give a time without zone")
@@ -159,7 +159,7 @@ def moment(when: Moment) -> int:
 
 
 def times(since: Moment | None, before: Moment | None) -> Filter:
-    """Pictures from a time on, `before` another; that one is left out."""
+    """Return the filter for pictures taken at `since` or later, and earlier than `before`."""
     first = None if since is None else moment(since)
     after = None if before is None else moment(before)
     if first is not None and after is not None and first >= after:

@@ -1,11 +1,11 @@
-"""The Python interface to an index: pictures to add, search, fill from and look after.
+"""The Python interface to an index: add pictures, search them, fill texts from them, and maintain the index.
 
     with Library("photos.index", "demo") as library:
         library.index(["photos"])
         for hit in library.search("two cats on a couch", min_match=0.5):
             print(hit.match, hit.path)
 
-Everything that `bt` does is done here. The stages do the work; they are imported when they are needed.
+Every command of `bt` on an index calls this class. The stages do the work; they are imported when they are needed.
 """
 
 import math
@@ -55,11 +55,11 @@ if TYPE_CHECKING:
 
 
 class Library:
-    """An index on disk and the model that made it: pictures to search.
+    """An index on disk, and the model that made it.
 
-    A search sees the index as it was at the first search, or after the last change by this object; what another process
-    adds meanwhile is seen after `refresh`. One object may be used by several threads: each call has a reader of its
-    own, which sees one state of the index to the end; all share one model; one thread at a time changes the index.
+    A search sees the index as it was at the first search, or after the last change by this object; it sees changes by
+    other processes after `refresh`. Several threads may use one object: each call has its own reader, which sees one
+    state of the index to the end; all share one model; one thread at a time changes the index.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class Library:
     ) -> None:
         """Name the index, which need not exist yet. Nothing is read or fetched now.
 
-        An index keeps the model that made it, by its name: it must be on this machine, as nothing is fetched because
-        an index names it. `model` says where it is now, by name or ready; for a new index, which one to use, else
-        `default_model`, else DEFAULT_MODEL. `precision` and `preprocessing` are insisted on, and refused by an index
-        that was made otherwise; `default_precision` gives way. `device` is auto, cpu, cuda or mps.
+        An index keeps the name of the model that made it. That model must be on this machine: nothing is fetched
+        because an index names it. `model` gives its place now, as a name or a `Model`. A new index uses `model`, else
+        `default_model`, else DEFAULT_MODEL. An index that was made with another `precision` or `preprocessing` refuses
+        these two, but overrides `default_precision`. `device` is auto, cpu, cuda or mps.
 
-        `features_cache` is the disk space in bytes for what the model saw in pictures, so that the next search need not
-        look again, 0 for none; `features_dir` another place for it than the folder of the index. `store` recalls, FAISS
-        by default. While a model is fetched, `progress` shows bars on stderr; `say` gets a line about what goes on.
+        `features_cache` is the disk space in bytes for features of pictures, so that the next search need not compute
+        them; 0 for none. `features_dir` is a place for them outside the folder of the index. `store` recalls, FAISS by
+        default. While a model is fetched, `progress` shows bars on stderr; `say` gets notes for people.
         """
         self.directory = Path(os.path.abspath(os.path.expanduser(path(directory))))
         self._features_cache = whole("features_cache", features_cache, least=0)
@@ -112,18 +112,18 @@ class Library:
         self.close()
 
     def close(self) -> None:
-        """Let go of the index. May be called twice; the next search opens it again."""
+        """Close the index. May be called twice; the next search opens it again."""
         self.refresh()
 
     def refresh(self) -> None:
-        """Have every call that begins from now on see the index as it is then."""
+        """Let later calls see the index as it is when they begin."""
         self._readers.refresh()
 
     # Models
 
     @property
     def model(self) -> Model:
-        """The model of the index, or, where it has no pictures yet, that for them. Raises ModelError, StoreError."""
+        """The model of the index, or the model for a new one. Raises ModelError, StoreError."""
         from bridgetower.index.compatibility import made_by
 
         made = made_by(self.directory)
@@ -151,13 +151,13 @@ class Library:
         budget: float = math.inf,
         on_progress: OnProgress = quiet,
     ) -> "Found":
-        """Find pictures for a text, for a picture, or for both; or give a `SearchRequest` in the place of all these.
+        """Find pictures for a text, a picture, or both. A `SearchRequest` may replace all arguments but `under`.
 
-        The text is verified: each result says how probably it is true of the picture. `image` is a path, a PIL image,
+        Each verified hit has the probability that the text is true of the picture. `image` is a path, a PIL image,
         an array uint8 [H, W, 3] or [H, W], or the bytes of a file. `vector`, [E] or an npy file of one, recalls by
-        itself; it alone serves an index of foreign vectors. `under` is a folder or file of the index; `since` and
+        itself; an index of foreign vectors needs one. `under` is a folder or file of the index; `since` and
         `before` bound when pictures were taken: "2024-05", a date, a datetime. `depth` is how many candidates are
-        verified, by default 20 on a CPU and 100 on a GPU; `budget` for how many seconds. `on_progress(done, total)`
+        verified, by default 20 on a CPU and 100 on a GPU; `budget` is the seconds for it. `on_progress(done, total)`
         counts pictures that are being verified.
 
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
@@ -176,14 +176,14 @@ class Library:
             return self._queries().search(store, request, under, on_progress)
 
     def locate(self, place: AnyPath) -> Path | None:
-        """A folder or file as the index knows it, by its own name or by where its links lead; None if it does not."""
+        """Return a folder or file as the index knows it, by its own path or by its real path; None if unknown."""
         with self._readers.lend() as store:
             return known_place(path(place), store.catalog.knows)
 
     def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = quiet) -> "Filled":
-        """Words for each `<mask>` of `text`, from the `depth` pictures that it fits best, each weighed by its match.
+        """Predict words for each `<mask>` of `text` from the `depth` best pictures, weighted by match.
 
-        `depth` is by default that of a search. `on_progress(done, total)` counts pictures. Raises UsageError,
+        The default of `depth` is that for a search. `on_progress(done, total)` counts pictures. Raises UsageError,
         ModelError, StoreError.
         """
         text = masked(text)
@@ -192,29 +192,29 @@ class Library:
             return self._queries().fill(store, text, top, depth, on_progress)
 
     def summary(self) -> "Summary":
-        """The index at a glance. Raises StoreError."""
+        """Return the counts and the origin of the index. Raises StoreError."""
         with self._readers.lend() as store:
             return store.summary()
 
     def skipped(self) -> list[Skipped]:
-        """The files that were passed over, and why. Raises StoreError."""
+        """Return the files that were skipped, each with the reason. Raises StoreError."""
         with self._readers.lend() as store:
             return list(store.catalog.skipped())
 
     def strays(self) -> list[Path]:
-        """Files in the folder of the index that are not part of it. Raises StoreError."""
+        """Return the files in the folder of the index that are not part of it. Raises StoreError."""
         with self._readers.lend() as store:
             return store.strays()
 
     def __len__(self) -> int:
-        """Pictures that can be found. Raises StoreError."""
+        """The number of pictures that can be found. Raises StoreError."""
         with self._readers.lend() as store:
             return len(store)
 
     def __bool__(self) -> bool:
-        return True  # also where it is empty, or not there yet
+        return True  # also where the index is empty, or does not exist yet
 
-    # Writing: each of these begins with the index as it is now, and has the next search see what it did
+    # Writing: each method begins with the index as it is now, and the next search sees its changes
 
     def index(
         self,
@@ -230,10 +230,10 @@ class Library:
     ) -> "IndexReport":
         """Bring the index up to date with these folders and files, creating it if need be.
 
-        Only new and changed files are read. `exclude` holds patterns as in .gitignore, anchored at each folder; what
-        they, `hidden` and `follow_symlinks` let in holds for this run. With `retry`, files that were skipped are tried
-        again. Pictures that cannot be read, or have more than `max_pixels`, are named in the report. `on_progress` is
-        told where the run stands, `on_publish(done, total)` how many images were arranged for search. Raises
+        Only new and changed files are read. `exclude` holds patterns as in .gitignore, anchored at each folder; they,
+        `hidden` and `follow_symlinks` hold for this run only. With `retry`, files that were skipped are tried again.
+        Pictures that cannot be read, or have more than `max_pixels`, are named in the report. `on_progress` gets the
+        progress of the run; `on_publish(done, total)` counts images while they are arranged for search. Raises
         InputError, UsageError, ModelError, StoreError, ProcessError.
         """
         update = self._update(exclude, hidden, follow_symlinks, max_pixels, on_progress, on_publish)
@@ -275,9 +275,9 @@ class Library:
         on_progress: "Callable[[Progress], None]" = quiet,
         on_publish: OnProgress = quiet,
     ) -> "Iterator[IndexReport]":
-        """As `index`, and again whenever something has changed below `paths`: a report for each run, for ever.
+        """Run `index`, and again whenever something has changed below `paths`: yield a report for each, without end.
 
-        A path that is away for a while is among the `absent` of the reports. Where another process writes the index,
+        A path that is away for a while is in the `absent` of the reports. Where another process writes the index,
         later runs wait until it ends. Raises as `index` does, InputError where the system cannot watch, and
         ResourceError.
         """
@@ -290,9 +290,9 @@ class Library:
         return IndexWriter.resume(self.directory, recall_store=self._recall_store)
 
     def forget(self, paths: Iterable[AnyPath], *, dry_run: bool = False) -> "ForgetReport":
-        """Take folders and files out of the index; with `dry_run` only say what that would do.
+        """Take folders and files out of the index; with `dry_run`, only report what that would do.
 
-        Their vectors are kept until `prune`. Raises InputError for one that it does not know, StoreError.
+        Their vectors are kept until `prune`. Raises InputError for a path that the index does not know, StoreError.
         """
         from bridgetower.index.maintenance import forget, would_forget
 
@@ -305,7 +305,7 @@ class Library:
             return forget(writer, [known_place(one, writer.catalog.knows) or one for one in wanted])
 
     def prune(self, *, dry_run: bool = False, on_progress: OnProgress = quiet) -> "Pruned":
-        """Drop files that are gone, remove images without a file, give the space back; or, `dry_run`, say how much.
+        """Drop files that are gone, remove orphans, free their space; with `dry_run`, only report how much.
 
         `on_progress(done, total)` counts files. Raises StoreError.
         """
@@ -319,7 +319,7 @@ class Library:
             return prune(writer, on_progress=on_progress)
 
     def check(self, *, on_progress: OnProgress = quiet) -> "Iterator[Finding]":
-        """All that is wrong with the index, as it is found. Changes nothing. Raises StoreError.
+        """Check the index, and yield each finding. Changes nothing. Raises StoreError.
 
         `on_progress(done, total)` counts images.
         """
@@ -328,7 +328,7 @@ class Library:
         return check_index(self.directory, recall_store=self._recall_store, on_progress=on_progress)
 
     def repair(self, *, on_progress: OnProgress = quiet) -> "Repaired":
-        """Mend what `check` finds; `index` then takes again what was lost. Raises StoreError.
+        """Repair the findings of `check`; `index` then reads lost pictures again. Raises StoreError.
 
         `on_progress(done, total)` counts images.
         """
@@ -340,7 +340,7 @@ class Library:
     def export(self, folder: AnyPath, *, on_progress: OnProgress = quiet) -> "Exported":
         """Write the index into a new folder, as npy and lines of JSON. `on_progress(done, total)` counts images.
 
-        Raises UsageError where the folder holds something, OutputError, StoreError.
+        Raises UsageError where the folder is not empty, OutputError, StoreError.
         """
         from bridgetower.transfer.export import export
 
@@ -351,7 +351,7 @@ class Library:
     def import_folder(
         self, folder: AnyPath, *, moves: "PathMap | None" = None, on_progress: OnProgress = quiet
     ) -> "ImportReport":
-        """Add what `export` wrote, here or elsewhere. A path that begins with a key of `moves` begins with its value.
+        """Add an export. A path that begins with a key of `moves` begins with its value here.
 
         `on_progress(done, total)` counts rows. Raises InputError before anything is written, StoreError.
         """
@@ -376,10 +376,10 @@ class Library:
         moves: "PathMap | None" = None,
         on_progress: OnProgress = quiet,
     ) -> "ImportReport":
-        """Add vectors of the model `name`, any model: `vectors` an npy file [N, E], `paths` a line of JSON for each.
+        """Add vectors of any model, called `name`: `vectors` an npy file [N, E], `paths` a line of JSON for each.
 
-        `queries` is an npy file [Q, E] of vectors of texts, by which recall is measured. A path that begins with a key
-        of `moves` begins with its value. `on_progress(done, total)` counts rows. Raises InputError before anything is
+        `queries` is an npy file [Q, E] of vectors of texts, which measure recall. A path that begins with a key of
+        `moves` begins with its value here. `on_progress(done, total)` counts rows. Raises InputError before anything is
         written, StoreError.
         """
         from bridgetower.transfer.import_index import import_vectors

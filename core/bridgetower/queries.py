@@ -1,4 +1,4 @@
-"""Queries to one index -> its reader, the parts of a model that they need, and what is kept of its pictures."""
+"""Answer queries to one index: find the parts of a model and the feature cache that each one needs."""
 
 import os
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Answers queries on a reader that is lent to it. Raises as `Library` does."""
+    """Answer queries with the reader that the caller lends. Raises as `Library` does."""
 
     models: IndexModels
     features_cache: int  # bytes
@@ -28,10 +28,10 @@ class Queries:
     def search(
         self, reader: IndexReader, request: SearchRequest, under: AnyPath | None, on_progress: OnProgress
     ) -> Found:
-        """Find pictures at or below `under`, or anywhere."""
+        """Find pictures at or below `under`; None is anywhere."""
         if under is not None:
             request = replace(request, filter=replace(request.filter, under=_place(reader, under)))
-        if not len(reader):  # it may have no model yet
+        if not len(reader):  # an empty index may have no model yet
             return NOTHING
         request = request.with_vector_read(reader.fingerprint.dim)
         encoder, judge = self._parts(reader, request)
@@ -49,7 +49,7 @@ class Queries:
         return fill_library(reader, encoder, judge, text, top=top, depth=depth, cache=cache, on_progress=on_progress)
 
     def _parts(self, reader: IndexReader, request: SearchRequest) -> tuple[RecallEncoder | None, Judge | None]:
-        """The parts of a model that a request needs."""
+        """Return the parts of a model that a request needs, else None."""
         if not request.needs_encoder and not request.verifies:
             return None, None
         model = self.models.of(reader) if request.needs_encoder else self.models.judge_for(reader)

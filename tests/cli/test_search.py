@@ -265,7 +265,7 @@ def test_what_lies_on_a_disk_that_is_away_is_not_looked_for(
     bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the first, however many they are."""
-    monkeypatch.setattr("bridgetower.retrieval.candidates._FEW_AWAY", 1)
+    monkeypatch.setattr("bridgetower.retrieval.candidates._RESTART_EVERY", 1)
     alone = paint(library.parent / "alone" / "black.png", "red", size=(50, 50))
     copy = library.parent / "alone" / "copy.png"
     shutil.copy(library / "red.png", copy)

@@ -160,7 +160,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
     directory = tmp_path / "another"
     run(photos, directory)
     before = contents(directory)
-    scandir, look_at = os.scandir, walk._file
+    scandir, look_at = os.scandir, walk._walked_file
 
     def listing(folder: bytes) -> object:
         path = Path(os.fsdecode(folder))
@@ -183,7 +183,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
         if fails == "listing":
             patch.setattr("bridgetower.files.walk.os.scandir", listing)
         elif fails == "looking":
-            patch.setattr(walk, "_file", looking)
+            patch.setattr(walk, "_walked_file", looking)
         else:
             for path in photos.rglob("*.png"):
                 os.utime(path, ns=(1, 1))

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, also after a power cut: written beside, on the disk, then renamed."""
+"""Write files atomically, also across a power cut: write a temporary file beside, fsync it, rename it."""
 
 import errno
 import json
@@ -22,14 +22,14 @@ _ABANDONED_S = 24 * 3600
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a new file, then put it in the place of `path` in one step that survives a power cut.
+    """Have `write` fill a temporary file, then rename it to `path`, in one step that survives a power cut.
 
-    Raises OSError, and what `write` raises; then `path` is as it was.
+    Raises OSError, and any error of `write`; `path` is then unchanged.
     """
-    unfinished = _unfinished(path)
+    unfinished = _temporary_path(path)
     unfinished.touch(exist_ok=False)
     try:
-        mode = unfinished.stat().st_mode  # as the umask has it; safetensors makes its file for the owner alone
+        mode = unfinished.stat().st_mode  # from the umask: safetensors makes files that only the owner reads
         write(unfinished)
         unfinished.chmod(mode)
         with unfinished.open("rb+") as file:
@@ -42,19 +42,19 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def new_folder(folder: Path, names: Sequence[str], kind: type[BridgeTowerError]) -> Iterator[Path]:
-    """A folder to fill with files of these `names`, each on the disk when it is closed: for `folder`, new or vacant.
+    """Yield a temporary folder for files of these `names`; at the end of the block it becomes `folder`, new or vacant.
 
-    When the block ends well, a new one takes its name in one step. One that was there stays, and gets the files in the
-    order of `names`, the last of which makes them count. Where the block does not end well, nothing is left, neither
-    files nor the folders that were made on the way. What the disk refuses here, outside the block, raises `kind`.
+    The block must fsync each file. A new `folder` appears in one step. An existing one gets the files in the order of
+    `names`; the last file makes the others valid. If the block raises, all its files are removed, and all folders made
+    on the way. Raises `kind` for an OSError outside the block.
     """
     with writing(folder, kind):
         was_there = folder.exists()
         made = [*takewhile(lambda parent: not parent.exists(), folder.parents)]
-    # Within the one that is there: it may be another disk, and the folder around it closed to us.
+    # Inside an existing folder: its parent may be on another disk, or not writable.
     home = folder if was_there else folder.parent
     _remove_abandoned_folders(home, folder.name, names)
-    unfinished = place = home / _unfinished(folder).name
+    unfinished = place = home / _temporary_path(folder).name
     try:
         with writing(folder, kind):
             unfinished.mkdir(parents=True)
@@ -68,25 +68,25 @@ def new_folder(folder: Path, names: Sequence[str], kind: type[BridgeTowerError])
                 place = folder
                 fsync_directory(folder.parent)
     except BaseException:
-        # By their names, as listing them takes a file handle, and none may be left.
+        # Unlink by name: listing the folder needs a file handle, and none may be free.
         for name in names:
             with suppress(OSError):
                 (place / name).unlink()
         for one in (place, *made):
-            with suppress(OSError):  # another program has put something there
+            with suppress(OSError):  # not empty: another program wrote there
                 one.rmdir()
         raise
 
 
 def is_vacant(folder: Path) -> bool:
-    """Whether nothing is in a folder but what `new_folder` was making in it, or is. Raises OSError."""
-    form = _unfinished_form(re.escape(folder.name))
+    """Whether a folder holds nothing but temporary folders of `new_folder`. Raises OSError."""
+    form = _temporary_form(re.escape(folder.name))
     return all(form.fullmatch(one.name) and _is_real_folder(one) for one in folder.iterdir())
 
 
 def _move_all(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Move the files of these names that are there, the last one when the others are on the disk, or none."""
-    if not is_vacant(target):  # another process was faster
+    """Move all existing files of these `names`, or none; the last one moves when the others are on the disk."""
+    if not is_vacant(target):  # another process wrote there
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(target))
     moved: list[Path] = []
     try:
@@ -94,7 +94,7 @@ def _move_all(source: Path, target: Path, names: Sequence[str]) -> None:
             if (source / name).exists():
                 if name == names[-1]:
                     fsync_directory(target)
-                if os.path.lexists(target / name):  # of another process: neither replaced nor removed
+                if os.path.lexists(target / name):  # another process made it: keep it
                     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(target / name))
                 moved.append(target / name)
                 (source / name).rename(target / name)
@@ -107,16 +107,16 @@ def _move_all(source: Path, target: Path, names: Sequence[str]) -> None:
         raise
 
 
-# What a process that was killed has left: no `finally` runs then
+# Temporary files of killed processes, which run no `finally`
 
 
 def remove_abandoned(folder: Path, form: str, *, after_s: float = _ABANDONED_S) -> None:
-    """Remove what `replace_file` was writing in a folder for a file whose name has this form, a day ago or longer.
+    """Remove the temporary files of `replace_file` in a folder, for names that match `form`, a day old or older.
 
-    `after_s` is another age in seconds; 0 is for a caller that alone writes such files. Raises nothing.
-    A folder that is a link is left alone: it leads to a place that nobody has named for this.
+    `after_s` is another age in seconds; pass 0 if no other process writes such files. Raises nothing.
+    A folder that is a link is left alone: nobody named the place that it leads to.
     """
-    unfinished = _unfinished_form(form)
+    unfinished = _temporary_form(form)
     with suppress(OSError):
         for one in () if folder.is_symlink() else folder.iterdir():
             if unfinished.fullmatch(one.name) and is_own(one) and (not after_s or _is_abandoned(one, after_s)):
@@ -124,9 +124,9 @@ def remove_abandoned(folder: Path, form: str, *, after_s: float = _ABANDONED_S) 
 
 
 def _remove_abandoned_folders(home: Path, name: str, names: Sequence[str]) -> None:
-    """The same of `new_folder`, which was filling a folder for `name` with files of these `names`."""
-    form = _unfinished_form(re.escape(name))
-    ours = re.compile("|".join(f"{re.escape(each)}|{_unfinished_form(re.escape(each)).pattern}" for each in names))
+    """Remove the old temporary folders of `new_folder` for a folder `name` with files of these `names`."""
+    form = _temporary_form(re.escape(name))
+    ours = re.compile("|".join(f"{re.escape(each)}|{_temporary_form(re.escape(each)).pattern}" for each in names))
     with suppress(OSError):
         for folder in home.iterdir():
             if form.fullmatch(folder.name) and _is_real_folder(folder):
@@ -135,16 +135,16 @@ def _remove_abandoned_folders(home: Path, name: str, names: Sequence[str]) -> No
                     for file in files:
                         if ours.fullmatch(file.name) and is_own(file):
                             file.unlink()
-                    with suppress(OSError):  # somebody has put something there
+                    with suppress(OSError):  # not empty: another program wrote there
                         folder.rmdir()
 
 
-def _unfinished(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
-def _unfinished_form(form: str) -> re.Pattern[str]:
-    """Of the name of what is made for a path whose name has this form."""
+def _temporary_form(form: str) -> re.Pattern[str]:
+    """Match the temporary name of a path whose name matches `form`."""
     return re.compile(rf"\.(?:{form})\.[0-9a-f]{{8}}\.partial")
 
 
@@ -157,13 +157,13 @@ def _is_real_folder(path: Path) -> bool:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Raises OSError."""
+    """Write `content` as indented JSON, atomically. Raises OSError."""
     text = json.dumps(content, indent=2) + "\n"
     replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def fsync_directory(directory: Path) -> None:
-    """Make what was renamed and removed in it durable; Windows has no such call and needs none."""
+    """Make renames and removals in a directory durable. Windows has no such call and needs none."""
     if sys.platform != "win32":
         descriptor = os.open(directory, os.O_RDONLY)
         try:

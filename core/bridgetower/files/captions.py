@@ -1,4 +1,4 @@
-"""Captions files: a line of JSON for each picture, with the texts that belong to it.
+"""Captions files: a line of JSON for each picture, with its texts.
 
     {"image": "cat.jpg", "captions": ["a cat", "a cat on a couch"]}
 
@@ -26,12 +26,12 @@ class Captioned:
 
 
 def read_captions(file: AnyPath) -> list[Captioned]:
-    """Read a captions file. Several lines for one picture are one picture with the captions of all of them.
+    """Read a captions file. Several lines for one picture are merged into one item.
 
     Raises InputError that names the line.
     """
     file = path(file)
-    pictures: dict[str, Captioned] = {}  # by its real path: a picture in two rows would be its own rival
+    pictures: dict[str, Captioned] = {}  # by real path: a picture listed twice would compete with itself
     for read in jsonl.lines(file, lambda number, row: _captioned(row, file.parent), form=_FORM, blanks=True):
         place = os.path.realpath(read.image)
         known = pictures.get(place, Captioned(read.image, ()))
@@ -42,7 +42,7 @@ def read_captions(file: AnyPath) -> list[Captioned]:
 
 
 def _captioned(row: Any, folder: Path) -> Captioned:
-    """One line. Raises ValueError that says in plain words what is wrong with it."""
+    """Parse one line. Raises ValueError with a reason for people."""
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     for name in ("image", "captions"):

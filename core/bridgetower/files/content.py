@@ -1,4 +1,4 @@
-"""The content of a picture file, read as a whole: what stands in the way is a reason to skip it."""
+"""Read picture files as a whole; a failure that lies in the file is a reason to skip it."""
 
 import os
 from pathlib import Path
@@ -10,17 +10,17 @@ from bridgetower.resources import shortage
 
 
 def read(path: Path) -> bytes:
-    """The content of a picture file.
+    """Return the content of a picture file.
 
-    Raises PictureError where it is gone, not readable, too large or no real file; ResourceError where this machine has
-    no handle left to read any file with.
+    Raises PictureError where it is missing, unreadable, too large or not a regular file; ResourceError where this
+    machine has no file handle left.
     """
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_PICTURE_BYTES:
                 raise PictureError(path, f"{size / 1e9:.1f} GB, more than the limit of {MAX_PICTURE_BYTES / 1e9:g} GB")
-            return file.read(size)  # no more, should it grow meanwhile
+            return file.read(size)  # the file may grow meanwhile
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise PictureError(path, "no such file") from error
     except NotAFileError as error:

@@ -1,4 +1,4 @@
-"""The patterns that hold in a folder: those of the caller, and of each `.btignore` from there up to the root."""
+"""Exclude patterns of a folder: those of the caller, and of each `.btignore` from there up to the root."""
 
 import codecs
 import os
@@ -14,13 +14,13 @@ from bridgetower.files.regular import open_regular
 from bridgetower.records import Skipped, path_of
 
 IGNORE_FILE = ".btignore"
-IGNORE_NAME = IGNORE_FILE.encode()  # as the listing of a folder has it
+IGNORE_NAME = IGNORE_FILE.encode()  # as a folder listing returns it
 _LARGEST_IGNORE_FILE = 10**6  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a walk takes of that which lies in its folders."""
+    """Which entries of its folders a walk takes."""
 
     exclude: tuple[str, ...] = ()  # patterns as in .gitignore
     hidden: bool = False  # also names that begin with a dot
@@ -31,14 +31,14 @@ USUAL_RULES = Rules()
 
 
 class _Level(NamedTuple):
-    """The patterns that hold below one folder, the last one first."""
+    """The patterns for entries below one folder, the last line first."""
 
-    start: int  # of what they are compared with, in a path below that folder
+    start: int  # in a path below that folder, of the part that is compared
     patterns: tuple[Pattern, ...]
 
 
-_NONE = _Level(0, ())
-Levels = tuple[_Level, ...]  # what the rules exclude, then each .btignore from the deepest up; or nothing at all
+_NO_PATTERNS = _Level(0, ())
+Levels = tuple[_Level, ...]  # `Rules.exclude`, then each .btignore from the deepest up; or empty
 
 
 def is_excluded(path: bytes, levels: Levels, *, is_folder: bool) -> bool:
@@ -53,8 +53,8 @@ def is_excluded(path: bytes, levels: Levels, *, is_folder: bool) -> bool:
     return False
 
 
-def _level(folder: bytes, lines: Iterable[str]) -> tuple[_Level, list[str]]:
-    """The patterns in these lines, and the lines that are none."""
+def _parse_level(folder: bytes, lines: Iterable[str]) -> tuple[_Level, list[str]]:
+    """Return the patterns of these lines, and the lines that are no pattern."""
     patterns, wrong = [], []
     for line in lines:
         try:
@@ -65,10 +65,10 @@ def _level(folder: bytes, lines: Iterable[str]) -> tuple[_Level, list[str]]:
 
 
 def excluding_below(root: bytes, rules: Rules) -> Levels:
-    """What `rules` exclude below a root. Raises UsageError."""
+    """Return the patterns of `rules.exclude`, anchored at a root. Raises UsageError for an invalid pattern."""
     if not rules.exclude:
         return ()
-    level, wrong = _level(root, rules.exclude)
+    level, wrong = _parse_level(root, rules.exclude)
     wrong += [pattern for pattern in rules.exclude if not pattern.strip()]
     if wrong:
         raise UsageError(f"{reprlib.repr(wrong[0])} is no pattern to exclude by; it is written as in a .gitignore file")
@@ -76,7 +76,7 @@ def excluding_below(root: bytes, rules: Rules) -> Levels:
 
 
 def with_own(folder: bytes, levels: Levels, troubles: list[Skipped]) -> Levels:
-    """`levels`, and before those of the folders above this one what its own .btignore says, if it has one."""
+    """Return `levels` with the patterns of this folder's .btignore; add its faults to `troubles`."""
     path = os.path.join(folder, IGNORE_NAME)
     try:
         with open_regular(path) as file:
@@ -92,7 +92,7 @@ def with_own(folder: bytes, levels: Levels, troubles: list[Skipped]) -> Levels:
         troubles.append(Skipped(path_of(path), reason))
         return levels
     text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-    level, wrong = _level(folder, (line.removesuffix("\r") for line in text.split("\n")))
+    level, wrong = _parse_level(folder, (line.removesuffix("\r") for line in text.split("\n")))
     if wrong:
         which = (
             f"{reprlib.repr(wrong[0])} is"
@@ -101,5 +101,5 @@ def with_own(folder: bytes, levels: Levels, troubles: list[Skipped]) -> Levels:
         )
         reason = f"{which} no pattern of .gitignore of at most {LONGEST} characters; the other lines hold"
         troubles.append(Skipped(path_of(path), reason))
-    excluding, *above = levels or (_NONE,)
+    excluding, *above = levels or (_NO_PATTERNS,)
     return (excluding, level, *above)

@@ -1,4 +1,4 @@
-"""Files with a line of JSON for each row (jsonl): read a line at a time, and said what is wrong with them."""
+"""Read files of JSON lines (jsonl) a line at a time; errors name the file and the line."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from bridgetower.files.os_errors import unreadable
 from bridgetower.files.regular import open_regular
 from bridgetower.records import LARGEST
 
-# Bytes: a picture with some 100,000 files. Python parses a line in one go, half a second, and answers no signal then.
+# Bytes: an image with some 100,000 files. Parsing that takes half a second, in which Python handles no signal.
 LONGEST_LINE = 16 * 1000**2
 
 _T = TypeVar("_T")
@@ -26,7 +26,7 @@ def lines(
 ) -> Iterator[_T]:
     """Yield `parse(number, row)` of each line of JSON, numbered from 1. Its ValueErrors become InputErrors.
 
-    These end with the `form` that a line should have. Blank lines are errors, or with `blanks` passed over.
+    Their messages end with `form`, an example of a line. Blank lines are errors, or with `blanks` passed over.
     """
     try:
         with open_regular(file) as opened:
@@ -55,7 +55,7 @@ def _json(text: str) -> Any:
 
 
 def field(row: Any, name: str, kind: type[_T]) -> _T:
-    """The value of a field: str, int, list or dict, as `kind` says. Raises ValueError for anything else."""
+    """Return the value of a field of type `kind`: str, int, list or dict. Raises ValueError for anything else."""
     if not isinstance(row, dict):
         raise ValueError(f'not a JSON object with "{name}"')
     value = row.get(name)
@@ -66,7 +66,7 @@ def field(row: Any, name: str, kind: type[_T]) -> _T:
 
 
 def integer(row: Any, name: str, *, least: int = 0) -> int:
-    """A whole number from `least` to LARGEST. Raises ValueError for anything else."""
+    """Return a whole number from `least` to LARGEST. Raises ValueError for anything else."""
     value = field(row, name, int)
     if not least <= value <= LARGEST:
         raise ValueError(f'"{name}" is out of range')
@@ -76,10 +76,10 @@ def integer(row: Any, name: str, *, least: int = 0) -> int:
 def require_once(
     file: Path, lines: Callable[[], Iterable[Iterable[tuple[str, bytes]]]], report: Callable[[int], None]
 ) -> None:
-    """Raise InputError where a key, (what it is, its bytes), stands twice in the lines of a file.
+    """Raise InputError where a key, (kind, bytes), occurs twice in the lines of a file.
 
-    Takes 8 bytes of memory for each; where two digests are equal, the lines are read again to see whether the keys are.
-    `report` is told the number of each line.
+    Keeps a digest of 8 bytes for each key; where two digests are equal, the lines are read again to compare the keys.
+    `report` gets the number of each line.
     """
     seen = array("Q")
     for number, keys in enumerate(lines(), start=1):

@@ -1,4 +1,4 @@
-"""Files of vectors as NumPy saves them (npy): read a part at a time, and said what is wrong with them."""
+"""Read vector files of NumPy (npy) in parts; errors name the file."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -13,9 +13,9 @@ from bridgetower.errors import InputError
 from bridgetower.files.os_errors import unreadable
 from bridgetower.files.regular import open_regular
 
-LONGEST = 1_000_000  # numbers of a vector
-_LONGEST_HEADER = 1 << 16  # bytes; NumPy refuses it too, but when it has read it
-_PART_BYTES = 1 << 20  # that are read at a time, or one row
+LONGEST = 1_000_000  # numbers in a vector
+_LONGEST_HEADER = 1 << 16  # bytes; NumPy checks its own limit only after it has read the header
+_PART_BYTES = 1 << 20  # read at a time; at least one row
 _HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 _ADVICE = "give an array of float16, float32 or float64 as `numpy.save` writes it"
 
@@ -24,7 +24,7 @@ class Rows:
     """The rows of a file that holds an array [N, E] of floating-point numbers."""
 
     def __init__(self, path: Path) -> None:
-        """Read the header. Raises InputError for what is no such file, and for one that is too short or too long."""
+        """Read the header. Raises InputError for another kind of file, and for one that is too short or too long."""
         self.path = path
         try:
             with open_regular(path) as file:
@@ -47,7 +47,7 @@ class Rows:
         return self.number
 
     def parts(self) -> Iterator[npt.NDArray[np.floating]]:
-        """The rows, some at a time [n, E]. Raises InputError."""
+        """Yield the rows in parts [n, E]. Raises InputError."""
         step = max(1, _PART_BYTES // (self.dim * self.dtype.itemsize))
         try:
             with open_regular(self.path) as file:
@@ -63,7 +63,7 @@ class Rows:
 
 
 def vector_from(source: BinaryIO | Path, dim: int) -> npt.NDArray[np.float32]:
-    """One vector, as `read_vector` gives it, from a file or a stream. Raises InputError."""
+    """Read one vector, as `read_vector` does, from a file or a stream. Raises InputError."""
     if not isinstance(source, Path):
         name = getattr(source, "name", None)
         return read_vector(source, name.strip("<>") if isinstance(name, str) else "the stream", dim)
@@ -75,9 +75,9 @@ def vector_from(source: BinaryIO | Path, dim: int) -> npt.NDArray[np.float32]:
 
 
 def read_vector(file: BinaryIO, name: str, dim: int) -> npt.NDArray[np.float32]:
-    """One vector of `dim` numbers, stored as [E] or [1, E], with length 1 [E]. `name` is for messages.
+    """Read a vector of `dim` numbers, stored as [E] or [1, E]; return it as float32 [E] of length 1.
 
-    Raises InputError.
+    `name` is for messages. Raises InputError.
     """
     shape, dtype = _header(file, name)
     if len(shape) not in (1, 2) or 0 in shape or (len(shape) == 2 and shape[0] != 1):
@@ -92,26 +92,26 @@ def read_vector(file: BinaryIO, name: str, dim: int) -> npt.NDArray[np.float32]:
 
 
 def unit(rows: npt.NDArray[np.floating], name: str, first: int) -> npt.NDArray[np.float32]:
-    """Rows [n, E], made as long as 1. Raises InputError for a row without a direction; the first one is `first`."""
-    with np.errstate(invalid="ignore"):  # signalled for some kinds of NaN
+    """Scale rows [n, E] to length 1. Raises InputError for a row without a direction; rows count from `first`."""
+    with np.errstate(invalid="ignore"):  # NumPy warns of some kinds of NaN
         largest = np.abs(rows.astype(np.float64)).max(axis=1, keepdims=True)
     for row in np.flatnonzero(~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0)):
         what = "is zero" if largest[row] == 0 else "holds a number that is not finite"
         raise InputError(f"{name}: row {first + row} {what}: it has no direction; compute it anew, or leave it out")
-    wide = rows / largest  # so that no square is too large or too small
+    wide = rows / largest  # so that no square overflows or underflows
     units: npt.NDArray[np.float32] = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
     return units
 
 
 def header(rows: int, dim: int) -> bytes:
-    """What stands before the numbers of an array [rows, dim] of little-endian float16."""
+    """Return the npy header of a little-endian float16 array [rows, dim]."""
     file = BytesIO()
     npy_format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)})
     return file.getvalue()
 
 
 def _header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array of floating-point numbers, stored row by row. Raises InputError."""
+    """Read the shape and dtype of a floating-point array, stored row by row. Raises InputError."""
     try:
         version = npy_format.read_magic(file)
         length = file.read(2 if version == (1, 0) else 4)
@@ -120,7 +120,7 @@ def _header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], np.dtype]:
         shape, by_columns, dtype = _HEADERS[version](BytesIO(length + file.read(int.from_bytes(length, "little"))))
     except OSError:
         raise
-    except Exception as error:  # on damaged headers NumPy raises nearly anything; there are versions for other arrays
+    except Exception as error:  # NumPy raises many types for a damaged header; KeyError: another version
         raise InputError(f"{name}: is no npy file; {_ADVICE}") from error
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise InputError(f"{name}: holds {dtype}; {_ADVICE}")

@@ -1,6 +1,6 @@
-"""What the file system refuses, in one form of message: which file, why, what to do next.
+"""Turn an OSError into a message of one form: which file, why, what to do next.
 
-Each returns the error to raise: of the given kind, or a ResourceError where memory or file handles ran out.
+An error is of the kind that the caller gives, or a ResourceError where memory or file handles ran out.
 """
 
 import errno
@@ -24,21 +24,21 @@ def unreadable(
     no_file: str = "give a file",
     advice: str = "check the name and its permissions",
 ) -> BridgeTowerError:
-    """For a file that cannot be opened or read. `no_file` is what to do where a pipe, say, is in its place."""
+    """Return the error for a file that cannot be read. `no_file` is the advice where it is not a regular file."""
     if isinstance(error, NotAFileError):
         return kind(f"{path}: {error.strerror}; {no_file}")
     return shortage(error) or kind(f"{path}: cannot be read: {error.strerror or error}; {advice}")
 
 
 def unwritable(path: Path | str, error: OSError, kind: type[BridgeTowerError]) -> BridgeTowerError:
-    """For a file or folder that cannot be made or written."""
+    """Return the error for a file or folder that cannot be made or written."""
     advice = "make room, or choose another place" if error.errno in _FULL else "choose another place"
     return shortage(error) or kind(f"{path}: cannot be written: {error.strerror or error}; {advice}")
 
 
 @contextmanager
 def writing(path: Path, kind: type[BridgeTowerError]) -> Iterator[None]:
-    """Raise for an OSError in here as `unwritable` says."""
+    """Turn an OSError in the block into the error of `unwritable`."""
     try:
         yield
     except OSError as error:
@@ -46,7 +46,7 @@ def writing(path: Path, kind: type[BridgeTowerError]) -> Iterator[None]:
 
 
 def reason_to_skip(error: OSError) -> str:
-    """Why a file is passed over. Raises ResourceError where it is no fault of the file."""
+    """Return why a file is passed over. Raises ResourceError where the cause is not the file."""
     if (lack := shortage(error)) is not None:
         raise lack from error
     if not isinstance(error, FileNotFoundError):

@@ -1,11 +1,11 @@
-"""Lines of a .gitignore file -> regular expressions that cannot backtrack.
+"""Compile lines of a .gitignore file to regular expressions that cannot backtrack.
 
-A line decides by the rules of git. An expression takes time in proportion to name x line, whatever both hold: each
-wildcard takes the first place where what follows it fits, in an atomic group, and is never tried again. That loses
-nothing: a later place leaves less of the name for the rest of the line.
+The rules are those of git. Matching takes time in proportion to name x line, whatever both hold: each wildcard stops at
+the first place where the part after it fits, in an atomic group, and is never tried again. No match is lost: a later
+place leaves less of the name for the rest of the line.
 
     a*b*c      (?>a (?>[^/]*?b) (?>[^/]*c(?=/|\\Z)) \\Z)    stars of a segment: the last one reaches to its end
-    x/**/y/z   (?>x/) (?>(?:[^/]++/)*? y/z \\Z)             what stands between two `**` begins at any segment
+    x/**/y/z   (?>x/) (?>(?:[^/]++/)*? y/z \\Z)             the part between two `**` begins at any segment
 """
 
 import re
@@ -33,23 +33,23 @@ _NAMED_SETS = {
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One line, as it is compared with an entry below its folder."""
+    """One line, compiled to be compared with entries below its folder."""
 
-    excludes: bool  # or takes back in
+    excludes: bool  # else it includes again
     folders_only: bool
     anywhere: bool  # compared with the name of the entry; else with its path
     expression: re.Pattern[str]
 
     def fits(self, path: str, name: str, *, is_folder: bool) -> bool:
-        """Whether the line is about this entry; `path`, which ends with `name`, is that from the line's folder."""
+        """Whether the line fits an entry; `path`, which ends with `name`, is relative to the line's folder."""
         if self.folders_only and not is_folder:
             return False
         return self.expression.match(name if self.anywhere else path) is not None
 
 
-@lru_cache(4096)  # one file is asked about many entries
+@lru_cache(4096)  # `passes_over` parses the same lines for many paths
 def parse(line: str) -> Pattern | None:
-    """The pattern in a line; None for a comment and for an empty line. Raises ValueError where it is no pattern."""
+    """Return the pattern of a line; None for a comment and for an empty line. Raises ValueError if it is invalid."""
     text = line.rstrip(" ")
     if len(text) < len(line) and (len(text) - len(text.rstrip("\\"))) % 2:  # `\ ` at the end is a space
         text += " "
@@ -94,11 +94,11 @@ def _segments(path: str) -> list[list[str]]:
 
 
 def _set(path: str, at: int) -> tuple[str, int]:
-    """The set whose `[` is before `at`, and where it has ended."""
+    """Return the expression of the set whose `[` is before `at`, and the place after its end."""
     excepted = path[at] in "!^"
     at += excepted
     parts: list[str] = []
-    while not parts or path[at] != "]":  # `]` as the first is one of the set
+    while not parts or path[at] != "]":  # a `]` that comes first is a member
         if named := _NAMED_SET.match(path, at):
             parts.append(_NAMED_SETS[named[1]])
             at = named.end()
@@ -112,13 +112,13 @@ def _set(path: str, at: int) -> tuple[str, int]:
 
 
 def _character(path: str, at: int) -> tuple[str, int]:
-    """The one at `at`, or behind a backslash there, and where the next one is."""
+    """Return the character at `at`, or after a backslash there, and the next place."""
     at += path[at] == "\\"
     return path[at], at + 1
 
 
 def _expression(segments: list[list[str]]) -> str:
-    """All segments, up to the end."""
+    """Join all segments, anchored at the end."""
     parts = []
     for place, segment in enumerate(segments, 1):
         is_last = place == len(segments)
@@ -130,7 +130,7 @@ def _expression(segments: list[list[str]]) -> str:
 
 
 def _segment(parts: list[str]) -> str:
-    """One segment: what stands before the first star, then each star with what follows it."""
+    """Join one segment: the part before the first star, then each star with the part after it."""
     fixed = [""]
     for part in parts:
         if part.startswith("*"):

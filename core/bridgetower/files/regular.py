@@ -1,7 +1,7 @@
-"""Regular files, opened without waiting: a pipe, a device or a folder in the place of a file is refused.
+"""Open regular files without waiting, and refuse a pipe, a device or a folder in the place of a file.
 
-A file of the user may be reached through a link. One of ours may not: a link that somebody has put in its place would
-lead to a file that is not ours, to be read, emptied or removed.
+A file of the user may be reached through a link. A file of ours may not: through a link in its place we would read,
+empty or remove a file that is not ours.
 """
 
 import errno
@@ -11,54 +11,54 @@ from contextlib import suppress
 from io import BufferedReader
 from os import PathLike
 
-_CAUTION = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_SAFE_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotAFileError(OSError):
-    """The path leads to something else; `strerror` says to what."""
+    """The path leads to something other than a regular file; `strerror` names it."""
 
 
 def open_regular(path: str | bytes | PathLike[str]) -> BufferedReader:
     """Open a regular file, or a link to one, for reading in binary.
 
-    Raises NotAFileError for anything else, and OSError where it cannot be opened. Neither takes long: a pipe is not
-    waited for, and a device not touched.
+    Raises NotAFileError for anything else, and OSError where it cannot be opened. It does not wait for a pipe, and does
+    not open a device.
     """
-    return open(path, "rb", opener=_opened)
+    return open(path, "rb", opener=_open_descriptor)
 
 
 def open_own(path: str | bytes | PathLike[str]) -> BufferedReader:
-    """As `open_regular`, a file that we have made: not through a link."""
+    """Open a file that we made, as `open_regular` does, but not through a link."""
     return open(path, "rb", opener=open_own_descriptor)
 
 
 def open_own_descriptor(path: str | bytes | PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """The descriptor of a file that we have made, or, with `os.O_CREAT` in `flags`, make now. Raises as `open_own`."""
+    """Open a file that we made, or make it (`os.O_CREAT` in `flags`); return its descriptor. Raises as `open_own`."""
     with suppress(FileNotFoundError):
         require_own(path)
-    return _regular(os.open(path, flags | _CAUTION | getattr(os, "O_NOFOLLOW", 0), mode), path)
+    return _checked_descriptor(os.open(path, flags | _SAFE_FLAGS | getattr(os, "O_NOFOLLOW", 0), mode), path)
 
 
 def require_own(path: str | bytes | PathLike[str]) -> None:
-    """Raise NotAFileError where something else than a regular file is at `path`, OSError where nothing is."""
+    """Raise NotAFileError where `path` is not a regular file, OSError where nothing is there."""
     _require_regular(os.lstat(path), path)
 
 
 def is_own(path: str | bytes | PathLike[str]) -> bool:
-    """Whether a regular file is at `path`, and no link to one: only such a file may be removed as ours."""
+    """Whether `path` is a regular file and no link: only such a file may be removed as ours."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except (OSError, ValueError):
         return False
 
 
-def _opened(path: str, flags: int) -> int:
-    _require_regular(os.stat(path), path)  # some devices do something when they are opened
-    return _regular(os.open(path, flags | _CAUTION), path)
+def _open_descriptor(path: str, flags: int) -> int:
+    _require_regular(os.stat(path), path)  # opening some devices has side effects
+    return _checked_descriptor(os.open(path, flags | _SAFE_FLAGS), path)
 
 
-def _regular(descriptor: int, path: str | bytes | PathLike[str]) -> int:
-    """The descriptor, unless something else has taken the place of the file meanwhile."""
+def _checked_descriptor(descriptor: int, path: str | bytes | PathLike[str]) -> int:
+    """Return the descriptor; close it and raise NotAFileError if the file was replaced meanwhile."""
     try:
         _require_regular(os.fstat(descriptor), path)
     except BaseException:

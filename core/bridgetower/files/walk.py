@@ -1,23 +1,23 @@
-"""Files and folders -> the picture files in them, in an order that does not change from run to run.
+"""Find the picture files in files and folders, in an order that does not change from run to run.
 
 Rules, in full:
-- Folders are walked to any depth, names sorted by their bytes. What has no picture's extension is passed over and
-  counted. Names that begin with a dot are passed over in silence; with `Rules.hidden` they are walked too, but never
+- Folders are walked to any depth, names sorted by their bytes. Files without the extension of a picture are passed over
+  and counted. Names that begin with a dot are passed over uncounted; with `Rules.hidden` they are walked too, but never
   the `._*` that macOS leaves beside files.
-- `.btignore` files, in any folder of the walk, say what is left out of that folder and of those below it, in the syntax
-  of .gitignore: the last pattern that fits decides, that of a deeper file before that of one above it, and
-  `Rules.exclude`, which is anchored at each root, before all of them. A folder that is left out is not entered, so
-  nothing in it can be taken back in. A .btignore above a root says nothing.
-- What is named itself is taken as it is: hidden or not, link or not, excluded or not, whatever its extension.
+- A `.btignore` file, in any folder of the walk, excludes entries of that folder and of those below it, in the syntax of
+  .gitignore. The last pattern that fits decides. A deeper file decides before one above it, and `Rules.exclude`, which
+  is anchored at each root, before all files. An excluded folder is not entered, so nothing in it can be included again.
+  A .btignore above a root has no effect.
+- A path that the caller names is taken as it is: hidden or not, link or not, excluded or not, whatever its extension.
 - Links are passed over and counted, unless `Rules.follow_symlinks`. Then a folder is listed once, however many links
-  lead to it or back to it; the links' turn comes after everything else, so that a picture appears under its real path
-  where it has one here.
+  lead to it or back to it. Links are followed last, so that a picture appears under its real path where it has one
+  here.
 - Paths are absolute and keep the names of links; any bytes that the file system allows in a name survive.
-- The folder of an index is not entered: nothing in it is anyone's picture.
-- What stands in the way (a folder that may not be opened, a pipe called `x.jpg`, a file that vanishes, a .btignore that
+- The folder of an index is not entered: it holds no pictures of the user.
+- An obstacle (a folder that may not be opened, a pipe called `x.jpg`, a file that vanishes, a .btignore that
   cannot be read, is larger than 1 MB or has a line that is no pattern) becomes a Skipped; the walk goes on.
 
-Millions of files pass through here, so all of it is done with bytes and what the listing of a folder says.
+A walk meets millions of files, so it works on bytes and on the entries of folder listings.
 """
 
 import os
@@ -36,8 +36,8 @@ from bridgetower.files.ignore import IGNORE_NAME, USUAL_RULES, Levels, Rules, ex
 from bridgetower.files.os_errors import reason_to_skip
 from bridgetower.records import Skipped, WalkedFile, path_of
 
-# Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor those of
-# which Pillow knows the header only (.mpg, .h5, .grib, .bufr).
+# Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor .mpg, .h5,
+# .grib, .bufr: Pillow reads only their headers.
 EXTENSIONS = frozenset(
     """
     .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico .iim
@@ -46,7 +46,7 @@ EXTENSIONS = frozenset(
     """.split()
 )
 
-# Pictures that people have and expect to find, but of kinds that Pillow does not read: of phones, of cameras ("raw").
+# Formats of phones and of cameras ("raw") that people expect to find, but that Pillow does not read.
 UNREAD_EXTENSIONS = frozenset(
     """
     .heic .heif .hif .jxl
@@ -62,18 +62,18 @@ _NAME = attrgetter("name")
 
 @dataclass(slots=True)
 class PassedOver:
-    """What a walk left out, as far as it is counted."""
+    """Counts of the entries that a walk left out."""
 
     extensions: Counter[str] = field(default_factory=Counter)  # files of other kinds, by extension in lower case
     excluded: int = 0  # pictures and folders that a pattern left out; nothing below these is counted
-    links: int = 0  # to folders, and those that are called like pictures
+    links: int = 0  # to folders, or with the extension of a picture
 
     def unread(self) -> dict[str, int]:
-        """Of `extensions`, those of pictures, in the order of their names."""
+        """The part of `extensions` that pictures have, sorted by name."""
         return {name: number for name, number in sorted(self.extensions.items()) if name in UNREAD_EXTENSIONS}
 
     def others(self) -> dict[str, int]:
-        """Of `extensions`, all else."""
+        """The rest of `extensions`, sorted by name."""
         return {name: number for name, number in sorted(self.extensions.items()) if name not in UNREAD_EXTENSIONS}
 
 
@@ -84,10 +84,10 @@ def scan(
     *,
     apart: Path | None = None,
 ) -> Iterator[WalkedFile | Skipped]:
-    """Yield a File for each picture file in or at `paths`, once, and a Skipped for each that cannot be had.
+    """Yield a WalkedFile for each picture file in or at `paths`, once, and a Skipped for each obstacle.
 
-    What is passed over is counted in `passed_over`; the folder `apart`, that of the index, is not entered. Raises at
-    once, before anything is walked: InputError where one of `paths` does not exist, or is a pipe, socket or device,
+    Entries that are passed over are counted in `passed_over`; `apart`, the folder of the index, is not entered.
+    Raises before the walk begins: InputError where one of `paths` does not exist, or is a pipe, socket or device,
     UsageError where one of `rules.exclude` is no pattern.
     """
     roots = sorted({os.fsencode(os.path.abspath(path)) for path in paths})
@@ -96,7 +96,7 @@ def scan(
 
 
 def passes_over(folder: Path, path: Path, rules: Rules, *, is_file: bool) -> bool:
-    """Whether the walk of `folder` leaves out what lies below it at `path`, so that it must be named to be met."""
+    """Whether the walk of `folder` leaves out the entry at `path` below it, unless the caller names that path."""
     here = os.fsencode(folder)
     levels = excluding_below(here, rules)
     names = [os.fsencode(name) for name in path.relative_to(folder).parts]
@@ -124,14 +124,14 @@ def _is_folder(root: bytes) -> bool:
 
 
 class _Folder(NamedTuple):
-    """A folder that is to be walked, and what holds in it."""
+    """A folder to walk, and the patterns that hold in it."""
 
     path: bytes
     levels: Levels
 
 
 class _Walk:
-    """One walk over all roots: what has been listed, and the links that are still to be followed."""
+    """One walk over all roots: the folders listed so far, and the links still to be followed."""
 
     def __init__(
         self,
@@ -157,20 +157,22 @@ class _Walk:
         for root, levels in self._roots:
             if root in self._folders:
                 yield from self._walk(_Folder(root, levels))
-            elif (key := _entry_key(root)) in pending:  # not named twice, through a link
+            elif (key := _entry_key(root)) in pending:  # once, though two paths may name it through links
                 pending.remove(key)
-                yield _file(root, partial(os.stat, root))
-        for link in self._links:  # grows while it is walked: a link may lead to further links
+                yield _walked_file(root, partial(os.stat, root))
+        for link in self._links:  # grows meanwhile: a link may lead to further links
             yield from self._walk(link)
 
     def _walk(self, top: _Folder) -> Iterator[WalkedFile | Skipped]:
         follow, extensions = self._rules.follow_symlinks, _EXTENSIONS
-        stack: list[tuple[_Folder, Iterator[os.DirEntry[bytes]]]] = []  # folders may be nested deeper than calls
+        stack: list[
+            tuple[_Folder, Iterator[os.DirEntry[bytes]]]
+        ] = []  # folders may be nested deeper than recursion allows
         next_folder: _Folder | None = top
         while next_folder or stack:
             if next_folder:
                 troubles: list[Skipped] = []
-                stack.append(self._enter(next_folder, troubles))
+                stack.append(self._list_with_patterns(next_folder, troubles))
                 next_folder = None
                 yield from troubles
             (_, levels), entries = stack[-1]
@@ -179,13 +181,13 @@ class _Walk:
                 is_dotted = name.startswith(b".")
                 if is_dotted and _is_hidden(name, self._rules):
                     continue
-                # Nearly all of what there is, without a call too many.
+                # Most entries end here, so this path makes few calls.
                 if (
                     name[name.rfind(b".") :] in extensions
                     and not (is_dotted or levels)
                     and entry.is_file(follow_symlinks=False)
                 ):
-                    yield _file(entry.path, entry.stat)
+                    yield _walked_file(entry.path, entry.stat)
                     continue
                 is_link = entry.is_symlink()
                 try:
@@ -209,12 +211,14 @@ class _Walk:
                     next_folder = _Folder(entry.path, levels)
                     break
                 else:
-                    yield _file(entry.path, entry.stat)
+                    yield _walked_file(entry.path, entry.stat)
             else:
                 stack.pop()
 
-    def _enter(self, folder: _Folder, troubles: list[Skipped]) -> tuple[_Folder, Iterator[os.DirEntry[bytes]]]:
-        """The folder with its own patterns, and its entries; what stands in the way is added to `troubles`."""
+    def _list_with_patterns(
+        self, folder: _Folder, troubles: list[Skipped]
+    ) -> tuple[_Folder, Iterator[os.DirEntry[bytes]]]:
+        """Return the folder with its own patterns, and its entries; obstacles are added to `troubles`."""
         try:
             entries = self._list(folder.path)
         except OSError as error:
@@ -225,7 +229,7 @@ class _Walk:
         return folder, iter(entries)
 
     def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
-        """The entries of a folder, sorted; none where it has been listed. Raises OSError."""
+        """List a folder, sorted; return nothing if it was listed before. Raises OSError."""
         if (identity := _identity(folder)) in self._listed:
             return []
         self._listed.add(identity)
@@ -237,9 +241,9 @@ class _Walk:
         return entries
 
 
-def _file(path: bytes, look: Callable[[], os.stat_result]) -> WalkedFile | Skipped:
+def _walked_file(path: bytes, get_status: Callable[[], os.stat_result]) -> WalkedFile | Skipped:
     try:
-        status = look()
+        status = get_status()
     except OSError as error:
         return Skipped(path_of(path), reason_to_skip(error))
     if not stat.S_ISREG(status.st_mode):
@@ -257,12 +261,12 @@ def _is_hidden(name: bytes, rules: Rules) -> bool:
 
 
 def _extension(name: bytes) -> bytes:
-    """As `os.path.splitext` has it, in lower case."""
+    """Return the extension as `os.path.splitext` does, in lower case."""
     stem, dot, extension = name.rpartition(b".")
     return dot + extension.lower() if stem.lstrip(b".") else b""
 
 
 def _entry_key(path: bytes) -> bytes:
-    """The same for all names of one folder entry; links in the place of the entry itself are kept apart."""
+    """Return one key for all paths of a folder entry. An entry that is a link itself is not resolved."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)

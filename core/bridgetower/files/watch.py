@@ -1,10 +1,10 @@
-"""Changes below folders -> bursts of paths, as they happen.
+"""Watch folders, and report changes as bursts of paths.
 
-A thread of its own listens, so that signals reach whoever waits for a burst. A burst ends when nothing has happened for
-a second, or after ten. What a walk would pass over is passed over here: a change to it is none.
+A separate thread listens, so that the thread that waits for a burst receives signals. A burst ends when nothing has
+happened for a second, or after ten. Changes to entries that a walk passes over are not reported.
 
-watchfiles gives up where it meets a name that is no UTF-8, also if that is only looked at. From then on walks are
-compared, one every other second, or fewer where they would take more than a tenth of the time.
+watchfiles fails at a name that is not UTF-8, even if that file is only read. From then on walks are compared, one every
+two seconds, or fewer where they would take more than a tenth of the time.
 """
 
 import os
@@ -24,31 +24,31 @@ from bridgetower.resources import shortage
 
 QUIET_S = 1.0
 BURST_S = 10.0
-LOOK_S = 2.0  # until it is noticed that a root has gone or is back; and between two walks
-_NO_TEXT = "Unable to decode path"  # how watchfiles begins what it says of a name that is no UTF-8
+LOOK_S = 2.0  # between two checks that the roots exist; and between two walks
+_NOT_UTF8 = "Unable to decode path"  # how watchfiles begins its error for a name that is not UTF-8
 
 
 @contextmanager
 def watching(
     roots: Iterable[Path], rules: Rules, *, apart: Path, holds: Callable[[Path], bool]
 ) -> Iterator[Iterator[set[Path]]]:
-    """Watch files and folders from now on: a context, whose value yields the paths that changed, without end.
+    """Watch files and folders from now on: a context whose value yields sets of changed paths, without end.
 
-    A root that goes, or comes back, is such a change itself. Nothing below the folder `apart` counts; of what is gone
-    and was not called like a picture, it counts what `holds` says that something was known in it: it was a folder.
-    `holds` is called in another thread. Where walks are compared, all roots are named. Asking for the next burst raises
-    InputError where the system cannot watch, ResourceError, and whatever else went wrong in that thread.
+    A root that disappears or returns is a change, too. Changes below the folder `apart` are not reported. A path that
+    is gone and has no picture extension is reported if `holds(path)`: it was a folder with indexed files. `holds` is
+    called in another thread. Where walks are compared, a burst is all roots. Asking for a burst raises InputError where
+    the system cannot watch, ResourceError, and any other error of that thread.
     """
-    watched = _Watched([Path(os.path.abspath(root)) for root in roots], rules, apart, holds)
-    threading.Thread(target=watched.run, name="watch", daemon=True).start()
+    watcher = _Watcher([Path(os.path.abspath(root)) for root in roots], rules, apart, holds)
+    threading.Thread(target=watcher.run, name="watch", daemon=True).start()
     try:
-        yield watched.bursts()
+        yield watcher.bursts()
     finally:
-        watched.stop.set()
+        watcher.stop.set()
 
 
-class _Watched:
-    """What the thread that listens and the one that waits have in common."""
+class _Watcher:
+    """State that the listening thread and the waiting thread share."""
 
     def __init__(self, roots: list[Path], rules: Rules, apart: Path, holds: Callable[[Path], bool]) -> None:
         self._roots, self._rules, self._holds = roots, rules, holds
@@ -67,22 +67,22 @@ class _Watched:
             yield burst
 
     def run(self) -> None:
-        """Report what happens until `stop` is set. An error is passed on: the thread that waits would wait for ever."""
+        """Report changes until `stop` is set. Errors are passed on, or the other thread would wait for ever."""
         try:
-            self._follow()
-        except Exception as error:  # noqa: BLE001  a defect is told as one by who waits
+            self._report_changes()
+        except Exception as error:  # noqa: BLE001  `bursts` raises it again
             self._found.put(error)
 
-    def _follow(self) -> None:
+    def _report_changes(self) -> None:
         there = _present(self._roots)
         while not self.stop.is_set():
             try:
                 self._listen(there)
-            except FileNotFoundError:  # a root that has gone just now
+            except FileNotFoundError:  # a root disappeared just now
                 pass
             except (OSError, RuntimeError, ValueError) as error:
-                if isinstance(error, UnicodeEncodeError) or str(error).startswith(_NO_TEXT):
-                    self._compare()
+                if isinstance(error, UnicodeEncodeError) or str(error).startswith(_NOT_UTF8):
+                    self._compare_walks()
                     return
                 if (lack := shortage(error)) is not None:
                     raise lack from error
@@ -93,7 +93,7 @@ class _Watched:
                 self._found.put(moved)
 
     def _listen(self, there: dict[Path, tuple[int, int]]) -> None:
-        """Report what happens until a root goes or another one comes."""
+        """Report changes until a root disappears or returns."""
         if not there:
             self.stop.wait(LOOK_S)
             return
@@ -108,40 +108,40 @@ class _Watched:
             raise_interrupt=False,
         )
         for changes in events:
-            if found := {path for path in (Path(name) for _, name in changes) if self._counts(path)}:
+            if found := {path for path in (Path(name) for _, name in changes) if self._is_reported(path)}:
                 self._found.put(found)
             if _present(self._roots) != there:
                 return
 
-    def _compare(self) -> None:
-        """Report all roots, and again whenever a walk meets something else than the one before."""
+    def _compare_walks(self) -> None:
+        """Report all roots now, and again whenever a walk differs from the one before."""
         before = None
         while not self.stop.is_set():
             began = time.monotonic()
-            if (now := self._sum()) != before:
+            if (now := self._hash_walk()) != before:
                 self._found.put(set(self._roots))
             before = now
             self.stop.wait(max(LOOK_S, 9 * (time.monotonic() - began)))
 
-    def _sum(self) -> int:
-        """A number that stands for all that a walk meets."""
+    def _hash_walk(self) -> int:
+        """Hash everything that a walk meets."""
         there = _present(self._roots)
         total = hash(tuple(there.items()))
-        with suppress(InputError):  # a root that has gone just now
+        with suppress(InputError):  # a root disappeared just now
             for met in scan(there, self._rules, apart=self._index):
                 total = hash((total, met))
         return total
 
-    def _counts(self, path: Path) -> bool:
+    def _is_reported(self, path: Path) -> bool:
         if any(path.is_relative_to(folder) for folder in self._apart):
             return False
-        # Some systems name what has changed by its real path.
+        # Some systems report a change by its real path.
         around = ((root, path) for root in self._roots if path.is_relative_to(root))
         real = ((root, root / path.relative_to(at)) for root in self._roots if path.is_relative_to(at := _real(root)))
-        return any(self._met(root, below) for root, below in {*around, *real})
+        return any(self._is_met(root, below) for root, below in {*around, *real})
 
-    def _met(self, root: Path, path: Path) -> bool:
-        """Whether the walk of `root` meets what has changed at `path`, or met what was there."""
+    def _is_met(self, root: Path, path: Path) -> bool:
+        """Whether the walk of `root` meets `path`, or met it while it existed."""
         if path == root:
             return True
         if path.name == IGNORE_FILE:
@@ -156,7 +156,7 @@ def _real(path: Path) -> Path:
 
 
 def _present(roots: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Those that are there, and which file or folder each of them is: device, inode."""
+    """Return the roots that exist, each with its (device, inode)."""
     present = {}
     for root in roots:
         try:

@@ -1,4 +1,4 @@
-"""The parts of a model, ready for use from Python: what makes vectors, what verifies and fills.
+"""Models, ready for use from Python: an encoder makes vectors, a judge verifies and fills.
 
 `Model` finds a checkpoint at once and reads its weights when they are first needed. `index_models` chooses the model
 that made an index, or the one for a new index.

@@ -1,4 +1,4 @@
-"""The models that a library works with: the one that made its index, or the one for a new index."""
+"""Choose the model of a library: the model that made its index, or the model for a new index."""
 
 import os
 import threading
@@ -12,11 +12,11 @@ from bridgetower.records import FOREIGN, INT8, Fingerprint, Head, Say
 if TYPE_CHECKING:
     from bridgetower.index.reader import IndexReader
 
-_MOST_TOLD = 1000  # lines; a process may run for months
+_MOST_TOLD = 1000  # lines that are remembered; a process may run for months
 
 
 class Notes:
-    """Passes lines on to a person, each once."""
+    """Pass each line to `say` once."""
 
     def __init__(self, say: Say) -> None:
         self._say, self._told, self._lock = say, set[str](), threading.Lock()
@@ -34,12 +34,12 @@ class Notes:
 @dataclass(slots=True)
 class _Slot:
     model: Model | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock)  # one thread looks for the model
+    lock: threading.RLock = field(default_factory=threading.RLock)  # held while a thread finds the model
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """The options that decide on a model; see `Library`."""
+    """The options of `Library` that choose a model."""
 
     given: Model | str | None
     default_model: str | None
@@ -51,21 +51,21 @@ class ModelOptions:
 
     @property
     def any_insisted_on(self) -> bool:
-        """Whether one of them must be compared with what an index says."""
+        """Whether one of them must be compared with the fingerprint of an index."""
         return not (self.given is None and self.precision is None and self.preprocessing is None)
 
 
 class IndexModels:
-    """Finds each model once, whatever names it goes by. May be used by several threads."""
+    """Find each model once, under any of its names. May be used by several threads."""
 
     def __init__(self, directory: Path, options: ModelOptions, notes: Notes) -> None:
         self._directory, self._options, self._notes = directory, options, notes
         self._slots: dict[tuple[str, str, str | None], _Slot] = {}
         self._found: dict[tuple[str, str, str], Model] = {}
-        self._lock = threading.Lock()  # of both; never held while a model is looked for
+        self._lock = threading.Lock()  # guards both; never held while a model is being found
 
     def for_new(self) -> Model:
-        """The model for an index that has none yet. Raises ModelError, UsageError."""
+        """Return the model for a new index. Raises ModelError, UsageError."""
         options = self._options
         if isinstance(options.given, Model):
             return options.given
@@ -77,26 +77,26 @@ class IndexModels:
         )
 
     def to_add(self, made_by: Fingerprint | None) -> Model:
-        """The model with which pictures are added to an index that `made_by` made, or to a new one."""
+        """Return the model that adds pictures to the index with this fingerprint; None is a new index."""
         return self.for_new() if made_by is None else self.that_made(made_by, to_add=True)
 
     def of(self, reader: "IndexReader") -> Model:
-        """The model of an index that is open. Raises as `that_made` does, and StoreError for another one."""
+        """Return the model of an open index. Raises as `that_made` does, and StoreError if it does not fit."""
         model = self.that_made(reader.fingerprint)
         reader.check(model.fingerprint)
         return model
 
     def judge_for(self, reader: "IndexReader") -> Model:
-        """The model that verifies what a vector has recalled: any that is given, else that of the index, else, for
-        vectors of no model of ours, that for new ones."""
+        """Return the model that verifies the candidates of a vector: the given model, else the model of the index, or,
+        for foreign vectors, the model for a new index."""
         if self._options.given is None and reader.fingerprint.precision_family != FOREIGN:
             return self.of(reader)
         return self.for_new()
 
     def that_made(self, made_by: Fingerprint, *, to_add: bool = False) -> Model:
-        """The model that made an index: in its preprocessing, and, `to_add` pictures, in its precision.
+        """Return the model that made an index: in its preprocessing and, if `to_add` pictures, in its precision.
 
-        Nothing is fetched for a name that only the index says. Raises ModelError, StoreError, UsageError.
+        Nothing is fetched for a name that only the index gives. Raises ModelError, StoreError, UsageError.
         """
         from bridgetower.encoders.runtime import precision_for
         from bridgetower.index.compatibility import require_ours
@@ -136,7 +136,7 @@ class IndexModels:
             return slot.model
 
     def _in_family(self, family: str, precision: str) -> str:
-        """The precision in which to add to an index of this family: the one that is insisted on, else one of it."""
+        """Return the precision for adding to an index of this family: the required one, else one of the family."""
         if self._options.precision is None and precision != "auto" and (precision == INT8) != (family == INT8):
             kept = INT8 if family == INT8 else "fp32 or bf16"
             self._notes(f"note: the index keeps its precision, {kept}; {precision} is for new ones")
@@ -144,11 +144,13 @@ class IndexModels:
         return precision
 
     def _tell_kept(self, made_by: Fingerprint) -> None:
-        """Say that the default model is not the one of the index, unless it is the default of everyone."""
+        """Note that the index keeps its model where the user's default is another one."""
         default = self._options.default_model
         if self._options.given is not None or default in (None, made_by.model, DEFAULT_MODEL):
             return
-        if os.path.realpath(os.path.expanduser(default)) != made_by.model:  # which names a folder so
+        if (
+            os.path.realpath(os.path.expanduser(default)) != made_by.model
+        ):  # a fingerprint names a folder by its real path
             self._notes(f"note: the index keeps its model {made_by.model:.300}; {default} is for new ones")
 
     def _tell_tokenizer(self, made_by: Fingerprint, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""A model, as the Python interface has it: a checkpoint and what it runs on, or two parts that are given."""
+"""A model in the Python interface: a checkpoint on a device, or one or two given parts."""
 
 import os
 import threading
@@ -27,10 +27,10 @@ DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
 
 
 class Model:
-    """A checkpoint, and what it runs on. It is found at once; its weights are read when they are first needed.
+    """A checkpoint on a device. It is found at once; its weights are read when they are first needed.
 
-    It plays two roles: as `encoder` it makes the vectors of an index, as `judge` it verifies and fills. May be used by
-    several threads.
+    A model has two roles: as `encoder` it makes the vectors of an index, as `judge` it verifies and fills. May be used
+    by several threads.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Model:
     ) -> None:
         """Find the model: a repository of the Hugging Face Hub (fetched if need be), a folder, or "demo".
 
-        Without `fetch`, for a name that no person gave, it must be on this machine.
+        Without `fetch` it must be on this machine: for a name that no person gave.
 
         `device` is auto, cpu, cuda or mps; `precision` auto, fp32, bf16 or int8; `preprocessing` "hf", as the
-        weights are served everywhere, "plain", as they were trained, or None for that of the checkpoint. While it is
-        fetched, `progress` shows bars on stderr; `say` gets a line about what goes on, now and later. Raises
-        ModelError, and UsageError for what this machine cannot do.
+        weights are served everywhere, "plain", as they were trained, or None for the default of the checkpoint. While
+        the model is fetched, `progress` shows bars on stderr; `say` gets notes for people, now and later. Raises
+        ModelError, and UsageError for a device or precision that this machine lacks.
         """
         from bridgetower.checkpoints.find import DEMO, resolve
         from bridgetower.encoders.runtime import choose_runtime
 
         self._say, self._lock = say, threading.RLock()
-        self.runtime: Runtime | None = choose_runtime(device, precision)  # first: it costs nothing, fetching may
+        self.runtime: Runtime | None = choose_runtime(device, precision)  # before the fetch, as it may raise
         checkpoint = resolve(os.fspath(path(name)), fetch=fetch, progress=progress, say=say)
         self._checkpoint: Checkpoint | None = (
             checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
@@ -77,12 +77,12 @@ class Model:
         engine: "ImageEngine | None" = None,
         say: Say = quiet,
     ) -> Self:
-        """A model of parts that are there already: what makes vectors, what verifies, or both.
+        """Make a model of given parts: an encoder that makes vectors, a judge that verifies, or both.
 
-        They meet the protocols in `bridgetower.encoders.protocol`, and one object may play both roles. Without one of
-        them, what needs it raises ModelError. `engine` adds to an index with the vectors of `encoder`; by default,
-        pictures are decoded in processes of this machine, and `encoder` makes their vectors. Raises UsageError for no
-        part at all.
+        They meet the protocols in `bridgetower.encoders.protocol`, and one object may play both roles. A method whose
+        part is missing raises ModelError. `engine` encodes pictures for an index, with the vectors of `encoder`; by
+        default, worker processes of this machine decode them, and `encoder` makes their vectors. Raises UsageError
+        without any part.
         """
         model = cls.__new__(cls)
         model._say, model._lock = say, threading.RLock()
@@ -101,7 +101,7 @@ class Model:
 
     @property
     def heads(self) -> frozenset[Head]:
-        """Of ITC (index, search), ITM (verify, match) and MLM (fill), those that it has."""
+        """Its heads: some of ITC (index, search), ITM (verify, match) and MLM (fill)."""
         if self._checkpoint is not None:
             return self._checkpoint.heads
         assert self._parts is not None
@@ -111,7 +111,7 @@ class Model:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What makes its vectors comparable; reads no weights. Raises ModelError without an ITC head."""
+        """The fingerprint of its vectors; reads no weights. Raises ModelError without an ITC head."""
         if self._checkpoint is None or self.runtime is None:
             return self.encoder.fingerprint
         from bridgetower.encoders.torch_encoder import fingerprint_of
@@ -120,7 +120,7 @@ class Model:
 
     @property
     def preprocessing(self) -> "Preprocessing":
-        """What pictures go through before the network sees them."""
+        """How pictures become pixels."""
         if self._checkpoint is not None:
             return self._checkpoint.preprocessing
         assert self._parts is not None
@@ -138,12 +138,12 @@ class Model:
         return (both if Head.ITC in self.heads else None), both
 
     def _loaded(self) -> "tuple[RecallEncoder | None, Judge | None]":
-        with self._lock:  # by one thread
+        with self._lock:  # one thread reads the weights
             return self._network
 
     @property
     def encoder(self) -> "RecallEncoder":
-        """The network as it makes vectors. Raises ModelError."""
+        """The part that makes vectors; reads the weights. Raises ModelError."""
         from bridgetower.records import require_heads
 
         require_heads(self.heads, Head.ITC)
@@ -153,7 +153,7 @@ class Model:
 
     @property
     def judge(self) -> "Judge":
-        """The network as it verifies and fills. Raises ModelError."""
+        """The part that verifies and fills; reads the weights. Raises ModelError."""
         _, judge = self._loaded()
         if judge is None:
             raise ModelError(f"{self.name}: this model only makes vectors: give one that judges, too")
@@ -161,7 +161,7 @@ class Model:
 
     @property
     def engine(self) -> "ImageEngine":
-        """What adds to an index: it decodes in processes of its own, and loads the network with the first picture."""
+        """Decodes in worker processes and encodes for an index; reads the weights with the first picture."""
         if self._engine is not None:
             return self._engine
         from bridgetower.encoders.local_engine import LocalEngine
@@ -171,18 +171,18 @@ class Model:
         return LocalEngine(self.preprocessing, lambda: self.encoder, batch_size)
 
     def tell_truncated(self, text: str, *readers: "RecallEncoder | Judge") -> None:
-        """Say it if one of these parts reads the beginning of the text only."""
+        """Note if one of these parts reads only the beginning of the text."""
         if any(reader.truncates(text) for reader in readers):
             self._say(f'note: the text is longer than the model reads; its end is left out: "{text[:40]}..."')
 
     def match(
         self, pictures: "Iterable[AnyPicture]", texts: Sequence[str], *, on_progress: OnProgress = quiet
     ) -> list[PairScore]:
-        """Score every picture with every text, by every head that there is; pictures in order, texts in order for each.
+        """Score every picture with every text, by each head of the model; ordered by picture, then by text.
 
-        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. One without a path
-        is called `<picture N>` in the scores, by its place, from 0. `on_progress(done, total)` counts pictures. Raises
-        PictureError at the first one that cannot be read, UsageError, ModelError.
+        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Without a path it
+        is called `<picture N>` in the scores, N being its place from 0. `on_progress(done, total)` counts pictures.
+        Raises PictureError at the first one that cannot be read, UsageError, ModelError.
         """
         from bridgetower.retrieval.encode_pictures import candidates_of
         from bridgetower.retrieval.matching import match
@@ -206,9 +206,9 @@ class Model:
     ) -> "Results":
         """Order pictures from anywhere by how probably `text` is true of them; no index is needed.
 
-        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Those that cannot
-        be read are among the `skipped` of the results. `top` is how many to give at most, `min_match` their least
-        probability; `on_progress(done, total)` counts pictures. Raises UsageError, and ModelError without an ITM head.
+        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Unreadable
+        pictures are in the `skipped` of the results. There are at most `top` hits, each with a probability of at least
+        `min_match`; `on_progress(done, total)` counts pictures. Raises UsageError, and ModelError without an ITM head.
         """
         from bridgetower.records import require_heads
         from bridgetower.retrieval.encode_pictures import candidates_of
@@ -224,10 +224,10 @@ class Model:
     def fill(
         self, text: str, pictures: "Iterable[AnyPicture]", *, top: int = 5, on_progress: OnProgress = quiet
     ) -> "Filled":
-        """The `top` likeliest words for each `<mask>` of `text`, read out of these pictures, each weighed by its match.
+        """Predict the `top` likeliest words for each `<mask>` of `text` from these pictures, weighted by match.
 
-        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Those that cannot
-        be read are among the `skipped` of the result. `on_progress(done, total)` counts pictures. Raises UsageError
+        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Unreadable
+        pictures are in the `skipped` of the result. `on_progress(done, total)` counts pictures. Raises UsageError
         for a text without `<mask>`, and ModelError without an MLM head, or an ITM head for several pictures.
         """
         from bridgetower.records import require_heads
@@ -250,9 +250,9 @@ class Model:
     ) -> "Iterator[Evaluation]":
         """Measure recall@k on a file of captions: by similarity alone, then for each of `depths` of verification.
 
-        `depths` None is DEFAULT_DEPTH, and none for a model without an ITM head. Pictures are passed over twice, once
-        before the first result and one before the second; `on_progress(done, total)` counts the pictures of the
-        pass at hand. Raises InputError, UsageError, ModelError.
+        `depths` None is DEFAULT_DEPTH, and none for a model without an ITM head. Pictures are read twice, before the
+        first result and before the second; `on_progress(done, total)` counts the pictures of the current pass.
+        Raises InputError, UsageError, ModelError.
         """
         from bridgetower.files.captions import Captioned, read_captions
         from bridgetower.retrieval.evaluation import evaluate
@@ -270,7 +270,7 @@ class Model:
         return evaluate(self.encoder, self.judge if wanted else None, captioned, depths=wanted, on_progress=on_progress)
 
     def embed_images(self, pictures: "Iterable[AnyPicture]") -> "Vectors":
-        """ITC vectors of pictures: float32 [B, E], unit length.
+        """Return ITC vectors of pictures, float32 [B, E], unit length.
 
         A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Raises
         PictureError at the first one that cannot be read, UsageError, ModelError.
@@ -287,7 +287,7 @@ class Model:
         return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> "Vectors":
-        """ITC vectors of texts, float32 [Q, E], unit length. Raises UsageError on an empty text, ModelError."""
+        """Return ITC vectors of texts, float32 [Q, E], unit length. Raises UsageError on an empty text, ModelError."""
         import numpy as np
 
         wanted = list_of_texts(texts)
@@ -295,14 +295,14 @@ class Model:
 
 
 def available_models() -> "list[LocalModel]":
-    """What can be used without a network: the demo model, and what the Hub's cache holds completely."""
+    """List the models that can be used offline: the demo model, and the complete ones in the Hub's cache."""
     from bridgetower.checkpoints.find import available
 
     return available()
 
 
 def pull_model(name: str = DEFAULT_MODEL, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
-    """Fetch the newest commit of a repository, or what is missing of it. Raises ModelError."""
+    """Fetch the newest commit of a repository, except files that are here already. Raises ModelError."""
     from bridgetower.checkpoints.find import pull
 
     return pull(name, progress=progress, say=say)

@@ -1,4 +1,4 @@
-"""The tasks: they join an index and an encoder through the two seams.
+"""The tasks: each joins an index and an encoder through their protocols.
 
 Folders -> index (`indexing`), text -> candidates -> verified hits (`candidates`, `matching`, `search`), text with a
 mask -> words (`fill`), captions -> recall@k (`evaluation`).

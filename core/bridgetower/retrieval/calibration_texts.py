@@ -1,7 +1,7 @@
-"""Calibration of recall: texts such as people search with, by which the recall of a large index is measured.
+"""Calibration of recall: the recall of a large index is measured with texts such as people search with.
 
-Texts and pictures lie apart in the space of the vectors: a search that finds the neighbours of pictures may miss those
-of texts.
+Vectors of texts lie apart from vectors of pictures: a search that finds the neighbours of pictures may miss the
+neighbours of texts.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from bridgetower.index.writer import IndexWriter
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import ImageEngine
 
-_WHAT = (
+_SUBJECTS = (
     "a cat asleep",
     "two dogs playing",
     "a red car",
@@ -45,7 +45,7 @@ _WHAT = (
     "three women talking",
     "a man with a beard",
 )
-_WHERE = (
+_PLACES = (
     "",
     " at sunset",
     " in the snow",
@@ -56,10 +56,10 @@ _WHERE = (
     " in the garden, out of focus",
 )
 
-TEXTS = tuple(what + where for what in _WHAT for where in _WHERE)
+TEXTS = tuple(what + where for what in _SUBJECTS for where in _PLACES)
 
 
 def ensure_calibration(writer: IndexWriter, engine: "ImageEngine") -> None:
-    """Give an index that is large, or soon will be, the vectors of texts that it is tuned with, unless it has some."""
+    """Store vectors of texts to tune recall with, if the index is large, or soon will be, and has none."""
     if writer.wants_queries():
         writer.set_queries(engine.embed_texts(TEXTS))

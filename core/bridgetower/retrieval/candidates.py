@@ -1,4 +1,4 @@
-"""Recall: the pictures of an index in the order of their similarity to a vector, as far as anyone asks."""
+"""Recall: propose the pictures of an index in the order of their similarity to a vector."""
 
 import os
 import stat
@@ -12,39 +12,39 @@ from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import is_away
 from bridgetower.records import EVERYTHING, Candidate, File, Filter, Skipped
 
-_FEW_AWAY = 256  # pictures that are passed over one by one: a search that begins again without a folder takes longer
-_MOST_APART = 100  # folders that are left out of a search: each is a condition of a query
+_RESTART_EVERY = 256  # pictures that are passed over before recall starts again without their folder, which is slow
+_MAX_APART = 100  # folders that recall leaves out: each is a condition of an SQL query
 
 
 class Candidates:
-    """The pictures of an index by similarity, each under the first of its files that is there.
+    """The pictures of an index by similarity, each under the first of its files that exists.
 
-    A picture whose files are gone, or may not be looked at, is no candidate: the next one takes its place. Where many
-    are gone from a folder that was indexed and in which nothing at all is now, as where a disk is not mounted, nothing
-    else of that folder is looked for.
+    A picture whose files are gone, or may not be accessed, is no candidate: the next one takes its place. Where many
+    are gone from an indexed folder that is now empty, as if its disk is not mounted, recall leaves out the rest of that
+    folder.
     """
 
     def __init__(self, reader: IndexReader, query: Vectors, filter: Filter = EVERYTHING) -> None:
-        """`query` is a unit vector [1, E]. Taking from it may raise StoreError."""
-        self._store, self._query, self._filter = reader, query, filter
+        """`query` is a unit vector float32 [1, E]. `take` may raise StoreError."""
+        self._reader, self._query, self._filter = reader, query, filter
         self._nearest = reader.nearest(query, filter)
-        self._met: set[bytes] = set()  # content
-        self._looked_at: set[Path] = set()  # folders that were indexed
-        self._lost = 0  # pictures that were passed over, as they lie in folders that are away
-        self.gone = 0  # others that were passed over, as none of their files is there
-        self.barred: list[Skipped] = []  # the same, as what may be there cannot be looked at: one file of each
-        self.away: list[Path] = []  # folders that were indexed and in which nothing is
+        self._seen: set[bytes] = set()  # by content
+        self._checked: set[Path] = set()  # indexed folders
+        self._in_away = 0  # pictures that were passed over, as their folders are away
+        self.gone = 0  # other pictures that were passed over, as none of their files exists
+        self.barred: list[Skipped] = []  # pictures that were passed over, as no access is possible: one file of each
+        self.away: list[Path] = []  # indexed folders that are empty or missing now
 
     def take(self, number: int) -> list[Candidate]:
-        """The next pictures; fewer than `number` only at the end of the index."""
+        """Return the next candidates; fewer than `number` only at the end of the index."""
         taken: list[Candidate] = []
         while len(taken) < number and (image := next(self._nearest, None)) is not None:
-            if image.content in self._met:
+            if image.content in self._seen:
                 continue
-            self._met.add(image.content)
-            there = _first_there(image.photos)
+            self._seen.add(image.content)
+            there = _first_present(image.photos)
             if there is None:
-                self._pass_over(image.photos)
+                self._count_missing(image.photos)
             elif isinstance(there, Skipped):
                 self.barred.append(there)
             else:
@@ -54,36 +54,36 @@ class Candidates:
 
     @cached_property
     def _folders(self) -> frozenset[Path]:
-        """Those that were indexed, or files of which were."""
-        catalog = self._store.catalog
+        """The folders that were indexed, or that hold a file indexed by its own path."""
+        catalog = self._reader.catalog
         roots = (root for root, _, whole in catalog.root_rows() if whole)
         return frozenset(root if catalog.known(root) is None else root.parent for root in roots)
 
-    def _pass_over(self, photos: Iterable[File]) -> None:
-        """Count a picture none of whose files is there."""
+    def _count_missing(self, photos: Iterable[File]) -> None:
+        """Count a picture none of whose files exists."""
         around = {folder for photo in photos for folder in photo.path.parents if folder in self._folders}
-        self.away += sorted(filter(is_away, around - self._looked_at))
-        self._looked_at |= around
+        self.away += sorted(filter(is_away, around - self._checked))
+        self._checked |= around
         if around.isdisjoint(self.away):
             self.gone += 1
             return
-        self._lost += 1
-        apart = tuple(self.away[:_MOST_APART])
-        if self._lost % _FEW_AWAY == 0 and self._filter.apart != apart:
+        self._in_away += 1
+        apart = tuple(self.away[:_MAX_APART])
+        if self._in_away % _RESTART_EVERY == 0 and self._filter.apart != apart:
             self._filter = replace(self._filter, apart=apart)
-            self._nearest = self._store.nearest(self._query, self._filter)  # from the beginning
+            self._nearest = self._reader.nearest(self._query, self._filter)  # from the start; `_seen` skips repeats
 
 
 def recall_vector(encoder: RecallEncoder, judge: Judge | None, text: str, encoded: Texts | None) -> Vectors:
-    """The unit vector [1, E] of a text; where one object plays both roles, `encoded` by the judge has it already."""
+    """Return the unit vector [1, E] of a text; if one object is encoder and judge, `encoded` holds it already."""
     one: object = encoder
     if encoded is not None and encoded.vectors is not None and judge is one:
         return encoded.vectors
     return encoder.embed_texts([text])
 
 
-def _first_there(photos: Iterable[File]) -> File | Skipped | None:
-    """The first file that is there; if there is none, one that cannot be looked at."""
+def _first_present(photos: Iterable[File]) -> File | Skipped | None:
+    """Return the first file that exists; else the first that cannot be accessed, with the reason."""
     barred = None
     for photo in photos:
         try:

@@ -1,4 +1,4 @@
-"""Picture files -> encoded pictures, read and decoded in threads ahead of the encoder."""
+"""Encode picture files; threads read and decode them ahead of the encoder."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Candidate, Skipped
 
-# Pictures that are encoded together: more gain nothing on a CPU, and progress is told after each such batch.
+# Pictures in a batch: more gain nothing on a CPU, and progress is reported after each batch.
 PICTURES_AT_ONCE = 4
 
 
@@ -28,15 +28,15 @@ AnyPicture = AnyPath | bytes | bytearray | memoryview | npt.NDArray[np.uint8] | 
 
 
 def candidates_of(pictures: Iterable[AnyPicture]) -> list[Candidate]:
-    """Each picture under its path; one that is in memory as `<picture N>`, by its place. Raises UsageError for a single
-    picture."""
+    """Return a candidate for each picture; in memory, its path is `<picture N>`, by its place. Raises UsageError for a
+    single picture."""
     if isinstance(pictures, str | bytes | os.PathLike | np.ndarray) or not isinstance(pictures, Iterable):
         raise UsageError(f"a list of pictures is wanted, not a single {type(pictures).__name__}")
     return [candidate_of(picture, place) for place, picture in enumerate(pictures)]
 
 
 def candidate_of(picture: AnyPicture, place: int = 0) -> Candidate:
-    """A picture under its path, or, if it is in memory, as `<picture N>`. Raises UsageError for what is no picture."""
+    """Return a candidate for a picture; in memory, its path is `<picture N>`. Raises UsageError for other types."""
     if isinstance(picture, str | os.PathLike):
         return Candidate(path(picture))
     name = Path(f"<picture {place}>")
@@ -47,7 +47,7 @@ def candidate_of(picture: AnyPicture, place: int = 0) -> Candidate:
 
 
 def load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """A picture as float32 [3, H, W]. Raises PictureError, or ResourceError for want of memory."""
+    """Return the pixels of a picture, float32 [3, H, W]. Raises PictureError, or ResourceError if memory runs out."""
     try:
         return _load(candidate, preprocessing)
     except PictureError as error:
@@ -69,16 +69,16 @@ def _load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.
 def encoded(
     judge: Judge, candidates: Sequence[Candidate], skipped: list[Skipped], cache: FeatureCache | None = None
 ) -> Iterator[tuple[list[Candidate], Pictures]]:
-    """The pictures that can be read, encoded, in order, in batches of at most PICTURES_AT_ONCE.
+    """Encode the pictures that can be read, in order, in batches of at most PICTURES_AT_ONCE.
 
-    The others are added to `skipped` as they are met. Features in the `cache` are used, and others kept there, of
-    candidates whose content is known. Raises ResourceError where memory ends.
+    The others are added to `skipped`. For candidates with a known content, features are read from the `cache`, and new
+    ones stored in it. Raises ResourceError if memory runs out.
     """
 
     def fetch(candidate: Candidate) -> bytes | npt.NDArray[np.float32] | Skipped:
-        """The features of a picture, or its pixels [3, H, W], or why there are neither."""
+        """Return the features of a picture from the cache, or its pixels [3, H, W], or why there are neither."""
         if cache is not None and candidate.content is not None:
-            features = cache.get(_name(judge, candidate.content))
+            features = cache.get(_cache_name(judge, candidate.content))
             if features is not None and len(features) == judge.features_bytes:
                 return features
         try:
@@ -103,13 +103,13 @@ def encoded(
                 if isinstance(item, np.ndarray):
                     features.append(next(packed))
                     if candidate.content is not None:
-                        cache.put(_name(judge, candidate.content), features[-1])
+                        cache.put(_cache_name(judge, candidate.content), features[-1])
                 elif isinstance(item, bytes):
                     features.append(item)
-            if features:  # all as they are kept, rounded and in one batch: the next search finds the same
+            if features:  # all rounded as in the cache, and in one batch, so that the next search scores the same
                 yield there, judge.unpack(features)
 
 
-def _name(judge: Judge, content: bytes) -> str:
-    """Under which the features of a picture are kept."""
+def _cache_name(judge: Judge, content: bytes) -> str:
+    """Return the name of a picture's features in the cache."""
     return f"{content.hex()}-{judge.features_id}"

@@ -1,7 +1,7 @@
 """Recall@k over pictures with captions: of the recall stage alone, and after re-ranking to one or more depths.
 
-IR: each caption searches the pictures; TR: each picture searches the captions, and any of its own counts. Percent, as
-in the literature. Re-ranking verifies the first `depth` candidates of each query and leaves the rest in their order.
+IR: each caption searches the pictures; TR: each picture searches the captions, and finding any of its own counts. All
+in percent. Re-ranking verifies the first `depth` candidates of each query and leaves the rest in their order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +18,12 @@ from bridgetower.records import Candidate, Head, OnProgress, quiet, require_head
 from bridgetower.retrieval.encode_pictures import load
 
 RANKS = (1, 5, 10)
-PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes again the texts that meet its pictures
+PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes its texts again
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Recall@1, 5, 10 in percent of one method."""
+    """Recall@1, recall@5 and recall@10 of one method, in percent."""
 
     method: str  # "recall" or "rerank"
     depth: int  # candidates verified for each query; 0 for "recall"
@@ -48,8 +48,8 @@ def evaluate(
     """Measure recall alone, then, where there is a judge, re-ranking at each of `depths`. Raises PictureError,
     ModelError.
 
-    There are two passes over the pictures: one before the first result, that encodes them, and one before the second,
-    that verifies. `on_progress(done, total)` counts the pictures of the pass at hand.
+    Pictures are read twice: to encode them before the first result, and to verify before the second.
+    `on_progress(done, total)` counts the pictures of the current pass.
     """
     if judge is not None and depths:
         require_heads(judge.heads, Head.ITM)
@@ -70,13 +70,13 @@ def evaluate(
     if judge is None or not depths:
         return
 
-    # Every pair that any query verifies, once; picture by picture, so that each is encoded once.
+    # Verify each pair that any query needs, picture by picture, so that each picture is encoded once.
     deepest = max(depths)
-    wanted = _head(similarity, deepest) | _head(similarity.T, deepest).T  # bool [Q, B]
+    wanted = _best_columns(similarity, deepest) | _best_columns(similarity.T, deepest).T  # bool [Q, B]
     margins = np.full(similarity.shape, -np.inf, np.float32)
     for rows in batches:
         columns = np.arange(rows.start, rows.stop)
-        asked = np.flatnonzero(wanted[:, columns].any(axis=1))  # the texts that meet any of these pictures
+        asked = np.flatnonzero(wanted[:, columns].any(axis=1))  # texts that are paired with any of these pictures
         pairs = np.argwhere(wanted[np.ix_(asked, columns)])
         pictures = judge.encode_images(pixels(rows, judge.preprocessing))
         logits = judge.match(judge.encode_texts([texts[i] for i in asked]), pictures, pairs)
@@ -88,8 +88,8 @@ def evaluate(
         )
 
 
-def _head(scores: npt.NDArray[np.float32], depth: int) -> npt.NDArray[np.bool_]:
-    """Which columns are among the `depth` best of each row; bool, the shape of `scores`."""
+def _best_columns(scores: npt.NDArray[np.float32], depth: int) -> npt.NDArray[np.bool_]:
+    """Mark the `depth` best columns of each row: bool, the shape of `scores`."""
     chosen = np.zeros(scores.shape, bool)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
     np.put_along_axis(chosen, order, True, axis=1)
@@ -99,9 +99,9 @@ def _head(scores: npt.NDArray[np.float32], depth: int) -> npt.NDArray[np.bool_]:
 def _reranked(
     similarity: npt.NDArray[np.float32], margins: npt.NDArray[np.float32], depth: int
 ) -> npt.NDArray[np.float32]:
-    """Scores that order each row as a search does: the verified head by margin, then the rest by similarity."""
+    """Return scores that order each row as a search does: verified pairs by margin, then the rest by similarity."""
     above_all = similarity.max() + 1 - np.where(np.isfinite(margins), margins, np.inf).min()
-    return np.where(_head(similarity, depth), margins + above_all, similarity)
+    return np.where(_best_columns(similarity, depth), margins + above_all, similarity)
 
 
 def _measure(
@@ -111,7 +111,7 @@ def _measure(
     image_to_text: npt.NDArray[np.float32],
     owner: npt.NDArray[np.int64],
 ) -> Evaluation:
-    """Scores [Q, B] and [B, Q]; `owner` [Q] is the picture that each text belongs to."""
+    """Compute recall@k from scores [Q, B] and [B, Q]; `owner` [Q] is the picture that each text belongs to."""
     ranked_images = np.argsort(-text_to_image, axis=1, kind="stable")[:, : max(RANKS)]
     ranked_texts = np.argsort(-image_to_text, axis=1, kind="stable")[:, : max(RANKS)]
     found_image = ranked_images == owner[:, None]

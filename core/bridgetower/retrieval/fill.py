@@ -1,8 +1,8 @@
-"""Words for `<mask>`, read out of one picture, several, or the whole library.
+"""Predict words for `<mask>` from one picture, several, or the whole library.
 
     p(word) = sum_i w_i p(word | text, picture_i),    w_i proportional to the ITM probability of the text with picture i
 
-The library's pictures are recalled by the masked text itself. A picture that the text does not fit has little say.
+The masked text itself recalls the pictures of a library. A picture that the text does not fit has little weight.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quie
 from bridgetower.retrieval.candidates import Candidates, recall_vector
 from bridgetower.retrieval.encode_pictures import encoded
 
-SUPPORTERS = 3  # pictures that are named for a word
+SUPPORTERS = 3  # pictures that are listed for a word
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """Words, by mask and then by probability."""
+    """Words, ordered by mask and then by probability."""
 
     words: tuple[Word, ...]
     best_match: float | None  # the highest ITM probability of the masked text with any picture; None if there is none
     skipped: tuple[Skipped, ...]  # pictures that could not be read
-    gone: int = 0  # pictures of the library that were passed over, as their files are no longer there
-    barred: tuple[Skipped, ...] = ()  # the same, as their files cannot be looked at: one file of each, and why
-    away: tuple[Path, ...] = ()  # folders that were indexed and passed over, as nothing at all is in them now
+    gone: int = 0  # pictures of the library that were passed over, as none of their files exists
+    barred: tuple[Skipped, ...] = ()  # pictures whose files cannot be accessed: one file of each, and why
+    away: tuple[Path, ...] = ()  # indexed folders that were passed over, as they are empty or missing now
 
 
 def fill_library(
@@ -47,8 +47,8 @@ def fill_library(
 ) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
 
-    Where one of them is gone or cannot be read, the next best takes its place. `depth` None is what the judge thinks is
-    worth it. `cache` keeps the features of pictures for the next time. `on_progress(done, total)` counts pictures.
+    Where one of them is gone or cannot be read, the next best takes its place. `depth` None is the judge's
+    default depth. `cache` keeps the features of pictures for the next call. `on_progress(done, total)` counts pictures.
     Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
     """
     require_heads(judge.heads, Head.ITM, Head.MLM)
@@ -70,9 +70,9 @@ def fill_images(
     top: int = 5,
     on_progress: OnProgress = quiet,
 ) -> Filled:
-    """Fill the masks of `text` from these pictures, those that can be read.
+    """Fill the masks of `text` from those of these pictures that can be read.
 
-    One picture needs the MLM head alone; to mix several takes the ITM head, too. `on_progress(done, total)` counts
+    One picture needs the MLM head alone; several need the ITM head, too. `on_progress(done, total)` counts
     pictures. Raises UsageError where the text has no `<mask>`; ModelError.
     """
     require_heads(judge.heads, Head.MLM, *([Head.ITM] if len(candidates) > 1 else []))
@@ -82,18 +82,18 @@ def fill_images(
 
 
 class _Mixture:
-    """What the pictures that were read say about one masked text."""
+    """The words that the pictures read so far predict for one masked text, weighted by match."""
 
     def __init__(self, judge: Judge, text: str, on_progress: OnProgress, cache: FeatureCache | None = None) -> None:
         self._judge, self.text = judge, judge.encode_texts([text])
         self._on_progress, self._cache = on_progress, cache
         self.images: list[Path] = []  # N
         self._skipped: list[Skipped] = []
-        self._matches: list[npt.NDArray[np.float32]] = []  # of a batch: [B]
-        self._words: list[npt.NDArray[np.float32]] = []  # of a batch: probabilities [B, M, V]
+        self._matches: list[npt.NDArray[np.float32]] = []  # for each batch: [B]
+        self._words: list[npt.NDArray[np.float32]] = []  # for each batch: probabilities [B, M, V]
 
     def read(self, candidates: Sequence[Candidate]) -> None:
-        """Read more pictures, those that can be read."""
+        """Add the predictions of more pictures; unreadable ones are skipped."""
         total = len(self.images) + len(candidates)
         for batch, pictures in encoded(self._judge, candidates, self._skipped, self._cache):
             reading = self._judge.predict_masked(self.text, pictures)
@@ -104,11 +104,11 @@ class _Mixture:
             self._on_progress(len(self.images), total)
 
     def filled(self, top: int) -> Filled:
-        """The mixture: the `top` words for each mask."""
+        """Return the `top` words for each mask."""
         if not self.images:
             return Filled((), None, tuple(self._skipped))
         match, probabilities = np.concatenate(self._matches), np.concatenate(self._words)
-        # The least say of a picture is tiny, not none: if no picture fits, all are as good as each other.
+        # A least weight above zero: if no picture fits, all weigh the same.
         weights = np.maximum(match, 1e-9) / np.maximum(match, 1e-9).sum()  # [N]
         words = [
             word
@@ -120,10 +120,10 @@ class _Mixture:
 
 
 def _ranked(judge: Judge, shares: npt.NDArray[np.float32], mask: int, images: Sequence[Path], top: int) -> list[Word]:
-    """The `top` words for one mask. `shares` [N, V]: what each picture adds to the probability of each token.
+    """Return the `top` words for one mask. `shares` [N, V] is what each picture adds to the probability of each token.
 
-    A word is one token, and its probability that token's. With and without a space before it a word is two tokens:
-    the likelier one stands for it.
+    A word has the probability of its token. With and without a space before it, a word is two tokens: the likelier one
+    counts.
     """
     totals = shares.sum(axis=0)  # [V]
     best: dict[str, int] = {}

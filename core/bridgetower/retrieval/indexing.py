@@ -1,12 +1,12 @@
-"""Folders -> index: scan -> compare -> read + hash -> engine (decode -> preprocess -> embed) -> commit, by batches.
+"""Index folders: scan -> compare -> read + hash -> engine (decode -> preprocess -> embed) -> commit, by batches.
 
-What the walk meets goes straight into a table beside the index, and a query says what has changed: no run holds the
-names of all files. numpy, Pillow and the model are imported by the stages that need them, so that a run that finds
-nothing to do loads none of them.
+The files of the walk go into a temporary table of the catalog, and a query finds the changed ones: no run holds the
+names of all files in memory. numpy, Pillow and the model are imported by the stages that need them, so that a run
+without changes loads none of them.
 
 Threads read and hash; an `ImageEngine` decodes and encodes, several batches at once if it likes; this thread alone
-talks to the engine and to the index. A file whose size and time are as the index knows them is not opened; a file whose
-content is known is not decoded. Killing the process loses what is under way and nothing else.
+calls the engine and the index. A file whose size and mtime match the index is not opened; a file whose content is known
+is not decoded. Killing the process loses only the batches under way.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from bridgetower.records import Refused
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together
-READ_AHEAD = 500 * 1000**2  # bytes of files in memory that were read; the engine has others
+READ_AHEAD = 500 * 1000**2  # bytes of read files in memory; the engine holds more
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands, in files."""
+    """The progress of a run, in files."""
 
     done: int
     total: int  # 0 until the folders have been walked
@@ -48,20 +48,20 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a run did."""
+    """Counts of a run."""
 
     files: int  # picture files that were met, skipped ones included
     encoded: int  # new pictures
-    reused: int  # files whose content the index had: copies, renames, restored files
+    reused: int  # files whose content the index has already: copies, renames, restored files
     unchanged: int
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
     ignored: Mapping[str, int]  # files of other kinds that were passed over, by extension in lower case
-    unread: Mapping[str, int]  # the same of pictures of kinds that cannot be read
+    unread: Mapping[str, int]  # pictures of kinds that cannot be read, by extension
     excluded: int  # pictures and folders that patterns left out
-    links: int  # that were passed over
-    absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: all kept
-    note: str | None = None  # why the manifest was not copied again
+    links: int  # links that were passed over
+    absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: these are kept
+    note: str | None = None  # why the backup of the catalog was not renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ class _Content:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """A file that is no picture for us."""
+    """A file that cannot be indexed."""
 
     photo: File
     reason: str
-    lasting: bool  # it lies in the content, so it need not be tried again until the file changes
+    lasting: bool  # the cause is the content, so it is not tried again until the file changes
 
 
 def index(
@@ -97,9 +97,9 @@ def index(
     `find_engine` is called once, and only if there is content that the index does not have. With `retry`, files that
     were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped.
     Raises InputError where one of `paths` does not exist, UsageError for `rules` and where one of `paths` lies in the
-    folder of the index, StoreError where the index cannot be written, ProcessError where pictures cannot be decoded in
-    processes of their own, and what `find_engine` and the engine raise. On any exception, also KeyboardInterrupt, what
-    was committed stays, nothing is taken for deleted, and nothing is published: that is for the next run.
+    folder of the index, StoreError where the index cannot be written, ProcessError where the worker
+    processes that decode cannot run, and the errors of `find_engine` and the engine. On any exception, also
+    KeyboardInterrupt, commits stay, no file is dropped, and nothing is published: the next run does both.
     """
     passed_over = PassedOver()
     walk = scan(paths, rules, passed_over, apart=writer.directory)
@@ -132,9 +132,9 @@ def index(
 
 
 def _of_their_own(paths: Sequence[Path], known: Iterable[Path]) -> list[Path]:
-    """Those of `paths` that become roots: not a file that the walk of another of them, or of a `known` root, meets.
+    """Return those of `paths` that become roots: all but files that the walk of another root meets.
 
-    By the usual rules: what a run leaves out or lets in by its options is for that run.
+    The walk is by the usual rules, as the options of a run hold for that run only.
     """
     roots = {*paths, *known}
 
@@ -148,12 +148,11 @@ def _of_their_own(paths: Sequence[Path], known: Iterable[Path]) -> list[Path]:
 def _sweep(
     writer: IndexWriter, roots: Sequence[Path], rules: Rules, unread: Sequence[Path]
 ) -> tuple[int, tuple[Path, ...]]:
-    """Drop from the index what the scan of `roots` would have met if it were there; how many files, and what is kept
-    because its disk may be absent.
+    """Drop files that the scan of `roots` did not meet; return how many, and the folders that are kept because their
+    disk may be absent.
 
-    A root may lie in another. What was named by itself, and the walk of the outer root passes over, is not the outer
-    root's to drop; nor is an inner root that is away, whatever was met around it. A single file that was named is
-    judged by the folder that it was in.
+    A root may lie in another. If the walk of the outer root passes over it, only its own scan sweeps it. An inner root
+    that is away is kept, too, whatever was met around it. A root that is a file is judged by its folder.
     """
 
     def is_there(folder: Path) -> bool:
@@ -177,7 +176,7 @@ def _sweep(
     with writer.catalog.transaction():
         sweeps = {root: writer.sweep(root, spared[root], present=is_there(root)) for root in roots}
     absent.update(root for root, sweep in sweeps.items() if sweep.kept)
-    # What is there and cannot be read has been named as such.
+    # A folder that cannot be read is among the skipped already.
     absent = {folder for folder in absent if not any(folder.is_relative_to(path) for path in unread)}
     return sum(sweep.removed for sweep in sweeps.values()), tuple(sorted(absent))
 
@@ -187,17 +186,17 @@ class _Run:
 
     def __init__(self, writer: IndexWriter, report: Callable[[Progress], None]) -> None:
         self._writer, self._report = writer, report
-        self._engine: ImageEngine | None = None  # found when there is something to encode
-        self._under_way: dict[bytes, list[File]] = {}  # files of the contents that the engine has, by hash, in order
-        self._new: dict[bytes, NewImage] = {}  # contents that came out of it, by hash
+        self._engine: ImageEngine | None = None  # found with the first new content
+        self._under_way: dict[bytes, list[File]] = {}  # files of the contents in the engine, by hash, in order
+        self._new: dict[bytes, NewImage] = {}  # encoded contents, by hash
         self._files: list[tuple[File, bytes]] = []
         self._failed: list[tuple[File, str]] = []
         self.total = self.encoded = self.reused = self.unchanged = 0
         self.skipped: list[Skipped] = []
-        self.unread: list[Path] = []  # folders and files that the scan could not get at
+        self.unread: list[Path] = []  # folders and files that the scan could not read
 
     def meet(self, walk: Iterable[WalkedFile | Skipped], retry: bool) -> bool:
-        """Compare all that is there with what the index knows; whether anything is to be done."""
+        """Compare the files of the walk with the index; return whether anything is to be done."""
         met = self._writer.catalog.meet(self._files_of(walk))
         self.total = met + len(self.unread)
         self.unchanged = self._writer.catalog.count_unchanged()
@@ -215,9 +214,9 @@ class _Run:
                 yield item
 
     def take(self, photos: Iterable[File], find_engine: "Callable[[], ImageEngine]", max_pixels: int | None) -> None:
-        """Read these files, have those whose content is new encoded, and commit them all, batch by batch.
+        """Read these files, have the engine encode new contents, and commit all, batch by batch.
 
-        The index is asked in this thread; content that it knows never reaches the engine, and needs none.
+        This thread asks the index; a known content never reaches the engine, so a run without new ones needs no engine.
         """
         with workers() as readers:
             read = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
@@ -231,7 +230,7 @@ class _Run:
         self.tell()
 
     def _new_contents(self, read: "Iterable[_Content | _Failed]") -> Iterator[bytes]:
-        """The contents that the index does not have, each once, as the engine asks for them."""
+        """Yield the contents that the index does not have, each once, as the engine asks for them."""
         for item in read:
             if isinstance(item, _Failed):
                 self._fail(item.photo, item.reason, lasting=item.lasting)
@@ -248,7 +247,7 @@ class _Run:
             self.tell()
 
     def _settle(self, found: "Embedded | Refused") -> None:
-        """Take what became of the content that the engine was given first of those that are under way."""
+        """Take the result of the oldest content under way: the engine returns them in order."""
         from bridgetower.records import Refused
 
         hash = next(iter(self._under_way))
@@ -266,7 +265,7 @@ class _Run:
 
     def _fail(self, photo: File, reason: str, *, lasting: bool) -> None:
         self.skipped.append(Skipped(photo.path, reason))
-        if lasting:  # else what the index has of it stays, and the next run tries again
+        if lasting:  # else the index keeps what it has, and the next run tries again
             self._failed.append((photo, reason))
 
     def _commit(self) -> None:
@@ -286,15 +285,14 @@ class _Run:
 
 
 def _read(photo: File) -> _Content | _Failed:
-    """The file's content, with the size and time that it had *before* it was read: a change in between is then seen
-    by the next run."""
+    """Read a file; size and mtime are those *before* the read, so that the next run sees a change made meanwhile."""
     from bridgetower.files.content import read
 
     try:
         status = photo.path.stat()
         photo = File(photo.path, status.st_size, status.st_mtime_ns)
     except OSError:
-        pass  # `read` says it better
+        pass  # `read` raises with a better message
     try:
         data = read(photo.path)
     except PictureError as error:

@@ -1,6 +1,6 @@
-"""Matching: the full encoder on pairs of a text and a picture, which says how probably the one is true of the other.
+"""Matching: run the full encoder on pairs of a text and a picture, for the probability that the text is true of it.
 
-What `search` verifies its candidates with, and what `bt rerank` and `bt match` are by themselves; no index is needed.
+`search` verifies its candidates with it; `bt rerank` and `bt match` use it alone, without an index.
 """
 
 import math
@@ -22,11 +22,11 @@ from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, encoded, loa
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What was found, best first."""
+    """Hits, best first."""
 
     hits: tuple[Hit, ...]
     verified: int  # pictures that went through the full encoder
-    best_match: float | None  # the highest ITM probability among them, whatever was cut off
+    best_match: float | None  # the highest ITM probability among them, before any cut
     skipped: tuple[Skipped, ...]  # pictures that could not be read
 
     def __iter__(self) -> Iterator[Hit]:
@@ -39,7 +39,7 @@ class Results:
         return self.hits[place]
 
     def _repr_html_(self) -> str:
-        """The pictures and their scores, in a notebook."""
+        """Show the pictures and their scores in a notebook."""
         from bridgetower.retrieval.notebook import as_html
 
         return as_html(self.hits, self.best_match)
@@ -47,14 +47,14 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A picture and what the matching head says of it."""
+    """A candidate and its ITM logits (no, yes)."""
 
     candidate: Candidate
     logits: tuple[float, float]
 
     @property
     def margin(self) -> float:
-        """Orders as the probability does, and still where that has rounded to 1."""
+        """The order of the probability, also where that rounds to 1."""
         return self.logits[1] - self.logits[0]
 
     @property
@@ -72,10 +72,10 @@ def verify(
     deadline: float = math.inf,
     on_progress: OnProgress = quiet,
 ) -> tuple[list[Verified], list[Skipped]]:
-    """The one text with each picture through the full encoder, best first (ties as given); and what is unreadable.
+    """Verify each picture with one text; return them best first (ties as given), and the unreadable pictures.
 
-    Features in the `cache` are used and added to. No batch begins after `deadline` (`time.monotonic()`), but the first
-    one always does. `on_progress(done, total)` counts pictures.
+    Features are read from the `cache` and added to it. No batch but the first begins after `deadline`
+    (`time.monotonic()`). `on_progress(done, total)` counts pictures.
     """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
@@ -110,7 +110,7 @@ def rerank(
 
 
 def matching(hits: list[Hit], min_match: float | None) -> list[Hit]:
-    """Those verified with at least this probability; all where None is wanted."""
+    """Return the hits with at least this probability; None is no limit."""
     if min_match is None:
         return hits
     return [hit for hit in hits if hit.match is not None and hit.match >= min_match]
@@ -123,7 +123,7 @@ def match(
     *,
     on_progress: OnProgress = quiet,
 ) -> Iterator[PairScore]:
-    """Score every picture with every text, by every head that there is; pictures in order, texts in order for each.
+    """Score every picture with every text, by each head of the model; ordered by picture, then by text.
 
     `on_progress(done, total)` counts pictures. Raises PictureError at the first one that cannot be read.
     """
@@ -160,5 +160,5 @@ def _scores(
 
 
 def every_pair(texts: int, images: int) -> npt.NDArray[np.int64]:
-    """All pairs (text, image) as rows [texts * images, 2], texts varying slowest."""
+    """Return all pairs (text, image) as rows [texts * images, 2], texts varying slowest."""
     return np.stack(np.meshgrid(np.arange(texts), np.arange(images), indexing="ij"), axis=-1).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Results as a notebook shows them: small pictures, each with its scores and its path."""
+"""Show results in a notebook: small pictures, each with its scores and its path."""
 
 import base64
 import html
@@ -11,11 +11,11 @@ from bridgetower.pictures.decode import decode
 from bridgetower.records import Hit
 
 _SIDE = 160  # pixels
-_MOST = 50  # pictures that are shown
+_MOST = 50  # pictures
 
 
 def as_html(hits: Iterable[Hit], best_match: float | None) -> str:
-    """A table of HTML that stands alone; a picture that cannot be read is shown by its path alone."""
+    """Return an HTML table with embedded pictures; a picture that cannot be read is shown by its path alone."""
     hits = list(hits)
     if not hits:
         return "<p>no match</p>" if best_match is None else f"<p>no match; the best one is {best_match:.3f}</p>"

@@ -1,4 +1,4 @@
-"""Text, picture or vector -> pictures: recall by ITC, then re-rank by ITM.
+"""Search pictures for a text, a picture or a vector: recall by ITC, then re-rank by ITM.
 
     query -> vector -> index -> candidates by similarity -> the first `depth` of them through the full encoder
                                                          -> verified, by matching logit; then the rest, unverified
@@ -33,33 +33,33 @@ from bridgetower.retrieval.matching import Results, Verified, matching, verify
 class Found(Results):
     """The results of a search, best first."""
 
-    gone: int  # pictures that would have come before the last one, but whose files are no longer there
-    barred: tuple[Skipped, ...]  # the same, but whose files cannot be looked at: one file of each, and why
-    away: tuple[Path, ...]  # folders that were indexed and passed over, as nothing at all is in them now
-    damage: str | None  # what was found wrong with the recall store, and done without; `repair` mends it
-    depth: int  # how many candidates were to be verified at most
+    gone: int  # pictures that would rank before the last one, but none of whose files exists
+    barred: tuple[Skipped, ...]  # pictures whose files cannot be accessed: one file of each, and why
+    away: tuple[Path, ...]  # indexed folders that were passed over, as they are empty or missing now
+    damage: str | None  # a fault of the recall store, which the search did without; `repair` mends it
+    depth: int  # the limit of candidates to verify
 
 
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # NumPy compares arrays number by number
+@dataclass(frozen=True, slots=True, eq=False)  # comparing NumPy arrays gives no bool
 class SearchRequest:
     """A query and its limits. Raises UsageError for values that are out of range or cannot go together.
 
-    A text or a picture recalls; of both, the mean of their vectors does. A vector recalls by itself. The pictures
-    that were recalled are verified with the text.
+    The vector of a text or of a picture recalls; for both, the mean of the two. A given vector recalls alone. The text
+    verifies the candidates.
     """
 
     text: str | None = None
     image: AnyPicture | None = None
-    # [E] or [1, E], of the kind that the index holds, of any length but 0; `Library` takes an npy file of it, too.
+    # [E] or [1, E], made as the vectors of the index, not zero; `Library` takes an npy file of it, too.
     vector: Vectors | AnyPath | BinaryIO | None = None
-    top: int = 10  # how many to give at most
-    depth: int | None = None  # how many candidates to verify; None: what the judge thinks is worth it
-    min_match: float | None = None  # only verified pictures of at least this probability
-    budget: float = math.inf  # seconds after which no more are verified
-    filter: Filter = EVERYTHING  # which pictures may be found; it costs no recall
+    top: int = 10  # the most hits
+    depth: int | None = None  # how many candidates to verify; None: the judge's default
+    min_match: float | None = None  # only verified pictures with at least this probability
+    budget: float = math.inf  # seconds; then verification stops
+    filter: Filter = EVERYTHING  # the pictures to search; it does not lower recall
 
     def __post_init__(self) -> None:
         if self.text is not None:
@@ -78,13 +78,13 @@ class SearchRequest:
             raise UsageError("a budget is for verifying: it needs a text, and a depth of at least 1")
 
     def __repr__(self) -> str:
-        """The fields that are not as usual; long texts, vectors and pictures are cut."""
+        """Show the fields that differ from their defaults; long texts, vectors and pictures are cut."""
         given = ((field, getattr(self, field.name)) for field in fields(self))
         said = (f"{field.name}={short(value)}" for field, value in given if value is not field.default)
         return f"SearchRequest({', '.join(said)})"
 
     def with_vector_read(self, dim: int) -> "SearchRequest":
-        """The same, with its vector [E] out of the npy file or the stream that holds it. Raises InputError."""
+        """Return the request with its vector [E] read, if it is an npy file or a stream. Raises InputError."""
         source = self.vector
         if isinstance(source, str | os.PathLike):
             return replace(self, vector=vector_from(path(source), dim))
@@ -114,16 +114,16 @@ def search(
 ) -> Found:
     """Find pictures. `encoder` may be None where a vector recalls, `judge` where nothing is verified.
 
-    `cache` keeps the features of pictures for the next time. `on_progress(done, total)` counts pictures that are being
-    verified. Raises UsageError for a vector that is not of this index, PictureError for the picture of the request;
-    StoreError, ModelError.
+    `cache` keeps the features of pictures for the next search. `on_progress(done, total)` counts pictures that are
+    being verified. Raises UsageError for a vector that is not of this index, PictureError for the picture of the
+    request; StoreError, ModelError.
     """
     deadline = time.monotonic() + request.budget
     encoded = _encoded(request, judge)
     candidates = Candidates(reader, _query(reader, request, encoder, judge, encoded), request.filter)
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
-    left: list[Candidate] = []  # those that there was no time for
+    left: list[Candidate] = []  # candidates left unverified at the deadline
     depth = 0
 
     def tell(done: int, total: int) -> None:
@@ -158,7 +158,7 @@ def search(
 
 
 def _encoded(request: SearchRequest, judge: Judge | None) -> Texts | None:
-    """The text as the judge reads it, if it is to verify anything."""
+    """Encode the text for the judge, if the request verifies."""
     if request.text is None or not request.verifies:
         return None
     if judge is None:
@@ -174,7 +174,7 @@ def _query(
     judge: Judge | None,
     encoded: Texts | None,
 ) -> Vectors:
-    """The unit vector [1, E] to recall with."""
+    """Return the unit vector [1, E] to recall with."""
     dim = reader.fingerprint.dim
     if request.vector is not None:
         try:

@@ -1,6 +1,6 @@
-"""Folders and files -> an index brought up to date: once, or whenever something has changed.
+"""Bring an index up to date with folders and files: once, or whenever something has changed.
 
-A run finds the model only if there is something to encode, or something to compare it with.
+A run finds the model only if there is something to encode, or an option to compare with the index.
 """
 
 import os
@@ -25,14 +25,14 @@ from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Fingerprint, OnProgress, Say
 from bridgetower.retrieval.indexing import IndexReport, Progress, index
 
-if TYPE_CHECKING:  # it needs NumPy, and a run that finds nothing to do none
+if TYPE_CHECKING:  # it imports NumPy, which a run without changes does not need
     from bridgetower.encoders.protocol import ImageEngine
 
-LOCK_LOOK_S = 1.0  # between two looks at whether another process still writes the index
+LOCK_LOOK_S = 1.0  # between two tries while another process writes the index
 
 
 class IndexModel(Protocol):
-    """A model as an index needs it."""
+    """The part of a model that indexing needs."""
 
     @property
     def fingerprint(self) -> Fingerprint: ...
@@ -42,13 +42,13 @@ class IndexModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """An index, and all that its runs have in common. Raises as `Library.index` does."""
+    """An index, and the options that its runs share. Raises as `Library.index` does."""
 
     directory: Path
     recall_store: RecallStore | None
     readers: ReaderPool
-    find_model: Callable[[Fingerprint | None], IndexModel]  # the model that made an index, or that for a new one
-    must_find: bool  # also where nothing is to be encoded, as there is something to compare it with
+    find_model: Callable[[Fingerprint | None], IndexModel]  # the model that made an index, or the model for a new one
+    must_find: bool  # also where nothing is to be encoded, to compare an option with the index
     rules: Rules
     max_pixels: int | None
     on_progress: Callable[[Progress], None]
@@ -58,7 +58,7 @@ class Update:
         """Bring the index up to date with these folders and files, creating it if need be."""
         self.readers.refresh()
         self._require_there(paths)
-        scan(paths, self.rules)  # raises for what cannot be walked, before a model is fetched for it
+        scan(paths, self.rules)  # raises for paths that cannot be walked, before a model is fetched
         made = made_by(self.directory)
         if made is None:
             require_place(self.directory)
@@ -88,19 +88,19 @@ class Update:
             )
 
     def watch(self, paths: Sequence[Path], *, retry: bool, say: Say) -> Iterator[IndexReport]:
-        """A run, and one more whenever something has changed below `paths`: a report for each, for ever.
+        """Run, and again whenever something has changed below `paths`: yield a report for each run, without end.
 
         A path that is away for a while is among the `absent` of the reports. Where another process writes the index,
         later runs wait until it ends, and `say` gets a line.
         """
-        # From before the first run on: a change meanwhile is not missed.
+        # Watch before the first run, so that no change during it is missed.
         with watching(paths, self.rules, apart=self.directory, holds=partial(may_hold, self.directory)) as bursts:
             yield self.run(paths, retry=retry)
             for _ in bursts:
                 there = [path for path in paths if os.path.exists(path)]
                 try:
                     report = self._run_when_free(there, say)
-                except InputError:  # a path that has gone since: that is a change, too
+                except InputError:  # a path disappeared since: the watch reports that, too
                     continue
                 gone = {Path(os.path.abspath(path)) for path in paths if path not in there}
                 yield replace(report, absent=tuple(sorted({*report.absent, *gone})))
@@ -117,7 +117,7 @@ class Update:
             time.sleep(LOCK_LOOK_S)
 
     def _require_there(self, paths: Sequence[Path]) -> None:
-        """Raise InputError for a path that is not there though the index knows it: that need be no slip of the pen."""
+        """Raise InputError for a missing path that the index knows: its disk may be absent."""
         for path in paths:
             try:
                 path.stat()
@@ -125,7 +125,7 @@ class Update:
                 if self._knows(Path(os.path.abspath(path))):
                     raise InputError(nothing_in(path)) from error
             except OSError:
-                pass  # `scan` says it better
+                pass  # `scan` raises with a better message
 
     def _knows(self, path: Path) -> bool:
         try:
@@ -136,7 +136,7 @@ class Update:
 
 
 def may_hold(directory: Path, path: Path) -> bool:
-    """Whether an index has a picture at or below `path`; in doubt it may."""
+    """Whether an index has a picture at or below `path`; True if it cannot be read."""
     try:
         with IndexReader.open(directory) as reader:
             return reader.catalog.holds(path)

@@ -1,8 +1,8 @@
-"""Index -> files that any program reads: vectors as npy, all else as lines of JSON. docs/export-format.md has the form.
+"""Export an index as files that any program reads: vectors as npy, all else as lines of JSON.
 
-What is read is one committed state, whatever a writer does meanwhile. The files are written into a folder beside the
-one that is wanted, which takes its name when all of them are complete and on the disk. Where that one is there already,
-they are written into a folder within it, and moved up then.
+docs/export-format.md has the form. One committed state is read, whatever a writer does meanwhile. The files are written
+into a temporary folder beside the target, which is renamed to it when all files are complete and on the disk. If the
+target exists, the temporary folder is inside it, and the files are moved up at the end.
 """
 
 import hashlib
@@ -25,25 +25,25 @@ from bridgetower.records import File, OnProgress, quiet
 FORMAT = "bridgetower-export"
 VERSION = 1
 INDEX, VECTORS, IMAGES, SKIPPED, QUERIES = "index.json", "vectors.npy", "images.jsonl", "skipped.jsonl", "queries.npy"
-_TELL_EVERY = 1024  # images
+_REPORT_EVERY = 1024  # images
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """Counts of an export."""
 
     folder: Path
     images: int  # orphans included
     orphans: int
-    files: int  # that lead to an image
+    files: int  # files that lead to an image
     skipped: int  # files
     bytes: int
 
 
 def export(reader: IndexReader, folder: Path, *, on_progress: OnProgress = quiet) -> Exported:
-    """Write all that the index holds into `folder`, which is new or empty; it is there when all of it is.
+    """Write the whole index into `folder`, new or empty; its files appear only when all are complete.
 
-    `on_progress(done, total)` counts images. Raises UsageError where `folder` holds something or lies in that of the
+    `on_progress(done, total)` counts images. Raises UsageError where `folder` is not empty or lies in the folder of the
     index, OutputError where it cannot be written, StoreError where the index is damaged.
     """
     folder = Path(os.path.realpath(folder))
@@ -59,10 +59,10 @@ def export(reader: IndexReader, folder: Path, *, on_progress: OnProgress = quiet
 def _write(reader: IndexReader, folder: Path, unfinished: Path, on_progress: OnProgress) -> Exported:
     summary, queries = reader.summary(), reader.catalog.queries()
     total, dim = summary.images + summary.orphans, summary.fingerprint.dim
-    files: list[_Sink] = []
+    files: list[_HashedFile] = []
 
-    def create(name: str) -> AbstractContextManager[_Sink]:
-        files.append(_Sink(unfinished / name, folder / name))
+    def create(name: str) -> AbstractContextManager[_HashedFile]:
+        files.append(_HashedFile(unfinished / name, folder / name))
         return files[-1]
 
     rows = 0
@@ -72,7 +72,7 @@ def _write(reader: IndexReader, folder: Path, unfinished: Path, on_progress: OnP
             vectors.write(entry.vector)
             images.write(_line(_image(rows, entry)))
             rows += 1
-            if rows % _TELL_EVERY == 0:
+            if rows % _REPORT_EVERY == 0:
                 on_progress(rows, total)
     if rows != total:
         raise DamagedIndexError(reader.directory, f"it holds {rows} images and counts {total}")
@@ -120,8 +120,8 @@ def _line(row: dict[str, Any]) -> bytes:
     return json.dumps(row).encode("ascii") + b"\n"
 
 
-class _Sink:
-    """A file that is written once, and summed on the way. What the disk refuses is said of the place it is for."""
+class _HashedFile:
+    """A file that is written once, and hashed on the way. Errors name `place`, its path after the export."""
 
     def __init__(self, path: Path, place: Path) -> None:
         self.name, self._place = path.name, place

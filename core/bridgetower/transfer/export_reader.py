@@ -1,4 +1,4 @@
-"""What `export` wrote: read, and checked. docs/export-format.md has the form."""
+"""Read and check the files that `export` wrote. docs/export-format.md has the form."""
 
 import hashlib
 import json
@@ -23,9 +23,9 @@ from bridgetower.records import FOREIGN, LARGEST, File, Fingerprint
 from bridgetower.transfer.export import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
 from bridgetower.transfer.path_map import PathMapper
 
-LARGEST_INDEX = 64 * 1000**2  # bytes of index.json, which is in memory as a whole
-_NUMBERS = ("preprocessing_version", "dim")  # of a fingerprint; all else of it is text
-_OPTIONAL = "tokenizer_sha256"  # which exports of older indexes do not have
+LARGEST_INDEX = 64 * 1000**2  # bytes of index.json, which is read into memory as a whole
+_NUMBERS = ("preprocessing_version", "dim")  # fields of a fingerprint; the other fields are text
+_OPTIONAL = "tokenizer_sha256"  # missing in exports of older indexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Export:
     """A folder that `export` wrote."""
 
     def __init__(self, folder: Path, moved: PathMapper) -> None:
-        """Read what it says of itself. Raises InputError."""
+        """Read index.json and the header of the vectors. Raises InputError."""
         self._folder, self.moved = folder, moved
         index = folder / INDEX
         advice = "give a folder that `bt export` has written"
@@ -89,7 +89,7 @@ class Export:
         return rows
 
     def check(self, report: Callable[[int], None]) -> None:
-        """Raise InputError for whatever is wrong."""
+        """Read all files, and raise InputError for the first fault. `report` gets the number of each image."""
         for name, expected in self._sums.items():
             if _sha256(self._folder / name) != expected:
                 raise InputError(f"{self._folder / name}: is not as it was exported; copy or export it again")
@@ -103,8 +103,8 @@ class Export:
         return [("content", image.hash), *(("path", os.fsencode(photo.path)) for photo in image.photos)]
 
     def rows(self) -> Iterator[tuple[Image, npt.NDArray[np.floating]]]:
-        """Every image with its vector float16 [E]."""
-        for row, (image, vector) in enumerate(zip_longest(self._images(), _stored(self.vectors))):
+        """Yield every image with its vector, float16 [E]. Raises InputError."""
+        for row, (image, vector) in enumerate(zip_longest(self._images(), _unit_vectors(self.vectors))):
             if image is None or vector is None:
                 how = f"ends after {row} lines" if image is None else f"goes on after {row} lines"
                 raise InputError(
@@ -131,16 +131,16 @@ class Export:
         return File(path, jsonl.integer(file, "size"), jsonl.integer(file, "mtime_ns", least=-LARGEST))
 
     def skipped(self) -> Iterator[tuple[File, str]]:
-        """Every file that was skipped, and why."""
+        """Yield every skipped file with the reason. Raises InputError."""
         return jsonl.lines(
             self._folder / SKIPPED, lambda number, row: (self._photo(row), jsonl.field(row, "reason", str))
         )
 
     def queries(self) -> npt.NDArray[np.floating]:
-        """Vectors of texts float16 [Q, E]; empty where the index had none."""
+        """Return the vectors of texts, float16 [Q, E]; empty where the index had none. Raises InputError."""
         if not self._number["queries"]:
             return np.empty((0, self.fingerprint.dim), np.float16)
-        return np.stack(list(_stored(self._array(QUERIES, self._number["queries"]))))
+        return np.stack(list(_unit_vectors(self._array(QUERIES, self._number["queries"]))))
 
 
 def _fingerprint(row: dict[str, Any]) -> Fingerprint:
@@ -152,7 +152,7 @@ def _fingerprint(row: dict[str, Any]) -> Fingerprint:
             raise ValueError(f'"{name}" is not plain text')
     if not values["model"].strip():
         raise ValueError('"model" is empty')
-    if values["precision_family"] != FOREIGN:  # of whose model nothing is known but the name
+    if values["precision_family"] != FOREIGN:  # foreign vectors: only the name of their model is known
         for name in ("weights_sha256", "config_sha256", *values.keys() & {_OPTIONAL}):
             if not re.fullmatch("[0-9a-f]{64}", values[name]):
                 raise ValueError(f'"{name}" is not a SHA-256 in 64 hexadecimal digits')
@@ -161,11 +161,11 @@ def _fingerprint(row: dict[str, Any]) -> Fingerprint:
     return Fingerprint(**values)
 
 
-def _stored(rows: Rows) -> Iterator[npt.NDArray[np.floating]]:
-    """Each row [E] of vectors as an index holds them. Raises InputError for one that is no unit vector."""
+def _unit_vectors(rows: Rows) -> Iterator[npt.NDArray[np.floating]]:
+    """Yield each row [E]. Raises InputError for a row that is no unit vector."""
     first = 0
     for part in rows.parts():
-        with np.errstate(invalid="ignore"):  # signalled for some kinds of NaN
+        with np.errstate(invalid="ignore"):  # NumPy warns of some kinds of NaN
             lengths = np.linalg.norm(part.astype(np.float64), axis=1)
         for row in np.flatnonzero(~(np.abs(lengths - 1) <= 2 * LENGTH_TOLERANCE))[:1]:
             raise InputError(f"{rows.path}: row {first + row} has length {lengths[row]:.4f}, not 1; export again")

@@ -1,4 +1,4 @@
-"""Vectors that another model made, each with the path of its picture: read, checked, and the pictures looked at."""
+"""Read and check vectors of another model, each with the path of its picture, and read the pictures."""
 
 import hashlib
 import os
@@ -21,23 +21,23 @@ from bridgetower.pictures.decode import decode
 from bridgetower.records import File
 from bridgetower.transfer.path_map import PathMapper
 
-MAX_QUERIES = 256  # texts that are kept
+MAX_QUERIES = 256  # vectors of texts that are kept
 
 
 class ExternalVectors:
-    """Vectors of another model, and the paths of their pictures."""
+    """Vectors of another model [N, E], and the paths of their N pictures."""
 
     def __init__(self, vectors: Rows, paths: Path, queries: Rows | None, moved: PathMapper) -> None:
         self.vectors = vectors
         self._paths, self._queries, self.moved = paths, queries, moved
 
     def check(self, report: Callable[[int], None]) -> None:
-        """Raise InputError for whatever is wrong, except with the pictures."""
+        """Check everything but the pictures. Raises InputError. `report` gets the number of each row."""
         jsonl.require_once(self._paths, lambda: ([("path", os.fsencode(path))] for path, _ in self.rows()), report)
         self.texts()
 
     def rows(self) -> Iterator[tuple[Path, npt.NDArray[np.float32]]]:
-        """Every path with its unit vector [E]."""
+        """Yield every path with its unit vector, float32 [E]. Raises InputError."""
         for row, (path, vector) in enumerate(zip_longest(jsonl.lines(self._paths, self._path), _units(self.vectors))):
             if path is None or vector is None:
                 how = f"ends after {row} lines" if path is None else f"goes on after {row} lines"
@@ -53,7 +53,7 @@ class ExternalVectors:
         return Path(self.moved(path, below=self._paths.parent))
 
     def texts(self) -> list[npt.NDArray[np.float32]]:
-        """Unit vectors [E] of texts, MAX_QUERIES at most. Raises InputError."""
+        """Return at most MAX_QUERIES unit vectors [E] of texts. Raises InputError."""
         if self._queries is None:
             return []
         if self._queries.dim != self.vectors.dim:
@@ -66,25 +66,25 @@ class ExternalVectors:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A file to which a foreign vector belongs; exactly one of `image`, `known` and `reason` is not None."""
+    """A file with its foreign vector; exactly one of `image`, `known` and `reason` is not None."""
 
     photo: File
     vector: npt.NDArray[np.float32]  # [E]
-    image: NewImage | None = None  # its content
-    known: int | None = None  # the image that it leads to, as it did before
+    image: NewImage | None = None  # the content, if the file was read now
+    known: int | None = None  # the image, if the index knows the file unchanged
     reason: str | None = None  # why it was skipped
-    lasting: bool = False  # it lies in the content, and was not known
+    lasting: bool = False  # the cause is the content, and the index does not know it yet
 
 
 def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
-    """Read a picture that is to have this vector, unless the index knows it."""
+    """Read the picture of a vector, unless the index knows its file unchanged."""
     path, vector, known = row
     photo = File(path, 0, 0)
     try:
         status = path.stat()
         photo = File(path, status.st_size, status.st_mtime_ns)
     except (OSError, ValueError):
-        pass  # `read` says it better
+        pass  # `read` raises with a better message
     if known is not None and (known.size, known.mtime_ns) == (photo.size, photo.mtime_ns):
         return Seen(photo, vector, known=known.image, reason=known.reason)
     try:
@@ -101,7 +101,7 @@ def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
 
 
 def _units(rows: Rows) -> Iterator[npt.NDArray[np.float32]]:
-    """Each row [E], made as long as 1. Raises InputError for one without a direction."""
+    """Yield each row [E], scaled to length 1. Raises InputError for a row without a direction."""
     first = 0
     for part in rows.parts():
         yield from npy.unit(part, str(rows.path), first)

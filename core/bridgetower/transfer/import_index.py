@@ -1,7 +1,7 @@
-"""Vectors that were made elsewhere -> index: what `export` wrote, or those of another model, each with a path.
+"""Import vectors into an index: an export, or vectors of another model, one for each path.
 
 Everything is checked before anything is written. Then it is committed batch by batch: killing the process loses the
-batch in flight, and the same import goes on from there. What the index has already, it keeps.
+batch in flight, and the same import goes on from there. Images that the index has already keep their vectors.
 """
 
 import os
@@ -26,23 +26,23 @@ from bridgetower.transfer.export_reader import Export
 from bridgetower.transfer.external_vectors import ExternalVectors, see
 from bridgetower.transfer.path_map import PathMap, PathMapper
 
-BATCH_FILES = 1024  # that are committed together; of foreign vectors, whose pictures must be read, fewer:
+BATCH_FILES = 1024  # committed together; fewer of foreign vectors, as their pictures must be read:
 FOREIGN_BATCH_FILES = 128
-SAME = 0.99  # cosine above which two vectors of one picture count as the same: that of int8 with fp32
+SAME = 0.99  # least cosine at which two vectors of one image count as the same, as in int8 and in fp32
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did."""
+    """Counts of an import."""
 
-    images: int  # that the index did not have
-    known: int  # that it had: these keep their vectors
-    differing: int  # of those that it had, how many came with quite another vector
-    files: int  # that lead to an image
-    unused: tuple[str, ...]  # of the moves, those with which no path begins
-    skipped: tuple[Skipped, ...] = ()  # files of foreign vectors that are not there, or no pictures
-    queries: int = 0  # vectors of texts that were taken
-    note: str | None = None  # why the manifest was not copied again
+    images: int  # new in the index
+    known: int  # already in the index: these keep their vectors
+    differing: int  # the known images whose imported vector has a cosine below SAME
+    files: int  # files that lead to an image
+    unused: tuple[str, ...]  # keys of `moves` with which no path begins
+    skipped: tuple[Skipped, ...] = ()  # files of foreign vectors that are missing, or no pictures
+    queries: int = 0  # vectors of texts that were stored
+    note: str | None = None  # why the backup of the catalog was not renewed
 
 
 def import_folder(
@@ -53,11 +53,11 @@ def import_folder(
     recall_store: RecallStore | None = None,
     on_progress: OnProgress = quiet,
 ) -> ImportReport:
-    """Add what `export` wrote into `folder` to the index in `directory`, or make it there.
+    """Add the export in `folder` to the index in `directory`, or make that index.
 
-    A path that begins with a key of `moves` begins with its value here. `on_progress(done, total)` counts rows, and
-    each twice: it is checked, then added. Raises InputError, with file and line or row, before anything is written;
-    StoreError where the index was made by another model, or cannot be written.
+    A path that begins with a key of `moves` begins with its value here. `on_progress(done, total)` counts each row
+    twice: it is checked, then added. Raises InputError, with file and line or row, before anything is written;
+    StoreError where another model made the index, or it cannot be written.
     """
     exported = Export(folder, PathMapper(moves or {}))
     return _import(directory, exported.fingerprint, exported, partial(_add_export, exported), recall_store, on_progress)
@@ -74,12 +74,12 @@ def import_vectors(
     recall_store: RecallStore | None = None,
     on_progress: OnProgress = quiet,
 ) -> ImportReport:
-    """Add vectors of the model `name`, any model, to the index in `directory`, or make it there.
+    """Add vectors of any model, called `name`, to the index in `directory`, or make that index.
 
-    `vectors` is an npy file [N, E], whose rows are made as long as 1; `paths` has a line of JSON for each row, the path
-    of its picture, or an object with it as "path"; a relative one is below the folder of `paths`. `queries` [Q, E] are
-    vectors of texts, of which MAX_QUERIES are kept. `moves` and `on_progress` as above, and what is raised; UsageError
-    for an empty name.
+    `vectors` is an npy file [N, E], whose rows are scaled to length 1; `paths` has a line of JSON for each row: the
+    path of its picture, or an object with it as "path"; a relative path is below the folder of `paths`. `queries` is an
+    npy file [Q, E] of vectors of texts; MAX_QUERIES are kept. `moves` and `on_progress` are as in `import_folder`.
+    Raises as `import_folder` does, and UsageError for an empty name.
     """
     if not name.strip() or not name.isprintable():
         raise UsageError(f"{name!r} names no model: vectors of different models are told apart by the name")
@@ -88,7 +88,7 @@ def import_vectors(
     return _import(directory, fingerprint, foreign, partial(_add_foreign, foreign), recall_store, on_progress)
 
 
-_Add = Callable[[IndexWriter, Callable[[int], None]], ImportReport]  # which is told the number of each row
+_Add = Callable[[IndexWriter, Callable[[int], None]], ImportReport]  # it reports the number of each row
 
 
 def _import(
@@ -99,7 +99,7 @@ def _import(
     recall_store: RecallStore | None,
     on_progress: OnProgress,
 ) -> ImportReport:
-    """An index with images says at once whether it takes such vectors; one without is bound or made after the check."""
+    """Check, then add. An index with images may refuse the model, so it is opened before the check."""
 
     def opened() -> IndexWriter:
         return stack.enter_context(IndexWriter.open(directory, fingerprint, imported=True, recall_store=recall_store))
@@ -114,22 +114,22 @@ def _import(
 
 
 def _add_export(exported: Export, writer: IndexWriter, report: Callable[[int], None]) -> ImportReport:
-    """Add all of it to the index."""
+    """Add the roots, images, skipped files and queries of an export to the index."""
     for root in exported.roots:
         writer.add_root(root)
     batch = _Batch(writer, BATCH_FILES)
     for row, (image, vector) in enumerate(exported.rows(), start=1):
         new = NewImage(image.hash, image.width, image.height, image.taken_at, vector)
         id = writer.catalog.image_id(image.hash)
-        # What leads to this content already keeps the size and time that it has on this machine.
+        # A file that leads to this image already keeps the size and time that it has on this machine.
         photos = [photo for photo in image.photos if id is None or not _leads_to(id, writer.catalog.known(photo.path))]
         batch.add(new, photos)
         batch.files += len(image.photos) - len(photos)
         report(row)
-    batch.commit()  # moved, a file that was skipped there may be one of these: it could be read
+    batch.commit()  # first: by `moves`, a skipped file may get the path of one that was read
     for photo, reason in exported.skipped():
         known = writer.catalog.known(photo.path)
-        if known is None or known.image is None:  # this machine could read it
+        if known is None or known.image is None:  # else this machine has read it
             batch.skip(photo, reason)
     batch.commit()
     texts = exported.queries()
@@ -144,7 +144,7 @@ def _leads_to(image: int, known: Known | None) -> bool:
 
 
 def _add_foreign(foreign: ExternalVectors, writer: IndexWriter, report: Callable[[int], None]) -> ImportReport:
-    """Add what there is a picture of to the index."""
+    """Add to the index the vectors whose pictures can be read."""
     batch = _Batch(writer, FOREIGN_BATCH_FILES)
     skipped: list[Skipped] = []
     known = ((path, vector, writer.catalog.known(path)) for path, vector in foreign.rows())
@@ -166,39 +166,41 @@ def _add_foreign(foreign: ExternalVectors, writer: IndexWriter, report: Callable
 
 
 class _Batch:
-    """What is committed together next, and the counts of it all."""
+    """The rows of the next commit, and the counts of the whole import."""
 
     def __init__(self, writer: IndexWriter, size: int) -> None:
         self._writer, self._size = writer, size
         self._new: dict[bytes, NewImage] = {}  # by hash
-        self._known: list[tuple[int, npt.NDArray[np.floating]]] = []  # images that the index has, as they came now
+        self._known: list[
+            tuple[int, npt.NDArray[np.floating]]
+        ] = []  # (id, imported vector) of images that the index has
         self._files: list[tuple[File, bytes]] = []
         self._skipped: list[tuple[File, str]] = []
         self.images = self.known = self.differing = self.files = 0
 
     def add(self, image: NewImage, photos: Iterable[File]) -> None:
-        """An image and files that lead to it; those alone where the index has the image."""
+        """Add an image and the files that lead to it; only the files where the index has the image."""
         self._files += ((photo, image.hash) for photo in photos)
         if (twin := self._new.get(image.hash)) is not None:
             self.known += 1
             self.differing += _differ(twin.vector, image.vector)
         elif (id := self._writer.catalog.image_id(image.hash)) is not None:
-            self._know(id, image.vector)
+            self._add_known(id, image.vector)
         else:
             self._new[image.hash] = image
         self._commit_if_full()
 
     def keep(self, id: int, vector: npt.NDArray[np.floating]) -> None:
-        """A file that leads to this image as before."""
+        """Count an unchanged file of an image, and compare the vector."""
         self.files += 1
-        self._know(id, vector)
+        self._add_known(id, vector)
         self._commit_if_full()
 
     def skip(self, photo: File, reason: str) -> None:
         self._skipped.append((photo, reason))
         self._commit_if_full()
 
-    def _know(self, id: int, vector: npt.NDArray[np.floating]) -> None:
+    def _add_known(self, id: int, vector: npt.NDArray[np.floating]) -> None:
         self.known += 1
         self._known.append((id, vector))
 

@@ -1,22 +1,22 @@
-"""Paths that came from another machine, as they are on this one."""
+"""Map paths of another machine to paths on this one."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-PathMap = Mapping[str, Path]  # paths that begin with the one lie on this machine below the other
+PathMap = Mapping[str, Path]  # the beginning of a path there -> its folder on this machine
 
 
 class PathMapper:
-    """Paths as they are on this machine. Raises ValueError for what is no path here."""
+    """Maps a path to this machine. Raises ValueError for a path that is impossible here."""
 
     def __init__(self, moves: PathMap) -> None:
-        self._moves = sorted(moves.items(), key=lambda move: -len(move[0]))  # the longest one that fits counts
+        self._moves = sorted(moves.items(), key=lambda move: -len(move[0]))  # the longest key that fits decides
         self.unused = set(moves)
-        self.separator = os.sep  # between the names of the paths that come
+        self.separator = os.sep  # between the names in an incoming path
 
     def __call__(self, path: str, *, below: Path | None = None) -> str:
-        """`path`, where `below` is the folder of relative ones; without it there are none."""
+        """Return the absolute path here. Relative paths lie below `below`; without it they raise ValueError."""
         here = path
         for old, new in self._moves:
             start = old.rstrip(self.separator)

@@ -230,7 +230,7 @@ def test_an_error_of_the_one_who_watches_an_export_is_his_own(index: Path, tmp_p
     def fail(done: int, total: int) -> None:
         raise Away
 
-    with IndexReader.open(index) as store, pytest.raises(Away), patch("bridgetower.transfer.export._TELL_EVERY", 1):
+    with IndexReader.open(index) as store, pytest.raises(Away), patch("bridgetower.transfer.export._REPORT_EVERY", 1):
         export(store, tmp_path / "export", on_progress=fail)
     assert not (tmp_path / "export").exists()
 
@@ -320,7 +320,7 @@ import os, signal
 from pathlib import Path
 from bridgetower.transfer import export
 from bridgetower.index.reader import IndexReader
-export._TELL_EVERY = 1
+export._REPORT_EVERY = 1
 def die(done, total):
     if done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
