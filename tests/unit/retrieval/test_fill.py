@@ -55,7 +55,7 @@ def test_each_mask_has_its_own_words(tmp_path: Path) -> None:
 
 def test_a_word_with_and_without_a_space_is_shown_once_with_the_likelier_ones_probability(tmp_path: Path) -> None:
     class Doubled(FakeEncoder):
-        def read(self, text: Texts, images: Pictures) -> MaskedPrediction:
+        def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
             probabilities = np.array([[[0.1, 0.3, 0.35, 0.25]]], np.float32)  # nothing, "red", "green", " red"
             return MaskedPrediction(np.array([[0, 9]], np.float32), np.log(probabilities))
 
