@@ -1,6 +1,7 @@
 """Files of pictures as bytes, and what `decode` says of them."""
 
 import struct
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import ExifTags, Image
 
 from bridgetower.errors import PictureError
 from bridgetower.pictures.decode import decode
+from bridgetower.pictures.extras import Extra
 
 HERE = Path("/photos/picture.jpg")
 
@@ -55,3 +57,37 @@ def png_header(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def scene(width: int, height: int) -> np.ndarray:
+    """A smooth picture without symmetry, uint8 [H, W, 3]: no turn of it is equal to another."""
+    y, x = np.mgrid[0:height, 0:width]
+    picture = np.stack([x * 255 // width, y * 255 // height, (x + 2 * y) * 255 // (width + 2 * height)], axis=-1)
+    return picture.astype(np.uint8)
+
+
+def by_extra(extra: Extra) -> bytes:
+    """A small picture of the kind that the extra reads."""
+    if extra is Extra.RAW:
+        from tests.raws import dng, linear
+
+        return dng(linear(64, 48))
+    if extra is Extra.JXL:
+        import pylibjxl
+
+        return bytes(pylibjxl.encode(scene(64, 48)))
+    import pillow_heif
+
+    buffer = BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(scene(64, 48))).save(buffer, quality=95)
+    return buffer.getvalue()
+
+
+def take_away(extra: Extra, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library of this extra be missing, here and in the processes that decode."""
+    monkeypatch.setitem(sys.modules, extra.module, None)
+    monkeypatch.delitem(sys.modules, f"bridgetower.pictures.{extra}", raising=False)
+    monkeypatch.delattr(f"bridgetower.pictures.{extra}", raising=False)
+    code = f"import sys; sys.modules[{extra.module!r}] = None; "
+    code += "from bridgetower.pictures.decode_worker import serve; serve()"
+    monkeypatch.setattr("bridgetower.pictures.decode_pool.COMMAND", (sys.executable, "-P", "-c", code))

@@ -147,11 +147,11 @@ def _report_watch(reports: "Iterator[IndexReport]", meter: Meter, paths: int) ->
         last = report
 
 
-def _report_unread(kinds: Mapping[str, int]) -> None:
-    """Name the kinds of pictures that were met and cannot be read, as their owner expects to find them."""
-    if kinds:
-        listed = ", ".join(f"{number} x {extension}" for extension, number in kinds.items())
-        render.say(
-            f"note: {render.counted(sum(kinds.values()), 'picture')} of kinds that bt cannot read, not in the index: "
-            f"{listed}; convert them, to JPEG for example"
-        )
+def _report_unread(extras: Mapping[str, int]) -> None:
+    """Name each extra that pictures need and that is not installed, with the command."""
+    if extras:
+        from bridgetower import how_to_install
+
+        for extra, number in extras.items():
+            pictures = f"{render.counted(number, 'picture')} {'needs' if number == 1 else 'need'}"
+            render.say(f"note: {pictures} the extra {extra} and cannot be indexed without it: {how_to_install(extra)}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import DamagedIndexError as DamagedIndexError
     from bridgetower.errors import InputError as InputError
     from bridgetower.errors import LockedError as LockedError
+    from bridgetower.errors import MissingExtraError as MissingExtraError
     from bridgetower.errors import ModelError as ModelError
     from bridgetower.errors import NoIndexError as NoIndexError
     from bridgetower.errors import OutputError as OutputError
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models.model import available_models as available_models
     from bridgetower.models.model import convert_model as convert_model
     from bridgetower.models.model import pull_model as pull_model
+    from bridgetower.pictures.extras import how_to_install as how_to_install
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
     from bridgetower.records import Filter as Filter
     from bridgetower.records import Fingerprint as Fingerprint
@@ -77,8 +79,9 @@ _HOMES = {
     "checkpoints.find": "LocalModel",
     "encoders.protocol": "Embedded ImageEngine Judge MaskedPrediction Pictures RecallEncoder Texts",
     "encoders.runtime": "Runtime choose_runtime",
-    "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
-    "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
+    "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError MissingExtraError "
+    "ModelError NoIndexError OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError "
+    "UsageError",
     "files.captions": "Captioned read_captions",
     "index.catalog.rows": "Tuning",
     "index.check": "Finding Repaired",
@@ -89,6 +92,7 @@ _HOMES = {
     "index.vectors.protocol": "RecallStore RecallView",
     "library": "Library",
     "models.model": "DEFAULT_MODEL Model available_models convert_model pull_model",
+    "pictures.extras": "how_to_install",
     "pictures.preprocess": "Preprocessing",
     "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
     "retrieval.evaluation": "Evaluation",

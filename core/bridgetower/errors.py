@@ -12,7 +12,8 @@
     ├── InputError                   6   a file that was named as input: a picture, a captions file
     │   ├── UnknownPlaceError            a folder or file that has nothing in the index
     │   └── PictureError                 one picture cannot be read; indexing a folder skips and counts it
-    │       └── PixelLimitError          the picture has too many pixels
+    │       ├── PixelLimitError          the picture has too many pixels
+    │       └── MissingExtraError        the library that reads its format is not installed
     ├── ResourceError                71  this machine lacks memory, file handles or threads
     │   └── ProcessError                 a worker process cannot be started
     └── OutputError                 74   the results cannot be written
@@ -112,6 +113,10 @@ class PictureError(InputError):
 
 class PixelLimitError(PictureError):
     """One picture has more pixels than are allowed."""
+
+
+class MissingExtraError(PictureError):
+    """One picture is of a format whose library is not installed; `reason` names the extra and the command."""
 
 
 class ResourceError(BridgeTowerError):

@@ -13,8 +13,10 @@ import pytest
 from bridgetower.checkpoints.find import resolve as resolve_in_earnest
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.index.roots import nothing_in
+from bridgetower.pictures.extras import Extra
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
+from tests.pictures import by_extra, take_away
 
 FORMAT_2 = Path(__file__).parents[1] / "data" / "index-format-2"
 
@@ -56,14 +58,22 @@ def test_what_is_no_number_of_pixels_is_wrong_usage(bt: Bt, photos: Path, number
     assert "200MP" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_files_of_other_kinds_are_counted_and_pictures_of_unread_kinds_named(bt: Bt, photos: Path) -> None:
-    for name in ("a.txt", "b.mp4", "c.HEIC", "d.heic", "e.nef"):
+def test_files_of_other_kinds_are_counted_and_pictures_that_need_an_extra_too(
+    bt: Bt, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.txt", "b.mp4"):
         (photos / name).write_bytes(b"x")
-    done = bt("index", photos)
-    assert (done.exit_code, done.stdout) == (0, "")
-    note, last = done.stderr.splitlines()
-    assert note.startswith("note: 3 pictures of kinds that bt cannot read") and "2 x .heic, 1 x .nef;" in note
-    assert last.endswith("; ignored 2 files of other kinds")
+    for name in ("c.HEIC", "d.heic", "e.nef"):
+        (photos / name).write_bytes(by_extra(Extra.HEIF))
+    with monkeypatch.context() as patched:
+        take_away(Extra.HEIF, patched)
+        for _ in range(2):
+            done = bt("index", photos)
+            assert (done.exit_code, done.stdout) == (0, "")
+            note, last = done.stderr.splitlines()
+            assert note.startswith("note: 3 pictures need the extra heif and cannot be indexed without it: pip install")
+            assert "skipped 0: 7 files" in last and last.endswith("; ignored 2 files of other kinds")
+    assert "indexed 1, reused 2, unchanged 4" in bt("index", photos).stderr
 
 
 def test_skipped_files_are_named_again_as_long_as_they_are_there(bt: Bt, photos: Path) -> None:

@@ -38,7 +38,7 @@ from bridgetower.records import Skipped, WalkedFile, path_of
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor .mpg, .h5,
 # .grib, .bufr: Pillow reads only their headers.
-EXTENSIONS = frozenset(
+PILLOW_EXTENSIONS = frozenset(
     """
     .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico .iim
     .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd .pxr
@@ -46,8 +46,8 @@ EXTENSIONS = frozenset(
     """.split()
 )
 
-# Formats of phones and of cameras ("raw") that people expect to find, but that Pillow does not read.
-UNREAD_EXTENSIONS = frozenset(
+# Formats of phones and of cameras ("raw") that the libraries of extras read.
+EXTRA_EXTENSIONS = frozenset(
     """
     .heic .heif .hif .jxl
     .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2
@@ -55,6 +55,7 @@ UNREAD_EXTENSIONS = frozenset(
     """.split()
 )
 
+EXTENSIONS = PILLOW_EXTENSIONS | EXTRA_EXTENSIONS
 
 _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 _NAME = attrgetter("name")
@@ -67,14 +68,6 @@ class PassedOver:
     extensions: Counter[str] = field(default_factory=Counter)  # files of other kinds, by extension in lower case
     excluded: int = 0  # pictures and folders that a pattern left out; nothing below these is counted
     links: int = 0  # to folders, or with the extension of a picture
-
-    def unread(self) -> dict[str, int]:
-        """The part of `extensions` that pictures have, sorted by name."""
-        return {name: number for name, number in sorted(self.extensions.items()) if name in UNREAD_EXTENSIONS}
-
-    def others(self) -> dict[str, int]:
-        """The rest of `extensions`, sorted by name."""
-        return {name: number for name, number in sorted(self.extensions.items()) if name not in UNREAD_EXTENSIONS}
 
 
 def scan(

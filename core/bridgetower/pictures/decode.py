@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
+from bridgetower.pictures.extras import CheckPixels, Extra, Opened
+from bridgetower.pictures.sniff import extra_for
 
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
     import numpy as np
@@ -68,17 +70,21 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     """Decode the content of the file `path`, whose format is detected from the content, not from the name.
 
     `min_side`, at least 1, is the length of the short side, in pixels, that the caller needs. A JPEG file with a short
-    side 2, 4 or 8 times as long is decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time. Without
-    `min_side`, and in every other format, pictures are decoded in full size.
+    side 2, 4 or 8 times as long is decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time; of a raw file the
+    preview is taken, or it is developed at half size. Without `min_side`, and in every other format, pictures are
+    decoded in full size.
 
-    Raises PictureError if the file is empty, truncated, damaged, or no picture, and PixelLimitError if it has more than
-    `max_pixels`, or more than Pillow accepts: MAX_PIXELS, or the argument of `let_pass`. The size is read from the
-    header, before any memory is allocated for the pixels.
+    Raises PictureError if the file is empty, truncated, damaged, or no picture, MissingExtraError if the library that
+    reads it is not installed, and PixelLimitError if it has more than `max_pixels`, or more than Pillow accepts:
+    MAX_PIXELS, or the argument of `let_pass`. The size is read from the header, before any memory is allocated for the
+    pixels.
     """
     if not data:
         raise PictureError(path, "the file is empty")
     limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
+        if (extra := extra_for(data)) is not None:
+            return _decode_with(extra, data, path, limit, min_side)
         with _WARNINGS_IGNORED, _open(data) as opened:
             if opened.width * opened.height > limit:
                 raise PixelLimitError(path, _too_large(opened.width * opened.height, limit))
@@ -105,6 +111,40 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
     if scale == 1:
         return Decoded(image, image.width, image.height, taken_at)
     return _reduced_size(image, size, scale, orientation, taken_at)
+
+
+def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: int | None) -> Decoded:
+    """Decode with the library of an extra. Raises as `decode`."""
+
+    def check(pixels: int) -> None:
+        if pixels > limit:
+            raise PixelLimitError(path, _too_large(pixels, limit))
+
+    with _WARNINGS_IGNORED:
+        opened = _read_with(extra, data, path, check, min_side)
+        _, taken_at = _read_exif(opened.image)  # its orientation is for readers that do not turn the pixels
+        image = to_rgb(opened.image)
+    if opened.orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[opened.orientation])
+    return Decoded(image, opened.width, opened.height, taken_at)
+
+
+def _read_with(extra: Extra, data: bytes, path: Path, check: CheckPixels, min_side: int | None) -> Opened:
+    """Read with the module of an extra, which imports the library. Raises MissingExtraError if there is none."""
+    try:
+        if extra is Extra.HEIF:
+            from bridgetower.pictures import heif
+
+            return heif.read(data, path, check)
+        if extra is Extra.JXL:
+            from bridgetower.pictures import jxl
+
+            return jxl.read(data, path, check)
+        from bridgetower.pictures import raw
+
+        return raw.read(data, path, check, min_side)
+    except ImportError as error:
+        raise extra.missing(path) from error
 
 
 def require_image(picture: object, name: Path) -> None:

@@ -11,6 +11,7 @@ is not decoded. Killing the process loses only the batches under way.
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class IndexReport:
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
     ignored: Mapping[str, int]  # files of other kinds that were passed over, by extension in lower case
-    unread: Mapping[str, int]  # pictures of kinds that cannot be read, by extension
+    unread: Mapping[str, int]  # pictures that need an extra which is not installed, by extra; not among `skipped`
     excluded: int  # pictures and folders that patterns left out
     links: int  # links that were passed over
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: these are kept
@@ -112,8 +113,8 @@ def index(
     run.tell()
     changed = run.meet(walk, retry)
     if changed:
-        run.take(writer.catalog.changed(retry=retry), find_engine, max_pixels)
-    removed, absent = _sweep(writer, roots, rules, run.unread)
+        run.take(writer.catalog.changed(retry=retry, again=run.again), find_engine, max_pixels)
+    removed, absent = _sweep(writer, roots, rules, run.unwalked)
     note = writer.finish(changed=changed)
     return IndexReport(
         files=run.total,
@@ -122,8 +123,8 @@ def index(
         unchanged=run.unchanged,
         removed=removed,
         skipped=tuple(run.skipped),
-        ignored=passed_over.others(),
-        unread=passed_over.unread(),
+        ignored=dict(sorted(passed_over.extensions.items())),
+        unread=dict(sorted(run.unread.items())),
         excluded=passed_over.excluded,
         links=passed_over.links,
         absent=absent,
@@ -193,23 +194,39 @@ class _Run:
         self._failed: list[tuple[File, str]] = []
         self.total = self.encoded = self.reused = self.unchanged = 0
         self.skipped: list[Skipped] = []
-        self.unread: list[Path] = []  # folders and files that the scan could not read
+        self.unwalked: list[Path] = []  # folders and files that the scan could not read
+        self.unread: Counter[str] = Counter()  # files that need an extra which is not installed, by extra
+        self.again: set[str] = set()  # beginnings of the reasons whose files are tried again
 
     def meet(self, walk: Iterable[WalkedFile | Skipped], retry: bool) -> bool:
         """Compare the files of the walk with the index; return whether anything is to be done."""
         met = self._writer.catalog.meet(self._files_of(walk))
-        self.total = met + len(self.unread)
+        self.total = met + len(self.unwalked)
         self.unchanged = self._writer.catalog.count_unchanged()
         if self.unchanged < met and not retry:
-            self.skipped += self._writer.catalog.still_skipped()
+            self._count_still_skipped()
         self.tell()
         return self._done() < self.total
+
+    def _count_still_skipped(self) -> None:
+        """Count the files that are skipped as in an earlier run; a file whose extra is installed by now is not."""
+        from bridgetower.pictures.extras import Extra, needed
+
+        installed = {extra for extra in Extra if extra.is_installed()}
+        for skipped in self._writer.catalog.still_skipped():
+            extra = needed(skipped.reason)
+            if extra is None:
+                self.skipped.append(skipped)
+            elif extra in installed:
+                self.again.add(extra.sign)
+            else:
+                self.unread[extra] += 1
 
     def _files_of(self, walk: Iterable[WalkedFile | Skipped]) -> Iterator[WalkedFile]:
         for item in walk:
             if isinstance(item, Skipped):
                 self.skipped.append(item)
-                self.unread.append(item.path)
+                self.unwalked.append(item.path)
             else:
                 yield item
 
@@ -264,7 +281,12 @@ class _Run:
         self.tell()
 
     def _fail(self, photo: File, reason: str, *, lasting: bool) -> None:
-        self.skipped.append(Skipped(photo.path, reason))
+        from bridgetower.pictures.extras import needed
+
+        if (extra := needed(reason)) is not None:
+            self.unread[extra] += 1
+        else:
+            self.skipped.append(Skipped(photo.path, reason))
         if lasting:  # else the index keeps what it has, and the next run tries again
             self._failed.append((photo, reason))
 
@@ -278,7 +300,8 @@ class _Run:
         self._new, self._files, self._failed = {}, [], []
 
     def _done(self) -> int:
-        return self.encoded + len(self._new) + self.reused + self.unchanged + len(self.skipped)
+        skipped = len(self.skipped) + self.unread.total()
+        return self.encoded + len(self._new) + self.reused + self.unchanged + skipped
 
     def tell(self) -> None:
         self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))

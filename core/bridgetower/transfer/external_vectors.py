@@ -18,6 +18,7 @@ from bridgetower.files.npy import Rows
 from bridgetower.index.catalog.rows import Known
 from bridgetower.index.writer import NewImage
 from bridgetower.pictures.decode import decode
+from bridgetower.pictures.extras import needed
 from bridgetower.records import File
 from bridgetower.transfer.path_map import PathMapper
 
@@ -85,7 +86,9 @@ def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
         photo = File(path, status.st_size, status.st_mtime_ns)
     except (OSError, ValueError):
         pass  # `read` raises with a better message
-    if known is not None and (known.size, known.mtime_ns) == (photo.size, photo.mtime_ns):
+    extra = None if known is None else needed(known.reason)
+    may_read = extra is not None and extra.is_installed()  # which was skipped for want of the extra
+    if known is not None and (known.size, known.mtime_ns) == (photo.size, photo.mtime_ns) and not may_read:
         return Seen(photo, vector, known=known.image, reason=known.reason)
     try:
         data = read(path)

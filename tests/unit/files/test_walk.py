@@ -11,7 +11,7 @@ from PIL import Image
 
 from bridgetower.errors import InputError, UsageError
 from bridgetower.files.ignore import Rules
-from bridgetower.files.walk import EXTENSIONS, UNREAD_EXTENSIONS, PassedOver, passes_over, scan
+from bridgetower.files.walk import EXTENSIONS, EXTRA_EXTENSIONS, PILLOW_EXTENSIONS, PassedOver, passes_over, scan
 from bridgetower.pictures.decode import UNREADABLE_FORMATS
 from bridgetower.records import Skipped, WalkedFile
 
@@ -436,23 +436,21 @@ def test_a_folder_with_the_name_of_a_picture(tmp_path: Path) -> None:
 
 
 def test_what_is_passed_over_for_its_extension_is_counted(tmp_path: Path) -> None:
-    for name in ("a.jpg", "a.HEIC", "sub/b.heic", "notes.txt", "no extension", ".hidden.txt", ".git/x.txt", "b.CR2"):
+    for name in ("a.jpg", "a.HEIC", "sub/b.PDF", "c.pdf", "notes.txt", "no extension", ".hidden.txt", ".git/x.txt"):
         put(tmp_path / name)
     passed_over = PassedOver()
-    assert len(list(scan([tmp_path, tmp_path / "notes.txt"], passed_over=passed_over))) == 2
-    assert passed_over.extensions == {".heic": 2, ".cr2": 1, "": 1}  # what is named itself is not passed over
-    assert list(passed_over.unread().items()) == [(".cr2", 1), (".heic", 2)]
-    assert passed_over.others() == {"": 1}
+    assert len(list(scan([tmp_path, tmp_path / "notes.txt"], passed_over=passed_over))) == 3
+    assert passed_over.extensions == {".pdf": 2, "": 1}  # what is named itself is not passed over
 
 
-def test_the_commands_page_lists_what_is_read_and_what_is_not() -> None:
+def test_the_commands_page_lists_the_extensions() -> None:
     page = (Path(__file__).parents[3] / "docs" / "commands.md").read_text("utf-8")
-    read, not_read = re.findall(r"^Extensions[^:]*:((?:\s`\.\w+`)+)", page, flags=re.MULTILINE)
-    assert set(re.findall(r"\.\w+", read)) == EXTENSIONS
-    assert set(re.findall(r"\.\w+", not_read)) == UNREAD_EXTENSIONS
-    assert not EXTENSIONS & UNREAD_EXTENSIONS
+    by_pillow, by_extras = re.findall(r"^Extensions[^:]*:((?:\s`\.\w+`)+)", page, flags=re.MULTILINE)
+    assert set(re.findall(r"\.\w+", by_pillow)) == PILLOW_EXTENSIONS
+    assert set(re.findall(r"\.\w+", by_extras)) == EXTRA_EXTENSIONS
+    assert PILLOW_EXTENSIONS | EXTRA_EXTENSIONS == EXTENSIONS and not PILLOW_EXTENSIONS & EXTRA_EXTENSIONS
 
 
 def test_the_extensions_are_those_of_the_formats_that_pillow_reads() -> None:
     readable = (set(Image.registered_extensions().values()) & (set(Image.OPEN) | {"MPO"})) - UNREADABLE_FORMATS
-    assert {ext for ext, kind in Image.registered_extensions().items() if kind in readable} == EXTENSIONS
+    assert {ext for ext, kind in Image.registered_extensions().items() if kind in readable} == PILLOW_EXTENSIONS

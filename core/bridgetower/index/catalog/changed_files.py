@@ -66,13 +66,18 @@ class ChangedFiles(Catalog):
             WHERE {_UNCHANGED} AND reason IS NOT NULL ORDER BY path"""
         return (Skipped(path_of(path), reason) for path, reason in self._all(sql))
 
-    def changed(self, *, retry: bool = False) -> Iterator[File]:
+    def changed(self, *, retry: bool = False, again: Collection[str] = ()) -> Iterator[File]:
         """Yield the met files that are new or have changed, sorted by the bytes of their paths; with `retry` also those
-        that are still skipped. The caller may store files between two steps."""
+        that are still skipped, else those of them whose reason begins with one of `again`.
+
+        The caller may store files between two steps.
+        """
+        starts = "".join(" OR substr(reason, 1, length(?)) = ?" for _ in again)
         sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
-            WHERE seen.path > ? AND (NOT {_UNCHANGED} OR ? AND reason IS NOT NULL) ORDER BY seen.path LIMIT {_ROWS}"""
+            WHERE seen.path > ? AND (NOT {_UNCHANGED} OR reason IS NOT NULL AND (?{starts}))
+            ORDER BY seen.path LIMIT {_ROWS}"""
         rows: list[tuple[Any, ...]] = [(b"",)]
-        while rows := list(self._all(sql, (rows[-1][0], retry))):
+        while rows := list(self._all(sql, (rows[-1][0], retry, *(start for start in again for _ in range(2))))):
             for path, size, mtime_ns in rows:
                 yield File(path_of(path), size, mtime_ns)
 

@@ -21,9 +21,11 @@ from bridgetower.files.walk import scan
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
 from bridgetower.pictures.decode_pool import DecodePool, Picture
+from bridgetower.pictures.extras import Extra
 from bridgetower.records import Refused
 from bridgetower.retrieval.indexing import index
 from tests.fakes import HOSTILE, FakeEncoder, paint
+from tests.pictures import by_extra, take_away
 from tests.tiny import tiny_checkpoint
 from tests.unit.pictures.test_decode_pool import started
 from tests.unit.retrieval.indexing.conftest import indexed, never, run
@@ -55,6 +57,27 @@ def test_bad_files_are_named_and_the_run_goes_on(photos: Path, tmp_path: Path) -
     assert {skip.path.name: skip.reason for skip in again.skipped} == {s.path.name: s.reason for s in report.skipped}
     with IndexReader.open(tmp_path / "index") as store:
         assert {skip.path.name for skip in store.catalog.skipped()} == {"bad.jpg", "empty.png", "short.png"}
+
+
+def test_pictures_that_need_a_missing_extra_are_counted_and_read_once_it_is_there(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "a.heic").write_bytes(by_extra(Extra.HEIF))
+    (photos / "b.jpg").write_bytes(by_extra(Extra.HEIF))  # the content decides
+    (photos / "bad.jpg").write_text("no picture")
+    count = BATCH_SIZE + 3
+    with monkeypatch.context() as patched:
+        take_away(Extra.HEIF, patched)
+        report = run([photos], tmp_path / "index")
+        assert (report.encoded, report.unread, report.files) == (count, {"heif": 2}, count + 3)
+        assert [skip.path.name for skip in report.skipped] == ["bad.jpg"]
+        patched.setattr("bridgetower.files.content.read", lambda path: pytest.fail("an unchanged file was read"))
+        report = run([photos], tmp_path / "index")
+        assert (report.unchanged, report.unread, len(report.skipped)) == (count, {"heif": 2}, 1)
+    report = run([photos], tmp_path / "index")
+    assert (report.encoded, report.reused, report.unchanged, report.unread) == (1, 1, count, {})
+    assert [skip.path.name for skip in report.skipped] == ["bad.jpg"]
+    assert {photos / "a.heic", photos / "b.jpg"} <= indexed(tmp_path / "index")
 
 
 def test_a_file_that_vanishes_between_scan_and_reading_is_skipped(

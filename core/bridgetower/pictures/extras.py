@@ -1,0 +1,82 @@
+"""Formats that need an optional library: which extra of the distribution brings it, and how to install that extra."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from bridgetower.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+DISTRIBUTION = "bridgetower-cli"
+
+
+class Extra(StrEnum):
+    """An extra of the distribution, and the kind of pictures that its library reads."""
+
+    HEIF = "heif"  # HEVC in a HEIF container: .heic, .heif, .hif
+    JXL = "jxl"
+    RAW = "raw"  # of cameras
+
+    @property
+    def module(self) -> str:
+        """The module that must be there."""
+        return {Extra.HEIF: "pi_heif", Extra.JXL: "pylibjxl", Extra.RAW: "rawpy"}[self]
+
+    @property
+    def sign(self) -> str:
+        """The beginning of the reason for which a file is skipped while the extra is missing."""
+        return f"needs the extra {self}:"
+
+    def is_installed(self) -> bool:
+        """Return whether the module can be found; it is not imported."""
+        return find_spec(self.module) is not None
+
+    def missing(self, path: Path) -> MissingExtraError:
+        """Return the error of a picture that needs this extra."""
+        return MissingExtraError(path, f"{self.sign} {how_to_install(self)}")
+
+
+def needed(reason: str | None) -> Extra | None:
+    """Return the extra that this reason, for which a file was skipped, names as missing; None for other reasons."""
+    return next((extra for extra in Extra if reason is not None and reason.startswith(extra.sign)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A picture that a library of an extra has read."""
+
+    image: "Image.Image"  # any mode, as stored
+    width: int  # pixels of the whole picture, upright; `image` may be smaller
+    height: int
+    orientation: int = 1  # EXIF orientation that is still to be applied to `image`
+
+
+CheckPixels = Callable[[int], None]  # raises PixelLimitError for too many pixels
+
+
+@cache
+def how_to_install(extra: str) -> str:
+    """Return the command that adds an extra to this installation.
+
+    pip notes in direct_url.json from which folder or file a distribution came; there is none where it came from an
+    index of packages.
+    """
+    try:
+        written = distribution(DISTRIBUTION).read_text("direct_url.json")
+        if written is None:
+            return f"pip install '{DISTRIBUTION}[{extra}]'"
+        folder = url2pathname(urlsplit(str(json.loads(written)["url"])).path)
+        clone = folder if (Path(folder) / "constraints.txt").is_file() else "the clone"
+    except (PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
+        clone = "the clone"
+    return f"pip install -c constraints.txt '.[{extra}]', in {clone}"

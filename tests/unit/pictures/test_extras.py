@@ -1,0 +1,79 @@
+"""Libraries of formats that may be missing: what is then told, and that nothing loads them in vain."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import Distribution
+from pathlib import Path
+
+import pytest
+
+from bridgetower.errors import MissingExtraError
+from bridgetower.pictures import extras
+from bridgetower.pictures.decode import decode
+from bridgetower.pictures.extras import Extra, how_to_install, needed
+from tests.pictures import HERE, by_extra, take_away
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_command() -> None:
+    how_to_install.cache_clear()
+
+
+def note_origin(monkeypatch: pytest.MonkeyPatch, written: str | None) -> None:
+    class Noted(Distribution):
+        def read_text(self, filename: str) -> str | None:
+            assert filename == "direct_url.json"
+            return written
+
+        def locate_file(self, path: object) -> Path:
+            raise AssertionError
+
+    monkeypatch.setattr(extras, "distribution", lambda name: Noted())
+
+
+@pytest.mark.parametrize("extra", Extra)
+def test_a_missing_library_names_its_extra(extra: Extra, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = by_extra(extra)
+    assert decode(data, HERE).width > 0
+    take_away(extra, monkeypatch)
+    assert not extra.is_installed()
+    with pytest.raises(MissingExtraError) as caught:
+        decode(data, HERE)
+    assert caught.value.reason == f"needs the extra {extra}: {how_to_install(extra)}"
+    assert needed(caught.value.reason) is extra
+
+
+def test_from_a_clone_the_command_names_the_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = tmp_path / "a clone"
+    clone.mkdir()
+    (clone / "constraints.txt").touch()
+    note_origin(monkeypatch, json.dumps({"url": clone.as_uri(), "dir_info": {"editable": True}}))
+    assert how_to_install("heif") == f"pip install -c constraints.txt '.[heif]', in {clone}"
+
+
+@pytest.mark.parametrize("written", ['{"url": "file:///gone/x.whl", "archive_info": {}}', "{", "[]", '{"url": 1}'])
+def test_without_a_clone_to_name(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    note_origin(monkeypatch, written)
+    assert how_to_install("photos") == "pip install -c constraints.txt '.[photos]', in the clone"
+
+
+def test_from_an_index_of_packages_the_command_names_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    note_origin(monkeypatch, None)
+    assert how_to_install("raw") == "pip install 'bridgetower-cli[raw]'"
+
+
+def test_other_reasons_need_no_extra() -> None:
+    assert needed("the file is truncated") is None and needed(None) is None
+
+
+def test_a_library_is_imported_only_for_its_kind() -> None:
+    code = """
+import sys
+from pathlib import Path
+from bridgetower.pictures.decode import decode
+decode(Path(sys.argv[1]).read_bytes(), Path())
+assert not {"pi_heif", "pylibjxl", "rawpy", "numpy"} & set(sys.modules), sys.modules.keys()
+"""
+    picture = Path(__file__).parents[3] / "examples/gallery/two-cats-on-a-couch-in-the-desert.jpg"
+    subprocess.run([sys.executable, "-c", code, picture], check=True, env={"PYTHONPATH": ":".join(sys.path)})
