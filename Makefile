@@ -9,11 +9,11 @@ DEMO_INDEX := .demo/index
 BENCHMARKS := embedding reranking text decoding indexing starting unchanged busy memory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check format bench clean
+.PHONY: help demo test test-samples quick check format bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a blank
 	@echo; echo '== index the drawn pictures in examples/gallery, with the small model that comes with bt'
@@ -29,6 +29,9 @@ demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a bl
 
 test: check  ## all of check, then all tests (ARGS="-k search" for some)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+
+test-samples: $(VENV)/.installed-dev  ## fetch real files of cameras and read them: needs a network
+	$(BIN)/python tests/samples/fetch.py $(ARGS)
 
 quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: under a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 --dist=loadfile -r fE $(ARGS)

@@ -10,7 +10,8 @@ MAX_ENTRIES = 4096  # of a directory
 MAX_VALUES = 1_000_000  # of a tag; a large picture has some ten thousand strips
 
 SUBFILES, COMPRESSION, PHOTOMETRIC, ORIENTATION, PREDICTOR, SAMPLE_FORMAT = 330, 259, 262, 274, 317, 339
-_EXTENTS = ((273, 279), (324, 325), (513, 514))  # offsets and lengths: of strips, of tiles, of a JPEG
+_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 256, 257, 322, 323, 324
+_EXTENTS = ((273, 279), (_TILE_OFFSETS, 325), (513, 514))  # offsets and lengths: of strips, of tiles, of a JPEG
 _MAGIC = (b"II*\0", b"MM\0*", b"IIU\0", b"IIRO", b"IIRS", b"MMOR")  # TIFF; Panasonic; Olympus
 _SIZES = {1: 1, 3: 2, 4: 4, 13: 4}  # bytes of a value, by type: byte, short, long, directory
 
@@ -55,13 +56,21 @@ def directories(data: bytes) -> list[Directory]:
 
 
 def is_cut(found: list[Directory]) -> bool:
-    """Return whether strips, tiles or a JPEG of a directory reach beyond the end of the file."""
+    """Return whether a directory lists too few tiles, or strips, tiles or a JPEG beyond the end of the file."""
     return any(
         offset + length > len(directory.data)
         for directory in found
         for offsets, lengths in _EXTENTS
         for offset, length in zip(directory.numbers(offsets), directory.numbers(lengths), strict=False)
-    )
+    ) or any(_lacks_tiles(directory) for directory in found)
+
+
+def _lacks_tiles(directory: Directory) -> bool:
+    width, height = directory.number(_TILE_WIDTH), directory.number(_TILE_HEIGHT)
+    if not width or not height:
+        return False
+    needed = -(-directory.number(_WIDTH) // width) * -(-directory.number(_HEIGHT) // height)
+    return directory.entries.get(_TILE_OFFSETS, (0, 0, 0))[1] < needed
 
 
 def _entries(data: bytes, at: int, order: Order) -> Iterator[tuple[int, tuple[int, int, int]]]:

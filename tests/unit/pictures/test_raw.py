@@ -152,6 +152,14 @@ def test_a_cut_file_is_refused(lost: float, with_preview: bool) -> None:
     assert reason(data[: -int(lost if lost >= 1 else lost * len(data))], min_side=100) == "the file is truncated"
 
 
+def test_a_file_that_lists_too_few_tiles_is_refused() -> None:
+    light = linear(300, 200)
+    data = dng(light, tile=(64, 64))
+    assert np.abs(pixels(data) - developed(light)).max() <= 1
+    count = data.index(struct.pack("<HHI", 324, 4, 20))  # offsets of 5 x 4 tiles
+    assert reason(data[:count] + struct.pack("<HHI", 324, 4, 19) + data[count + 8 :]) == "the file is truncated"
+
+
 def test_floating_point_that_libraw_misreads_is_refused() -> None:
     light = linear(300, 200).astype(np.float32)
     right = dng(light, compression=8, predictor=3)
