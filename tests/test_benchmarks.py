@@ -25,7 +25,7 @@ from bridgetower.network.bridgetower import BridgeTower
 
 ROOT = Path(__file__).parents[1]
 IN_PROCESS = ("embedding", "reranking", "text", "decoding")
-IN_MANY = ("indexing", "starting", "unchanged", "busy", "memory")  # processes, each of which loads torch
+IN_MANY = ("indexing", "formats", "starting", "unchanged", "busy", "memory")  # processes, each of which loads torch
 SCRIPTS = (*IN_PROCESS, *IN_MANY)
 
 
