@@ -2,7 +2,8 @@
 
 libjxl turns the picture by the orientation of the codestream; an orientation in the EXIF is a copy that readers must
 not apply. pylibjxl returns 8 bits whatever the depth, and of an animation the last frame alone, so an animation is
-refused.
+refused. It tells no colour space but ICC profiles, so a picture in HDR or in linear light is refused, too: its values
+would come out flat or dark.
 """
 
 from pathlib import Path
@@ -12,6 +13,9 @@ from PIL import Image
 
 from bridgetower.errors import PictureError
 from bridgetower.pictures.extras import CheckPixels, Opened
+from bridgetower.pictures.jxl_header import HLG, LINEAR, PQ, transfer_function
+
+_UNCONVERTED = {PQ: "HDR (PQ)", HLG: "HDR (HLG)", LINEAR: "linear light"}
 
 
 def read(data: bytes, path: Path, check: CheckPixels) -> Opened:
@@ -21,6 +25,8 @@ def read(data: bytes, path: Path, check: CheckPixels) -> Opened:
         check(header["width"] * header["height"])
         if header["have_animation"]:
             raise PictureError(path, "an animated JPEG XL, of which only the last frame could be read")
+        if (transfer := transfer_function(data)) in _UNCONVERTED:
+            raise PictureError(path, f"a JPEG XL in {_UNCONVERTED[transfer]}, which is not converted")
         pixels, metadata = pylibjxl.decode(data, metadata=True)
     except (RuntimeError, ValueError) as error:  # the same error for a cut file and for other damage
         raise PictureError(path, "truncated or damaged") from error

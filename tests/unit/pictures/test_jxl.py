@@ -1,5 +1,6 @@
 """JPEG XL pictures, each made from an array and held against that array."""
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,23 @@ def test_an_animation_is_refused() -> None:
     assert reason(bytes.fromhex(ANIMATION)) == "an animated JPEG XL, of which only the last frame could be read"
 
 
+@pytest.mark.parametrize("said", ["HDR (PQ)", "HDR (HLG)", "linear light"])
+@pytest.mark.parametrize("in_boxes", [False, True])
+def test_colours_that_would_come_out_wrong_are_refused(said: str, in_boxes: bool) -> None:
+    data = bytes.fromhex(COLOURS[said] + PIXELS)
+    if in_boxes:
+        box = struct.pack(">I4s", 8 + len(data), b"jxlc") + data
+        data = b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl " + box
+    assert reason(data) == f"a JPEG XL in {said}, which is not converted"
+
+
+@pytest.mark.parametrize("colours", ["sRGB", "Display P3", "Rec. 709", "gamma"])
+def test_other_colours_are_read_as_they_are(colours: str) -> None:
+    y, x = np.mgrid[0:8, 0:8]
+    picture = np.stack([x * 32, y * 32, (x + y) * 16], axis=-1)
+    assert np.array_equal(pixels(bytes.fromhex(COLOURS[colours] + PIXELS)), picture)
+
+
 def test_the_limit_of_pixels_is_asked_before_pixels_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pylibjxl.decode", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(PixelLimitError, match=r"0\.06 megapixels, more than the limit of 0\.05"):
@@ -93,3 +111,15 @@ ANIMATION = (
     "15c24902e605240008c93600000000000000000808a042000058004b188b15c249c2e505240018925c0000000000000000"
 )
 GREY_ALPHA = "ff0a41c0a2b8100808100094004b386998ca83f72b288818918e188317c6e009f341ff63012cff000010638b004212288c24"
+
+# By cjxl 0.7 -d 0 -x color_space=...: one drawing of 8 x 8 pixels in several colour spaces; header, then pixels.
+COLOURS = {
+    "sRGB": "ff0a41402408020100b400",
+    "Display P3": "ff0a41404026370208020100b400",
+    "HDR (PQ)": "ff0a41041090478f381c000000000208020100b400",
+    "HDR (HLG)": "ff0a410410906720d063000000000808020100b400",
+    "linear light": "ff0a414040d12208020100b400",
+    "Rec. 709": "ff0a414040290208020100b400",
+    "gamma": "ff0a414040c5db2a8208020100b400",
+}
+PIXELS = "4b386998ca83f72b28881891ee188389f50186fef5740110f90f008cafc0c7e18f9fff0def8f0c7b0080960000"
