@@ -1,16 +1,12 @@
 """Formats that need an optional library: which extra of the distribution brings it, and how to install that extra."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from bridgetower.errors import MissingExtraError
 
@@ -71,6 +67,11 @@ def how_to_install(extra: str) -> str:
     pip notes in direct_url.json from which folder or file a distribution came; there is none where it came from an
     index of packages.
     """
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     try:
         written = distribution(DISTRIBUTION).read_text("direct_url.json")
         if written is None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bridgetower.errors import PictureError
 from bridgetower.pictures.extras import CheckPixels, Opened
-from bridgetower.pictures.jxl_header import HLG, LINEAR, PQ, transfer_function
+from bridgetower.pictures.headers.jpeg_xl import HLG, LINEAR, PQ, transfer_function
 
 _UNCONVERTED = {PQ: "HDR (PQ)", HLG: "HDR (HLG)", LINEAR: "linear light"}
 

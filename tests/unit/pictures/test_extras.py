@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bridgetower.errors import MissingExtraError
-from bridgetower.pictures import extras
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.extras import Extra, how_to_install, needed
 from tests.pictures import HERE, by_extra, take_away
@@ -29,7 +28,7 @@ def note_origin(monkeypatch: pytest.MonkeyPatch, written: str | None) -> None:
         def locate_file(self, path: object) -> Path:
             raise AssertionError
 
-    monkeypatch.setattr(extras, "distribution", lambda name: Noted())
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Noted())
 
 
 @pytest.mark.parametrize("extra", Extra)
@@ -73,7 +72,8 @@ import sys
 from pathlib import Path
 from bridgetower.pictures.decode import decode
 decode(Path(sys.argv[1]).read_bytes(), Path())
-assert not {"pi_heif", "pylibjxl", "rawpy", "numpy"} & set(sys.modules), sys.modules.keys()
+loaded = {"pi_heif", "pylibjxl", "rawpy", "numpy", "importlib.metadata", "urllib.request"} & set(sys.modules)
+assert not loaded, loaded
 """
     picture = Path(__file__).parents[3] / "examples/gallery/two-cats-on-a-couch-in-the-desert.jpg"
     subprocess.run([sys.executable, "-c", code, picture], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -11,9 +11,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from bridgetower.errors import PictureError, PixelLimitError
-from bridgetower.pictures import bmff
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.extras import Extra
+from bridgetower.pictures.headers import bmff
 from bridgetower.pictures.sniff import extra_for
 from tests.pictures import HERE, encoded, reason, scene
 

@@ -1,0 +1,60 @@
+"""The gallery in every format that people have: the demo model sees the same pictures in all of them."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pillow_heif
+import pylibjxl
+import pytest
+from PIL import Image
+
+from bridgetower.checkpoints.find import resolve
+from bridgetower.encoders.runtime import Runtime
+from bridgetower.encoders.torch_encoder import TorchEncoder
+from bridgetower.pictures.decode import decode
+from bridgetower.pictures.preprocess import preprocess
+from tests.pictures import encoded
+from tests.raws import dng
+
+GALLERY = sorted((Path(__file__).parents[1] / "examples" / "gallery").glob("*.jpg"))[:100]
+
+
+def heic(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, quality=90)
+    return buffer.getvalue()
+
+
+def linear_dng(image: Image.Image) -> bytes:
+    """The light that the recipe of docs/formats.md turns into this picture."""
+    seen = np.asarray(image) / 255
+    return dng(np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4))
+
+
+FORMATS: dict[str, Callable[[Image.Image], bytes]] = {
+    "heic": heic,
+    "jxl": lambda image: bytes(pylibjxl.encode(np.asarray(image), distance=0.5)),
+    "avif": lambda image: encoded(image, "AVIF", quality=95),
+    "dng": linear_dng,
+}
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_vectors_are_those_of_the_jpeg_in_every_format(count: int) -> None:
+    checkpoint = resolve("demo")
+    encoder = TorchEncoder(checkpoint, Runtime("cpu", "fp32", "a test"))
+    preprocessing = encoder.preprocessing
+
+    def embedded(contents: list[bytes]) -> np.ndarray:
+        decoded = [decode(data, Path(), min_side=preprocessing.min_side) for data in contents]
+        return encoder.embed_images(np.stack([preprocess(one, preprocessing) for one in decoded]))
+
+    jpegs = [path.read_bytes() for path in GALLERY[:count]]
+    images = [Image.open(BytesIO(data)).convert("RGB") for data in jpegs]
+    reference = embedded(jpegs)
+    for kind, encode in FORMATS.items():
+        similarity = embedded([encode(image) for image in images]) @ reference.T
+        assert similarity.diagonal().min() >= 0.99, kind
+        assert (similarity.argmax(axis=1) == np.arange(count)).all(), kind  # the same first hit
