@@ -326,7 +326,7 @@ def resolved(function: Callable[..., object]) -> dict[str, object]:
     """The annotations of a public function, those that are imported for a type checker only included."""
     module = importlib.import_module(function.__module__)
     names: dict[str, object] = {name: getattr(bridgetower, name) for name in bridgetower.__all__}
-    for part in ("retrieval.encode_pictures.AnyPicture", "encoders.protocol.Vectors", "transfer.path_map.Moves"):
+    for part in ("retrieval.encode_pictures.AnyPicture", "encoders.protocol.Vectors", "transfer.path_map.PathMap"):
         home, _, name = part.rpartition(".")
         names[name] = getattr(importlib.import_module(f"bridgetower.{home}"), name)
     return typing.get_type_hints(function, vars(module), names)
