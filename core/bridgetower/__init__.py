@@ -22,12 +22,14 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import BridgeTowerError as BridgeTowerError
     from bridgetower.errors import DamagedFileError as DamagedFileError
     from bridgetower.errors import DamagedIndexError as DamagedIndexError
+    from bridgetower.errors import DamagedLogError as DamagedLogError
     from bridgetower.errors import InputError as InputError
     from bridgetower.errors import LockedError as LockedError
     from bridgetower.errors import ModelError as ModelError
     from bridgetower.errors import NoIndexError as NoIndexError
     from bridgetower.errors import OutputError as OutputError
     from bridgetower.errors import PictureError as PictureError
+    from bridgetower.errors import PixelLimitError as PixelLimitError
     from bridgetower.errors import ProcessError as ProcessError
     from bridgetower.errors import ResourceError as ResourceError
     from bridgetower.errors import StoreError as StoreError
@@ -54,7 +56,6 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models.model import convert_model as convert_model
     from bridgetower.models.model import pull_model as pull_model
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
-    from bridgetower.records import Filter as Filter
     from bridgetower.records import Fingerprint as Fingerprint
     from bridgetower.records import Head as Head
     from bridgetower.records import Hit as Hit
@@ -77,8 +78,9 @@ _HOMES = {
     "checkpoints.find": "LocalModel",
     "encoders.protocol": "Embedded ImageEngine Judge MaskedPrediction Pictures RecallEncoder Texts",
     "encoders.runtime": "Runtime choose_runtime",
-    "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError ModelError NoIndexError "
-    "OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError UsageError",
+    "errors": "BridgeTowerError DamagedFileError DamagedIndexError DamagedLogError InputError LockedError ModelError "
+    "NoIndexError OutputError PictureError PixelLimitError ProcessError ResourceError StoreError UnknownPlaceError "
+    "UsageError",
     "files.captions": "Captioned read_captions",
     "index.catalog.rows": "Tuning",
     "index.check": "Finding Repaired",
@@ -90,7 +92,7 @@ _HOMES = {
     "library": "Library",
     "models.model": "DEFAULT_MODEL Model available_models convert_model pull_model",
     "pictures.preprocess": "Preprocessing",
-    "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
+    "records": "Fingerprint Head Hit PairScore Refused Skipped Word",
     "retrieval.evaluation": "Evaluation",
     "retrieval.fill": "Filled",
     "retrieval.indexing": "IndexReport Progress",

@@ -23,6 +23,9 @@ class LocalEngine:
     ) -> None:
         self._preprocessing, self._load_encoder, self.batch_size = preprocessing, load_encoder, batch_size
 
+    def __repr__(self) -> str:
+        return f"<LocalEngine, preprocessing {self._preprocessing.name}, batches of {self.batch_size}>"
+
     @cached_property
     def _encoder(self) -> RecallEncoder:
         return self._load_encoder()

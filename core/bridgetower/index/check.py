@@ -25,15 +25,22 @@ from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
 
+_DERIVED = ("counts", "vectors", "features", "backup")  # parts
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One fault of an index."""
 
-    part: str  # of the manifest: a table, "counts", "log", "manifest"; derived: "backup", "vectors", "features"
+    part: str  # of the manifest: a table, "counts", "log", "manifest"; or "backup", "vectors", "features"
     problem: str
     path: Path | None = None  # of the picture, or of the file in the index, that has the fault
     image: int | None = None  # id
+
+    @property
+    def derived(self) -> bool:
+        """Whether the part can be made again from the rest of the index; what is lost of others must be read again."""
+        return self.part in _DERIVED
 
 
 @dataclass(frozen=True, slots=True)

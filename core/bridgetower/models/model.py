@@ -7,8 +7,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.inputs import AnyPath, list_of_depths, list_of_texts, masked, normalised, path, require_limits
-from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, quiet
+from bridgetower.inputs import (
+    AnyPath,
+    count_of,
+    iterable,
+    least_match,
+    list_of_depths,
+    list_of_texts,
+    listener,
+    masked,
+    model_name,
+    normalised,
+    one_of,
+    path,
+)
+from bridgetower.records import DEMO, PREPROCESSINGS, Fingerprint, Head, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
     from bridgetower.checkpoints.checkpoint import Checkpoint
@@ -53,12 +66,14 @@ class Model:
         the model is fetched, `progress` shows bars on stderr; `say` gets notes for people, now and later. Raises
         ModelError, and UsageError for a device or precision that this machine lacks.
         """
-        from bridgetower.checkpoints.find import DEMO, resolve
+        from bridgetower.checkpoints.find import resolve
         from bridgetower.encoders.runtime import choose_runtime
 
-        self._say, self._lock = say, threading.RLock()
+        self._say, self._lock = listener(say), threading.RLock()
+        if preprocessing is not None:
+            one_of(PREPROCESSINGS, "preprocessing", preprocessing)
         self.runtime: Runtime | None = choose_runtime(device, precision)  # before the fetch, as it may raise
-        checkpoint = resolve(os.fspath(path(name)), fetch=fetch, progress=progress, say=say)
+        checkpoint = resolve(model_name(name), fetch=fetch, progress=progress, say=say)
         self._checkpoint: Checkpoint | None = (
             checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
         )
@@ -85,7 +100,7 @@ class Model:
         without any part.
         """
         model = cls.__new__(cls)
-        model._say, model._lock = say, threading.RLock()
+        model._say, model._lock = listener(say), threading.RLock()
         model.runtime, model._checkpoint, model._parts, model._engine = None, None, (encoder, judge), engine
         if judge is not None:
             model.name = judge.name
@@ -188,6 +203,7 @@ class Model:
         from bridgetower.retrieval.matching import match
 
         candidates, texts = candidates_of(pictures), list_of_texts(texts)
+        listener(on_progress)
         if not candidates or not texts:
             return []
         judge = self.judge
@@ -215,7 +231,8 @@ class Model:
         from bridgetower.retrieval.matching import rerank
 
         text, candidates = normalised(text), candidates_of(pictures)
-        require_limits(top=1 if top is None else top, min_match=min_match)
+        top, min_match = None if top is None else count_of(top), least_match(min_match)
+        listener(on_progress)
         require_heads(self.heads, Head.ITM)
         judge = self.judge
         self.tell_truncated(text, judge)
@@ -234,8 +251,8 @@ class Model:
         from bridgetower.retrieval.encode_pictures import candidates_of
         from bridgetower.retrieval.fill import fill_images
 
-        text, candidates = masked(text), candidates_of(pictures)
-        require_limits(top=top)
+        text, candidates, top = masked(text), candidates_of(pictures), count_of(top)
+        listener(on_progress)
         require_heads(self.heads, Head.MLM, *([Head.ITM] if len(candidates) > 1 else []))
         judge = self.judge
         self.tell_truncated(text, judge)
@@ -243,26 +260,34 @@ class Model:
 
     def evaluate(
         self,
-        captions: "AnyPath | Sequence[Captioned]",
+        captions: "AnyPath | Iterable[Captioned]",
         *,
         depths: Sequence[int] | None = None,
         on_progress: OnProgress = quiet,
     ) -> "Iterator[Evaluation]":
-        """Measure recall@k on a file of captions: by similarity alone, then for each of `depths` of verification.
+        """Measure recall@k on a file of captions, or on a list of Captioned: by similarity alone, then for each of
+        `depths` of verification.
 
         `depths` None is DEFAULT_DEPTH, and none for a model without an ITM head. Pictures are read twice, before the
         first result and before the second; `on_progress(done, total)` counts the pictures of the current pass.
         Raises InputError, UsageError, ModelError.
         """
         from bridgetower.files.captions import Captioned, read_captions
+        from bridgetower.retrieval.encode_pictures import candidates_of
         from bridgetower.retrieval.evaluation import evaluate
 
-        captioned = read_captions(captions) if isinstance(captions, str | os.PathLike) else list(captions)
+        captioned = (
+            read_captions(captions)
+            if isinstance(captions, str | os.PathLike)
+            else list(iterable(captions, "captioned pictures"))
+        )
+        listener(on_progress)
         wanted = None if depths is None else list_of_depths(depths)
         if not all(isinstance(picture, Captioned) for picture in captioned):
             raise UsageError("captions are those of a file, or a list of Captioned")
-        if not any(picture.captions for picture in captioned):
-            raise UsageError("no captions: give pictures with at least one text")
+        if not captioned:
+            raise UsageError("no captions: give at least one picture with a text")
+        candidates_of([picture.image for picture in captioned])  # raises before weights are read
         if wanted is None and Head.ITM not in self.heads:
             self._say("note: this model has no ITM head to verify with; it is measured by similarity alone")
             wanted = []
@@ -301,15 +326,15 @@ def available_models() -> "list[LocalModel]":
     return available()
 
 
-def pull_model(name: str = DEFAULT_MODEL, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
-    """Fetch the newest commit of a repository, except files that are here already. Raises ModelError."""
+def pull_model(name: AnyPath = DEFAULT_MODEL, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
+    """Fetch the newest commit of a repository, except files that are here already. Raises ModelError, UsageError."""
     from bridgetower.checkpoints.find import pull
 
-    return pull(name, progress=progress, say=say)
+    return pull(model_name(name), progress=progress, say=listener(say))
 
 
-def convert_model(name: str, folder: AnyPath, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
+def convert_model(name: AnyPath, folder: AnyPath, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
     """Write a model as one new folder of safetensors, which `transformers` reads too. Raises ModelError, UsageError."""
     from bridgetower.checkpoints.save import convert
 
-    return convert(name, path(folder), progress=progress, say=say)
+    return convert(model_name(name), path(folder), progress=progress, say=listener(say))

@@ -6,7 +6,7 @@ import pytest
 
 from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pictures, Pixels
-from bridgetower.errors import ModelError, PictureError, UsageError
+from bridgetower.errors import InputError, ModelError, PictureError, UsageError
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
@@ -140,8 +140,11 @@ def test_a_vector_needs_no_model_where_nothing_is_verified(library: Path) -> Non
 
 
 def test_a_vector_that_does_not_fit_is_refused(library: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"shape \[4\], those of the index have 3 numbers"):
+    with pytest.raises(UsageError, match="length 4, those of the index have 3 numbers"):
         find(library, vector=np.array([1, 0, 0, 0], np.float32))
+    np.save(tmp_path / "long.npy", np.ones(4))
+    with pytest.raises(InputError, match=r"long\.npy: a vector of length 4, those of the index have 3"):
+        find(library, vector=tmp_path / "long.npy")
     with pytest.raises(UsageError, match="choose one"):
         find(library, vector=np.array([1, 0, 0], np.float32), image=tmp_path / "photos" / "r1.png")
 

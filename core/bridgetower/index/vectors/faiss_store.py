@@ -26,6 +26,9 @@ _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 class FaissStore:
     """A store whose data lies in the directory of the index. Methods that need numpy or FAISS import them."""
 
+    def __repr__(self) -> str:
+        return "<FaissStore>"
+
     def open(self, directory: Path, catalog: Catalog) -> "RecallView":
         return FaissView(directory, catalog)
 
