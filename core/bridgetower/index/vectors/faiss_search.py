@@ -15,7 +15,8 @@ from bridgetower.errors import DamagedFileError, DamagedIndexError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
-from bridgetower.index.vectors.flat import FlatVectors, Scored, best, exact_scores
+from bridgetower.index.vectors.flat import FlatVectors
+from bridgetower.index.vectors.float16 import Scored, best, exact_scores
 from bridgetower.index.vectors.generation import Generation
 from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, shortlist
 from bridgetower.index.vectors.scalar_codes import ScalarCodes

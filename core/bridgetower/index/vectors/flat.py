@@ -13,15 +13,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgetower.index.vectors.float16 import Scored, best, exact_scores
+
 # FAISS may compute the same inner product a little differently from call to call (other block sizes, other kernels);
 # on unit vectors by far less than this. Scores that differ by less are looked at again, exactly.
 _FAISS_NOISE = 1e-5
 _MARGIN = 16  # extra candidates, so that a second look is rare
 _ROWS = 1024  # vectors that are scored at a time, to bound memory
 _CHUNK_BYTES = 1 << 20
-
-
-Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids and their scores, of one shape
 
 
 class FlatVectors:
@@ -129,19 +128,6 @@ class FlatVectors:
         loaded._index = index
         loaded._highest = int(loaded.ids().max(initial=-1))
         return loaded
-
-
-def best(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Scored:
-    """The best `min(k, n)` of `ids` `[n]`, best first, ties by id, and their scores."""
-    order = np.lexsort((ids, -scores))[:k]
-    return ids[order], scores[order]
-
-
-def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Inner products `[n]` of `[n, E]` with `[E]`, summed row by row and not by BLAS: equal rows give equal sums
-    wherever they stand."""
-    sums: NDArray[np.float32] = (vectors * query.astype(np.float64)).sum(axis=1).astype(np.float32)
-    return sums
 
 
 def write_faiss(index: faiss.Index, file: BinaryIO) -> bytes:
