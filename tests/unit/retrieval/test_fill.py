@@ -81,7 +81,7 @@ def test_progress_counts_pictures(tmp_path: Path) -> None:
     paths = [there[0], tmp_path / "gone.png", *there[1:]]
     seen: list[tuple[int, int]] = []
     fill_images(FakeEncoder(), "a <mask>", paths, on_progress=lambda *counts: seen.append(counts))
-    assert seen == [(PICTURES_AT_ONCE - 1, len(paths)), (len(there), len(paths))]
+    assert seen == [(PICTURES_AT_ONCE, len(paths)), (len(paths), len(paths))]
 
 
 def test_a_text_without_a_mask_is_refused(tmp_path: Path) -> None:
