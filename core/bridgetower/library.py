@@ -26,6 +26,7 @@ from bridgetower.inputs import (
     path,
     path_map,
     require_limits,
+    require_part,
     times,
     whole,
 )
@@ -94,6 +95,10 @@ class Library:
         self._features_dir = (
             None if features_dir is None else Path(os.path.realpath(os.path.expanduser(path(features_dir))))
         )
+        if store is not None:
+            from bridgetower.index.vectors.protocol import RecallStore
+
+            require_part(store, RecallStore)
         self._recall_store, self._say, self._notes = store, say, Notes(say)
         given = model if model is None or isinstance(model, Model) else os.fspath(path(model))
         self._options = ModelOptions(

@@ -24,13 +24,14 @@ from bridgetower import (
     Refused,
     UsageError,
 )
-from bridgetower.encoders.protocol import Pixels, Vectors
+from bridgetower.encoders.protocol import Pixels
 from bridgetower.errors import PictureError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import OnProgress
+from bridgetower.retrieval.calibration_texts import TEXTS
 from tests.fakes import FakeEncoder, paint
 
 STEPS = 10
@@ -159,9 +160,6 @@ class ThreadedEngine:
         [vector] = self._encoder.embed_images(pixels)
         return Embedded(decoded.width, decoded.height, decoded.taken_at, vector)
 
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        return self._encoder.embed_texts(texts)
-
 
 def rows(directory: Path) -> list[tuple[object, ...]]:
     """All that an index says of its pictures, in the order in which they were added."""
@@ -182,6 +180,17 @@ def test_an_engine_with_several_batches_under_way_makes_the_same_index(photos: P
     assert engine.most > 1
     assert rows(tmp_path / "threaded") == rows(tmp_path / "local")
     assert len(rows(tmp_path / "local")) == STEPS + 1
+
+
+def test_recall_is_calibrated_by_the_encoder_where_an_engine_knows_pictures_only(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.index.vectors.catalog_vectors.EXACT_MOST", 2 * STEPS - 1)
+    fake = FakeEncoder()
+    with Library(tmp_path / "index", Model.from_parts(fake, engine=ThreadedEngine(fake))) as library:
+        library.index([photos])
+        with library._readers.lend() as store:
+            assert len(store.catalog.queries()) == len(TEXTS)
 
 
 # A store

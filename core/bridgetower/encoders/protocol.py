@@ -7,12 +7,13 @@ Two roles, which one object may play:
                     the features that are kept of pictures belong to it
 
 `bridgetower.encoders.torch_encoder.TorchEncoder` plays both in this process. Others (a pool of machines, a service, a
-double in a test) stand behind the same protocols. None of them sees a path or an index.
+double in a test) stand behind the same protocols. None of them sees a path or an index. `bridgetower.encoders.checked`
+holds what they return to it.
 
 Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -98,16 +99,13 @@ class ImageEngine(Protocol):
         """How many pictures are worth committing together, at least 1."""
         ...
 
-    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
-        """Embed each content, in order. Pictures of more than `max_pixels` are refused.
+    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Iterable[Embedded | Refused]:
+        """One result for each content, in order. Pictures of more than `max_pixels` are refused.
 
         `contents` are asked for in the calling thread, as many ahead of what was given back as the engine has use for:
-        several batches may be under way, and all of them are in memory. Raises ProcessError, ModelError.
+        several batches may be under way, and all of them are in memory. The iterator is closed at the end, if it has a
+        `close`. Raises ProcessError, ModelError.
         """
-        ...
-
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """As `RecallEncoder.embed_texts`."""
         ...
 
 
@@ -140,12 +138,15 @@ class Judge(Protocol):
 
     @property
     def features_id(self) -> str:
-        """An identifier of all that the bytes of `pack` depend on besides the picture: letters, digits and dashes."""
+        """An identifier of all that the bytes of `pack` depend on besides the picture.
+
+        At most 150 letters (a to z), digits, "_", "." and "-".
+        """
         ...
 
     @property
     def features_bytes(self) -> int:
-        """How many bytes `pack` gives for each picture."""
+        """How many bytes `pack` gives for each picture, at least 1."""
         ...
 
     def pack(self, images: Pictures) -> list[bytes]:

@@ -7,7 +7,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.inputs import AnyPath, list_of_depths, list_of_texts, masked, normalised, path, require_limits
+from bridgetower.inputs import (
+    AnyPath,
+    list_of_depths,
+    list_of_texts,
+    masked,
+    normalised,
+    path,
+    require_limits,
+    require_part,
+)
 from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
@@ -82,11 +91,20 @@ class Model:
         They meet the protocols in `bridgetower.encoders.protocol`, and one object may play both roles. Without one of
         them, what needs it raises ModelError. `engine` adds to an index with the vectors of `encoder`; by default,
         pictures are decoded in processes of this machine, and `encoder` makes their vectors. Raises UsageError for no
-        part at all.
+        part at all and for what lacks members of its protocol. ModelError, now and later, says what a part returned
+        that is not of its protocol.
         """
+        from bridgetower.encoders import protocol
+        from bridgetower.encoders.checked import checked
+
+        parts = ((encoder, protocol.RecallEncoder), (judge, protocol.Judge), (engine, protocol.ImageEngine))
+        for part, role in parts:
+            if part is not None:
+                require_part(part, role)
         model = cls.__new__(cls)
         model._say, model._lock = say, threading.RLock()
-        model.runtime, model._checkpoint, model._parts, model._engine = None, None, (encoder, judge), engine
+        model.runtime, model._checkpoint, model._parts, model._engine = None, None, checked(encoder, judge), engine
+        encoder, judge = model._parts
         if judge is not None:
             model.name = judge.name
         elif encoder is not None:
@@ -165,9 +183,9 @@ class Model:
         if self._engine is not None:
             return self._engine
         from bridgetower.encoders.local_engine import LocalEngine
-        from bridgetower.encoders.runtime import BATCH_SIZE
 
-        batch_size = BATCH_SIZE if self.runtime is None else self.runtime.batch_size
+        # A checkpoint's encoder is not loaded for it; one that was given is there already.
+        batch_size = self.encoder.batch_size if self.runtime is None else self.runtime.batch_size
         return LocalEngine(self.preprocessing, lambda: self.encoder, batch_size)
 
     def tell_truncated(self, text: str, *readers: "RecallEncoder | Judge") -> None:

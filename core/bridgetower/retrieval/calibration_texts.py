@@ -4,12 +4,13 @@ Texts and pictures lie apart in the space of the vectors: a search that finds th
 of texts.
 """
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bridgetower.index.writer import IndexWriter
 
 if TYPE_CHECKING:
-    from bridgetower.encoders.protocol import ImageEngine
+    from bridgetower.encoders.protocol import Vectors
 
 _WHAT = (
     "a cat asleep",
@@ -59,7 +60,7 @@ _WHERE = (
 TEXTS = tuple(what + where for what in _WHAT for where in _WHERE)
 
 
-def ensure_calibration(writer: IndexWriter, engine: "ImageEngine") -> None:
+def ensure_calibration(writer: IndexWriter, embed_texts: "Callable[[Sequence[str]], Vectors]") -> None:
     """Give an index that is large, or soon will be, the vectors of texts that it is tuned with, unless it has some."""
     if writer.wants_queries():
-        writer.set_queries(engine.embed_texts(TEXTS))
+        writer.set_queries(embed_texts(TEXTS))

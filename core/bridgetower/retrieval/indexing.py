@@ -12,27 +12,37 @@ content is known is not decoded. Killing the process loses what is under way and
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from bridgetower.errors import PictureError
+from bridgetower.errors import ModelError, PictureError
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.walk import PassedOver, passes_over, scan
 from bridgetower.index.directory import require_apart
 from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.inputs import short
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import File, Skipped, WalkedFile, path_of, quiet
+from bridgetower.records import File, Fingerprint, Skipped, WalkedFile, path_of, quiet
 from bridgetower.retrieval.calibration_texts import ensure_calibration
 
 if TYPE_CHECKING:
-    from bridgetower.encoders.protocol import Embedded, ImageEngine
+    from bridgetower.encoders.protocol import Embedded, ImageEngine, Vectors
     from bridgetower.records import Refused
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together
 READ_AHEAD = 500 * 1000**2  # bytes of files in memory that were read; the engine has others
+
+
+class IndexModel(Protocol):
+    """A model as an index needs it."""
+
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+    @property
+    def engine(self) -> "ImageEngine": ...
+    def embed_texts(self, texts: Sequence[str]) -> "Vectors": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,7 @@ class _Failed:
 def index(
     paths: Sequence[Path],
     writer: IndexWriter,
-    find_engine: "Callable[[], ImageEngine]",
+    find_model: "Callable[[], IndexModel]",
     rules: Rules = USUAL_RULES,
     *,
     retry: bool = False,
@@ -93,11 +103,12 @@ def index(
 ) -> IndexReport:
     """Bring the index up to date with the files in and at `paths`, as far as `rules` let them in.
 
-    `find_engine` is called once, and only if there is content that the index does not have. With `retry`, files that
+    `find_model` is called once, and only if there is content that the index does not have. With `retry`, files that
     were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped.
     Raises InputError where one of `paths` does not exist, UsageError for `rules` and where one of `paths` lies in the
     folder of the index, StoreError where the index cannot be written, ProcessError where pictures cannot be decoded in
-    processes of their own, and what `find_engine` and the engine raise. On any exception, also KeyboardInterrupt, what
+    processes of their own, ModelError for an engine that does not give one result for each picture, and what
+    `find_model` and the model raise. On any exception, also KeyboardInterrupt, what
     was committed stays, nothing is taken for deleted, and nothing is published: that is for the next run.
     """
     passed_over = PassedOver()
@@ -111,7 +122,7 @@ def index(
     run.tell()
     changed = run.meet(walk, retry)
     if changed:
-        run.take(writer.catalog.changed(retry=retry), find_engine, max_pixels)
+        run.take(writer.catalog.changed(retry=retry), find_model, max_pixels)
     removed, absent = _sweep(writer, roots, rules, passed_over, run.unread)
     note = writer.finish(changed=changed)
     return IndexReport(
@@ -188,7 +199,9 @@ class _Run:
 
     def __init__(self, writer: IndexWriter, report: Callable[[Progress], None]) -> None:
         self._writer, self._report = writer, report
-        self._engine: ImageEngine | None = None  # found when there is something to encode
+        self._model: IndexModel | None = None  # found when there is something to encode
+        self._batch_size = 1  # of its engine
+        self._dim = 0  # of its vectors
         self._under_way: dict[bytes, list[File]] = {}  # files of the contents that the engine has, by hash, in order
         self._new: dict[bytes, NewImage] = {}  # contents that came out of it, by hash
         self._files: list[tuple[File, bytes]] = []
@@ -215,7 +228,7 @@ class _Run:
             else:
                 yield item
 
-    def take(self, photos: Iterable[File], find_engine: "Callable[[], ImageEngine]", max_pixels: int | None) -> None:
+    def take(self, photos: Iterable[File], find_model: "Callable[[], IndexModel]", max_pixels: int | None) -> None:
         """Read these files, have those whose content is new encoded, and commit them all, batch by batch.
 
         The index is asked in this thread; content that it knows never reaches the engine, and needs none.
@@ -224,12 +237,38 @@ class _Run:
             read = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
             new = self._new_contents(read)
             if (first := next(new, None)) is not None:
-                self._engine = find_engine()
-                with closing(self._engine.embed(chain([first], new), max_pixels=max_pixels)) as embedded:
-                    for found in embedded:
-                        self._settle(found)
+                self._model = find_model()
+                self._embed(self._model.engine, chain([first], new), max_pixels)
         self._commit()
         self.tell()
+
+    def _embed(self, engine: "ImageEngine", contents: Iterator[bytes], max_pixels: int | None) -> None:
+        """Take what the engine makes of each of `contents`. Raises ModelError, with all committed that came, unless
+        that is one result for each."""
+        from bridgetower.encoders.checked import require_batch_size, require_embedded
+
+        self._batch_size, self._dim = require_batch_size(engine), self._writer.catalog.fingerprint().dim
+        results: Iterable[object] = engine.embed(contents, max_pixels=max_pixels)
+        name = f"{type(engine).__name__}.embed"
+        if not isinstance(results, Iterable):
+            raise ModelError(f"{name}: {short(results)} instead of an iterator of results: mend that engine")
+        too_many = False
+        try:
+            for found in results:
+                if too_many := not self._under_way:
+                    break
+                self._settle(require_embedded(engine, found, self._dim))
+        finally:
+            if callable(close := getattr(results, "close", None)):
+                close()
+        if not too_many:
+            next(contents, None)  # an engine that ended early has not asked for all
+        if too_many or self._under_way:
+            self._commit()
+            raise ModelError(
+                f"{name}: {'more' if too_many else 'fewer'} results than contents: mend that engine, and make the "
+                "index again if it left out or added one in the middle, as results are taken in order"
+            )
 
     def _new_contents(self, read: "Iterable[_Content | _Failed]") -> Iterator[bytes]:
         """The contents that the index does not have, each once, as the engine asks for them."""
@@ -261,7 +300,7 @@ class _Run:
             self._new[hash] = NewImage(hash, found.width, found.height, found.taken_at, found.vector)
             self._files += ((photo, hash) for photo in photos)
             self.reused += len(photos) - 1
-        if self._engine is not None and len(self._new) >= self._engine.batch_size:
+        if len(self._new) >= self._batch_size:
             self._commit()
         self.tell()
 
@@ -274,8 +313,8 @@ class _Run:
         if self._files or self._failed:
             self._writer.commit(images=self._new.values(), files=self._files, skipped=self._failed)
         self.encoded += len(self._new)
-        if self._engine is not None and self._new:
-            ensure_calibration(self._writer, self._engine)
+        if self._model is not None and self._new:
+            ensure_calibration(self._writer, self._model.embed_texts)
             self._writer.publish_if_behind()
         self._new, self._files, self._failed = {}, [], []
 
