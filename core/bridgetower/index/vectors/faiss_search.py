@@ -34,7 +34,7 @@ class _Lists(NamedTuple):
 
 
 class FaissSearch:
-    """The search side of a state, with FAISS; belongs to the thread that made it."""
+    """The search side of a state, with FAISS; used by one thread at a time."""
 
     def __init__(self, catalog: Catalog, files: Generation) -> None:
         self._catalog, self._files = catalog, files
@@ -49,7 +49,7 @@ class FaissSearch:
         self.damage: str | None = None  # what was found wrong with the files, if anything was
 
     def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
-        """As `bridgetower.index.vectors.protocol.RecallView` has it."""
+        """As `RecallView.search`, with exact scores."""
         self._load()
         parts = []
         if self._lists is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bridgetower.index.vectors.faiss_search import FaissSearch
-    from bridgetower.index.vectors.protocol import RecallView, Scored
+    from bridgetower.index.vectors.float16 import Scored
 
 _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 
@@ -26,7 +26,7 @@ _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 class FaissStore:
     """Has no state: all of it is in the directory of the index. numpy and FAISS are imported by what needs them."""
 
-    def open(self, directory: Path, catalog: Catalog) -> "RecallView":
+    def open(self, directory: Path, catalog: Catalog) -> "FaissView":
         return FaissView(directory, catalog)
 
     def files(self, directory: Path, catalog: Catalog) -> list[Path]:
@@ -46,6 +46,8 @@ class FaissStore:
             return files.intact(state.vectors_sha256, codes_bytes(catalog.fingerprint().dim, rows) if coded else None)
 
     def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
+        if not published_names(directory, catalog):  # searches read it all from the manifest
+            return
         from bridgetower.index.vectors.faiss_check import differences
 
         yield from differences(directory, catalog)
@@ -61,7 +63,10 @@ class FaissStore:
 
 
 class FaissView:
-    """The files of one generation, open from now on: a writer may remove their names, but not the files."""
+    """The files of one generation, open from now on: a writer may remove their names, but not the files.
+
+    What it finds has exact scores, which need not be computed again.
+    """
 
     def __init__(self, directory: Path, catalog: Catalog) -> None:
         self._catalog, self._files = catalog, published(directory, catalog)
@@ -75,7 +80,13 @@ class FaissView:
     def damage(self) -> str | None:
         return None if self._engine is None else self._engine.damage
 
-    def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+    def search(
+        self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None
+    ) -> "NDArray[np.int64]":
+        return self.scored(query, k, images)[0]
+
+    def scored(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+        """As `search`, with the exact scores: they are on the way."""
         from bridgetower.index.vectors.faiss_search import FaissSearch
 
         self._engine = self._engine or FaissSearch(self._catalog, self._files)

@@ -1,8 +1,8 @@
 """The seam for recall: which images of an index are nearest to a vector. No engine is imported here.
 
 A store holds what is derived from the manifest, and can be made from it at any time. It proposes candidates; their
-scores are those of the vectors in the manifest, whichever store stands here. `FaissStore` is the default: files beside
-the manifest, in this process.
+scores are those of the vectors in the manifest, whichever store stands here: the reader computes them. `FaissStore` is
+the default: files beside the manifest, in this process.
 """
 
 from collections.abc import Iterator
@@ -17,11 +17,12 @@ if TYPE_CHECKING:  # it takes longer to import than most commands take to run
     import numpy as np
     from numpy.typing import NDArray
 
-    Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids of images and their scores, of one shape
-
 
 class RecallView(Protocol):
-    """A store as one committed state names it, from `RecallStore.open` to `close`. It belongs to one thread."""
+    """A store as one committed state names it, from `RecallStore.open` to `close`.
+
+    It is used by one thread at a time, not always the same, and closed by any.
+    """
 
     @property
     def is_there(self) -> bool:
@@ -33,10 +34,13 @@ class RecallView(Protocol):
         """The damage that searches have met so far, and done without; None if there is none."""
         ...
 
-    def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
-        """The ids and exact scores of the best `k` images that have a file, or of all, for a unit vector `[E]`.
+    def search(
+        self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None
+    ) -> "NDArray[np.int64]":
+        """Ids of the images nearest to a unit vector `[E]`: at least `k` of those that have a file, or all.
 
-        Best first, ties by id. Only of `images` `[n]`, ascending, which all have a file, if that is given. Raises
+        In any order, each once, k >= 1. Only of `images` `[n]`, n >= 1, ascending, which all have a file, if that is
+        given. Images that were added since the store was published count, too: the catalog has their vectors. Raises
         StoreError.
         """
         ...
@@ -69,7 +73,10 @@ class RecallStore(Protocol):
         ...
 
     def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
-        """In what it differs from the manifest, looking at everything."""
+        """In what it differs from the manifest, looking at everything; nothing where it was not published yet.
+
+        A writer may be at work: what it has published since this state is no difference.
+        """
         ...
 
     def clean(self, directory: Path, catalog: Catalog, *, everything: bool = False) -> None:
