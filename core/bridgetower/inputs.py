@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
+from inspect import getattr_static
 from pathlib import Path
 from reprlib import Repr
 from typing import NoReturn, TypeVar
@@ -217,6 +218,20 @@ def pixel_limit(max_pixels: object) -> int | None:
     if found > MOST_PIXELS:
         raise UsageError(f"max_pixels {found}: at most {MOST_PIXELS} is wanted")
     return found
+
+
+def missing_members(part: object, role: type) -> list[str]:
+    """The members of a protocol that an object does not have. Properties that are there are not asked."""
+    members = [name for name in vars(role) if not name.startswith("_")]
+    return [name for name in members if getattr_static(part, name, None) is None and not hasattr(part, name)]
+
+
+def require_part(part: object, role: type) -> None:
+    """Raise UsageError unless an object has all members of the protocol `role`."""
+    if isinstance(part, type):
+        raise UsageError(f"{part.__name__} is a class: give an object of it")
+    if missing := missing_members(part, role):
+        raise UsageError(f"{short(part)} is no {role.__name__}: it lacks {', '.join(missing)}")
 
 
 def moment(when: Moment) -> int:

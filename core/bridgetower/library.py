@@ -85,6 +85,10 @@ class Library:
         self.directory = Path(os.path.abspath(own_folder(directory)))
         self._features_cache = inputs.whole("features_cache", features_cache, least=0)
         self._features_dir = None if features_dir is None else Path(os.path.realpath(own_folder(features_dir)))
+        if store is not None:
+            from bridgetower.index.vectors.protocol import RecallStore
+
+            inputs.require_part(store, RecallStore)
         self._recall_store, self._say, self._notes = store, listener(say), Notes(say)
         given = model if model is None or isinstance(model, Model) else inputs.model_name(model)
         default = None if default_model is None else inputs.model_name(default_model)

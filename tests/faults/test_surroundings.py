@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import bridgetower
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, PictureError, StoreError
 from bridgetower.files import walk
 from bridgetower.index.catalog.reader import Catalog
@@ -21,6 +20,7 @@ from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.maintenance import prune
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.records import Skipped, WalkedFile
 from bridgetower.retrieval import indexing
 from bridgetower.retrieval.indexing import index
@@ -150,7 +150,7 @@ def photos(tmp_path: Path) -> Path:
 def run(photos: Path, directory: Path) -> indexing.IndexReport:
     fake = FakeEncoder()
     with IndexWriter.open(directory, fake.fingerprint) as writer:
-        return index([photos], writer, lambda: LocalEngine(fake.preprocessing, lambda: fake))
+        return index([photos], writer, lambda: Model.from_parts(fake))
 
 
 @pytest.mark.parametrize("fails", ["listing", "looking", "reading"])
@@ -200,6 +200,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
 
 def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Path, tmp_path: Path) -> None:
     directory, fake = tmp_path / "another", FakeEncoder()
+    fake.batch_size = 4
     run(photos, directory)
     before = {photo.path: content for photo, content in contents(directory).items()}
     for path in photos.rglob("*.png"):
@@ -210,9 +211,7 @@ def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Pat
             photos.rename(tmp_path / "elsewhere")
 
     with IndexWriter.open(directory, fake.fingerprint) as writer:
-        report = index(
-            [photos], writer, lambda: LocalEngine(fake.preprocessing, lambda: fake, batch_size=4), on_progress=unmount
-        )
+        report = index([photos], writer, lambda: Model.from_parts(fake), on_progress=unmount)
     assert report.removed == 0
     with pytest.raises(InputError, match="no such file or folder"):
         run(photos, directory)

@@ -159,13 +159,17 @@ def _look_at_counts(reader: IndexReader, on_progress: OnProgress) -> Iterator[Fi
 
 
 def _look_at_vectors(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
-    paths = reader.vector_files()
-    if not paths:
-        return
     differences = list(reader.recall_store.differences(reader.directory, reader.catalog))
+    if not differences:
+        return
+    path = next(iter(reader.vector_files()), None)  # a store need not keep files
     with IndexReader.open(reader.directory, reader.recall_store) as now:
-        if now.vector_files() == paths:  # else a writer has just published other files
-            yield from (Finding("vectors", found, paths[0]) for found in differences)
+        if _published(now) == _published(reader):  # else a writer has just put others in their place
+            yield from (Finding("vectors", found, path) for found in differences)
+
+
+def _published(reader: IndexReader) -> tuple[int, list[Path]]:
+    return reader.catalog.state().generation, reader.vector_files()
 
 
 def _look_at_features(reader: IndexReader) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from bridgetower.files.regular import is_own, open_own
 from bridgetower.resources import shortage
 
 _SUFFIX = ".features"
-_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9-]+")  # the hash of the image, then `Judge.features_id`
+_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9_.-]+")  # the hash of the image, then `Judge.features_id`
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.partial")
 _DIGEST_BYTES = 16
 LEFT_FREE = 200 * 1000**2  # bytes of the disk, for data that cannot be made again

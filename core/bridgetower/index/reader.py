@@ -1,6 +1,6 @@
 """The reader of an index: it holds one committed state from open to close, never waits for the writer, changes nothing.
 
-A reader serves one thread at a time. Layout and invariants: docs/index-format.md.
+One thread at a time uses a reader, not always the same. Layout and invariants: docs/index-format.md.
 """
 
 import re
@@ -17,8 +17,8 @@ from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.compatibility import require_ours, require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.vectors.faiss_store import FaissStore
-from bridgetower.index.vectors.protocol import RecallStore
+from bridgetower.index.vectors.faiss_store import FaissStore, FaissView
+from bridgetower.index.vectors.protocol import RecallStore, RecallView
 from bridgetower.records import EVERYTHING, File, Filter, Fingerprint
 
 # numpy and FAISS take longer to import than most commands take to run. So the methods that use a vector import
@@ -26,6 +26,8 @@ from bridgetower.records import EVERYTHING, File, Filter, Fingerprint
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from bridgetower.index.checked_view import CheckedView
 
 
 _REASONS = 10  # shown for skipped files, at most
@@ -91,7 +93,7 @@ class IndexReader:
         self._tuning = catalog.tuning()
         self._vector_files = recall_store.files(directory, catalog)
         # Opened now, not at the first search: an open file stays readable after the writer removes its name.
-        self._recall = recall_store.open(directory, catalog)
+        self._recall = _checked(recall_store.open(directory, catalog), catalog, recall_store)
 
     @classmethod
     def open(cls, directory: Path, recall_store: RecallStore | None = None) -> Self:
@@ -171,12 +173,13 @@ class IndexReader:
         Each list holds `min(k, len(self))` images, best first, ties by image id. `within` restricts the search to these
         ascending ids `[n]` of images that have a file. Similarities are exact. The choice of images is exact in a small
         index; in a large one, `summary().tuning.recall` is the share of the exact answer that is found. Raises
-        ValueError if a query is not a unit vector of this index; StoreError if the manifest is damaged.
+        ValueError if a query is not a unit vector of this index; StoreError if the manifest is damaged, or the store
+        breaks its protocol.
         """
         from bridgetower.index.vectors.float16 import require_unit
 
         require_unit(queries, self.fingerprint.dim)
-        found = [self._recall.search(query, k, within) for query in queries]
+        found = [self._recall.scored(query, k, within) for query in queries]
         # Rounding to float16 can make a vector a little longer than 1, and its score with it; a cosine is at most 1.
         rows = [zip(ids.tolist(), scores.clip(-1, 1).tolist(), strict=True) for ids, scores in found]
         return [[Neighbour(*pair) for pair in row] for row in rows]
@@ -239,6 +242,15 @@ class IndexReader:
         with explained(self.directory):
             found = [entry for entry in self.directory.iterdir() if entry.name not in named]
         return sorted([*found, *self.features().unfinished()])
+
+
+def _checked(view: RecallView, catalog: Catalog, recall_store: RecallStore) -> "FaissView | CheckedView":
+    """The view of any store, scored by the catalog; that of FAISS is already."""
+    if type(view) is FaissView:  # a class made from it may find others
+        return view
+    from bridgetower.index.checked_view import CheckedView
+
+    return CheckedView(view, catalog, recall_store)
 
 
 def _roots(catalog: Catalog) -> tuple[Root, ...]:

@@ -20,6 +20,7 @@ from bridgetower.inputs import (
     normalised,
     one_of,
     path,
+    require_part,
 )
 from bridgetower.records import DEMO, PREPROCESSINGS, Fingerprint, Head, OnProgress, PairScore, Say, quiet
 
@@ -97,11 +98,20 @@ class Model:
         They meet the protocols in `bridgetower.encoders.protocol`, and one object may play both roles. A method whose
         part is missing raises ModelError. `engine` encodes pictures for an index, with the vectors of `encoder`; by
         default, worker processes of this machine decode them, and `encoder` makes their vectors. Raises UsageError
-        without any part.
+        without any part, and for a part that lacks members of its protocol; later, ModelError names a part that
+        returns something else than its protocol says.
         """
+        from bridgetower.encoders import protocol
+        from bridgetower.encoders.checked import checked
+
+        parts = ((encoder, protocol.RecallEncoder), (judge, protocol.Judge), (engine, protocol.ImageEngine))
+        for part, role in parts:
+            if part is not None:
+                require_part(part, role)
         model = cls.__new__(cls)
         model._say, model._lock = listener(say), threading.RLock()
-        model.runtime, model._checkpoint, model._parts, model._engine = None, None, (encoder, judge), engine
+        model.runtime, model._checkpoint, model._parts, model._engine = None, None, checked(encoder, judge), engine
+        encoder, judge = model._parts
         if judge is not None:
             model.name = judge.name
         elif encoder is not None:
@@ -180,9 +190,9 @@ class Model:
         if self._engine is not None:
             return self._engine
         from bridgetower.encoders.local_engine import LocalEngine
-        from bridgetower.encoders.runtime import BATCH_SIZE
 
-        batch_size = BATCH_SIZE if self.runtime is None else self.runtime.batch_size
+        # A checkpoint's encoder is not loaded for it; one that was given is there already.
+        batch_size = self.encoder.batch_size if self.runtime is None else self.runtime.batch_size
         return LocalEngine(self.preprocessing, lambda: self.encoder, batch_size)
 
     def tell_truncated(self, text: str, *readers: "RecallEncoder | Judge") -> None:

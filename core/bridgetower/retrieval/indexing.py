@@ -12,28 +12,38 @@ is not decoded. Killing the process loses only the batches under way.
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from bridgetower.errors import PictureError
+from bridgetower.errors import ModelError, PictureError
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.walk import PassedOver, passes_over, scan
 from bridgetower.index.directory import require_apart
 from bridgetower.index.roots import is_away
 from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.inputs import short
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import File, Skipped, WalkedFile, quiet
+from bridgetower.records import File, Fingerprint, Skipped, WalkedFile, quiet
 from bridgetower.retrieval.calibration_texts import ensure_calibration
 
 if TYPE_CHECKING:
-    from bridgetower.encoders.protocol import Embedded, ImageEngine
+    from bridgetower.encoders.protocol import Embedded, ImageEngine, Vectors
     from bridgetower.records import Refused
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together
 READ_AHEAD = 500 * 1000**2  # bytes of read files in memory; the engine holds more
+
+
+class IndexModel(Protocol):
+    """The part of a model that indexing needs."""
+
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+    @property
+    def engine(self) -> "ImageEngine": ...
+    def embed_texts(self, texts: Sequence[str]) -> "Vectors": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class _Failed:
 def index(
     paths: Sequence[Path],
     writer: IndexWriter,
-    find_engine: "Callable[[], ImageEngine]",
+    find_model: "Callable[[], IndexModel]",
     rules: Rules = USUAL_RULES,
     *,
     retry: bool = False,
@@ -94,12 +104,13 @@ def index(
 ) -> IndexReport:
     """Bring the index up to date with the files in and at `paths`, as far as `rules` let them in.
 
-    `find_engine` is called once, and only if there is content that the index does not have. With `retry`, files that
+    `find_model` is called once, and only if there is content that the index does not have. With `retry`, files that
     were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped.
     Raises InputError where one of `paths` does not exist, UsageError for `rules` and where one of `paths` lies in the
     folder of the index, StoreError where the index cannot be written, ProcessError where the worker
-    processes that decode cannot run, and the errors of `find_engine` and the engine. On any exception, also
-    KeyboardInterrupt, commits stay, no file is dropped, and nothing is published: the next run does both.
+    processes that decode cannot run, ModelError for an engine that does not return one result for each picture, and the
+    errors of `find_model` and the model. On any exception, also KeyboardInterrupt, commits stay, no file is dropped,
+    and nothing is published: the next run does both.
     """
     passed_over = PassedOver()
     walk = scan(paths, rules, passed_over, apart=writer.directory)
@@ -112,7 +123,7 @@ def index(
     run.tell()
     changed = run.meet(walk, retry)
     if changed:
-        run.take(writer.catalog.changed(retry=retry), find_engine, max_pixels)
+        run.take(writer.catalog.changed(retry=retry), find_model, max_pixels)
     removed, absent = _sweep(writer, roots, rules, run.unread)
     note = writer.finish(changed=changed)
     return IndexReport(
@@ -186,7 +197,9 @@ class _Run:
 
     def __init__(self, writer: IndexWriter, report: Callable[[Progress], None]) -> None:
         self._writer, self._report = writer, report
-        self._engine: ImageEngine | None = None  # found with the first new content
+        self._model: IndexModel | None = None  # found with the first new content
+        self._batch_size = 1  # of its engine
+        self._dim = 0  # of its vectors
         self._under_way: dict[bytes, list[File]] = {}  # files of the contents in the engine, by hash, in order
         self._new: dict[bytes, NewImage] = {}  # encoded contents, by hash
         self._files: list[tuple[File, bytes]] = []
@@ -213,7 +226,7 @@ class _Run:
             else:
                 yield item
 
-    def take(self, photos: Iterable[File], find_engine: "Callable[[], ImageEngine]", max_pixels: int | None) -> None:
+    def take(self, photos: Iterable[File], find_model: "Callable[[], IndexModel]", max_pixels: int | None) -> None:
         """Read these files, have the engine encode new contents, and commit all, batch by batch.
 
         This thread asks the index; a known content never reaches the engine, so a run without new ones needs no engine.
@@ -222,12 +235,38 @@ class _Run:
             read = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
             new = self._new_contents(read)
             if (first := next(new, None)) is not None:
-                self._engine = find_engine()
-                with closing(self._engine.embed(chain([first], new), max_pixels=max_pixels)) as embedded:
-                    for found in embedded:
-                        self._settle(found)
+                self._model = find_model()
+                self._embed(self._model.engine, chain([first], new), max_pixels)
         self._commit()
         self.tell()
+
+    def _embed(self, engine: "ImageEngine", contents: Iterator[bytes], max_pixels: int | None) -> None:
+        """Have the engine embed `contents`. Raises ModelError, after committing its results, if they are not one for
+        each content."""
+        from bridgetower.encoders.checked import require_batch_size, require_embedded
+
+        self._batch_size, self._dim = require_batch_size(engine), self._writer.catalog.fingerprint().dim
+        results: Iterable[object] = engine.embed(contents, max_pixels=max_pixels)
+        name = f"{type(engine).__name__}.embed"
+        if not isinstance(results, Iterable):
+            raise ModelError(f"{name}: {short(results)} instead of an iterator of results: mend that engine")
+        too_many = False
+        try:
+            for found in results:
+                if too_many := not self._under_way:
+                    break
+                self._settle(require_embedded(engine, found, self._dim))
+        finally:
+            if callable(close := getattr(results, "close", None)):
+                close()
+        if not too_many:
+            next(contents, None)  # an engine that ended early has not asked for all
+        if too_many or self._under_way:
+            self._commit()
+            raise ModelError(
+                f"{name}: {'more' if too_many else 'fewer'} results than contents: mend that engine, and make the "
+                "index again if it left out or added one in the middle, as results are taken in order"
+            )
 
     def _new_contents(self, read: "Iterable[_Content | _Failed]") -> Iterator[bytes]:
         """Yield the contents that the index does not have, each once, as the engine asks for them."""
@@ -259,7 +298,7 @@ class _Run:
             self._new[hash] = NewImage(hash, found.width, found.height, found.taken_at, found.vector)
             self._files += ((photo, hash) for photo in photos)
             self.reused += len(photos) - 1
-        if self._engine is not None and len(self._new) >= self._engine.batch_size:
+        if len(self._new) >= self._batch_size:
             self._commit()
         self.tell()
 
@@ -272,8 +311,8 @@ class _Run:
         if self._files or self._failed:
             self._writer.commit(images=self._new.values(), files=self._files, skipped=self._failed)
         self.encoded += len(self._new)
-        if self._engine is not None and self._new:
-            ensure_calibration(self._writer, self._engine)
+        if self._model is not None and self._new:
+            ensure_calibration(self._writer, self._model.embed_texts)
             self._writer.publish_if_behind()
         self._new, self._files, self._failed = {}, [], []
 

@@ -94,12 +94,16 @@ def verify(
     """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
+    told = 0
     for there, pictures in encoded(judge, candidates, skipped, cache):
         logits = judge.match(text, pictures, every_pair(1, len(there))).tolist()
         verified += [Verified(candidate, (no, yes)) for candidate, (no, yes) in zip(there, logits, strict=True)]
-        on_progress(len(verified) + len(skipped), len(candidates))
+        told = len(verified) + len(skipped)
+        on_progress(told, len(candidates))
         if time.monotonic() >= deadline:
             break
+    if told < (done := len(verified) + len(skipped)):  # none of the last ones could be read
+        on_progress(done, len(candidates))
     return sorted(verified, key=lambda v: -v.margin), skipped
 
 

@@ -53,6 +53,8 @@ class Found(Results):
     depth: int  # the limit of candidates to verify
 
 
+_LEAST_LENGTH = 1e-3  # of the sum of two unit vectors: below it, rounding decides on its direction
+
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
 
@@ -245,6 +247,8 @@ def _query(
         vectors.append(recall_vector(encoder, judge, request.text, encoded))
     if request.image is not None:
         vectors.append(encoder.embed_images(load(candidate_of(request.image), encoder.preprocessing)[None]))
-    mean = np.sum(vectors, axis=0)
-    direction: Vectors = mean / np.linalg.norm(mean)
-    return direction
+    mean: Vectors = np.sum(vectors, axis=0)
+    length = np.linalg.norm(mean)
+    if length < _LEAST_LENGTH:
+        raise UsageError("the text and the picture say the opposite of each other: search with one of them")
+    return mean / length

@@ -72,7 +72,7 @@ def _write(reader: IndexReader, folder: Path, unfinished: Path, on_progress: OnP
             vectors.write(entry.vector)
             images.write(_line(_image(rows, entry)))
             rows += 1
-            if rows % _REPORT_EVERY == 0:
+            if rows % _REPORT_EVERY == 0 or rows == total:
                 on_progress(rows, total)
     if rows != total:
         raise DamagedIndexError(reader.directory, f"it holds {rows} images and counts {total}")

@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import InputError, ModelError, PictureError, UsageError
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.records import Head
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
@@ -25,7 +25,7 @@ def library(tmp_path: Path) -> Path:
         paint(tmp_path / "photos" / f"r{step}.png", (28 * step, 252 - 28 * step, 0))
     encoder = FakeEncoder()
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: Model.from_parts(encoder))
     return tmp_path / "index"
 
 
@@ -199,7 +199,7 @@ def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "again.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
     with IndexWriter.open(library, encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: Model.from_parts(encoder))
     assert names(find(library, text="red", top=2)) == ["again", "r8"]  # the first path stands for the picture
 
 
@@ -207,7 +207,7 @@ def test_a_copy_stands_in_for_a_file_that_is_gone(library: Path, tmp_path: Path)
     (tmp_path / "photos" / "zcopy.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
     with IndexWriter.open(library, encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: Model.from_parts(encoder))
     (tmp_path / "photos" / "r9.png").unlink()
     results = find(library, text="red", top=2)
     assert names(results) == ["zcopy", "r8"]

@@ -118,6 +118,10 @@ class Catalog(Connection):
         """Yield the ids of the images that have no file, ascending."""
         return (id for (id,) in self._all("SELECT image FROM orphans ORDER BY image"))
 
+    def orphans_among(self, images: Sequence[int]) -> int:
+        """How many of these images have no file."""
+        return self._count("orphans WHERE image IN (SELECT value FROM json_each(?))", (json.dumps(images),))
+
     def pruned(self) -> Iterator[int]:
         """Yield the ids of the images that were removed since the vector file was published, ascending."""
         return (id for (id,) in self._all("SELECT image FROM pruned ORDER BY image"))

@@ -21,8 +21,8 @@ from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
-from bridgetower.index.vectors.flat import FlatVectors, best
-from bridgetower.index.vectors.float16 import unpack
+from bridgetower.index.vectors.flat import FlatVectors
+from bridgetower.index.vectors.float16 import best, unpack
 from bridgetower.index.vectors.generation import codes_path, vectors_path
 from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, list_count, sample_size, tune
 from bridgetower.index.vectors.scalar_codes import Coder, ScalarCodes

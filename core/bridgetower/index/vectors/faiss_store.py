@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bridgetower.index.vectors.faiss_search import FaissSearch
-    from bridgetower.index.vectors.protocol import RecallView, Scored
+    from bridgetower.index.vectors.float16 import Scored
 
 _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 
@@ -29,7 +29,7 @@ class FaissStore:
     def __repr__(self) -> str:
         return "<FaissStore>"
 
-    def open(self, directory: Path, catalog: Catalog) -> "RecallView":
+    def open(self, directory: Path, catalog: Catalog) -> "FaissView":
         return FaissView(directory, catalog)
 
     def files(self, directory: Path, catalog: Catalog) -> list[Path]:
@@ -49,6 +49,8 @@ class FaissStore:
             return files.intact(state.vectors_sha256, codes_bytes(catalog.fingerprint().dim, rows) if coded else None)
 
     def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
+        if not published_names(directory, catalog):  # searches read it all from the manifest
+            return
         from bridgetower.index.vectors.faiss_check import differences
 
         yield from differences(directory, catalog)
@@ -64,7 +66,10 @@ class FaissStore:
 
 
 class FaissView:
-    """A `RecallView` of the open files of one generation; they stay readable after a writer removes their names."""
+    """A `RecallView` of the open files of one generation; they stay readable after a writer removes their names.
+
+    Its scores are exact, so that the reader need not compute them again.
+    """
 
     def __init__(self, directory: Path, catalog: Catalog) -> None:
         self._catalog, self._files = catalog, published(directory, catalog)
@@ -78,7 +83,13 @@ class FaissView:
     def damage(self) -> str | None:
         return None if self._engine is None else self._engine.damage
 
-    def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+    def search(
+        self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None
+    ) -> "NDArray[np.int64]":
+        return self.scored(query, k, images)[0]
+
+    def scored(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+        """As `search`, with the exact scores: they are on the way."""
         from bridgetower.index.vectors.faiss_search import FaissSearch
 
         self._engine = self._engine or FaissSearch(self._catalog, self._files)

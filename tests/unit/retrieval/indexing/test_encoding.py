@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pixels, Vectors
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import Candidate
@@ -109,8 +109,7 @@ def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     encoder = FakeEncoder()
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
-        engine = LocalEngine(encoder.preprocessing, lambda: encoder)
-        index([photos], writer, lambda: engine, on_progress=seen.append)
+        index([photos], writer, lambda: Model.from_parts(encoder), on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[0] == Progress(0, 0, 0, 0)  # while the folders are walked
     assert seen[-1] == Progress(BATCH_SIZE + 4, BATCH_SIZE + 4, BATCH_SIZE + 3, 1)
