@@ -21,7 +21,7 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py"))
         ("retrieval/search.py", "from bridgetower import library", "Imports of bridgetower point down"),
         ("helpers.py", "", "Imports of bridgetower point down"),
         ("index/lock.py", "from bridgetower.index import writer", "Imports of the index point down"),
-        ("files/regular.py", "from bridgetower.files import atomic", "No circle in any package"),
+        ("files/regular_files.py", "from bridgetower.files import atomic", "No circle in any package"),
         ("index/lock.py", "import torch.nn", "The index and its files know no model and no picture"),
         (
             "index/reader.py",

@@ -21,10 +21,10 @@ from bridgetower.index.roots import known_place
 from bridgetower.inputs import AnyPath, Moment, listener
 from bridgetower.inputs import masked as masked
 from bridgetower.inputs import own_folder as own_folder
-from bridgetower.models.index_models import IndexModels, ModelOptions, Notes
 from bridgetower.models.model import DEFAULT_DEPTH as DEFAULT_DEPTH
 from bridgetower.models.model import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models.model import Model as Model
+from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.records import OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Library:
         given = model if model is None or isinstance(model, Model) else inputs.model_name(model)
         default = None if default_model is None else inputs.model_name(default_model)
         self._options = ModelOptions(given, default, device, precision, default_precision, preprocessing, progress)
-        self._models = IndexModels(self.directory, self._options, self._notes)
+        self._models = ModelChoice(self.directory, self._options, self._notes)
         self._readers = ReaderPool(self.directory, store)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
-from bridgetower.models.index_models import IndexModels, Notes
+from bridgetower.models.model_choice import ModelChoice, Notes
 from bridgetower.records import Head, OnProgress, require_heads
 from bridgetower.retrieval.fill import Filled, fill_library
 from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search
@@ -16,7 +16,7 @@ from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search
 class Queries:
     """Answer queries with the reader that the caller lends. Raises as `Library` does."""
 
-    models: IndexModels
+    models: ModelChoice
     features_cache: int  # bytes
     features_dir: Path | None  # absolute
     notes: Notes

@@ -11,7 +11,7 @@ from numpy.lib import format as npy_format
 
 from bridgetower.errors import InputError
 from bridgetower.files.os_errors import unreadable
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 
 LONGEST = 1_000_000  # numbers in a vector
 _LONGEST_HEADER = 1 << 16  # bytes; NumPy checks its own limit only after it has read the header

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridgetower.errors import DamagedIndexError, DamagedLogError
-from bridgetower.files.regular import is_own
+from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.rows import ImageRow
 from bridgetower.index.catalog.schema import HASH_BYTES

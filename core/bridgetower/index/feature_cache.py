@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bridgetower.files.regular import is_own, open_own
+from bridgetower.files.regular_files import is_own, open_own
 from bridgetower.resources import shortage
 
 _SUFFIX = ".features"

@@ -17,7 +17,7 @@ from bridgetower.errors import InputError
 from bridgetower.files import jsonl
 from bridgetower.files.npy import Rows
 from bridgetower.files.os_errors import unreadable
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 from bridgetower.index.vectors.float16 import LENGTH_TOLERANCE
 from bridgetower.records import FOREIGN, LARGEST, File, Fingerprint
 from bridgetower.transfer.export import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION

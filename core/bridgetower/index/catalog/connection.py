@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
-from bridgetower.files.regular import is_own
+from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.schema import APPLICATION_ID, FORMAT_VERSION, LAYOUTS, SUMMED, crc32_of, statements
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of, lost_commits

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridgetower.errors import BridgeTowerError, DamagedIndexError, ResourceError, StoreError
-from bridgetower.files.regular import NotAFileError, require_own
+from bridgetower.files.regular_files import NotAFileError, require_own
 from bridgetower.index.catalog.write_ahead_log import log_of
 from bridgetower.resources import shortage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.errors import NoIndexError
-from bridgetower.files.regular import is_own
+from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.changed_files import TABLES, ChangedFiles
 from bridgetower.index.catalog.connection import absent, backup_of
 from bridgetower.index.catalog.filters import UNDER, range_of

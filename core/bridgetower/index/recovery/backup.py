@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.files.atomic import fsync_directory, remove_abandoned, replace_file
-from bridgetower.files.regular import is_own, require_own
+from bridgetower.files.regular_files import is_own, require_own
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained, size_of

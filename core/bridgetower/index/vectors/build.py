@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
 from bridgetower.files.atomic import fsync_directory
-from bridgetower.files.regular import is_own, open_own
+from bridgetower.files.regular_files import is_own, open_own
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.sqlite_errors import explained

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
-from bridgetower.files.regular import open_own
+from bridgetower.files.regular_files import open_own
 from bridgetower.records import OnProgress, quiet
 from bridgetower.resources import shortage
 

@@ -15,7 +15,7 @@ from bridgetower.encoders.runtime import BATCH_SIZE, Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.errors import InputError, ModelError, PictureError, ResourceError
 from bridgetower.files.content import read
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 from bridgetower.files.walk import scan
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter

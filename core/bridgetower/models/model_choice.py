@@ -69,7 +69,7 @@ class ModelOptions:
         return not (self.given is None and self.precision is None and self.preprocessing is None)
 
 
-class IndexModels:
+class ModelChoice:
     """Find each model once, under any of its names. May be used by several threads."""
 
     def __init__(self, directory: Path, options: ModelOptions, notes: Notes) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bridgetower import Library, Model, ModelError
 from bridgetower.checkpoints.find import DEMO, resolve
-from bridgetower.models.index_models import IndexModels, ModelOptions, Notes
+from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 
 CATS = Path(__file__).parents[3] / "examples" / "gallery" / "two-cats-on-a-couch-in-the-desert.jpg"
 
@@ -65,7 +65,7 @@ def test_a_folder_that_is_not_there_is_no_repository(tmp_path: Path, monkeypatch
 
 def test_an_index_of_a_preprocessing_that_is_not_known_is_an_error_of_the_model(tmp_path: Path) -> None:
     made = replace(Model("demo").fingerprint, preprocessing="square")
-    models = IndexModels(tmp_path, ModelOptions(), Notes(print))
+    models = ModelChoice(tmp_path, ModelOptions(), Notes(print))
     with pytest.raises(ModelError, match="preprocessing square"):
         models.that_made(made)
 
