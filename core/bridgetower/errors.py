@@ -32,12 +32,12 @@ class BridgeTowerError(Exception):
     exit_code = 70
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How it is pickled and copied."""
+        """Support pickle and copy."""
         return _as_it_was, (type(self), self.args), self.__dict__
 
 
 def _as_it_was(kind: type[BridgeTowerError], args: tuple[object, ...]) -> BridgeTowerError:
-    """An error with this message, past `__init__`, which may take other values."""
+    """Recreate an error from its message, without calling `__init__`, which may take other arguments."""
     return kind.__new__(kind, *args)
 
 

@@ -148,7 +148,7 @@ def path_map(moves: Mapping[str, AnyPath] | None) -> dict[str, Path]:
 
 
 def iterable(values: Iterable[_T], kind: str) -> Iterable[_T]:
-    """What has items, named by their `kind` where it has none."""
+    """Return `values`; raise UsageError that names `kind` if they are not iterable."""
     if not isinstance(values, Iterable):
         raise UsageError(f"a list of {kind} is wanted, not {short(values)}")
     return values

@@ -168,13 +168,13 @@ class Library:
             request = text
         else:  # checked before anything is opened
             request = SearchRequest(text, image, vector, under, since, before, top, depth, min_match, budget)
-        with self._readers.lend() as store:
-            return self._queries().search(store, request, on_progress)
+        with self._readers.lend() as reader:
+            return self._queries().search(reader, request, on_progress)
 
     def locate(self, place: AnyPath) -> Path | None:
         """Return a folder or file as the index knows it, by its own path or by its real path; None if unknown."""
-        with self._readers.lend() as store:
-            return known_place(inputs.path(place), store.catalog.knows)
+        with self._readers.lend() as reader:
+            return known_place(inputs.path(place), reader.catalog.knows)
 
     def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = quiet) -> "Filled":
         """Predict words for each `<mask>` of `text` from the `depth` best pictures, weighted by match.
@@ -184,28 +184,28 @@ class Library:
         """
         text, top, depth = inputs.masked(text), inputs.count_of(top), inputs.depth_of(depth, least=1)
         listener(on_progress)
-        with self._readers.lend() as store:
-            return self._queries().fill(store, text, top, depth, on_progress)
+        with self._readers.lend() as reader:
+            return self._queries().fill(reader, text, top, depth, on_progress)
 
     def summary(self) -> "Summary":
         """Return the counts and the origin of the index. Raises StoreError."""
-        with self._readers.lend() as store:
-            return store.summary()
+        with self._readers.lend() as reader:
+            return reader.summary()
 
     def skipped(self) -> list[Skipped]:
         """Return the files that were skipped, each with the reason. Raises StoreError."""
-        with self._readers.lend() as store:
-            return list(store.catalog.skipped())
+        with self._readers.lend() as reader:
+            return list(reader.catalog.skipped())
 
     def strays(self) -> list[Path]:
         """Return the files in the folder of the index that are not part of it. Raises StoreError."""
-        with self._readers.lend() as store:
-            return store.strays()
+        with self._readers.lend() as reader:
+            return reader.strays()
 
     def __len__(self) -> int:
         """The number of pictures that can be found. Raises StoreError."""
-        with self._readers.lend() as store:
-            return len(store)
+        with self._readers.lend() as reader:
+            return len(reader)
 
     def __bool__(self) -> bool:
         return True  # also where the index is empty, or does not exist yet
@@ -252,7 +252,7 @@ class Library:
             recall_store=self._recall_store,
             readers=self._readers,
             find_model=self._models.to_add,
-            must_find=self._options.any_insisted_on,
+            must_find=self._options.has_required,
             rules=Rules(inputs.list_of_patterns(exclude), hidden, follow_symlinks),
             max_pixels=inputs.pixel_limit(max_pixels),
             on_progress=listener(on_progress),
@@ -295,8 +295,8 @@ class Library:
         wanted = inputs.list_of_paths(paths)
         if dry_run:
             self.refresh()
-            with self._readers.lend() as store:
-                return would_forget(store, [known_place(one, store.catalog.knows) or one for one in wanted])
+            with self._readers.lend() as reader:
+                return would_forget(reader, [known_place(one, reader.catalog.knows) or one for one in wanted])
         with self._readers.changing(), self._resumed() as writer:
             return forget(writer, [known_place(one, writer.catalog.knows) or one for one in wanted])
 
@@ -310,8 +310,8 @@ class Library:
         listener(on_progress)
         if dry_run:
             self.refresh()
-            with self._readers.lend() as store:
-                return would_prune(store, on_progress=on_progress)
+            with self._readers.lend() as reader:
+                return would_prune(reader, on_progress=on_progress)
         with self._readers.changing(), self._resumed() as writer:
             return prune(writer, on_progress=on_progress)
 
@@ -344,8 +344,8 @@ class Library:
         place = inputs.path(folder)
         listener(on_progress)
         self.refresh()
-        with self._readers.lend() as store:
-            return export(store, place, on_progress=on_progress)
+        with self._readers.lend() as reader:
+            return export(reader, place, on_progress=on_progress)
 
     def import_folder(
         self, folder: AnyPath, *, moves: "PathMap | None" = None, on_progress: OnProgress = quiet

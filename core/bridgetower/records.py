@@ -1,4 +1,4 @@
-"""Records that pass between the stages: frozen, without third-party types."""
+"""Values, constants and callback types that all packages share, without third-party types."""
 
 import os
 from collections.abc import Callable

@@ -57,7 +57,7 @@ def shortage(error: BaseException) -> ResourceError | None:
 
 @contextmanager
 def shortages() -> Iterator[None]:
-    """Raise ResourceError for the want of a resource in here."""
+    """Raise ResourceError if the block runs out of memory, handles or threads."""
     try:
         yield
     except Exception as error:

@@ -48,13 +48,13 @@ def test_a_reader_keeps_its_state_while_the_index_is_pruned_made_smaller_and_rep
             writer.catalog.vacuum()
             assert writer.back_up_if_behind() is None
         assert len(answer(directory)) == 10
-        found = [(c.content, frozenset(c.photos)) for c in pruned_under.nearest(image(0).vector[None])]
+        found = [(c.content, frozenset(c.files)) for c in pruned_under.nearest(image(0).vector[None])]
         assert sorted(found, key=str) == sorted(((hash, photos) for hash, photos, _ in before), key=str)
         with IndexWriter.resume(directory) as writer:
             writer.catalog._db.execute("DROP TRIGGER file_gone")
         assert repair_index(directory).restored is not None
         assert len(answer(directory)) == 10
-        found = [(c.content, frozenset(c.photos)) for c in repaired_under.nearest(image(0).vector[None])]
+        found = [(c.content, frozenset(c.files)) for c in repaired_under.nearest(image(0).vector[None])]
         assert sorted(found, key=str) == sorted(((hash, photos) for hash, photos, _ in before), key=str)
 
 

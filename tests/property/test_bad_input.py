@@ -61,7 +61,7 @@ def met(folder: Path) -> set[Path]:
 def indexed(directory: Path) -> set[Path]:
     with IndexReader.open(directory) as store:
         images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 10_000)[0]]
-        return {path for image in images for path in store.catalog.photos(image)}
+        return {path for image in images for path in store.catalog.paths_of(image)}
 
 
 def gets_through(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) -> dict[str, str]:

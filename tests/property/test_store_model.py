@@ -203,7 +203,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             scores = {id: score_of(content) for content, id in live.items() if id is not None}
             for k in (1, 3, 100):
                 self.search(store, scores, k)
-            assert {id: store.catalog.photos(id) for id in scores} == {
+            assert {id: store.catalog.paths_of(id) for id in scores} == {
                 id: tuple(sorted(path for path, other in self.files.items() if other == content))
                 for content, id in live.items()
             }

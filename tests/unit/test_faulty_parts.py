@@ -57,7 +57,7 @@ def entries(directory: Path) -> list[tuple[str, float]]:
     """Names and first numbers of vectors, in the order in which they were added."""
     with IndexReader.open(directory) as reader:
         return [
-            (entry.photos[0].path.stem, float(np.frombuffer(entry.vector, "<f2")[0]))
+            (entry.files[0].path.stem, float(np.frombuffer(entry.vector, "<f2")[0]))
             for entry in reader.catalog.entries()
         ]
 

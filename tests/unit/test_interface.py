@@ -41,10 +41,11 @@ from bridgetower import (
     read_captions,
 )
 from bridgetower.checkpoints.checkpoint import Checkpoint
-from bridgetower.checkpoints.find import DEMO, resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.protocol import Vectors
 from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.inputs import Moment
+from bridgetower.records import DEMO
 from tests.fakes import FakeEncoder, paint
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"

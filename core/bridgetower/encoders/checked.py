@@ -1,4 +1,4 @@
-"""Parts of a model held to their protocols: an error about what a part returns is ours, and names the part.
+"""Check what the parts of a model return, and raise a ModelError that names the part.
 
 Kinds, shapes, numbers of rows, finite numbers and unit lengths are checked, not whether the numbers are right.
 """
@@ -221,7 +221,7 @@ def _shaped(
         raise _fault(part, member, f"{value.dtype} {list(value.shape)} instead of {what}, float32 [{wanted}]")
     if value.dtype == np.float32:
         return value
-    with np.errstate(over="ignore"):  # what becomes infinite is told by who asks
+    with np.errstate(over="ignore"):  # the caller rejects infinite values
         return value.astype(np.float32)
 
 

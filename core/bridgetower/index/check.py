@@ -112,8 +112,8 @@ def _look_at_images(reader: IndexReader, on_progress: OnProgress) -> Iterator[Fi
     total, done = reader.catalog.count_images(), 0
     for rows in reader.catalog.image_rows():
         for row in _not_whole(rows, reader.fingerprint.dim):
-            photos = reader.catalog.photos(row[0].id)
-            yield Finding("images", row[1], photos[0] if photos else None, row[0].id)
+            files = reader.catalog.paths_of(row[0].id)
+            yield Finding("images", row[1], files[0] if files else None, row[0].id)
         done += len(rows)
         on_progress(done, total)
 
@@ -216,7 +216,7 @@ def repair_index(
         images = [finding.image for finding in _of("images", now) if finding.image is not None]
         lost = sorted({*images} - take_back(writer.catalog, images))
         files, roots = _paths("files", now), _paths("roots", now)
-        dropped = sorted({*files, *(path for image in lost for path in writer.catalog.photos(image))})
+        dropped = sorted({*files, *(path for image in lost for path in writer.catalog.paths_of(image))})
         if any(_of(part, now) for part in ("images", "files", "roots", "queries", "counts")):
             writer.mend(files, lost, roots)
         if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):

@@ -58,7 +58,7 @@ class CheckedView:
         return found
 
     def _proposed(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        """Different ids that may be found, if the catalog has them."""
+        """Return the proposed ids; raise StoreError if one repeats or is excluded."""
         proposed: object = self._view.search(query, k, images)
         try:
             ids = np.asarray(proposed)

@@ -112,13 +112,17 @@ class FeatureCache:
             with suppress(OSError):
                 self.path(name).unlink()
 
-    def _cache_files(self) -> Iterator[Path]:
-        """Yield the regular files whose names have a form of the cache."""
-        with suppress(OSError):
-            for entry in os.scandir(self.directory) if not self.is_link else ():
+    def _cache_files(self) -> list[Path]:
+        """List the regular files whose names have a form of the cache."""
+        if self.is_link:
+            return []
+        found: list[Path] = []
+        with suppress(OSError), os.scandir(self.directory) as entries:
+            for entry in entries:
                 whole_name = entry.name.endswith(_SUFFIX) and _NAME.fullmatch(entry.name.removesuffix(_SUFFIX))
                 if (whole_name or _UNFINISHED.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
-                    yield Path(entry.path)
+                    found.append(Path(entry.path))
+        return found
 
     def _make_room(self, spare: int) -> int:
         """Remove files, oldest first, until `spare` bytes of the capacity are free; return the bytes still in use."""

@@ -46,7 +46,7 @@ class NearImage(NamedTuple):
     """An image with its files and its similarity to a query."""
 
     content: bytes  # its SHA-256
-    photos: tuple[File, ...]  # its files that pass the filter, sorted by the bytes of their paths
+    files: tuple[File, ...]  # its files that pass the filter, sorted by the bytes of their paths
     similarity: float  # cosine in [-1, 1], higher is better
 
 
@@ -104,11 +104,11 @@ class IndexReader:
             StoreError: the index has a format that this program does not know, or is damaged.
         """
         directory, recall_store = directory.absolute(), recall_store or FaissStore()
-        store = cls._open(directory, recall_store)
-        if store.vector_files() and not store._recall.is_there:  # a writer may just have published others
-            store.close()
-            store = cls._open(directory, recall_store)
-        return store
+        reader = cls._open(directory, recall_store)
+        if reader.vector_files() and not reader._recall.is_there:  # a writer may just have published others
+            reader.close()
+            reader = cls._open(directory, recall_store)
+        return reader
 
     @classmethod
     def _open(cls, directory: Path, recall_store: RecallStore) -> Self:
@@ -245,8 +245,8 @@ class IndexReader:
 
 
 def _checked(view: RecallView, catalog: Catalog, recall_store: RecallStore) -> "FaissView | CheckedView":
-    """The view of any store, scored by the catalog; that of FAISS is already."""
-    if type(view) is FaissView:  # a class made from it may find others
+    """Wrap a view so that the catalog scores and checks its proposals; FaissView scores exactly itself."""
+    if type(view) is FaissView:  # a subclass may propose other images, so it is checked
         return view
     from bridgetower.index.checked_view import CheckedView
 

@@ -64,8 +64,8 @@ class ModelOptions:
                 raise UsageError(f"a model that is ready has its {', '.join(beside)}: say that where it is made")
 
     @property
-    def any_insisted_on(self) -> bool:
-        """Whether one of them must be compared with the fingerprint of an index."""
+    def has_required(self) -> bool:
+        """Whether one of the options must equal that of the index."""
         return not (self.given is None and self.precision is None and self.preprocessing is None)
 
 

@@ -17,7 +17,7 @@ from bridgetower.records import Head, OnProgress, quiet, require_heads
 from bridgetower.retrieval.encode_pictures import candidates_of, load
 
 RANKS = (1, 5, 10)
-PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes its texts again
+_BATCH = 16  # pictures; more than elsewhere: each batch encodes its texts again
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def evaluate(
     judge: Judge | None,
     captioned: Sequence[Captioned],
     *,
-    depths: Sequence[int] = (20,),
+    depths: Sequence[int],
     on_progress: OnProgress = quiet,
 ) -> Iterator[Evaluation]:
     """Measure recall alone, then, where there is a judge, re-ranking at each of `depths`. Raises PictureError,
@@ -55,7 +55,7 @@ def evaluate(
     texts = [caption for item in captioned for caption in item.captions]
     candidates = candidates_of([item.image for item in captioned])
     owner = np.array([row for row, item in enumerate(captioned) for _ in item.captions])  # [Q]
-    batches = [range(i, min(i + PICTURES_AT_ONCE, len(captioned))) for i in range(0, len(captioned), PICTURES_AT_ONCE)]
+    batches = [range(i, min(i + _BATCH, len(captioned))) for i in range(0, len(captioned), _BATCH)]
 
     def pixels(rows: range, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
         return np.stack([load(candidates[row], preprocessing) for row in rows])

@@ -78,7 +78,7 @@ class IndexReport:
 class _Content:
     """A file that was read."""
 
-    photo: File
+    file: File
     hash: bytes  # SHA-256
     data: bytes
 
@@ -87,7 +87,7 @@ class _Content:
 class _Failed:
     """A file that cannot be indexed."""
 
-    photo: File
+    file: File
     reason: str
     lasting: bool  # the cause is the content, so it is not tried again until the file changes
 
@@ -226,13 +226,13 @@ class _Run:
             else:
                 yield item
 
-    def take(self, photos: Iterable[File], find_model: "Callable[[], IndexModel]", max_pixels: int | None) -> None:
+    def take(self, files: Iterable[File], find_model: "Callable[[], IndexModel]", max_pixels: int | None) -> None:
         """Read these files, have the engine encode new contents, and commit all, batch by batch.
 
         This thread asks the index; a known content never reaches the engine, so a run without new ones needs no engine.
         """
         with workers() as readers:
-            read = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
+            read = ahead(readers, _read, files, os.cpu_count() or 1, weigh=lambda file: file.size, most=READ_AHEAD)
             new = self._new_contents(read)
             if (first := next(new, None)) is not None:
                 self._model = find_model()
@@ -272,14 +272,14 @@ class _Run:
         """Yield the contents that the index does not have, each once, as the engine asks for them."""
         for item in read:
             if isinstance(item, _Failed):
-                self._fail(item.photo, item.reason, lasting=item.lasting)
+                self._fail(item.file, item.reason, lasting=item.lasting)
             elif item.hash in self._under_way:
-                self._under_way[item.hash].append(item.photo)
+                self._under_way[item.hash].append(item.file)
             elif item.hash in self._new or self._writer.catalog.image_id(item.hash) is not None:
-                self._files.append((item.photo, item.hash))
+                self._files.append((item.file, item.hash))
                 self.reused += 1
             else:
-                self._under_way[item.hash] = [item.photo]
+                self._under_way[item.hash] = [item.file]
                 yield item.data
             if len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
@@ -290,22 +290,22 @@ class _Run:
         from bridgetower.records import Refused
 
         hash = next(iter(self._under_way))
-        photos = self._under_way.pop(hash)
+        files = self._under_way.pop(hash)
         if isinstance(found, Refused):
-            for photo in photos:
-                self._fail(photo, found.reason, lasting=found.lasting)
+            for file in files:
+                self._fail(file, found.reason, lasting=found.lasting)
         else:
             self._new[hash] = NewImage(hash, found.width, found.height, found.taken_at, found.vector)
-            self._files += ((photo, hash) for photo in photos)
-            self.reused += len(photos) - 1
+            self._files += ((file, hash) for file in files)
+            self.reused += len(files) - 1
         if len(self._new) >= self._batch_size:
             self._commit()
         self.tell()
 
-    def _fail(self, photo: File, reason: str, *, lasting: bool) -> None:
-        self.skipped.append(Skipped(photo.path, reason))
+    def _fail(self, file: File, reason: str, *, lasting: bool) -> None:
+        self.skipped.append(Skipped(file.path, reason))
         if lasting:  # else the index keeps what it has, and the next run tries again
-            self._failed.append((photo, reason))
+            self._failed.append((file, reason))
 
     def _commit(self) -> None:
         if self._files or self._failed:
@@ -323,17 +323,17 @@ class _Run:
         self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))
 
 
-def _read(photo: File) -> _Content | _Failed:
+def _read(file: File) -> _Content | _Failed:
     """Read a file; size and mtime are those *before* the read, so that the next run sees a change made meanwhile."""
     from bridgetower.files.content import read
 
     try:
-        status = photo.path.stat()
-        photo = File(photo.path, status.st_size, status.st_mtime_ns)
+        status = file.path.stat()
+        file = File(file.path, status.st_size, status.st_mtime_ns)
     except OSError:
         pass  # `read` raises with a better message
     try:
-        data = read(photo.path)
+        data = read(file.path)
     except PictureError as error:
-        return _Failed(photo, error.reason, lasting=False)
-    return _Content(photo, hashlib.sha256(data).digest(), data)
+        return _Failed(file, error.reason, lasting=False)
+    return _Content(file, hashlib.sha256(data).digest(), data)

@@ -69,7 +69,7 @@ class Verified:
 
     @property
     def margin(self) -> float:
-        """The order of the probability, also where that rounds to 1."""
+        """The difference of the logits: it orders also hits whose probabilities round to 1."""
         return self.logits[1] - self.logits[0]
 
     @property

@@ -53,7 +53,7 @@ def pruned(directory: Path) -> Pruned:
 def holds(directory: Path) -> set[Path]:
     with IndexReader.open(directory) as store:
         nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
-        found = {photo.path for candidate in nearest for photo in candidate.photos}
+        found = {photo.path for candidate in nearest for photo in candidate.files}
         assert len(store) == store.summary().images
         return found
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from bridgetower import Library, Model, ModelError
-from bridgetower.checkpoints.find import DEMO, resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
+from bridgetower.records import DEMO
 
 CATS = Path(__file__).parents[3] / "examples" / "gallery" / "two-cats-on-a-couch-in-the-desert.jpg"
 

@@ -49,7 +49,7 @@ def stored(directory: Path) -> dict[str, np.ndarray]:
         return {
             photo.path.stem: np.frombuffer(entry.vector, "<f2")
             for entry in store.catalog.entries()
-            for photo in entry.photos
+            for photo in entry.files
         }
 
 
@@ -79,7 +79,7 @@ def test_the_index_says_that_its_vectors_are_foreign_and_knows_its_pictures(give
         assert store.summary().roots == ()
         [entry] = store.catalog.entries()
         assert (entry.width, entry.height, entry.taken_at) == (30, 40, 1622894400)
-        [photo] = entry.photos
+        [photo] = entry.files
         status = (tmp_path / "photos" / "side.jpg").stat()
         assert (photo.path, photo.size, photo.mtime_ns) == (
             tmp_path / "photos" / "side.jpg",

@@ -82,7 +82,7 @@ def _write(catalog: CatalogWriter, unfinished: Path) -> None:
         raise DamagedIndexError(catalog.path, found)
     with closing(Catalog.read_copy(unfinished)) as copy:
         if copy.fingerprint() != catalog.fingerprint():
-            raise DamagedIndexError(catalog.path, "its copy says that something else made the vectors")
+            raise DamagedIndexError(catalog.path, "its copy has another fingerprint")
 
 
 def remove(catalog: Catalog) -> None:

@@ -89,7 +89,7 @@ class FaissView:
         return self.scored(query, k, images)[0]
 
     def scored(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
-        """As `search`, with the exact scores: they are on the way."""
+        """As `search`, with the exact scores, which the search has computed already."""
         from bridgetower.index.vectors.faiss_search import FaissSearch
 
         self._engine = self._engine or FaissSearch(self._catalog, self._files)

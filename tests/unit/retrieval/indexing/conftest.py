@@ -39,7 +39,7 @@ def indexed(directory: Path) -> set[Path]:
     """The files that lead to a picture."""
     with IndexReader.open(directory) as store:
         images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 1000)[0]]
-        return {path for image in images for path in store.catalog.photos(image)}
+        return {path for image in images for path in store.catalog.paths_of(image)}
 
 
 def some(folder: Path, *names: str) -> list[Path]:

@@ -66,7 +66,7 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
     with IndexReader.open(tmp_path / "index") as store:
         image = store.catalog.image_id(content(photos / "copy.png"))
         assert image is not None
-        assert store.catalog.photos(image) == (photos / "001.png", photos / "copy.png")
+        assert store.catalog.paths_of(image) == (photos / "001.png", photos / "copy.png")
 
 
 def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
     assert (report.encoded, encoder.encoded) == (1, 1)
     with IndexReader.open(tmp_path / "index") as store:
         best = store.recall(encoder.embed_texts(["blue"]), 1)[0][0].image
-        assert store.catalog.photos(best) == (photos / "000.png",)
+        assert store.catalog.paths_of(best) == (photos / "000.png",)
 
 
 def test_equal_pictures_in_one_batch_are_encoded_once(tmp_path: Path) -> None:
