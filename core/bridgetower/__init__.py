@@ -50,12 +50,12 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.index.vectors.protocol import RecallStore as RecallStore
     from bridgetower.index.vectors.protocol import RecallView as RecallView
     from bridgetower.library import Library as Library
-    from bridgetower.models.model import DEFAULT_MODEL as DEFAULT_MODEL
     from bridgetower.models.model import Model as Model
     from bridgetower.models.model import available_models as available_models
     from bridgetower.models.model import convert_model as convert_model
     from bridgetower.models.model import pull_model as pull_model
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
+    from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
     from bridgetower.records import Fingerprint as Fingerprint
     from bridgetower.records import Head as Head
     from bridgetower.records import Hit as Hit
@@ -90,9 +90,9 @@ _HOMES = {
     "index.roots": "nothing_in",
     "index.vectors.protocol": "RecallStore RecallView",
     "library": "Library",
-    "models.model": "DEFAULT_MODEL Model available_models convert_model pull_model",
+    "models.model": "Model available_models convert_model pull_model",
     "pictures.preprocess": "Preprocessing",
-    "records": "Fingerprint Head Hit PairScore Refused Skipped Word",
+    "records": "DEFAULT_MODEL Fingerprint Head Hit PairScore Refused Skipped Word",
     "retrieval.evaluation": "Evaluation",
     "retrieval.fill": "Filled",
     "retrieval.indexing": "IndexReport Progress",

@@ -21,8 +21,6 @@ from bridgetower.index.roots import known_place
 from bridgetower.inputs import AnyPath, Moment, listener
 from bridgetower.inputs import masked as masked
 from bridgetower.inputs import own_folder as own_folder
-from bridgetower.models.model import DEFAULT_DEPTH as DEFAULT_DEPTH
-from bridgetower.models.model import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.models.model import Model as Model
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.records import OnProgress, Say, Skipped, quiet

@@ -97,6 +97,8 @@ class Filter:
 EVERYTHING = Filter()
 
 
+DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
+DEFAULT_DEPTH = 20  # candidates that an evaluation verifies for each query
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 PREPROCESSINGS = ("hf", "plain")

@@ -22,7 +22,18 @@ from bridgetower.inputs import (
     path,
     require_part,
 )
-from bridgetower.records import DEMO, PREPROCESSINGS, Fingerprint, Head, OnProgress, PairScore, Say, quiet
+from bridgetower.records import (
+    DEFAULT_DEPTH,
+    DEFAULT_MODEL,
+    DEMO,
+    PREPROCESSINGS,
+    Fingerprint,
+    Head,
+    OnProgress,
+    PairScore,
+    Say,
+    quiet,
+)
 
 if TYPE_CHECKING:
     from bridgetower.checkpoints.checkpoint import Checkpoint
@@ -35,9 +46,6 @@ if TYPE_CHECKING:
     from bridgetower.retrieval.evaluation import Evaluation
     from bridgetower.retrieval.fill import Filled
     from bridgetower.retrieval.matching import Results
-
-DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
-DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
 
 
 class Model:

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.inputs import one_of
-from bridgetower.models.model import DEFAULT_MODEL, Model
-from bridgetower.records import DEVICES, FOREIGN, INT8, PRECISIONS, PREPROCESSINGS, Fingerprint, Head, Say
+from bridgetower.models.model import Model
+from bridgetower.records import (
+    DEFAULT_MODEL,
+    DEVICES,
+    FOREIGN,
+    INT8,
+    PRECISIONS,
+    PREPROCESSINGS,
+    Fingerprint,
+    Head,
+    Say,
+)
 
 if TYPE_CHECKING:
     from bridgetower.index.reader import IndexReader

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.vectors.generation import codes_bytes, published, published_names
 from bridgetower.records import OnProgress
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bridgetower.index.catalog.writer import CatalogWriter
     from bridgetower.index.vectors.faiss_search import FaissSearch
     from bridgetower.index.vectors.float16 import Scored
 
@@ -35,7 +35,7 @@ class FaissStore:
     def files(self, directory: Path, catalog: Catalog) -> list[Path]:
         return published_names(directory, catalog)
 
-    def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
+    def publish(self, directory: Path, catalog: "CatalogWriter", on_progress: OnProgress) -> None:
         from bridgetower.index.vectors.build import publish
 
         publish(directory, catalog, on_progress)

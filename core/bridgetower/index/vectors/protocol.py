@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.records import OnProgress
 
 if TYPE_CHECKING:  # the import takes longer than most commands take to run
     import numpy as np
     from numpy.typing import NDArray
+
+    from bridgetower.index.catalog.writer import CatalogWriter
 
 
 class RecallView(Protocol):
@@ -61,7 +62,7 @@ class RecallStore(Protocol):
         """Return the paths of the files in `directory` that the state names."""
         ...
 
-    def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
+    def publish(self, directory: Path, catalog: "CatalogWriter", on_progress: OnProgress) -> None:
         """Update the store from the manifest, durably, then name its new data in the manifest, in one transaction.
 
         `on_progress(done, total)` counts images.
