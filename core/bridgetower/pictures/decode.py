@@ -17,9 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
+from bridgetower.pictures.frames import load, readable_webp
+from bridgetower.pictures.side_data import ended_jpeg, readable_jpeg, readable_png
 from bridgetower.pictures.to_rgb import to_rgb
 
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
@@ -80,17 +82,14 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
         raise PictureError(path, "the file is empty")
     limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
-        with _WARNINGS_IGNORED, _open(data) as opened:
-            if opened.width * opened.height > limit:
-                raise PixelLimitError(path, _too_large(opened.width * opened.height, limit))
-            size = opened.size
-            scale = 1 if min_side is None else _set_fraction(opened, data, min_side)
-            opened.load()
-            # Read the EXIF after `load`, which turns TIFF upright and removes the orientation from its EXIF.
-            orientation, taken_at = _read_exif(opened)
-            image = to_rgb(opened)
-            if orientation in _UPRIGHT:
-                image = image.transpose(_UPRIGHT[orientation])
+        with _WARNINGS_IGNORED:
+            try:
+                return _decode(data, path, limit, min_side)
+            except OSError as error:
+                ended = ended_jpeg(data) if "truncated" in str(error) else None
+                if ended is None:
+                    raise
+                return _decode(ended, path, limit, min_side)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -103,6 +102,24 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
         raise PictureError(path, "not enough memory to decode it") from error
     except Exception as error:  # Pillow's plugins raise many types on damaged files
         raise PictureError(path, _damage_reason(error)) from error
+
+
+def _decode(data: bytes, path: Path, limit: int, min_side: int | None) -> Decoded:
+    """Decode the content of a file of at most `limit` pixels. Raises PixelLimitError, and what Pillow raises."""
+    data, side_data = readable_png(data)
+    data = readable_webp(data)
+    with _open(data) as opened:
+        if opened.width * opened.height > limit:
+            raise PixelLimitError(path, _too_large(opened.width * opened.height, limit))
+        opened.info.update(side_data)
+        size = opened.size
+        scale = 1 if min_side is None else _set_fraction(opened, data, min_side)
+        frame = load(opened, data)
+        # Read the EXIF after `load`, which turns TIFF upright and removes the orientation from its EXIF.
+        orientation, taken_at = _read_exif(opened)
+        image = to_rgb(frame)
+        if orientation in _UPRIGHT:
+            image = image.transpose(_UPRIGHT[orientation])
     if scale == 1:
         return Decoded(image, image.width, image.height, taken_at)
     return _reduced_size(image, size, scale, orientation, taken_at)
@@ -185,10 +202,12 @@ def _reduced_size(
     return Decoded(image, width, height, taken_at, (left, top, left + width / scale, top + height / scale))
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     """Open the picture in `data`; only its header is read."""
     with suppress(UnidentifiedImageError):  # fast, and enough for most pictures
         return Image.open(BytesIO(data), formats=_first_formats())
+    if jpeg := readable_jpeg(data):
+        return Image.open(BytesIO(jpeg), formats=["JPEG"])
     return Image.open(BytesIO(data), formats=_formats())
 
 
