@@ -1,39 +1,68 @@
 """Convert a decoded Pillow image of any mode to RGB."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from PIL import Image
+from PIL import Image, ImageStat
 
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
     import numpy as np
     import numpy.typing as npt
 
+_NEARLY_WHITE = 224  # the least level of each channel
+_MOST_INK = 0.01  # the largest share of the pixels that can be seen which may be darker
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow image to RGB: 16 bits are scaled to 8 bits, transparency is put over white."""
+    """Convert any Pillow image to RGB.
+
+    16 bits are scaled to 8 bits. Transparency is put over white, or over black if all that can be seen is nearly
+    white.
+    """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _deep_to_rgb(image)
+        image = _eight_bit_grey(image)
     if image.mode == "P" and image.palette is None:  # Mac icons: the palette is loaded but not in this attribute
         image = image.convert("RGBA")
     if image.has_transparency_data:
         straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
-        rgba = (image.convert(straight) if straight else image).convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(rgba, mask=rgba)
-        return white
+        return _over_ground((image.convert(straight) if straight else image).convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _deep_to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image with one channel of more than eight bits to RGB."""
+def _over_ground(rgba: Image.Image) -> Image.Image:
+    """Put an RGBA image over the ground on which it can be seen."""
+    ground = Image.new("RGB", rgba.size, "white")
+    ground.paste(rgba, mask=rgba)
+    alpha = rgba.getchannel("A")
+    visible = rgba.width * rgba.height - alpha.histogram()[0]
+    if not visible or alpha.getextrema() == (255, 255):
+        return ground
+    for channel in ground.split():
+        if sum(channel.histogram(alpha)[:_NEARLY_WHITE]) > _MOST_INK * visible:  # counts where alpha is not 0
+            return ground
+    black = Image.new("RGB", rgba.size)
+    black.paste(rgba, mask=rgba)
+    return black if _mean(black) > 255 - _mean(ground) else ground  # which of them it differs from more
+
+
+def _mean(image: Image.Image) -> float:
+    return fmean(ImageStat.Stat(image).mean)
+
+
+def _eight_bit_grey(image: Image.Image) -> Image.Image:
+    """Convert an image with one channel of more than eight bits to L, or to LA if one of its levels is transparent."""
     import numpy as np
 
     if image.mode.startswith("I;16"):
         deep = np.asarray(image).astype(np.uint32)
         grey = ((deep + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257; Pillow would cut at 255
+        key = image.info.get("transparency")
+        if isinstance(key, int):
+            alpha = np.where(deep == key, 0, 255).astype(np.uint8)
+            return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
     else:
         grey = _eight_bits(np.asarray(image, dtype=np.float32))
-    return Image.fromarray(grey).convert("RGB")
+    return Image.fromarray(grey)
 
 
 def _eight_bits(values: "npt.NDArray[np.float32]") -> "npt.NDArray[np.uint8]":
