@@ -1,8 +1,8 @@
 """Decode a picture file to upright RGB, as a viewer shows it: rotated by its EXIF orientation, transparency over white,
-the first frame of an animation.
+the first frame of an animation that is not blank, colours as sRGB.
 
 Every fault of a file raises PictureError, with a reason for people. All functions may run in many threads at once; only
-`let_pass` changes a setting of Pillow. Colour profiles are not applied, because the model was trained without them.
+`let_pass` changes a setting of Pillow.
 """
 
 import re

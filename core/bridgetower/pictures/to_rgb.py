@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageStat
 
+from bridgetower.pictures.colour import to_srgb
+
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
     import numpy as np
     import numpy.typing as npt
@@ -14,34 +16,37 @@ _MOST_INK = 0.01  # the largest share of the pixels that can be seen which may b
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow image to RGB.
+    """Convert any Pillow image to sRGB, mode RGB.
 
-    16 bits are scaled to 8 bits. Transparency is put over white, or over black if all that can be seen is nearly
-    white.
+    16 bits are scaled to 8 bits, and colours are converted as `image.info` says: "icc_profile" (bytes), "cicp" (bytes).
+    Transparency is put over white, or over black if all that can be seen is nearly white.
     """
+    profile, cicp = image.info.get("icc_profile"), image.info.get("cicp")
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image = _eight_bit_grey(image)
     if image.mode == "P" and image.palette is None:  # Mac icons: the palette is loaded but not in this attribute
         image = image.convert("RGBA")
     if image.has_transparency_data:
         straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
-        return _over_ground((image.convert(straight) if straight else image).convert("RGBA"))
-    return image if image.mode == "RGB" else image.convert("RGB")
+        image = image.convert(straight) if straight else image
+        image = image if image.mode == "LA" else image.convert("RGBA")
+        alpha = image.getchannel("A")
+        return _over_ground(to_srgb(image.convert(image.mode[:-1]), profile, cicp), alpha)
+    return to_srgb(image.convert("RGB") if image.mode == "P" else image, profile, cicp)
 
 
-def _over_ground(rgba: Image.Image) -> Image.Image:
-    """Put an RGBA image over the ground on which it can be seen."""
-    ground = Image.new("RGB", rgba.size, "white")
-    ground.paste(rgba, mask=rgba)
-    alpha = rgba.getchannel("A")
-    visible = rgba.width * rgba.height - alpha.histogram()[0]
+def _over_ground(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Put an RGB image over the ground on which it can be seen."""
+    ground = Image.new("RGB", rgb.size, "white")
+    ground.paste(rgb, mask=alpha)
+    visible = rgb.width * rgb.height - alpha.histogram()[0]
     if not visible or alpha.getextrema() == (255, 255):
         return ground
     for channel in ground.split():
         if sum(channel.histogram(alpha)[:_NEARLY_WHITE]) > _MOST_INK * visible:  # counts where alpha is not 0
             return ground
-    black = Image.new("RGB", rgba.size)
-    black.paste(rgba, mask=rgba)
+    black = Image.new("RGB", rgb.size)
+    black.paste(rgb, mask=alpha)
     return black if _mean(black) > 255 - _mean(ground) else ground  # which of them it differs from more
 
 
