@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
+from bridgetower.pictures import tiff, trusted
 from bridgetower.pictures.frames import load, readable_webp
 from bridgetower.pictures.side_data import ended_jpeg, readable_jpeg, readable_png
 from bridgetower.pictures.to_rgb import to_rgb
@@ -92,6 +93,8 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
                 return _decode(ended, path, limit, min_side)
     except PictureError:
         raise
+    except trusted.KindNotRead as error:
+        raise PictureError(path, str(error)) from error
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
         reason = _too_large(int(found[1]), limit) if found else f"more than {_megapixels(limit)} megapixels"
@@ -107,14 +110,16 @@ def decode(data: bytes, path: Path, *, max_pixels: int = MAX_PIXELS, min_side: i
 def _decode(data: bytes, path: Path, limit: int, min_side: int | None) -> Decoded:
     """Decode the content of a file of at most `limit` pixels. Raises PixelLimitError, and what Pillow raises."""
     data, side_data = readable_png(data)
-    data = readable_webp(data)
+    data = tiff.readable_tiff(readable_webp(data))
     with _open(data) as opened:
         if opened.width * opened.height > limit:
             raise PixelLimitError(path, _too_large(opened.width * opened.height, limit))
         opened.info.update(side_data)
+        trusted.check(opened, data)
+        tiff.mend(opened, data)
         size = opened.size
         scale = 1 if min_side is None else _set_fraction(opened, data, min_side)
-        frame = load(opened, data)
+        frame = trusted.crop(load(opened, data))
         # Read the EXIF after `load`, which turns TIFF upright and removes the orientation from its EXIF.
         orientation, taken_at = _read_exif(opened)
         image = to_rgb(frame)
@@ -206,9 +211,14 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     """Open the picture in `data`; only its header is read."""
     with suppress(UnidentifiedImageError):  # fast, and enough for most pictures
         return Image.open(BytesIO(data), formats=_first_formats())
-    if jpeg := readable_jpeg(data):
-        return Image.open(BytesIO(jpeg), formats=["JPEG"])
-    return Image.open(BytesIO(data), formats=_formats())
+    try:
+        if jpeg := readable_jpeg(data):
+            return Image.open(BytesIO(jpeg), formats=["JPEG"])
+        return Image.open(BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        if reason := tiff.why_not_read(data) or trusted.why_not_read(data):
+            raise trusted.KindNotRead(reason) from None
+        raise
 
 
 @cache

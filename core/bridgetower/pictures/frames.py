@@ -6,6 +6,8 @@ from io import BytesIO
 from PIL import Image, ImageChops, ImageFile
 from PIL.PngImagePlugin import Blend, PngImageFile
 
+from bridgetower.pictures.tiff import load_webp
+
 _MOST_FRAMES = 100  # that are looked at to find one that is not blank
 _MOST_PIXELS = 200_000_000  # of these frames together
 
@@ -78,6 +80,8 @@ def _load_frame(opened: ImageFile.ImageFile, data: bytes, covered: Image.Image |
     """Load the current frame; what is not `covered` becomes transparent."""
     if opened.format == "PNG" and opened.mode == "RGB" and isinstance(opened.info.get("transparency"), tuple):
         return _with_key_of_16_bits(opened, data) if _raw_mode(opened) == "RGB;16B" else _loaded(opened)
+    if webp := load_webp(opened):
+        return webp
     _loaded(opened)
     if covered is None or covered.getextrema() == (255, 255):
         return opened

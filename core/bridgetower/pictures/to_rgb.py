@@ -55,33 +55,45 @@ def _mean(image: Image.Image) -> float:
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
-    """Convert an image with one channel of more than eight bits to L, or to LA if one of its levels is transparent."""
+    """Convert an image with one channel of more than eight bits to L, or to LA if one of its levels is transparent.
+
+    `image.info` may have the keys that `tiff.mend` and `trusted.check` set.
+    """
     import numpy as np
 
-    if image.mode.startswith("I;16"):
-        deep = np.asarray(image).astype(np.uint32)
-        grey = ((deep + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257; Pillow would cut at 255
-        key = image.info.get("transparency")
+    info = image.info
+    if image.mode.startswith("I;16") and "scale" not in info:
+        deep, white = np.asarray(image).astype(np.uint32), info.get("white", 65535)
+        grey = ((deep * 255 + white // 2) // white).astype(np.uint8)  # Pillow would cut at 255
+        key = info.get("transparency")
         if isinstance(key, int):
             alpha = np.where(deep == key, 0, 255).astype(np.uint8)
             return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
     else:
-        grey = _eight_bits(np.asarray(image, dtype=np.float32))
-    return Image.fromarray(grey)
+        values = np.asarray(image)
+        values = values.astype(info["swapped"]).byteswap() if "swapped" in info else values
+        values = values.view(np.uint32) if info.get("unsigned") else values
+        if "scale" in info:  # of FITS, whose whole numbers are signed
+            values = values.view(np.int16) if image.mode.startswith("I;16") else values
+            scale, zero = info["scale"]
+            values = values * scale + zero
+        grey = _eight_bits(values.astype(np.float32), info.get("white"))
+    return Image.fromarray(255 - grey if info.get("white_is_zero") else grey)
 
 
-def _eight_bits(values: "npt.NDArray[np.float32]") -> "npt.NDArray[np.uint8]":
+def _eight_bits(values: "npt.NDArray[np.float32]", white: float | None = None) -> "npt.NDArray[np.uint8]":
     """Scale grey of unknown range, [H, W], to 0 to 255.
 
-    White is the least of 1, 255 and 65535 that no value exceeds. If there is none, as in measurements or depth maps,
-    the range from the least to the greatest value is scaled.
+    If `white` is not given, it is the least of 1, 255 and 65535 that no value exceeds. If there is none, as in
+    measurements or depth maps, the range from the least to the greatest value is scaled.
     """
     import numpy as np
 
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    white = next((ceiling for ceiling in (1.0, 255.0, 65535.0) if low >= 0 and high <= ceiling), None)
+    ceilings = (1.0, 255.0, 65535.0) if white is None else (white,)
+    white = next((ceiling for ceiling in ceilings if low >= 0 and high <= ceiling), None)
     if white is None:  # in float64, as the spread may be wider than float32 reaches
         values, white = ((values.astype(np.float64) - low) / (high - low or 1.0)).astype(np.float32), 1.0
     grey: npt.NDArray[np.float32] = np.rint(values * (255 / white))
