@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
 from bridgetower.pictures import tiff, trusted
@@ -28,6 +28,7 @@ from bridgetower.pictures.to_rgb import to_rgb
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
     import numpy as np
     import numpy.typing as npt
+    from PIL import ImageFile
 
 AnyImage = Image.Image
 
@@ -207,7 +208,7 @@ def _reduced_size(
     return Decoded(image, width, height, taken_at, (left, top, left + width / scale, top + height / scale))
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+def _open(data: bytes) -> "ImageFile.ImageFile":
     """Open the picture in `data`; only its header is read."""
     with suppress(UnidentifiedImageError):  # fast, and enough for most pictures
         return Image.open(BytesIO(data), formats=_first_formats())

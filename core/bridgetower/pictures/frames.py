@@ -2,11 +2,15 @@
 
 from contextlib import suppress
 from io import BytesIO
+from typing import TYPE_CHECKING, cast
 
-from PIL import Image, ImageChops, ImageFile
-from PIL.PngImagePlugin import Blend, PngImageFile
+from PIL import Image, ImageChops
 
 from bridgetower.pictures.tiff import load_webp
+
+if TYPE_CHECKING:  # a plugin is imported with the first file of its format
+    from PIL import ImageFile
+    from PIL.PngImagePlugin import PngImageFile
 
 _MOST_FRAMES = 100  # that are looked at to find one that is not blank
 _MOST_PIXELS = 200_000_000  # of these frames together
@@ -24,7 +28,7 @@ def readable_webp(data: bytes) -> bytes:
     return data
 
 
-def load(opened: ImageFile.ImageFile, data: bytes) -> Image.Image:
+def load(opened: "ImageFile.ImageFile", data: bytes) -> Image.Image:
     """Load and return the first frame of an animation that is not blank, or the whole of another picture.
 
     `data` is the content of the file. What the frames leave out of the canvas is transparent. The frame is `opened`
@@ -34,7 +38,9 @@ def load(opened: ImageFile.ImageFile, data: bytes) -> Image.Image:
     first = _seek_first(opened)
     covered = None
     frame = _load_frame(opened, data, covered := _cover(opened, covered))
-    if opened.format not in ("GIF", "PNG", "WEBP", "AVIF") or not _is_blank(frame):
+    # TIFF files have pages instead. That a GIF file is no animation, Pillow knows only after reading it all.
+    may_move = opened.format in ("PNG", "WEBP", "AVIF") and getattr(opened, "is_animated", False)
+    if not (may_move or opened.format == "GIF") or not _is_blank(frame):
         return frame
     most = min(_MOST_FRAMES, _MOST_PIXELS // (opened.width * opened.height))
     with suppress(EOFError, OSError, SyntaxError, ValueError):  # EOFError: no more frames
@@ -48,19 +54,24 @@ def load(opened: ImageFile.ImageFile, data: bytes) -> Image.Image:
     return _load_frame(opened, data, _cover(opened, None))
 
 
-def _seek_first(opened: ImageFile.ImageFile) -> int:
+def _seek_first(opened: "ImageFile.ImageFile") -> int:
     """Seek the first frame of the animation and return its number.
 
     An image of an APNG file that is no frame stands before it, for programs that show no animation.
     """
-    if not isinstance(opened, PngImageFile) or not opened.info.get("default_image"):
+    if opened.format != "PNG" or not opened.info.get("default_image"):
         return 0
-    opened.seek(1)
-    opened.blend_op = Blend.OP_SOURCE  # as there is nothing beneath
+    try:
+        opened.seek(1)
+    except (EOFError, OSError, SyntaxError):  # cut before the first frame
+        opened.seek(0)
+        opened.info.pop("default_image")
+        return 0
+    cast("PngImageFile", opened).blend_op = 0  # nothing is beneath it to be blended with
     return 1
 
 
-def _cover(opened: ImageFile.ImageFile, covered: Image.Image | None) -> Image.Image | None:
+def _cover(opened: "ImageFile.ImageFile", covered: Image.Image | None) -> Image.Image | None:
     """Return the mask of what the frames have covered of the canvas up to this one, before it is loaded.
 
     Return None where Pillow begins with a transparent canvas: not in GIF files, and in APNG files not where an image
@@ -76,7 +87,7 @@ def _cover(opened: ImageFile.ImageFile, covered: Image.Image | None) -> Image.Im
     return mask
 
 
-def _load_frame(opened: ImageFile.ImageFile, data: bytes, covered: Image.Image | None) -> Image.Image:
+def _load_frame(opened: "ImageFile.ImageFile", data: bytes, covered: Image.Image | None) -> Image.Image:
     """Load the current frame; what is not `covered` becomes transparent."""
     if opened.format == "PNG" and opened.mode == "RGB" and isinstance(opened.info.get("transparency"), tuple):
         return _with_key_of_16_bits(opened, data) if _raw_mode(opened) == "RGB;16B" else _loaded(opened)
@@ -91,16 +102,16 @@ def _load_frame(opened: ImageFile.ImageFile, data: bytes, covered: Image.Image |
     return rgba
 
 
-def _loaded(opened: ImageFile.ImageFile) -> ImageFile.ImageFile:
+def _loaded(opened: "ImageFile.ImageFile") -> "ImageFile.ImageFile":
     opened.load()
     return opened
 
 
-def _raw_mode(opened: ImageFile.ImageFile) -> object:
+def _raw_mode(opened: "ImageFile.ImageFile") -> object:
     return opened.tile[0].args if opened.tile else None
 
 
-def _with_key_of_16_bits(opened: ImageFile.ImageFile, data: bytes) -> Image.Image:
+def _with_key_of_16_bits(opened: "ImageFile.ImageFile", data: bytes) -> Image.Image:
     """Load a PNG file of 3 x 16 bits in which one colour is transparent.
 
     Pillow keeps the high bytes only, and compares them with all 16 bits of the key. Asked for the pixels in the other

@@ -8,11 +8,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING, cast
 
-from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image
 
 from bridgetower.pictures.trusted import KindNotRead
+
+if TYPE_CHECKING:  # a plugin is imported with the first file of its format
+    from PIL import ImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
 
 _MOST_PAGES = 1000
 _THUMBNAIL = 512  # pixels of the long side, at most
@@ -155,14 +159,14 @@ def why_not_read(data: bytes) -> str | None:
     return f"a TIFF of a kind that is not read: {', '.join(words)}"
 
 
-def mend(opened: ImageFile.ImageFile, data: bytes) -> None:
+def mend(opened: "ImageFile.ImageFile", data: bytes) -> None:
     """Set what Pillow overlooks in a TIFF file that it has opened, before it is loaded.
 
     `opened.info` gets "white" (the level of white), "white_is_zero" (bool), "unsigned" (bool, of mode I) and "swapped"
     (the type, for numpy, of samples with swapped bytes), for `to_rgb`. Raises KindNotRead for kinds that Pillow reads
     wrongly.
     """
-    if not isinstance(opened, TiffImageFile):
+    if opened.format != "TIFF":
         return
     page = next(_pages(data), None)
     if page is None:
@@ -189,11 +193,11 @@ def mend(opened: ImageFile.ImageFile, data: bytes) -> None:
         opened.tile = [tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:])) for tile in opened.tile]  # type: ignore[index]
 
 
-def load_webp(opened: ImageFile.ImageFile) -> Image.Image | None:
+def load_webp(opened: "ImageFile.ImageFile") -> Image.Image | None:
     """Return the pixels of a TIFF file of WebP tiles or strips, which Pillow decodes only in part; else None."""
-    if not isinstance(opened, TiffImageFile) or opened.info.get("compression") != _WEBP:
+    if opened.format != "TIFF" or opened.info.get("compression") != _WEBP:
         return None
-    tags = opened.tag_v2
+    tags = cast("TiffImageFile", opened).tag_v2
     if tags.get(284, 1) != 1:
         return None
     tiled = 324 in tags

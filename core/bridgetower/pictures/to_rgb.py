@@ -1,9 +1,8 @@
 """Convert a decoded Pillow image of any mode to RGB."""
 
-from statistics import fmean
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageStat
+from PIL import Image
 
 from bridgetower.pictures.colour import to_srgb
 
@@ -47,11 +46,13 @@ def _over_ground(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
             return ground
     black = Image.new("RGB", rgb.size)
     black.paste(rgb, mask=alpha)
-    return black if _mean(black) > 255 - _mean(ground) else ground  # which of them it differs from more
+    white = 3 * 255 * rgb.width * rgb.height
+    return black if _sum(black) > white - _sum(ground) else ground  # of which it differs more
 
 
-def _mean(image: Image.Image) -> float:
-    return fmean(ImageStat.Stat(image).mean)
+def _sum(rgb: Image.Image) -> int:
+    """Return the sum of all levels."""
+    return sum(number % 256 * count for number, count in enumerate(rgb.histogram()))
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:

@@ -6,8 +6,12 @@ docs/formats.md says what was found of each format, as of Pillow 13.
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageFile
+from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
 
 
 class KindNotRead(Exception):
@@ -27,7 +31,7 @@ def why_not_read(data: bytes) -> str | None:
     return None
 
 
-def check(opened: ImageFile.ImageFile, data: bytes) -> None:
+def check(opened: "ImageFile.ImageFile", data: bytes) -> None:
     """Set `opened.info` for `crop` and `to_rgb`. Raises KindNotRead for what Pillow reads wrongly."""
     if opened.format == "JPEG2000":
         _check_jpeg_2000(opened, data)
@@ -54,7 +58,7 @@ def _jpeg_precision(data: bytes) -> int | None:
     return None
 
 
-def _check_jpeg_2000(opened: ImageFile.ImageFile, data: bytes) -> None:
+def _check_jpeg_2000(opened: "ImageFile.ImageFile", data: bytes) -> None:
     """Refuse more than 8 bits where Pillow makes 8 bits of them, in all modes but I;16: it turns white to black."""
     at = data.find(b"\xff\x4f\xff\x51")  # the start of the codestream, and of its sizes
     if at < 0 or len(data) < at + 42:
@@ -68,7 +72,7 @@ def _check_jpeg_2000(opened: ImageFile.ImageFile, data: bytes) -> None:
 # --- AVIF
 
 
-def _read_avif(opened: ImageFile.ImageFile, data: bytes) -> None:
+def _read_avif(opened: "ImageFile.ImageFile", data: bytes) -> None:
     """Note the clean aperture, and the code points of the colours where there is no profile."""
     with suppress(struct.error, ZeroDivisionError):
         for name, body in primary_properties(data):
@@ -128,7 +132,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 # --- FITS
 
 
-def _read_fits(opened: ImageFile.ImageFile, data: bytes) -> None:
+def _read_fits(opened: "ImageFile.ImageFile", data: bytes) -> None:
     """Note the scale of the values; refuse what is compressed, and all but one plane, as Pillow reads one of noise."""
     for header in _fits_headers(data):
         if header.get("ZIMAGE") == "T":

@@ -217,6 +217,8 @@ def test_an_apng_whose_default_image_is_no_frame() -> None:
     first, second = default[::-1].copy(), default[:, ::-1].copy()
     data = apng((12, 10), default, ((0, 0), first), ((0, 0), second))
     np.testing.assert_array_equal(np.asarray(decode(data, HERE).image), first)
+    cut = data[: data.index(b"fcTL") - 4]
+    np.testing.assert_array_equal(np.asarray(decode(cut, HERE).image), default)
     data = apng((12, 10), None, ((0, 0), first), ((0, 0), second))
     np.testing.assert_array_equal(np.asarray(decode(data, HERE).image), first)
 
