@@ -36,8 +36,8 @@ def load(opened: "ImageFile.ImageFile", data: bytes) -> Image.Image:
     is returned. Raises what Pillow raises on damage of the first frame; a later one that is damaged ends the search.
     """
     first = _seek_first(opened)
-    covered = None
-    frame = _load_frame(opened, data, covered := _cover(opened, covered))
+    covered = cover = _cover(opened, None)
+    frame = _load_frame(opened, data, cover)
     # TIFF files have pages instead. That a GIF file is no animation, Pillow knows only after reading it all.
     may_move = opened.format in ("PNG", "WEBP", "AVIF") and getattr(opened, "is_animated", False)
     if not (may_move or opened.format == "GIF") or not _is_blank(frame):
@@ -51,7 +51,7 @@ def load(opened: "ImageFile.ImageFile", data: bytes) -> Image.Image:
                 return later
     opened.seek(0)
     _seek_first(opened)
-    return _load_frame(opened, data, _cover(opened, None))
+    return _load_frame(opened, data, cover)
 
 
 def _seek_first(opened: "ImageFile.ImageFile") -> int:

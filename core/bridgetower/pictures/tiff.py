@@ -122,7 +122,7 @@ def _page(data: bytes, offset: int, order: str, *, big: bool) -> tuple[_Page, in
     for _ in range(min(count, 4096)):
         tag, kind, length, value = struct.unpack_from(order + entry, data, at)
         at += struct.calcsize(order + entry)
-        if tag not in _TAGS or kind not in _SIZES or not 0 < length <= 4096:
+        if _TAGS.get(tag, "") in ("", *found) or kind not in _SIZES or not 0 < length <= 4096:
             continue
         form = f"{order}{length}{_SIZES[kind]}"
         if struct.calcsize(form) <= len(value):

@@ -156,6 +156,7 @@ def _fits_headers(data: bytes) -> Iterator[dict[str, str]]:
     at = 0
     while at < len(data):
         header: dict[str, str] = {}
+        start = at
         while at + 80 <= len(data):
             card = data[at : at + 80].decode("ascii", "replace")
             at += 80
@@ -165,5 +166,5 @@ def _fits_headers(data: bytes) -> Iterator[dict[str, str]]:
                 header[card[:8].strip()] = card[10:].split("/")[0].strip().strip("'").strip()
         yield header
         at = -(-at // 2880) * 2880
-        if int(header.get("NAXIS", 0)):  # values follow
+        if at == start or int(header.get("NAXIS", 0)):  # it is cut, or values follow
             return

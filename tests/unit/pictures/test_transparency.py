@@ -148,6 +148,17 @@ def test_a_gif_of_one_whole_frame_is_taken_as_it_is() -> None:
     np.testing.assert_array_equal(found, np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "AVIF"])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_picture_of_one_colour_is_that(kind: str, frames: int) -> None:
+    image = Image.new("RGB", (8, 6), (255, 0, 0))
+    others = [Image.new("RGB", (8, 6), (n, n, 0)) for n in range(1, frames)]
+    options: dict[str, Any] = {"save_all": True, "append_images": others} if others else {}
+    if kind == "WEBP":
+        options["lossless"] = True
+    np.testing.assert_allclose(decoded(image, kind, **options), np.asarray(image), atol=3)
+
+
 @pytest.mark.parametrize("clear", [None, 0])
 def test_a_gif_that_begins_blank_shows_its_first_frame_that_is_not(clear: int | None) -> None:
     blank = Image.new("P", (20, 15))
