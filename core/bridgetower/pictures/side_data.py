@@ -7,6 +7,7 @@ checksum. JPEG: segments that are too short are removed, and a missing end mark 
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import islice
 
 from PIL import Image, ImageChops
 
@@ -19,6 +20,7 @@ _KEPT = (b"tRNS", b"eXIf")
 # Text that may hold EXIF, by the keyword.
 _EXIF_KEYWORDS = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1")
 
+_MOST_SCANS = 1000  # of a JPEG file; encoders write about ten
 _MISSING = 0.01  # the largest share of the blocks of a JPEG file that may be missing at its end
 _END = b"\xff\xd9"
 _FILL = bytes(n * n % 251 for n in range(7, 71))  # codes of any kind
@@ -142,7 +144,7 @@ def ended_jpeg(data: bytes) -> bytes | None:
     """
     if not data.startswith(b"\xff\xd8"):
         return None
-    scans = list(_scans(data))
+    scans = list(islice(_scans(data), _MOST_SCANS))
     if not scans or not _all_have_begun(scans):
         return None
     ended = data + (_END[1:] if data.endswith(b"\xff") else _END)

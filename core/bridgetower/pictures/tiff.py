@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from PIL import Image
 
+from bridgetower.pictures.to_rgb import Samples
 from bridgetower.pictures.trusted import KindNotRead
 
 if TYPE_CHECKING:  # a plugin is imported with the first file of its format
@@ -162,9 +163,7 @@ def why_not_read(data: bytes) -> str | None:
 def mend(opened: "ImageFile.ImageFile", data: bytes) -> None:
     """Set what Pillow overlooks in a TIFF file that it has opened, before it is loaded.
 
-    `opened.info` gets "white" (the level of white), "white_is_zero" (bool), "unsigned" (bool, of mode I) and "swapped"
-    (the type, for numpy, of samples with swapped bytes), for `to_rgb`. Raises KindNotRead for kinds that Pillow reads
-    wrongly.
+    `opened.info` gets "samples". Raises KindNotRead for kinds that Pillow reads wrongly.
     """
     if opened.format != "TIFF":
         return
@@ -177,15 +176,16 @@ def mend(opened: "ImageFile.ImageFile", data: bytes) -> None:
     deep = page.bits[0]
     if (deep == 8 and 2 in page.formats) or (separate and opened.mode in ("LA", "La")):
         raise KindNotRead(why_not_read(data) or "damaged")
-    if opened.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
-        opened.info["white_is_zero"] = page.photometric == 0
-        opened.info["unsigned"] = opened.mode == "I" and page.formats[0] == 1 and deep == 32
-        if compressed and big_endian and not opened.mode.startswith("I;16"):
-            opened.info["swapped"] = f"{'f' if opened.mode == 'F' else 'i'}{deep // 8}"
+    if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
+        white, swapped = None, None
         if opened.mode.startswith("I;16"):
-            opened.info["white"] = 2**deep - 1
+            white = 2**deep - 1
         elif deep == 16 and page.formats[0] == 2:
-            opened.info["white"] = 2**15 - 1
+            white = 2**15 - 1
+        if compressed and big_endian and not opened.mode.startswith("I;16"):
+            swapped = f"{'f' if opened.mode == 'F' else 'i'}{deep // 8}"
+        unsigned = opened.mode == "I" and page.formats[0] == 1 and deep == 32
+        opened.info["samples"] = Samples(white, page.photometric == 0, unsigned, swapped)
     if separate and deep == 16 and not compressed:
         if opened.mode != "RGBA"[: page.samples]:
             raise KindNotRead(why_not_read(data) or "damaged")

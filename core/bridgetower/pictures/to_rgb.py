@@ -1,5 +1,6 @@
 """Convert a decoded Pillow image of any mode to RGB."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -12,6 +13,17 @@ if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures n
 
 _NEARLY_WHITE = 224  # the least level of each channel
 _MOST_INK = 0.01  # the largest share of the pixels that can be seen which may be darker
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What the levels of an image of one channel mean, where Pillow does not know it: `info["samples"]`."""
+
+    white: int | None = None  # its level; None for the usual one of the mode
+    white_is_zero: bool = False
+    unsigned: bool = False  # of mode I, whose numbers are signed
+    swapped: str | None = None  # the numpy type of samples whose bytes are swapped
+    scale: tuple[float, float] | None = None  # factor and summand of signed numbers
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -56,30 +68,27 @@ def _sum(rgb: Image.Image) -> int:
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
-    """Convert an image with one channel of more than eight bits to L, or to LA if one of its levels is transparent.
-
-    `image.info` may have the keys that `tiff.mend` and `trusted.check` set.
-    """
+    """Convert an image with one channel of more than eight bits to L, or to LA if one of its levels is transparent."""
     import numpy as np
 
-    info = image.info
-    if image.mode.startswith("I;16") and "scale" not in info:
-        deep, white = np.asarray(image).astype(np.uint32), info.get("white", 65535)
+    samples = image.info.get("samples")
+    samples = samples if isinstance(samples, Samples) else Samples()
+    if image.mode.startswith("I;16") and not samples.scale:
+        deep, white = np.asarray(image).astype(np.uint32), samples.white or 65535
         grey = ((deep * 255 + white // 2) // white).astype(np.uint8)  # Pillow would cut at 255
-        key = info.get("transparency")
+        key = image.info.get("transparency")
         if isinstance(key, int):
             alpha = np.where(deep == key, 0, 255).astype(np.uint8)
             return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
     else:
         values = np.asarray(image)
-        values = values.astype(info["swapped"]).byteswap() if "swapped" in info else values
-        values = values.view(np.uint32) if info.get("unsigned") else values
-        if "scale" in info:  # of FITS, whose whole numbers are signed
+        values = values.astype(samples.swapped).byteswap() if samples.swapped else values
+        values = values.view(np.uint32) if samples.unsigned else values
+        if samples.scale:
             values = values.view(np.int16) if image.mode.startswith("I;16") else values
-            scale, zero = info["scale"]
-            values = values * scale + zero
-        grey = _eight_bits(values.astype(np.float32), info.get("white"))
-    return Image.fromarray(255 - grey if info.get("white_is_zero") else grey)
+            values = values * samples.scale[0] + samples.scale[1]
+        grey = _eight_bits(values.astype(np.float32), samples.white)
+    return Image.fromarray(255 - grey if samples.white_is_zero else grey)
 
 
 def _eight_bits(values: "npt.NDArray[np.float32]", white: float | None = None) -> "npt.NDArray[np.uint8]":

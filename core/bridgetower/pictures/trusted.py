@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from bridgetower.pictures.to_rgb import Samples
+
 if TYPE_CHECKING:
     from PIL import ImageFile
 
@@ -44,7 +46,7 @@ def check(opened: "ImageFile.ImageFile", data: bytes) -> None:
 def crop(image: Image.Image) -> Image.Image:
     """Return the part of a loaded image that is to be shown: "clean_aperture" in its `info`, or all of it."""
     box = image.info.pop("clean_aperture", None)
-    return image.crop(box) if box else image
+    return image.crop(box) if isinstance(box, tuple) else image
 
 
 def _jpeg_precision(data: bytes) -> int | None:
@@ -147,7 +149,7 @@ def _read_fits(opened: "ImageFile.ImageFile", data: bytes) -> None:
         )
         if opened.mode == "L" and (scale, zero) != (1, 0):
             raise KindNotRead("a FITS file of a kind that is not read: bytes with a scale")
-        opened.info["scale"] = scale, zero
+        opened.info["samples"] = Samples(scale=(scale, zero))
         return
 
 
