@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 
 from benchmarks.pictures import photo
 from bridgetower.pictures.decode import decode, in_memory
+from bridgetower.pictures.preprocess import Preprocessing, square
 from tests.pictures import HERE, decoded, encoded, noise, png_chunk
 
 # --- profiles, made by hand
@@ -130,9 +131,13 @@ def test_a_profile_is_applied_to_a_reduced_jpeg_and_a_picture_in_memory() -> Non
     profile = matrix_profile("P3", SRGB_CURVE)
     expected = in_srgb(srgb_light(np.array([200, 60, 60]) / 255), "P3")
     data = encoded(image, "JPEG", quality=95, icc_profile=profile)
-    reduced = decode(data, HERE, min_side=50).image
-    assert reduced.size == (50, 50)
-    np.testing.assert_allclose(np.asarray(reduced)[20, 20], expected, atol=3)
+    np.testing.assert_allclose(np.asarray(decode(data, HERE, min_side=50).image)[20, 20], expected, atol=3)
+    for name in ("hf", "plain"):
+        spec = Preprocessing(32, 32, name)
+        reduced = decode(data, HERE, min_side=32, convert=False)
+        assert reduced.image.size == (50, 50)
+        assert np.abs(np.asarray(reduced.image)[20, 20] - expected).max() > 10
+        np.testing.assert_allclose(np.asarray(square(reduced, spec))[20, 20], expected, atol=3)
     with Image.open(BytesIO(data)) as opened:
         np.testing.assert_allclose(np.asarray(in_memory(opened, HERE).image)[200, 200], expected, atol=3)
 
@@ -231,6 +236,23 @@ def test_hdr(transfer: int, light: Callable[[np.ndarray], np.ndarray]) -> None:
     np.testing.assert_allclose(found, shown(light(pixels / 255)), atol=1)
     white = np.full((2, 2, 3), round(255 * {16: 0.5807, 18: 0.75}[transfer]), np.uint8)  # of 203 cd/m²
     assert 235 <= np.asarray(decode(cicp(white, 9, transfer), HERE).image).min() <= 250
+
+
+def test_colours_of_every_kind_come_to_the_same_after_resizing() -> None:
+    """Whether they are converted before, as in pictures with alpha, or after."""
+    image = photo(6, 80, 64)
+    clear = image.convert("RGBA")
+    clear.putalpha(254)
+    profile = matrix_profile("P3", SRGB_CURVE)
+    spec = Preprocessing(64, 64)
+    files = [encoded(one, "PNG", icc_profile=profile) for one in (image, clear)]
+    opaque, other = (np.asarray(square(decode(data, HERE, convert=False), spec)).astype(int) for data in files)
+    assert np.abs(opaque - np.asarray(square(decode(encoded(image, "PNG"), HERE), spec))).max() > 10
+    assert np.abs(opaque - other).max() <= 16  # where colours that sRGB does not have are cut
+    assert np.abs(opaque - other).mean() < 1
+    pixels = np.asarray(image)
+    before, after = (square(decode(cicp(pixels, 9, 18), HERE, convert=early), spec) for early in (True, False))
+    assert np.abs(np.asarray(before).astype(int) - np.asarray(after)).mean() < 1
 
 
 @pytest.mark.parametrize(("code", "primaries"), [(12, "P3"), (9, "BT.2020")])
