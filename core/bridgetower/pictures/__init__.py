@@ -1,7 +1,9 @@
 """Bytes of a picture file -> pixels.
 
-`decode` turns any format that Pillow reads into an upright RGB picture, and `preprocess` turns this into float32
-[3, H, W]. A decode worker is a process that does both; the decode pool runs several workers.
+`decode` turns any format that Pillow reads into an upright RGB picture. `side_data`, `tiff` and `trusted` mend or
+refuse, from the headers, what Pillow does not read rightly; `frames` loads the frame that counts; `to_rgb` and `colour`
+convert it to sRGB. `preprocess` turns the picture into float32 [3, H, W]. A decode worker is a process that does all of
+this; the decode pool runs several workers.
 
 Imports no other package, and is the only package that imports PIL. Above it: checkpoints, encoders, transfer,
 retrieval.

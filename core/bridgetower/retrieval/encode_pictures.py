@@ -65,7 +65,7 @@ def _load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.
     picture, name = candidate.picture, candidate.path
     if picture is None or isinstance(picture, bytes):
         data = read(name) if picture is None else picture
-        decoded = decode(data, name, min_side=preprocessing.min_side)
+        decoded = decode(data, name, min_side=preprocessing.min_side, convert=False)
     else:
         decoded = in_memory(cast("AnyImage | npt.NDArray[np.uint8]", picture), name)
     return preprocess(decoded, preprocessing)

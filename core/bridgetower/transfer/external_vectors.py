@@ -92,7 +92,7 @@ def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
     except PictureError as error:
         return Seen(file, vector, reason=error.reason)
     try:
-        decoded = decode(data, path, min_side=1)  # whether it is a picture, and how large
+        decoded = decode(data, path, min_side=1, convert=False)  # whether it is a picture, and how large
     except PictureError as error:
         lasting = not isinstance(error.__cause__, MemoryError)
         return Seen(file, vector, reason=error.reason, lasting=lasting)
