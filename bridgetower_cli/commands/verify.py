@@ -99,5 +99,5 @@ def _report_repair(repaired: "Repaired") -> None:
     for path in repaired.roots:
         render.say(f"dropped {render.short(path)} from the folders of the index: give it to `bt index` again")
     if repaired.dropped or restored is not None:
-        render.say("`bt index` on its folders reads again what is missing now")
+        render.say("`bt index` on its folders reads again what is missing now, and forgotten pictures that it meets")
     render.note(repaired.note)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -224,3 +225,29 @@ def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Pat
     (tmp_path / "elsewhere").rename(photos)
     assert run(photos, directory).encoded == 0
     assert list(check_index(directory)) == []
+
+
+def test_a_full_disk_leaves_a_sound_index_readable(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite has no room for its shared memory there; on a tmpfs without space it fails in this way."""
+    with IndexReader.open(directory) as reader:
+        expected = len(reader)
+    opened: list[bool] = []
+    snapshot = Catalog._snapshot.__func__  # type: ignore[attr-defined]
+
+    def on_a_full_disk(cls: type[Catalog], path: Path, *, immutable: bool) -> Catalog:
+        opened.append(immutable)
+        if not immutable:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise error
+        found: Catalog = snapshot(cls, path, immutable=immutable)
+        return found
+
+    monkeypatch.setattr(Catalog, "_snapshot", classmethod(on_a_full_disk))
+    with IndexReader.open(directory) as reader:
+        assert len(reader) == expected
+    assert list(check_index(directory)) == []
+    assert opened[:2] == [False, True]
+    (directory / "manifest.sqlite-wal").write_bytes(b"not yet in the manifest")
+    with pytest.raises(StoreError, match="the disk is full: make room"):
+        IndexReader.open(directory)

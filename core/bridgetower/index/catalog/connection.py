@@ -48,9 +48,10 @@ class Connection:
         try:
             return cls._snapshot(path, immutable=False)
         except sqlite3.Error as error:
-            # Without the right to create the -shm file, SQLite cannot read the log. Without a log the file is complete.
+            # If SQLite cannot create the -shm file, it cannot read the log. Without a log the file is complete.
             refused = result_code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-            if not refused or size_of(log_of(path)):
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE
+            if not (refused or full) or size_of(log_of(path)):
                 raise
         return cls._snapshot(path, immutable=True)
 

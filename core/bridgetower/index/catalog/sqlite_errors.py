@@ -41,8 +41,10 @@ def _error_for(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
         return lack
     match result_code(error):
         case sqlite3.SQLITE_FULL:
-            way_out = "make room, as by removing features/ beside it, and run it again"
-            why = f"the disk is full: {way_out} (what was committed before is safe)"
+            features = " (features/ beside it may be removed)" if (path.parent / "features").is_dir() else ""
+            why = f"the disk is full: make room{features}, and run it again; what was committed before is safe"
+        case sqlite3.SQLITE_IOERR if error.sqlite_errorcode == sqlite3.SQLITE_IOERR_SHMSIZE:
+            why = "the disk is full: make room, and run it again"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             why = f"still in use by another program after {BUSY_S:.0f} s: run it again when that has ended"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
