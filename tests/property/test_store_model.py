@@ -105,7 +105,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         self.files[path] = None
 
     @rule(present=st.sets(paths), root=st.sampled_from([ROOT, ROOT / "c"]))
-    def scan_anew(self, present: set[Path], root: Path) -> None:
+    def scan_again(self, present: set[Path], root: Path) -> None:
         """A new run, whose scan of a root meets some of the files and none of the others."""
         self.reopen(finish=False)
         for path in present & set(self.files):

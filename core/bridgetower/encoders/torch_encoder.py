@@ -204,7 +204,7 @@ class TorchEncoder:
     def _damaged_weights(self, what: str) -> ModelError:
         weight_cache.forget(self._checkpoint, self.runtime.precision, self.runtime.device)  # it may be damaged
         return ModelError(
-            f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it anew, "
+            f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it again, "
             "or use another"
         )
 

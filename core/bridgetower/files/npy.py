@@ -101,7 +101,7 @@ def unit(rows: npt.NDArray[np.floating], name: str, first: int) -> npt.NDArray[n
         largest = np.abs(rows.astype(np.float64)).max(axis=1, keepdims=True)
     for row in np.flatnonzero(~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0)):
         what = "is zero" if largest[row] == 0 else "holds a number that is not finite"
-        raise InputError(f"{name}: row {first + row} {what}: it has no direction; compute it anew, or leave it out")
+        raise InputError(f"{name}: row {first + row} {what}: it has no direction; compute it again, or leave it out")
     wide = rows / largest  # so that no square overflows or underflows
     units: npt.NDArray[np.float32] = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
     return units

@@ -220,7 +220,7 @@ def repair_index(
         if any(_of(part, now) for part in ("images", "files", "roots", "queries", "counts")):
             writer.mend(files, lost, roots)
         if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):
-            writer.publish_anew()
+            writer.publish_from_scratch()
         for path in _paths("features", now):
             writer.features().remove(path.stem)
         writer.remove_strays()

@@ -292,7 +292,7 @@ class IndexWriter:
         self._uncovered = 0
         self._recall_store.clean(self.directory, self.catalog)
 
-    def publish_anew(self) -> None:
+    def publish_from_scratch(self) -> None:
         """Publish a vector file that reuses nothing of the present one, which is damaged."""
         self._recall_store.clean(self.directory, self.catalog, everything=True)
         self.publish()

@@ -79,7 +79,7 @@ def test_only_vector_files_are_removed_as_old_ones(directory: Path) -> None:
         (directory / name).touch()
     with IndexWriter.open(directory, FINGERPRINT) as writer:
         assert vector_files(directory) == sorted(["vectors-1.faiss", *foreign])
-        writer.publish_anew()
+        writer.publish_from_scratch()
     assert vector_files(directory) == sorted(["vectors-2.faiss", *foreign])
 
 

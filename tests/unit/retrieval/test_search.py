@@ -256,7 +256,7 @@ def test_features_are_computed_once_and_found_again(library: Path) -> None:
     assert again.hits[:4] == first.hits
 
 
-def test_a_picture_that_has_changed_is_read_anew(library: Path, tmp_path: Path) -> None:
+def test_a_picture_that_has_changed_is_read_again(library: Path, tmp_path: Path) -> None:
     cache = FeatureCache(library / "features", 10**6)
     find(library, text="red", top=3, depth=3, cache=cache)
     paint(tmp_path / "photos" / "r9.png", "blue", size=(50, 50))
@@ -265,7 +265,7 @@ def test_a_picture_that_has_changed_is_read_anew(library: Path, tmp_path: Path) 
     assert names(find(library, text="red", top=3, depth=3, cache=cache))[-1] == "r9"
 
 
-def test_damaged_features_are_computed_anew(library: Path) -> None:
+def test_damaged_features_are_computed_again(library: Path) -> None:
     encoder, cache = Counting(), FeatureCache(library / "features", 10**6)
     first = find(library, encoder, text="red", top=2, depth=2, cache=cache)
     for path in (library / "features").iterdir():

@@ -36,7 +36,7 @@ class Connection:
             if not size_of(path) and size_of(log_of(path)):  # SQLite would remove the log
                 raise StoreError(
                     f"{path}: gone or empty, though its log is there: restore it from a copy; or remove what is left "
-                    "of it, and let `bt index` on your folders make the index anew"
+                    "of it, and let `bt index` on your folders make a new index"
                 )
             with suppress(FileNotFoundError, NotADirectoryError):
                 path.lstat()

@@ -82,7 +82,7 @@ def lost_log(database: Path) -> StoreError:
     """Return the error for a damaged log beside a manifest that is still blank, so that only the log held data."""
     return StoreError(
         f"{log_of(database)}: damaged, and nothing of the index lies outside of it yet: restore it from a copy; or "
-        "remove it, and let `bt index` on your folders make the index anew"
+        "remove it, and let `bt index` on your folders make a new index"
     )
 
 
