@@ -1,4 +1,4 @@
-"""What busy.py times: one process of one build, with everything loaded, that works when it is told to.
+"""The process that busy.py times: one build, with everything loaded, which works on command.
 
     python benchmarks/warm.py PHOTOS MODEL PRECISION INDEX SEARCHES
 

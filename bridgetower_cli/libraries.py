@@ -1,12 +1,18 @@
 """Make the library or the model of a command from its settings."""
 
-from bridgetower.library import Library, Model
+from typing import TYPE_CHECKING
+
 from bridgetower_cli import render
 from bridgetower_cli.settings import Settings
 
+if TYPE_CHECKING:
+    from bridgetower.library import Library, Model
 
-def library(settings: Settings, *, preprocessing: str | None = None) -> Library:
+
+def library(settings: Settings, *, preprocessing: str | None = None) -> "Library":
     """Return the library for the index, model and device of the settings. Nothing is read or fetched yet."""
+    from bridgetower.library import Library
+
     return Library(
         settings.index,
         settings.named_model,
@@ -22,8 +28,10 @@ def library(settings: Settings, *, preprocessing: str | None = None) -> Library:
     )
 
 
-def model(settings: Settings) -> Model:
+def model(settings: Settings) -> "Model":
     """Return the model of the settings, fetched if need be, for commands without an index. Reads no weights yet."""
+    from bridgetower.library import Model
+
     return Model(
         settings.model,
         device=settings.device,

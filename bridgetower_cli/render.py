@@ -18,7 +18,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bridgetower import nothing_in
 from bridgetower.errors import OutputError
 from bridgetower.records import INT8, Skipped
 
@@ -201,6 +200,8 @@ def precisions(family: str) -> str:
 
 def away(folder: Path) -> None:
     """Say that an indexed folder is missing or empty now."""
+    from bridgetower import nothing_in
+
     say(f"note: {nothing_in(short(folder))}")
 
 

@@ -10,12 +10,11 @@ from typing import Annotated
 import typer
 
 from bridgetower.errors import UsageError
-from bridgetower.library import DEFAULT_MODEL as DEFAULT_MODEL
-from bridgetower.records import DEVICES, PRECISIONS
+from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
+from bridgetower.records import DEVICES, MOST_PIXELS, PRECISIONS
 from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
 
 DEFAULT_FEATURES_CACHE = "2GB"
-MOST_PIXELS = 10_000_000_000  # more than any format of Pillow's can hold in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +78,16 @@ def _default_index() -> str:
 
 def index_folder(name: str) -> Path:
     """Return the absolute path of the folder of an index; "~" is a home. Raises UsageError."""
-    expanded = os.path.expanduser(name)
-    if expanded.startswith("~"):
-        raise UsageError(f"{name}: the home folder that is meant is not known; write the path of the index out")
-    return Path(os.path.abspath(named_path(expanded)))
+    from bridgetower.library import own_folder
+
+    return Path(os.path.abspath(own_folder(name)))
 
 
 def features_folder(name: str) -> Path:
     """Return the real path of a folder for features: the user named it, so a link is followed. Raises UsageError."""
-    return Path(os.path.realpath(os.path.expanduser(named_path(name))))
+    from bridgetower.library import own_folder
+
+    return Path(os.path.realpath(own_folder(name)))
 
 
 def named_path(name: str) -> Path:

@@ -62,7 +62,7 @@ def build(directory: Path, *numbers: int, finish: bool = True) -> None:
 
 def answer(store: IndexReader, query: NDArray[np.float32], k: int = 1000) -> list[tuple[str, float]]:
     (neighbours,) = store.recall(query[None], k)
-    return [(store.catalog.photos(image)[0].stem, similarity) for image, similarity in neighbours]
+    return [(store.catalog.paths_of(image)[0].stem, similarity) for image, similarity in neighbours]
 
 
 def assert_holds(directory: Path, *numbers: int) -> None:

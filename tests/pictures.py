@@ -2,6 +2,7 @@
 
 import struct
 import sys
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import ExifTags, Image
 
 from bridgetower.errors import PictureError
 from bridgetower.pictures.decode import decode
-from bridgetower.pictures.extras import Extra
+from bridgetower.pictures.extras.extra import Extra
 
 HERE = Path("/photos/picture.jpg")
 
@@ -48,15 +49,20 @@ def orientation(value: int) -> Image.Exif:
     return exif
 
 
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *chunks: bytes) -> bytes:
+    """A PNG file of filtered rows; `chunks` stand before the pixels."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims to be large, in 60 bytes."""
-    import zlib
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return png(width, height, 8, 2, b"")
 
 
 def scene(width: int, height: int) -> np.ndarray:
@@ -86,8 +92,13 @@ def by_extra(extra: Extra) -> bytes:
 def take_away(extra: Extra, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the library of this extra be missing, here and in the processes that decode."""
     monkeypatch.setitem(sys.modules, extra.module, None)
-    monkeypatch.delitem(sys.modules, f"bridgetower.pictures.{extra}", raising=False)
-    monkeypatch.delattr(f"bridgetower.pictures.{extra}", raising=False)
+    monkeypatch.delitem(sys.modules, f"bridgetower.pictures.extras.{extra}", raising=False)
+    monkeypatch.delattr(f"bridgetower.pictures.extras.{extra}", raising=False)
     code = f"import sys; sys.modules[{extra.module!r}] = None; "
     code += "from bridgetower.pictures.decode_worker import serve; serve()"
     monkeypatch.setattr("bridgetower.pictures.decode_pool.COMMAND", (sys.executable, "-P", "-c", code))
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    """A segment of a JPEG file."""
+    return struct.pack(">HH", marker, len(body) + 2) + body

@@ -238,7 +238,7 @@ def test_checkpoints_have_all_heads_and_their_size(work: Path) -> None:
     assert set(NAMES) == {*SIZES, "demo"}
 
 
-def test_a_checkpoint_of_another_shape_is_drawn_anew(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_another_shape_is_drawn_again(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint("tiny", work)
     other = dataclasses.replace(SIZES["tiny"], contrastive_hidden_size=16)
     monkeypatch.setitem(SIZES, "tiny", other)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.library import DEFAULT_DEPTH
+from bridgetower.records import DEFAULT_DEPTH
 from bridgetower_cli import render
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridgetower.errors import UsageError
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
@@ -82,8 +81,6 @@ def index(
 
     Exits with 3 if some files could not be read: each is named, with the reason, and the others are indexed.
     """
-    if preprocessing not in (None, *PREPROCESSINGS):
-        raise UsageError(f"preprocessing {preprocessing!r} is unknown: choose one of {', '.join(PREPROCESSINGS)}")
     settings = settle(index=index, model=model, device=device, precision=precision)
     if device is not None:  # refuse a missing device, also where nothing is to be encoded
         from bridgetower import choose_runtime

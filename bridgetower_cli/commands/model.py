@@ -7,7 +7,7 @@ import typer
 
 from bridgetower_cli import render
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import DEFAULT_MODEL, Json, model_name, settle
+from bridgetower_cli.settings import DEFAULT_MODEL, Json, model_name, named_path, settle
 
 if TYPE_CHECKING:
     from bridgetower import LocalModel
@@ -68,7 +68,9 @@ def convert_model(
         str,
         typer.Argument(metavar="NAME", parser=model_name, help="A repository of the Hugging Face Hub, or a folder."),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it: a new or empty folder.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", parser=named_path, help="Where to write it: a new or empty folder.")
+    ],
 ) -> None:
     """Write a model as one folder of safetensors, which `transformers` reads too, and print that folder."""
     import bridgetower

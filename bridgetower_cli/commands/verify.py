@@ -13,8 +13,6 @@ from bridgetower_cli.settings import Index, Json, settle
 if TYPE_CHECKING:
     from bridgetower import Finding, Library, Repaired
 
-DERIVED = ("counts", "vectors", "features", "backup")
-
 
 def verify(
     repair: Annotated[
@@ -74,12 +72,12 @@ def _show(finding: "Finding", *, json: bool) -> None:
                 "problem": finding.problem,
                 "path": finding.path,
                 "image": finding.image,
-                "derived": finding.part in DERIVED,
+                "derived": finding.derived,
             }
         )
         return
     about = "" if finding.path is None else f" ({render.visible(str(finding.path))})"
-    derived = "; it can be made again" if finding.part in DERIVED else ""
+    derived = "; it can be made again" if finding.derived else ""
     render.line(f"{finding.part}: {finding.problem}{about}{derived}")
 
 
@@ -101,5 +99,5 @@ def _report_repair(repaired: "Repaired") -> None:
     for path in repaired.roots:
         render.say(f"dropped {render.short(path)} from the folders of the index: give it to `bt index` again")
     if repaired.dropped or restored is not None:
-        render.say("`bt index` on its folders reads again what is missing now")
+        render.say("`bt index` on its folders reads again what is missing now, and forgotten pictures that it meets")
     render.note(repaired.note)

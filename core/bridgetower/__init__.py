@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import BridgeTowerError as BridgeTowerError
     from bridgetower.errors import DamagedFileError as DamagedFileError
     from bridgetower.errors import DamagedIndexError as DamagedIndexError
+    from bridgetower.errors import DamagedLogError as DamagedLogError
     from bridgetower.errors import InputError as InputError
     from bridgetower.errors import LockedError as LockedError
     from bridgetower.errors import MissingExtraError as MissingExtraError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import NoIndexError as NoIndexError
     from bridgetower.errors import OutputError as OutputError
     from bridgetower.errors import PictureError as PictureError
+    from bridgetower.errors import PixelLimitError as PixelLimitError
     from bridgetower.errors import ProcessError as ProcessError
     from bridgetower.errors import ResourceError as ResourceError
     from bridgetower.errors import StoreError as StoreError
@@ -49,14 +51,13 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.index.vectors.protocol import RecallStore as RecallStore
     from bridgetower.index.vectors.protocol import RecallView as RecallView
     from bridgetower.library import Library as Library
-    from bridgetower.models.model import DEFAULT_MODEL as DEFAULT_MODEL
     from bridgetower.models.model import Model as Model
     from bridgetower.models.model import available_models as available_models
     from bridgetower.models.model import convert_model as convert_model
     from bridgetower.models.model import pull_model as pull_model
-    from bridgetower.pictures.extras import how_to_install as how_to_install
+    from bridgetower.pictures.extras.extra import how_to_install as how_to_install
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
-    from bridgetower.records import Filter as Filter
+    from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
     from bridgetower.records import Fingerprint as Fingerprint
     from bridgetower.records import Head as Head
     from bridgetower.records import Hit as Hit
@@ -79,8 +80,9 @@ _HOMES = {
     "checkpoints.find": "LocalModel",
     "encoders.protocol": "Embedded ImageEngine Judge MaskedPrediction Pictures RecallEncoder Texts",
     "encoders.runtime": "Runtime choose_runtime",
-    "errors": "BridgeTowerError DamagedFileError DamagedIndexError InputError LockedError MissingExtraError "
-    "ModelError NoIndexError OutputError PictureError ProcessError ResourceError StoreError UnknownPlaceError "
+    "errors": "BridgeTowerError DamagedFileError DamagedIndexError DamagedLogError InputError LockedError "
+    "MissingExtraError ModelError NoIndexError OutputError PictureError PixelLimitError ProcessError ResourceError "
+    "StoreError UnknownPlaceError "
     "UsageError",
     "files.captions": "Captioned read_captions",
     "index.catalog.rows": "Tuning",
@@ -91,10 +93,10 @@ _HOMES = {
     "index.roots": "nothing_in",
     "index.vectors.protocol": "RecallStore RecallView",
     "library": "Library",
-    "models.model": "DEFAULT_MODEL Model available_models convert_model pull_model",
-    "pictures.extras": "how_to_install",
+    "models.model": "Model available_models convert_model pull_model",
+    "pictures.extras.extra": "how_to_install",
     "pictures.preprocess": "Preprocessing",
-    "records": "Filter Fingerprint Head Hit PairScore Refused Skipped Word",
+    "records": "DEFAULT_MODEL Fingerprint Head Hit PairScore Refused Skipped Word",
     "retrieval.evaluation": "Evaluation",
     "retrieval.fill": "Filled",
     "retrieval.indexing": "IndexReport Progress",

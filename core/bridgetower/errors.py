@@ -24,12 +24,22 @@ the command line ends with exit code 71.
 """
 
 from pathlib import Path
+from typing import Any
 
 
 class BridgeTowerError(Exception):
     """Base of every expected failure; the message is for the user."""
 
     exit_code = 70
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Support pickle and copy."""
+        return _as_it_was, (type(self), self.args), self.__dict__
+
+
+def _as_it_was(kind: type[BridgeTowerError], args: tuple[object, ...]) -> BridgeTowerError:
+    """Recreate an error from its message, without calling `__init__`, which may take other arguments."""
+    return kind.__new__(kind, *args)
 
 
 class UsageError(BridgeTowerError):
@@ -99,7 +109,7 @@ class InputError(BridgeTowerError):
 
 
 class UnknownPlaceError(InputError):
-    """A search is limited to a folder or file that has nothing in the index."""
+    """The index knows nothing at a folder or file that a search is limited to, or that is to be forgotten."""
 
 
 class PictureError(InputError):

@@ -4,14 +4,15 @@ import math
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
+from inspect import getattr_static
 from pathlib import Path
 from reprlib import Repr
 from typing import NoReturn, TypeVar
 
 from bridgetower.errors import UsageError
-from bridgetower.records import Filter
+from bridgetower.records import DEMO, MOST_PIXELS, Filter
 
 AnyPath = str | os.PathLike[str]
 Moment = str | date | datetime  # "2024", "2024-05", "2024-05-17", "2024-05-17T18:30", a date, or a datetime
@@ -19,6 +20,7 @@ Moment = str | date | datetime  # "2024", "2024-05", "2024-05-17", "2024-05-17T1
 MASK = "<mask>"
 
 _T = TypeVar("_T")
+_Told = TypeVar("_Told", bound=Callable[..., object])
 
 _WRITTEN = re.compile(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ](\d\d:\d\d))?")
 
@@ -30,14 +32,21 @@ def short(value: object) -> str:
     return f"{' '.join(shortened.repr(value).split()):.200}"
 
 
-def normalised(text: str) -> str:
-    """Return a text with single spaces between its words and none around them; tabs and no-break spaces are spaces.
-
-    The tokenizer keeps every blank, and a blank too many changes a probability, which nobody intends.
-    """
+def spaced(text: str) -> str:
+    """Return a text with single spaces between its words and none around them; tabs and no-break spaces are spaces."""
     if not isinstance(text, str):
         raise UsageError(f"{short(text)}: a text is wanted")
     return " ".join(text.split())
+
+
+def normalised(text: str) -> str:
+    """Return a text of at least one word, spaced, for the model.
+
+    The tokenizer keeps every blank, and a blank too many changes a probability, which nobody intends.
+    """
+    if not (words := spaced(text)):
+        raise UsageError("the text is empty; give at least one word")
+    return words
 
 
 def masked(text: str) -> str:
@@ -54,11 +63,11 @@ def list_of_texts(texts: Iterable[str]) -> list[str]:
     """Return each text normalised; refuse a single text, which would be a list of letters."""
     if isinstance(texts, str):
         raise UsageError(f"a list of texts is wanted, not the text {short(texts)}")
-    return [normalised(text) for text in _iterable(texts, "texts")]
+    return [normalised(text) for text in iterable(texts, "texts")]
 
 
 def path(value: object) -> Path:
-    """Return a path; refuse an empty one and one with a NUL."""
+    """Return a path; refuse one that no file can have. "~" is a name like any other, as for `open`."""
     name: object = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(name, str):
         raise UsageError(f"{short(value)}: a path is wanted")
@@ -66,21 +75,58 @@ def path(value: object) -> Path:
         raise UsageError('an empty path names nothing; the current folder is "."')
     if "\0" in name:
         raise UsageError(f"{short(name)}: no path has a NUL character in it")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{short(name)}: the file system can have no such name") from error
     return Path(name)
+
+
+def lasting(value: object) -> Path:
+    """Return an absolute path, to be opened later, when another folder may be the current one."""
+    given = path(value)
+    try:
+        return given.absolute()  # links on the way are followed when it is opened
+    except FileNotFoundError as error:
+        raise UsageError(f"{given}: the current folder is gone: change into one that is there") from error
+
+
+def own_folder(value: object) -> Path:
+    """Return the absolute path of a folder in which a library keeps files; "~" is a home."""
+    path(value)
+    name = os.path.expanduser(os.fspath(value))  # type: ignore[call-overload]  # `path` took it
+    if name.startswith("~"):
+        raise UsageError(f"{short(value)}: the home folder that is meant is not known; write the path out")
+    return lasting(name)
+
+
+def model_name(value: object) -> str:
+    """Return the name of a model: a repository, "demo", or the absolute path of a folder that exists; "~" is a home."""
+    path(value)
+    name: str = os.fspath(value)  # type: ignore[call-overload]  # `path` took it; a Path would lose "./"
+    folder = os.path.expanduser(name)
+    return str(lasting(folder)) if name != DEMO and os.path.isdir(folder) else name
 
 
 def list_of_paths(paths: Iterable[AnyPath]) -> list[Path]:
     """Return each as a path; refuse a single path."""
     if isinstance(paths, str | bytes | os.PathLike):
         raise UsageError(f"a list of paths is wanted, not the path {short(os.fspath(paths))}")
-    return [path(one) for one in _iterable(paths, "paths")]
+    return [path(one) for one in iterable(paths, "paths")]
+
+
+def paths_to_index(paths: Iterable[AnyPath]) -> list[Path]:
+    """Return each as a path, at least one: without any, an empty index would be made."""
+    if not (found := list_of_paths(paths)):
+        raise UsageError("nothing to index: give at least one folder or file")
+    return found
 
 
 def list_of_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
     """Return the patterns unchanged; refuse a single pattern."""
     if isinstance(patterns, str):
         raise UsageError(f"a list of patterns is wanted, not the pattern {short(patterns)}")
-    found = tuple(_iterable(patterns, "patterns"))
+    found = tuple(iterable(patterns, "patterns"))
     for pattern in found:
         if not isinstance(pattern, str):
             raise UsageError(f"{short(pattern)}: a pattern is wanted, as in .gitignore")
@@ -89,7 +135,7 @@ def list_of_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
 
 def list_of_depths(depths: Iterable[int]) -> list[int]:
     """Return each depth once, in order; each is at least 1."""
-    return list(dict.fromkeys(whole("depth", depth, least=1) for depth in _iterable(depths, "depths")))
+    return list(dict.fromkeys(whole("depth", depth, least=1) for depth in iterable(depths, "depths")))
 
 
 def path_map(moves: Mapping[str, AnyPath] | None) -> dict[str, Path]:
@@ -101,10 +147,25 @@ def path_map(moves: Mapping[str, AnyPath] | None) -> dict[str, Path]:
     return {str(path(old)): path(new) for old, new in moves.items()}
 
 
-def _iterable(values: Iterable[_T], kind: str) -> Iterable[_T]:
+def iterable(values: Iterable[_T], kind: str) -> Iterable[_T]:
+    """Return `values`; raise UsageError that names `kind` if they are not iterable."""
     if not isinstance(values, Iterable):
         raise UsageError(f"a list of {kind} is wanted, not {short(values)}")
     return values
+
+
+def listener(tell: _Told) -> _Told:
+    """Return a callback for progress or notes; refuse what cannot be called."""
+    if not callable(tell):
+        raise UsageError(f"{short(tell)}: a function is wanted, to be told what goes on; leave it out for none")
+    return tell
+
+
+def one_of(known: Sequence[str], name: str, value: object) -> str:
+    """Return a word that is one of the known ones."""
+    if not isinstance(value, str) or value not in known:
+        raise UsageError(f"{name} {short(value)} is unknown: choose one of {', '.join(known)}")
+    return value
 
 
 def whole(name: str, value: object, *, least: int) -> int:
@@ -134,13 +195,43 @@ def number(name: str, value: object, *, least: float, most: float = math.inf) ->
     return found
 
 
-def require_limits(*, top: int, depth: int | None = None, min_match: float | None = None) -> None:
-    """Raise UsageError unless `top` is at least 1, `depth` at least 0 and `min_match` in [0, 1]."""
-    whole("top", top, least=1)
-    if depth is not None:
-        whole("depth", depth, least=0)
-    if min_match is not None:
-        number("min_match", min_match, least=0, most=1)
+def count_of(top: object) -> int:
+    """How many to give at most."""
+    return whole("top", top, least=1)
+
+
+def depth_of(depth: object, *, least: int = 0) -> int | None:
+    """How many to verify; None where that is left to the judge."""
+    return None if depth is None else whole("depth", depth, least=least)
+
+
+def least_match(min_match: object) -> float | None:
+    """A probability; None for any."""
+    return None if min_match is None else number("min_match", min_match, least=0, most=1)
+
+
+def pixel_limit(max_pixels: object) -> int | None:
+    """How many pixels a picture may have; None for the usual limit."""
+    if max_pixels is None:
+        return None
+    found = whole("max_pixels", max_pixels, least=1)
+    if found > MOST_PIXELS:
+        raise UsageError(f"max_pixels {found}: at most {MOST_PIXELS} is wanted")
+    return found
+
+
+def missing_members(part: object, role: type) -> list[str]:
+    """The members of a protocol that an object does not have. Properties that are there are not asked."""
+    members = [name for name in vars(role) if not name.startswith("_")]
+    return [name for name in members if getattr_static(part, name, None) is None and not hasattr(part, name)]
+
+
+def require_part(part: object, role: type) -> None:
+    """Raise UsageError unless an object has all members of the protocol `role`."""
+    if isinstance(part, type):
+        raise UsageError(f"{part.__name__} is a class: give an object of it")
+    if missing := missing_members(part, role):
+        raise UsageError(f"{short(part)} is no {role.__name__}: it lacks {', '.join(missing)}")
 
 
 def moment(when: Moment) -> int:

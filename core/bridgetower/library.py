@@ -14,26 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+from bridgetower import inputs
 from bridgetower.errors import UsageError
 from bridgetower.index.reader_pool import ReaderPool
 from bridgetower.index.roots import known_place
-from bridgetower.inputs import (
-    AnyPath,
-    Moment,
-    list_of_paths,
-    list_of_patterns,
-    normalised,
-    path,
-    path_map,
-    require_limits,
-    times,
-    whole,
-)
+from bridgetower.inputs import AnyPath, Moment, listener
 from bridgetower.inputs import masked as masked
-from bridgetower.models.index_models import IndexModels, ModelOptions, Notes
-from bridgetower.models.model import DEFAULT_DEPTH as DEFAULT_DEPTH
-from bridgetower.models.model import DEFAULT_MODEL as DEFAULT_MODEL
+from bridgetower.inputs import own_folder as own_folder
 from bridgetower.models.model import Model as Model
+from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.records import OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
@@ -65,12 +54,12 @@ class Library:
     def __init__(
         self,
         directory: AnyPath,
-        model: Model | str | None = None,
+        model: Model | AnyPath | None = None,
         *,
         device: str = "auto",
         precision: str | None = None,
         preprocessing: str | None = None,
-        default_model: str | None = None,
+        default_model: AnyPath | None = None,
         default_precision: str = "auto",
         features_cache: int = 2 * 1000**3,
         features_dir: AnyPath | None = None,
@@ -78,28 +67,31 @@ class Library:
         progress: bool = False,
         say: Say = quiet,
     ) -> None:
-        """Name the index, which need not exist yet. Nothing is read or fetched now.
+        """Name the index, which need not exist yet. Nothing is read or fetched now. "~" is a home in all three folders.
 
         An index keeps the name of the model that made it. That model must be on this machine: nothing is fetched
         because an index names it. `model` gives its place now, as a name or a `Model`. A new index uses `model`, else
         `default_model`, else DEFAULT_MODEL. An index that was made with another `precision` or `preprocessing` refuses
-        these two, but overrides `default_precision`. `device` is auto, cpu, cuda or mps.
+        these two, but overrides `default_precision`. `device` is auto, cpu, cuda or mps. A `Model` has all these, so
+        none of them is given beside it.
 
         `features_cache` is the disk space in bytes for features of pictures, so that the next search need not compute
         them; 0 for none. `features_dir` is a place for them outside the folder of the index. `store` recalls, FAISS by
-        default. While a model is fetched, `progress` shows bars on stderr; `say` gets notes for people.
+        default. While a model is fetched, `progress` shows bars on stderr; `say` gets notes for people. Raises
+        UsageError.
         """
-        self.directory = Path(os.path.abspath(os.path.expanduser(path(directory))))
-        self._features_cache = whole("features_cache", features_cache, least=0)
-        self._features_dir = (
-            None if features_dir is None else Path(os.path.realpath(os.path.expanduser(path(features_dir))))
-        )
-        self._recall_store, self._say, self._notes = store, say, Notes(say)
-        given = model if model is None or isinstance(model, Model) else os.fspath(path(model))
-        self._options = ModelOptions(
-            given, default_model, device, precision, default_precision, preprocessing, progress
-        )
-        self._models = IndexModels(self.directory, self._options, self._notes)
+        self.directory = Path(os.path.abspath(own_folder(directory)))
+        self._features_cache = inputs.whole("features_cache", features_cache, least=0)
+        self._features_dir = None if features_dir is None else Path(os.path.realpath(own_folder(features_dir)))
+        if store is not None:
+            from bridgetower.index.vectors.protocol import RecallStore
+
+            inputs.require_part(store, RecallStore)
+        self._recall_store, self._say, self._notes = store, listener(say), Notes(say)
+        given = model if model is None or isinstance(model, Model) else inputs.model_name(model)
+        default = None if default_model is None else inputs.model_name(default_model)
+        self._options = ModelOptions(given, default, device, precision, default_precision, preprocessing, progress)
+        self._models = ModelChoice(self.directory, self._options, self._notes)
         self._readers = ReaderPool(self.directory, store)
 
     def __repr__(self) -> str:
@@ -165,20 +157,22 @@ class Library:
         """
         from bridgetower.retrieval.search import SearchRequest
 
+        listener(on_progress)
         if isinstance(text, SearchRequest):
-            usual = (None, None, None, None, 10, None, None, math.inf)
-            if (image, vector, since, before, top, depth, min_match, budget) != usual:
-                raise UsageError("a SearchRequest says all but `under`: nothing else can be given beside it")
+            beside = (image, vector, under, since, before, top, depth, min_match, budget)
+            usual = (None, None, None, None, None, 10, None, None, math.inf)
+            if any(one is not other for one, other in zip(beside, usual, strict=True)):  # arrays compare as arrays
+                raise UsageError("a SearchRequest says all that there is to say: nothing can be given beside it")
             request = text
         else:  # checked before anything is opened
-            request = SearchRequest(text, image, vector, top, depth, min_match, budget, times(since, before))
-        with self._readers.lend() as store:
-            return self._queries().search(store, request, under, on_progress)
+            request = SearchRequest(text, image, vector, under, since, before, top, depth, min_match, budget)
+        with self._readers.lend() as reader:
+            return self._queries().search(reader, request, on_progress)
 
     def locate(self, place: AnyPath) -> Path | None:
         """Return a folder or file as the index knows it, by its own path or by its real path; None if unknown."""
-        with self._readers.lend() as store:
-            return known_place(path(place), store.catalog.knows)
+        with self._readers.lend() as reader:
+            return known_place(inputs.path(place), reader.catalog.knows)
 
     def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = quiet) -> "Filled":
         """Predict words for each `<mask>` of `text` from the `depth` best pictures, weighted by match.
@@ -186,30 +180,30 @@ class Library:
         The default of `depth` is that for a search. `on_progress(done, total)` counts pictures. Raises UsageError,
         ModelError, StoreError.
         """
-        text = masked(text)
-        require_limits(top=top, depth=depth)
-        with self._readers.lend() as store:
-            return self._queries().fill(store, text, top, depth, on_progress)
+        text, top, depth = inputs.masked(text), inputs.count_of(top), inputs.depth_of(depth, least=1)
+        listener(on_progress)
+        with self._readers.lend() as reader:
+            return self._queries().fill(reader, text, top, depth, on_progress)
 
     def summary(self) -> "Summary":
         """Return the counts and the origin of the index. Raises StoreError."""
-        with self._readers.lend() as store:
-            return store.summary()
+        with self._readers.lend() as reader:
+            return reader.summary()
 
     def skipped(self) -> list[Skipped]:
         """Return the files that were skipped, each with the reason. Raises StoreError."""
-        with self._readers.lend() as store:
-            return list(store.catalog.skipped())
+        with self._readers.lend() as reader:
+            return list(reader.catalog.skipped())
 
     def strays(self) -> list[Path]:
         """Return the files in the folder of the index that are not part of it. Raises StoreError."""
-        with self._readers.lend() as store:
-            return store.strays()
+        with self._readers.lend() as reader:
+            return reader.strays()
 
     def __len__(self) -> int:
         """The number of pictures that can be found. Raises StoreError."""
-        with self._readers.lend() as store:
-            return len(store)
+        with self._readers.lend() as reader:
+            return len(reader)
 
     def __bool__(self) -> bool:
         return True  # also where the index is empty, or does not exist yet
@@ -237,7 +231,7 @@ class Library:
         InputError, UsageError, ModelError, StoreError, ProcessError.
         """
         update = self._update(exclude, hidden, follow_symlinks, max_pixels, on_progress, on_publish)
-        return update.run(list_of_paths(paths), retry=retry)
+        return update.run(inputs.paths_to_index(paths), retry=retry)
 
     def _update(
         self,
@@ -256,11 +250,11 @@ class Library:
             recall_store=self._recall_store,
             readers=self._readers,
             find_model=self._models.to_add,
-            must_find=self._options.any_insisted_on,
-            rules=Rules(list_of_patterns(exclude), hidden, follow_symlinks),
-            max_pixels=None if max_pixels is None else whole("max_pixels", max_pixels, least=1),
-            on_progress=on_progress,
-            on_publish=on_publish,
+            must_find=self._options.has_required,
+            rules=Rules(inputs.list_of_patterns(exclude), hidden, follow_symlinks),
+            max_pixels=inputs.pixel_limit(max_pixels),
+            on_progress=listener(on_progress),
+            on_publish=listener(on_publish),
         )
 
     def watch(
@@ -282,7 +276,7 @@ class Library:
         ResourceError.
         """
         update = self._update(exclude, hidden, follow_symlinks, max_pixels, on_progress, on_publish)
-        return update.watch(list_of_paths(paths), retry=retry, say=self._say)
+        return update.watch([inputs.lasting(one) for one in inputs.paths_to_index(paths)], retry=retry, say=self._say)
 
     def _resumed(self) -> "IndexWriter":
         from bridgetower.index.writer import IndexWriter
@@ -292,15 +286,15 @@ class Library:
     def forget(self, paths: Iterable[AnyPath], *, dry_run: bool = False) -> "ForgetReport":
         """Take folders and files out of the index; with `dry_run`, only report what that would do.
 
-        Their vectors are kept until `prune`. Raises InputError for a path that the index does not know, StoreError.
+        Their vectors are kept until `prune`. Raises UnknownPlaceError, StoreError.
         """
         from bridgetower.index.maintenance import forget, would_forget
 
-        wanted = list_of_paths(paths)
+        wanted = inputs.list_of_paths(paths)
         if dry_run:
             self.refresh()
-            with self._readers.lend() as store:
-                return would_forget(store, [known_place(one, store.catalog.knows) or one for one in wanted])
+            with self._readers.lend() as reader:
+                return would_forget(reader, [known_place(one, reader.catalog.knows) or one for one in wanted])
         with self._readers.changing(), self._resumed() as writer:
             return forget(writer, [known_place(one, writer.catalog.knows) or one for one in wanted])
 
@@ -311,10 +305,11 @@ class Library:
         """
         from bridgetower.index.maintenance import prune, would_prune
 
+        listener(on_progress)
         if dry_run:
             self.refresh()
-            with self._readers.lend() as store:
-                return would_prune(store, on_progress=on_progress)
+            with self._readers.lend() as reader:
+                return would_prune(reader, on_progress=on_progress)
         with self._readers.changing(), self._resumed() as writer:
             return prune(writer, on_progress=on_progress)
 
@@ -325,7 +320,7 @@ class Library:
         """
         from bridgetower.index.check import check_index
 
-        return check_index(self.directory, recall_store=self._recall_store, on_progress=on_progress)
+        return check_index(self.directory, recall_store=self._recall_store, on_progress=listener(on_progress))
 
     def repair(self, *, on_progress: OnProgress = quiet) -> "Repaired":
         """Repair the findings of `check`; `index` then reads lost pictures again. Raises StoreError.
@@ -335,7 +330,7 @@ class Library:
         from bridgetower.index.check import repair_index
 
         with self._readers.changing():
-            return repair_index(self.directory, recall_store=self._recall_store, on_progress=on_progress)
+            return repair_index(self.directory, recall_store=self._recall_store, on_progress=listener(on_progress))
 
     def export(self, folder: AnyPath, *, on_progress: OnProgress = quiet) -> "Exported":
         """Write the index into a new folder, as npy and lines of JSON. `on_progress(done, total)` counts images.
@@ -344,9 +339,11 @@ class Library:
         """
         from bridgetower.transfer.export import export
 
+        place = inputs.path(folder)
+        listener(on_progress)
         self.refresh()
-        with self._readers.lend() as store:
-            return export(store, path(folder), on_progress=on_progress)
+        with self._readers.lend() as reader:
+            return export(reader, place, on_progress=on_progress)
 
     def import_folder(
         self, folder: AnyPath, *, moves: "PathMap | None" = None, on_progress: OnProgress = quiet
@@ -359,11 +356,11 @@ class Library:
 
         with self._readers.changing():
             return import_folder(
-                path(folder),
+                inputs.path(folder),
                 self.directory,
-                moves=path_map(moves),
+                moves=inputs.path_map(moves),
                 recall_store=self._recall_store,
-                on_progress=on_progress,
+                on_progress=listener(on_progress),
             )
 
     def import_vectors(
@@ -386,12 +383,12 @@ class Library:
 
         with self._readers.changing():
             return import_vectors(
-                path(vectors),
-                path(paths),
-                normalised(name),
+                inputs.path(vectors),
+                inputs.path(paths),
+                inputs.spaced(name),
                 self.directory,
-                queries=None if queries is None else path(queries),
-                moves=path_map(moves),
+                queries=None if queries is None else inputs.path(queries),
+                moves=inputs.path_map(moves),
                 recall_store=self._recall_store,
-                on_progress=on_progress,
+                on_progress=listener(on_progress),
             )

@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from bridgetower.resources import shortages
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -16,11 +18,13 @@ def workers(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """Provide as many threads as there are processors, but at most `most`.
 
     At the end of the block, waiting tasks are dropped. Running tasks are not awaited, because one may run for ever.
+    Raises ResourceError if the block runs out of threads, memory or file handles.
     """
     processors = os.cpu_count() or 1
     threads = ThreadPoolExecutor(min(processors, most or processors), thread_name_prefix="ahead")
     try:
-        yield threads
+        with shortages():
+            yield threads
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
 

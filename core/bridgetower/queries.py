@@ -1,16 +1,12 @@
 """Answer queries to one index: find the parts of a model and the feature cache that each one needs."""
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder
-from bridgetower.errors import UnknownPlaceError
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.roots import known_place
-from bridgetower.inputs import AnyPath, path
-from bridgetower.models.index_models import IndexModels, Notes
+from bridgetower.models.model_choice import ModelChoice, Notes
 from bridgetower.records import Head, OnProgress, require_heads
 from bridgetower.retrieval.fill import Filled, fill_library
 from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search
@@ -20,20 +16,16 @@ from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search
 class Queries:
     """Answer queries with the reader that the caller lends. Raises as `Library` does."""
 
-    models: IndexModels
+    models: ModelChoice
     features_cache: int  # bytes
     features_dir: Path | None  # absolute
     notes: Notes
 
-    def search(
-        self, reader: IndexReader, request: SearchRequest, under: AnyPath | None, on_progress: OnProgress
-    ) -> Found:
-        """Find pictures at or below `under`; None is anywhere."""
-        if under is not None:
-            request = replace(request, filter=replace(request.filter, under=_place(reader, under)))
+    def search(self, reader: IndexReader, request: SearchRequest, on_progress: OnProgress) -> Found:
+        """Find pictures."""
+        request.filter_in(reader)  # raises for a place that is not known, before a model is loaded
         if not len(reader):  # an empty index may have no model yet
             return NOTHING
-        request = request.with_vector_read(reader.fingerprint.dim)
         encoder, judge = self._parts(reader, request)
         return search(reader, request, encoder, judge, cache=self._cache(reader), on_progress=on_progress)
 
@@ -72,10 +64,3 @@ class Queries:
                 "it; to keep what the model saw elsewhere, use --features-dir DIR"
             )
         return cache
-
-
-def _place(reader: IndexReader, under: AnyPath) -> Path:
-    place = known_place(path(under), reader.catalog.knows)
-    if place is None:
-        raise UnknownPlaceError(f"nothing in the index lies under {os.fspath(under)}; `bt status` names its folders")
-    return place

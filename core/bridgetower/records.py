@@ -1,4 +1,4 @@
-"""Records that pass between the stages: frozen, without third-party types."""
+"""Values, constants and callback types that all packages share, without third-party types."""
 
 import os
 from collections.abc import Callable
@@ -12,6 +12,10 @@ from bridgetower.errors import ModelError
 OnProgress = Callable[[int, int], None]  # called with the number done, and the total
 LARGEST = 2**63 - 1  # integer of SQLite
 MAX_PICTURE_BYTES = 2 * 1000**3  # of a file; more than any decoded picture, even with 16 bits uncompressed
+MOST_PIXELS = (
+    10_000_000_000  # largest limit on the pixels of a picture; more than any format of Pillow can hold in memory
+)
+DEMO = "demo"  # name of the model that comes with the package
 Say = Callable[[str], object]  # called with a line of text for the user
 
 
@@ -93,6 +97,8 @@ class Filter:
 EVERYTHING = Filter()
 
 
+DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
+DEFAULT_DEPTH = 20  # candidates that an evaluation verifies for each query
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 PREPROCESSINGS = ("hf", "plain")

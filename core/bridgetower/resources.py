@@ -2,8 +2,9 @@
 
 import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-from bridgetower.errors import ResourceError
+from bridgetower.errors import BridgeTowerError, ResourceError
 
 # Texts in the errors of PyTorch, which raises RuntimeError for everything, and of libraries that fail to load.
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment")
@@ -52,3 +53,14 @@ def shortage(error: BaseException) -> ResourceError | None:
     if any(isinstance(cause, RuntimeError) and str(cause) == "can't start new thread" for cause in causes(error)):
         return ResourceError("no thread can be started: raise the limit of memory or of processes (`ulimit -u`)")
     return None
+
+
+@contextmanager
+def shortages() -> Iterator[None]:
+    """Raise ResourceError if the block runs out of memory, handles or threads."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, BridgeTowerError) or (lack := shortage(error)) is None:
+            raise
+        raise lack from error

@@ -13,7 +13,7 @@ import pytest
 from bridgetower.checkpoints.find import resolve as resolve_in_earnest
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.index.roots import nothing_in
-from bridgetower.pictures.extras import Extra
+from bridgetower.pictures.extras.extra import Extra
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
 from tests.pictures import by_extra, take_away

@@ -1,11 +1,12 @@
 """Flag > environment > default."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bridgetower.errors import UsageError
-from bridgetower_cli.settings import DEFAULT_MODEL, index_folder, settle
+from bridgetower_cli.settings import DEFAULT_MODEL, features_folder, index_folder, settle
 from tests.cli.conftest import Bt, Models
 
 
@@ -48,9 +49,10 @@ def test_a_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert index_folder("./~") == tmp_path / "~"
 
 
-def test_a_home_folder_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"~nosuchuser/x: .* write the path"):
-        index_folder("~nosuchuser/x")
+@pytest.mark.parametrize("folder", [index_folder, features_folder])
+def test_a_home_folder_that_nobody_knows_is_refused(folder: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError, match=r"'~nosuchuser/x': .* write the path"):
+        folder("~nosuchuser/x")
 
 
 def test_without_a_home_there_is_no_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

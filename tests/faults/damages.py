@@ -99,8 +99,11 @@ class Damages:
         last_commit = HEADER_BYTES + _FRAME * (self._commits[-2] + 1)
         if altered[0] >= last_commit:
             return self._answers[-2:]
-        # Across the border, it leaves nothing that shows that the commit before the last was one.
-        return self._answers[-3:] if altered[-1] >= last_commit else self._answers[-1:]
+        # Across the border, or in the header of its last frame, it leaves nothing that shows that the commit before the
+        # last was one.
+        mark = range(last_commit - _FRAME, last_commit - _FRAME + FRAME_HEADER_BYTES)
+        unmarked = altered[-1] >= last_commit or any(place in mark for place in altered)
+        return self._answers[-3:] if unmarked else self._answers[-1:]
 
     # The ways; each gives the content of a file after it
 

@@ -26,7 +26,7 @@ def contents(directory: Path) -> Contents:
     """Every file that a search can find, with the hash of what it holds; nothing where there is no index yet."""
     with suppress(NoIndexError), IndexReader.open(directory) as store:
         nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
-        return {photo: candidate.content for candidate in nearest for photo in candidate.photos}
+        return {photo: candidate.content for candidate in nearest for photo in candidate.files}
     return {}
 
 
@@ -38,7 +38,7 @@ def whole(directory: Path) -> dict[File, tuple[bytes, bytes, float]]:
         return {
             photo: (candidate.content, vectors[candidate.content], candidate.similarity)
             for candidate in nearest
-            for photo in candidate.photos
+            for photo in candidate.files
         }
 
 
@@ -46,15 +46,15 @@ class Ordeal:
     """Pictures in folders, their index, and a number of ways to disturb it."""
 
     def __init__(self, work: Path, victims: Victims, seed: int) -> None:
-        self.photos, self.directory, self._work = work / "photos", work / "index", work
+        self.files, self.directory, self._work = work / "photos", work / "index", work
         self._victims, self._random = victims, random.Random(seed)
         self._painted = 0
         self._committed: set[tuple[File, bytes]] = set()  # all that was at some time: an old copy may bring it back
         self._forgotten: set[Path] = set()  # folders, until they are indexed again
         for folder in range(FOLDERS):
             for number in range(IN_EACH):
-                self._paint(self.photos / f"{folder}" / f"{number:03}.png")
-        self.lasts = victims.run("index", self.photos, "--index", work / "scratch")
+                self._paint(self.files / f"{folder}" / f"{number:03}.png")
+        self.lasts = victims.run("index", self.files, "--index", work / "scratch")
         shutil.rmtree(work / "scratch")
         self.ways: tuple[Callable[[], bool], ...] = (self.index, self.prune, self.forget, self.repair, self.upgrade)
 
@@ -68,7 +68,7 @@ class Ordeal:
         return self._victims.kill(*arguments, "--index", directory or self.directory, after=after) < 0
 
     def _files(self) -> list[Path]:
-        return sorted(self.photos.rglob("*.png"))
+        return sorted(self.files.rglob("*.png"))
 
     def choose(self) -> Callable[[], bool]:
         """One of the ways; it returns whether the process was killed before it ended."""
@@ -98,7 +98,7 @@ class Ordeal:
             for photo, content in committed.items()
             if photo.path.exists() and photo.path.stat().st_mtime_ns == photo.mtime_ns
         }
-        killed = self._kill("index", self.photos)
+        killed = self._kill("index", self.files)
         self.check(unchanged)
         return killed
 
@@ -115,7 +115,7 @@ class Ordeal:
     def forget(self) -> bool:
         """Kill `bt forget` of two folders: both are gone after it, or neither is."""
         committed = contents(self.directory)
-        folders = [self.photos / str(folder) for folder in self._random.sample(range(FOLDERS), 2)]
+        folders = [self.files / str(folder) for folder in self._random.sample(range(FOLDERS), 2)]
         killed = self._kill("forget", *folders, longest=0.2)
         left = contents(self.directory)
         kept = {photo: content for photo, content in committed.items() if photo.path.parent not in folders}
@@ -162,8 +162,8 @@ class Ordeal:
 
     def end(self) -> None:
         """One run that nobody disturbs gives the index of runs that nobody disturbed."""
-        self._victims.run("index", self.photos, "--index", self.directory)
-        self._victims.run("index", self.photos, "--index", self._work / "undisturbed")
+        self._victims.run("index", self.files, "--index", self.directory)
+        self._victims.run("index", self.files, "--index", self._work / "undisturbed")
         assert list(check_index(self.directory)) == []
         assert whole(self.directory) == whole(self._work / "undisturbed")
         assert len(contents(self.directory)) == len(self._files())

@@ -81,6 +81,6 @@ def answer(directory: Path) -> Answer:
         store.summary()
         list(store.catalog.skipped())
         return [
-            (candidate.content, frozenset(candidate.photos), round(candidate.similarity, 5))
+            (candidate.content, frozenset(candidate.files), round(candidate.similarity, 5))
             for candidate in store.nearest(query.astype(np.float32))
         ]

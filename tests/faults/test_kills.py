@@ -25,7 +25,7 @@ def victims() -> Iterator[Victims]:
 def test_an_index_of_lists_survives_kills(tmp_path: Path) -> None:
     with Victims(many=100) as victims:
         ordeal = Ordeal(tmp_path, victims, seed=3)
-        ordeal.lasts = victims.run("index", ordeal.photos, "--index", ordeal.directory)
+        ordeal.lasts = victims.run("index", ordeal.files, "--index", ordeal.directory)
         with IndexReader.open(ordeal.directory) as store:
             assert store.catalog.tuning() is not None
         assert list(check_index(ordeal.directory)) == []
@@ -46,7 +46,7 @@ def test_nothing_that_was_committed_is_lost_by_kills(tmp_path: Path, victims: Vi
 def test_an_interrupted_run_ends_at_once_and_in_order(tmp_path: Path, victims: Victims, by: int, code: int) -> None:
     ordeal, numbers = Ordeal(tmp_path, victims, seed=2), random.Random(by)
     stopped = 0
-    for command in (["index", ordeal.photos], ["index", ordeal.photos], ["prune"], ["verify", "--repair"]):
+    for command in (["index", ordeal.files], ["index", ordeal.files], ["prune"], ["verify", "--repair"]):
         after = numbers.uniform(0.1, 0.9 if command[0] == "index" else 0.1) * ordeal.lasts
         ended = victims.kill(*command, "--index", ordeal.directory, after=after, by=by)
         assert ended in (0, code)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import bridgetower
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, PictureError, StoreError
 from bridgetower.files import walk
 from bridgetower.index.catalog.reader import Catalog
@@ -21,6 +21,7 @@ from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.maintenance import prune
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.records import Skipped, WalkedFile
 from bridgetower.retrieval import indexing
 from bridgetower.retrieval.indexing import index
@@ -48,13 +49,13 @@ def test_a_reader_keeps_its_state_while_the_index_is_pruned_made_smaller_and_rep
             writer.catalog.vacuum()
             assert writer.back_up_if_behind() is None
         assert len(answer(directory)) == 10
-        found = [(c.content, frozenset(c.photos)) for c in pruned_under.nearest(image(0).vector[None])]
+        found = [(c.content, frozenset(c.files)) for c in pruned_under.nearest(image(0).vector[None])]
         assert sorted(found, key=str) == sorted(((hash, photos) for hash, photos, _ in before), key=str)
         with IndexWriter.resume(directory) as writer:
             writer.catalog._db.execute("DROP TRIGGER file_gone")
         assert repair_index(directory).restored is not None
         assert len(answer(directory)) == 10
-        found = [(c.content, frozenset(c.photos)) for c in repaired_under.nearest(image(0).vector[None])]
+        found = [(c.content, frozenset(c.files)) for c in repaired_under.nearest(image(0).vector[None])]
         assert sorted(found, key=str) == sorted(((hash, photos) for hash, photos, _ in before), key=str)
 
 
@@ -150,7 +151,7 @@ def photos(tmp_path: Path) -> Path:
 def run(photos: Path, directory: Path) -> indexing.IndexReport:
     fake = FakeEncoder()
     with IndexWriter.open(directory, fake.fingerprint) as writer:
-        return index([photos], writer, lambda: LocalEngine(fake.preprocessing, lambda: fake))
+        return index([photos], writer, lambda: Model.from_parts(fake))
 
 
 @pytest.mark.parametrize("fails", ["listing", "looking", "reading"])
@@ -200,6 +201,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
 
 def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Path, tmp_path: Path) -> None:
     directory, fake = tmp_path / "another", FakeEncoder()
+    fake.batch_size = 4
     run(photos, directory)
     before = {photo.path: content for photo, content in contents(directory).items()}
     for path in photos.rglob("*.png"):
@@ -210,9 +212,7 @@ def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Pat
             photos.rename(tmp_path / "elsewhere")
 
     with IndexWriter.open(directory, fake.fingerprint) as writer:
-        report = index(
-            [photos], writer, lambda: LocalEngine(fake.preprocessing, lambda: fake, batch_size=4), on_progress=unmount
-        )
+        report = index([photos], writer, lambda: Model.from_parts(fake), on_progress=unmount)
     assert report.removed == 0
     with pytest.raises(InputError, match="no such file or folder"):
         run(photos, directory)
@@ -225,3 +225,29 @@ def test_a_drive_that_goes_away_in_the_middle_of_a_run_loses_nothing(photos: Pat
     (tmp_path / "elsewhere").rename(photos)
     assert run(photos, directory).encoded == 0
     assert list(check_index(directory)) == []
+
+
+def test_a_full_disk_leaves_a_sound_index_readable(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite has no room for its shared memory there; on a tmpfs without space it fails in this way."""
+    with IndexReader.open(directory) as reader:
+        expected = len(reader)
+    opened: list[bool] = []
+    snapshot = Catalog._snapshot.__func__  # type: ignore[attr-defined]
+
+    def on_a_full_disk(cls: type[Catalog], path: Path, *, immutable: bool) -> Catalog:
+        opened.append(immutable)
+        if not immutable:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise error
+        found: Catalog = snapshot(cls, path, immutable=immutable)
+        return found
+
+    monkeypatch.setattr(Catalog, "_snapshot", classmethod(on_a_full_disk))
+    with IndexReader.open(directory) as reader:
+        assert len(reader) == expected
+    assert list(check_index(directory)) == []
+    assert opened[:2] == [False, True]
+    (directory / "manifest.sqlite-wal").write_bytes(b"not yet in the manifest")
+    with pytest.raises(StoreError, match="the disk is full: make room"):
+        IndexReader.open(directory)

@@ -27,10 +27,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.files.ignore import Rules
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.retrieval.indexing import IndexReport, index
 from tests.fakes import FakeEncoder, paint
 from tests.pictures import noise, png_header
@@ -50,9 +50,7 @@ def memory() -> int:
 def run(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) -> IndexReport:
     encoder = FakeEncoder()
     with IndexWriter.open(directory, encoder.fingerprint) as writer:
-        return index(
-            [folder], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), RULES, max_pixels=max_pixels
-        )
+        return index([folder], writer, lambda: Model.from_parts(encoder), RULES, max_pixels=max_pixels)
 
 
 def met(folder: Path) -> set[Path]:
@@ -63,7 +61,7 @@ def met(folder: Path) -> set[Path]:
 def indexed(directory: Path) -> set[Path]:
     with IndexReader.open(directory) as store:
         images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 10_000)[0]]
-        return {path for image in images for path in store.catalog.photos(image)}
+        return {path for image in images for path in store.catalog.paths_of(image)}
 
 
 def gets_through(folder: Path, directory: Path, max_pixels: int = MAX_PIXELS) -> dict[str, str]:

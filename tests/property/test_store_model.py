@@ -105,7 +105,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
         self.files[path] = None
 
     @rule(present=st.sets(paths), root=st.sampled_from([ROOT, ROOT / "c"]))
-    def scan_anew(self, present: set[Path], root: Path) -> None:
+    def scan_again(self, present: set[Path], root: Path) -> None:
         """A new run, whose scan of a root meets some of the files and none of the others."""
         self.reopen(finish=False)
         for path in present & set(self.files):
@@ -203,7 +203,7 @@ class IndexEqualsDictionary(RuleBasedStateMachine):
             scores = {id: score_of(content) for content, id in live.items() if id is not None}
             for k in (1, 3, 100):
                 self.search(store, scores, k)
-            assert {id: store.catalog.photos(id) for id in scores} == {
+            assert {id: store.catalog.paths_of(id) for id in scores} == {
                 id: tuple(sorted(path for path, other in self.files.items() if other == content))
                 for content, id in live.items()
             }

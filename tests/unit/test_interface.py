@@ -3,26 +3,49 @@
 import dataclasses
 import importlib
 import inspect
+import io
 import json
 import math
+import os
 import shutil
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import bridgetower
-from bridgetower import BridgeTowerError, Captioned, Hit, InputError, Library, Model, Results, SearchRequest, UsageError
+from bridgetower import (
+    BridgeTowerError,
+    Captioned,
+    Finding,
+    Found,
+    Hit,
+    Library,
+    Model,
+    ResourceError,
+    Results,
+    SearchRequest,
+    UnknownPlaceError,
+    UsageError,
+    convert_model,
+    pull_model,
+    read_captions,
+)
 from bridgetower.checkpoints.checkpoint import Checkpoint
-from bridgetower.checkpoints.find import DEMO, resolve
+from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.protocol import Vectors
+from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.inputs import Moment
+from bridgetower.records import DEMO
 from tests.fakes import FakeEncoder, paint
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
@@ -100,9 +123,9 @@ def test_another_tokenizer_than_that_of_the_index_is_told_once(model: Model, tmp
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with Library(tmp_path / "index", model) as library:
         library.index([CATS])
-    for given in (str(folder), Model(str(folder), device="cpu")):
+    for given in (str(folder), Model(str(folder))):
         said: list[str] = []
-        with Library(tmp_path / "index", given, device="cpu", say=said.append) as library:
+        with Library(tmp_path / "index", given, say=said.append) as library:
             for _ in range(2):
                 library.search("two cats", depth=0)
         assert [line for line in said if "tokenizer" in line] == [said[0]]
@@ -134,8 +157,196 @@ def test_a_search_is_limited_to_a_place_by_any_name_of_it(
 def test_a_place_that_the_index_does_not_know_is_an_error(library: Library, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     for place in (tmp_path / "elsewhere", tmp_path / "photos" / "nothing"):
-        with pytest.raises(InputError, match="nothing in the index lies"):
+        with pytest.raises(UnknownPlaceError, match="nothing in the index lies"):
             library.search("red", under=place)
+        for dry_run in (True, False):
+            with pytest.raises(UnknownPlaceError, match="the index knows nothing there"):
+                library.forget([place], dry_run=dry_run)
+
+
+def test_what_was_named_stays_the_same_in_another_folder(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "captions.jsonl").write_text(json.dumps({"image": "photos/old/red.jpg", "captions": ["red"]}))
+    monkeypatch.chdir(tmp_path)
+    reports = library.watch(["photos"])
+    place = SearchRequest("red", under="photos/new")
+    picture = SearchRequest(image="photos/new/blue.jpg", top=1)
+    captioned = [*read_captions("captions.jsonl"), Captioned("photos/old/red.jpg", ["red"])]
+    fake = FakeEncoder()
+    results = Model.from_parts(fake, fake).evaluate("captions.jsonl")
+    monkeypatch.chdir(tmp_path / "photos")
+    assert next(reports).files == 4
+    assert {hit.path.parent.name for hit in library.search(place)} == {"new"}
+    assert library.search(picture)[0].path.name == "blue.jpg"
+    assert [one.image for one in captioned] == [tmp_path / "photos" / "old" / "red.jpg"] * 2
+    assert [result.pictures for result in results] == [1, 1]
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UsageError, match="the current folder is gone"):
+        Library("index")
+
+
+def test_a_home_is_meant_only_where_a_library_or_a_model_is_named(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert Library("~/index").directory == tmp_path / "home" / "index"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "model").symlink_to(resolve(DEMO).folder)
+    assert Model("~/model").heads == Model("demo").heads
+    paint(tmp_path / "~" / "blue.png", "blue")
+    library.index(["~"])
+    assert [hit.path for hit in library.search("blue", under="~")] == [tmp_path / "~" / "blue.png"]
+    assert library.export("~/exported").folder == tmp_path / "~" / "exported"
+
+
+# Requests
+
+
+def test_a_request_says_all_that_a_search_does(library: Library, tmp_path: Path) -> None:
+    said: dict[str, Any] = {"under": tmp_path / "photos" / "new", "since": "2024", "before": date(2025, 1, 1), "top": 2}
+    request = SearchRequest("red", **said)
+    assert library.search(request) == library.search("red", **said)
+    assert {hit.path.stem for hit in library.search(request)} == {"red"}
+    with pytest.raises(UnknownPlaceError):
+        library.search(SearchRequest("red", under=tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"image": np.zeros((9, 9, 3), np.uint8)},
+        {"vector": np.ones(3, np.float32)},
+        {"under": "photos"},
+        {"since": "2024"},
+        {"before": "2024"},
+        {"top": 3},
+        {"depth": 0},
+        {"min_match": 0.5},
+        {"budget": 1.0},
+    ],
+    ids=lambda beside: next(iter(beside)),
+)
+def test_nothing_is_given_beside_a_request(library: Library, beside: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="nothing can be given beside it"):
+        library.search(SearchRequest("red"), **beside)
+
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "an empty text": {"text": " "},
+    "an image": {"image": 3},
+    "an image of floats": {"image": np.zeros((9, 9))},
+    "a vector": {"vector": 3},
+    "a vector of texts": {"vector": ["a", "b", "c"]},
+    "a ragged vector": {"vector": [[1], [1, 2]]},
+    "two vectors": {"vector": np.ones((2, 3))},
+    "an empty vector": {"vector": []},
+    "since": {"text": "red", "since": 2024},
+    "no time": {"text": "red", "since": "2024", "before": "2024"},
+    "under": {"text": "red", "under": 3},
+    "under nothing": {"text": "red", "under": ""},
+    "top": {"text": "red", "top": 0},
+    "depth": {"text": "red", "depth": "2"},
+    "budget": {"text": "red", "budget": "2s"},
+}
+
+
+@pytest.mark.parametrize("values", REQUESTS.values(), ids=REQUESTS)
+def test_a_request_is_checked_when_it_is_made(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        SearchRequest(**values)
+
+
+def test_a_request_can_be_used_twice(library: Library) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.array([7, 0, 0], np.float32))
+    stream.seek(0)
+    request = SearchRequest(vector=stream, top=2)
+    assert library.search(request) == library.search(request) == library.search(vector=[1, 0, 0], top=2)  # type: ignore[arg-type]
+
+
+def test_the_checked_values_are_those_that_are_used(library: Library, model: Model) -> None:
+    values: dict[str, Any] = {"top": np.int64(2), "depth": np.int8(1), "min_match": Decimal(0), "budget": Decimal(9)}
+    request = SearchRequest("red", **values)
+    held = {name: getattr(request, name) for name in values}
+    assert held == {"top": 2, "depth": 1, "min_match": 0.0, "budget": 9.0}
+    assert {name: type(value) for name, value in held.items()} == {
+        "top": int, "depth": int, "min_match": float, "budget": float
+    }  # fmt: skip
+    assert library.search(request) == library.search("red", top=2, depth=1, min_match=0, budget=9)
+    assert len(model.rerank("a cat", [CATS, CATS], top=np.int8(1), min_match=Decimal(0))) == 1  # type: ignore[arg-type]
+
+
+# Captions
+
+
+def test_captioned_pictures_are_checked() -> None:
+    captioned = Captioned(CATS, (text for text in (f" {TEXT} ", "cats")))  # type: ignore[arg-type]
+    assert captioned.captions == (TEXT, "cats")
+    with pytest.raises(UsageError, match="a list of texts"):
+        Captioned(CATS, "cats")
+    for captions in ([], [3], [""]):
+        with pytest.raises(UsageError):
+            Captioned(CATS, captions)  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        Captioned("a\0b", ["cats"])
+
+
+def test_captioned_pictures_may_be_in_memory() -> None:
+    fake = FakeEncoder()
+    pixels = np.asarray(Image.open(CATS))
+    measured = [
+        list(Model.from_parts(fake, fake).evaluate(Captioned(picture, ["red"]) for picture in pictures))
+        for pictures in ([pixels, CATS.read_bytes()], [Image.open(CATS), CATS])
+    ]
+    assert measured[0] == measured[1]
+    descriptor = os.open(CATS, os.O_RDONLY)
+    for wrong in (descriptor, None, np.zeros((9, 9))):
+        with pytest.raises(UsageError):
+            Model.from_parts(fake, fake).evaluate([Captioned(wrong, ["red"])])
+    os.close(descriptor)  # it is still open
+
+
+# Want of resources
+
+
+def test_want_of_threads_is_told(library: Library, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    for work in (lambda: model.match([CATS], ["a cat"]), lambda: next(library.watch([CATS]))):
+        with pytest.raises(ResourceError, match="no thread can be started"):
+            work()
+
+
+def test_want_of_memory_is_told_by_whatever_computes(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    for name in ("embed_text", "embed_image"):
+        monkeypatch.setattr(model.encoder._model, name, exhausted)  # type: ignore[attr-defined]
+    for work in (lambda: model.embed_texts(["a cat"]), lambda: model.embed_images([CATS])):
+        with pytest.raises(ResourceError, match="not enough memory on the GPU"):
+            work()
+
+
+def test_want_of_handles_in_a_search_or_a_change_is_told(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise ImportError("libfaiss.so: cannot open shared object file: Too many open files")
+
+    monkeypatch.setattr("bridgetower.queries.search", exhausted)
+    monkeypatch.setattr("bridgetower.index.maintenance.prune", exhausted)
+    for work in (lambda: library.search("red"), library.prune):
+        with pytest.raises(ResourceError, match="too many open files"):
+            work()
 
 
 @pytest.mark.parametrize("year", [2024, "2024", "2024-01", "2024-01-01", "2024-01-01T00:00", date(2024, 1, 1)], ids=str)
@@ -160,7 +371,7 @@ LISTS: dict[str, Callable[[Library, Model], object]] = {
     "index": lambda library, model: library.index("photos"),
     "index bytes": lambda library, model: library.index(b"photos"),  # type: ignore[arg-type]
     "index a path": lambda library, model: library.index(Path("photos")),  # type: ignore[arg-type]
-    "exclude": lambda library, model: library.index([], exclude="*.png"),
+    "exclude": lambda library, model: library.index(["a"], exclude="*.png"),
     "watch": lambda library, model: next(library.watch("photos")),
     "forget": lambda library, model: library.forget("photos"),
     "match texts": lambda library, model: model.match([CATS], "cat"),
@@ -170,6 +381,7 @@ LISTS: dict[str, Callable[[Library, Model], object]] = {
     "embed one array": lambda library, model: model.embed_images(np.zeros((9, 9, 3), np.uint8)),
     "embed bytes": lambda library, model: model.embed_images(b"picture"),  # type: ignore[arg-type]
     "embed texts": lambda library, model: model.embed_texts("cat"),
+    "captions": lambda library, model: model.evaluate(3),  # type: ignore[arg-type]
 }
 
 
@@ -194,7 +406,27 @@ VALUES: dict[str, Callable[[Library, Model], object]] = {
     "budget a text": lambda library, model: library.search("red", budget="2s"),  # type: ignore[arg-type]
     "budget a span": lambda library, model: library.search("red", budget=timedelta(1)),  # type: ignore[arg-type]
     "budget no number": lambda library, model: library.search("red", budget=math.nan),
-    "filter": lambda library, model: SearchRequest("red", filter={}),  # type: ignore[arg-type]
+    "under surrogate": lambda library, model: library.search("red", under="\ud800"),
+    "fill depth": lambda library, model: library.fill("a <mask>", depth=0),
+    "index no paths": lambda library, model: library.index([]),
+    "watch no paths": lambda library, model: library.watch([]),
+    "more pixels": lambda library, model: library.index(["photos"], max_pixels=10**10 + 1),
+    "index surrogate": lambda library, model: library.index(["\ud800"]),
+    "match surrogate": lambda library, model: model.match(["\ud800"], ["a"]),
+    "library surrogate": lambda library, model: Library("\ud800"),
+    "library of nobody": lambda library, model: Library("~nosuchuser/i"),
+    "features of nobody": lambda library, model: Library("a", features_dir="~nosuchuser/i"),
+    "pull": lambda library, model: pull_model(3),  # type: ignore[arg-type]
+    "convert": lambda library, model: convert_model(3, "a"),  # type: ignore[arg-type]
+    "convert nowhere": lambda library, model: convert_model("demo", ""),
+    "library preprocessing": lambda library, model: Library("a", preprocessing=[1]),  # type: ignore[arg-type]
+    "library preprocessing name": lambda library, model: Library("a", preprocessing="square"),
+    "library device": lambda library, model: Library("a", device="abacus"),
+    "library precision": lambda library, model: Library("a", precision=[1]),  # type: ignore[arg-type]
+    "library default precision": lambda library, model: Library("a", default_precision="fp7"),
+    "library model": lambda library, model: Library("a", 3),  # type: ignore[arg-type]
+    "library default model": lambda library, model: Library("a", default_model=3),  # type: ignore[arg-type]
+    "preprocessing": lambda library, model: Model("demo", preprocessing="square"),
     "since a number": lambda library, model: library.search("red", since=2024),  # type: ignore[arg-type]
     "since with a zone": lambda library, model: library.search("red", since=datetime(2024, 1, 1, tzinfo=UTC)),
     "under a number": lambda library, model: library.search("red", under=3),  # type: ignore[arg-type]
@@ -212,9 +444,9 @@ VALUES: dict[str, Callable[[Library, Model], object]] = {
     "index bytes": lambda library, model: library.index([b"photos"]),  # type: ignore[list-item]
     "index nothing": lambda library, model: library.index([""]),
     "index nul": lambda library, model: library.index(["a\0b"]),
-    "exclude": lambda library, model: library.index([], exclude=[3]),  # type: ignore[list-item]
-    "max_pixels": lambda library, model: library.index([], max_pixels="x"),  # type: ignore[arg-type]
-    "no pixels": lambda library, model: library.index([], max_pixels=-1),
+    "exclude": lambda library, model: library.index(["a"], exclude=[3]),  # type: ignore[list-item]
+    "max_pixels": lambda library, model: library.index(["a"], max_pixels="x"),  # type: ignore[arg-type]
+    "no pixels": lambda library, model: library.index(["a"], max_pixels=-1),
     "watch, before it begins": lambda library, model: library.watch(3),  # type: ignore[arg-type]
     "forget": lambda library, model: library.forget([3]),  # type: ignore[list-item]
     "export": lambda library, model: library.export(3),  # type: ignore[arg-type]
@@ -255,6 +487,71 @@ def test_values_out_of_range_are_errors_of_usage(
     assert len(str(raised.value)) < 300 and "\n" not in str(raised.value)
 
 
+BESIDE: dict[str, dict[str, Any]] = {
+    "device": {"device": "cpu"},
+    "precision": {"precision": "int8"},
+    "preprocessing": {"preprocessing": "plain"},
+    "default_model": {"default_model": "demo"},
+    "default_precision": {"default_precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("options", BESIDE.values(), ids=BESIDE)
+def test_nothing_is_insisted_on_beside_a_model_that_is_ready(model: Model, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        Library("index", model, **options)
+    Library("index", model, progress=True, features_cache=0)
+
+
+LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
+    "Library say": lambda library, model, none: Library("a", say=none),
+    "Library.search on_progress": lambda library, model, none: library.search("red", on_progress=none),
+    "Library.fill on_progress": lambda library, model, none: library.fill("a <mask>", on_progress=none),
+    "Library.index on_progress": lambda library, model, none: library.index([CATS], on_progress=none),
+    "Library.index on_publish": lambda library, model, none: library.index([CATS], on_publish=none),
+    "Library.watch on_progress": lambda library, model, none: library.watch([CATS], on_progress=none),
+    "Library.watch on_publish": lambda library, model, none: library.watch([CATS], on_publish=none),
+    "Library.prune on_progress": lambda library, model, none: library.prune(on_progress=none),
+    "Library.check on_progress": lambda library, model, none: library.check(on_progress=none),
+    "Library.repair on_progress": lambda library, model, none: library.repair(on_progress=none),
+    "Library.export on_progress": lambda library, model, none: library.export("nowhere", on_progress=none),
+    "Library.import_folder on_progress": lambda library, model, none: library.import_folder("a", on_progress=none),
+    "Library.import_vectors on_progress": lambda library, model, none: library.import_vectors(
+        "a", "b", "c", on_progress=none
+    ),
+    "Model say": lambda library, model, none: Model("demo", say=none),
+    "Model.from_parts say": lambda library, model, none: Model.from_parts(FakeEncoder(), say=none),
+    "Model.match on_progress": lambda library, model, none: model.match([CATS], ["a"], on_progress=none),
+    "Model.rerank on_progress": lambda library, model, none: model.rerank("a", [CATS], on_progress=none),
+    "Model.fill on_progress": lambda library, model, none: model.fill("a <mask>", [CATS], on_progress=none),
+    "Model.evaluate on_progress": lambda library, model, none: model.evaluate(
+        [Captioned(CATS, ["a"])], on_progress=none
+    ),
+    "pull_model say": lambda library, model, none: pull_model("demo", say=none),
+    "convert_model say": lambda library, model, none: convert_model("demo", "nowhere", say=none),
+}
+
+
+@pytest.mark.parametrize("use", LISTENERS.values(), ids=LISTENERS)
+def test_who_is_told_nothing_is_left_out(
+    library: Library, model: Model, use: Callable[[Library, Model, Any], object]
+) -> None:
+    with pytest.raises(UsageError, match="None: a function is wanted"):
+        use(library, model, None)
+
+
+def test_every_listener_is_tried() -> None:
+    functions = {function.__qualname__: function for function in public_functions()}
+    functions |= {"Library": Library, "Model": Model}
+    found = {
+        f"{name} {parameter}"
+        for name, function in functions.items()
+        for parameter in inspect.signature(function).parameters
+        if parameter in ("say", "on_progress", "on_publish")
+    }
+    assert found == LISTENERS.keys()
+
+
 def test_values_of_kinds_that_mean_the_same_are_taken(library: Library) -> None:
     numbers: dict[str, Any] = {"top": np.int64(2), "depth": np.int8(1), "min_match": np.float32(0), "budget": 9}
     assert library.search("red", **numbers) == library.search("red", top=2, depth=1, min_match=0, budget=9.0)
@@ -289,13 +586,42 @@ def test_a_library_a_model_and_a_request_say_what_they_are(library: Library, mod
     assert repr(request).startswith("SearchRequest(text='red', ") and "top=3" in repr(request)
     assert len(repr(request)) < 300 and "\n" not in repr(request)
     assert len(repr(SearchRequest(image=bytes(10**6)))) < 300
-    assert "first.jpg" in repr(Results((Hit(Path("first.jpg"), 1.0, 0.5, verified=True),), 1, 1.0, ()))
+    fake = FakeEncoder()
+    [encoder, engine] = [model.encoder, Model.from_parts(fake).engine]
+    assert repr(encoder) == "<TorchEncoder 'demo', fp32 on cpu>"
+    assert repr(engine) == "<LocalEngine, preprocessing hf, batches of 16>"
+    assert repr(FaissStore()) == "<FaissStore>"
+
+
+def test_results_say_how_many_they_are_and_which_is_the_best() -> None:
+    hit = Hit(Path("photos/first.jpg"), 0.93, 0.5, verified=True)
+    assert repr(Results((hit,), 1, 0.93, ())) == "<Results 1 hit, best 0.93 'first.jpg'>"
+    unverified = dataclasses.replace(hit, match=None, verified=False)
+    for first, score in ((hit, "0.93"), (unverified, "0.50")):
+        found = Found((first,) * 150, 1, 0.93, (), 0, (), (), None, 1)
+        assert repr(found) == f"<Found 150 hits, best {score} 'first.jpg'>"
+    assert repr(Results((), 0, None, ())) == "<Results 0 hits>"
+
+
+def test_a_picture_in_memory_is_not_taken_for_a_file(model: Model, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("<picture 1>").write_bytes(CATS.read_bytes())
+    names = {str(hit.path) for hit in model.rerank("a", ["<picture 1>", np.asarray(Image.open(CATS))])}
+    assert names == {"<picture 1>", "<<picture 1>>"}
+
+
+def test_a_finding_says_whether_its_part_can_be_made_again() -> None:
+    parts = "images files roots queries counts log manifest backup vectors features".split()
+    assert {part for part in parts if Finding(part, "damaged").derived} == {"counts", "backup", "vectors", "features"}
 
 
 def test_results_are_a_sequence_of_hits(library: Library) -> None:
     results = library.search("red", top=3)
     assert len(results) == 3 and list(results) == list(results.hits)
     assert results[0] == results.hits[0] and results[-1] == results.hits[-1]
+    best: Hit = results[0]
+    first: tuple[Hit, ...] = results[:2]
+    assert (best, *first[1:]) == results.hits[:2]
 
 
 def test_results_show_themselves_in_a_notebook(tmp_path: Path) -> None:
@@ -326,7 +652,7 @@ def resolved(function: Callable[..., object]) -> dict[str, object]:
     """The annotations of a public function, those that are imported for a type checker only included."""
     module = importlib.import_module(function.__module__)
     names: dict[str, object] = {name: getattr(bridgetower, name) for name in bridgetower.__all__}
-    for part in ("retrieval.encode_pictures.AnyPicture", "encoders.protocol.Vectors", "transfer.path_map.Moves"):
+    for part in ("retrieval.encode_pictures.AnyPicture", "encoders.protocol.Vectors", "transfer.path_map.PathMap"):
         home, _, name = part.rpartition(".")
         names[name] = getattr(importlib.import_module(f"bridgetower.{home}"), name)
     return typing.get_type_hints(function, vars(module), names)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower import Found, Library, Model, SearchRequest
-from bridgetower.errors import LockedError, UsageError
+from bridgetower import Found, Library, Model
+from bridgetower.errors import LockedError
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from tests.fakes import FakeEncoder, paint
@@ -181,10 +181,3 @@ def test_a_change_from_within_a_change_is_refused(photos: Path, tmp_path: Path) 
 
     with library, pytest.raises(LockedError):
         library.index([photos], on_progress=forget)
-
-
-def test_nothing_is_given_beside_a_request(tmp_path: Path) -> None:
-    fake = FakeEncoder()
-    library = Library(tmp_path / "index", Model.from_parts(fake, fake))
-    with library, pytest.raises(UsageError, match="SearchRequest says all but `under`"):
-        library.search(SearchRequest("red"), since="2099")

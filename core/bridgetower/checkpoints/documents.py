@@ -6,7 +6,7 @@ from typing import Any
 
 from bridgetower.errors import ModelError
 from bridgetower.files.os_errors import unreadable
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 
 MOST_BYTES = 10_000_000
 

@@ -28,9 +28,8 @@ from bridgetower.files.atomic import remove_abandoned
 from bridgetower.files.os_errors import unreadable
 from bridgetower.network.config import ModelConfig
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.records import Head, Say, quiet
+from bridgetower.records import DEMO, Head, Say, quiet
 
-DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "assets" / "demo"
 _LONGEST_NAME = 300  # characters of a name from an index that a message shows
 _BUNDLED = "bundled"  # not our version number, so that an index stays valid as long as the weights are the same

@@ -1,8 +1,9 @@
 """The interface to the network, and its implementation in PyTorch.
 
-`protocol` defines an encoder, a judge and an image engine, and imports only numpy. `torch_encoder` implements the first
-two in PyTorch; `local_engine` decodes and encodes in this process. `runtime` chooses device and precision.
+`protocol` defines an encoder, a judge and an image engine; `checked` checks what other implementations return.
+`torch_encoder` implements encoder and judge in PyTorch; `local_engine` decodes in worker processes and encodes in this
+one. `runtime` chooses device and precision.
 
-Imports checkpoints, network, pictures and files. Retrieval may import only `protocol`; models and library may import
+Imports checkpoints, network, pictures and files. Retrieval may import only `protocol` and `checked`; models may import
 all.
 """

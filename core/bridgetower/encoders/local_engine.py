@@ -5,8 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bridgetower.encoders.protocol import Embedded, RecallEncoder, Vectors
-from bridgetower.encoders.runtime import BATCH_SIZE
+from bridgetower.encoders.protocol import Embedded, RecallEncoder
 from bridgetower.pictures.decode_pool import DecodePool, Picture
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.prefetch import ahead, workers
@@ -19,9 +18,12 @@ class LocalEngine:
     """The `ImageEngine` of this process. It loads its encoder after the first picture is decoded."""
 
     def __init__(
-        self, preprocessing: Preprocessing, load_encoder: Callable[[], RecallEncoder], batch_size: int = BATCH_SIZE
+        self, preprocessing: Preprocessing, load_encoder: Callable[[], RecallEncoder], batch_size: int
     ) -> None:
         self._preprocessing, self._load_encoder, self.batch_size = preprocessing, load_encoder, batch_size
+
+    def __repr__(self) -> str:
+        return f"<LocalEngine, preprocessing {self._preprocessing.name}, batches of {self.batch_size}>"
 
     @cached_property
     def _encoder(self) -> RecallEncoder:
@@ -50,6 +52,3 @@ class LocalEngine:
                 yield decoded
             else:
                 yield Embedded(decoded.width, decoded.height, decoded.taken_at, next(vectors))
-
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        return self._encoder.embed_texts(texts)

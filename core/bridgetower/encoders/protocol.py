@@ -7,12 +7,13 @@ Two roles, which one object may have:
                     index, and cached features of pictures belong to the judge that made them
 
 `bridgetower.encoders.torch_encoder.TorchEncoder` has both roles, in this process. Other implementations (a pool of
-machines, a service, a test double) follow the same protocols. None of them sees a path or an index.
+machines, a service, a test double) follow the same protocols; `bridgetower.encoders.checked` checks what they return.
+None of them sees a path or an index.
 
 Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -98,16 +99,13 @@ class ImageEngine(Protocol):
         """The best number of pictures to commit together, at least 1."""
         ...
 
-    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
-        """Embed each content, in order. Pictures of more than `max_pixels` are refused.
+    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Iterable[Embedded | Refused]:
+        """Yield one result for each content, in order. Pictures of more than `max_pixels` are refused.
 
         The calling thread iterates over `contents`, as far ahead of the results as the engine needs: several batches
-        may be in progress, and all of them are in memory. Raises ProcessError, ModelError.
+        may be in progress, and all of them are in memory. The iterator is closed at the end, if it has a `close`.
+        Raises ProcessError, ModelError.
         """
-        ...
-
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """As `RecallEncoder.embed_texts`."""
         ...
 
 
@@ -140,12 +138,15 @@ class Judge(Protocol):
 
     @property
     def features_id(self) -> str:
-        """An identifier of everything but the picture that packed features depend on: letters, digits and dashes."""
+        """An identifier of everything but the picture that packed features depend on.
+
+        At most 150 letters (a to z), digits, "_", "." and "-".
+        """
         ...
 
     @property
     def features_bytes(self) -> int:
-        """The size of the packed features of one picture, in bytes."""
+        """The size of the packed features of one picture, in bytes, at least 1."""
         ...
 
     def pack(self, images: Pictures) -> list[bytes]:

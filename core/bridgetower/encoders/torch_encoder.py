@@ -23,6 +23,7 @@ from bridgetower.errors import ModelError, UsageError
 from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.records import INT8, Fingerprint, Head, Say, quiet, require_heads
+from bridgetower.resources import shortages
 
 # Bytes of the widest tensor of a layer, which limit the pictures or pairs of one pass. On a CPU this tensor should stay
 # in the cache of the processor between operations, and below 32 MB, because from there on glibc maps new memory for
@@ -40,11 +41,14 @@ _Result = TypeVar("_Result")
 def _runs_network(
     method: Callable[Concatenate["TorchEncoder", _Params], _Result],
 ) -> Callable[Concatenate["TorchEncoder", _Params], _Result]:
-    """Make a method run without gradients, and with one thread if the network is narrow."""
+    """Make a method run without gradients, and with one thread if the network is narrow.
+
+    It raises ResourceError if memory runs out.
+    """
 
     @wraps(method)
     def computed(encoder: "TorchEncoder", /, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
-        with torch.inference_mode(), encoder._thread_limit():
+        with shortages(), torch.inference_mode(), encoder._thread_limit():
             return method(encoder, *args, **kwargs)
 
     return computed
@@ -62,6 +66,9 @@ class TorchEncoder:
         self._dtype = weight_cache.DTYPES[runtime.precision]
         self._model = weight_cache.load(checkpoint, runtime.precision, runtime.device, say=say)
         self._is_read_ahead = runtime.device != "cpu"  # only the CPU memory-maps its weights
+
+    def __repr__(self) -> str:
+        return f"<TorchEncoder {self.name!r}, {self.runtime.precision} on {self.runtime.device}>"
 
     @property
     def name(self) -> str:
@@ -91,9 +98,8 @@ class TorchEncoder:
         narrow = self.runtime.device == "cpu" and compute_with_one(self._checkpoint.config, pictures)
         return one_thread() if narrow else nullcontext()
 
-    @torch.inference_mode()
     def embed_images(self, pixels: Pixels) -> Vectors:
-        with self._thread_limit(len(pixels)):
+        with shortages(), torch.inference_mode(), self._thread_limit(len(pixels)):
             return self._unit(torch.cat([self._model.embed_image(chunk) for chunk in self._pixel_chunks(pixels)]))
 
     @_runs_network
@@ -198,7 +204,7 @@ class TorchEncoder:
     def _damaged_weights(self, what: str) -> ModelError:
         weight_cache.forget(self._checkpoint, self.runtime.precision, self.runtime.device)  # it may be damaged
         return ModelError(
-            f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it anew, "
+            f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it again, "
             "or use another"
         )
 

@@ -26,7 +26,7 @@ from bridgetower.checkpoints.load import load_model
 from bridgetower.checkpoints.safetensors_files import StoredTensor, open_tensors, write_tensors
 from bridgetower.errors import ModelError
 from bridgetower.files.atomic import remove_abandoned
-from bridgetower.files.regular import NotAFileError, is_own, open_own
+from bridgetower.files.regular_files import NotAFileError, is_own, open_own
 from bridgetower.network import int8
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.layers import FeedForward

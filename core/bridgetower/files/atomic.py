@@ -16,7 +16,7 @@ from typing import Any
 
 from bridgetower.errors import BridgeTowerError
 from bridgetower.files.os_errors import writing
-from bridgetower.files.regular import is_own
+from bridgetower.files.regular_files import is_own
 
 _ABANDONED_S = 24 * 3600
 

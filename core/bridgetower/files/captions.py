@@ -6,23 +6,35 @@ Paths are relative to the file.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridgetower.errors import InputError
+from bridgetower.errors import InputError, UsageError
 from bridgetower.files import jsonl
-from bridgetower.inputs import AnyPath, path
+from bridgetower.inputs import AnyPath, lasting, list_of_texts, path
 
 _FORM = '{"image": "path", "captions": ["text", ...]}'
 
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A picture and the texts that belong to it."""
+    """A picture and the texts that belong to it, at least one. Raises UsageError for other values.
 
-    image: Path
-    captions: tuple[str, ...]
+    `image` is a path, kept absolute, or a picture in memory, as `Model.match` takes them. The texts are kept with
+    single blanks.
+    """
+
+    image: Any
+    captions: Sequence[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "captions", tuple(list_of_texts(self.captions)))
+        if not self.captions:
+            raise UsageError("no captions: give a picture at least one text")
+        if isinstance(self.image, str | os.PathLike):
+            object.__setattr__(self, "image", lasting(self.image))
 
 
 def read_captions(file: AnyPath) -> list[Captioned]:
@@ -31,17 +43,15 @@ def read_captions(file: AnyPath) -> list[Captioned]:
     Raises InputError that names the line.
     """
     file = path(file)
-    pictures: dict[str, Captioned] = {}  # by real path: a picture listed twice would compete with itself
-    for read in jsonl.lines(file, lambda number, row: _captioned(row, file.parent), form=_FORM, blanks=True):
-        place = os.path.realpath(read.image)
-        known = pictures.get(place, Captioned(read.image, ()))
-        pictures[place] = Captioned(known.image, known.captions + read.captions)
+    pictures: dict[str, tuple[Path, list[str]]] = {}  # by real path: a picture listed twice would compete with itself
+    for image, captions in jsonl.lines(file, lambda number, row: _captioned(row, file.parent), form=_FORM, blanks=True):
+        pictures.setdefault(os.path.realpath(image), (image, []))[1].extend(captions)
     if not pictures:
         raise InputError(f"{file}: no captions in it; give one line for each picture: {_FORM}")
-    return list(pictures.values())
+    return [Captioned(image, captions) for image, captions in pictures.values()]
 
 
-def _captioned(row: Any, folder: Path) -> Captioned:
+def _captioned(row: Any, folder: Path) -> tuple[Path, list[str]]:
     """Parse one line. Raises ValueError with a reason for people."""
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
@@ -55,7 +65,7 @@ def _captioned(row: Any, folder: Path) -> Captioned:
         raise ValueError('"captions" is not a list of at least one text')
     if not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise ValueError('"captions" holds something that is no text, or an empty one')
-    return Captioned(folder / image, tuple(captions))
+    return folder / image, captions
 
 
 def _is_path(text: str) -> bool:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from bridgetower.errors import PictureError
-from bridgetower.files.regular import NotAFileError, open_regular
+from bridgetower.files.regular_files import NotAFileError, open_regular
 from bridgetower.records import MAX_PICTURE_BYTES
 from bridgetower.resources import shortage
 

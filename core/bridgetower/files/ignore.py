@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bridgetower.errors import UsageError
 from bridgetower.files.os_errors import reason_to_skip
 from bridgetower.files.patterns import LONGEST, Pattern, parse
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 from bridgetower.records import Skipped, path_of
 
 IGNORE_FILE = ".btignore"

@@ -12,7 +12,7 @@ import numpy as np
 
 from bridgetower.errors import InputError
 from bridgetower.files.os_errors import unreadable
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 from bridgetower.records import LARGEST
 
 # Bytes: an image with some 100,000 files. Parsing that takes half a second, in which Python handles no signal.

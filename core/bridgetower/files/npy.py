@@ -11,7 +11,7 @@ from numpy.lib import format as npy_format
 
 from bridgetower.errors import InputError
 from bridgetower.files.os_errors import unreadable
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 
 LONGEST = 1_000_000  # numbers in a vector
 _LONGEST_HEADER = 1 << 16  # bytes; NumPy checks its own limit only after it has read the header
@@ -62,30 +62,34 @@ class Rows:
             raise unreadable(self.path, error) from error
 
 
-def vector_from(source: BinaryIO | Path, dim: int) -> npt.NDArray[np.float32]:
-    """Read one vector, as `read_vector` does, from a file or a stream. Raises InputError."""
+def vector_from(source: BinaryIO | Path) -> tuple[npt.NDArray[np.float32], str]:
+    """Read one vector, as `read_vector` does, from a file or a stream; return it and the name of the source.
+
+    Raises InputError.
+    """
     if not isinstance(source, Path):
-        name = getattr(source, "name", None)
-        return read_vector(source, name.strip("<>") if isinstance(name, str) else "the stream", dim)
+        said = getattr(source, "name", None)
+        name = said.strip("<>") if isinstance(said, str) else "the stream"
+        return read_vector(source, name), name
     try:
         with open_regular(source) as file:
-            return read_vector(file, str(source), dim)
+            return read_vector(file, str(source)), str(source)
     except OSError as error:
         raise unreadable(source, error) from error
 
 
-def read_vector(file: BinaryIO, name: str, dim: int) -> npt.NDArray[np.float32]:
-    """Read a vector of `dim` numbers, stored as [E] or [1, E]; return it as float32 [E] of length 1.
+def read_vector(file: BinaryIO, name: str) -> npt.NDArray[np.float32]:
+    """Read a vector, stored as [E] or [1, E]; return it as float32 [E] of length 1.
 
     `name` is for messages. Raises InputError.
     """
     shape, dtype = _header(file, name)
     if len(shape) not in (1, 2) or 0 in shape or (len(shape) == 2 and shape[0] != 1):
         raise InputError(f"{name}: has the shape {list(shape)}: one vector is wanted, [E] or [1, E]")
-    if shape[-1] != dim:
-        raise InputError(f"{name}: a vector of length {shape[-1]}, those of the index have {dim}; make it as they were")
-    data = file.read(dim * dtype.itemsize)
-    if len(data) < dim * dtype.itemsize:
+    if shape[-1] > LONGEST:
+        raise InputError(f"{name}: a vector of {shape[-1]} numbers, more than the limit of {LONGEST}")
+    data = file.read(shape[-1] * dtype.itemsize)
+    if len(data) < shape[-1] * dtype.itemsize:
         raise InputError(f"{name}: is cut off; copy or write it again")
     vector: npt.NDArray[np.float32] = unit(np.frombuffer(data, dtype)[None], name, 0)[0]
     return vector
@@ -97,7 +101,7 @@ def unit(rows: npt.NDArray[np.floating], name: str, first: int) -> npt.NDArray[n
         largest = np.abs(rows.astype(np.float64)).max(axis=1, keepdims=True)
     for row in np.flatnonzero(~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0)):
         what = "is zero" if largest[row] == 0 else "holds a number that is not finite"
-        raise InputError(f"{name}: row {first + row} {what}: it has no direction; compute it anew, or leave it out")
+        raise InputError(f"{name}: row {first + row} {what}: it has no direction; compute it again, or leave it out")
     wide = rows / largest  # so that no square overflows or underflows
     units: npt.NDArray[np.float32] = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
     return units

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridgetower.errors import BridgeTowerError, InputError
-from bridgetower.files.regular import NotAFileError
+from bridgetower.files.regular_files import NotAFileError
 from bridgetower.resources import shortage
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

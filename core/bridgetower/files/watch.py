@@ -20,7 +20,7 @@ from watchfiles import watch
 from bridgetower.errors import InputError
 from bridgetower.files.ignore import IGNORE_FILE, Rules
 from bridgetower.files.walk import EXTENSIONS, passes_over, scan
-from bridgetower.resources import shortage
+from bridgetower.resources import shortage, shortages
 
 QUIET_S = 1.0
 BURST_S = 10.0
@@ -40,7 +40,8 @@ def watching(
     the system cannot watch, ResourceError, and any other error of that thread.
     """
     watcher = _Watcher([Path(os.path.abspath(root)) for root in roots], rules, apart, holds)
-    threading.Thread(target=watcher.run, name="watch", daemon=True).start()
+    with shortages():
+        threading.Thread(target=watcher.run, name="watch", daemon=True).start()
     try:
         yield watcher.bursts()
     finally:

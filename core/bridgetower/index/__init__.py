@@ -4,5 +4,5 @@ The catalog is one SQLite file that holds files, images and vectors. Vector file
 the catalog, for recall, and a generation is one set of them. A reader sees one committed state, the writer adds
 transactions, and `check` compares catalog and vector files.
 
-Imports the package files alone. Imported by transfer, retrieval and the library.
+Imports the package files alone. Imported by transfer, retrieval, models, queries and the library.
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridgetower.errors import DamagedIndexError, DamagedLogError
-from bridgetower.files.regular import is_own
+from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.rows import ImageRow
 from bridgetower.index.catalog.schema import HASH_BYTES
@@ -25,15 +25,22 @@ from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
 
+_DERIVED = ("counts", "vectors", "features", "backup")  # parts
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One fault of an index."""
 
-    part: str  # of the manifest: a table, "counts", "log", "manifest"; derived: "backup", "vectors", "features"
+    part: str  # of the manifest: a table, "counts", "log", "manifest"; or "backup", "vectors", "features"
     problem: str
     path: Path | None = None  # of the picture, or of the file in the index, that has the fault
     image: int | None = None  # id
+
+    @property
+    def derived(self) -> bool:
+        """Whether the part can be made again from the rest of the index; what is lost of others must be read again."""
+        return self.part in _DERIVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +112,8 @@ def _look_at_images(reader: IndexReader, on_progress: OnProgress) -> Iterator[Fi
     total, done = reader.catalog.count_images(), 0
     for rows in reader.catalog.image_rows():
         for row in _not_whole(rows, reader.fingerprint.dim):
-            photos = reader.catalog.photos(row[0].id)
-            yield Finding("images", row[1], photos[0] if photos else None, row[0].id)
+            files = reader.catalog.paths_of(row[0].id)
+            yield Finding("images", row[1], files[0] if files else None, row[0].id)
         done += len(rows)
         on_progress(done, total)
 
@@ -152,13 +159,17 @@ def _look_at_counts(reader: IndexReader, on_progress: OnProgress) -> Iterator[Fi
 
 
 def _look_at_vectors(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
-    paths = reader.vector_files()
-    if not paths:
-        return
     differences = list(reader.recall_store.differences(reader.directory, reader.catalog))
+    if not differences:
+        return
+    path = next(iter(reader.vector_files()), None)  # a store need not keep files
     with IndexReader.open(reader.directory, reader.recall_store) as now:
-        if now.vector_files() == paths:  # else a writer has just published other files
-            yield from (Finding("vectors", found, paths[0]) for found in differences)
+        if _published(now) == _published(reader):  # else a writer has just put others in their place
+            yield from (Finding("vectors", found, path) for found in differences)
+
+
+def _published(reader: IndexReader) -> tuple[int, list[Path]]:
+    return reader.catalog.state().generation, reader.vector_files()
 
 
 def _look_at_features(reader: IndexReader) -> Iterator[Finding]:
@@ -205,11 +216,11 @@ def repair_index(
         images = [finding.image for finding in _of("images", now) if finding.image is not None]
         lost = sorted({*images} - take_back(writer.catalog, images))
         files, roots = _paths("files", now), _paths("roots", now)
-        dropped = sorted({*files, *(path for image in lost for path in writer.catalog.photos(image))})
+        dropped = sorted({*files, *(path for image in lost for path in writer.catalog.paths_of(image))})
         if any(_of(part, now) for part in ("images", "files", "roots", "queries", "counts")):
             writer.mend(files, lost, roots)
         if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):
-            writer.publish_anew()
+            writer.publish_from_scratch()
         for path in _paths("features", now):
             writer.features().remove(path.stem)
         writer.remove_strays()

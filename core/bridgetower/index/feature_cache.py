@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bridgetower.files.regular import is_own, open_own
+from bridgetower.files.regular_files import is_own, open_own
 from bridgetower.resources import shortage
 
 _SUFFIX = ".features"
-_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9-]+")  # the hash of the image, then `Judge.features_id`
+_NAME = re.compile(r"[0-9a-f]{64}-[A-Za-z0-9_.-]+")  # the hash of the image, then `Judge.features_id`
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.partial")
 _DIGEST_BYTES = 16
 LEFT_FREE = 200 * 1000**2  # bytes of the disk, for data that cannot be made again
@@ -112,13 +112,17 @@ class FeatureCache:
             with suppress(OSError):
                 self.path(name).unlink()
 
-    def _cache_files(self) -> Iterator[Path]:
-        """Yield the regular files whose names have a form of the cache."""
-        with suppress(OSError):
-            for entry in os.scandir(self.directory) if not self.is_link else ():
+    def _cache_files(self) -> list[Path]:
+        """List the regular files whose names have a form of the cache."""
+        if self.is_link:
+            return []
+        found: list[Path] = []
+        with suppress(OSError), os.scandir(self.directory) as entries:
+            for entry in entries:
                 whole_name = entry.name.endswith(_SUFFIX) and _NAME.fullmatch(entry.name.removesuffix(_SUFFIX))
                 if (whole_name or _UNFINISHED.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
-                    yield Path(entry.path)
+                    found.append(Path(entry.path))
+        return found
 
     def _make_room(self, spare: int) -> int:
         """Remove files, oldest first, until `spare` bytes of the capacity are free; return the bytes still in use."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bridgetower.errors import LockedError, StoreError
-from bridgetower.files.regular import NotAFileError, open_own, open_own_descriptor
+from bridgetower.files.regular_files import NotAFileError, open_own, open_own_descriptor
 from bridgetower.resources import shortage
 
 _FIRST_BYTES = b'{"pid": '  # the first bytes of a lock file

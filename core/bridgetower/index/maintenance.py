@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from bridgetower.errors import InputError
+from bridgetower.errors import UnknownPlaceError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
@@ -54,8 +54,8 @@ class ForgetReport:
 def forget(writer: IndexWriter, paths: Iterable[Path]) -> ForgetReport:
     """Drop the files and roots at and below each of `paths` from the index: all or, on any error, none.
 
-    The paths need not exist on the disk. The images stay, as orphans, until `prune`. Raises InputError for a path that
-    the index does not know; StoreError.
+    The paths need not exist on the disk. The images stay, as orphans, until `prune`. Raises UnknownPlaceError for a
+    path that the index does not know; StoreError.
     """
     known = _known_paths(writer.catalog, paths)
     forgotten = tuple(map(Forgotten, known, writer.forget(*known)))
@@ -70,11 +70,11 @@ def would_forget(reader: IndexReader, paths: Iterable[Path]) -> ForgetReport:
 
 
 def _known_paths(catalog: Catalog, paths: Iterable[Path]) -> list[Path]:
-    """Return each of `paths` once, absolute. Raises InputError for a path that the index does not know."""
+    """Return each of `paths` once, absolute. Raises UnknownPlaceError for a path that the index does not know."""
     known = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
     for path in known:
         if not catalog.knows(path):
-            raise InputError(f"{path}: the index knows nothing there{_suggestion(catalog, path)}")
+            raise UnknownPlaceError(f"{path}: the index knows nothing there{_suggestion(catalog, path)}")
     return known
 
 

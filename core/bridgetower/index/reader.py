@@ -1,6 +1,6 @@
 """The reader of an index: it holds one committed state from open to close, never waits for the writer, changes nothing.
 
-A reader serves one thread at a time. Layout and invariants: docs/index-format.md.
+One thread at a time uses a reader, not always the same. Layout and invariants: docs/index-format.md.
 """
 
 import re
@@ -17,8 +17,8 @@ from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.compatibility import require_ours, require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.vectors.faiss_store import FaissStore
-from bridgetower.index.vectors.protocol import RecallStore
+from bridgetower.index.vectors.faiss_store import FaissStore, FaissView
+from bridgetower.index.vectors.protocol import RecallStore, RecallView
 from bridgetower.records import EVERYTHING, File, Filter, Fingerprint
 
 # numpy and FAISS take longer to import than most commands take to run. So the methods that use a vector import
@@ -26,6 +26,8 @@ from bridgetower.records import EVERYTHING, File, Filter, Fingerprint
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from bridgetower.index.checked_view import CheckedView
 
 
 _REASONS = 10  # shown for skipped files, at most
@@ -44,7 +46,7 @@ class NearImage(NamedTuple):
     """An image with its files and its similarity to a query."""
 
     content: bytes  # its SHA-256
-    photos: tuple[File, ...]  # its files that pass the filter, sorted by the bytes of their paths
+    files: tuple[File, ...]  # its files that pass the filter, sorted by the bytes of their paths
     similarity: float  # cosine in [-1, 1], higher is better
 
 
@@ -91,7 +93,7 @@ class IndexReader:
         self._tuning = catalog.tuning()
         self._vector_files = recall_store.files(directory, catalog)
         # Opened now, not at the first search: an open file stays readable after the writer removes its name.
-        self._recall = recall_store.open(directory, catalog)
+        self._recall = _checked(recall_store.open(directory, catalog), catalog, recall_store)
 
     @classmethod
     def open(cls, directory: Path, recall_store: RecallStore | None = None) -> Self:
@@ -102,11 +104,11 @@ class IndexReader:
             StoreError: the index has a format that this program does not know, or is damaged.
         """
         directory, recall_store = directory.absolute(), recall_store or FaissStore()
-        store = cls._open(directory, recall_store)
-        if store.vector_files() and not store._recall.is_there:  # a writer may just have published others
-            store.close()
-            store = cls._open(directory, recall_store)
-        return store
+        reader = cls._open(directory, recall_store)
+        if reader.vector_files() and not reader._recall.is_there:  # a writer may just have published others
+            reader.close()
+            reader = cls._open(directory, recall_store)
+        return reader
 
     @classmethod
     def _open(cls, directory: Path, recall_store: RecallStore) -> Self:
@@ -171,12 +173,13 @@ class IndexReader:
         Each list holds `min(k, len(self))` images, best first, ties by image id. `within` restricts the search to these
         ascending ids `[n]` of images that have a file. Similarities are exact. The choice of images is exact in a small
         index; in a large one, `summary().tuning.recall` is the share of the exact answer that is found. Raises
-        ValueError if a query is not a unit vector of this index; StoreError if the manifest is damaged.
+        ValueError if a query is not a unit vector of this index; StoreError if the manifest is damaged, or the store
+        breaks its protocol.
         """
         from bridgetower.index.vectors.float16 import require_unit
 
         require_unit(queries, self.fingerprint.dim)
-        found = [self._recall.search(query, k, within) for query in queries]
+        found = [self._recall.scored(query, k, within) for query in queries]
         # Rounding to float16 can make a vector a little longer than 1, and its score with it; a cosine is at most 1.
         rows = [zip(ids.tolist(), scores.clip(-1, 1).tolist(), strict=True) for ids, scores in found]
         return [[Neighbour(*pair) for pair in row] for row in rows]
@@ -239,6 +242,15 @@ class IndexReader:
         with explained(self.directory):
             found = [entry for entry in self.directory.iterdir() if entry.name not in named]
         return sorted([*found, *self.features().unfinished()])
+
+
+def _checked(view: RecallView, catalog: Catalog, recall_store: RecallStore) -> "FaissView | CheckedView":
+    """Wrap a view so that the catalog scores and checks its proposals; FaissView scores exactly itself."""
+    if type(view) is FaissView:  # a subclass may propose other images, so it is checked
+        return view
+    from bridgetower.index.checked_view import CheckedView
+
+    return CheckedView(view, catalog, recall_store)
 
 
 def _roots(catalog: Catalog) -> tuple[Root, ...]:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bridgetower.resources import shortages
+
 if TYPE_CHECKING:  # imported when the first reader is opened
     from bridgetower.index.reader import IndexReader
     from bridgetower.index.vectors.protocol import RecallStore
@@ -23,7 +25,10 @@ class ReaderPool:
 
     @contextmanager
     def lend(self) -> "Iterator[IndexReader]":
-        """Lend a reader to one call, which keeps its state while others change the index. Raises StoreError."""
+        """Lend a reader to one call, which keeps its state while others change the index.
+
+        Raises StoreError, and ResourceError if the call runs out of memory, file handles or threads.
+        """
         from bridgetower.index.reader import IndexReader
 
         with self._lock:
@@ -32,7 +37,8 @@ class ReaderPool:
         if reader is None:
             reader = IndexReader.open(self._directory, self._recall_store)
         try:
-            yield reader
+            with shortages():
+                yield reader
         finally:
             with self._lock:
                 is_current = version == self._version
@@ -51,10 +57,14 @@ class ReaderPool:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Let one thread at a time change the index; calls that begin afterwards see the change."""
+        """Let one thread at a time change the index; calls that begin afterwards see the change.
+
+        Raises ResourceError if the block runs out of memory, file handles or threads.
+        """
         with self._change_lock:
             self.refresh()
             try:
-                yield
+                with shortages():
+                    yield
             finally:
                 self.refresh()

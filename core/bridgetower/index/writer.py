@@ -179,12 +179,12 @@ class IndexWriter:
         with self.catalog.transaction():
             for image, vector in packed:
                 added += self.catalog.add_image(image.hash, image.width, image.height, image.taken_at, vector)
-            for photo, hash in files:
-                self.catalog.put_file(photo, hash)
-            for photo, reason in skipped:
-                self.catalog.put_skipped(photo, reason)
+            for file, hash in files:
+                self.catalog.put_file(file, hash)
+            for file, reason in skipped:
+                self.catalog.put_skipped(file, reason)
             self.catalog.touch()
-        self.catalog.meet(WalkedFile(os.fsencode(photo.path), -1, 0) for photo, _ in (*files, *skipped))
+        self.catalog.meet(WalkedFile(os.fsencode(file.path), -1, 0) for file, _ in (*files, *skipped))
         self._images += added
         self._uncovered += added
 
@@ -292,7 +292,7 @@ class IndexWriter:
         self._uncovered = 0
         self._recall_store.clean(self.directory, self.catalog)
 
-    def publish_anew(self) -> None:
+    def publish_from_scratch(self) -> None:
         """Publish a vector file that reuses nothing of the present one, which is damaged."""
         self._recall_store.clean(self.directory, self.catalog, everything=True)
         self.publish()

@@ -7,8 +7,33 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.inputs import AnyPath, list_of_depths, list_of_texts, masked, normalised, path, require_limits
-from bridgetower.records import Fingerprint, Head, OnProgress, PairScore, Say, quiet
+from bridgetower.inputs import (
+    AnyPath,
+    count_of,
+    iterable,
+    least_match,
+    list_of_depths,
+    list_of_texts,
+    listener,
+    masked,
+    model_name,
+    normalised,
+    one_of,
+    path,
+    require_part,
+)
+from bridgetower.records import (
+    DEFAULT_DEPTH,
+    DEFAULT_MODEL,
+    DEMO,
+    PREPROCESSINGS,
+    Fingerprint,
+    Head,
+    OnProgress,
+    PairScore,
+    Say,
+    quiet,
+)
 
 if TYPE_CHECKING:
     from bridgetower.checkpoints.checkpoint import Checkpoint
@@ -21,9 +46,6 @@ if TYPE_CHECKING:
     from bridgetower.retrieval.evaluation import Evaluation
     from bridgetower.retrieval.fill import Filled
     from bridgetower.retrieval.matching import Results
-
-DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
-DEFAULT_DEPTH = 20  # candidates that `evaluate` verifies for each query
 
 
 class Model:
@@ -53,12 +75,14 @@ class Model:
         the model is fetched, `progress` shows bars on stderr; `say` gets notes for people, now and later. Raises
         ModelError, and UsageError for a device or precision that this machine lacks.
         """
-        from bridgetower.checkpoints.find import DEMO, resolve
+        from bridgetower.checkpoints.find import resolve
         from bridgetower.encoders.runtime import choose_runtime
 
-        self._say, self._lock = say, threading.RLock()
+        self._say, self._lock = listener(say), threading.RLock()
+        if preprocessing is not None:
+            one_of(PREPROCESSINGS, "preprocessing", preprocessing)
         self.runtime: Runtime | None = choose_runtime(device, precision)  # before the fetch, as it may raise
-        checkpoint = resolve(os.fspath(path(name)), fetch=fetch, progress=progress, say=say)
+        checkpoint = resolve(model_name(name), fetch=fetch, progress=progress, say=say)
         self._checkpoint: Checkpoint | None = (
             checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
         )
@@ -82,11 +106,20 @@ class Model:
         They meet the protocols in `bridgetower.encoders.protocol`, and one object may play both roles. A method whose
         part is missing raises ModelError. `engine` encodes pictures for an index, with the vectors of `encoder`; by
         default, worker processes of this machine decode them, and `encoder` makes their vectors. Raises UsageError
-        without any part.
+        without any part, and for a part that lacks members of its protocol; later, ModelError names a part that
+        returns something else than its protocol says.
         """
+        from bridgetower.encoders import protocol
+        from bridgetower.encoders.checked import checked
+
+        parts = ((encoder, protocol.RecallEncoder), (judge, protocol.Judge), (engine, protocol.ImageEngine))
+        for part, role in parts:
+            if part is not None:
+                require_part(part, role)
         model = cls.__new__(cls)
-        model._say, model._lock = say, threading.RLock()
-        model.runtime, model._checkpoint, model._parts, model._engine = None, None, (encoder, judge), engine
+        model._say, model._lock = listener(say), threading.RLock()
+        model.runtime, model._checkpoint, model._parts, model._engine = None, None, checked(encoder, judge), engine
+        encoder, judge = model._parts
         if judge is not None:
             model.name = judge.name
         elif encoder is not None:
@@ -165,9 +198,9 @@ class Model:
         if self._engine is not None:
             return self._engine
         from bridgetower.encoders.local_engine import LocalEngine
-        from bridgetower.encoders.runtime import BATCH_SIZE
 
-        batch_size = BATCH_SIZE if self.runtime is None else self.runtime.batch_size
+        # A checkpoint's encoder is not loaded for it; one that was given is there already.
+        batch_size = self.encoder.batch_size if self.runtime is None else self.runtime.batch_size
         return LocalEngine(self.preprocessing, lambda: self.encoder, batch_size)
 
     def tell_truncated(self, text: str, *readers: "RecallEncoder | Judge") -> None:
@@ -188,6 +221,7 @@ class Model:
         from bridgetower.retrieval.matching import match
 
         candidates, texts = candidates_of(pictures), list_of_texts(texts)
+        listener(on_progress)
         if not candidates or not texts:
             return []
         judge = self.judge
@@ -215,7 +249,8 @@ class Model:
         from bridgetower.retrieval.matching import rerank
 
         text, candidates = normalised(text), candidates_of(pictures)
-        require_limits(top=1 if top is None else top, min_match=min_match)
+        top, min_match = None if top is None else count_of(top), least_match(min_match)
+        listener(on_progress)
         require_heads(self.heads, Head.ITM)
         judge = self.judge
         self.tell_truncated(text, judge)
@@ -234,8 +269,8 @@ class Model:
         from bridgetower.retrieval.encode_pictures import candidates_of
         from bridgetower.retrieval.fill import fill_images
 
-        text, candidates = masked(text), candidates_of(pictures)
-        require_limits(top=top)
+        text, candidates, top = masked(text), candidates_of(pictures), count_of(top)
+        listener(on_progress)
         require_heads(self.heads, Head.MLM, *([Head.ITM] if len(candidates) > 1 else []))
         judge = self.judge
         self.tell_truncated(text, judge)
@@ -243,26 +278,34 @@ class Model:
 
     def evaluate(
         self,
-        captions: "AnyPath | Sequence[Captioned]",
+        captions: "AnyPath | Iterable[Captioned]",
         *,
         depths: Sequence[int] | None = None,
         on_progress: OnProgress = quiet,
     ) -> "Iterator[Evaluation]":
-        """Measure recall@k on a file of captions: by similarity alone, then for each of `depths` of verification.
+        """Measure recall@k on a file of captions, or on a list of Captioned: by similarity alone, then for each of
+        `depths` of verification.
 
         `depths` None is DEFAULT_DEPTH, and none for a model without an ITM head. Pictures are read twice, before the
         first result and before the second; `on_progress(done, total)` counts the pictures of the current pass.
         Raises InputError, UsageError, ModelError.
         """
         from bridgetower.files.captions import Captioned, read_captions
+        from bridgetower.retrieval.encode_pictures import candidates_of
         from bridgetower.retrieval.evaluation import evaluate
 
-        captioned = read_captions(captions) if isinstance(captions, str | os.PathLike) else list(captions)
+        captioned = (
+            read_captions(captions)
+            if isinstance(captions, str | os.PathLike)
+            else list(iterable(captions, "captioned pictures"))
+        )
+        listener(on_progress)
         wanted = None if depths is None else list_of_depths(depths)
         if not all(isinstance(picture, Captioned) for picture in captioned):
             raise UsageError("captions are those of a file, or a list of Captioned")
-        if not any(picture.captions for picture in captioned):
-            raise UsageError("no captions: give pictures with at least one text")
+        if not captioned:
+            raise UsageError("no captions: give at least one picture with a text")
+        candidates_of([picture.image for picture in captioned])  # raises before weights are read
         if wanted is None and Head.ITM not in self.heads:
             self._say("note: this model has no ITM head to verify with; it is measured by similarity alone")
             wanted = []
@@ -301,15 +344,15 @@ def available_models() -> "list[LocalModel]":
     return available()
 
 
-def pull_model(name: str = DEFAULT_MODEL, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
-    """Fetch the newest commit of a repository, except files that are here already. Raises ModelError."""
+def pull_model(name: AnyPath = DEFAULT_MODEL, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
+    """Fetch the newest commit of a repository, except files that are here already. Raises ModelError, UsageError."""
     from bridgetower.checkpoints.find import pull
 
-    return pull(name, progress=progress, say=say)
+    return pull(model_name(name), progress=progress, say=listener(say))
 
 
-def convert_model(name: str, folder: AnyPath, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
+def convert_model(name: AnyPath, folder: AnyPath, *, progress: bool = False, say: Say = quiet) -> "Checkpoint":
     """Write a model as one new folder of safetensors, which `transformers` reads too. Raises ModelError, UsageError."""
     from bridgetower.checkpoints.save import convert
 
-    return convert(name, path(folder), progress=progress, say=say)
+    return convert(model_name(name), path(folder), progress=progress, say=listener(say))

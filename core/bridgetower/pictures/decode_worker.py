@@ -65,7 +65,7 @@ def serve() -> None:
 def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory_limit: int | None) -> bytes:
     """Return the bytes of the answer for the content of one file."""
     try:
-        decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side)
+        decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side, convert=False)
         rgb = square(decoded, preprocessing).tobytes()
     except PixelLimitError as error:
         kind, reason = REFUSED, f"{error.reason}; --max-pixels raises it"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from PIL import Image
 
 from bridgetower.errors import ModelError
+from bridgetower.pictures.colour import to_srgb
 from bridgetower.pictures.decode import Decoded
 
 if TYPE_CHECKING:  # it takes longer to import than the rest, and decode workers do not need it
@@ -146,10 +147,11 @@ def preprocess(picture: Image.Image | Decoded, spec: Preprocessing) -> "npt.NDAr
 
 
 def square(decoded: Decoded, spec: Preprocessing) -> Image.Image:
-    """Resize and crop to RGB of `spec.crop_size` x `spec.crop_size`."""
+    """Resize, crop and convert to sRGB of `spec.crop_size` x `spec.crop_size`."""
     if decoded.image.mode != "RGB":
         raise ValueError(f"preprocess takes RGB, not {decoded.image.mode}")
-    return _plain_square(decoded, spec.crop_size) if spec.name == "plain" else _hf_square(decoded, spec)
+    resized = _plain_square(decoded, spec.crop_size) if spec.name == "plain" else _hf_square(decoded, spec)
+    return to_srgb(resized, decoded.profile, decoded.cicp)
 
 
 def normalise(rgb: bytes | bytearray, spec: Preprocessing) -> "npt.NDArray[np.float32]":

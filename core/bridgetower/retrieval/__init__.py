@@ -3,5 +3,6 @@
 Folders -> index (`indexing`), text -> candidates -> verified hits (`candidates`, `matching`, `search`), text with a
 mask -> words (`fill`), captions -> recall@k (`evaluation`).
 
-Imports index, pictures, files and `encoders.protocol` alone, so that no task loads PyTorch. Above it: models, library.
+Imports index, pictures, files, `encoders.protocol` and `encoders.checked`, so that no task loads PyTorch. Above it:
+models and library.
 """

@@ -4,12 +4,13 @@ Vectors of texts lie apart from vectors of pictures: a search that finds the nei
 neighbours of texts.
 """
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bridgetower.index.writer import IndexWriter
 
 if TYPE_CHECKING:
-    from bridgetower.encoders.protocol import ImageEngine
+    from bridgetower.encoders.protocol import Vectors
 
 _SUBJECTS = (
     "a cat asleep",
@@ -59,7 +60,7 @@ _PLACES = (
 TEXTS = tuple(what + where for what in _SUBJECTS for where in _PLACES)
 
 
-def ensure_calibration(writer: IndexWriter, engine: "ImageEngine") -> None:
+def ensure_calibration(writer: IndexWriter, embed_texts: "Callable[[Sequence[str]], Vectors]") -> None:
     """Store vectors of texts to tune recall with, if the index is large, or soon will be, and has none."""
     if writer.wants_queries():
-        writer.set_queries(engine.embed_texts(TEXTS))
+        writer.set_queries(embed_texts(TEXTS))

@@ -42,9 +42,9 @@ class Candidates:
             if image.content in self._seen:
                 continue
             self._seen.add(image.content)
-            there = _first_present(image.photos)
+            there = _first_present(image.files)
             if there is None:
-                self._count_missing(image.photos)
+                self._count_missing(image.files)
             elif isinstance(there, Skipped):
                 self.barred.append(there)
             else:
@@ -59,9 +59,9 @@ class Candidates:
         roots = (root for root, _, whole in catalog.root_rows() if whole)
         return frozenset(root if catalog.known(root) is None else root.parent for root in roots)
 
-    def _count_missing(self, photos: Iterable[File]) -> None:
+    def _count_missing(self, files: Iterable[File]) -> None:
         """Count a picture none of whose files exists."""
-        around = {folder for photo in photos for folder in photo.path.parents if folder in self._folders}
+        around = {folder for file in files for folder in file.path.parents if folder in self._folders}
         self.away += sorted(filter(is_away, around - self._checked))
         self._checked |= around
         if around.isdisjoint(self.away):
@@ -82,23 +82,23 @@ def recall_vector(encoder: RecallEncoder, judge: Judge | None, text: str, encode
     return encoder.embed_texts([text])
 
 
-def _first_present(photos: Iterable[File]) -> File | Skipped | None:
+def _first_present(files: Iterable[File]) -> File | Skipped | None:
     """Return the first file that exists; else the first that cannot be accessed, with the reason."""
     barred = None
-    for photo in photos:
+    for file in files:
         try:
-            if stat.S_ISREG(os.stat(photo.path).st_mode):
-                return photo
+            if stat.S_ISREG(os.stat(file.path).st_mode):
+                return file
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            barred = barred or Skipped(photo.path, error.strerror or str(error))
+            barred = barred or Skipped(file.path, error.strerror or str(error))
     return barred
 
 
-def _is_unchanged(photo: File) -> bool:
+def _is_unchanged(file: File) -> bool:
     try:
-        status = photo.path.stat()
+        status = file.path.stat()
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (photo.size, photo.mtime_ns)
+    return (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)

@@ -1,7 +1,7 @@
 """Encode picture files; threads read and decode them ahead of the encoder."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -28,18 +28,23 @@ AnyPicture = AnyPath | bytes | bytearray | memoryview | npt.NDArray[np.uint8] | 
 
 
 def candidates_of(pictures: Iterable[AnyPicture]) -> list[Candidate]:
-    """Return a candidate for each picture; in memory, its path is `<picture N>`, by its place. Raises UsageError for a
-    single picture."""
+    """Return a candidate for each picture; in memory, its path is `<picture N>`, by its place, or `<<picture N>>` if a
+    file of the list is called so. Raises UsageError for a single picture."""
     if isinstance(pictures, str | bytes | os.PathLike | np.ndarray) or not isinstance(pictures, Iterable):
         raise UsageError(f"a list of pictures is wanted, not a single {type(pictures).__name__}")
-    return [candidate_of(picture, place) for place, picture in enumerate(pictures)]
+    pictures = list(pictures)
+    files = {path(picture) for picture in pictures if isinstance(picture, str | os.PathLike)}
+    return [candidate_of(picture, place, files) for place, picture in enumerate(pictures)]
 
 
-def candidate_of(picture: AnyPicture, place: int = 0) -> Candidate:
-    """Return a candidate for a picture; in memory, its path is `<picture N>`. Raises UsageError for other types."""
+def candidate_of(picture: AnyPicture, place: int = 0, files: Container[Path] = ()) -> Candidate:
+    """Return a candidate for a picture; in memory, its path is `<picture N>`, in more brackets if `files` has that.
+    Raises UsageError for other types."""
     if isinstance(picture, str | os.PathLike):
         return Candidate(path(picture))
     name = Path(f"<picture {place}>")
+    while name in files:
+        name = Path(f"<{name}>")
     if isinstance(picture, bytes | bytearray | memoryview):
         return Candidate(name, picture=bytes(picture))
     require_image(picture, name)
@@ -60,7 +65,7 @@ def _load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.
     picture, name = candidate.picture, candidate.path
     if picture is None or isinstance(picture, bytes):
         data = read(name) if picture is None else picture
-        decoded = decode(data, name, min_side=preprocessing.min_side)
+        decoded = decode(data, name, min_side=preprocessing.min_side, convert=False)
     else:
         decoded = in_memory(cast("AnyImage | npt.NDArray[np.uint8]", picture), name)
     return preprocess(decoded, preprocessing)

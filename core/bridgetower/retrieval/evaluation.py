@@ -12,13 +12,12 @@ import numpy.typing as npt
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.files.captions import Captioned
-from bridgetower.inputs import normalised
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.records import Candidate, Head, OnProgress, quiet, require_heads
-from bridgetower.retrieval.encode_pictures import load
+from bridgetower.records import Head, OnProgress, quiet, require_heads
+from bridgetower.retrieval.encode_pictures import candidates_of, load
 
 RANKS = (1, 5, 10)
-PICTURES_AT_ONCE = 16  # more than elsewhere: each batch encodes its texts again
+_BATCH = 16  # pictures; more than elsewhere: each batch encodes its texts again
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +41,24 @@ def evaluate(
     judge: Judge | None,
     captioned: Sequence[Captioned],
     *,
-    depths: Sequence[int] = (20,),
+    depths: Sequence[int],
     on_progress: OnProgress = quiet,
 ) -> Iterator[Evaluation]:
     """Measure recall alone, then, where there is a judge, re-ranking at each of `depths`. Raises PictureError,
-    ModelError.
+    UsageError for what is no picture, ModelError.
 
     Pictures are read twice: to encode them before the first result, and to verify before the second.
     `on_progress(done, total)` counts the pictures of the current pass.
     """
     if judge is not None and depths:
         require_heads(judge.heads, Head.ITM)
-    texts = [normalised(caption) for item in captioned for caption in item.captions]
+    texts = [caption for item in captioned for caption in item.captions]
+    candidates = candidates_of([item.image for item in captioned])
     owner = np.array([row for row, item in enumerate(captioned) for _ in item.captions])  # [Q]
-    batches = [range(i, min(i + PICTURES_AT_ONCE, len(captioned))) for i in range(0, len(captioned), PICTURES_AT_ONCE)]
+    batches = [range(i, min(i + _BATCH, len(captioned))) for i in range(0, len(captioned), _BATCH)]
 
     def pixels(rows: range, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-        return np.stack([load(Candidate(captioned[row].image), preprocessing) for row in rows])
+        return np.stack([load(candidates[row], preprocessing) for row in rows])
 
     vectors = []
     for rows in batches:

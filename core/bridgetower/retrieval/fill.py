@@ -94,14 +94,18 @@ class _Mixture:
 
     def read(self, candidates: Sequence[Candidate]) -> None:
         """Add the predictions of more pictures; unreadable ones are skipped."""
-        total = len(self.images) + len(candidates)
+        before, total = len(self._skipped), len(self.images) + len(candidates)
+        told = len(self.images)
         for batch, pictures in encoded(self._judge, candidates, self._skipped, self._cache):
             reading = self._judge.predict_masked(self.text, pictures)
             self.images += (candidate.path for candidate in batch)
             itm = reading.itm
             self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))
             self._words.append(np.exp(reading.log_probabilities))
-            self._on_progress(len(self.images), total)
+            told = len(self.images) + len(self._skipped) - before
+            self._on_progress(told, total)
+        if told < (done := len(self.images) + len(self._skipped) - before):  # none of the last ones could be read
+            self._on_progress(done, total)
 
     def filled(self, top: int) -> Filled:
         """Return the `top` words for each mask."""

@@ -13,28 +13,38 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from bridgetower.errors import PictureError
+from bridgetower.errors import ModelError, PictureError
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.walk import PassedOver, passes_over, scan
 from bridgetower.index.directory import require_apart
 from bridgetower.index.roots import is_away
 from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.inputs import short
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import File, Skipped, WalkedFile, quiet
+from bridgetower.records import File, Fingerprint, Skipped, WalkedFile, quiet
 from bridgetower.retrieval.calibration_texts import ensure_calibration
 
 if TYPE_CHECKING:
-    from bridgetower.encoders.protocol import Embedded, ImageEngine
+    from bridgetower.encoders.protocol import Embedded, ImageEngine, Vectors
     from bridgetower.records import Refused
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together
 READ_AHEAD = 500 * 1000**2  # bytes of read files in memory; the engine holds more
+
+
+class IndexModel(Protocol):
+    """The part of a model that indexing needs."""
+
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+    @property
+    def engine(self) -> "ImageEngine": ...
+    def embed_texts(self, texts: Sequence[str]) -> "Vectors": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ class IndexReport:
 class _Content:
     """A file that was read."""
 
-    photo: File
+    file: File
     hash: bytes  # SHA-256
     data: bytes
 
@@ -78,7 +88,7 @@ class _Content:
 class _Failed:
     """A file that cannot be indexed."""
 
-    photo: File
+    file: File
     reason: str
     lasting: bool  # the cause is the content, so it is not tried again until the file changes
 
@@ -86,7 +96,7 @@ class _Failed:
 def index(
     paths: Sequence[Path],
     writer: IndexWriter,
-    find_engine: "Callable[[], ImageEngine]",
+    find_model: "Callable[[], IndexModel]",
     rules: Rules = USUAL_RULES,
     *,
     retry: bool = False,
@@ -95,12 +105,13 @@ def index(
 ) -> IndexReport:
     """Bring the index up to date with the files in and at `paths`, as far as `rules` let them in.
 
-    `find_engine` is called once, and only if there is content that the index does not have. With `retry`, files that
+    `find_model` is called once, and only if there is content that the index does not have. With `retry`, files that
     were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped.
     Raises InputError where one of `paths` does not exist, UsageError for `rules` and where one of `paths` lies in the
     folder of the index, StoreError where the index cannot be written, ProcessError where the worker
-    processes that decode cannot run, and the errors of `find_engine` and the engine. On any exception, also
-    KeyboardInterrupt, commits stay, no file is dropped, and nothing is published: the next run does both.
+    processes that decode cannot run, ModelError for an engine that does not return one result for each picture, and the
+    errors of `find_model` and the model. On any exception, also KeyboardInterrupt, commits stay, no file is dropped,
+    and nothing is published: the next run does both.
     """
     passed_over = PassedOver()
     walk = scan(paths, rules, passed_over, apart=writer.directory)
@@ -113,7 +124,7 @@ def index(
     run.tell()
     changed = run.meet(walk, retry)
     if changed:
-        run.take(writer.catalog.changed(retry=retry, again=run.again), find_engine, max_pixels)
+        run.take(writer.catalog.changed(retry=retry, again=run.again), find_model, max_pixels)
     removed, absent = _sweep(writer, roots, rules, run.unwalked)
     note = writer.finish(changed=changed)
     return IndexReport(
@@ -187,7 +198,9 @@ class _Run:
 
     def __init__(self, writer: IndexWriter, report: Callable[[Progress], None]) -> None:
         self._writer, self._report = writer, report
-        self._engine: ImageEngine | None = None  # found with the first new content
+        self._model: IndexModel | None = None  # found with the first new content
+        self._batch_size = 1  # of its engine
+        self._dim = 0  # of its vectors
         self._under_way: dict[bytes, list[File]] = {}  # files of the contents in the engine, by hash, in order
         self._new: dict[bytes, NewImage] = {}  # encoded contents, by hash
         self._files: list[tuple[File, bytes]] = []
@@ -210,7 +223,7 @@ class _Run:
 
     def _count_still_skipped(self) -> None:
         """Count the files that are skipped as in an earlier run; a file whose extra is installed by now is not."""
-        from bridgetower.pictures.extras import Extra, needed
+        from bridgetower.pictures.extras.extra import Extra, needed
 
         installed = {extra for extra in Extra if extra.is_installed()}
         for skipped in self._writer.catalog.still_skipped():
@@ -230,34 +243,60 @@ class _Run:
             else:
                 yield item
 
-    def take(self, photos: Iterable[File], find_engine: "Callable[[], ImageEngine]", max_pixels: int | None) -> None:
+    def take(self, files: Iterable[File], find_model: "Callable[[], IndexModel]", max_pixels: int | None) -> None:
         """Read these files, have the engine encode new contents, and commit all, batch by batch.
 
         This thread asks the index; a known content never reaches the engine, so a run without new ones needs no engine.
         """
         with workers() as readers:
-            read = ahead(readers, _read, photos, os.cpu_count() or 1, weigh=lambda photo: photo.size, most=READ_AHEAD)
+            read = ahead(readers, _read, files, os.cpu_count() or 1, weigh=lambda file: file.size, most=READ_AHEAD)
             new = self._new_contents(read)
             if (first := next(new, None)) is not None:
-                self._engine = find_engine()
-                with closing(self._engine.embed(chain([first], new), max_pixels=max_pixels)) as embedded:
-                    for found in embedded:
-                        self._settle(found)
+                self._model = find_model()
+                self._embed(self._model.engine, chain([first], new), max_pixels)
         self._commit()
         self.tell()
+
+    def _embed(self, engine: "ImageEngine", contents: Iterator[bytes], max_pixels: int | None) -> None:
+        """Have the engine embed `contents`. Raises ModelError, after committing its results, if they are not one for
+        each content."""
+        from bridgetower.encoders.checked import require_batch_size, require_embedded
+
+        self._batch_size, self._dim = require_batch_size(engine), self._writer.catalog.fingerprint().dim
+        results: Iterable[object] = engine.embed(contents, max_pixels=max_pixels)
+        name = f"{type(engine).__name__}.embed"
+        if not isinstance(results, Iterable):
+            raise ModelError(f"{name}: {short(results)} instead of an iterator of results: mend that engine")
+        too_many = False
+        try:
+            for found in results:
+                if too_many := not self._under_way:
+                    break
+                self._settle(require_embedded(engine, found, self._dim))
+        finally:
+            if callable(close := getattr(results, "close", None)):
+                close()
+        if not too_many:
+            next(contents, None)  # an engine that ended early has not asked for all
+        if too_many or self._under_way:
+            self._commit()
+            raise ModelError(
+                f"{name}: {'more' if too_many else 'fewer'} results than contents: mend that engine, and make the "
+                "index again if it left out or added one in the middle, as results are taken in order"
+            )
 
     def _new_contents(self, read: "Iterable[_Content | _Failed]") -> Iterator[bytes]:
         """Yield the contents that the index does not have, each once, as the engine asks for them."""
         for item in read:
             if isinstance(item, _Failed):
-                self._fail(item.photo, item.reason, lasting=item.lasting)
+                self._fail(item.file, item.reason, lasting=item.lasting)
             elif item.hash in self._under_way:
-                self._under_way[item.hash].append(item.photo)
+                self._under_way[item.hash].append(item.file)
             elif item.hash in self._new or self._writer.catalog.image_id(item.hash) is not None:
-                self._files.append((item.photo, item.hash))
+                self._files.append((item.file, item.hash))
                 self.reused += 1
             else:
-                self._under_way[item.hash] = [item.photo]
+                self._under_way[item.hash] = [item.file]
                 yield item.data
             if len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
@@ -268,34 +307,34 @@ class _Run:
         from bridgetower.records import Refused
 
         hash = next(iter(self._under_way))
-        photos = self._under_way.pop(hash)
+        files = self._under_way.pop(hash)
         if isinstance(found, Refused):
-            for photo in photos:
-                self._fail(photo, found.reason, lasting=found.lasting)
+            for file in files:
+                self._fail(file, found.reason, lasting=found.lasting)
         else:
             self._new[hash] = NewImage(hash, found.width, found.height, found.taken_at, found.vector)
-            self._files += ((photo, hash) for photo in photos)
-            self.reused += len(photos) - 1
-        if self._engine is not None and len(self._new) >= self._engine.batch_size:
+            self._files += ((file, hash) for file in files)
+            self.reused += len(files) - 1
+        if len(self._new) >= self._batch_size:
             self._commit()
         self.tell()
 
-    def _fail(self, photo: File, reason: str, *, lasting: bool) -> None:
-        from bridgetower.pictures.extras import needed
+    def _fail(self, file: File, reason: str, *, lasting: bool) -> None:
+        from bridgetower.pictures.extras.extra import needed
 
         if (extra := needed(reason)) is not None:
             self.unread[extra] += 1
         else:
-            self.skipped.append(Skipped(photo.path, reason))
+            self.skipped.append(Skipped(file.path, reason))
         if lasting:  # else the index keeps what it has, and the next run tries again
-            self._failed.append((photo, reason))
+            self._failed.append((file, reason))
 
     def _commit(self) -> None:
         if self._files or self._failed:
             self._writer.commit(images=self._new.values(), files=self._files, skipped=self._failed)
         self.encoded += len(self._new)
-        if self._engine is not None and self._new:
-            ensure_calibration(self._writer, self._engine)
+        if self._model is not None and self._new:
+            ensure_calibration(self._writer, self._model.embed_texts)
             self._writer.publish_if_behind()
         self._new, self._files, self._failed = {}, [], []
 
@@ -307,17 +346,17 @@ class _Run:
         self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))
 
 
-def _read(photo: File) -> _Content | _Failed:
+def _read(file: File) -> _Content | _Failed:
     """Read a file; size and mtime are those *before* the read, so that the next run sees a change made meanwhile."""
     from bridgetower.files.content import read
 
     try:
-        status = photo.path.stat()
-        photo = File(photo.path, status.st_size, status.st_mtime_ns)
+        status = file.path.stat()
+        file = File(file.path, status.st_size, status.st_mtime_ns)
     except OSError:
         pass  # `read` raises with a better message
     try:
-        data = read(photo.path)
+        data = read(file.path)
     except PictureError as error:
-        return _Failed(photo, error.reason, lasting=False)
-    return _Content(photo, hashlib.sha256(data).digest(), data)
+        return _Failed(file, error.reason, lasting=False)
+    return _Content(file, hashlib.sha256(data).digest(), data)

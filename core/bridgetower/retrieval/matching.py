@@ -9,20 +9,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encoders.protocol import Judge, Pictures, Texts, match_probability
 from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.inputs import short
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet, require_heads
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, encoded, load
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Results:
-    """Hits, best first."""
+    """A sequence of hits, best first."""
 
     hits: tuple[Hit, ...]
     verified: int  # pictures that went through the full encoder
@@ -35,8 +37,21 @@ class Results:
     def __len__(self) -> int:
         return len(self.hits)
 
-    def __getitem__(self, place: int) -> Hit:
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
         return self.hits[place]
+
+    def __repr__(self) -> str:
+        """Show how many, and the best one with its match, or its similarity if it was not verified."""
+        best = ""
+        if self.hits:
+            hit = self.hits[0]
+            score = hit.similarity if hit.match is None else hit.match
+            best = f", best {'' if score is None else f'{score:.2f} '}{short(hit.path.name)}"
+        return f"<{type(self).__name__} {len(self)} {'hit' if len(self) == 1 else 'hits'}{best}>"
 
     def _repr_html_(self) -> str:
         """Show the pictures and their scores in a notebook."""
@@ -54,7 +69,7 @@ class Verified:
 
     @property
     def margin(self) -> float:
-        """The order of the probability, also where that rounds to 1."""
+        """The difference of the logits: it orders also hits whose probabilities round to 1."""
         return self.logits[1] - self.logits[0]
 
     @property
@@ -79,12 +94,16 @@ def verify(
     """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
+    told = 0
     for there, pictures in encoded(judge, candidates, skipped, cache):
         logits = judge.match(text, pictures, every_pair(1, len(there))).tolist()
         verified += [Verified(candidate, (no, yes)) for candidate, (no, yes) in zip(there, logits, strict=True)]
-        on_progress(len(verified) + len(skipped), len(candidates))
+        told = len(verified) + len(skipped)
+        on_progress(told, len(candidates))
         if time.monotonic() >= deadline:
             break
+    if told < (done := len(verified) + len(skipped)):  # none of the last ones could be read
+        on_progress(done, len(candidates))
     return sorted(verified, key=lambda v: -v.margin), skipped
 
 

@@ -11,25 +11,38 @@ one takes its place.
 import math
 import os
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
-from bridgetower.errors import UsageError
+from bridgetower.errors import InputError, UnknownPlaceError, UsageError
 from bridgetower.files.npy import unit, vector_from
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
-from bridgetower.inputs import AnyPath, normalised, number, path, require_limits, short
-from bridgetower.records import EVERYTHING, Candidate, Filter, Head, Hit, OnProgress, Skipped, quiet, require_heads
+from bridgetower.index.roots import known_place
+from bridgetower.inputs import (
+    AnyPath,
+    Moment,
+    count_of,
+    depth_of,
+    lasting,
+    least_match,
+    normalised,
+    number,
+    path,
+    short,
+    times,
+)
+from bridgetower.records import Candidate, Filter, Head, Hit, OnProgress, Skipped, quiet, require_heads
 from bridgetower.retrieval.candidates import Candidates, recall_vector
 from bridgetower.retrieval.encode_pictures import AnyPicture, candidate_of, load
 from bridgetower.retrieval.matching import Results, Verified, matching, verify
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Found(Results):
     """The results of a search, best first."""
 
@@ -40,57 +53,107 @@ class Found(Results):
     depth: int  # the limit of candidates to verify
 
 
+_LEAST_LENGTH = 1e-3  # of the sum of two unit vectors: below it, rounding decides on its direction
+
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # comparing NumPy arrays gives no bool
 class SearchRequest:
-    """A query and its limits. Raises UsageError for values that are out of range or cannot go together.
+    """A query and its limits, which may be used any number of times. Raises UsageError for values that are out of range
+    or cannot go together, InputError for a vector that cannot be read.
 
     The vector of a text or of a picture recalls; for both, the mean of the two. A given vector recalls alone. The text
-    verifies the candidates.
+    verifies the candidates. Paths become absolute and `vector` is read when the request is made.
     """
 
     text: str | None = None
     image: AnyPicture | None = None
-    # [E] or [1, E], made as the vectors of the index, not zero; `Library` takes an npy file of it, too.
-    vector: Vectors | AnyPath | BinaryIO | None = None
+    vector: Vectors | AnyPath | BinaryIO | None = None  # [E] or [1, E], or an npy file of it; of any length but 0
+    under: AnyPath | None = None  # only pictures at or below this folder or file of the index, by any of its names
+    since: Moment | None = None  # only pictures taken at this time or later
+    before: Moment | None = None
     top: int = 10  # the most hits
     depth: int | None = None  # how many candidates to verify; None: the judge's default
     min_match: float | None = None  # only verified pictures with at least this probability
     budget: float = math.inf  # seconds; then verification stops
-    filter: Filter = EVERYTHING  # the pictures to search; it does not lower recall
+    _file: str | None = field(init=False, repr=False, default=None)  # that the vector came from
 
     def __post_init__(self) -> None:
-        if self.text is not None:
-            object.__setattr__(self, "text", normalised(self.text))
         if self.text is None and self.image is None and self.vector is None:
             raise UsageError("nothing to search for: give a text, a picture, or both")
-        if not isinstance(self.filter, Filter):
-            raise UsageError(f"{short(self.filter)}: a Filter is wanted")
         if self.vector is not None and self.image is not None:
             raise UsageError("a picture and a vector both say what to recall: choose one")
-        require_limits(top=self.top, depth=self.depth, min_match=self.min_match)
-        number("budget, in seconds,", self.budget, least=0)
+        self._hold("text", None if self.text is None else normalised(self.text))
+        self._hold("top", count_of(self.top))
+        self._hold("depth", depth_of(self.depth))
+        self._hold("min_match", least_match(self.min_match))
+        self._hold("budget", number("budget, in seconds,", self.budget, least=0))
+        self._hold("under", None if self.under is None else lasting(self.under))
+        times(self.since, self.before)
         if self.min_match is not None and not self.verifies:
             raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
         if self.budget < math.inf and not self.verifies:
             raise UsageError("a budget is for verifying: it needs a text, and a depth of at least 1")
+        if self.image is not None:
+            candidate = candidate_of(self.image)
+            self._hold("image", lasting(candidate.path) if candidate.picture is None else candidate.picture)
+        if self.vector is not None:
+            self._read_vector(self.vector)
+
+    def _hold(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _read_vector(self, source: Vectors | AnyPath | BinaryIO) -> None:
+        """Set `vector` to the unit vector [E]."""
+        name = None
+        if isinstance(source, str | os.PathLike) or callable(getattr(source, "read", None)):
+            file = path(source) if isinstance(source, str | os.PathLike) else cast(BinaryIO, source)
+            vector, name = vector_from(file)
+        else:
+            try:
+                vector = np.asarray(source)
+            except ValueError as error:
+                raise UsageError(f"vector {short(source)}: its rows differ in length") from error
+            numbers = vector.dtype.kind in "fiu" and vector.size
+            if not numbers or vector.ndim not in (1, 2) or vector.shape[:-1] not in ((), (1,)):
+                raise UsageError(
+                    f"a vector of {vector.dtype} and shape {list(vector.shape)}: numbers [E] or [1, E] are wanted, or "
+                    "an npy file of them"
+                )
+            vector = unit(vector.reshape(1, -1), "the vector", 0)[0]
+        self._hold("vector", vector)
+        self._hold("_file", name)
 
     def __repr__(self) -> str:
         """Show the fields that differ from their defaults; long texts, vectors and pictures are cut."""
-        given = ((field, getattr(self, field.name)) for field in fields(self))
-        said = (f"{field.name}={short(value)}" for field, value in given if value is not field.default)
+        given = ((one, getattr(self, one.name)) for one in fields(self) if one.repr)
+        said = (f"{one.name}={short(value)}" for one, value in given if value is not one.default)
         return f"SearchRequest({', '.join(said)})"
 
-    def with_vector_read(self, dim: int) -> "SearchRequest":
-        """Return the request with its vector [E] read, if it is an npy file or a stream. Raises InputError."""
-        source = self.vector
-        if isinstance(source, str | os.PathLike):
-            return replace(self, vector=vector_from(path(source), dim))
-        if callable(getattr(source, "read", None)):
-            return replace(self, vector=vector_from(cast(BinaryIO, source), dim))
-        return self
+    def filter_in(self, reader: IndexReader) -> Filter:
+        """Return the filter of the request for an index. Raises UnknownPlaceError."""
+        limits = times(self.since, self.before)
+        if self.under is None:
+            return limits
+        if (place := known_place(lasting(self.under), reader.catalog.knows)) is None:
+            raise UnknownPlaceError(f"nothing in the index lies under {self.under}; `bt status` names its folders")
+        return replace(limits, under=place)
+
+    def vector_for(self, reader: IndexReader) -> Vectors:
+        """Return the given unit vector [1, E]. Raises InputError, UsageError if its length is not that of the index."""
+        vector = cast(Vectors, self.vector)
+        dim = reader.fingerprint.dim
+        if len(vector) == dim:
+            return vector[None]
+        if self._file is not None:
+            raise InputError(
+                f"{self._file}: a vector of length {len(vector)}, those of the index have {dim}; make it as they were"
+            )
+        raise UsageError(
+            f"a vector of length {len(vector)}, those of the index have {dim} numbers: give one that was made as they "
+            f"were, by {reader.fingerprint.model}"
+        )
 
     @property
     def verifies(self) -> bool:
@@ -114,13 +177,13 @@ def search(
 ) -> Found:
     """Find pictures. `encoder` may be None where a vector recalls, `judge` where nothing is verified.
 
-    `cache` keeps the features of pictures for the next search. `on_progress(done, total)` counts pictures that are
-    being verified. Raises UsageError for a vector that is not of this index, PictureError for the picture of the
-    request; StoreError, ModelError.
+    `cache` keeps the features of pictures for the next search. `on_progress(done, total)` counts verified pictures.
+    Raises UnknownPlaceError, UsageError or InputError for a vector that is not of this index, PictureError
+    for the picture of the request; StoreError, ModelError.
     """
     deadline = time.monotonic() + request.budget
     encoded = _encoded(request, judge)
-    candidates = Candidates(reader, _query(reader, request, encoder, judge, encoded), request.filter)
+    candidates = Candidates(reader, _query(reader, request, encoder, judge, encoded), request.filter_in(reader))
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
     left: list[Candidate] = []  # candidates left unverified at the deadline
@@ -175,18 +238,8 @@ def _query(
     encoded: Texts | None,
 ) -> Vectors:
     """Return the unit vector [1, E] to recall with."""
-    dim = reader.fingerprint.dim
     if request.vector is not None:
-        try:
-            vector = np.asarray(request.vector)
-        except ValueError as error:
-            raise UsageError(f"vector {short(request.vector)}: its rows differ in length") from error
-        if vector.shape not in ((dim,), (1, dim)) or vector.dtype.kind not in "fiu":
-            raise UsageError(
-                f"a vector of {vector.dtype} and shape {list(vector.shape)}, those of the index have "
-                f"{dim} numbers: give one that was made as they were, by {reader.fingerprint.model}"
-            )
-        return unit(vector.reshape(1, dim), "the vector", 0)
+        return request.vector_for(reader)
     if encoder is None:
         raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
     vectors = []
@@ -194,6 +247,8 @@ def _query(
         vectors.append(recall_vector(encoder, judge, request.text, encoded))
     if request.image is not None:
         vectors.append(encoder.embed_images(load(candidate_of(request.image), encoder.preprocessing)[None]))
-    mean = np.sum(vectors, axis=0)
-    direction: Vectors = mean / np.linalg.norm(mean)
-    return direction
+    mean: Vectors = np.sum(vectors, axis=0)
+    length = np.linalg.norm(mean)
+    if length < _LEAST_LENGTH:
+        raise UsageError("the text and the picture say the opposite of each other: search with one of them")
+    return mean / length

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError
 from bridgetower.files.ignore import Rules
@@ -23,21 +22,9 @@ from bridgetower.index.roots import nothing_in
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Fingerprint, OnProgress, Say
-from bridgetower.retrieval.indexing import IndexReport, Progress, index
-
-if TYPE_CHECKING:  # it imports NumPy, which a run without changes does not need
-    from bridgetower.encoders.protocol import ImageEngine
+from bridgetower.retrieval.indexing import IndexModel, IndexReport, Progress, index
 
 LOCK_LOOK_S = 1.0  # between two tries while another process writes the index
-
-
-class IndexModel(Protocol):
-    """The part of a model that indexing needs."""
-
-    @property
-    def fingerprint(self) -> Fingerprint: ...
-    @property
-    def engine(self) -> "ImageEngine": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +54,10 @@ class Update:
         require_apart(self.directory, paths)
         fingerprint = self.find_model(made).fingerprint if made is None or self.must_find else made
 
-        def find_engine() -> "ImageEngine":
+        def find_model() -> IndexModel:
             model = self.find_model(made)
             writer.take(model.fingerprint)
-            return model.engine
+            return model
 
         with (
             self.readers.changing(),
@@ -80,7 +67,7 @@ class Update:
             return index(
                 paths,
                 writer,
-                find_engine,
+                find_model,
                 self.rules,
                 retry=retry,
                 max_pixels=self.max_pixels,

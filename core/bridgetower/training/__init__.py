@@ -1,4 +1,4 @@
 """Train a BridgeTower: three losses, and a trainer that draws false pairs, masks words and can resume.
 
-Imports network, checkpoints, files and pictures. No other package imports it.
+Imports network and files. No other package imports it.
 """

@@ -72,13 +72,13 @@ def _write(reader: IndexReader, folder: Path, unfinished: Path, on_progress: OnP
             vectors.write(entry.vector)
             images.write(_line(_image(rows, entry)))
             rows += 1
-            if rows % _REPORT_EVERY == 0:
+            if rows % _REPORT_EVERY == 0 or rows == total:
                 on_progress(rows, total)
     if rows != total:
         raise DamagedIndexError(reader.directory, f"it holds {rows} images and counts {total}")
     with create(SKIPPED) as skipped:
-        for photo, reason in reader.catalog.skipped_files():
-            skipped.write(_line(_file(photo) | {"reason": reason}))
+        for file, reason in reader.catalog.skipped_files():
+            skipped.write(_line(_file(file) | {"reason": reason}))
     if queries:
         with create(QUERIES) as texts:
             texts.write(npy.header(len(queries), dim) + b"".join(queries))
@@ -108,12 +108,12 @@ def _image(row: int, entry: Entry) -> dict[str, Any]:
         "width": entry.width,
         "height": entry.height,
         "taken_at": entry.taken_at,
-        "paths": [_file(photo) for photo in entry.photos],
+        "paths": [_file(file) for file in entry.files],
     }
 
 
-def _file(photo: File) -> dict[str, Any]:
-    return {"path": str(photo.path), "size": photo.size, "mtime_ns": photo.mtime_ns}
+def _file(file: File) -> dict[str, Any]:
+    return {"path": str(file.path), "size": file.size, "mtime_ns": file.mtime_ns}
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ from bridgetower.errors import InputError
 from bridgetower.files import jsonl
 from bridgetower.files.npy import Rows
 from bridgetower.files.os_errors import unreadable
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 from bridgetower.index.vectors.float16 import LENGTH_TOLERANCE
 from bridgetower.records import FOREIGN, LARGEST, File, Fingerprint
 from bridgetower.transfer.export import FORMAT, IMAGES, INDEX, QUERIES, SKIPPED, VECTORS, VERSION
@@ -36,7 +36,7 @@ class Image:
     width: int
     height: int
     taken_at: int | None
-    photos: tuple[File, ...]
+    files: tuple[File, ...]
 
 
 class Export:
@@ -100,7 +100,7 @@ class Export:
         self.queries()
 
     def _keys(self, image: Image) -> list[tuple[str, bytes]]:
-        return [("content", image.hash), *(("path", os.fsencode(photo.path)) for photo in image.photos)]
+        return [("content", image.hash), *(("path", os.fsencode(file.path)) for file in image.files)]
 
     def rows(self) -> Iterator[tuple[Image, npt.NDArray[np.floating]]]:
         """Yield every image with its vector, float16 [E]. Raises InputError."""
@@ -123,8 +123,8 @@ class Export:
         if hash is None:
             raise ValueError('"hash" is not a SHA-256 in 64 hexadecimal digits')
         taken_at = None if row.get("taken_at") is None else jsonl.integer(row, "taken_at", least=-LARGEST)
-        photos = tuple(self._photo(file) for file in jsonl.field(row, "paths", list))
-        return Image(hash, jsonl.integer(row, "width"), jsonl.integer(row, "height"), taken_at, photos)
+        files = tuple(self._photo(file) for file in jsonl.field(row, "paths", list))
+        return Image(hash, jsonl.integer(row, "width"), jsonl.integer(row, "height"), taken_at, files)
 
     def _photo(self, file: Any) -> File:
         path = Path(self.moved(jsonl.field(file, "path", str)))

@@ -18,7 +18,7 @@ from bridgetower.files.npy import Rows
 from bridgetower.index.catalog.rows import Known
 from bridgetower.index.writer import NewImage
 from bridgetower.pictures.decode import decode
-from bridgetower.pictures.extras import needed
+from bridgetower.pictures.extras.extra import needed
 from bridgetower.records import File
 from bridgetower.transfer.path_map import PathMapper
 
@@ -69,7 +69,7 @@ class ExternalVectors:
 class Seen:
     """A file with its foreign vector; exactly one of `image`, `known` and `reason` is not None."""
 
-    photo: File
+    file: File
     vector: npt.NDArray[np.float32]  # [E]
     image: NewImage | None = None  # the content, if the file was read now
     known: int | None = None  # the image, if the index knows the file unchanged
@@ -80,27 +80,27 @@ class Seen:
 def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
     """Read the picture of a vector, unless the index knows its file unchanged."""
     path, vector, known = row
-    photo = File(path, 0, 0)
+    file = File(path, 0, 0)
     try:
         status = path.stat()
-        photo = File(path, status.st_size, status.st_mtime_ns)
+        file = File(path, status.st_size, status.st_mtime_ns)
     except (OSError, ValueError):
         pass  # `read` raises with a better message
     extra = None if known is None else needed(known.reason)
     may_read = extra is not None and extra.is_installed()  # which was skipped for want of the extra
-    if known is not None and (known.size, known.mtime_ns) == (photo.size, photo.mtime_ns) and not may_read:
-        return Seen(photo, vector, known=known.image, reason=known.reason)
+    if known is not None and (known.size, known.mtime_ns) == (file.size, file.mtime_ns) and not may_read:
+        return Seen(file, vector, known=known.image, reason=known.reason)
     try:
         data = read(path)
     except PictureError as error:
-        return Seen(photo, vector, reason=error.reason)
+        return Seen(file, vector, reason=error.reason)
     try:
-        decoded = decode(data, path, min_side=1)  # whether it is a picture, and how large
+        decoded = decode(data, path, min_side=1, convert=False)  # whether it is a picture, and how large
     except PictureError as error:
         lasting = not isinstance(error.__cause__, MemoryError)
-        return Seen(photo, vector, reason=error.reason, lasting=lasting)
+        return Seen(file, vector, reason=error.reason, lasting=lasting)
     content = hashlib.sha256(data).digest()
-    return Seen(photo, vector, NewImage(content, decoded.width, decoded.height, decoded.taken_at, vector))
+    return Seen(file, vector, NewImage(content, decoded.width, decoded.height, decoded.taken_at, vector))
 
 
 def _units(rows: Rows) -> Iterator[npt.NDArray[np.float32]]:

@@ -122,15 +122,15 @@ def _add_export(exported: Export, writer: IndexWriter, report: Callable[[int], N
         new = NewImage(image.hash, image.width, image.height, image.taken_at, vector)
         id = writer.catalog.image_id(image.hash)
         # A file that leads to this image already keeps the size and time that it has on this machine.
-        photos = [photo for photo in image.photos if id is None or not _leads_to(id, writer.catalog.known(photo.path))]
-        batch.add(new, photos)
-        batch.files += len(image.photos) - len(photos)
+        files = [file for file in image.files if id is None or not _leads_to(id, writer.catalog.known(file.path))]
+        batch.add(new, files)
+        batch.files += len(image.files) - len(files)
         report(row)
     batch.commit()  # first: by `moves`, a skipped file may get the path of one that was read
-    for photo, reason in exported.skipped():
-        known = writer.catalog.known(photo.path)
+    for file, reason in exported.skipped():
+        known = writer.catalog.known(file.path)
         if known is None or known.image is None:  # else this machine has read it
-            batch.skip(photo, reason)
+            batch.skip(file, reason)
     batch.commit()
     texts = exported.queries()
     taken = 0 if writer.catalog.has_queries() else len(texts)
@@ -151,13 +151,13 @@ def _add_foreign(foreign: ExternalVectors, writer: IndexWriter, report: Callable
     with workers() as threads:
         for row, seen in enumerate(ahead(threads, see, known, 2 * (os.cpu_count() or 1)), start=1):
             if seen.reason is not None:
-                skipped.append(Skipped(seen.photo.path, seen.reason))
+                skipped.append(Skipped(seen.file.path, seen.reason))
                 if seen.lasting:
-                    batch.skip(seen.photo, seen.reason)
+                    batch.skip(seen.file, seen.reason)
             elif seen.known is not None:
                 batch.keep(seen.known, seen.vector)
             elif seen.image is not None:
-                batch.add(seen.image, [seen.photo])
+                batch.add(seen.image, [seen.file])
             report(row)
     batch.commit()
     if texts := foreign.texts():
@@ -178,9 +178,9 @@ class _Batch:
         self._skipped: list[tuple[File, str]] = []
         self.images = self.known = self.differing = self.files = 0
 
-    def add(self, image: NewImage, photos: Iterable[File]) -> None:
+    def add(self, image: NewImage, files: Iterable[File]) -> None:
         """Add an image and the files that lead to it; only the files where the index has the image."""
-        self._files += ((photo, image.hash) for photo in photos)
+        self._files += ((file, image.hash) for file in files)
         if (twin := self._new.get(image.hash)) is not None:
             self.known += 1
             self.differing += _differ(twin.vector, image.vector)
@@ -196,8 +196,8 @@ class _Batch:
         self._add_known(id, vector)
         self._commit_if_full()
 
-    def skip(self, photo: File, reason: str) -> None:
-        self._skipped.append((photo, reason))
+    def skip(self, file: File, reason: str) -> None:
+        self._skipped.append((file, reason))
         self._commit_if_full()
 
     def _add_known(self, id: int, vector: npt.NDArray[np.floating]) -> None:

@@ -96,7 +96,7 @@ def test_bytes_changed_in_place_are_noticed_though_size_and_time_are_set_back(fo
     assert resolve(str(folder)).weights_sha256 != digest
 
 
-def test_a_pickle_changed_in_place_is_converted_anew(folder: Path) -> None:
+def test_a_pickle_changed_in_place_is_converted_again(folder: Path) -> None:
     file = as_pickle(folder)
     before, digest = file.stat(), resolve(str(folder)).weights_sha256
     other = folder.parent / file.name  # the name stands in the bytes

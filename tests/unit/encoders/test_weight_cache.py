@@ -147,7 +147,7 @@ def test_weights_that_are_replaced_meanwhile_are_not_kept_under_the_name_of_othe
     assert kept() == []
 
 
-def test_what_makes_no_sense_is_prepared_anew(checkpoint: Checkpoint) -> None:
+def test_what_makes_no_sense_is_prepared_again(checkpoint: Checkpoint) -> None:
     expected = vectors(checkpoint, "fp32")
     [file] = kept()
     tensors = load_file(file)

@@ -8,7 +8,7 @@ import pytest
 
 from bridgetower.errors import InputError, OutputError, ResourceError
 from bridgetower.files.os_errors import unreadable, unwritable, writing
-from bridgetower.files.regular import NotAFileError
+from bridgetower.files.regular_files import NotAFileError
 
 
 def refused(number: int) -> OSError:

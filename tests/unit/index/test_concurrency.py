@@ -60,7 +60,7 @@ def test_readers_see_one_state_whole_while_the_writer_goes_on(directory: Path) -
             assert_answers(unused, query, *range(10))
             assert_answers(late, query, *after)
             assert unused.summary().files == 10
-            assert unused.catalog.photos(4) == (path_of(3),)
+            assert unused.catalog.paths_of(4) == (path_of(3),)
     assert_holds(directory, *after)
 
 

@@ -79,7 +79,7 @@ def test_only_vector_files_are_removed_as_old_ones(directory: Path) -> None:
         (directory / name).touch()
     with IndexWriter.open(directory, FINGERPRINT) as writer:
         assert vector_files(directory) == sorted(["vectors-1.faiss", *foreign])
-        writer.publish_anew()
+        writer.publish_from_scratch()
     assert vector_files(directory) == sorted(["vectors-2.faiss", *foreign])
 
 
@@ -119,7 +119,7 @@ def test_a_renamed_or_copied_file_shares_its_image(directory: Path) -> None:
     with IndexReader.open(directory) as store:
         id = store.catalog.image_id(image(1).hash)
         assert id is not None
-        assert store.catalog.photos(id) == (path_of(1), copy.path)
+        assert store.catalog.paths_of(id) == (path_of(1), copy.path)
         assert len(store) == 2
 
 
@@ -130,7 +130,7 @@ def test_a_changed_file_leads_to_its_new_content_only(directory: Path) -> None:
     with IndexReader.open(directory) as store:
         old, new = store.catalog.image_id(image(1).hash), store.catalog.image_id(image(3).hash)
         assert old is not None and new is not None
-        assert (store.catalog.photos(old), store.catalog.photos(new)) == ((), (path_of(1),))
+        assert (store.catalog.paths_of(old), store.catalog.paths_of(new)) == ((), (path_of(1),))
         assert [n.image for n in store.recall(image(1).vector[None], 9)[0]].count(old) == 0
 
 
@@ -178,7 +178,7 @@ def test_the_documented_python_reads_the_vectors(directory: Path, monkeypatch: p
     with IndexReader.open(directory) as store:
         for id, vector in zip(read["ids"], read["vectors"], strict=True):  # type: ignore[call-overload]
             np.testing.assert_array_equal(vector, stored(store, id))
-        assert dict(read["files"]) == {str(store.catalog.photos(id)[0]): id for id in range(1, 11)}  # type: ignore[call-overload]
+        assert dict(read["files"]) == {str(store.catalog.paths_of(id)[0]): id for id in range(1, 11)}  # type: ignore[call-overload]
     read["db"].close()  # type: ignore[attr-defined]
 
 

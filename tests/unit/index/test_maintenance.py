@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bridgetower import Library
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import InputError, NoIndexError
 from bridgetower.index import maintenance
 from bridgetower.index.check import check_index
 from bridgetower.index.maintenance import Pruned, forget, prune, would_prune
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.retrieval.indexing import index
 from tests.fakes import FakeEncoder, paint
 
@@ -27,7 +27,7 @@ def content(number: int) -> tuple[int, int, int]:
 def run(directory: Path, *roots: Path) -> FakeEncoder:
     fake = FakeEncoder()
     with IndexWriter.open(directory, fake.fingerprint) as writer:
-        index(list(roots), writer, lambda: LocalEngine(fake.preprocessing, lambda: fake))
+        index(list(roots), writer, lambda: Model.from_parts(fake))
     return fake
 
 
@@ -53,7 +53,7 @@ def pruned(directory: Path) -> Pruned:
 def holds(directory: Path) -> set[Path]:
     with IndexReader.open(directory) as store:
         nearest = store.nearest(FakeEncoder().embed_texts(["red"]))
-        found = {photo.path for candidate in nearest for photo in candidate.photos}
+        found = {photo.path for candidate in nearest for photo in candidate.files}
         assert len(store) == store.summary().images
         return found
 

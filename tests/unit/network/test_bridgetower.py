@@ -244,7 +244,7 @@ def test_initialisation_depends_on_the_generator_alone() -> None:
     assert {name for name in first if first[name].ndim > 1} <= set(drawn)
 
 
-def test_initialisation_draws_everything_anew() -> None:
+def test_initialisation_draws_everything_again() -> None:
     model = tiny_model(tiny_config(link_tower_type="scaled_add"), seed=3)
     assert model.itc_head is not None
     model.initialise(torch.Generator().manual_seed(0))

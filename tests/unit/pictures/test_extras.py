@@ -10,7 +10,7 @@ import pytest
 
 from bridgetower.errors import MissingExtraError
 from bridgetower.pictures.decode import decode
-from bridgetower.pictures.extras import Extra, how_to_install, needed
+from bridgetower.pictures.extras.extra import Extra, how_to_install, needed
 from tests.pictures import HERE, by_extra, take_away
 
 

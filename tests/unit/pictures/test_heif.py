@@ -12,9 +12,9 @@ from PIL import ExifTags, Image
 
 from bridgetower.errors import PictureError, PixelLimitError
 from bridgetower.pictures.decode import decode
-from bridgetower.pictures.extras import Extra
-from bridgetower.pictures.headers import bmff
-from bridgetower.pictures.sniff import extra_for
+from bridgetower.pictures.extras import bmff
+from bridgetower.pictures.extras.extra import Extra
+from bridgetower.pictures.extras.sniff import extra_for
 from tests.pictures import HERE, encoded, reason, scene
 
 LOSSLESS: dict[str, Any] = {"quality": -1, "chroma": 444, "matrix_coefficients": 0}

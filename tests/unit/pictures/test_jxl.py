@@ -10,8 +10,8 @@ from PIL import ExifTags, Image
 
 from bridgetower.errors import PixelLimitError
 from bridgetower.pictures.decode import decode
-from bridgetower.pictures.extras import Extra
-from bridgetower.pictures.sniff import extra_for
+from bridgetower.pictures.extras.extra import Extra
+from bridgetower.pictures.extras.sniff import extra_for
 from tests.pictures import HERE, encoded, orientation, reason, scene
 from tests.unit.pictures.test_raw import TURNED
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower.pictures.decode import decode, to_rgb
+from bridgetower.pictures.decode import decode
+from bridgetower.pictures.to_rgb import to_rgb
 from tests.pictures import HERE, decoded, encoded, noise
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from bridgetower.errors import PixelLimitError
-from bridgetower.pictures import raw
 from bridgetower.pictures.decode import Decoded, decode
-from bridgetower.pictures.extras import Extra
-from bridgetower.pictures.sniff import extra_for
+from bridgetower.pictures.extras import raw
+from bridgetower.pictures.extras.extra import Extra
+from bridgetower.pictures.extras.sniff import extra_for
 from tests.pictures import HERE, encoded, orientation, reason, scene
 from tests.raws import developed, dng, linear, mosaic
 

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Texts
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.records import Head
 from bridgetower.retrieval import fill
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidates_of
@@ -81,7 +81,7 @@ def test_progress_counts_pictures(tmp_path: Path) -> None:
     paths = [there[0], tmp_path / "gone.png", *there[1:]]
     seen: list[tuple[int, int]] = []
     fill_images(FakeEncoder(), "a <mask>", paths, on_progress=lambda *counts: seen.append(counts))
-    assert seen == [(PICTURES_AT_ONCE - 1, len(paths)), (len(there), len(paths))]
+    assert seen == [(PICTURES_AT_ONCE, len(paths)), (len(paths), len(paths))]
 
 
 def test_a_text_without_a_mask_is_refused(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_library_is_the_context(tmp_path: Path) -> None:
         paint(tmp_path / "photos" / f"r{i}.png", (255, 0, i))
     encoder = FakeEncoder()
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: Model.from_parts(encoder))
     with IndexReader.open(tmp_path / "index") as store:
         filled = fill_library(store, encoder, encoder, "green <mask>", top=1, depth=6)
     assert filled.words[0].token == "green"
@@ -111,7 +111,7 @@ def test_pictures_that_are_gone_make_room_for_copies_and_for_the_next_best(tmp_p
     shutil.copy(photos / "best.png", photos / "zz-copy-of-best.png")
     encoder = FakeEncoder()
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([photos], writer, lambda: Model.from_parts(encoder))
     (photos / "best.png").unlink()
     (photos / "second.png").unlink()
     with IndexReader.open(tmp_path / "index") as store:

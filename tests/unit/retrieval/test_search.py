@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pictures, Pixels
-from bridgetower.errors import ModelError, PictureError, UsageError
+from bridgetower.errors import InputError, ModelError, PictureError, UsageError
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.records import Head
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
@@ -25,7 +25,7 @@ def library(tmp_path: Path) -> Path:
         paint(tmp_path / "photos" / f"r{step}.png", (28 * step, 252 - 28 * step, 0))
     encoder = FakeEncoder()
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: Model.from_parts(encoder))
     return tmp_path / "index"
 
 
@@ -140,8 +140,11 @@ def test_a_vector_needs_no_model_where_nothing_is_verified(library: Path) -> Non
 
 
 def test_a_vector_that_does_not_fit_is_refused(library: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"shape \[4\], those of the index have 3 numbers"):
+    with pytest.raises(UsageError, match="length 4, those of the index have 3 numbers"):
         find(library, vector=np.array([1, 0, 0, 0], np.float32))
+    np.save(tmp_path / "long.npy", np.ones(4))
+    with pytest.raises(InputError, match=r"long\.npy: a vector of length 4, those of the index have 3"):
+        find(library, vector=tmp_path / "long.npy")
     with pytest.raises(UsageError, match="choose one"):
         find(library, vector=np.array([1, 0, 0], np.float32), image=tmp_path / "photos" / "r1.png")
 
@@ -196,7 +199,7 @@ def test_copies_are_one_result(library: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "again.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
     with IndexWriter.open(library, encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: Model.from_parts(encoder))
     assert names(find(library, text="red", top=2)) == ["again", "r8"]  # the first path stands for the picture
 
 
@@ -204,7 +207,7 @@ def test_a_copy_stands_in_for_a_file_that_is_gone(library: Path, tmp_path: Path)
     (tmp_path / "photos" / "zcopy.png").write_bytes((tmp_path / "photos" / "r9.png").read_bytes())
     encoder = FakeEncoder()
     with IndexWriter.open(library, encoder.fingerprint) as writer:
-        index([tmp_path / "photos"], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([tmp_path / "photos"], writer, lambda: Model.from_parts(encoder))
     (tmp_path / "photos" / "r9.png").unlink()
     results = find(library, text="red", top=2)
     assert names(results) == ["zcopy", "r8"]
@@ -253,7 +256,7 @@ def test_features_are_computed_once_and_found_again(library: Path) -> None:
     assert again.hits[:4] == first.hits
 
 
-def test_a_picture_that_has_changed_is_read_anew(library: Path, tmp_path: Path) -> None:
+def test_a_picture_that_has_changed_is_read_again(library: Path, tmp_path: Path) -> None:
     cache = FeatureCache(library / "features", 10**6)
     find(library, text="red", top=3, depth=3, cache=cache)
     paint(tmp_path / "photos" / "r9.png", "blue", size=(50, 50))
@@ -262,7 +265,7 @@ def test_a_picture_that_has_changed_is_read_anew(library: Path, tmp_path: Path) 
     assert names(find(library, text="red", top=3, depth=3, cache=cache))[-1] == "r9"
 
 
-def test_damaged_features_are_computed_anew(library: Path) -> None:
+def test_damaged_features_are_computed_again(library: Path) -> None:
     encoder, cache = Counting(), FeatureCache(library / "features", 10**6)
     first = find(library, encoder, text="red", top=2, depth=2, cache=cache)
     for path in (library / "features").iterdir():

@@ -120,7 +120,7 @@ def test_what_is_moved_onto_what_was_skipped_is_kept(tmp_path: Path) -> None:
         export(store, tmp_path / "export")
     import_folder(tmp_path / "export", tmp_path / "other", moves={"/a": Path("/x"), "/b": Path("/x")})
     with IndexReader.open(tmp_path / "other") as store:
-        assert [str(photo.path) for entry in store.catalog.entries() for photo in entry.photos] == ["/x/1.jpg"]
+        assert [str(photo.path) for entry in store.catalog.entries() for photo in entry.files] == ["/x/1.jpg"]
         assert list(store.catalog.skipped()) == []
 
 
@@ -383,7 +383,7 @@ def test_what_the_index_has_stays_and_what_it_lacks_is_added(folder: Path, tmp_p
         assert len(store) == 3 + 8 - 1 + 1
         np.testing.assert_array_equal(stored(store, 3), other.vector.astype(np.float16))
         [x, *_] = store.nearest(image(3).vector[None])
-        assert x.photos == (File(Path("/photos/3.jpg"), 6, 7),)  # size and time of this machine
+        assert x.files == (File(Path("/photos/3.jpg"), 6, 7),)  # size and time of this machine
         assert list(store.catalog.skipped()) == []  # which could read it
         assert len(store.catalog.queries()) == 1
 
@@ -428,7 +428,7 @@ def test_paths_move_by_the_longest_beginning_and_by_whole_names(folder: Path, tm
     report = import_folder(folder, tmp_path / "other", moves=moves)
     assert report.unused == ("/", "/photos/7")
     with IndexReader.open(tmp_path / "other") as store:
-        paths = {photo.path for entry in store.catalog.entries() for photo in entry.photos}
+        paths = {photo.path for entry in store.catalog.entries() for photo in entry.files}
         assert {root.path for root in store.summary().roots} == {Path("/home/me")}
         assert [skip.path for skip in store.catalog.skipped()] == [Path("/home/me/bad \udcfe.jpg")]
     assert paths == {Path("/else/where.jpg"), Path("/home/me") / ODD.name} | {
@@ -462,9 +462,7 @@ def test_paths_of_windows_move_here(folder: Path, tmp_path: Path) -> None:
         import_folder(folder, tmp_path / "other")
     import_folder(folder, tmp_path / "other", moves={"C:\\photos\\": Path("/home/me")})
     with IndexReader.open(tmp_path / "other") as store:
-        assert Path("/home/me/2025/1.jpg") in {
-            photo.path for entry in store.catalog.entries() for photo in entry.photos
-        }
+        assert Path("/home/me/2025/1.jpg") in {photo.path for entry in store.catalog.entries() for photo in entry.files}
 
 
 def test_what_separates_names_is_a_slash_or_a_backslash(folder: Path, tmp_path: Path) -> None:

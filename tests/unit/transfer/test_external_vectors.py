@@ -49,7 +49,7 @@ def stored(directory: Path) -> dict[str, np.ndarray]:
         return {
             photo.path.stem: np.frombuffer(entry.vector, "<f2")
             for entry in store.catalog.entries()
-            for photo in entry.photos
+            for photo in entry.files
         }
 
 
@@ -79,7 +79,7 @@ def test_the_index_says_that_its_vectors_are_foreign_and_knows_its_pictures(give
         assert store.summary().roots == ()
         [entry] = store.catalog.entries()
         assert (entry.width, entry.height, entry.taken_at) == (30, 40, 1622894400)
-        [photo] = entry.photos
+        [photo] = entry.files
         status = (tmp_path / "photos" / "side.jpg").stat()
         assert (photo.path, photo.size, photo.mtime_ns) == (
             tmp_path / "photos" / "side.jpg",
@@ -337,7 +337,7 @@ def saved(array: Any) -> BytesIO:
 
 @pytest.mark.parametrize("array", [VECTORS[0], VECTORS[:1], VECTORS[0].astype(np.float16), VECTORS[:1].astype(">f4")])
 def test_a_vector_to_search_with(array: Any) -> None:
-    vector = read_vector(saved(array), "q.npy", E)
+    vector = read_vector(saved(array), "q.npy")
     assert vector.shape == (E,) and vector.dtype == np.float32
     np.testing.assert_allclose(vector, VECTORS[0] / np.linalg.norm(VECTORS[0]), rtol=2e-3)
 
@@ -352,8 +352,7 @@ def test_a_vector_to_search_with(array: Any) -> None:
         (saved(np.zeros(E)), "is zero"),
         (saved(np.array([1, 1, 1, 1, np.nan])), "not finite"),
         (saved(np.array([1, 2])), "holds int64"),
-        (saved(np.ones(3)), "a vector of length 3, those of the index have 5"),
-        (BytesIO(npy.header(1, 10**15)), "a vector of length 1000000000000000, those"),
+        (BytesIO(npy.header(1, 10**15)), "a vector of 1000000000000000 numbers, more than the limit of 1000000"),
         (BytesIO(b""), "no npy file"),
         (BytesIO(b"[0.1, 0.2]"), "no npy file"),
         (BytesIO(saved(VECTORS[0]).read()[:-1]), "is cut off"),
@@ -361,7 +360,7 @@ def test_a_vector_to_search_with(array: Any) -> None:
 )
 def test_what_is_no_vector_is_refused(file: BytesIO, message: str) -> None:
     with pytest.raises(InputError, match=rf"^q\.npy: .*{re.escape(message)}"):
-        read_vector(file, "q.npy", E)
+        read_vector(file, "q.npy")
 
 
 def test_a_header_that_would_fill_the_memory_is_not_read() -> None:
@@ -374,5 +373,5 @@ def test_a_header_that_would_fill_the_memory_is_not_read() -> None:
 
     file = Watched(b"\x93NUMPY\2\0\xff\xff\xff\xff" + bytes(100_000))
     with pytest.raises(InputError, match="no npy file"):
-        read_vector(file, "q.npy", E)
+        read_vector(file, "q.npy")
     assert file.most < 100

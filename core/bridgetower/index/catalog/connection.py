@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
-from bridgetower.files.regular import is_own
+from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.schema import APPLICATION_ID, FORMAT_VERSION, LAYOUTS, SUMMED, crc32_of, statements
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of, lost_commits
@@ -36,7 +36,7 @@ class Connection:
             if not size_of(path) and size_of(log_of(path)):  # SQLite would remove the log
                 raise StoreError(
                     f"{path}: gone or empty, though its log is there: restore it from a copy; or remove what is left "
-                    "of it, and let `bt index` on your folders make the index anew"
+                    "of it, and let `bt index` on your folders make a new index"
                 )
             with suppress(FileNotFoundError, NotADirectoryError):
                 path.lstat()
@@ -48,9 +48,10 @@ class Connection:
         try:
             return cls._snapshot(path, immutable=False)
         except sqlite3.Error as error:
-            # Without the right to create the -shm file, SQLite cannot read the log. Without a log the file is complete.
+            # If SQLite cannot create the -shm file, it cannot read the log. Without a log the file is complete.
             refused = result_code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-            if not refused or size_of(log_of(path)):
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE
+            if not (refused or full) or size_of(log_of(path)):
                 raise
         return cls._snapshot(path, immutable=True)
 

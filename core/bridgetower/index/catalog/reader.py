@@ -33,7 +33,7 @@ _WITHOUT_OTHER_FILE = """id IN (SELECT image FROM files WHERE path IN gone)
 _WRONGLY_UNUSED = {
     "an image with a file is in orphans": """orphans
         WHERE EXISTS (SELECT 1 FROM files WHERE files.image = orphans.image)""",
-    "what is in orphans is not there": "orphans WHERE image NOT IN (SELECT id FROM images)",
+    "orphans lists an image that does not exist": "orphans WHERE image NOT IN (SELECT id FROM images)",
     "an image that is there is in pruned": "pruned WHERE image IN (SELECT id FROM images)",
 }
 _WRONGLY_USED = {
@@ -118,6 +118,10 @@ class Catalog(Connection):
         """Yield the ids of the images that have no file, ascending."""
         return (id for (id,) in self._all("SELECT image FROM orphans ORDER BY image"))
 
+    def orphans_among(self, images: Sequence[int]) -> int:
+        """How many of these images have no file."""
+        return self._count("orphans WHERE image IN (SELECT value FROM json_each(?))", (json.dumps(images),))
+
     def pruned(self) -> Iterator[int]:
         """Yield the ids of the images that were removed since the vector file was published, ascending."""
         return (id for (id,) in self._all("SELECT image FROM pruned ORDER BY image"))
@@ -162,7 +166,7 @@ class Catalog(Connection):
         """Return how many images have a file and an id above `after`."""
         return self.count_images(after) - self._count("orphans WHERE image > ?", (after,))
 
-    def photos(self, image: int) -> tuple[Path, ...]:
+    def paths_of(self, image: int) -> tuple[Path, ...]:
         """Return the paths of the files of an image, sorted by their bytes."""
         rows = self._typed(self._all("SELECT path FROM files WHERE image = ? ORDER BY path", (image,)), bytes)
         return tuple(path_of(path) for (path,) in rows)
@@ -185,13 +189,13 @@ class Catalog(Connection):
         for images in self._rows(f"SELECT {_IMAGE} FROM images ORDER BY id"):
             self._ids_and_vectors(images)
             hashes = {row[0]: row[1] for row in images}
-            photos: dict[int, list[File]] = {id: [] for id in hashes}
+            files: dict[int, list[File]] = {id: [] for id in hashes}
             for image, *row in self._all(sql, (images[0][0], images[-1][0])):
-                if image not in photos:
+                if image not in files:
                     raise self._damaged(f"the row of {_shown(row[0])} leads nowhere")
-                photos[image].append(self._checked_file(tuple(row), hashes[image], None))
+                files[image].append(self._checked_file(tuple(row), hashes[image], None))
             for id, hash, width, height, taken_at, vector, _ in images:
-                yield Entry(hash, width, height, taken_at, vector, tuple(photos[id]))
+                yield Entry(hash, width, height, taken_at, vector, tuple(files[id]))
 
     def _checked_file(self, row: tuple[Any, ...], hash: bytes | None, reason: str | None) -> File:
         """Return the file of a row (path, size, mtime_ns, crc32). StoreError if its sum is wrong."""
@@ -207,7 +211,7 @@ class Catalog(Connection):
 
     def skipped(self) -> Iterator[Skipped]:
         """Yield the skipped files with their reasons, sorted by the bytes of their paths. StoreError as `entries`."""
-        return (Skipped(photo.path, reason) for photo, reason in self.skipped_files())
+        return (Skipped(file.path, reason) for file, reason in self.skipped_files())
 
     def skipped_files(self) -> Iterator[tuple[File, str]]:
         """Yield the files of `skipped` with sizes and times, and their reasons."""

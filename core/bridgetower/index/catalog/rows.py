@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     height: int
     taken_at: int | None  # seconds since 1970 on the clock where it was taken
     vector: bytes  # dim little-endian float16
-    photos: tuple[File, ...]  # its files, sorted by the bytes of their paths
+    files: tuple[File, ...]  # its files, sorted by the bytes of their paths
 
 
 class Counts(NamedTuple):

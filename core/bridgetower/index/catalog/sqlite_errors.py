@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridgetower.errors import BridgeTowerError, DamagedIndexError, ResourceError, StoreError
-from bridgetower.files.regular import NotAFileError, require_own
+from bridgetower.files.regular_files import NotAFileError, require_own
 from bridgetower.index.catalog.write_ahead_log import log_of
 from bridgetower.resources import shortage
 
@@ -41,8 +41,10 @@ def _error_for(path: Path, error: sqlite3.Error | UnicodeDecodeError | OSError) 
         return lack
     match result_code(error):
         case sqlite3.SQLITE_FULL:
-            way_out = "make room, as by removing features/ beside it, and run it again"
-            why = f"the disk is full: {way_out} (what was committed before is safe)"
+            features = " (features/ beside it may be removed)" if (path.parent / "features").is_dir() else ""
+            why = f"the disk is full: make room{features}, and run it again; what was committed before is safe"
+        case sqlite3.SQLITE_IOERR if error.sqlite_errorcode == sqlite3.SQLITE_IOERR_SHMSIZE:
+            why = "the disk is full: make room, and run it again"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             why = f"still in use by another program after {BUSY_S:.0f} s: run it again when that has ended"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
@@ -80,7 +82,7 @@ def lost_log(database: Path) -> StoreError:
     """Return the error for a damaged log beside a manifest that is still blank, so that only the log held data."""
     return StoreError(
         f"{log_of(database)}: damaged, and nothing of the index lies outside of it yet: restore it from a copy; or "
-        "remove it, and let `bt index` on your folders make the index anew"
+        "remove it, and let `bt index` on your folders make a new index"
     )
 
 

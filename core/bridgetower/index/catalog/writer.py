@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.errors import NoIndexError
-from bridgetower.files.regular import is_own
+from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.changed_files import TABLES, ChangedFiles
 from bridgetower.index.catalog.connection import absent, backup_of
 from bridgetower.index.catalog.filters import UNDER, range_of
@@ -151,21 +151,21 @@ class CatalogWriter(ChangedFiles):
         )
         return self._db.execute(sql, (*row, crc32_of(*row))).rowcount == 1
 
-    def put_file(self, photo: File, hash: bytes) -> None:
+    def put_file(self, file: File, hash: bytes) -> None:
         """Store a file of the image with this hash. Raises ValueError if there is no such image."""
         image = self.image_id(hash)
         if image is None:
-            raise ValueError(f"{photo.path}: its content was not added to the index")
-        self._put(photo, image, hash, None)
+            raise ValueError(f"{file.path}: its content was not added to the index")
+        self._put(file, image, hash, None)
 
-    def put_skipped(self, photo: File, reason: str) -> None:
-        self._put(photo, None, None, _valid_utf8(reason))
+    def put_skipped(self, file: File, reason: str) -> None:
+        self._put(file, None, None, _valid_utf8(reason))
 
-    def _put(self, photo: File, image: int | None, hash: bytes | None, reason: str | None) -> None:
+    def _put(self, file: File, image: int | None, hash: bytes | None, reason: str | None) -> None:
         # A wrong clock may give a time that SQLite cannot hold; each run reads such a file again.
-        mtime_ns = max(-LARGEST, min(photo.mtime_ns, LARGEST))
-        path = os.fsencode(photo.path)
-        row = (path, photo.size, mtime_ns, image, reason, crc32_of(path, photo.size, mtime_ns, hash, reason))
+        mtime_ns = max(-LARGEST, min(file.mtime_ns, LARGEST))
+        path = os.fsencode(file.path)
+        row = (path, file.size, mtime_ns, image, reason, crc32_of(path, file.size, mtime_ns, hash, reason))
         self._db.execute(_PUT_FILE, row)
 
     def add_root(self, root: Path) -> None:

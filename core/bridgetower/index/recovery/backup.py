@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.files.atomic import fsync_directory, remove_abandoned, replace_file
-from bridgetower.files.regular import is_own, require_own
+from bridgetower.files.regular_files import is_own, require_own
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
@@ -82,7 +82,7 @@ def _write(catalog: CatalogWriter, unfinished: Path) -> None:
         raise DamagedIndexError(catalog.path, found)
     with closing(Catalog.read_copy(unfinished)) as copy:
         if copy.fingerprint() != catalog.fingerprint():
-            raise DamagedIndexError(catalog.path, "its copy says that something else made the vectors")
+            raise DamagedIndexError(catalog.path, "its copy has another fingerprint")
 
 
 def remove(catalog: Catalog) -> None:

@@ -4,5 +4,6 @@
 `flat` searches few images exactly, `ivf` and `scalar_codes` many approximately. A generation is one published set of
 vector files.
 
-Imports catalog and files; only this package imports faiss. Imported by reader, writer, check and transfer.
+Imports catalog and files; only this package imports faiss. Imported by the rest of index; `protocol` also by
+retrieval and the library.
 """

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
 from bridgetower.files.atomic import fsync_directory
-from bridgetower.files.regular import is_own, open_own
+from bridgetower.files.regular_files import is_own, open_own
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
-from bridgetower.index.vectors.flat import FlatVectors, best
-from bridgetower.index.vectors.float16 import unpack
+from bridgetower.index.vectors.flat import FlatVectors
+from bridgetower.index.vectors.float16 import best, unpack
 from bridgetower.index.vectors.generation import codes_path, vectors_path
 from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, list_count, sample_size, tune
 from bridgetower.index.vectors.scalar_codes import Coder, ScalarCodes

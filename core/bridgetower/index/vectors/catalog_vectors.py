@@ -44,6 +44,7 @@ def all_vectors(
         raise DamagedIndexError(catalog.path, f"it has {done + len(rows)} images, not {total}")
     if rows:
         yield _arrays(catalog, rows)
+        on_progress(total, total)
 
 
 def _arrays(catalog: Catalog, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

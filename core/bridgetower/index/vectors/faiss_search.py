@@ -15,7 +15,8 @@ from bridgetower.errors import DamagedFileError, DamagedIndexError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
-from bridgetower.index.vectors.flat import FlatVectors, Scored, best, exact_scores
+from bridgetower.index.vectors.flat import FlatVectors
+from bridgetower.index.vectors.float16 import Scored, best, exact_scores
 from bridgetower.index.vectors.generation import Generation
 from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, shortlist
 from bridgetower.index.vectors.scalar_codes import ScalarCodes
@@ -33,7 +34,7 @@ class _Lists(NamedTuple):
 
 
 class FaissSearch:
-    """Search of one state with FAISS; an instance belongs to one thread."""
+    """Search of one state with FAISS; one thread at a time uses an instance."""
 
     def __init__(self, catalog: Catalog, files: Generation) -> None:
         self._catalog, self._files = catalog, files
@@ -48,7 +49,7 @@ class FaissSearch:
         self.damage: str | None = None  # of the vector files, met so far
 
     def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> Scored:
-        """Search as `RecallView.search` describes."""
+        """As `RecallView.search`, with exact scores."""
         self._load()
         parts = []
         if self._lists is not None:

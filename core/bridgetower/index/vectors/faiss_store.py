@@ -6,10 +6,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgetower.files.regular import is_own
+from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.vectors.generation import codes_bytes, published, published_names
 from bridgetower.records import OnProgress
 
@@ -17,8 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bridgetower.index.catalog.writer import CatalogWriter
     from bridgetower.index.vectors.faiss_search import FaissSearch
-    from bridgetower.index.vectors.protocol import RecallView, Scored
+    from bridgetower.index.vectors.float16 import Scored
 
 _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 
@@ -26,13 +26,16 @@ _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 class FaissStore:
     """A store whose data lies in the directory of the index. Methods that need numpy or FAISS import them."""
 
-    def open(self, directory: Path, catalog: Catalog) -> "RecallView":
+    def __repr__(self) -> str:
+        return "<FaissStore>"
+
+    def open(self, directory: Path, catalog: Catalog) -> "FaissView":
         return FaissView(directory, catalog)
 
     def files(self, directory: Path, catalog: Catalog) -> list[Path]:
         return published_names(directory, catalog)
 
-    def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
+    def publish(self, directory: Path, catalog: "CatalogWriter", on_progress: OnProgress) -> None:
         from bridgetower.index.vectors.build import publish
 
         publish(directory, catalog, on_progress)
@@ -46,6 +49,8 @@ class FaissStore:
             return files.intact(state.vectors_sha256, codes_bytes(catalog.fingerprint().dim, rows) if coded else None)
 
     def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
+        if not published_names(directory, catalog):  # searches read it all from the manifest
+            return
         from bridgetower.index.vectors.faiss_check import differences
 
         yield from differences(directory, catalog)
@@ -61,7 +66,10 @@ class FaissStore:
 
 
 class FaissView:
-    """A `RecallView` of the open files of one generation; they stay readable after a writer removes their names."""
+    """A `RecallView` of the open files of one generation; they stay readable after a writer removes their names.
+
+    Its scores are exact, so that the reader need not compute them again.
+    """
 
     def __init__(self, directory: Path, catalog: Catalog) -> None:
         self._catalog, self._files = catalog, published(directory, catalog)
@@ -75,7 +83,13 @@ class FaissView:
     def damage(self) -> str | None:
         return None if self._engine is None else self._engine.damage
 
-    def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+    def search(
+        self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None
+    ) -> "NDArray[np.int64]":
+        return self.scored(query, k, images)[0]
+
+    def scored(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+        """As `search`, with the exact scores, which the search has computed already."""
         from bridgetower.index.vectors.faiss_search import FaissSearch
 
         self._engine = self._engine or FaissSearch(self._catalog, self._files)

@@ -11,15 +11,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgetower.index.vectors.float16 import Scored, best, exact_scores
+
 # FAISS may compute an inner product a little differently from call to call (other block sizes, other kernels); on unit
 # vectors the difference is far less than this. Scores that are this close are computed again in float64.
 _FAISS_NOISE = 1e-5
 _MARGIN = 16  # extra candidates, so that a second search is rare
 _ROWS = 1024  # vectors scored at a time, to bound memory
 _CHUNK_BYTES = 1 << 20
-
-
-Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids and their scores, of one shape
 
 
 class FlatVectors:
@@ -127,19 +126,6 @@ class FlatVectors:
         loaded._index = index
         loaded._highest = int(loaded.ids().max(initial=-1))
         return loaded
-
-
-def best(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Scored:
-    """Return the best `min(k, n)` of `ids` `[n]`, best first, ties by id, and their scores."""
-    order = np.lexsort((ids, -scores))[:k]
-    return ids[order], scores[order]
-
-
-def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the inner products `[n]` of `vectors` `[n, E]` with `query` `[E]`, summed row by row and not by BLAS, so
-    that equal rows give equal sums at any position."""
-    sums: NDArray[np.float32] = (vectors * query.astype(np.float64)).sum(axis=1).astype(np.float32)
-    return sums
 
 
 def write_faiss(index: faiss.Index, file: BinaryIO) -> bytes:

@@ -1,7 +1,9 @@
-"""Vectors as the manifest stores them: unit vectors, rounded to little-endian float16."""
+"""Vectors as the manifest stores them, unit vectors rounded to little-endian float16, and their scores."""
 
 import numpy as np
 from numpy.typing import NDArray
+
+Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids and their scores, of one shape
 
 LENGTH_TOLERANCE = 1e-3  # of a vector that is to be stored; rounding to float16 adds less than 5e-4
 
@@ -41,3 +43,16 @@ def require_unit(vectors: NDArray[np.float32], dim: int, tolerance: float = LENG
         raise ValueError("a vector holds a number that is not finite")
     if (np.abs(lengths - 1) > tolerance).any():
         raise ValueError(f"a vector has length {lengths[np.abs(lengths - 1).argmax()]:.4f}, not 1")
+
+
+def best(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Scored:
+    """The best `min(k, n)` of `ids` `[n]`, best first, ties by id, and their scores."""
+    order = np.lexsort((ids, -scores))[:k]
+    return ids[order], scores[order]
+
+
+def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inner products `[n]` of `[n, E]` with `[E]`, summed row by row and not by BLAS: equal rows give equal sums
+    wherever they stand."""
+    sums: NDArray[np.float32] = (vectors * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    return sums

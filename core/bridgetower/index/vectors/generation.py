@@ -5,7 +5,7 @@ import os
 from io import BufferedReader
 from pathlib import Path
 
-from bridgetower.files.regular import open_own
+from bridgetower.files.regular_files import open_own
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.resources import shortage
 

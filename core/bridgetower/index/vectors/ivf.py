@@ -17,7 +17,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.index.vectors.flat import Scored, best, read_faiss, write_faiss
+from bridgetower.index.vectors.flat import read_faiss, write_faiss
+from bridgetower.index.vectors.float16 import Scored, best
 from bridgetower.index.vectors.scalar_codes import ScalarCodes
 
 RECALL_AT = 100

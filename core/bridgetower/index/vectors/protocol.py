@@ -1,8 +1,8 @@
 """The seam for recall: find the images of an index that are nearest to a vector. No engine is imported here.
 
-A store holds data that is derived from the manifest, and can be made from it at any time. It proposes candidates, whose
-scores are exact for the vectors in the manifest, whichever store is used. `FaissStore` is the default: files beside the
-manifest, searched in this process.
+A store holds data that is derived from the manifest, and can be made from it at any time. It proposes candidates; the
+reader computes their scores from the vectors in the manifest, whichever store is used. `FaissStore` is the default:
+files beside the manifest, searched in this process.
 """
 
 from collections.abc import Iterator
@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.records import OnProgress
 
 if TYPE_CHECKING:  # the import takes longer than most commands take to run
     import numpy as np
     from numpy.typing import NDArray
 
-    Scored = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids of images and their scores, of one shape
+    from bridgetower.index.catalog.writer import CatalogWriter
 
 
 class RecallView(Protocol):
-    """A view of a store for one committed state, from `RecallStore.open` to `close`; it belongs to one thread."""
+    """A view of a store for one committed state, from `RecallStore.open` to `close`.
+
+    One thread at a time uses it, not always the same; any may close it.
+    """
 
     @property
     def is_there(self) -> bool:
@@ -33,11 +35,14 @@ class RecallView(Protocol):
         """The damage that searches have met so far; they go on without the damaged data. None if there is none."""
         ...
 
-    def search(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
-        """Return the ids and exact scores of the best `k` images that have a file, or of all, for a unit vector `[E]`.
+    def search(
+        self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None
+    ) -> "NDArray[np.int64]":
+        """Return the ids of the images nearest to a unit vector `[E]`: at least `k` of those that have a file, or all.
 
-        Best first, ties by id. `images` `[n]`, ascending ids of images that have a file, restricts the search to these.
-        Raises StoreError.
+        In any order, each id once, k >= 1. `images` `[n]`, n >= 1, ascending ids of images that have a file, restricts
+        the search to these. Images that were added after `publish` count, too: the catalog has their vectors. Raises
+        StoreError.
         """
         ...
 
@@ -57,7 +62,7 @@ class RecallStore(Protocol):
         """Return the paths of the files in `directory` that the state names."""
         ...
 
-    def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
+    def publish(self, directory: Path, catalog: "CatalogWriter", on_progress: OnProgress) -> None:
         """Update the store from the manifest, durably, then name its new data in the manifest, in one transaction.
 
         `on_progress(done, total)` counts images.
@@ -69,7 +74,10 @@ class RecallStore(Protocol):
         ...
 
     def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
-        """Yield all differences between the store and the manifest, after reading both in full."""
+        """Yield all differences between the store and the manifest, after reading both in full; none before `publish`.
+
+        A writer may be at work: what it has published since this state is no difference.
+        """
         ...
 
     def clean(self, directory: Path, catalog: Catalog, *, everything: bool = False) -> None:

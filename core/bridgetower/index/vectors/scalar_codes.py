@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgetower.errors import DamagedFileError
-from bridgetower.files.regular import open_own
-from bridgetower.records import OnProgress, quiet
+from bridgetower.files.regular_files import open_own
 from bridgetower.resources import shortage
 
 if TYPE_CHECKING:
@@ -138,13 +137,10 @@ class ScalarCodes:
         found = self._require_undamaged(self._rows[rows])["codes"][:, : self.coder.dim]
         return int((found != self.coder.levels(vectors)).any(axis=1).sum())
 
-    def check(self, on_progress: OnProgress = quiet) -> NDArray[np.int64]:
+    def check(self) -> NDArray[np.int64]:
         """Check every row; return all ids in the order of the rows. Raises DamagedFileError."""
-        ids = [np.zeros(0, np.int64)]
-        for start in range(0, len(self), _ROWS):
-            ids.append(self._require_undamaged(self._rows[start : start + _ROWS])["id"])
-            on_progress(min(start + _ROWS, len(self)), len(self))
-        return np.concatenate(ids)
+        parts = (self._rows[start : start + _ROWS] for start in range(0, len(self), _ROWS))
+        return np.concatenate([np.zeros(0, np.int64), *(self._require_undamaged(part)["id"] for part in parts)])
 
     def _require_undamaged(self, rows: np.ndarray) -> np.ndarray:
         if (_sums(rows) != _ROW_SUM).any():

@@ -95,7 +95,7 @@ def test_any_path_and_any_reason_survive(catalog: CatalogWriter, path: Path) -> 
     with catalog.transaction():
         catalog.put_skipped(photo(bad, 5, 6), f"{bad.name}: not a picture")
     reader = Catalog.read(path)
-    assert reader.photos(1) == tuple(sorted(paths, key=os.fsencode))
+    assert reader.paths_of(1) == tuple(sorted(paths, key=os.fsencode))
     assert all(reader.known(p) == Known(1, 2, 1, None) for p in paths)
     assert reader.known(bad) == Known(5, 6, None, "bad\\udcff.jpg: not a picture")
     assert [skipped.path for skipped in reader.skipped()] == [bad]

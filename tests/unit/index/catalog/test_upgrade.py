@@ -44,7 +44,7 @@ def require_answers(directory: Path) -> None:
         assert len(store) == 23
         found: dict[Path, float] = {}
         for candidate in store.nearest(np.eye(1, 16, dtype=np.float32)):
-            found |= {photo.path: candidate.similarity for photo in candidate.photos}
+            found |= {photo.path: candidate.similarity for photo in candidate.files}
         assert len(found) == 24 and {ODD, Path("/scans/page.tiff"), Path("/photos/late.jpg")} <= set(found)
         assert found[Path("/photos/copy of 03.jpg")] == found[Path("/photos/03.jpg")]
         np.testing.assert_allclose(found[Path("/photos/00.jpg")], stored(store, 1)[0], atol=1e-6)

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.errors import DamagedIndexError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.maintenance import forget, prune
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.retrieval import indexing
 from bridgetower.retrieval.indexing import index
 from bridgetower.transfer.export import export
@@ -139,8 +139,8 @@ def index_photos(photos: Path, directory: Path, stop_at: int | None = None) -> i
 
     fake = FakeEncoder()
     with IndexWriter.open(directory, fake.fingerprint) as writer:
-        engine = LocalEngine(fake.preprocessing, lambda: fake, batch_size=4)
-        return index([photos], writer, lambda: engine, on_progress=watch)
+        fake.batch_size = 4
+        return index([photos], writer, lambda: Model.from_parts(fake), on_progress=watch)
 
 
 def test_a_run_that_is_broken_off_makes_none_and_the_next_one_does(photos: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_without_texts_pictures_far_from_pictures_stand_for_them(tmp_path: Path)
 def test_everything_is_found_by_who_asks_for_everything(directory: Path) -> None:
     with IndexReader.open(directory) as store:
         assert [n.image - 1 for n in store.recall(ASKED[:1], 10 * N)[0]] == exact(ASKED[0], N)
-        images = [candidate.photos[0].path for candidate in store.nearest(ASKED[:1])]
+        images = [candidate.files[0].path for candidate in store.nearest(ASKED[:1])]
     assert len(images) == len(set(images)) == N
 
 
@@ -249,7 +249,7 @@ def test_a_filter_costs_no_recall(
     with IndexReader.open(directory) as store:
         for query in ASKED[:5]:
             found = list(store.nearest(query[None], filter))
-            assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(query, N, numbers)]
+            assert [c.files[0].path for c in found] == [path_of(i) for i in exact(query, N, numbers)]
 
 
 def test_a_filter_finds_what_an_exact_file_lacks(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_filter_finds_what_an_exact_file_lacks(tmp_path: Path) -> None:
         add(writer, range(400, 1000))
     with IndexReader.open(tmp_path / "index") as store:
         found = list(store.nearest(ASKED[:1], Filter(under=Path("/photos/3"))))
-        assert [c.photos[0].path for c in found] == [path_of(i) for i in exact(ASKED[0], N, range(3, 1000, 7))]
+        assert [c.files[0].path for c in found] == [path_of(i) for i in exact(ASKED[0], N, range(3, 1000, 7))]
 
 
 def test_a_filter_shows_the_files_that_pass_it(directory: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_filter_shows_the_files_that_pass_it(directory: Path) -> None:
         writer.commit(files=[(File(Path("/elsewhere/copy.jpg"), 1, 1), hash_of(4))])
     with IndexReader.open(directory) as store:
         (found,) = store.nearest(ASKED[:1], Filter(under=Path("/elsewhere")))
-        assert [photo.path for photo in found.photos] == [Path("/elsewhere/copy.jpg")]
+        assert [photo.path for photo in found.files] == [Path("/elsewhere/copy.jpg")]
 
 
 @pytest.mark.parametrize("name", ["vectors-1.faiss", "vectors-1.codes"])

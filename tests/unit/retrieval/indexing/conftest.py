@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.retrieval.indexing import IndexReport, index
 from tests.fakes import FakeEncoder, paint
 
@@ -24,10 +24,10 @@ def run(
 ) -> IndexReport:
     encoder = encoder or FakeEncoder()
     with IndexWriter.open(directory, encoder.fingerprint) as writer:
-        return index(paths, writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), rules, retry=retry)
+        return index(paths, writer, lambda: Model.from_parts(encoder), rules, retry=retry)
 
 
-def never() -> LocalEngine:
+def never() -> Model:
     raise AssertionError("a model was looked for though nothing had to be encoded")
 
 
@@ -39,7 +39,7 @@ def indexed(directory: Path) -> set[Path]:
     """The files that lead to a picture."""
     with IndexReader.open(directory) as store:
         images = [neighbour.image for neighbour in store.recall(FakeEncoder().embed_texts(["red"]), 1000)[0]]
-        return {path for image in images for path in store.catalog.photos(image)}
+        return {path for image in images for path in store.catalog.paths_of(image)}
 
 
 def some(folder: Path, *names: str) -> list[Path]:

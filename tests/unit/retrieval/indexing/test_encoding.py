@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Pixels, Vectors
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.content import read
 from bridgetower.files.walk import scan
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from bridgetower.records import Candidate
@@ -66,7 +66,7 @@ def test_renamed_and_copied_files_are_neither_decoded_nor_encoded(
     with IndexReader.open(tmp_path / "index") as store:
         image = store.catalog.image_id(content(photos / "copy.png"))
         assert image is not None
-        assert store.catalog.photos(image) == (photos / "001.png", photos / "copy.png")
+        assert store.catalog.paths_of(image) == (photos / "001.png", photos / "copy.png")
 
 
 def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_changed_file_is_encoded_again(photos: Path, tmp_path: Path) -> None:
     assert (report.encoded, encoder.encoded) == (1, 1)
     with IndexReader.open(tmp_path / "index") as store:
         best = store.recall(encoder.embed_texts(["blue"]), 1)[0][0].image
-        assert store.catalog.photos(best) == (photos / "000.png",)
+        assert store.catalog.paths_of(best) == (photos / "000.png",)
 
 
 def test_equal_pictures_in_one_batch_are_encoded_once(tmp_path: Path) -> None:
@@ -109,8 +109,7 @@ def test_progress_reaches_the_total(photos: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     encoder = FakeEncoder()
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
-        engine = LocalEngine(encoder.preprocessing, lambda: encoder)
-        index([photos], writer, lambda: engine, on_progress=seen.append)
+        index([photos], writer, lambda: Model.from_parts(encoder), on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[0] == Progress(0, 0, 0, 0)  # while the folders are walked
     assert seen[-1] == Progress(BATCH_SIZE + 4, BATCH_SIZE + 4, BATCH_SIZE + 3, 1)

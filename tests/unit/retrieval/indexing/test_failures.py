@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from bridgetower.checkpoints.find import resolve
-from bridgetower.encoders.local_engine import LocalEngine
 from bridgetower.encoders.protocol import Vectors
 from bridgetower.encoders.runtime import BATCH_SIZE, Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.errors import InputError, ModelError, PictureError, ResourceError
 from bridgetower.files.content import read
-from bridgetower.files.regular import open_regular
+from bridgetower.files.regular_files import open_regular
 from bridgetower.files.walk import scan
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
+from bridgetower.models.model import Model
 from bridgetower.pictures.decode_pool import DecodePool, Picture
-from bridgetower.pictures.extras import Extra
+from bridgetower.pictures.extras.extra import Extra
 from bridgetower.records import Refused
 from bridgetower.retrieval.indexing import index
 from tests.fakes import HOSTILE, FakeEncoder, paint
@@ -128,7 +128,7 @@ def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(pho
         for parameter in encoder._model.vision_tower.parameters():
             parameter.fill_(float("nan"))
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
-        index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder))
+        index([photos], writer, lambda: Model.from_parts(encoder))
     with IndexReader.open(tmp_path / "index") as store:
         assert (store.summary().images, store.summary().orphans) == (0, 0)
 
@@ -206,7 +206,7 @@ def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path
     large = paint(photos / "large.png", "red", size=(50, 40))
     encoder = FakeEncoder()
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
-        report = index([photos], writer, lambda: LocalEngine(encoder.preprocessing, lambda: encoder), max_pixels=1999)
+        report = index([photos], writer, lambda: Model.from_parts(encoder), max_pixels=1999)
     assert [skip.path for skip in report.skipped] == [large]
     assert "--max-pixels" in report.skipped[0].reason
     again = run([photos], tmp_path / "index")  # what lies in the content is remembered

@@ -1,7 +1,7 @@
 """Tell from its content, not from its name, which optional library a picture needs."""
 
-from bridgetower.pictures.extras import Extra
-from bridgetower.pictures.headers import bmff, tiff_tags
+from bridgetower.pictures.extras import bmff, tiff_tags
+from bridgetower.pictures.extras.extra import Extra
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})

@@ -12,8 +12,8 @@ import pylibjxl
 from PIL import Image
 
 from bridgetower.errors import PictureError
-from bridgetower.pictures.extras import CheckPixels, Opened
-from bridgetower.pictures.headers.jpeg_xl import HLG, LINEAR, PQ, transfer_function
+from bridgetower.pictures.extras.extra import CheckPixels, Opened
+from bridgetower.pictures.extras.jpeg_xl import HLG, LINEAR, PQ, transfer_function
 
 _UNCONVERTED = {PQ: "HDR (PQ)", HLG: "HDR (HLG)", LINEAR: "linear light"}
 

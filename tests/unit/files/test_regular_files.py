@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.files.regular import NotAFileError, open_regular
+from bridgetower.files.regular_files import NotAFileError, open_regular
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs pipes and devices with names")
 
@@ -53,7 +53,7 @@ def test_what_became_a_pipe_between_the_look_and_the_opening_is_refused_and_clos
         opened.append(open_it(tmp_path / "pipe", flags))
         return opened[-1]
 
-    monkeypatch.setattr("bridgetower.files.regular.os.open", open_the_pipe)
+    monkeypatch.setattr("bridgetower.files.regular_files.os.open", open_the_pipe)
     with pytest.raises(NotAFileError, match="pipe"):
         open_regular(tmp_path / "file")
     [descriptor] = opened

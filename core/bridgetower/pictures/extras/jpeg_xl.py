@@ -3,7 +3,7 @@
 The fields are those of ISO/IEC 18181-1, in their order; each number is a choice of four ways to write it.
 """
 
-from bridgetower.pictures.headers import bmff
+from bridgetower.pictures.extras import bmff
 
 _Choice = tuple[int, int]  # bits to read, and what to add to them
 _SIZE = ((9, 1), (13, 1), (18, 1), (30, 1))

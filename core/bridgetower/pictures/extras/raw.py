@@ -14,9 +14,9 @@ import rawpy
 from PIL import ExifTags, Image
 
 from bridgetower.errors import PictureError
-from bridgetower.pictures.extras import CheckPixels, Opened
-from bridgetower.pictures.headers import bmff, tiff_tags
-from bridgetower.pictures.headers.tiff_tags import Directory
+from bridgetower.pictures.extras import bmff, tiff_tags
+from bridgetower.pictures.extras.extra import CheckPixels, Opened
+from bridgetower.pictures.extras.tiff_tags import Directory
 
 _RECIPE = {
     "use_camera_wb": True,

@@ -2,12 +2,24 @@
 
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgetower.models.model import DEFAULT_MODEL, Model
-from bridgetower.records import FOREIGN, INT8, Fingerprint, Head, Say
+from bridgetower.errors import ModelError, UsageError
+from bridgetower.inputs import one_of
+from bridgetower.models.model import Model
+from bridgetower.records import (
+    DEFAULT_MODEL,
+    DEVICES,
+    FOREIGN,
+    INT8,
+    PRECISIONS,
+    PREPROCESSINGS,
+    Fingerprint,
+    Head,
+    Say,
+)
 
 if TYPE_CHECKING:
     from bridgetower.index.reader import IndexReader
@@ -39,23 +51,35 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """The options of `Library` that choose a model."""
+    """The options of `Library` that choose a model. Raises UsageError for values that contradict each other."""
 
-    given: Model | str | None
-    default_model: str | None
-    device: str
-    precision: str | None
-    default_precision: str
-    preprocessing: str | None
-    progress: bool
+    given: Model | str | None = None
+    default_model: str | None = None
+    device: str = "auto"
+    precision: str | None = None
+    default_precision: str = "auto"
+    preprocessing: str | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        one_of(DEVICES, "device", self.device)
+        one_of(PRECISIONS, "default_precision", self.default_precision)
+        if self.precision is not None:
+            one_of(PRECISIONS, "precision", self.precision)
+        if self.preprocessing is not None:
+            one_of(PREPROCESSINGS, "preprocessing", self.preprocessing)
+        if isinstance(self.given, Model):
+            deciding = (field for field in fields(self) if field.name not in ("given", "progress"))
+            if beside := [field.name for field in deciding if getattr(self, field.name) != field.default]:
+                raise UsageError(f"a model that is ready has its {', '.join(beside)}: say that where it is made")
 
     @property
-    def any_insisted_on(self) -> bool:
-        """Whether one of them must be compared with the fingerprint of an index."""
+    def has_required(self) -> bool:
+        """Whether one of the options must equal that of the index."""
         return not (self.given is None and self.precision is None and self.preprocessing is None)
 
 
-class IndexModels:
+class ModelChoice:
     """Find each model once, under any of its names. May be used by several threads."""
 
     def __init__(self, directory: Path, options: ModelOptions, notes: Notes) -> None:
@@ -103,6 +127,11 @@ class IndexModels:
 
         options = self._options
         require_ours(self._directory, made_by)
+        if made_by.preprocessing not in PREPROCESSINGS:
+            raise ModelError(
+                f"{self._directory}: made with preprocessing {made_by.preprocessing:.40}, which this version does not "
+                "know: use a newer one, or build another index"
+            )
         if isinstance(options.given, Model):
             self._tell_tokenizer(made_by, options.given)
             return options.given

@@ -11,8 +11,8 @@ from pathlib import Path
 import pi_heif
 
 from bridgetower.errors import PictureError
-from bridgetower.pictures.extras import CheckPixels, Opened
-from bridgetower.pictures.headers import bmff
+from bridgetower.pictures.extras import bmff
+from bridgetower.pictures.extras.extra import CheckPixels, Opened
 
 pi_heif.options.DECODE_THREADS = 1  # several pictures are decoded at once
 pi_heif.options.THUMBNAILS = pi_heif.options.DEPTH_IMAGES = pi_heif.options.AUX_IMAGES = False

@@ -1,13 +1,16 @@
 """Which model a library works with, found once, and what is said about it."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bridgetower import Library, Model
-from bridgetower.checkpoints.find import DEMO, resolve
-from bridgetower.models.index_models import Notes
+from bridgetower import Library, Model, ModelError
+from bridgetower.checkpoints.find import resolve
+from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
+from bridgetower.records import DEMO
 
 CATS = Path(__file__).parents[3] / "examples" / "gallery" / "two-cats-on-a-couch-in-the-desert.jpg"
 
@@ -40,6 +43,32 @@ def test_another_default_model_than_that_of_the_index_is_told_once(demo: Path, t
             (tmp_path / name).write_bytes(CATS.read_bytes() + name.encode())
             library.index([tmp_path / name])
     assert said == [f"note: the index keeps its model {demo}; demo is for new ones"]
+
+
+@pytest.mark.parametrize("option", ["model", "default_model"])
+@pytest.mark.usefixtures("demo")
+def test_a_folder_of_a_model_stays_the_same_in_another_folder(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named: dict[str, Any] = {option: "./model"}
+    library = Library("index", **named)
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    assert library.model.heads == Model("demo").heads
+
+
+def test_a_folder_that_is_not_there_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"\./owner/name: no such folder"):
+        Model("./owner/name")
+
+
+def test_an_index_of_a_preprocessing_that_is_not_known_is_an_error_of_the_model(tmp_path: Path) -> None:
+    made = replace(Model("demo").fingerprint, preprocessing="square")
+    models = ModelChoice(tmp_path, ModelOptions(), Notes(print))
+    with pytest.raises(ModelError, match="preprocessing square"):
+        models.that_made(made)
 
 
 def test_what_is_said_holds_nobody_up(tmp_path: Path) -> None:
