@@ -125,7 +125,7 @@ def test_progress_counts_the_pictures_of_each_pass(captioned: list[Captioned]) -
 def test_batches_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captioned = [Captioned(paint(tmp_path / f"{i}.png", (250, 10 * i, 0)), (f"red {i}",)) for i in range(7)]
     whole = list(evaluate(FakeEncoder(), captioned, depths=(2, 5)))
-    monkeypatch.setattr(bridgetower.retrieval.evaluation, "PICTURES_AT_ONCE", 3)
+    monkeypatch.setattr(bridgetower.retrieval.evaluation, "_BATCH", 3)
     seen: list[tuple[int, int]] = []
     assert list(evaluate(FakeEncoder(), captioned, depths=(2, 5), on_progress=lambda *n: seen.append(n))) == whole
     assert seen == [(3, 7), (6, 7), (7, 7)] * 2
@@ -151,7 +151,9 @@ def test_one_caption_a_line_measures_as_all_captions_in_one(tmp_path: Path, capt
         tmp_path / "split.jsonl",
         *({"image": item.image.name, "captions": [text]} for item in captioned for text in item.captions),
     )
-    assert list(evaluate(FakeEncoder(), read_captions(split))) == list(evaluate(FakeEncoder(), captioned))
+    assert list(evaluate(FakeEncoder(), read_captions(split), depths=(20,))) == list(
+        evaluate(FakeEncoder(), captioned, depths=(20,))
+    )
 
 
 def test_a_line_ends_where_a_line_ends(tmp_path: Path) -> None:
@@ -206,4 +208,4 @@ def test_files_that_are_no_captions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a file but a folder"):
         read_captions(tmp_path)
     with pytest.raises(PictureError, match="gone"):
-        list(evaluate(FakeEncoder(), [Captioned(tmp_path / "gone.png", ("x",))]))
+        list(evaluate(FakeEncoder(), [Captioned(tmp_path / "gone.png", ("x",))], depths=(20,)))
