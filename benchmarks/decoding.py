@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 def contents_for(size: str, args: argparse.Namespace) -> Contents:
     """Drawn pictures have 12 megapixels, but for "tiny", which only shows that everything works."""
     drawn = (4, 640, 480) if size == "tiny" else (8, 4000, 3000)
-    found = scan(args.files or [photo_folder(args.work, *drawn)])
+    found = scan(args.photos or [photo_folder(args.work, *drawn)])
     files = [Path(os.fsdecode(item.path)) for item in found if isinstance(item, WalkedFile)]
     contents = {path: read(path) for path in files}
     if not contents:

@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
 def photos_for(size: str, args: argparse.Namespace) -> Path:
     """12 megapixels, but for "tiny", which only shows that everything works."""
     if size == "tiny":
-        return photo_folder(args.work, args.files or 4, 640, 480)
-    return photo_folder(args.work, args.files or 64, 4000, 3000)
+        return photo_folder(args.work, args.photos or 4, 640, 480)
+    return photo_folder(args.work, args.photos or 64, 4000, 3000)
 
 
 def start(name: str, photos: Path, model: Path, scratch: Path) -> None:
