@@ -33,7 +33,7 @@ test: check  ## all of check, then all tests (ARGS="-k search" for some)
 test-samples: $(VENV)/.installed-dev  ## fetch real files of cameras and read them: needs a network
 	$(BIN)/python tests/samples/fetch.py $(ARGS)
 
-quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: under a minute
+quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: about a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 --dist=loadfile -r fE $(ARGS)
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types and layers

@@ -18,7 +18,7 @@ TEXTS = ("two cats on a couch", "a dog in a car", "a giraffe playing the piano",
 
 
 def begin_as_bt() -> None:
-    """What the command line does before it does anything."""
+    """Do the work of the command line before a command runs."""
     from bridgetower_cli import app
 
     sys.argv = ["bt", "--version"]

@@ -182,7 +182,7 @@ def empty_index(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def index_of_one(tmp_path: Path) -> Path:
-    """What `bt search --query-vector` can search, without loading a network."""
+    """An index for `bt search --query-vector`, which loads no network."""
     from bridgetower.index.writer import IndexWriter, NewImage
     from bridgetower.records import File
     from tests.fakes import FakeEncoder

@@ -123,7 +123,7 @@ def test_a_log_whose_end_is_lost_shows_what_was_committed_before(killed: Path) -
 
 @pytest.fixture
 def half_folded(tmp_path: Path) -> Path:
-    """What a killed `bt index` leaves of an index that had pictures before: four batches in the log alone."""
+    """An index after a killed `bt index`: four batches are in the log alone."""
     directory = tmp_path / "index"
     with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(images=[image(1)], files=[(photo(1), image(1).hash)])

@@ -1,4 +1,4 @@
-"""What survives a power cut: the order in which files reach the disk, get their names, and are named by a commit.
+"""A power cut: the order in which files reach the disk, get their names, and are named by a commit.
 
 Killing a process cannot show it, as the system goes on writing. So the calls are watched.
 """

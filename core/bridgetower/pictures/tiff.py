@@ -40,7 +40,7 @@ _WEBP = "webp"  # Pillow's name
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """What a directory of a TIFF file says of its picture."""
+    """The tags of a TIFF directory that describe its picture."""
 
     offset: int
     kind: int = 0

@@ -17,7 +17,7 @@ _MOST_INK = 0.01  # the largest share of the pixels that can be seen which may b
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What the levels of an image of one channel mean, where Pillow does not know it: `info["samples"]`."""
+    """The meaning of the levels of one channel, which Pillow does not know: `info["samples"]`."""
 
     white: int | None = None  # its level; None for the usual one of the mode
     white_is_zero: bool = False
