@@ -111,6 +111,10 @@ def _report_run(report: "IndexReport", seconds: float) -> None:
     for root in report.absent:
         render.away(root)
     _report_unread(report.unread)
+    if report.renewed:
+        render.say(
+            f"note: {render.counted(report.renewed, 'picture')} encoded again, as this version reads them better"
+        )
     render.note(report.note)
     others = sum(report.ignored.values())
     render.say(

@@ -5,10 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from bridgetower.errors import ModelError
 
+# Raise it with any change that gives some pictures other pixels, and call `pictures.versions.changed_in` where they get
+# them: the next run encodes these pictures again. Preprocessing has a version of its own, in the fingerprint.
+DECODING_VERSION = 1
+METADATA_VERSION = 0  # raise it with any change by which dates are found that were not: the next run looks for them
 OnProgress = Callable[[int, int], None]  # called with the number done, and the total
 LARGEST = 2**63 - 1  # integer of SQLite
 MAX_PICTURE_BYTES = 2 * 1000**3  # of a file; more than any decoded picture, even with 16 bits uncompressed
@@ -48,6 +52,8 @@ class WalkedFile(NamedTuple):
     path: bytes  # absolute
     size: int  # bytes
     mtime_ns: int  # nanoseconds since the epoch
+    inode: int = 0  # its lowest 63 bits; 0 if unknown
+    ctime_ns: int = 0  # as `stat` has it; 0 if unknown
 
 
 def path_of(path: bytes) -> Path:
@@ -62,6 +68,25 @@ class File:
     path: Path  # absolute
     size: int  # bytes
     mtime_ns: int  # nanoseconds since the epoch
+    inode: int = 0  # its lowest 63 bits; 0 if unknown
+    ctime_ns: int = 0  # as `stat` has it; 0 if unknown
+    taken_at: int | None = None  # seconds since 1970 on the clock where it was taken, if not from the content
+    metadata: int = METADATA_VERSION  # version of the reader of its dates
+    decoding: int | None = None  # of a skipped file: version of the decoding that refused it; None for ours
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result) -> Self:
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ino & LARGEST, status.st_ctime_ns)
+
+    def is_unchanged(self, status: os.stat_result) -> bool:
+        """Return whether a file with this status is the one that was stored. docs/index-format.md has the rule."""
+        now = File.of(self.path, status)
+        if (now.size, now.mtime_ns) != (self.size, self.mtime_ns):
+            return False
+        if 0 in (self.ctime_ns, now.ctime_ns):
+            return True
+        counts = self.ctime_ns != self.mtime_ns and 0 not in (self.inode, now.inode)
+        return self.ctime_ns == now.ctime_ns and not (counts and self.inode != now.inode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from bridgetower.encoders.threads import compute_with_one, one_thread
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
-from bridgetower.records import INT8, Fingerprint, Head, Say, quiet, require_heads
+from bridgetower.records import DECODING_VERSION, INT8, Fingerprint, Head, Say, quiet, require_heads
 from bridgetower.resources import shortages
 
 # Bytes of the widest tensor of a layer, which limit the pictures or pairs of one pass. On a CPU this tensor should stay
@@ -124,7 +124,7 @@ class TorchEncoder:
     def features_id(self) -> str:
         made_by = self._checkpoint
         digests = f"{made_by.weights_sha256[:16]}-{made_by.config_sha256[:16]}"
-        recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}"
+        recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}.{DECODING_VERSION}"
         return f"{digests}-{recipe}-{self.runtime.precision}-{_FEATURES_VERSION}"
 
     @property

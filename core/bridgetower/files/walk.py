@@ -34,7 +34,7 @@ from typing import NamedTuple
 from bridgetower.errors import InputError
 from bridgetower.files.ignore import IGNORE_NAME, USUAL_RULES, Levels, Rules, excluding_below, is_excluded, with_own
 from bridgetower.files.os_errors import reason_to_skip
-from bridgetower.records import Skipped, WalkedFile, path_of
+from bridgetower.records import LARGEST, Skipped, WalkedFile, path_of
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor .mpg, .h5,
 # .grib, .bufr: Pillow reads only their headers.
@@ -241,7 +241,7 @@ def _walked_file(path: bytes, get_status: Callable[[], os.stat_result]) -> Walke
         return Skipped(path_of(path), reason_to_skip(error))
     if not stat.S_ISREG(status.st_mode):
         return Skipped(path_of(path), "not a file but a pipe, socket or device")
-    return WalkedFile(path, status.st_size, status.st_mtime_ns)
+    return WalkedFile(path, status.st_size, status.st_mtime_ns, status.st_ino & LARGEST, status.st_ctime_ns)
 
 
 def _identity(folder: bytes | Path) -> tuple[int, int]:

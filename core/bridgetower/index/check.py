@@ -85,6 +85,7 @@ def _look_at_all(directory: Path, recall_store: RecallStore | None, on_progress:
             _look_at_structure,
             _look_at_images,
             _look_at_files,
+            _look_at_parts,
             _look_at_roots,
             _look_at_queries,
             _look_at_counts,
@@ -141,6 +142,13 @@ def _look_at_files(reader: IndexReader, on_progress: OnProgress) -> Iterator[Fin
         for path, whole in rows:
             if not whole:
                 yield Finding("files", "the file's row is not as it was written", path)
+
+
+def _look_at_parts(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
+    for image, part, whole in reader.catalog.part_rows():
+        if not whole:
+            files = reader.catalog.paths_of(image)
+            yield Finding("parts", f"the row of its part {part} is not as it was written", files[0] if files else None)
 
 
 def _look_at_roots(reader: IndexReader, on_progress: OnProgress) -> Iterator[Finding]:
@@ -217,7 +225,7 @@ def repair_index(
         lost = sorted({*images} - take_back(writer.catalog, images))
         files, roots = _paths("files", now), _paths("roots", now)
         dropped = sorted({*files, *(path for image in lost for path in writer.catalog.paths_of(image))})
-        if any(_of(part, now) for part in ("images", "files", "roots", "queries", "counts")):
+        if any(_of(part, now) for part in ("images", "files", "parts", "roots", "queries", "counts")):
             writer.mend(files, lost, roots)
         if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):
             writer.publish_from_scratch()

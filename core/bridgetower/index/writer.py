@@ -25,7 +25,7 @@ from bridgetower.index.lock import Lock
 from bridgetower.index.recovery import backup
 from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.index.vectors.protocol import RecallStore
-from bridgetower.records import File, Fingerprint, OnProgress, WalkedFile, quiet
+from bridgetower.records import DECODING_VERSION, File, Fingerprint, OnProgress, WalkedFile, quiet
 
 # numpy and FAISS take longer to import than a run takes that finds nothing to do. So the methods that use a vector
 # import the modules that need them.
@@ -53,6 +53,15 @@ class NewImage:
     height: int
     taken_at: int | None  # seconds since 1970 on the clock where it was taken
     vector: "NDArray[np.floating]"  # [E], unit length; float16 values are stored unchanged
+    decoding: int = DECODING_VERSION  # that its pixels agree with
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """An image of an older decoding whose pixels are the same in this one."""
+
+    hash: bytes
+    taken_at: int | None  # as read now
 
 
 class IndexWriter:
@@ -161,13 +170,16 @@ class IndexWriter:
         images: Iterable[NewImage] = (),
         files: Iterable[tuple[File, bytes]] = (),
         skipped: Iterable[tuple[File, str]] = (),
+        confirmed: Iterable[Confirmed] = (),
     ) -> None:
         """Store a batch: all of it or, on any error or kill, nothing.
 
         Args:
-            images: new images. An image that the index already has keeps its id and its vector.
+            images: new images. An image that the index already has keeps its id and its vector, unless they are of an
+                older decoding: then the new one takes its place.
             files: each file with the hash of its image, which is in the index or in `images`.
             skipped: each file that has no image, with the reason. It replaces the old row of its path, as in `files`.
+            confirmed: images that need no other vector.
 
         Raises:
             ValueError: a vector is not a unit vector of this index, or a file has the hash of no image.
@@ -175,18 +187,21 @@ class IndexWriter:
         """
         files, skipped = list(files), list(skipped)
         packed = [(image, self._pack(image)) for image in images]
-        added = 0
+        last = self.catalog.last_image()
         with self.catalog.transaction():
             for image, vector in packed:
-                added += self.catalog.add_image(image.hash, image.width, image.height, image.taken_at, vector)
+                size = image.width, image.height
+                self.catalog.add_image(image.hash, *size, image.taken_at, image.decoding, vector)
+            for same in confirmed:
+                self.catalog.confirm(same.hash, same.taken_at, DECODING_VERSION)
             for file, hash in files:
                 self.catalog.put_file(file, hash)
             for file, reason in skipped:
                 self.catalog.put_skipped(file, reason)
             self.catalog.touch()
         self.catalog.meet(WalkedFile(os.fsencode(file.path), -1, 0) for file, _ in (*files, *skipped))
-        self._images += added
-        self._uncovered += added
+        self._images = self.catalog.count_images()
+        self._uncovered += self.catalog.last_image() - last
 
     def publish_if_behind(self) -> None:
         """Publish in the middle of a run if the vector file lacks so many images that searches are slow."""
@@ -250,13 +265,14 @@ class IndexWriter:
             self.catalog.touch()
 
     def mend(self, files: Iterable[Path], images: Iterable[int], roots: Iterable[Path]) -> None:
-        """Correct the counts, and drop these files, these images with their files, these roots, and damaged queries, in
-        one transaction."""
+        """Correct the counts, and drop these files, these images with their files, these roots, and damaged parts and
+        queries, in one transaction."""
         with self.catalog.transaction():
             self.catalog.recount()
             self.catalog.drop_files(files)
             self.catalog.drop_images(images)
             self.catalog.drop_roots(roots)
+            self.catalog.drop_parts([(image, part) for image, part, whole in self.catalog.part_rows() if not whole])
             self.catalog.set_queries(self.catalog.queries())
             self.catalog.touch()
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from bridgetower.pictures.versions import changed_in
+
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
     import numpy as np
     import numpy.typing as npt
@@ -44,6 +46,7 @@ def to_srgb(image: Image.Image, profile: object, cicp: object) -> Image.Image:
     if isinstance(cicp, bytes) and len(cicp) >= 2:
         return _from_code_points(image.convert("RGB"), cicp[0], cicp[1])
     if isinstance(profile, bytes) and profile and (transform := _transform(profile, image.mode)):
+        changed_in(1)
         return transform(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -103,6 +106,7 @@ def _from_code_points(image: Image.Image, primaries: int, transfer: int) -> Imag
     """Convert RGB of these primaries and transfer function to sRGB. Code points that are not known count as sRGB."""
     if primaries not in _TO_SRGB and transfer not in (_PQ, _HLG, *_GAMMA):
         return image
+    changed_in(1)
     import numpy as np
 
     matrix = np.array(_TO_SRGB.get(primaries, np.eye(3)), np.float32)

@@ -26,6 +26,7 @@ from bridgetower.pictures.extras.sniff import extra_for
 from bridgetower.pictures.frames import load, readable_webp
 from bridgetower.pictures.side_data import ended_jpeg, readable_jpeg, readable_png
 from bridgetower.pictures.to_rgb import to_rgb
+from bridgetower.pictures.versions import changed_in
 
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
     import numpy as np
@@ -155,6 +156,7 @@ def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: in
         if pixels > limit:
             raise PixelLimitError(path, _too_large(pixels, limit))
 
+    changed_in(1)
     with _WARNINGS_IGNORED:
         opened = _read_with(extra, data, path, check, min_side)
         _, taken_at = _read_exif(opened.image)  # its orientation is for readers that do not turn the pixels

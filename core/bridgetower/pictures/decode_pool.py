@@ -66,6 +66,7 @@ class Picture:
     width: int  # upright pixels
     height: int
     taken_at: int | None
+    since: int  # first version of the decoding that gives these pixels
     pixels: npt.NDArray[np.float32]  # [3, H, W]
 
 
@@ -241,10 +242,10 @@ class _Process:
 
 def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
     """Read an answer that `decode_worker.answer` wrote. Raises struct.error or ValueError if it is incomplete."""
-    kind, width, height, taken_at, length = HEADER.unpack(source.read(HEADER.size))
+    kind, width, height, taken_at, since, length = HEADER.unpack(source.read(HEADER.size))
     if kind == PICTURE:
         pixels = normalise(source.read(3 * spec.crop_size**2), spec)
-        return Picture(width, height, None if taken_at == NO_TIME else taken_at, pixels)
+        return Picture(width, height, None if taken_at == NO_TIME else taken_at, since, pixels)
     return Refused(source.read(min(length, LONGEST_REASON)).decode(errors="replace"), lasting=kind == REFUSED)
 
 

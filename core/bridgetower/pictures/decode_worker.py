@@ -20,9 +20,10 @@ from typing import Any
 from bridgetower.errors import PictureError, PixelLimitError
 from bridgetower.pictures.decode import decode, let_pass
 from bridgetower.pictures.preprocess import Preprocessing, square
+from bridgetower.pictures.versions import recorded
 
 LENGTH = struct.Struct("<Q")
-HEADER = struct.Struct("<cQQqQ")  # kind, width, height, time taken, bytes that follow
+HEADER = struct.Struct("<cQQqHQ")  # kind, width, height, time taken, version of its pixels, bytes that follow
 READY = b"!"
 PICTURE, REFUSED, TRY_AGAIN = b"p", b"r", b"t"  # kinds
 NO_TIME = -(2**63)
@@ -65,8 +66,9 @@ def serve() -> None:
 def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory_limit: int | None) -> bytes:
     """Return the bytes of the answer for the content of one file."""
     try:
-        decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side, convert=False)
-        rgb = square(decoded, preprocessing).tobytes()
+        with recorded() as since:
+            decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side, convert=False)
+            rgb = square(decoded, preprocessing).tobytes()
     except PixelLimitError as error:
         kind, reason = REFUSED, f"{error.reason}; --max-pixels raises it"
     except PictureError as error:
@@ -77,9 +79,9 @@ def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory
         kind, reason = _out_of_memory("not enough memory to decode it", memory_limit)
     else:
         taken_at = NO_TIME if decoded.taken_at is None else decoded.taken_at
-        return HEADER.pack(PICTURE, decoded.width, decoded.height, taken_at, len(rgb)) + rgb
+        return HEADER.pack(PICTURE, decoded.width, decoded.height, taken_at, since.version, len(rgb)) + rgb
     written = reason.encode(errors="replace")[:LONGEST_REASON]
-    return HEADER.pack(kind, 0, 0, NO_TIME, len(written)) + written
+    return HEADER.pack(kind, 0, 0, NO_TIME, 0, len(written)) + written
 
 
 def _out_of_memory(reason: str, limit: int | None) -> tuple[bytes, str]:

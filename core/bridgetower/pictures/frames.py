@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from PIL import Image, ImageChops
 
 from bridgetower.pictures.tiff import load_webp
+from bridgetower.pictures.versions import changed_in
 
 if TYPE_CHECKING:  # a plugin is imported with the first file of its format
     from PIL import ImageFile
@@ -24,6 +25,8 @@ def readable_webp(data: bytes) -> bytes:
     Without the flag, Pillow gives black where the first frame does not cover the canvas.
     """
     if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) > 20 and data[20] & _ANIMATED:
+        if not data[20] & _ALPHA:
+            changed_in(1)
         return data[:20] + bytes([data[20] | _ALPHA]) + data[21:]
     return data
 
@@ -48,6 +51,7 @@ def load(opened: "ImageFile.ImageFile", data: bytes) -> Image.Image:
             opened.seek(number)
             later = _load_frame(opened, data, covered := _cover(opened, covered))
             if not _is_blank(later):
+                changed_in(1)
                 return later
     opened.seek(0)
     _seek_first(opened)
@@ -67,6 +71,7 @@ def _seek_first(opened: "ImageFile.ImageFile") -> int:
         opened.seek(0)
         opened.info.pop("default_image")
         return 0
+    changed_in(1)
     cast("PngImageFile", opened).blend_op = 0  # nothing is beneath it to be blended with
     return 1
 
@@ -96,6 +101,7 @@ def _load_frame(opened: "ImageFile.ImageFile", data: bytes, covered: Image.Image
     _loaded(opened)
     if covered is None or covered.getextrema() == (255, 255):
         return opened
+    changed_in(1)
     rgba = opened.convert("RGBA")
     rgba.putalpha(ImageChops.multiply(rgba.getchannel("A"), covered))
     rgba.info.pop("transparency", None)
@@ -127,6 +133,7 @@ def _with_key_of_16_bits(opened: "ImageFile.ImageFile", data: bytes) -> Image.Im
             for channel, value in enumerate(key):
                 table = [255 if level == value >> shift & 255 else 0 for level in range(256)]
                 clear = ImageChops.multiply(clear, image.getchannel(channel).point(table))
+    changed_in(1)
     rgba = opened.copy()
     rgba.info.pop("transparency")
     rgba.putalpha(ImageChops.invert(clear))

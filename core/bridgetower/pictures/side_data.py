@@ -11,6 +11,8 @@ from itertools import islice
 
 from PIL import Image, ImageChops
 
+from bridgetower.pictures.versions import changed_in
+
 LONGEST_PROFILE = 8_000_000  # bytes of an ICC profile; those of printers have 1 to 3 MB
 _LONGEST_TEXT = 1_000_000  # bytes; Pillow refuses text of more than 1 MiB
 
@@ -56,6 +58,8 @@ def readable_png(data: bytes) -> tuple[bytes, dict[str, object]]:
                 keeps = keeps and len(body) >= {0: 2, 2: 6, 3: 1}.get(colour_type, len(body) + 1)
             if keeps and name == b"tRNS" and colour_type == 0 and depth <= 8:
                 most = 2**depth - 1
+                if depth in (2, 4):
+                    changed_in(1)
                 found["transparency"] = (int.from_bytes(body[:2]) & most) * 255 // most
         elif name in (b"tEXt", b"zTXt", b"iTXt") and len(body) <= _LONGEST_TEXT:
             keyword = bytes(body[:80]).partition(b"\0")[0]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from bridgetower.pictures.to_rgb import Samples
 from bridgetower.pictures.trusted import KindNotRead
+from bridgetower.pictures.versions import changed_in
 
 if TYPE_CHECKING:  # a plugin is imported with the first file of its format
     from PIL import ImageFile
@@ -88,6 +89,7 @@ def readable_tiff(data: bytes) -> bytes:
         photos = [page for page in photos if first.is_thumbnail_of(page)]
     if not photos:
         return data
+    changed_in(1)
     photo = max(photos, key=lambda page: page.width * page.height)
     order = ">" if data[:1] == b"M" else "<"
     start = struct.pack(order + "I", photo.offset), 4
@@ -186,9 +188,12 @@ def mend(opened: "ImageFile.ImageFile", data: bytes) -> None:
             swapped = f"{'f' if opened.mode == 'F' else 'i'}{deep // 8}"
         unsigned = opened.mode == "I" and page.formats[0] == 1 and deep == 32
         opened.info["samples"] = Samples(white, page.photometric == 0, unsigned, swapped)
+        if opened.info["samples"] not in (Samples(), Samples(65535)):
+            changed_in(1)
     if separate and deep == 16 and not compressed:
         if opened.mode != "RGBA"[: page.samples]:
             raise KindNotRead(why_not_read(data) or "damaged")
+        changed_in(1)
         order = "B" if big_endian else "L"
         opened.tile = [tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:])) for tile in opened.tile]  # type: ignore[index]
 

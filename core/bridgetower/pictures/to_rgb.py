@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from bridgetower.pictures.colour import to_srgb
+from bridgetower.pictures.versions import changed_in
 
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
     import numpy as np
@@ -59,7 +60,10 @@ def _over_ground(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
     black = Image.new("RGB", rgb.size)
     black.paste(rgb, mask=alpha)
     white = 3 * 255 * rgb.width * rgb.height
-    return black if _sum(black) > white - _sum(ground) else ground  # of which it differs more
+    if _sum(black) <= white - _sum(ground):  # it differs more from white
+        return ground
+    changed_in(1)
+    return black
 
 
 def _sum(rgb: Image.Image) -> int:
@@ -78,6 +82,7 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
         grey = ((deep * 255 + white // 2) // white).astype(np.uint8)  # Pillow would cut at 255
         key = image.info.get("transparency")
         if isinstance(key, int):
+            changed_in(1)
             alpha = np.where(deep == key, 0, 255).astype(np.uint8)
             return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from bridgetower.pictures.to_rgb import Samples
+from bridgetower.pictures.versions import changed_in
 
 if TYPE_CHECKING:
     from PIL import ImageFile
@@ -46,7 +47,11 @@ def check(opened: "ImageFile.ImageFile", data: bytes) -> None:
 def crop(image: Image.Image) -> Image.Image:
     """Return the part of a loaded image that is to be shown: "clean_aperture" in its `info`, or all of it."""
     box = image.info.pop("clean_aperture", None)
-    return image.crop(box) if isinstance(box, tuple) else image
+    if not isinstance(box, tuple):
+        return image
+    if box != (0, 0, *image.size):
+        changed_in(1)
+    return image.crop(box)
 
 
 def _jpeg_precision(data: bytes) -> int | None:
@@ -150,6 +155,8 @@ def _read_fits(opened: "ImageFile.ImageFile", data: bytes) -> None:
         if opened.mode == "L" and (scale, zero) != (1, 0):
             raise KindNotRead("a FITS file of a kind that is not read: bytes with a scale")
         opened.info["samples"] = Samples(scale=(scale, zero))
+        if (scale, zero) != (1, 0) or opened.mode.startswith("I;16"):
+            changed_in(1)
         return
 
 

@@ -101,4 +101,4 @@ def _is_unchanged(file: File) -> bool:
         status = file.path.stat()
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+    return file.is_unchanged(status)

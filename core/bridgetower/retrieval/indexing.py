@@ -5,11 +5,13 @@ names of all files in memory. numpy, Pillow and the model are imported by the st
 without changes loads none of them.
 
 Threads read and hash; an `ImageEngine` decodes and encodes, several batches at once if it likes; this thread alone
-calls the engine and the index. A file whose size and mtime match the index is not opened; a file whose content is known
-is not decoded. Killing the process loses only the batches under way.
+calls the engine and the index. A file that matches the index is not opened; a file whose content is known is not
+decoded. Killing the process loses only the batches under way.
+
+An index may hold pictures of an older decoding. Their files count as changed: a `DecodingCheck` decodes them, and those
+that get other pixels now are encoded again.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,23 +20,23 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bridgetower.errors import ModelError, PictureError
+from bridgetower.errors import ModelError
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.walk import PassedOver, passes_over, scan
 from bridgetower.index.directory import require_apart
 from bridgetower.index.roots import is_away
-from bridgetower.index.writer import IndexWriter, NewImage
+from bridgetower.index.writer import Confirmed, IndexWriter, NewImage
 from bridgetower.inputs import short
-from bridgetower.prefetch import ahead, workers
-from bridgetower.records import File, Fingerprint, Skipped, WalkedFile, quiet
+from bridgetower.prefetch import workers
+from bridgetower.records import DECODING_VERSION, File, Fingerprint, Skipped, WalkedFile, quiet
 from bridgetower.retrieval.calibration_texts import ensure_calibration
+from bridgetower.retrieval.contents import Content, DecodingCheck, Failed, Same, contents
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Embedded, ImageEngine, Vectors
     from bridgetower.records import Refused
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together
-READ_AHEAD = 500 * 1000**2  # bytes of read files in memory; the engine holds more
 
 
 class IndexModel(Protocol):
@@ -62,7 +64,8 @@ class IndexReport:
     """Counts of a run."""
 
     files: int  # picture files that were met, skipped ones included
-    encoded: int  # new pictures
+    encoded: int  # pictures, new ones and `renewed`
+    renewed: int  # pictures that were encoded again, because they are decoded to other pixels than before
     reused: int  # files whose content the index has already: copies, renames, restored files
     unchanged: int
     removed: int  # files that are gone
@@ -73,24 +76,6 @@ class IndexReport:
     links: int  # links that were passed over
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: these are kept
     note: str | None = None  # why the backup of the catalog was not renewed
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """A file that was read."""
-
-    file: File
-    hash: bytes  # SHA-256
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """A file that cannot be indexed."""
-
-    file: File
-    reason: str
-    lasting: bool  # the cause is the content, so it is not tried again until the file changes
 
 
 def index(
@@ -125,11 +110,13 @@ def index(
     changed = run.meet(walk, retry)
     if changed:
         run.take(writer.catalog.changed(retry=retry, again=run.again), find_model, max_pixels)
+    writer.catalog.fill_unknown()
     removed, absent = _sweep(writer, roots, rules, run.unwalked)
     note = writer.finish(changed=changed)
     return IndexReport(
         files=run.total,
         encoded=run.encoded,
+        renewed=run.renewed,
         reused=run.reused,
         unchanged=run.unchanged,
         removed=removed,
@@ -205,7 +192,9 @@ class _Run:
         self._new: dict[bytes, NewImage] = {}  # encoded contents, by hash
         self._files: list[tuple[File, bytes]] = []
         self._failed: list[tuple[File, str]] = []
-        self.total = self.encoded = self.reused = self.unchanged = 0
+        self._same: dict[bytes, Confirmed] = {}  # images that agree with this decoding, by hash
+        self._outdated: set[bytes] = set()  # contents in the engine whose image is of an older decoding
+        self.total = self.encoded = self.renewed = self.reused = self.unchanged = 0
         self.skipped: list[Skipped] = []
         self.unwalked: list[Path] = []  # folders and files that the scan could not read
         self.unread: Counter[str] = Counter()  # files that need an extra which is not installed, by extra
@@ -248,9 +237,11 @@ class _Run:
 
         This thread asks the index; a known content never reaches the engine, so a run without new ones needs no engine.
         """
-        with workers() as readers:
-            read = ahead(readers, _read, files, os.cpu_count() or 1, weigh=lambda file: file.size, most=READ_AHEAD)
-            new = self._new_contents(read)
+        with workers() as readers, DecodingCheck(max_pixels) as check:
+            catalog = self._writer.catalog
+            older = catalog.has_older(DECODING_VERSION)
+            checked = contents(readers, files, catalog.decoding_of, check if older else None)
+            new = self._new_contents(checked)
             if (first := next(new, None)) is not None:
                 self._model = find_model()
                 self._embed(self._model.engine, chain([first], new), max_pixels)
@@ -285,22 +276,42 @@ class _Run:
                 "index again if it left out or added one in the middle, as results are taken in order"
             )
 
-    def _new_contents(self, read: "Iterable[_Content | _Failed]") -> Iterator[bytes]:
-        """Yield the contents that the index does not have, each once, as the engine asks for them."""
-        for item in read:
-            if isinstance(item, _Failed):
+    def _new_contents(self, checked: Iterable[Content | Same | Failed]) -> Iterator[bytes]:
+        """Yield the contents that the index does not have, or has of an older decoding, each once, as the engine asks
+        for them."""
+        for item in checked:
+            if isinstance(item, Failed):
                 self._fail(item.file, item.reason, lasting=item.lasting)
+            elif isinstance(item, Same):
+                self._same[item.image.hash] = item.image
+                self._reuse(item.file, item.image.hash)
             elif item.hash in self._under_way:
                 self._under_way[item.hash].append(item.file)
-            elif item.hash in self._new or self._writer.catalog.image_id(item.hash) is not None:
-                self._files.append((item.file, item.hash))
-                self.reused += 1
+            elif item.hash in self._new or self._has(item.hash):
+                self._reuse(item.file, item.hash)
             else:
+                if item.decoding is not None:
+                    self._outdated.add(item.hash)
                 self._under_way[item.hash] = [item.file]
                 yield item.data
             if len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
             self.tell()
+
+    def _has(self, hash: bytes) -> bool:
+        """Return whether the index has an image of this content and decoding."""
+        decoding = self._writer.catalog.decoding_of(hash)
+        return decoding is not None and decoding >= DECODING_VERSION
+
+    def _reuse(self, file: File, hash: bytes) -> None:
+        """Take a file whose content the index has. It is unchanged if it led there before."""
+        catalog = self._writer.catalog
+        known = catalog.known(file.path)
+        if known is not None and known.image is not None and known.image == catalog.image_id(hash):
+            self.unchanged += 1
+        else:
+            self.reused += 1
+        self._files.append((file, hash))
 
     def _settle(self, found: "Embedded | Refused") -> None:
         """Take the result of the oldest content under way: the engine returns them in order."""
@@ -309,12 +320,16 @@ class _Run:
         hash = next(iter(self._under_way))
         files = self._under_way.pop(hash)
         if isinstance(found, Refused):
+            self._outdated.discard(hash)
             for file in files:
                 self._fail(file, found.reason, lasting=found.lasting)
         else:
             self._new[hash] = NewImage(hash, found.width, found.height, found.taken_at, found.vector)
             self._files += ((file, hash) for file in files)
             self.reused += len(files) - 1
+            if hash in self._outdated:
+                self._outdated.remove(hash)
+                self.renewed += 1
         if len(self._new) >= self._batch_size:
             self._commit()
         self.tell()
@@ -331,12 +346,13 @@ class _Run:
 
     def _commit(self) -> None:
         if self._files or self._failed:
-            self._writer.commit(images=self._new.values(), files=self._files, skipped=self._failed)
+            same = self._same.values()
+            self._writer.commit(images=self._new.values(), files=self._files, skipped=self._failed, confirmed=same)
         self.encoded += len(self._new)
         if self._model is not None and self._new:
             ensure_calibration(self._writer, self._model.embed_texts)
             self._writer.publish_if_behind()
-        self._new, self._files, self._failed = {}, [], []
+        self._new, self._files, self._failed, self._same = {}, [], [], {}
 
     def _done(self) -> int:
         skipped = len(self.skipped) + self.unread.total()
@@ -344,19 +360,3 @@ class _Run:
 
     def tell(self) -> None:
         self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))
-
-
-def _read(file: File) -> _Content | _Failed:
-    """Read a file; size and mtime are those *before* the read, so that the next run sees a change made meanwhile."""
-    from bridgetower.files.content import read
-
-    try:
-        status = file.path.stat()
-        file = File(file.path, status.st_size, status.st_mtime_ns)
-    except OSError:
-        pass  # `read` raises with a better message
-    try:
-        data = read(file.path)
-    except PictureError as error:
-        return _Failed(file, error.reason, lasting=False)
-    return _Content(file, hashlib.sha256(data).digest(), data)

@@ -23,7 +23,7 @@ from bridgetower.index.reader import IndexReader
 from bridgetower.records import File, OnProgress, quiet
 
 FORMAT = "bridgetower-export"
-VERSION = 1
+VERSION = 2
 INDEX, VECTORS, IMAGES, SKIPPED, QUERIES = "index.json", "vectors.npy", "images.jsonl", "skipped.jsonl", "queries.npy"
 _REPORT_EVERY = 1024  # images
 
@@ -78,7 +78,7 @@ def _write(reader: IndexReader, folder: Path, unfinished: Path, on_progress: OnP
         raise DamagedIndexError(reader.directory, f"it holds {rows} images and counts {total}")
     with create(SKIPPED) as skipped:
         for file, reason in reader.catalog.skipped_files():
-            skipped.write(_line(_file(file) | {"reason": reason}))
+            skipped.write(_line(_file(file) | {"decoding": file.decoding, "reason": reason}))
     if queries:
         with create(QUERIES) as texts:
             texts.write(npy.header(len(queries), dim) + b"".join(queries))
@@ -108,12 +108,19 @@ def _image(row: int, entry: Entry) -> dict[str, Any]:
         "width": entry.width,
         "height": entry.height,
         "taken_at": entry.taken_at,
+        "decoding": entry.decoding,
         "paths": [_file(file) for file in entry.files],
     }
 
 
 def _file(file: File) -> dict[str, Any]:
-    return {"path": str(file.path), "size": file.size, "mtime_ns": file.mtime_ns}
+    return {
+        "path": str(file.path),
+        "size": file.size,
+        "mtime_ns": file.mtime_ns,
+        "taken_at": file.taken_at,
+        "metadata": file.metadata,
+    }
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -26,6 +26,7 @@ from bridgetower.transfer.path_map import PathMapper
 LARGEST_INDEX = 64 * 1000**2  # bytes of index.json, which is read into memory as a whole
 _NUMBERS = ("preprocessing_version", "dim")  # fields of a fingerprint; the other fields are text
 _OPTIONAL = "tokenizer_sha256"  # missing in exports of older indexes
+_VERSIONS = (1, VERSION)  # that are read; version 1 has no decodings, and no dates of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Image:
     width: int
     height: int
     taken_at: int | None
+    decoding: int
     files: tuple[File, ...]
 
 
@@ -61,9 +63,10 @@ class Export:
             raise InputError(f"{index}: is not JSON; {advice}") from error
         if not isinstance(described, dict) or described.get("format") != FORMAT:
             raise InputError(f"{index}: is not of an export; {advice}")
-        if described.get("version") != VERSION:
-            found = described.get("version")
-            raise InputError(f"{index}: export of version {found!s:.9}, this bt reads version {VERSION}; update bt")
+        self._version = described.get("version")
+        if self._version not in _VERSIONS or not isinstance(self._version, int):
+            reads = " and ".join(map(str, _VERSIONS))
+            raise InputError(f"{index}: export of version {self._version!s:.9}, this bt reads {reads}; update bt")
         try:
             moved.separator = jsonl.field(described, "separator", str)
             if moved.separator not in ("/", "\\"):
@@ -122,18 +125,26 @@ class Export:
         hash = bytes.fromhex(digits) if set(digits) <= set("0123456789abcdef") and len(digits) == 64 else None
         if hash is None:
             raise ValueError('"hash" is not a SHA-256 in 64 hexadecimal digits')
-        taken_at = None if row.get("taken_at") is None else jsonl.integer(row, "taken_at", least=-LARGEST)
-        files = tuple(self._photo(file) for file in jsonl.field(row, "paths", list))
-        return Image(hash, jsonl.integer(row, "width"), jsonl.integer(row, "height"), taken_at, files)
+        size = jsonl.integer(row, "width"), jsonl.integer(row, "height")
+        files = tuple(self._file(file) for file in jsonl.field(row, "paths", list))
+        return Image(hash, *size, _taken_at(row), self._decoding(row), files)
 
-    def _photo(self, file: Any) -> File:
-        path = Path(self.moved(jsonl.field(file, "path", str)))
-        return File(path, jsonl.integer(file, "size"), jsonl.integer(file, "mtime_ns", least=-LARGEST))
+    def _file(self, row: Any, decoding: int | None = None) -> File:
+        path = Path(self.moved(jsonl.field(row, "path", str)))
+        size, mtime_ns = jsonl.integer(row, "size"), jsonl.integer(row, "mtime_ns", least=-LARGEST)
+        if self._version == 1:
+            return File(path, size, mtime_ns, metadata=0, decoding=decoding)
+        metadata = jsonl.integer(row, "metadata")
+        return File(path, size, mtime_ns, taken_at=_taken_at(row), metadata=metadata, decoding=decoding)
+
+    def _decoding(self, row: Any) -> int:
+        return 0 if self._version == 1 else jsonl.integer(row, "decoding")
 
     def skipped(self) -> Iterator[tuple[File, str]]:
         """Yield every skipped file with the reason. Raises InputError."""
         return jsonl.lines(
-            self._folder / SKIPPED, lambda number, row: (self._photo(row), jsonl.field(row, "reason", str))
+            self._folder / SKIPPED,
+            lambda number, row: (self._file(row, self._decoding(row)), jsonl.field(row, "reason", str)),
         )
 
     def queries(self) -> npt.NDArray[np.floating]:
@@ -141,6 +152,10 @@ class Export:
         if not self._number["queries"]:
             return np.empty((0, self.fingerprint.dim), np.float16)
         return np.stack(list(_unit_vectors(self._array(QUERIES, self._number["queries"]))))
+
+
+def _taken_at(row: Any) -> int | None:
+    return None if row.get("taken_at") is None else jsonl.integer(row, "taken_at", least=-LARGEST)
 
 
 def _fingerprint(row: dict[str, Any]) -> Fingerprint:

@@ -19,7 +19,7 @@ from bridgetower.index.catalog.rows import Known
 from bridgetower.index.writer import NewImage
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.extras.extra import needed
-from bridgetower.records import File
+from bridgetower.records import DECODING_VERSION, File
 from bridgetower.transfer.path_map import PathMapper
 
 MAX_QUERIES = 256  # vectors of texts that are kept
@@ -80,15 +80,14 @@ class Seen:
 def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
     """Read the picture of a vector, unless the index knows its file unchanged."""
     path, vector, known = row
-    file = File(path, 0, 0)
+    file, unchanged = File(path, 0, 0), False
     try:
         status = path.stat()
-        file = File(path, status.st_size, status.st_mtime_ns)
+        file = File.of(path, status)
+        unchanged = known is not None and known.file.is_unchanged(status)
     except (OSError, ValueError):
         pass  # `read` raises with a better message
-    extra = None if known is None else needed(known.reason)
-    may_read = extra is not None and extra.is_installed()  # which was skipped for want of the extra
-    if known is not None and (known.size, known.mtime_ns) == (file.size, file.mtime_ns) and not may_read:
+    if known is not None and unchanged and not _may_read(known):
         return Seen(file, vector, known=known.image, reason=known.reason)
     try:
         data = read(path)
@@ -100,7 +99,16 @@ def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
         lasting = not isinstance(error.__cause__, MemoryError)
         return Seen(file, vector, reason=error.reason, lasting=lasting)
     content = hashlib.sha256(data).digest()
-    return Seen(file, vector, NewImage(content, decoded.width, decoded.height, decoded.taken_at, vector))
+    size = decoded.width, decoded.height
+    # How the other program decoded it is not known.
+    return Seen(file, vector, NewImage(content, *size, decoded.taken_at, vector, decoding=0))
+
+
+def _may_read(known: Known) -> bool:
+    """Return whether a file that was skipped may be read now: its extra is installed, or its reader is newer."""
+    extra = needed(known.reason)
+    older = known.file.decoding is not None and known.file.decoding < DECODING_VERSION
+    return older or (extra is not None and extra.is_installed())
 
 
 def _units(rows: Rows) -> Iterator[npt.NDArray[np.float32]]:

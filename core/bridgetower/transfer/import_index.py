@@ -119,7 +119,7 @@ def _add_export(exported: Export, writer: IndexWriter, report: Callable[[int], N
         writer.add_root(root)
     batch = _Batch(writer, BATCH_FILES)
     for row, (image, vector) in enumerate(exported.rows(), start=1):
-        new = NewImage(image.hash, image.width, image.height, image.taken_at, vector)
+        new = NewImage(image.hash, image.width, image.height, image.taken_at, vector, image.decoding)
         id = writer.catalog.image_id(image.hash)
         # A file that leads to this image already keeps the size and time that it has on this machine.
         files = [file for file in image.files if id is None or not _leads_to(id, writer.catalog.known(file.path))]
@@ -184,11 +184,16 @@ class _Batch:
         if (twin := self._new.get(image.hash)) is not None:
             self.known += 1
             self.differing += _differ(twin.vector, image.vector)
-        elif (id := self._writer.catalog.image_id(image.hash)) is not None:
+        elif (id := self._kept(image)) is not None:
             self._add_known(id, image.vector)
         else:
             self._new[image.hash] = image
         self._commit_if_full()
+
+    def _kept(self, image: NewImage) -> int | None:
+        """Return the image that the index has of this content and keeps: its decoding is not older."""
+        decoding = self._writer.catalog.decoding_of(image.hash)
+        return None if decoding is None or decoding < image.decoding else self._writer.catalog.image_id(image.hash)
 
     def keep(self, id: int, vector: npt.NDArray[np.floating]) -> None:
         """Count an unchanged file of an image, and compare the vector."""

@@ -196,7 +196,7 @@ def test_space_is_given_back_where_it_is_much(photos: Path, directory: Path, mon
     random = np.random.default_rng(0)
     with IndexWriter.resume(directory) as writer, writer.catalog.transaction():
         for _ in range(2000):
-            writer.catalog.add_image(random.bytes(32), 1, 1, None, random.bytes(1000))
+            writer.catalog.add_image(random.bytes(32), 1, 1, None, 1, random.bytes(1000))
     full = (directory / "manifest.sqlite").stat().st_size
 
     def room(share: float) -> None:

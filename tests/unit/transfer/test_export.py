@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,7 @@ import pytest
 import bridgetower
 from bridgetower.errors import InputError, OutputError, ResourceError, StoreError, UsageError
 from bridgetower.files import jsonl
+from bridgetower.index.check import check_index
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.records import File, Fingerprint
@@ -47,13 +49,15 @@ def photo(name: str | Path, size: int = 5) -> File:
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
-    """Ten images: the first has two files, one of them oddly named, the last none; one file is skipped."""
+    """Ten images: the first has two files, one of them oddly named, the last none; one file is skipped. One image is of
+    an older decoding; one file has a date of its own, and its metadata were read by an older reader."""
     images = [image(number, taken_at=-5 if number == 3 else None) for number in range(10)]
+    images[4] = replace(images[4], decoding=0)
     with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
         writer.add_root(Path("/photos"))
         files = [(photo(f"{number}.jpg"), each.hash) for number, each in enumerate(images)]
-        writer.commit(images=images, files=[*files, (photo(ODD), images[0].hash)])
-        writer.commit(skipped=[(photo("bad \udcfe.jpg"), "damaged: \u00e9")])
+        writer.commit(images=images, files=[*files, (replace(photo(ODD), taken_at=-7, metadata=5), images[0].hash)])
+        writer.commit(skipped=[(replace(photo("bad \udcfe.jpg"), decoding=3), "damaged: \u00e9")])
         writer.forget(Path("/photos/9.jpg"))
         writer.set_queries(np.stack([image(number).vector for number in range(100, 103)]))
         writer.finish()
@@ -96,6 +100,50 @@ def test_an_export_of_an_import_is_the_same_export(folder: Path, tmp_path: Path)
     for file in folder.iterdir():
         if file.name != "index.json":
             assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_an_export_of_version_1_is_read(index: Path, folder: Path, tmp_path: Path) -> None:
+    """Of its pictures it is not known how they were decoded, so the next run looks at them."""
+    sums = {}
+    for name in ("images.jsonl", "skipped.jsonl"):
+        rows = [json.loads(line) for line in (folder / name).read_text("ascii").splitlines()]
+        for row in rows:
+            row.pop("decoding")
+            for file in row.get("paths", [row]):
+                del file["taken_at"], file["metadata"]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "ascii")
+        sums[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    described = json.loads((folder / "index.json").read_text())
+    described |= {"version": 1, "sha256": described["sha256"] | sums}
+    (folder / "index.json").write_text(json.dumps(described))
+
+    assert import_folder(folder, tmp_path / "other").images == 10
+    assert answers(tmp_path / "other") == [
+        [found._replace(files=tuple(replace(file, taken_at=None, metadata=0) for file in found.files)) for found in one]
+        for one in answers(index)
+    ]
+    with IndexReader.open(tmp_path / "other") as store:
+        assert {entry.decoding for entry in store.catalog.entries()} == {0}
+        assert [file.decoding for file, _ in store.catalog.skipped_files()] == [0]
+
+
+def test_an_image_of_a_later_decoding_takes_the_place_of_an_older_one(folder: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    old, newer = replace(image(3), vector=image(70).vector, decoding=0), replace(image(4), vector=image(71).vector)
+    with IndexWriter.open(here, FINGERPRINT) as writer:
+        files = [(File(Path(f"/mine/{number}.jpg"), 6, 7), each.hash) for number, each in ((3, old), (4, newer))]
+        writer.commit(images=[old, newer], files=files)
+    report = import_folder(folder, here)
+    assert (report.images, report.known, report.differing) == (9, 1, 1)
+    with IndexReader.open(here) as store:
+        for number, vector in ((3, image(3).vector), (4, newer.vector)):
+            id = store.catalog.image_id(image(number).hash)
+            assert id is not None
+            np.testing.assert_array_equal(stored(store, id), vector.astype(np.float16))
+            paths = {Path(f"/mine/{number}.jpg"), Path(f"/photos/{number}.jpg")}
+            assert set(store.catalog.paths_of(id)) == paths
+        assert (store.catalog.image_id(image(3).hash) or 0) > 2  # a new id
+    assert list(check_index(here)) == []
 
 
 def test_a_vector_as_far_from_unit_length_as_an_index_allows_survives(tmp_path: Path) -> None:
@@ -319,6 +367,7 @@ def test_a_killed_export_never_looks_finished(index: Path, tmp_path: Path) -> No
 import os, signal
 from pathlib import Path
 from bridgetower.transfer import export
+from bridgetower.index.check import check_index
 from bridgetower.index.reader import IndexReader
 export._REPORT_EVERY = 1
 def die(done, total):
@@ -595,7 +644,7 @@ INDEX = {
     "not JSON": lambda text: text[:-5],
     "a list": lambda text: "[]",
     "another format": lambda text: text.replace("bridgetower-export", "parquet"),
-    "a newer version": lambda text: text.replace('"version": 1', '"version": 2'),
+    "a newer version": lambda text: text.replace('"version": 2', '"version": 3'),
     "no dim": lambda text: text.replace('"dim"', '"dimension"'),
     "another dim": lambda text: text.replace('"dim": 16', '"dim": 17'),
     "an endless dim": lambda text: text.replace('"dim": 16', '"dim": 1' + "0" * 30),
@@ -647,6 +696,7 @@ import numpy as np
 from bridgetower.transfer import import_index
 from bridgetower.transfer.export import export
 from bridgetower.records import File, Fingerprint
+from bridgetower.index.check import check_index
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import NewImage, IndexWriter
 fingerprint = replace({FINGERPRINT!r}, dim=4096)

@@ -1,6 +1,7 @@
 """The files that a run meets, compared with the catalog: which are unchanged, changed or new, and which are gone.
 
-A file is unchanged if it is met with its stored size and modification time.
+docs/index-format.md says when a file counts as unchanged (*Paths*), and what makes a run look at it again all the same
+(*Decodings*).
 """
 
 import os
@@ -12,21 +13,27 @@ from typing import Any, NamedTuple
 
 from bridgetower.index.catalog.filters import UNDER, range_of
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.schema import crc32_of
+from bridgetower.index.catalog.schema import crc32_of, new_sum
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.records import LARGEST, File, Skipped, WalkedFile, path_of
+from bridgetower.records import DECODING_VERSION, LARGEST, METADATA_VERSION, File, Skipped, WalkedFile, path_of
 
 # The files that a run meets, and those that its sweep spares and drops. These tables are not part of the index and end
 # with the connection. SQLite keeps them in a temporary file, so that millions of files need no memory.
 TABLES = (
     "PRAGMA temp_store = FILE",
-    "CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID",
+    """CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, ctime_ns INTEGER)
+        WITHOUT ROWID""",
     *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
 )
 _ROWS = 1024  # of changed files, fetched at a time
 _SEEN_ROWS = 256  # inserted by one statement: twice as fast as one by one
 _INSERT_SEEN = "INSERT OR IGNORE INTO seen VALUES "
-_UNCHANGED = "(files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns)"
+_UNCHANGED = """((files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns) AND (0 IN (files.ctime_ns, seen.ctime_ns)
+    OR files.ctime_ns = seen.ctime_ns AND (files.ctime_ns = files.mtime_ns
+        OR 0 IN (files.inode, seen.inode) OR files.inode = seen.inode)))"""
+# Unchanged, and read by this version of the decoding and of the metadata.
+_UP_TO_DATE = f"""({_UNCHANGED} AND metadata >= {METADATA_VERSION} AND ifnull(files.decoding, {DECODING_VERSION}) >=
+    {DECODING_VERSION} AND ifnull(image NOT IN (SELECT id FROM images WHERE decoding < {DECODING_VERSION}), true))"""
 
 
 class Sweep(NamedTuple):
@@ -43,12 +50,15 @@ class ChangedFiles(Catalog):
         """Note files that a walk met, which `sweep` then keeps, until `close`; return how many were not noted yet."""
         files, met = iter(files), 0
         while batch := list(islice(files, _SEEN_ROWS)):
-            sql = _INSERT_SEEN + ",".join(["(?, ?, ?)"] * len(batch))
+            sql = _INSERT_SEEN + ",".join(["(?, ?, ?, ?, ?)"] * len(batch))
             with explained(self.path):
                 try:
                     met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
                 except OverflowError:  # a wrong clock: SQLite cannot hold the time
-                    batch = [WalkedFile(path, size, 0 if abs(at) > LARGEST else at) for path, size, at in batch]
+                    batch = [
+                        WalkedFile(path, size, *(0 if abs(number) > LARGEST else number for number in numbers))
+                        for path, size, *numbers in batch
+                    ]
                     met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
         return met
 
@@ -57,24 +67,36 @@ class ChangedFiles(Catalog):
         return self._one(f"SELECT 1 FROM seen WHERE {UNDER} LIMIT 1", range_of(path)) is not None
 
     def count_unchanged(self) -> int:
-        """Return how many files that have an image were met with their stored size and time."""
-        return self._count(f"seen JOIN files USING (path) WHERE {_UNCHANGED} AND reason IS NULL")
+        """Return how many files that have an image are unchanged and up to date."""
+        return self._count(f"seen JOIN files USING (path) WHERE {_UP_TO_DATE} AND reason IS NULL")
+
+    def fill_unknown(self) -> None:
+        """Store inode and time of change of the unchanged files that lack them, which are imported ones."""
+        start, hash = "files.path, files.size, files.mtime_ns", "(SELECT hash FROM images WHERE id = image)"
+        old, new = (
+            f"{start}, {table}.inode, {table}.ctime_ns, taken_at, metadata, decoding, {hash}, reason"
+            for table in ("files", "seen")
+        )
+        sql = f"""UPDATE files SET inode = seen.inode, ctime_ns = seen.ctime_ns, crc32 = {new_sum("files", old, new)}
+            FROM seen WHERE seen.path = files.path AND files.ctime_ns = 0 AND seen.ctime_ns <> 0 AND {_UNCHANGED}"""
+        with explained(self.path):
+            self._db.execute(sql)
 
     def still_skipped(self) -> Iterator[Skipped]:
-        """Yield the skipped files that were met with their stored size and time, sorted by path."""
+        """Yield the skipped files that are unchanged and up to date, sorted by path."""
         sql = f"""SELECT path, reason FROM seen JOIN files USING (path)
-            WHERE {_UNCHANGED} AND reason IS NOT NULL ORDER BY path"""
+            WHERE {_UP_TO_DATE} AND reason IS NOT NULL ORDER BY path"""
         return (Skipped(path_of(path), reason) for path, reason in self._all(sql))
 
     def changed(self, *, retry: bool = False, again: Collection[str] = ()) -> Iterator[File]:
-        """Yield the met files that are new or have changed, sorted by the bytes of their paths; with `retry` also those
-        that are still skipped, else those of them whose reason begins with one of `again`.
+        """Yield the met files that are new, have changed or are not up to date, sorted by the bytes of their paths.
+        With `retry` also those that are still skipped, else those of them whose reason begins with one of `again`.
 
         The caller may store files between two steps.
         """
         starts = "".join(" OR substr(reason, 1, length(?)) = ?" for _ in again)
         sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
-            WHERE seen.path > ? AND (NOT {_UNCHANGED} OR reason IS NOT NULL AND (?{starts}))
+            WHERE seen.path > ? AND (NOT {_UP_TO_DATE} OR reason IS NOT NULL AND (?{starts}))
             ORDER BY seen.path LIMIT {_ROWS}"""
         rows: list[tuple[Any, ...]] = [(b"",)]
         while rows := list(self._all(sql, (rows[-1][0], retry, *(start for start in again for _ in range(2))))):

@@ -1,14 +1,14 @@
 """A connection to the catalog of an index: it checks the format, and raises every failure with a way out."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.errors import DamagedIndexError, DamagedLogError, NoIndexError, StoreError
 from bridgetower.files.regular_files import is_own
-from bridgetower.index.catalog.schema import APPLICATION_ID, FORMAT_VERSION, LAYOUTS, SUMMED, crc32_of, statements
+from bridgetower.index.catalog.schema import APPLICATION_ID, FORMAT_VERSION, LAYOUTS, SUMMED_IN, crc32_of, statements
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, explained, lost_log, require_own_files, result_code, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of, lost_commits
 
@@ -94,7 +94,7 @@ class Connection:
         if version not in LAYOUTS:
             newer = version > FORMAT_VERSION
             advice = "update bt" if newer else "build a new index in another place with --index DIR"
-            reads = " and ".join(map(str, sorted(LAYOUTS)))
+            reads = f"{min(LAYOUTS)} to {max(LAYOUTS)}"
             raise StoreError(f"{self.path}: index format {version}, this bt reads formats {reads}: {advice}")
 
     def _pragma(self, name: str) -> int:
@@ -136,12 +136,17 @@ class Connection:
                 raise self._damaged("a row is not as it was written")
             yield row
 
-    def _only(self, table: str, summed: str | None = None) -> tuple[Any, ...] | None:
+    def _only(self, table: str) -> tuple[Any, ...] | None:
         """Return the summed columns of the only row of a table, None if it is empty. StoreError if its sum is wrong."""
-        row = self._one(f"SELECT {summed or SUMMED[table]}, crc32 FROM {table}")
+        row = self._one(f"SELECT {self._summed[table]}, crc32 FROM {table}")
         if row is not None and crc32_of(*row[:-1]) != row[-1]:
             raise self._damaged(f"its table {table} is not as it was written")
         return None if row is None else row[:-1]
+
+    @property
+    def _summed(self) -> Mapping[str, str]:
+        """The summed columns of each table, in the format of the file."""
+        return SUMMED_IN[self.format_version()]
 
     def format_version(self) -> int:
         """Return the format version of the file, which may be older than FORMAT_VERSION."""

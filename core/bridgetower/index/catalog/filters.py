@@ -3,7 +3,7 @@
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridgetower.records import LARGEST, Filter
 
@@ -11,11 +11,24 @@ from bridgetower.records import LARGEST, Filter
 # excludes neighbours such as "photos-old", which sort between "photos" and "photos/". Parameters: see `range_of`.
 _UNDER = "path >= :root{0} AND path < :after{0} AND (path = :root{0} OR path >= :below{0})"
 UNDER = _UNDER.format("")
-# The time of a picture. For many files it is read from the index of times, because rows of images are large.
-TIME = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :before)
+
+
+class Times(NamedTuple):
+    """Conditions on the time of pictures."""
+
+    of_many: str  # on `files`; reads the indexes of times, because rows of images are large
+    of_one: str  # on `files` joined with `images`
+
+
+_BY_IMAGE = """(image IN (SELECT id FROM images WHERE taken_at >= :since AND taken_at < :before)
     OR mtime_ns >= :since_ns AND mtime_ns < :before_ns AND image IN (SELECT id FROM images WHERE taken_at IS NULL))"""
-TIME_OF_ONE = """CASE WHEN taken_at IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :before_ns
-    ELSE taken_at >= :since AND taken_at < :before END"""
+_OF_ONE = """CASE WHEN {0} IS NULL THEN mtime_ns >= :since_ns AND mtime_ns < :before_ns
+    ELSE {0} >= :since AND {0} < :before END"""
+TIMES = Times(
+    f"(files.taken_at >= :since AND files.taken_at < :before OR files.taken_at IS NULL AND {_BY_IMAGE})",
+    _OF_ONE.format("coalesce(files.taken_at, images.taken_at)"),
+)
+TIMES_3 = Times(_BY_IMAGE, _OF_ONE.format("images.taken_at"))  # of the formats before 4
 
 
 def range_of(root: Path, name: object = "") -> dict[str, bytes]:

@@ -12,10 +12,9 @@ from typing import Any, Self
 
 from bridgetower.errors import DamagedIndexError
 from bridgetower.index.catalog.connection import ROWS, Connection
-from bridgetower.index.catalog.filters import TIME, TIME_OF_ONE, UNDER, limits, range_of, where
+from bridgetower.index.catalog.filters import TIMES, TIMES_3, UNDER, Times, limits, range_of, where
 from bridgetower.index.catalog.rows import Counts, Entry, ImageRow, Known, Space, State, Tuning
 from bridgetower.index.catalog.schema import (
-    FINGERPRINT_2,
     LAYOUTS,
     SUMMED,
     crc32_of,
@@ -24,8 +23,6 @@ from bridgetower.index.catalog.schema import (
 from bridgetower.index.catalog.sqlite_errors import explained, require_own_files, size_of
 from bridgetower.records import File, Filter, Fingerprint, Skipped, path_of
 
-# All columns of an image: a vector is never read without the checksum of its row.
-_IMAGE = f"id, {SUMMED['images']}, crc32"
 # Images whose files are all in the table `gone`, which is temporary and belongs to this connection.
 _WITHOUT_OTHER_FILE = """id IN (SELECT image FROM files WHERE path IN gone)
     AND NOT EXISTS (SELECT 1 FROM files WHERE image = id AND path NOT IN gone)"""
@@ -58,7 +55,7 @@ class Catalog(Connection):
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the vectors. StoreError if it is damaged."""
-        row = self._only("fingerprint", FINGERPRINT_2 if self.format_version() == 2 else SUMMED["fingerprint"])
+        row = self._only("fingerprint")
         if row is None:
             raise self._damaged("its table fingerprint is empty")
         return Fingerprint(*row)
@@ -78,32 +75,65 @@ class Catalog(Connection):
 
     def known(self, path: Path) -> Known | None:
         """Return the row of a file; None if there is none."""
-        row = self._one("SELECT size, mtime_ns, image, reason FROM files WHERE path = ?", (os.fsencode(path),))
-        return None if row is None else Known(*row)
+        sql = f"SELECT {self._file_columns}, image, reason FROM files WHERE path = ?"
+        row = self._one(sql, (os.fsencode(path),))
+        if row is None:
+            return None
+        *columns, _, image, reason = row
+        return Known(self._file(columns), image, reason)
 
     def image_id(self, hash: bytes) -> int | None:
         """Return the id of the image with this hash, orphans included; None if there is none."""
         row = self._one("SELECT id FROM images WHERE hash = ?", (hash,))
         return None if row is None else int(row[0])
 
+    def has_older(self, decoding: int) -> bool:
+        """Return whether there is an image of an older version of the decoding, orphans included."""
+        return self._one("SELECT 1 FROM images WHERE decoding < ? LIMIT 1", (decoding,)) is not None
+
+    def decoding_of(self, hash: bytes) -> int | None:
+        """Return the version of the decoding of the image with this hash; None if there is no such image."""
+        row = self._one("SELECT decoding FROM images WHERE hash = ?", (hash,))
+        return None if row is None else int(row[0])
+
+    @property
+    def _image_columns(self) -> str:
+        """All columns of an image: a vector is never read without the sum of its row."""
+        return f"id, {self._summed['images']}, crc32"
+
+    @property
+    def _file_columns(self) -> str:
+        """The columns of a file that `_file` takes, and the sum."""
+        return self._summed["files"].removesuffix(", hash, reason") + ", files.crc32"
+
+    @property
+    def _times(self) -> Times:
+        return TIMES if self._summed is SUMMED else TIMES_3
+
+    def _file(self, columns: Sequence[Any]) -> File:
+        path, *known = columns
+        if len(known) == 2:  # of an older format
+            known += (0, 0, None, 0, 0)
+        return File(path_of(path), *known)
+
     def vectors(self, after: int = 0) -> Iterator[list[tuple[int, bytes]]]:
         """Yield ids and stored vectors of the images with an id above `after`, with orphans, ascending, in lists."""
-        for rows in self._rows(f"SELECT {_IMAGE} FROM images WHERE id > ? ORDER BY id", (after,)):
+        for rows in self._rows(f"SELECT {self._image_columns} FROM images WHERE id > ? ORDER BY id", (after,)):
             yield self._ids_and_vectors(rows)
 
     def vectors_of(self, images: Sequence[int]) -> Iterator[list[tuple[int, bytes]]]:
         """Yield ids and stored vectors of these images, in lists; unknown ids are left out."""
-        sql = f"SELECT {_IMAGE} FROM images WHERE id IN (SELECT value FROM json_each(?))"
+        sql = f"SELECT {self._image_columns} FROM images WHERE id IN (SELECT value FROM json_each(?))"
         for start in range(0, len(images), ROWS):
             for rows in self._rows(sql, (json.dumps(images[start : start + ROWS]),)):
                 yield self._ids_and_vectors(rows)
 
     def _ids_and_vectors(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, bytes]]:
-        """Return ids and vectors of rows of `_IMAGE`. StoreError if the sum of a row is wrong."""
+        """Return ids and vectors of rows of `_image_columns`. StoreError if the sum of a row is wrong."""
         for id, *row, crc32 in rows:
             if crc32_of(*row) != crc32:
                 raise self._damaged(f"image {id} is not as it was written")
-        return [(row[0], row[5]) for row in rows]
+        return [(row[0], row[-2]) for row in rows]
 
     def last_image(self) -> int:
         """Return the highest id that any image has or had; 0 if there was no image yet."""
@@ -176,37 +206,38 @@ class Catalog(Connection):
 
         StoreError if the sum of a row is wrong, or no file passes.
         """
-        sql = f"""SELECT hash, path, size, mtime_ns, files.crc32 FROM files JOIN images ON id = image
-            WHERE image = :image AND {where(filter, TIME_OF_ONE)} ORDER BY path"""
+        sql = f"""SELECT hash, {self._file_columns} FROM files JOIN images ON id = image
+            WHERE image = :image AND {where(filter, self._times.of_one)} ORDER BY path"""
         rows = list(self._all(sql, {"image": image, **limits(filter)}))
         if not rows:
             raise self._damaged(f"image {image}, or what leads to it, cannot be found")
-        return rows[0][0], tuple(self._checked_file(tuple(row), hash, None) for hash, *row in rows)
+        return rows[0][0], tuple(self._checked_file(row, hash, None) for hash, *row in rows)
 
     def entries(self) -> Iterator[Entry]:
         """Yield every image, orphans included, with its files, ascending by id. StoreError if a sum is wrong."""
-        sql = "SELECT image, path, size, mtime_ns, crc32 FROM files WHERE image BETWEEN ? AND ? ORDER BY image, path"
-        for images in self._rows(f"SELECT {_IMAGE} FROM images ORDER BY id"):
+        sql = f"SELECT image, {self._file_columns} FROM files WHERE image BETWEEN ? AND ? ORDER BY image, path"
+        for images in self._rows(f"SELECT {self._image_columns} FROM images ORDER BY id"):
             self._ids_and_vectors(images)
             hashes = {row[0]: row[1] for row in images}
             files: dict[int, list[File]] = {id: [] for id in hashes}
             for image, *row in self._all(sql, (images[0][0], images[-1][0])):
                 if image not in files:
                     raise self._damaged(f"the row of {_shown(row[0])} leads nowhere")
-                files[image].append(self._checked_file(tuple(row), hashes[image], None))
-            for id, hash, width, height, taken_at, vector, _ in images:
-                yield Entry(hash, width, height, taken_at, vector, tuple(files[id]))
+                files[image].append(self._checked_file(row, hashes[image], None))
+            for id, hash, width, height, taken_at, *decoding, vector, _ in images:
+                yield Entry(hash, width, height, taken_at, decoding[0] if decoding else 0, vector, tuple(files[id]))
 
-    def _checked_file(self, row: tuple[Any, ...], hash: bytes | None, reason: str | None) -> File:
-        """Return the file of a row (path, size, mtime_ns, crc32). StoreError if its sum is wrong."""
-        path, size, mtime_ns, crc32 = row
-        if crc32_of(path, size, mtime_ns, hash, reason) != crc32:
-            raise self._damaged(f"the row of {_shown(path)} is not as it was written")
-        return File(path_of(path), size, mtime_ns)
+    def _checked_file(self, row: list[Any], hash: bytes | None, reason: str | None) -> File:
+        """Return the file of a row of `_file_columns`. StoreError if its sum is wrong."""
+        *columns, crc32 = row
+        if crc32_of(*columns, hash, reason) != crc32:
+            raise self._damaged(f"the row of {_shown(columns[0])} is not as it was written")
+        return self._file(columns)
 
     def images_within(self, filter: Filter) -> Iterator[int]:
         """Yield the ids of the images with a file that passes the filter, ascending."""
-        sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {where(filter, TIME)} ORDER BY image"
+        passes = where(filter, self._times.of_many)
+        sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {passes} ORDER BY image"
         return (id for (id,) in self._all(sql, limits(filter)))
 
     def skipped(self) -> Iterator[Skipped]:
@@ -215,8 +246,8 @@ class Catalog(Connection):
 
     def skipped_files(self) -> Iterator[tuple[File, str]]:
         """Yield the files of `skipped` with sizes and times, and their reasons."""
-        sql = "SELECT path, size, mtime_ns, crc32, reason FROM files WHERE reason IS NOT NULL ORDER BY path"
-        return ((self._checked_file(tuple(row), None, reason), reason) for *row, reason in self._all(sql))
+        sql = f"SELECT {self._file_columns}, reason FROM files WHERE reason IS NOT NULL ORDER BY path"
+        return ((self._checked_file(row, None, reason), reason) for *row, reason in self._all(sql))
 
     def reasons(self) -> tuple[tuple[str, int], ...]:
         """Return the reasons of skipped files with the number of files, most frequent first."""
@@ -316,17 +347,21 @@ class Catalog(Connection):
 
     def image_rows(self) -> Iterator[list[ImageRow]]:
         """Yield every image, ascending, in lists."""
-        for rows in self._rows(f"SELECT {_IMAGE} FROM images ORDER BY id"):
-            yield [ImageRow(id, row[0], row[4], crc32_of(*row) == crc32) for id, *row, crc32 in rows]
+        for rows in self._rows(f"SELECT {self._image_columns} FROM images ORDER BY id"):
+            yield [ImageRow(id, row[0], row[-1], crc32_of(*row) == crc32) for id, *row, crc32 in rows]
 
     def whole_rows(self, images: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of these images whose sums are right: the id, the summed columns, the sum."""
-        sql = f"SELECT {_IMAGE} FROM images WHERE id IN (SELECT value FROM json_each(?))"
-        return (row for row in self._all(sql, (json.dumps(images),)) if crc32_of(*row[1:-1]) == row[-1])
+        """Yield the rows of these images whose sums are right: the id, the summed columns of our format, the sum."""
+        sql = f"SELECT {self._image_columns} FROM images WHERE id IN (SELECT value FROM json_each(?))"
+        for id, *row, crc32 in self._all(sql, (json.dumps(images),)):
+            if crc32_of(*row) == crc32:
+                *known, vector = row
+                known += (0,) * (self._summed is not SUMMED)  # the decoding, which older formats do not have
+                yield id, *known, vector, crc32_of(*known, vector)
 
     def file_rows(self) -> Iterator[list[tuple[Path, bool]]]:
         """Yield every file, and whether its sum is right, sorted by the bytes of their paths, in lists."""
-        sql = f"SELECT {SUMMED['files']}, files.crc32 FROM files LEFT JOIN images ON id = image ORDER BY path"
+        sql = f"SELECT {self._summed['files']}, files.crc32 FROM files LEFT JOIN images ON id = image ORDER BY path"
         for rows in self._rows(sql):
             if not all(isinstance(row[0], bytes) for row in rows):
                 raise self._damaged("a path is not as it was written")
@@ -338,6 +373,13 @@ class Catalog(Connection):
             if not isinstance(path, bytes):
                 raise self._damaged("a path is not as it was written")
             yield path_of(path), at, crc32_of(path, at) == crc32
+
+    def part_rows(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield image and number of every part, and whether its sum is right."""
+        if self._summed is SUMMED:
+            sql = f"SELECT image, {SUMMED['parts']}, parts.crc32 FROM parts LEFT JOIN images ON id = image"
+            for image, *row, crc32 in self._all(sql):
+                yield image, row[1], crc32_of(*row) == crc32
 
     def count_lost_queries(self) -> int:
         """Return how many vectors of texts are damaged."""

@@ -6,10 +6,9 @@ from bridgetower.records import File
 
 
 class Known(NamedTuple):
-    """The row of a file without its path; exactly one of `image` and `reason` is None."""
+    """The row of a file; exactly one of `image` and `reason` is None."""
 
-    size: int  # bytes
-    mtime_ns: int
+    file: File
     image: int | None  # id of the image
     reason: str | None  # why the file was skipped
 
@@ -44,6 +43,7 @@ class Entry(NamedTuple):
     width: int  # upright pixels
     height: int
     taken_at: int | None  # seconds since 1970 on the clock where it was taken
+    decoding: int  # version of the decoding that its pixels agree with; 0 if unknown
     vector: bytes  # dim little-endian float16
     files: tuple[File, ...]  # its files, sorted by the bytes of their paths
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 APPLICATION_ID = 0x42546978  # "BTix"
 HASH_BYTES = 32  # of SHA-256
 PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; a page of 4096, the default, would stay a quarter empty
@@ -65,22 +65,38 @@ SCHEMA = (
         width INTEGER NOT NULL,
         height INTEGER NOT NULL,
         taken_at INTEGER,
+        decoding INTEGER NOT NULL,
         vector BLOB NOT NULL,
         crc32 INTEGER NOT NULL
     ) STRICT""",
+    """CREATE TABLE parts (
+        image INTEGER NOT NULL REFERENCES images (id),
+        part INTEGER NOT NULL,
+        vector BLOB NOT NULL,
+        crc32 INTEGER NOT NULL,
+        PRIMARY KEY (image, part)
+    ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE files (
         path BLOB PRIMARY KEY,
         size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL,
+        taken_at INTEGER,
+        metadata INTEGER NOT NULL,
+        decoding INTEGER,
         image INTEGER REFERENCES images (id),
         reason TEXT,
         crc32 INTEGER NOT NULL,
-        CHECK ((image IS NULL) <> (reason IS NULL))
+        CHECK ((image IS NULL) <> (reason IS NULL)),
+        CHECK ((decoding IS NULL) = (reason IS NULL))
     ) STRICT, WITHOUT ROWID""",
     "CREATE TABLE orphans (image INTEGER PRIMARY KEY) STRICT",
     "CREATE TABLE pruned (image INTEGER PRIMARY KEY) STRICT",
     "CREATE INDEX files_by_image ON files (image) WHERE image IS NOT NULL",
+    "CREATE INDEX files_by_time ON files (taken_at) WHERE taken_at IS NOT NULL",
     "CREATE INDEX images_by_time ON images (taken_at)",
+    "CREATE INDEX images_by_decoding ON images (decoding)",
     """CREATE TRIGGER image_added AFTER INSERT ON images BEGIN
         UPDATE state SET images = images + 1;
         INSERT INTO orphans VALUES (NEW.id);
@@ -88,6 +104,7 @@ SCHEMA = (
     """CREATE TRIGGER image_pruned AFTER DELETE ON images BEGIN
         UPDATE state SET images = images - 1;
         DELETE FROM orphans WHERE image = OLD.id;
+        DELETE FROM parts WHERE image = OLD.id;
         INSERT INTO pruned VALUES (OLD.id);
     END""",
     """CREATE TRIGGER file_added AFTER INSERT ON files WHEN NEW.image IS NOT NULL BEGIN
@@ -104,8 +121,8 @@ SCHEMA = (
     END""",
 )
 
-# The columns that `crc32` covers, in this order. For a file it covers the hash of the image instead of the id. For
-# `state` it does not cover `images`, which triggers change; a check compares `images` with the table.
+# The columns that `crc32` covers, in this order. For a file and a part it covers the hash of the image instead of the
+# id. For `state` it does not cover `images`, which triggers change; a check compares `images` with the table.
 SUMMED = {
     "fingerprint": "model, revision, weights_sha256, config_sha256, preprocessing, preprocessing_version, "
     "precision_family, dim, tokenizer_sha256",
@@ -113,9 +130,16 @@ SUMMED = {
     "tuning": "lists, trained, effort, candidates, recall, texts, pictures",
     "queries": "vector",
     "roots": "path, scanned_at",
+    "images": "hash, width, height, taken_at, decoding, vector",
+    "parts": "hash, part, parts.vector",
+    "files": "path, size, mtime_ns, inode, ctime_ns, files.taken_at, metadata, files.decoding, hash, reason",
+}
+_SUMMED_3 = SUMMED | {
     "images": "hash, width, height, taken_at, vector",
     "files": "path, size, mtime_ns, hash, reason",
 }
+_SUMMED_2 = _SUMMED_3 | {"fingerprint": SUMMED["fingerprint"].removesuffix(", tokenizer_sha256")}
+SUMMED_IN = {2: _SUMMED_2, 3: _SUMMED_3, FORMAT_VERSION: SUMMED}  # by format
 
 _INTEGER, _REAL = struct.Struct("<cq").pack, struct.Struct("<cd").pack
 _TO_BYTES: dict[type, Callable[[Any], bytes]] = {
@@ -132,19 +156,84 @@ def crc32_of(*values: object) -> int:
     return zlib.crc32(b"".join([_TO_BYTES[type(value)](value) for value in values]))
 
 
-# Format 2 has no digest of the tokenizer. Readers read it as it is; the writer upgrades it.
-FINGERPRINT_2 = SUMMED["fingerprint"].removesuffix(", tokenizer_sha256")
+# Readers read the older formats as they are; the writer upgrades them, each by one version.
+_OLD_FINGERPRINT = _SUMMED_2["fingerprint"]
 _UPGRADE_2 = (
     "ALTER TABLE fingerprint RENAME TO old_fingerprint",
     SCHEMA[0],
-    f"""INSERT INTO fingerprint SELECT one, {FINGERPRINT_2}, NULL, crc32_of({FINGERPRINT_2}, NULL)
+    f"""INSERT INTO fingerprint SELECT one, {_OLD_FINGERPRINT}, NULL, crc32_of({_OLD_FINGERPRINT}, NULL)
         FROM old_fingerprint""",
     "DROP TABLE old_fingerprint",
 )
-UPGRADES = {2: _UPGRADE_2}
+
+
+def new_sum(table: str, old: str, new: str) -> str:
+    """Return SQL for the sum of a row of `table` whose values change; it stays wrong if it was wrong before."""
+    return f"crc32_of({new}) + ({table}.crc32 <> crc32_of({old}))"
+
+
+def _only(*starts: str) -> tuple[str, ...]:
+    return tuple(statement for statement in SCHEMA if statement.startswith(starts))
+
+
+_CHANGED_IN_4 = (
+    "CREATE TABLE images",
+    "CREATE TABLE parts",
+    "CREATE TABLE files",
+    "CREATE TRIGGER image_pruned",
+    "CREATE INDEX files_by_time",
+    "CREATE INDEX images_by_decoding",
+)
+_FILE_4 = "path, size, mtime_ns, 0, 0, NULL, 0, iif(reason IS NULL, NULL, 0)"  # of the columns that version 3 has
+_UPGRADE_3 = (
+    *(f"DROP TRIGGER {name}" for name in ("image_added", "image_pruned", "file_added", "file_changed", "file_gone")),
+    "ALTER TABLE files RENAME TO old_files",
+    "ALTER TABLE images RENAME TO old_images",
+    *_only("CREATE TABLE images", "CREATE TABLE parts", "CREATE TABLE files"),
+    f"""INSERT INTO images SELECT id, hash, width, height, taken_at, 0, vector,
+        {new_sum("old_images", _SUMMED_3["images"], "hash, width, height, taken_at, 0, vector")}
+        FROM old_images ORDER BY id""",
+    f"""INSERT INTO files SELECT {_FILE_4}, image, reason,
+        {new_sum("old_files", _SUMMED_3["files"], f"{_FILE_4}, hash, reason")}
+        FROM old_files LEFT JOIN old_images ON id = image ORDER BY path""",
+    "DROP TABLE old_files",
+    "DELETE FROM sqlite_sequence WHERE name = 'images'",
+    "UPDATE sqlite_sequence SET name = 'images' WHERE name = 'old_images'",
+    "DROP TABLE old_images",
+    *_only("CREATE INDEX", "CREATE TRIGGER"),
+)
+UPGRADES = {2: _UPGRADE_2, 3: _UPGRADE_3}
+
+_LAYOUT_3 = (
+    *(statement for statement in SCHEMA if not statement.startswith(_CHANGED_IN_4)),
+    """CREATE TABLE images (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        hash BLOB NOT NULL UNIQUE,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        taken_at INTEGER,
+        vector BLOB NOT NULL,
+        crc32 INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE files (
+        path BLOB PRIMARY KEY,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        image INTEGER REFERENCES images (id),
+        reason TEXT,
+        crc32 INTEGER NOT NULL,
+        CHECK ((image IS NULL) <> (reason IS NULL))
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TRIGGER image_pruned AFTER DELETE ON images BEGIN
+        UPDATE state SET images = images - 1;
+        DELETE FROM orphans WHERE image = OLD.id;
+        INSERT INTO pruned VALUES (OLD.id);
+    END""",
+)
 LAYOUTS = {
     FORMAT_VERSION: frozenset(SCHEMA),
-    2: frozenset([SCHEMA[0].replace("        tokenizer_sha256 TEXT,\n", ""), *SCHEMA[1:]]),
+    3: frozenset(_LAYOUT_3),
+    2: frozenset([SCHEMA[0].replace("        tokenizer_sha256 TEXT,\n", ""), *_LAYOUT_3[1:]]),
 }
 
 

@@ -27,11 +27,12 @@ from bridgetower.index.catalog.schema import (
 )
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, CACHE_KIB, explained, require_own_files, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of
-from bridgetower.records import LARGEST, File, Fingerprint
+from bridgetower.records import DECODING_VERSION, LARGEST, File, Fingerprint
 
 # Not INSERT OR REPLACE, which removes the old row without calling the triggers.
-_PUT_FILE = """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,
-    mtime_ns = excluded.mtime_ns, image = excluded.image, reason = excluded.reason, crc32 = excluded.crc32"""
+_FILE = ("size", "mtime_ns", "inode", "ctime_ns", "taken_at", "metadata", "decoding", "image", "reason", "crc32")
+_PUT_FILE = f"""INSERT INTO files (path, {", ".join(_FILE)}) VALUES (?{", ?" * len(_FILE)})
+    ON CONFLICT (path) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _FILE)}"""
 
 _COPIED_PAGES = 1024  # in one step of a copy
 
@@ -74,6 +75,7 @@ class CatalogWriter(ChangedFiles):
                 catalog._db.execute("PRAGMA synchronous = FULL")
                 catalog._db.execute("PRAGMA foreign_keys = ON")
                 catalog._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+                catalog._db.create_function("crc32_of", -1, crc32_of, deterministic=True)
                 for statement in TABLES:
                     catalog._db.execute(statement)
                 if blank and fingerprint is not None:
@@ -101,7 +103,6 @@ class CatalogWriter(ChangedFiles):
     def _upgrade(self) -> None:
         """Upgrade an older format, version by version, each in one transaction."""
         while (version := self._pragma("user_version")) != FORMAT_VERSION:
-            self._db.create_function("crc32_of", -1, crc32_of, deterministic=True)
             with self.transaction():
                 for statement in UPGRADES[version]:
                     self._db.execute(statement)
@@ -143,30 +144,46 @@ class CatalogWriter(ChangedFiles):
         sql = f"INSERT OR REPLACE INTO fingerprint VALUES (1, {', '.join('?' * len(row))}, ?)"
         self._db.execute(sql, (*row, crc32_of(*row)))
 
-    def add_image(self, hash: bytes, width: int, height: int, taken_at: int | None, vector: bytes) -> bool:
-        """Add an image; return False if there is one with this hash, which keeps its id and its vector."""
-        row = (hash, width, height, taken_at, vector)
-        sql = (
-            f"INSERT INTO images (id, {SUMMED['images']}, crc32) VALUES (NULL, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        )
-        return self._db.execute(sql, (*row, crc32_of(*row))).rowcount == 1
+    def add_image(
+        self, hash: bytes, width: int, height: int, taken_at: int | None, decoding: int, vector: bytes
+    ) -> None:
+        """Add an image with a new id. If there is one with this hash, it stays as it is, unless its decoding is older:
+        then the new image takes its place, and its files."""
+        old = self._one("SELECT id FROM images WHERE hash = ? AND decoding < ?", (hash, decoding))
+        if old is not None:
+            self._db.execute("UPDATE images SET hash = CAST(id AS BLOB) WHERE id = ?", old)  # hashes are unique
+        row = (hash, width, height, taken_at, decoding, vector)
+        sql = f"INSERT INTO images ({SUMMED['images']}, crc32) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        self._db.execute(sql, (*row, crc32_of(*row)))
+        if old is not None:
+            self._db.execute("UPDATE files SET image = ? WHERE image = ?", (self.image_id(hash), *old))
+            self._db.execute("DELETE FROM images WHERE id = ?", old)
+
+    def confirm(self, hash: bytes, taken_at: int | None, decoding: int) -> None:
+        """Store that an image agrees with this version of the decoding, and when it was taken."""
+        row = self._one(f"SELECT {SUMMED['images']} FROM images WHERE hash = ?", (hash,))
+        if row is not None:
+            row = (*row[:3], taken_at, decoding, row[-1])
+            sql = "UPDATE images SET taken_at = ?, decoding = ?, crc32 = ? WHERE hash = ?"
+            self._db.execute(sql, (taken_at, decoding, crc32_of(*row), hash))
 
     def put_file(self, file: File, hash: bytes) -> None:
         """Store a file of the image with this hash. Raises ValueError if there is no such image."""
         image = self.image_id(hash)
         if image is None:
             raise ValueError(f"{file.path}: its content was not added to the index")
-        self._put(file, image, hash, None)
+        self._put(file, None, image, hash, None)
 
     def put_skipped(self, file: File, reason: str) -> None:
-        self._put(file, None, None, _valid_utf8(reason))
+        decoding = DECODING_VERSION if file.decoding is None else file.decoding
+        self._put(file, decoding, None, None, _valid_utf8(reason))
 
-    def _put(self, file: File, image: int | None, hash: bytes | None, reason: str | None) -> None:
+    def _put(self, file: File, decoding: int | None, image: int | None, hash: bytes | None, reason: str | None) -> None:
         # A wrong clock may give a time that SQLite cannot hold; each run reads such a file again.
-        mtime_ns = max(-LARGEST, min(file.mtime_ns, LARGEST))
+        mtime_ns, ctime_ns = (max(-LARGEST, min(at, LARGEST)) for at in (file.mtime_ns, file.ctime_ns))
         path = os.fsencode(file.path)
-        row = (path, file.size, mtime_ns, image, reason, crc32_of(path, file.size, mtime_ns, hash, reason))
-        self._db.execute(_PUT_FILE, row)
+        row = (path, file.size, mtime_ns, file.inode, ctime_ns, file.taken_at, file.metadata, decoding)
+        self._db.execute(_PUT_FILE, (*row, image, reason, crc32_of(*row, hash, reason)))
 
     def add_root(self, root: Path) -> None:
         """Store a root that was not scanned yet; a known root stays as it is."""
@@ -199,9 +216,13 @@ class CatalogWriter(ChangedFiles):
         is missing, or another image has this hash now."""
         id, *content = row
         columns = f"({SUMMED['images']}, crc32)"
-        sql = f"""UPDATE OR IGNORE images SET {columns} = (?, ?, ?, ?, ?, ?)
-            WHERE id = ? AND {columns} IS NOT (?, ?, ?, ?, ?, ?)"""
+        sql = f"""UPDATE OR IGNORE images SET {columns} = (?, ?, ?, ?, ?, ?, ?)
+            WHERE id = ? AND {columns} IS NOT (?, ?, ?, ?, ?, ?, ?)"""
         return self._db.execute(sql, (*content, id, *content)).rowcount == 1
+
+    def drop_parts(self, parts: Iterable[tuple[int, int]]) -> None:
+        """Drop parts of images, each given by the id of its image and its number."""
+        self._db.executemany("DELETE FROM parts WHERE image = ? AND part = ?", parts)
 
     def prune(self, most: int) -> int:
         """Remove at most `most` orphans, lowest ids first; return how many were removed."""

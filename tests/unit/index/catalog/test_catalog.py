@@ -20,7 +20,7 @@ from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Known
 from bridgetower.index.catalog.schema import FORMAT_VERSION, SCHEMA, SUMMED, crc32_of
 from bridgetower.index.catalog.writer import CatalogWriter
-from bridgetower.records import File, Fingerprint, WalkedFile
+from bridgetower.records import DECODING_VERSION, File, Fingerprint, WalkedFile
 
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 4)
 FORMAT_PAGE = Path(__file__).parents[4] / "docs" / "index-format.md"
@@ -38,14 +38,14 @@ def catalog(path: Path) -> Iterator[CatalogWriter]:
     catalog.close()
 
 
-def photo(path: str | Path, size: int = 1, mtime_ns: int = 2) -> File:
-    return File(Path(path), size, mtime_ns)
+def photo(path: str | Path, size: int = 1, mtime_ns: int = 2, decoding: int | None = None) -> File:
+    return File(Path(path), size, mtime_ns, decoding=decoding)
 
 
 def fill(catalog: CatalogWriter, *paths: str | Path, content: bytes = b"c") -> None:
     hash = content * 32
     with catalog.transaction():
-        catalog.add_image(hash, 3, 2, None, b"vector")
+        catalog.add_image(hash, 3, 2, None, DECODING_VERSION, b"vector")
         for path in paths:
             catalog.put_file(photo(path), hash)
 
@@ -62,7 +62,7 @@ def test_the_sum_of_a_row_is_the_documented_one(catalog: CatalogWriter) -> None:
     assert crc32_of(b"path", -2, 1.0, None, "\xe9") == zlib.crc32(written)
     fill(catalog, "/a")
     for table, columns in SUMMED.items():
-        rows = "files JOIN images ON id = image" if table == "files" else table
+        rows = f"{table} JOIN images ON id = image" if table in ("files", "parts") else table
         for *row, crc32 in catalog._db.execute(f"SELECT {columns}, {table}.crc32 FROM {rows}"):
             assert crc32_of(*row) == crc32, table
     assert [sql.split()[2] for sql in SCHEMA if "crc32" in sql] == list(SUMMED)
@@ -96,8 +96,8 @@ def test_any_path_and_any_reason_survive(catalog: CatalogWriter, path: Path) -> 
         catalog.put_skipped(photo(bad, 5, 6), f"{bad.name}: not a picture")
     reader = Catalog.read(path)
     assert reader.paths_of(1) == tuple(sorted(paths, key=os.fsencode))
-    assert all(reader.known(p) == Known(1, 2, 1, None) for p in paths)
-    assert reader.known(bad) == Known(5, 6, None, "bad\\udcff.jpg: not a picture")
+    assert all(reader.known(p) == Known(photo(p), 1, None) for p in paths)
+    assert reader.known(bad) == Known(photo(bad, 5, 6, DECODING_VERSION), None, "bad\\udcff.jpg: not a picture")
     assert [skipped.path for skipped in reader.skipped()] == [bad]
     assert reader.known(Path("/photos/none.jpg")) is None
     reader.close()
@@ -105,30 +105,32 @@ def test_any_path_and_any_reason_survive(catalog: CatalogWriter, path: Path) -> 
 
 def test_times_and_sizes_keep_every_digit(catalog: CatalogWriter) -> None:
     fill(catalog)
+    large = File(Path("/a"), 2**52 + 1, 1_700_000_000_123_456_789, 2**63 - 1, 1_700_000_000_987_654_321, 2**40, 7)
+    small = File(Path("/b"), 0, -1, 0, -1, -1, 0)  # a clock before 1970
     with catalog.transaction():
-        catalog.put_file(File(Path("/a"), 2**52 + 1, 1_700_000_000_123_456_789), b"c" * 32)
-        catalog.put_file(File(Path("/b"), 0, -1), b"c" * 32)  # a clock before 1970
-    assert catalog.known(Path("/a")) == Known(2**52 + 1, 1_700_000_000_123_456_789, 1, None)
-    assert catalog.known(Path("/b")) == Known(0, -1, 1, None)
+        catalog.put_file(large, b"c" * 32)
+        catalog.put_file(small, b"c" * 32)
+    assert catalog.known(Path("/a")) == Known(large, 1, None)
+    assert catalog.known(Path("/b")) == Known(small, 1, None)
 
 
 def test_a_file_either_has_an_image_or_a_reason(catalog: CatalogWriter, path: Path) -> None:
     fill(catalog, "/a")
     with catalog.transaction():
         catalog.put_skipped(photo("/a"), "no more")
-    assert catalog.known(Path("/a")) == Known(1, 2, None, "no more")
+    assert catalog.known(Path("/a")) == Known(photo("/a", decoding=DECODING_VERSION), None, "no more")
     fill(catalog, "/a")
-    assert catalog.known(Path("/a")) == Known(1, 2, 1, None)
+    assert catalog.known(Path("/a")) == Known(photo("/a"), 1, None)
     with pytest.raises(sqlite3.IntegrityError), catalog.transaction():
-        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 1, 'both', 0)")
+        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 0, 0, NULL, 0, 1, 1, 'both', 0)")
     with pytest.raises(sqlite3.IntegrityError), catalog.transaction():
-        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 77, NULL, 0)")  # no such image
+        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 0, 0, NULL, 0, NULL, 77, NULL, 0)")  # no such image
 
 
 def test_equal_content_is_one_image_and_keeps_its_vector(catalog: CatalogWriter) -> None:
     fill(catalog, "/a", "/copy")
     with catalog.transaction():
-        assert not catalog.add_image(b"c" * 32, 9, 9, None, b"another vector")
+        catalog.add_image(b"c" * 32, 9, 9, None, DECODING_VERSION, b"another vector")
     assert next(catalog.vectors()) == [(1, b"vector")]
     assert catalog.counts() == (2, 1, 0, 0)
 
@@ -149,7 +151,7 @@ def test_a_file_cannot_have_content_that_was_never_added(catalog: CatalogWriter)
 
 def add_then_fail(catalog: CatalogWriter) -> None:
     with catalog.transaction():
-        catalog.add_image(b"a" * 32, 1, 1, None, b"v")
+        catalog.add_image(b"a" * 32, 1, 1, None, DECODING_VERSION, b"v")
         catalog.put_file(photo("/a"), b"a" * 32)
         catalog.put_file(photo("/b"), b"b" * 32)
 
@@ -293,7 +295,7 @@ def test_a_newer_format_is_refused_and_left_alone(catalog: CatalogWriter, path: 
     before = path.read_bytes()
     for open_it in (lambda: Catalog.read(path), lambda: CatalogWriter.open(path, FINGERPRINT)):
         with pytest.raises(
-            StoreError, match=f"index format {FORMAT_VERSION + 1}, this bt reads formats 2 and 3: update bt"
+            StoreError, match=f"index format {FORMAT_VERSION + 1}, this bt reads formats 2 to 4: update bt"
         ):
             open_it()
     assert path.read_bytes() == before
@@ -314,7 +316,7 @@ def test_a_damaged_manifest_is_named_and_left_alone(catalog: CatalogWriter, path
 def add_much(catalog: CatalogWriter) -> None:
     with catalog.transaction():
         for number in range(2000):
-            catalog.add_image(number.to_bytes(32, "big"), 1, 1, None, b"v" * 2000)
+            catalog.add_image(number.to_bytes(32, "big"), 1, 1, None, DECODING_VERSION, b"v" * 2000)
 
 
 def test_a_full_disk_is_named_and_loses_nothing_committed(catalog: CatalogWriter, path: Path) -> None:

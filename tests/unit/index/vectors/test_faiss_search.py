@@ -398,7 +398,7 @@ def test_what_is_wrong_with_lists_is_found_and_mended(directory: Path, damage: s
         database = writer.catalog._db
         if damage == "fewer":
             with writer.catalog.transaction():
-                writer.catalog.add_image(hash_of(-1), 1, 1, None, pack(PICTURES[0], DIM))
+                writer.catalog.add_image(hash_of(-1), 1, 1, None, 1, pack(PICTURES[0], DIM))
             writer.catalog._set_state(covered=writer.catalog.state().covered + 1)
         elif damage == "more":
             writer.drop([path_of(0)])

@@ -24,7 +24,7 @@ from tests.unit.retrieval.indexing.conftest import never, run
 def test_files_in_memory_are_bounded_in_bytes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window of pictures may be as large as the memory: one file is 2 GB at most."""
     files = [path.stat().st_size for path in photos.iterdir()]
-    for stage in ("retrieval.indexing", "encoders.local_engine"):
+    for stage in ("retrieval.contents", "encoders.local_engine"):
         monkeypatch.setattr(f"bridgetower.{stage}.READ_AHEAD", 2 * max(files))
     real, lock, held, most = DecodePool.decode, threading.Lock(), [0], [0]
 
@@ -78,12 +78,12 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
 
     def peak(number: int) -> int:
         with IndexWriter.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
-            photos = (File(Path(os.fsdecode(path)), size, at) for path, size, at in tree(number))
+            photos = (File(Path(os.fsdecode(path)), size, at) for path, size, at, *_ in tree(number))
             while batch := [(photo, "not a picture") for photo in islice(photos, 2000)]:
                 writer.commit(skipped=batch)
             db = writer.catalog._db
             with writer.catalog.transaction():  # pictures, without the work
-                db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, x'0000', 0)")
+                db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, 1, x'0000', 0)")
                 db.execute("UPDATE files SET image = 1, reason = NULL")
         monkeypatch.setattr(
             "bridgetower.retrieval.indexing.scan", lambda paths, rules, passed_over, apart: tree(number)
