@@ -185,24 +185,40 @@ _CHANGED_IN_4 = (
     "CREATE INDEX images_by_decoding",
 )
 _FILE_4 = "path, size, mtime_ns, 0, 0, NULL, 0, iif(reason IS NULL, NULL, 0)"  # of the columns that version 3 has
-_UPGRADE_3 = (
+_UPGRADE_3: tuple[str | tuple[str, ...], ...] = (
     *(f"DROP TRIGGER {name}" for name in ("image_added", "image_pruned", "file_added", "file_changed", "file_gone")),
     "ALTER TABLE files RENAME TO old_files",
     "ALTER TABLE images RENAME TO old_images",
     *_only("CREATE TABLE images", "CREATE TABLE parts", "CREATE TABLE files"),
-    f"""INSERT INTO images SELECT id, hash, width, height, taken_at, 0, vector,
+    # By parts, so that new rows use the space of old ones.
+    (
+        f"""INSERT INTO images SELECT id, hash, width, height, taken_at, 0, vector,
         {new_sum("old_images", _SUMMED_3["images"], "hash, width, height, taken_at, 0, vector")}
-        FROM old_images ORDER BY id""",
+        FROM old_images ORDER BY id LIMIT 4096""",
+        "DELETE FROM old_images WHERE id <= (SELECT max(id) FROM images)",
+    ),
     f"""INSERT INTO files SELECT {_FILE_4}, image, reason,
         {new_sum("old_files", _SUMMED_3["files"], f"{_FILE_4}, hash, reason")}
-        FROM old_files LEFT JOIN old_images ON id = image ORDER BY path""",
+        FROM old_files LEFT JOIN images ON id = image ORDER BY path""",
     "DROP TABLE old_files",
     "DELETE FROM sqlite_sequence WHERE name = 'images'",
     "UPDATE sqlite_sequence SET name = 'images' WHERE name = 'old_images'",
     "DROP TABLE old_images",
     *_only("CREATE INDEX", "CREATE TRIGGER"),
 )
-UPGRADES = {2: _UPGRADE_2, 3: _UPGRADE_3}
+UPGRADES: dict[int, tuple[str | tuple[str, ...], ...]] = {2: _UPGRADE_2, 3: _UPGRADE_3}
+
+
+def upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Bring the tables of a manifest from this version to the next. The caller holds a transaction, without foreign
+    keys. A tuple of statements is executed again until its last one changes nothing."""
+    for step in UPGRADES[version]:
+        if isinstance(step, str):
+            db.execute(step)
+        else:
+            while [db.execute(statement).rowcount for statement in step][-1]:
+                pass
+
 
 _LAYOUT_3 = (
     *(statement for statement in SCHEMA if not statement.startswith(_CHANGED_IN_4)),

@@ -22,8 +22,8 @@ from bridgetower.index.catalog.schema import (
     PAGE_BYTES,
     SCHEMA,
     SUMMED,
-    UPGRADES,
     crc32_of,
+    upgrade,
 )
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, CACHE_KIB, explained, require_own_files, size_of
 from bridgetower.index.catalog.write_ahead_log import log_of
@@ -73,7 +73,6 @@ class CatalogWriter(ChangedFiles):
                     catalog._require_format()  # before a change: another program may own the file
                 catalog._db.execute("PRAGMA journal_mode = WAL")
                 catalog._db.execute("PRAGMA synchronous = FULL")
-                catalog._db.execute("PRAGMA foreign_keys = ON")
                 catalog._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
                 catalog._db.create_function("crc32_of", -1, crc32_of, deterministic=True)
                 for statement in TABLES:
@@ -102,11 +101,12 @@ class CatalogWriter(ChangedFiles):
 
     def _upgrade(self) -> None:
         """Upgrade an older format, version by version, each in one transaction."""
+        self._db.execute("PRAGMA foreign_keys = OFF")
         while (version := self._pragma("user_version")) != FORMAT_VERSION:
             with self.transaction():
-                for statement in UPGRADES[version]:
-                    self._db.execute(statement)
+                upgrade(self._db, version)
                 self._db.execute(f"PRAGMA user_version = {version + 1}")
+        self._db.execute("PRAGMA foreign_keys = ON")
 
     # Changes: call these within `transaction`
 
