@@ -33,7 +33,7 @@ from bridgetower.index.catalog.schema import crc32_of
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter, NewImage
-from bridgetower.records import File, Fingerprint
+from bridgetower.records import DECODING_VERSION, METADATA_VERSION, File, Fingerprint
 
 DIM, K = 512, 100
 BLOCK = 20_000
@@ -105,6 +105,9 @@ def build(images: int, index: Path, *, in_bulk: bool) -> Row:
     return {"insert_s": inserting, "publish_s": publishing}
 
 
+FILE = (1, 1, 0, 0, None, 0, METADATA_VERSION)  # the columns of each file from `size` to `metadata`
+
+
 def insert_in_bulk(catalog: CatalogWriter, images: int, clouds: Clouds) -> None:
     """The same rows, ids and hashes in ascending order, without the triggers, whose counts are written at the end, and
     without a vector file meanwhile: what takes an hour by commits takes minutes."""
@@ -117,18 +120,19 @@ def insert_in_bulk(catalog: CatalogWriter, images: int, clouds: Clouds) -> None:
         numbers = range(block * BLOCK, block * BLOCK + number)
         vectors = clouds.pictures(block, number).astype("<f2")
         new = [
-            (at.to_bytes(32, "big"), 640, 480, None, row.tobytes()) for at, row in zip(numbers, vectors, strict=True)
+            (at.to_bytes(32, "big"), 640, 480, None, DECODING_VERSION, row.tobytes())
+            for at, row in zip(numbers, vectors, strict=True)
         ]
         paths = [os.fsencode(_path(block, at)) for at in range(number)]
         with catalog.transaction():
             db.executemany(
-                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 ((at + 1, *row, crc32_of(*row)) for at, row in zip(numbers, new, strict=True)),
             )
             db.executemany(
-                "INSERT INTO files VALUES (?, 1, 1, ?, NULL, ?)",
+                f"INSERT INTO files VALUES (?{', ?' * len(FILE)}, NULL, ?, NULL, ?)",
                 (
-                    (path, at + 1, crc32_of(path, 1, 1, row[0], None))
+                    (path, *FILE, at + 1, crc32_of(path, *FILE, None, row[0], None))
                     for path, at, row in zip(paths, numbers, new, strict=True)
                 ),
             )

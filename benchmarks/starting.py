@@ -53,7 +53,7 @@ def synthetic_index(model: Path, images: int, work: Path) -> Path:
         status = file.stat()
         hash = hashlib.sha256(str(number).encode()).digest()
         new.append(NewImage(hash, 640, 480, None, vector))
-        files.append((File(file, status.st_size, status.st_mtime_ns), hash))
+        files.append((File.of(file, status), hash))
     with IndexWriter.open(folder / "index", fingerprint) as writer:
         writer.commit(images=new, files=files)
         writer.finish()

@@ -47,7 +47,7 @@ def known_tree(model: Path, files: int, work: Path) -> Path:
             vectors = random.standard_normal((len(batch), fingerprint.dim), dtype=np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             hashes = [hashlib.sha256(path.read_bytes()).digest() for path in batch]
-            known = [File(path, path.stat().st_size, path.stat().st_mtime_ns) for path in batch]
+            known = [File.of(path, path.stat()) for path in batch]
             writer.commit(
                 images=[NewImage(hash, 8, 8, None, vector) for hash, vector in zip(hashes, vectors, strict=True)],
                 files=list(zip(known, hashes, strict=True)),

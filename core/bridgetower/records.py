@@ -54,6 +54,7 @@ class WalkedFile(NamedTuple):
     mtime_ns: int  # nanoseconds since the epoch
     inode: int = 0  # its lowest 63 bits; 0 if unknown
     ctime_ns: int = 0  # as `stat` has it; 0 if unknown
+    sidecars: int = 0  # digest of the files beside it that may tell its date; 0 for none
 
 
 def path_of(path: bytes) -> Path:
@@ -71,6 +72,7 @@ class File:
     inode: int = 0  # its lowest 63 bits; 0 if unknown
     ctime_ns: int = 0  # as `stat` has it; 0 if unknown
     taken_at: int | None = None  # seconds since 1970 on the clock where it was taken, if not from the content
+    sidecars: int = 0  # digest of the files beside it that may tell its date; 0 for none
     metadata: int = METADATA_VERSION  # version of the reader of its dates
     decoding: int | None = None  # of a skipped file: version of the decoding that refused it; None for ours
 
@@ -78,9 +80,8 @@ class File:
     def of(cls, path: Path, status: os.stat_result) -> Self:
         return cls(path, status.st_size, status.st_mtime_ns, status.st_ino & LARGEST, status.st_ctime_ns)
 
-    def is_unchanged(self, status: os.stat_result) -> bool:
-        """Return whether a file with this status is the one that was stored. docs/index-format.md has the rule."""
-        now = File.of(self.path, status)
+    def is_unchanged(self, now: "File") -> bool:
+        """Return whether the file is still the one that was stored. docs/index-format.md has the rule."""
         if (now.size, now.mtime_ns) != (self.size, self.mtime_ns):
             return False
         if 0 in (self.ctime_ns, now.ctime_ns):

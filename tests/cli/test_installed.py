@@ -427,7 +427,7 @@ from zlib import crc32
 from bridgetower.index.catalog import schema
 
 def stopping(data):
-    if sys._getframe(2).f_code.co_name == "_upgrade":
+    if sys._getframe(2).f_code.co_name == "upgrade":
         os.kill(os.getpid(), signal.SIGTERM)
     return crc32(data)
 

@@ -124,7 +124,7 @@ class TorchEncoder:
     def features_id(self) -> str:
         made_by = self._checkpoint
         digests = f"{made_by.weights_sha256[:16]}-{made_by.config_sha256[:16]}"
-        recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}.{DECODING_VERSION}"
+        recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}d{DECODING_VERSION}"
         return f"{digests}-{recipe}-{self.runtime.precision}-{_FEATURES_VERSION}"
 
     @property

@@ -101,4 +101,4 @@ def _is_unchanged(file: File) -> bool:
         status = file.path.stat()
     except OSError:
         return False
-    return file.is_unchanged(status)
+    return file.is_unchanged(File.of(file.path, status))

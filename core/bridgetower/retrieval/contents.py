@@ -113,7 +113,7 @@ def _read(file: File) -> Content | Failed:
     from bridgetower.files.content import read
 
     with suppress(OSError):  # `read` raises with a better message
-        file = File.of(file.path, file.path.stat())
+        file = replace(File.of(file.path, file.path.stat()), sidecars=file.sidecars)
     try:
         data = read(file.path)
     except PictureError as error:

@@ -304,10 +304,9 @@ class _Run:
         return decoding is not None and decoding >= DECODING_VERSION
 
     def _reuse(self, file: File, hash: bytes) -> None:
-        """Take a file whose content the index has. It is unchanged if it led there before."""
-        catalog = self._writer.catalog
-        known = catalog.known(file.path)
-        if known is not None and known.image is not None and known.image == catalog.image_id(hash):
+        """Take a file whose content the index has. It is unchanged if it was only read for the sake of the program."""
+        known = self._writer.catalog.known(file.path)
+        if known is not None and known.image is not None and known.file.is_unchanged(file):
             self.unchanged += 1
         else:
             self.reused += 1

@@ -84,7 +84,7 @@ def see(row: tuple[Path, npt.NDArray[np.float32], Known | None]) -> Seen:
     try:
         status = path.stat()
         file = File.of(path, status)
-        unchanged = known is not None and known.file.is_unchanged(status)
+        unchanged = known is not None and known.file.is_unchanged(file)
     except (OSError, ValueError):
         pass  # `read` raises with a better message
     if known is not None and unchanged and not _may_read(known):

@@ -49,7 +49,10 @@ def test_every_picture_at_any_depth_in_order(tmp_path: Path) -> None:
 def test_a_photo_says_its_size_and_time(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jpg", b"12345")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
-    assert list(scan([tmp_path])) == [WalkedFile(os.fsencode(path), 5, path.stat().st_mtime_ns)]
+    status = path.stat()
+    assert list(scan([tmp_path])) == [
+        WalkedFile(os.fsencode(path), 5, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+    ]
 
 
 def test_hidden_files_and_folders_and_other_files_are_passed_over(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from bridgetower.records import DECODING_VERSION, LARGEST, METADATA_VERSION, Fil
 # with the connection. SQLite keeps them in a temporary file, so that millions of files need no memory.
 TABLES = (
     "PRAGMA temp_store = FILE",
-    """CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, ctime_ns INTEGER)
-        WITHOUT ROWID""",
+    """CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, ctime_ns INTEGER,
+        sidecars INTEGER) WITHOUT ROWID""",
     *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
 )
 _ROWS = 1024  # of changed files, fetched at a time
@@ -32,8 +32,9 @@ _UNCHANGED = """((files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns) AND 
     OR files.ctime_ns = seen.ctime_ns AND (files.ctime_ns = files.mtime_ns
         OR 0 IN (files.inode, seen.inode) OR files.inode = seen.inode)))"""
 # Unchanged, and read by this version of the decoding and of the metadata.
-_UP_TO_DATE = f"""({_UNCHANGED} AND metadata >= {METADATA_VERSION} AND ifnull(files.decoding, {DECODING_VERSION}) >=
-    {DECODING_VERSION} AND ifnull(image NOT IN (SELECT id FROM images WHERE decoding < {DECODING_VERSION}), true))"""
+_UP_TO_DATE = f"""({_UNCHANGED} AND files.sidecars = seen.sidecars AND metadata >= {METADATA_VERSION}
+    AND ifnull(files.decoding >= {DECODING_VERSION}, true)
+    AND ifnull(image NOT IN (SELECT id FROM images WHERE decoding < {DECODING_VERSION}), true))"""
 
 
 class Sweep(NamedTuple):
@@ -50,7 +51,7 @@ class ChangedFiles(Catalog):
         """Note files that a walk met, which `sweep` then keeps, until `close`; return how many were not noted yet."""
         files, met = iter(files), 0
         while batch := list(islice(files, _SEEN_ROWS)):
-            sql = _INSERT_SEEN + ",".join(["(?, ?, ?, ?, ?)"] * len(batch))
+            sql = _INSERT_SEEN + ",".join(["(?, ?, ?, ?, ?, ?)"] * len(batch))
             with explained(self.path):
                 try:
                     met += self._db.execute(sql, list(chain.from_iterable(batch))).rowcount
@@ -74,7 +75,7 @@ class ChangedFiles(Catalog):
         """Store inode and time of change of the unchanged files that lack them, which are imported ones."""
         start, hash = "files.path, files.size, files.mtime_ns", "(SELECT hash FROM images WHERE id = image)"
         old, new = (
-            f"{start}, {table}.inode, {table}.ctime_ns, taken_at, metadata, decoding, {hash}, reason"
+            f"{start}, {table}.inode, {table}.ctime_ns, taken_at, files.sidecars, metadata, decoding, {hash}, reason"
             for table in ("files", "seen")
         )
         sql = f"""UPDATE files SET inode = seen.inode, ctime_ns = seen.ctime_ns, crc32 = {new_sum("files", old, new)}
@@ -95,13 +96,13 @@ class ChangedFiles(Catalog):
         The caller may store files between two steps.
         """
         starts = "".join(" OR substr(reason, 1, length(?)) = ?" for _ in again)
-        sql = f"""SELECT seen.path, seen.size, seen.mtime_ns FROM seen LEFT JOIN files USING (path)
+        sql = f"""SELECT seen.path, seen.size, seen.mtime_ns, seen.sidecars FROM seen LEFT JOIN files USING (path)
             WHERE seen.path > ? AND (NOT {_UP_TO_DATE} OR reason IS NOT NULL AND (?{starts}))
             ORDER BY seen.path LIMIT {_ROWS}"""
         rows: list[tuple[Any, ...]] = [(b"",)]
         while rows := list(self._all(sql, (rows[-1][0], retry, *(start for start in again for _ in range(2))))):
-            for path, size, mtime_ns in rows:
-                yield File(path_of(path), size, mtime_ns)
+            for path, size, mtime_ns, sidecars in rows:
+                yield File(path_of(path), size, mtime_ns, sidecars=sidecars)
 
     def sweep(self, root: Path, spared: Collection[Path], *, present: bool = False) -> Sweep:
         """Drop the files at or below `root` that were not met, except for files at or below a path in `spared`.

@@ -113,7 +113,7 @@ class Catalog(Connection):
     def _file(self, columns: Sequence[Any]) -> File:
         path, *known = columns
         if len(known) == 2:  # of an older format
-            known += (0, 0, None, 0, 0)
+            known += (0, 0, None, 0, 0, 0)
         return File(path_of(path), *known)
 
     def vectors(self, after: int = 0) -> Iterator[list[tuple[int, bytes]]]:

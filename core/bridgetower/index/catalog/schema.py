@@ -83,6 +83,7 @@ SCHEMA = (
         inode INTEGER NOT NULL,
         ctime_ns INTEGER NOT NULL,
         taken_at INTEGER,
+        sidecars INTEGER NOT NULL,
         metadata INTEGER NOT NULL,
         decoding INTEGER,
         image INTEGER REFERENCES images (id),
@@ -132,7 +133,7 @@ SUMMED = {
     "roots": "path, scanned_at",
     "images": "hash, width, height, taken_at, decoding, vector",
     "parts": "hash, part, parts.vector",
-    "files": "path, size, mtime_ns, inode, ctime_ns, files.taken_at, metadata, files.decoding, hash, reason",
+    "files": "path, size, mtime_ns, inode, ctime_ns, files.taken_at, sidecars, metadata, files.decoding, hash, reason",
 }
 _SUMMED_3 = SUMMED | {
     "images": "hash, width, height, taken_at, vector",
@@ -184,7 +185,7 @@ _CHANGED_IN_4 = (
     "CREATE INDEX files_by_time",
     "CREATE INDEX images_by_decoding",
 )
-_FILE_4 = "path, size, mtime_ns, 0, 0, NULL, 0, iif(reason IS NULL, NULL, 0)"  # of the columns that version 3 has
+_FILE_4 = "path, size, mtime_ns, 0, 0, NULL, 0, 0, iif(reason IS NULL, NULL, 0)"  # of the columns that version 3 has
 _UPGRADE_3: tuple[str | tuple[str, ...], ...] = (
     *(f"DROP TRIGGER {name}" for name in ("image_added", "image_pruned", "file_added", "file_changed", "file_gone")),
     "ALTER TABLE files RENAME TO old_files",

@@ -30,7 +30,19 @@ from bridgetower.index.catalog.write_ahead_log import log_of
 from bridgetower.records import DECODING_VERSION, LARGEST, File, Fingerprint
 
 # Not INSERT OR REPLACE, which removes the old row without calling the triggers.
-_FILE = ("size", "mtime_ns", "inode", "ctime_ns", "taken_at", "metadata", "decoding", "image", "reason", "crc32")
+_FILE = (
+    "size",
+    "mtime_ns",
+    "inode",
+    "ctime_ns",
+    "taken_at",
+    "sidecars",
+    "metadata",
+    "decoding",
+    "image",
+    "reason",
+    "crc32",
+)
 _PUT_FILE = f"""INSERT INTO files (path, {", ".join(_FILE)}) VALUES (?{", ?" * len(_FILE)})
     ON CONFLICT (path) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _FILE)}"""
 
@@ -182,7 +194,7 @@ class CatalogWriter(ChangedFiles):
         # A wrong clock may give a time that SQLite cannot hold; each run reads such a file again.
         mtime_ns, ctime_ns = (max(-LARGEST, min(at, LARGEST)) for at in (file.mtime_ns, file.ctime_ns))
         path = os.fsencode(file.path)
-        row = (path, file.size, mtime_ns, file.inode, ctime_ns, file.taken_at, file.metadata, decoding)
+        row = (path, file.size, mtime_ns, file.inode, ctime_ns, file.taken_at, file.sidecars, file.metadata, decoding)
         self._db.execute(_PUT_FILE, (*row, image, reason, crc32_of(*row, hash, reason)))
 
     def add_root(self, root: Path) -> None:

@@ -105,8 +105,10 @@ def test_any_path_and_any_reason_survive(catalog: CatalogWriter, path: Path) -> 
 
 def test_times_and_sizes_keep_every_digit(catalog: CatalogWriter) -> None:
     fill(catalog)
-    large = File(Path("/a"), 2**52 + 1, 1_700_000_000_123_456_789, 2**63 - 1, 1_700_000_000_987_654_321, 2**40, 7)
-    small = File(Path("/b"), 0, -1, 0, -1, -1, 0)  # a clock before 1970
+    large = File(
+        Path("/a"), 2**52 + 1, 1_700_000_000_123_456_789, 2**63 - 1, 1_700_000_000_987_654_321, 2**40, 2**32 - 1, 7
+    )
+    small = File(Path("/b"), 0, -1, 0, -1, -1, 0, 0)  # a clock before 1970
     with catalog.transaction():
         catalog.put_file(large, b"c" * 32)
         catalog.put_file(small, b"c" * 32)
@@ -122,9 +124,11 @@ def test_a_file_either_has_an_image_or_a_reason(catalog: CatalogWriter, path: Pa
     fill(catalog, "/a")
     assert catalog.known(Path("/a")) == Known(photo("/a"), 1, None)
     with pytest.raises(sqlite3.IntegrityError), catalog.transaction():
-        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 0, 0, NULL, 0, 1, 1, 'both', 0)")
+        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 0, 0, NULL, 0, 0, 1, 1, 'both', 0)")
     with pytest.raises(sqlite3.IntegrityError), catalog.transaction():
-        catalog._db.execute("INSERT INTO files VALUES (x'00', 1, 1, 0, 0, NULL, 0, NULL, 77, NULL, 0)")  # no such image
+        catalog._db.execute(
+            "INSERT INTO files VALUES (x'00', 1, 1, 0, 0, NULL, 0, 0, NULL, 77, NULL, 0)"
+        )  # no such image
 
 
 def test_equal_content_is_one_image_and_keeps_its_vector(catalog: CatalogWriter) -> None:

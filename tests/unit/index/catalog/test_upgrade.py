@@ -83,9 +83,11 @@ def test_writing_brings_it_forward_with_all_that_it_holds(old: Path, tmp_path: P
     assert dump(old, schema) == dump(tmp_path / "new", schema)
     assert version(old) == FORMAT_VERSION
     assert dump(old, "SELECT DISTINCT decoding FROM images") == [(0,)]
-    assert sorted(dump(old, "SELECT DISTINCT inode, ctime_ns, taken_at, metadata, decoding FROM files"), key=repr) == [
-        (0, 0, None, 0, 0),  # skipped
-        (0, 0, None, 0, None),
+    assert sorted(
+        dump(old, "SELECT DISTINCT inode, ctime_ns, taken_at, sidecars, metadata, decoding FROM files"), key=repr
+    ) == [
+        (0, 0, None, 0, 0, 0),  # skipped
+        (0, 0, None, 0, 0, None),
     ]
     assert list(check_index(old)) == []
     require_answers(old)
