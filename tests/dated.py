@@ -232,6 +232,38 @@ def mrw(block: bytes) -> bytes:
     return b"\0MRM" + struct.pack(">I", len(blocks)) + blocks
 
 
+def crw(at: int) -> bytes:
+    """A CRW file with a time in the properties of the picture, which are a heap within a heap."""
+
+    def heap(*entries: tuple[int, bytes]) -> bytes:
+        contents, directory = b"", struct.pack("<H", len(entries))
+        for tag, content in entries:
+            directory += struct.pack("<HII", tag, len(content), len(contents))
+            contents += content
+        return contents + directory + struct.pack("<I", len(contents))
+
+    properties = heap((0x1810, bytes(28)), (0x180E, struct.pack("<IiI", at, 0, 0)))
+    return b"II\x1a\0\0\0HEAPCCDR".ljust(26, b"\0") + heap((0x2007, bytes(30)), (0x300A, properties))
+
+
+def x3f(*, jpeg: bytes = b"", at: int | None = None) -> bytes:
+    """An X3F file with a preview, and a time in its properties."""
+    data, directory = b"FOVb\0\0\2\0".ljust(40, b"\0"), b""
+    sections = []
+    if jpeg:
+        sections.append((b"IMA2", b"SECi" + struct.pack("<IIIIII", 0x20000, 2, 18, 16, 16, 0) + jpeg))
+    if at is not None:
+        words = ["ISO", "100", "TIME", str(at)]
+        starts = [sum(len(word) + 1 for word in words[:i]) for i in range(len(words))]
+        text = "".join(f"{word}\0" for word in words).encode("utf-16-le")
+        head = struct.pack("<IIIII", 0x20000, 2, 0, 0, len(text) // 2) + struct.pack("<IIII", *starts)
+        sections.append((b"PROP", b"SECp" + head + text))
+    for kind, content in sections:
+        directory += struct.pack("<II4s", len(data), len(content), kind)
+        data += content.ljust(-(-len(content) // 4) * 4, b"\0")
+    return data + b"SECd" + struct.pack("<II", 0x20000, len(sections)) + directory + struct.pack("<I", len(data))
+
+
 # --- the matrix
 
 
@@ -673,6 +705,9 @@ ROWS = (
     ),
     Row("raf.raf", lambda: raf(jpeg(in_exif(original=WHEN))), ORIGINAL_IS_WHEN, FULL),
     Row("mrw.mrw", lambda: mrw(tiff({}, exif={ORIGINAL: WHEN}, order=">")), ORIGINAL_IS_WHEN, FULL),
+    Row("crw.crw", lambda: crw(1562235300), ORIGINAL_IS_WHEN, FULL),
+    Row("x3f-preview.x3f", lambda: x3f(jpeg=jpeg(in_exif(original=WHEN))), ORIGINAL_IS_WHEN, FULL),
+    Row("x3f-property.x3f", lambda: x3f(at=1562235300), ORIGINAL_IS_WHEN, FULL),
     # --- beside
     Row("sidecar.xmp", lambda: packet(f"exif:DateTimeOriginal={FULL}"), ORIGINAL_IS_WHEN, FULL),
     Row(

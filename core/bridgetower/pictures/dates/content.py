@@ -1,8 +1,9 @@
 """The date in the content of a picture file. Only headers are read: pixels are passed over by their length."""
 
 from collections.abc import Iterator
+from itertools import chain
 
-from bridgetower.pictures.dates import exif, iptc, items, png, xmp
+from bridgetower.pictures.dates import exif, iptc, items, png, raws, xmp
 from bridgetower.pictures.dates.order import Taken, first_of
 from bridgetower.pictures.extras import bmff
 
@@ -10,8 +11,7 @@ MAX_PARTS = 10_000  # segments, chunks; a photograph has a few dozen
 
 _GIF, _GIF_XMP = (b"GIF87a", b"GIF89a"), b"\x21\xff\x0bXMP DataXMP"
 _PHOTOSHOP = b"Photoshop 3.0\0"
-_FUJI, _FUJI_PREVIEW = b"FUJIFILM", 84  # place of the offset and the length of a JPEG
-_MINOLTA, _PSD = b"\0MRM", b"8BPS\0\1"
+_PSD = b"8BPS\0\1"
 _BOXES = (b"ftyp", b"jP  ", b"JXL ")  # first boxes: HEIF, AVIF and CR3; JPEG 2000; JPEG XL
 # Boxes `uuid`, by the first 16 bytes of their content.
 _JP2_EXIF = (b"JpgTiffExif->JP2", bytes.fromhex("0537cdab9d0c4431a72afa561f2a113e"))
@@ -25,8 +25,8 @@ _CANON_EXIF = (b"CMT1", b"CMT2")  # each a TIFF of its own: the first directory,
 def taken_in(data: bytes, *, exif_block: bytes = b"", xmp_packet: bytes = b"") -> Taken | None:
     """Return the date at which the picture in this content was taken, None if it tells none.
 
-    Where the content tells none, `exif_block` and `xmp_packet` are asked, which a decoder finds in formats that are not
-    read here: compressed boxes of JPEG XL, the previews of some raw files. Never raises for damaged content.
+    Where the content tells none, `exif_block` and `xmp_packet` are asked, which a decoder finds where this module does
+    not look: in compressed boxes of JPEG XL, and in the previews of raw files. Never raises for damaged content.
     """
     return first_of(_dates(data)) or first_of([*exif.dates(exif_block), *xmp.dates(xmp_packet)])
 
@@ -44,11 +44,14 @@ def _dates(data: bytes) -> Iterator[Taken]:
         return _boxes(data)
     if data.startswith(_PSD):
         return _psd(data)
-    if data.startswith(_FUJI):
-        at, length = (int.from_bytes(data[i : i + 4]) for i in (_FUJI_PREVIEW, _FUJI_PREVIEW + 4))
-        return _jpeg(data[at : at + length])
-    if data.startswith(_MINOLTA):
-        return _minolta(data)
+    if data.startswith(raws.FUJI):
+        return _jpeg(raws.preview(data))
+    if data.startswith(raws.X3F):
+        return chain(_jpeg(raws.preview(data)), raws.x3f_dates(data))
+    if data.startswith(raws.MINOLTA):
+        return raws.minolta_dates(data)
+    if data.startswith(raws.CRW):
+        return raws.crw_dates(data)
     return exif.dates(data)
 
 
@@ -155,15 +158,3 @@ def _psd(data: bytes) -> Iterator[Taken]:
             yield from xmp.dates(content)
         elif number == iptc.IPTC:
             yield from iptc.dates(content)
-
-
-def _minolta(data: bytes) -> Iterator[Taken]:
-    """Yield the dates of the TIFF in the block TTW of an MRW file."""
-    at, end = 8, 8 + int.from_bytes(data[4:8])
-    for _ in range(MAX_PARTS):
-        if at + 8 > min(end, len(data)):
-            return
-        length = int.from_bytes(data[at + 4 : at + 8])
-        if data[at : at + 4] == b"\0TTW":
-            yield from exif.dates(data[at + 8 : at + 8 + length])
-        at += 8 + length

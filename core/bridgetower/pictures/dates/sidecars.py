@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 
 from bridgetower.pictures.dates import xmp
 from bridgetower.pictures.dates.order import Source, Taken, first_of
-from bridgetower.pictures.dates.spelling import YEARS, moment
+from bridgetower.pictures.dates.spelling import in_years
 
 LONGEST_JSON = 1_000_000  # bytes; those of Takeout have some 1 kB
 
@@ -49,9 +49,7 @@ def _takeout(data: bytes) -> Taken | None:
         at = int(found["photoTakenTime"]["timestamp"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # no JSON, or of another program
         return None
-    first, last = moment(YEARS[0]), moment(YEARS[-1])
-    in_range = first is not None and last is not None and first.at <= at < last.at + last.span
-    return Taken(Source.TAKEOUT, at) if at and in_range else None
+    return Taken(Source.TAKEOUT, at) if at and in_years(at) else None
 
 
 def _xmp_names(name: str) -> Iterator[str]:
