@@ -456,6 +456,13 @@ ROWS = (
         DAY,
     ),
     Row(
+        "gps-hour-25.jpg",
+        lambda: jpeg(tiff({}, gps={29: "2019:07:04", 7: ((25, 1), (15, 1), (0, 1))})),
+        "GPSDateTime 2019:07:04 25:15:00Z",
+        DAY,
+        "an impossible time: the day counts",
+    ),
+    Row(
         "gps-and-digitised.jpg",
         lambda: jpeg(tiff({}, exif={DIGITIZED: WHEN}, gps={29: "2019:07:04", 7: ((8, 1), (15, 1), (0, 1))})),
         "CreateDate 2019:07:04 10:15:00",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from bridgetower.pictures.dates import exif, iptc, items, png, spelling, xmp
+from bridgetower.pictures.dates import content, exif, iptc, items, png, spelling, xmp
 from bridgetower.pictures.dates.content import taken_in
 from bridgetower.pictures.dates.names import taken_in_name
 from bridgetower.pictures.dates.order import Source, Taken, first_of
@@ -27,7 +28,7 @@ from bridgetower.pictures.decode import decode, in_memory
 from bridgetower.pictures.extras import bmff
 from tests import dated
 from tests.dated import ROWS, TAGS, Row
-from tests.pictures import HERE, encoded, png_chunk
+from tests.pictures import HERE, encoded, png_chunk, segment
 from tests.raws import dng, linear
 
 EXIFTOOL = shutil.which("exiftool")
@@ -149,6 +150,7 @@ def test_a_later_date_narrows_a_day_but_never_moves_it() -> None:
     assert first_of([Taken(Source.TAKEOUT, 90000), day]) == Taken(Source.IPTC_CREATED, 90000)
     for outside in (86399, 2 * 86400):
         assert first_of([Taken(Source.TAKEOUT, outside), day]) == day
+    assert first_of([day, Taken(Source.TAKEOUT, 86400, 30 * 86400)]) == day
     year = Taken(Source.EXIF_ORIGINAL, 0, 365 * 86400)
     assert first_of([year, day, Taken(Source.GPS, 2 * 86400)]) == Taken(Source.EXIF_ORIGINAL, 86400, 86400)
 
@@ -281,11 +283,12 @@ def test_damage_raises_nothing(row: int, seed: int) -> None:
     for _ in range(generator.randrange(1, 9)):
         data[generator.randrange(len(data))] = generator.choice((0, 1, 0x7F, 0x80, 0xFF, generator.randrange(256)))
     cut = bytes(data[: generator.randrange(len(data) + 1)])
-    for content in (bytes(data), cut):
-        taken_in(content, exif_block=content, xmp_packet=content)
-        taken_in_sidecar(content)
+    for damaged in (bytes(data), cut):
+        taken_in(damaged, exif_block=damaged, xmp_packet=damaged)
+        taken_in_sidecar(damaged)
 
 
+LARGE = zlib.compress(bytes(3_000_000))
 BEGINNINGS = (
     b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"II*\0", b"MM\0\x2b", b"8BPS\0\1", b"FUJIFILM",
     b"\0MRM", b"GIF89a", b"\0\0\0\x18ftypheic", b"\0\0\0\x0cjP  \r\n\x87\n", b"{", b"<", b"",
@@ -298,8 +301,28 @@ def test_any_bytes_raise_nothing(start: bytes, rest: bytes) -> None:
     taken_in(data, exif_block=rest, xmp_packet=rest)
     taken_in_sidecar(data)
     spelling.read(rest)
-    for dates in (exif.dates, iptc.dates, iptc.resource_dates, xmp.dates, png.dates):
+    for dates in (exif.dates, iptc.dates, iptc.resource_dates, xmp.dates):
         _: Iterable[Taken] = [*dates(rest)]
+
+
+def test_so_many_blocks_bytes_and_entries_are_read_and_no_more() -> None:
+    packet = dated.packet("xmp:CreateDate=2019-07-04T10:15:00")
+    filler = segment(0xFFE1, b"Exif\0\0" + dated.tiff({}))
+    data = dated.jpeg(xmp=packet)
+    assert shown(taken_in(data[:2] + filler * (content.MAX_BLOCKS - 1) + data[2:])) == dated.FULL
+    assert taken_in(data[:2] + filler * content.MAX_BLOCKS + data[2:]) is None
+
+    at = packet.index(b"<rdf:RDF")
+    longer = packet[:at] + b" " * (xmp.LONGEST - len(packet)) + packet[at:]
+    assert [*xmp.dates(longer)]
+    assert not [*xmp.dates(packet[:at] + b" " * len(packet) + longer[at:])]
+
+    entries = dict.fromkeys(range(exif.MAX_ENTRIES - 1), "")
+    assert [*exif.dates(dated.tiff({**entries, dated.ORIGINAL: dated.WHEN}))]
+    assert not [*exif.dates(dated.tiff({**entries, 36000: "", dated.ORIGINAL: dated.WHEN}))]
+
+    (_, inflated), *_ = png.blocks(dated.png_with(png_chunk(b"zTXt", b"Creation Time\0\0" + LARGE)))
+    assert len(inflated) == png.LONGEST_TEXT
 
 
 @pytest.mark.parametrize(
@@ -314,6 +337,11 @@ def test_any_bytes_raise_nothing(start: bytes, rest: bytes) -> None:
         lambda: dated.jpeg(resources=dated.resource(1028, b"\x1c\2\5\0\0" * 13_000)),
         lambda: dated.png_with(*[png_chunk(b"tEXt", b"")] * 1_000_000),
         lambda: dated.png_with(dated.packed_text("Raw profile type exif", b"0" * 50_000_000)),
+        lambda: dated.png_with(
+            *[png_chunk(b"zTXt", b"Creation%s Time\0\0" % (b"-" * n) + LARGE) for n in range(60)] * 20
+        ),
+        lambda: b"\xff\xd8" + segment(0xFFE1, b"Exif\0\0" + dated.tiff(dict.fromkeys(range(4096), ""))) * 1000,
+        lambda: b"\xff\xd8" + segment(0xFFE1, png.XMP_PREFIX + b"<Date>" + b"<a>" * 20_000) * 400,
         lambda: dated.picture_tiff({dated.XMP: b"<Date>" + b"<a>" * 7_000_000}),
         lambda: dated.picture_tiff({dated.XMP: b"<Date " + b"a='' " * 4_000_000}),
         lambda: b"II*\0\x08\0\0\0" + b"\xff" * 20_000_000,
@@ -323,13 +351,16 @@ def test_any_bytes_raise_nothing(start: bytes, rest: bytes) -> None:
             dated.box(b"iloc", b"\1\0\0\0\0\0\xff\xff", b"\0\0\0\0\0\0\xff\xff" * 2_000_000),
         ),
     ],
-    ids="segments fill extensions blocks chunks resources sets texts profile depth attributes entries extents".split(),
+    ids=(
+        "segments fill extensions blocks chunks resources sets texts profile keywords exifs packets depth attributes "
+        "entries extents"
+    ).split(),
 )  # fmt: skip
 def test_much_of_anything_takes_no_long_time(make: Callable[[], bytes]) -> None:
     data = make()
     start = time.process_time()
     assert taken_in(data) is None
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 4  # a few tenths on an idle machine
 
 
 @pytest.mark.parametrize("form", ["2019:07:04 " * 20_000, " " * 100_000, "2019" + ":" * 100_000, "a" * 100_000 + " "])
@@ -499,11 +530,11 @@ def test_json_without_a_date(data: bytes) -> None:
 
 
 def test_a_sidecar_corrects_the_content_where_it_tells_the_shutter() -> None:
-    content = taken_in(dated.jpeg(dated.in_exif(original=dated.LATER)))
+    inside = taken_in(dated.jpeg(dated.in_exif(original=dated.LATER)))
     corrected = taken_in_sidecar(dated.packet("exif:DateTimeOriginal=2019-07-04T10:15:00"))
     developed = taken_in_sidecar(dated.packet("xmp:CreateDate=2024-01-02T03:04:05"))
     beside = taken_in_sidecar(takeout("1700000000"))
-    found = [date for date in (content, corrected, developed, beside, taken_in_name("2001-01-01.jpg")) if date]
+    found = [date for date in (inside, corrected, developed, beside, taken_in_name("2001-01-01.jpg")) if date]
     assert len(found) == 5
     assert shown(first_of(found)) == dated.FULL
     assert shown(first_of([date for date in found if date is not corrected])) == "2019-07-05T11:16:01"

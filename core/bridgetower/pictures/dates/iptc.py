@@ -20,8 +20,6 @@ def dates(data: bytes) -> Iterator[Taken]:
         if at + 5 > len(data) or data[at] != 0x1C:
             break
         key, length = (data[at + 1], data[at + 2]), int.from_bytes(data[at + 3 : at + 5])
-        if length & 0x8000:  # of the length of a longer one; no date is that long
-            break
         if key in _SETS:
             found.setdefault(key, data[at + 5 : at + 5 + length][: spelling.LONGEST])
         at += 5 + length

@@ -22,8 +22,10 @@ def metadata(data: bytes, meta: Box) -> Iterator[tuple[bytes, bytes]]:
     for number, in_box, extents in _places(data, start, meta.end):
         if number in kinds:
             base = box.start if in_box and box is not None else 0
-            content = b"".join(data[base + at : base + at + min(length, LONGEST)] for at, length in extents)
-            yield kinds.pop(number), content[:LONGEST]
+            content = b""
+            for at, length in extents:
+                content += data[base + at : base + at + min(length, LONGEST - len(content))]
+            yield kinds.pop(number), content
 
 
 def _kinds(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:

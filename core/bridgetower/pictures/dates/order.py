@@ -1,6 +1,6 @@
 """Which of several dates counts as the moment at which a picture was taken."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from operator import attrgetter
 from typing import NamedTuple
@@ -38,6 +38,9 @@ class Taken(NamedTuple):
     source: Source
     at: int  # seconds since 1970 on the clock where the picture was taken
     span: int = 1  # seconds from `at` that are meant: 86400 if only the day is known
+
+
+Block = tuple[Callable[[bytes], Iterator[Taken]], bytes]  # a part of a file, after the function that reads its dates
 
 
 def first_of(found: Iterable[Taken]) -> Taken | None:

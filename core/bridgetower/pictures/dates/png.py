@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from bridgetower.pictures.dates import exif, iptc, spelling, xmp
-from bridgetower.pictures.dates.order import Source, Taken
+from bridgetower.pictures.dates.order import Block, Source, Taken
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 100_000
-LONGEST_PROFILE = 2_000_000  # bytes of text
+LONGEST_TEXT = 2_000_000  # bytes of text
 
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"  # of a segment of JPEG, also where ImageMagick puts it into PNG
 
@@ -23,8 +23,8 @@ _SOURCES = {
 }
 
 
-def dates(data: bytes) -> Iterator[Taken]:
-    """Yield the dates of a PNG file; of one keyword the first."""
+def blocks(data: bytes) -> Iterator[Block]:
+    """Yield the blocks of a PNG file that may have a date; of one keyword the first."""
     met: set[str] = set()
     at = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
@@ -32,20 +32,29 @@ def dates(data: bytes) -> Iterator[Taken]:
         if at + 8 + length > len(data) or name == b"IEND":
             return
         if name == b"eXIf":
-            yield from exif.dates(data[at + 8 : at + 8 + length])
+            yield exif.dates, data[at + 8 : at + 8 + length]
         elif name in (b"tEXt", b"zTXt", b"iTXt"):
             keyword = data[at + 8 : at + 8 + min(length, 80)].partition(b"\0")[0].decode("latin-1")
-            letters = "".join(filter(str.isalpha, keyword)).lower()
-            if keyword not in met and (keyword == _XMP_KEYWORD or keyword in _PROFILES or letters in _SOURCES):
+            reader = _reader(keyword)
+            if reader is not None and keyword not in met:
                 met.add(keyword)
-                text = _text(name, data[at + 9 + len(keyword) : at + 8 + length])
-                if keyword == _XMP_KEYWORD:
-                    yield from xmp.dates(text)
-                elif keyword in _PROFILES:
-                    yield from _PROFILES[keyword](_from_hexadecimal(text))
-                elif found := spelling.read(text):
-                    yield Taken(_SOURCES[letters], *found)
+                yield reader, _text(name, data[at + 9 + len(keyword) : at + 8 + length])
         at += 12 + length
+
+
+def _reader(keyword: str) -> Callable[[bytes], Iterator[Taken]] | None:
+    """Return the function that reads the dates of the text of this keyword, None for other keywords."""
+    if keyword == _XMP_KEYWORD:
+        return xmp.dates
+    if (reader := _PROFILES.get(keyword)) is not None:
+        return lambda text: reader(_from_hexadecimal(text))
+    source = _SOURCES.get("".join(filter(str.isalpha, keyword)).lower())
+    return None if source is None else lambda text: _written(source, text)
+
+
+def _written(source: Source, text: bytes) -> Iterator[Taken]:
+    if found := spelling.read(text):
+        yield Taken(source, *found)
 
 
 def _text(name: bytes, rest: bytes) -> bytes:
@@ -56,9 +65,9 @@ def _text(name: bytes, rest: bytes) -> bytes:
     elif is_packed:
         rest = rest[1:]
     if not is_packed:
-        return rest[:LONGEST_PROFILE]
+        return rest[:LONGEST_TEXT]
     with suppress(zlib.error):
-        return zlib.decompressobj().decompress(rest, LONGEST_PROFILE)
+        return zlib.decompressobj().decompress(rest, LONGEST_TEXT)
     return b""
 
 

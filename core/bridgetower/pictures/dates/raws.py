@@ -6,8 +6,7 @@ Their own counts of seconds are of the clock of the camera, in spite of their na
 from collections.abc import Iterator
 
 from bridgetower.pictures.dates import exif
-from bridgetower.pictures.dates.order import Source, Taken
-from bridgetower.pictures.dates.spelling import in_years
+from bridgetower.pictures.dates.order import Block, Source, Taken
 
 FUJI, MINOLTA, CRW, X3F = b"FUJIFILM", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR", b"FOVb"
 MAX_PARTS = 1000  # blocks, or entries of a directory; the files of cameras have a few dozen
@@ -30,41 +29,45 @@ def preview(data: bytes) -> bytes:
     return b""
 
 
-def minolta_dates(data: bytes) -> Iterator[Taken]:
-    """Yield the dates of the TIFF in the block TTW of an MRW file."""
+def minolta(data: bytes) -> Iterator[Block]:
+    """Yield the TIFF in the block TTW of an MRW file."""
     at, end = 8, min(8 + int.from_bytes(data[4:8]), len(data))
     for _ in range(MAX_PARTS):
         if at + 8 > end:
             return
         length = int.from_bytes(data[at + 4 : at + 8])
         if data[at : at + 4] == b"\0TTW":
-            yield from exif.dates(data[at + 8 : at + 8 + length])
+            yield exif.dates, data[at + 8 : at + 8 + length]
         at += 8 + length
 
 
-def crw_dates(data: bytes) -> Iterator[Taken]:
-    """Yield the time in the properties of the picture, a directory of its own within a CRW file."""
+def crw(data: bytes) -> Iterator[Block]:
+    """Yield the time in the properties of the picture, which are a heap within the heap of a CRW file."""
     for tag, start, length in _crw_entries(data, _CRW_HEADER, len(data)):
         if tag == _CRW_PROPERTIES:
             for inner, at, _ in _crw_entries(data, start, min(start + length, len(data))):
                 if inner == _CRW_TIME:
-                    yield from _of_seconds(_little(data, at))
+                    yield _seconds, data[at : at + 4]
+            return
 
 
-def x3f_dates(data: bytes) -> Iterator[Taken]:
-    """Yield the time in the properties of an X3F file."""
+def x3f(data: bytes) -> Iterator[Block]:
+    """Yield the properties of an X3F file."""
     for kind, at, length in _x3f_sections(data):
         if kind == b"PROP":
-            section = data[at : at + min(length, LONGEST_PROPERTIES)]
-            count = min(_little(section, 8), MAX_PARTS)
-            table = section[24 : 24 + 8 * count]
-            words = section[24 + 8 * count :].decode("utf-16-le", "replace")
-            places = [_little(table, i) for i in range(0, len(table) - 3, 4)]
-            for name, value in zip(places[::2], places[1::2], strict=False):
-                if words.startswith("TIME\0", name):
-                    written = words[value : value + 11].partition("\0")[0]
-                    if written.isascii() and written.isdecimal():
-                        yield from _of_seconds(int(written))
+            yield _properties, data[at : at + min(length, LONGEST_PROPERTIES)]
+
+
+def _properties(section: bytes) -> Iterator[Taken]:
+    """Yield the time among names and values, whose places are in a table before the text."""
+    table = section[24 : 24 + 8 * min(_little(section, 8), MAX_PARTS)]
+    words = section[24 + len(table) :].decode("utf-16-le", "replace")
+    for entry in range(0, len(table) - 7, 8):
+        if words.startswith("TIME\0", _little(table, entry)):
+            value = _little(table, entry + 4)
+            written = words[value : value + 11].partition("\0")[0]
+            if written.isascii() and written.isdecimal():
+                yield from _seconds(min(int(written), 2**32 - 1).to_bytes(4, "little"))
 
 
 def _crw_entries(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -88,8 +91,9 @@ def _x3f_sections(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield data[entry + 8 : entry + 12], _little(data, entry), _little(data, entry + 4)
 
 
-def _of_seconds(at: int) -> Iterator[Taken]:
-    if at and in_years(at):
+def _seconds(written: bytes) -> Iterator[Taken]:
+    """Yield the time of a count of seconds; 0 counts as absent."""
+    if at := int.from_bytes(written, "little"):
         yield Taken(Source.EXIF_ORIGINAL, at)
 
 

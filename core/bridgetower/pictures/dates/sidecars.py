@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 
 from bridgetower.pictures.dates import xmp
 from bridgetower.pictures.dates.order import Source, Taken, first_of
-from bridgetower.pictures.dates.spelling import in_years
+from bridgetower.pictures.dates.spelling import YEARS, moment
 
 LONGEST_JSON = 1_000_000  # bytes; those of Takeout have some 1 kB
 
@@ -26,8 +26,8 @@ def sidecars_of(name: str, siblings: Container[str]) -> list[str]:
 
     A file of an editor that is named after the stem ("p.xmp") belongs to all pictures of that stem.
     """
-    met = dict.fromkeys((*_xmp_names(name), *_takeout_names(name)))
-    return [one for one in met if one in siblings and one != name]
+    candidates = dict.fromkeys((*_xmp_names(name), *_takeout_names(name)))
+    return [candidate for candidate in candidates if candidate in siblings]
 
 
 def taken_in_sidecar(data: bytes) -> Taken | None:
@@ -49,7 +49,9 @@ def _takeout(data: bytes) -> Taken | None:
         at = int(found["photoTakenTime"]["timestamp"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # no JSON, or of another program
         return None
-    return Taken(Source.TAKEOUT, at) if at and in_years(at) else None
+    first, last = moment(YEARS[0]), moment(YEARS[-1])
+    in_range = first is not None and last is not None and first.at <= at < last.at + last.span
+    return Taken(Source.TAKEOUT, at) if at and in_range else None
 
 
 def _xmp_names(name: str) -> Iterator[str]:

@@ -96,12 +96,6 @@ def moment(
     return _between(start, start + timedelta(seconds=60 if second is None else 1))
 
 
-def in_years(at: int) -> bool:
-    """Return whether these seconds since 1970 are of years that count."""
-    first, last = (_between(datetime(year, 1, 1), datetime(year + 1, 1, 1)) for year in (YEARS[0], YEARS[-1]))
-    return first.at <= at < last.at + last.span
-
-
 def hour_of_day(hour: int, half: str) -> int:
     """Return the hour of 24 of an hour before or after noon; `half` begins with a or p."""
     return hour % 12 + (12 if half.lower().startswith("p") else 0) if 1 <= hour <= 12 else hour

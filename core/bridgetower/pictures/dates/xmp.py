@@ -11,7 +11,7 @@ from xml.parsers import expat
 from bridgetower.pictures.dates import spelling
 from bridgetower.pictures.dates.order import Source, Taken
 
-LONGEST = 4_000_000  # bytes of a packet that are read; sidecars with drawn masks have some 100 kB
+LONGEST = 1_000_000  # bytes of a packet that are read; in longer ones the dates stand at the beginning
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns# "
 _EXIF = "http://ns.adobe.com/exif/1.0/ "
