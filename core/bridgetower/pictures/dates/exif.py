@@ -9,7 +9,7 @@ from bridgetower.pictures.dates.order import Source, Taken
 MAX_ENTRIES = 4096  # of a directory
 
 _ORIGINAL, _DIGITIZED, _EXIF, _GPS, _XMP, _IPTC, _RESOURCES = 36867, 36868, 34665, 34853, 700, 33723, 34377
-_OFFSETS = (36881, 36882, 36880)  # of the zone, in minutes: of the original, the digitised picture, the last change
+_OFFSETS = (36881, 36882, 36880)  # zones, as "+02:00": of the original, of digitising, of the last change
 _GPS_TIME, _GPS_DATE = 7, 29
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _BIG_TIFF = 43
