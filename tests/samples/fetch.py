@@ -55,7 +55,7 @@ SOURCES = (
             Sample("heif_other/arrow.heic", (3024, 4032), "2018-07-31T14:52:07"),
             Sample("heif_other/pug.heic", (4032, 3024), "2023-02-21T14:33:08"),
             Sample("heif_other/empty_icc.heic", (1025, 900), "2021-07-06T16:08:14"),
-            Sample("heif_other/spatial_photo.heic", (2560, 2560)),
+            Sample("heif_other/spatial_photo.heic", (2560, 2560), "2024-04-22T14:38:09"),
             Sample("heif_other/cat.hif", (4240, 2832), "2020-09-14T11:09:34"),
             Sample("heif_special/guitar_cw90.hif", (4672, 7008), "2023-03-15T14:05:22"),
             Sample("heif_special/200MP.heic", REFUSED),  # more than the limit of pixels

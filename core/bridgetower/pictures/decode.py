@@ -10,7 +10,6 @@ import threading
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
 from bridgetower.pictures import tiff, trusted
+from bridgetower.pictures.dates.content import taken_in
 from bridgetower.pictures.extras.extra import CheckPixels, Extra, Opened
 from bridgetower.pictures.extras.sniff import extra_for
 from bridgetower.pictures.frames import load, readable_webp
@@ -66,7 +66,7 @@ class Decoded:
     image: Image.Image  # RGB, upright; smaller than the picture if `min_side` allowed it
     width: int  # pixels of the picture itself, upright
     height: int  # pixels of the picture itself, upright
-    taken_at: int | None  # seconds since 1970 from EXIF, in local time of the camera
+    taken_at: int | None  # seconds since 1970 on the clock where it was taken, as docs/dates.md says
     # Left, top, right, bottom of the picture within `image`; None if it fills `image`. A fraction of a side is seldom a
     # whole number, so the picture may cover the pixels at one edge of a smaller `image` only in part.
     box: tuple[float, float, float, float] | None = None
@@ -125,6 +125,7 @@ def decode(
 
 def _decode(data: bytes, path: Path, limit: int, min_side: int | None, convert: bool) -> Decoded:
     """Decode the content of a file of at most `limit` pixels. Raises PixelLimitError, and what Pillow raises."""
+    content = data
     data, side_data = readable_png(data)
     data = tiff.readable_tiff(readable_webp(data))
     with _open(data) as opened:
@@ -137,7 +138,8 @@ def _decode(data: bytes, path: Path, limit: int, min_side: int | None, convert: 
         scale = 1 if min_side is None else _set_fraction(opened, data, min_side)
         frame = trusted.crop(load(opened, data))
         # Read the EXIF after `load`, which turns TIFF upright and removes the orientation from its EXIF.
-        orientation, taken_at = _read_exif(opened)
+        orientation = _orientation(opened)
+        taken_at = _taken_at(content, opened)
         waits = not convert and frame.mode == "RGB" and not frame.has_transparency_data
         profile, cicp = (frame.info.pop(key, None) if waits else None for key in ("icc_profile", "cicp"))
         image = to_rgb(frame)
@@ -159,7 +161,7 @@ def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: in
     changed_in(1)
     with _WARNINGS_IGNORED:
         opened = _read_with(extra, data, path, check, min_side)
-        _, taken_at = _read_exif(opened.image)  # its orientation is for readers that do not turn the pixels
+        taken_at = _taken_at(data, opened.image)
         image = to_rgb(opened.image)
     if opened.orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[opened.orientation])
@@ -210,7 +212,8 @@ def in_memory(picture: "Image.Image | npt.NDArray[np.uint8]", name: Path) -> Dec
     try:
         with _WARNINGS_IGNORED:
             picture.load()  # before the EXIF is read, as in `decode`
-            orientation, taken_at = _read_exif(picture)
+            orientation = _orientation(picture)
+            taken_at = _taken_at(_exif(picture), picture)
             image = to_rgb(picture)
     except MemoryError as error:
         raise PictureError(name, "not enough memory to decode it") from error
@@ -307,28 +310,27 @@ def _damage_reason(error: Exception) -> str:
     return f"damaged: {message}" if message and isinstance(error, OSError | SyntaxError) else "damaged"
 
 
-def _read_exif(image: Image.Image) -> tuple[int, int | None]:
-    """Return the orientation (1 if absent) and the time at which the picture was taken.
-
-    Unreadable values count as absent, so that a picture with damaged EXIF can still be decoded.
-    """
-    orientation, taken_at = 1, None
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation in the EXIF, 1 if it is absent or the EXIF is damaged."""
     try:
-        exif = image.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation, 1)
-        taken_at = _taken_at(exif.get_ifd(ExifTags.IFD.Exif))
+        return cast(int, image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  Pillow raises many types on damaged EXIF
-        pass
-    return orientation, taken_at
+        return 1
 
 
-def _taken_at(tags: dict[int, Any]) -> int | None:
-    written = str(tags.get(ExifTags.Base.DateTimeOriginal, "")).strip("\0 ")
+def _exif(image: Image.Image) -> bytes:
+    """Return the EXIF of a picture in memory, which may have been changed there; nothing if it is damaged."""
     try:
-        moment = datetime.strptime(written, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:  # absent, or "0000:00:00 00:00:00" if the clock was never set
-        return None
-    return int(moment.timestamp())
+        return image.getexif().tobytes()
+    except Exception:  # noqa: BLE001  as above
+        return b""
+
+
+def _taken_at(content: bytes, image: Image.Image) -> int | None:
+    """Return the time at which the picture was taken, from the content of its file and what the decoder found there."""
+    exif, xmp = (block if isinstance(block := image.info.get(key), bytes) else b"" for key in ("exif", "xmp"))
+    taken = taken_in(content, exif_block=exif, xmp_packet=xmp)
+    return None if taken is None else taken.at
 
 
 class _IgnoredWarnings:

@@ -79,8 +79,9 @@ def _item_ends(data: bytes, start: int, end: int) -> Iterator[int]:
         take(wide)  # the number of the item
         in_file = take(2) & 15 == 0 if version else True  # else in the box `idat`, or in another item
         take(2)
-        base = take(base_size)
-        for _ in range(take(2)):
+        base, count = take(base_size), take(2)
+        takes_bytes = offset_size or length_size or (index_size if version else 0)  # else it says nothing
+        for _ in range(count if takes_bytes else 0):
             if at >= iloc.end:
                 return
             take(index_size if version else 0)

@@ -33,7 +33,6 @@ _SWAPS_SIDES = frozenset({5, 6, 7, 8})
 _DEFLATE = frozenset({8, 32946})
 _FLOAT = 3
 _FUJI = b"FUJIFILM"
-_TIFF_MAGIC = {b"II": b"*\0", b"MM": b"\0*"}
 _WRITTEN_BY_LIBRAW = "dcraw"  # software in the EXIF that LibRaw puts before a preview without one
 
 
@@ -78,8 +77,6 @@ def _read(
             raise PictureError(path, "a DNG in floating point without predictor, which LibRaw misreads")
         found = _developed(raw, min_side), orientation
     image, turn = found
-    if directories:  # the EXIF of a preview may be of LibRaw
-        image.info["exif"] = b"Exif\0\0" + data[:2] + _TIFF_MAGIC[data[:2]] + data[4:]
     _, _, width, height = _crop(sizes)
     return Opened(image, *((height, width) if orientation in _SWAPS_SIDES else (width, height)), turn)
 
