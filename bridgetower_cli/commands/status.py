@@ -63,6 +63,7 @@ def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:
         "files": summary.files,
         "skipped": summary.skipped,
         "reasons": dict(summary.reasons),
+        "undated": summary.undated,
         "orphans": summary.orphans,
         "roots": [
             {"path": root.path, "files": root.files, "scanned_at": root.scanned_at, "is_file": root.is_file}
@@ -91,6 +92,8 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
         *_reasons(summary),
         ["updated", render.moment(summary.updated_at)],
     ]
+    if summary.undated:
+        rows.append(["undated", f"{counted(summary.undated, 'file')}, for which the time of the file stands"])
     if summary.tuning is not None:
         rows.append(["recall", _recall(summary.tuning)])
     if summary.orphans:

@@ -12,7 +12,7 @@ from bridgetower.errors import ModelError
 # Raise it with any change that gives some pictures other pixels, and call `pictures.versions.changed_in` where they get
 # them: the next run encodes these pictures again. Preprocessing has a version of its own, in the fingerprint.
 DECODING_VERSION = 1
-METADATA_VERSION = 0  # raise it with any change by which dates are found that were not: the next run looks for them
+METADATA_VERSION = 1  # raise it with any change by which dates are found that were not: the next run looks for them
 OnProgress = Callable[[int, int], None]  # called with the number done, and the total
 LARGEST = 2**63 - 1  # integer of SQLite
 MAX_PICTURE_BYTES = 2 * 1000**3  # of a file; more than any decoded picture, even with 16 bits uncompressed

@@ -161,7 +161,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
     directory = tmp_path / "another"
     run(photos, directory)
     before = contents(directory)
-    scandir, look_at = os.scandir, walk._walked_file
+    scandir, look_at = os.scandir, walk._Walk._file
 
     def listing(folder: bytes) -> object:
         path = Path(os.fsdecode(folder))
@@ -169,11 +169,11 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
             raise OSError(errno.EIO, "Input/output error", str(path))
         return scandir(folder)
 
-    def looking(path: bytes, look: Callable[[], os.stat_result]) -> WalkedFile | Skipped:
+    def looking(one: walk._Walk, path: bytes, look: Callable[[], os.stat_result], beside: dict) -> WalkedFile | Skipped:
         def failing() -> os.stat_result:
             raise OSError(errno.EIO, "Input/output error", os.fsdecode(path))
 
-        return look_at(path, failing if Path(os.fsdecode(path)).name >= "20" else look)
+        return look_at(one, path, failing if Path(os.fsdecode(path)).name >= "20" else look, beside)
 
     def reading(path: Path) -> bytes:
         if path.name >= "20":
@@ -184,7 +184,7 @@ def test_a_drive_that_fails_in_the_middle_of_a_run_loses_nothing(
         if fails == "listing":
             patch.setattr("bridgetower.files.walk.os.scandir", listing)
         elif fails == "looking":
-            patch.setattr(walk, "_walked_file", looking)
+            patch.setattr(walk._Walk, "_file", looking)
         else:
             for path in photos.rglob("*.png"):
                 os.utime(path, ns=(1, 1))

@@ -22,8 +22,10 @@ A walk meets millions of files, so it works on bytes and on the entries of folde
 
 import os
 import stat
+import struct
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,7 +60,12 @@ EXTRA_EXTENSIONS = frozenset(
 EXTENSIONS = PILLOW_EXTENSIONS | EXTRA_EXTENSIONS
 
 _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
+SIDECAR_EXTENSIONS = (".xmp", ".XMP", ".json")
+_SIDECAR_EXTENSIONS = tuple(extension.encode() for extension in SIDECAR_EXTENSIONS)
 _NAME = attrgetter("name")
+
+
+SidecarsOf = Callable[[str, Collection[str]], Sequence[str]]  # (name, names in its folder) -> names of its sidecars
 
 
 @dataclass(slots=True)
@@ -76,16 +83,18 @@ def scan(
     passed_over: PassedOver | None = None,
     *,
     apart: Path | None = None,
+    sidecars_of: SidecarsOf | None = None,
 ) -> Iterator[WalkedFile | Skipped]:
     """Yield a WalkedFile for each picture file in or at `paths`, once, and a Skipped for each obstacle.
 
-    Entries that are passed over are counted in `passed_over`; `apart`, the folder of the index, is not entered.
+    Entries that are passed over are counted in `passed_over`; `apart`, the folder of the index, is not entered. With
+    `sidecars_of`, which returns those of `names` that tell of the picture `name`, each file has a digest of them.
     Raises before the walk begins: InputError where one of `paths` does not exist, or is a pipe, socket or device,
     UsageError where one of `rules.exclude` is no pattern.
     """
     roots = sorted({os.fsencode(os.path.abspath(path)) for path in paths})
     folders = frozenset(root for root in roots if _is_folder(root))
-    return _Walk(roots, folders, rules, PassedOver() if passed_over is None else passed_over, apart).run()
+    return _Walk(roots, folders, rules, PassedOver() if passed_over is None else passed_over, apart, sidecars_of).run()
 
 
 def passes_over(folder: Path, path: Path, rules: Rules, *, is_file: bool) -> bool:
@@ -123,6 +132,14 @@ class _Folder(NamedTuple):
     levels: Levels
 
 
+class _Listing(NamedTuple):
+    """A folder that is being walked."""
+
+    folder: _Folder
+    entries: Iterator[os.DirEntry[bytes]]  # that are left
+    sidecars: Mapping[str, os.DirEntry[bytes]]  # files that may tell of pictures in it, by name
+
+
 class _Walk:
     """One walk over all roots: the folders listed so far, and the links still to be followed."""
 
@@ -133,6 +150,7 @@ class _Walk:
         rules: Rules,
         passed_over: PassedOver,
         apart: Path | None,
+        sidecars_of: SidecarsOf | None,
     ) -> None:
         self._roots = [(root, excluding_below(root, rules)) for root in roots]  # raises before the walk begins
         self._folders = folders
@@ -141,6 +159,8 @@ class _Walk:
         self._named = {_entry_key(root) for root in roots if root not in folders}
         self._listed: set[tuple[int, int]] = set()  # (device, inode) of each folder
         self._links: list[_Folder] = []
+        self._sidecars_of = sidecars_of
+        self._beside: tuple[bytes, dict[str, os.DirEntry[bytes]]] | None = None  # of the last file by itself
         if apart is not None:
             with suppress(OSError):
                 self._listed.add(_identity(apart))
@@ -152,15 +172,13 @@ class _Walk:
                 yield from self._walk(_Folder(root, levels))
             elif (key := _entry_key(root)) in pending:  # once, though two paths may name it through links
                 pending.remove(key)
-                yield _walked_file(root, partial(os.stat, root))
+                yield self._file(root, partial(os.stat, root), self._sidecars_beside(os.path.dirname(root)))
         for link in self._links:  # grows meanwhile: a link may lead to further links
             yield from self._walk(link)
 
     def _walk(self, top: _Folder) -> Iterator[WalkedFile | Skipped]:
         follow, extensions = self._rules.follow_symlinks, _EXTENSIONS
-        stack: list[
-            tuple[_Folder, Iterator[os.DirEntry[bytes]]]
-        ] = []  # folders may be nested deeper than recursion allows
+        stack: list[_Listing] = []  # folders may be nested deeper than recursion allows
         next_folder: _Folder | None = top
         while next_folder or stack:
             if next_folder:
@@ -168,7 +186,7 @@ class _Walk:
                 stack.append(self._list_with_patterns(next_folder, troubles))
                 next_folder = None
                 yield from troubles
-            (_, levels), entries = stack[-1]
+            (_, levels), entries, sidecars = stack[-1]
             for entry in entries:
                 name = entry.name
                 is_dotted = name.startswith(b".")
@@ -180,7 +198,7 @@ class _Walk:
                     and not (is_dotted or levels)
                     and entry.is_file(follow_symlinks=False)
                 ):
-                    yield _walked_file(entry.path, entry.stat)
+                    yield self._file(entry.path, entry.stat, sidecars)
                     continue
                 is_link = entry.is_symlink()
                 try:
@@ -204,22 +222,48 @@ class _Walk:
                     next_folder = _Folder(entry.path, levels)
                     break
                 else:
-                    yield _walked_file(entry.path, entry.stat)
+                    yield self._file(entry.path, entry.stat, sidecars)
             else:
                 stack.pop()
 
-    def _list_with_patterns(
-        self, folder: _Folder, troubles: list[Skipped]
-    ) -> tuple[_Folder, Iterator[os.DirEntry[bytes]]]:
+    def _list_with_patterns(self, folder: _Folder, troubles: list[Skipped]) -> "_Listing":
         """Return the folder with its own patterns, and its entries; obstacles are added to `troubles`."""
         try:
             entries = self._list(folder.path)
         except OSError as error:
             troubles.append(Skipped(path_of(folder.path), f"the folder cannot be read: {reason_to_skip(error)}"))
-            return folder, iter(())
+            return _Listing(folder, iter(()), {})
         if any(entry.name == IGNORE_NAME for entry in entries):
             folder = _Folder(folder.path, with_own(folder.path, folder.levels, troubles))
-        return folder, iter(entries)
+        return _Listing(folder, iter(entries), self._sidecars_among(entries))
+
+    def _file(
+        self, path: bytes, get_status: Callable[[], os.stat_result], sidecars: Mapping[str, os.DirEntry[bytes]]
+    ) -> WalkedFile | Skipped:
+        try:
+            status = get_status()
+        except OSError as error:
+            return Skipped(path_of(path), reason_to_skip(error))
+        if not stat.S_ISREG(status.st_mode):
+            return Skipped(path_of(path), "not a file but a pipe, socket or device")
+        digest = 0
+        if sidecars and self._sidecars_of is not None:
+            names = self._sidecars_of(os.fsdecode(os.path.basename(path)), sidecars)
+            digest = _digest(sidecars[name] for name in names)
+        return WalkedFile(path, status.st_size, status.st_mtime_ns, status.st_ino & LARGEST, status.st_ctime_ns, digest)
+
+    def _sidecars_among(self, entries: Iterable[os.DirEntry[bytes]]) -> dict[str, os.DirEntry[bytes]]:
+        if self._sidecars_of is None:
+            return {}
+        return {os.fsdecode(entry.name): entry for entry in entries if entry.name.endswith(_SIDECAR_EXTENSIONS)}
+
+    def _sidecars_beside(self, folder: bytes) -> dict[str, os.DirEntry[bytes]]:
+        """List the sidecars in the folder of a file that is walked by itself; the last folder is remembered."""
+        if self._beside is None or self._beside[0] != folder:
+            self._beside = folder, {}
+            with suppress(OSError), os.scandir(folder) as entries:
+                self._beside = folder, self._sidecars_among(entries)
+        return self._beside[1]
 
     def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
         """List a folder, sorted; return nothing if it was listed before. Raises OSError."""
@@ -234,14 +278,14 @@ class _Walk:
         return entries
 
 
-def _walked_file(path: bytes, get_status: Callable[[], os.stat_result]) -> WalkedFile | Skipped:
-    try:
-        status = get_status()
-    except OSError as error:
-        return Skipped(path_of(path), reason_to_skip(error))
-    if not stat.S_ISREG(status.st_mode):
-        return Skipped(path_of(path), "not a file but a pipe, socket or device")
-    return WalkedFile(path, status.st_size, status.st_mtime_ns, status.st_ino & LARGEST, status.st_ctime_ns)
+def _digest(entries: Iterable[os.DirEntry[bytes]]) -> int:
+    """Return the digest of sidecars that docs/index-format.md describes; 0 for none."""
+    digest = 0
+    for entry in entries:
+        with suppress(OSError):  # it has just vanished
+            status = entry.stat()
+            digest = zlib.crc32(entry.name + struct.pack("<qq", status.st_size, status.st_mtime_ns), digest)
+    return digest
 
 
 def _identity(folder: bytes | Path) -> tuple[int, int]:

@@ -73,6 +73,7 @@ class Summary:
     images: int  # that have a file
     orphans: int  # images without a file, kept in case it comes back
     skipped: int  # files
+    undated: int  # files that have an image and no date but that of the file itself
     reasons: tuple[tuple[str, int], ...]  # of skipped files, with counts; the ten most frequent; N: numbers differ
     roots: tuple[Root, ...]
     bytes_on_disk: int
@@ -226,6 +227,7 @@ class IndexReader:
             images=counts.images,
             orphans=counts.orphans,
             skipped=counts.skipped,
+            undated=catalog.count_undated(),
             reasons=_reasons(catalog),
             roots=_roots(catalog),
             bytes_on_disk=bytes_below(self.directory),

@@ -58,7 +58,7 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """An image of an older decoding whose pixels are the same in this one."""
+    """An image whose vector stays: its pixels are the same in this decoding, or its date is read otherwise."""
 
     hash: bytes
     taken_at: int | None  # as read now

@@ -1,31 +1,62 @@
-"""Read and hash files in threads, ahead of the consumer; decode those again whose image is of an older decoding."""
+"""Read, hash and date files in threads, ahead of the consumer; decode again those whose image is of an older decoding.
+
+docs/dates.md says where the date of a picture is looked for, and which one counts.
+"""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import PictureError
+from bridgetower.files.regular_files import open_regular
+from bridgetower.files.walk import SIDECAR_EXTENSIONS
+from bridgetower.index.catalog.rows import Image
 from bridgetower.index.writer import Confirmed
+from bridgetower.pictures.dates.order import Source, Taken, first_of
 from bridgetower.prefetch import ahead
 from bridgetower.records import DECODING_VERSION, File, Refused
 
 if TYPE_CHECKING:  # numpy and Pillow, which a run that decodes nothing again does without
     from bridgetower.pictures.decode_pool import DecodePool, Picture
 
+_LONGEST_SIDECAR = 10_000_000  # bytes; those of editors with masks have some 100 kB
 READ_AHEAD = 500 * 1000**2  # bytes of read files in memory; the engine holds more
 _SIDE = 32  # pixels of the square that is decoded again: a JPEG file is decoded at 1/8 of its size
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A file with the dates that were found: in its content, and in its name and its sidecars."""
+
+    file: File
+    inside: Taken | None
+    beside: Taken | None
+
+    def taken_at(self, decoded: int | None) -> int | None:
+        """Return the date of the content; `decoded` is that of the decoder, which looks in some more places."""
+        return decoded if self.inside is None else self.inside.at
+
+    def with_date(self, decoded: int | None) -> File:
+        """Return the file, with a date of its own where another than that of the content counts."""
+        inside = self.inside
+        if inside is None and decoded is not None:
+            inside = Taken(Source.EXIF_ORIGINAL, decoded)
+        date = first_of(found for found in (inside, self.beside) if found is not None)
+        is_own = date is not None and (inside is None or date.at != inside.at)
+        return replace(self.file, taken_at=date.at if date is not None and is_own else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
     """A file that was read."""
 
-    file: File
+    found: Dated
     hash: bytes  # SHA-256
     data: bytes
     decoding: int | None = None  # of its image, if that is older than this program's, and gave other pixels
@@ -83,34 +114,37 @@ class DecodingCheck:
 def contents(
     threads: ThreadPoolExecutor,
     files: Iterable[File],
-    decoding_of: Callable[[bytes], int | None],
+    image_of: Callable[[bytes], Image | None],
     check: DecodingCheck | None,
 ) -> Iterator[Content | Same | Failed]:
     """Yield the content of each file, in order; without `check` none is decoded again.
 
-    `decoding_of` returns the version of the decoding of the image with a hash, or None if there is no image; it is
-    called in the thread of the consumer. Raises as `DecodingCheck.decode`.
+    `image_of` returns the image with a hash, or None if there is none; it is called in the thread of the consumer.
+    Raises as `DecodingCheck.decode`.
     """
     window = os.cpu_count() or 1
-    found = ahead(threads, _read, files, window, weigh=lambda file: file.size, most=READ_AHEAD)
+    read = partial(_read, lru_cache(maxsize=window)(_sidecars_in))
+    found = ahead(threads, read, files, window, weigh=lambda file: file.size, most=READ_AHEAD)
     if check is None:
         return found
 
     def with_decodings(found: Iterable[Content | Failed]) -> Iterator[Content | Failed]:
         for item in found:
             if isinstance(item, Content):
-                decoding = decoding_of(item.hash)
-                if decoding is not None and decoding < DECODING_VERSION:
+                image = image_of(item.hash)
+                if image is not None and image.decoding < DECODING_VERSION:
                     check.start()
-                    item = replace(item, decoding=decoding)
+                    item = replace(item, decoding=image.decoding)
             yield item
 
     return ahead(threads, partial(_check, check), with_decodings(found), window, weigh=_weight, most=READ_AHEAD)
 
 
-def _read(file: File) -> Content | Failed:
+def _read(sidecars_in: Callable[[Path], frozenset[str]], file: File) -> Content | Failed:
     """Read a file; its status is that *before* the read, so that the next run sees a change made meanwhile."""
     from bridgetower.files.content import read
+    from bridgetower.pictures.dates.content import taken_in
+    from bridgetower.pictures.dates.names import taken_in_name
 
     with suppress(OSError):  # `read` raises with a better message
         file = replace(File.of(file.path, file.path.stat()), sidecars=file.sidecars)
@@ -118,7 +152,35 @@ def _read(file: File) -> Content | Failed:
         data = read(file.path)
     except PictureError as error:
         return Failed(file, error.reason, lasting=False)
-    return Content(file, hashlib.sha256(data).digest(), data)
+    beside = [taken_in_name(file.path.name)]
+    if file.sidecars:
+        beside += _sidecar_dates(file.path, sidecars_in(file.path.parent))
+    found = Dated(file, taken_in(data), first_of(date for date in beside if date is not None))
+    return Content(found, hashlib.sha256(data).digest(), data)
+
+
+def sidecars_of(name: str, names: Collection[str]) -> Sequence[str]:
+    """Return those of `names` that are sidecars of the picture `name`, best first."""
+    from bridgetower.pictures.dates import sidecars
+
+    return sidecars.sidecars_of(name, names)
+
+
+def _sidecars_in(folder: Path) -> frozenset[str]:
+    with suppress(OSError):
+        return frozenset(name for name in os.listdir(folder) if name.endswith(SIDECAR_EXTENSIONS))
+    return frozenset()
+
+
+def _sidecar_dates(path: Path, names: frozenset[str]) -> "Iterator[Taken | None]":
+    """Yield the dates in the sidecars of a picture; what cannot be read, or is too large, tells none."""
+    from bridgetower.pictures.dates.sidecars import taken_in_sidecar
+
+    for name in sidecars_of(path.name, names):
+        with suppress(OSError, ValueError), open_regular(path.with_name(name)) as file:
+            data = file.read(_LONGEST_SIDECAR + 1)
+            if len(data) <= _LONGEST_SIDECAR:
+                yield taken_in_sidecar(data)
 
 
 def _weight(item: Content | Failed) -> int:
@@ -130,5 +192,8 @@ def _check(check: DecodingCheck, item: Content | Failed) -> Content | Same | Fai
         return item
     found = check.decode(item.data)
     if isinstance(found, Refused):
-        return Failed(item.file, found.reason, lasting=found.lasting)
-    return item if found.since > item.decoding else Same(item.file, Confirmed(item.hash, found.taken_at))
+        return Failed(item.found.file, found.reason, lasting=found.lasting)
+    if found.since > item.decoding:
+        return item
+    image = Confirmed(item.hash, item.found.taken_at(found.taken_at))
+    return Same(item.found.with_date(found.taken_at), image)

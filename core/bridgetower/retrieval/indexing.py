@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from bridgetower.errors import ModelError
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.walk import PassedOver, passes_over, scan
+from bridgetower.index.catalog.rows import Image
 from bridgetower.index.directory import require_apart
 from bridgetower.index.roots import is_away
 from bridgetower.index.writer import Confirmed, IndexWriter, NewImage
@@ -30,7 +31,7 @@ from bridgetower.inputs import short
 from bridgetower.prefetch import workers
 from bridgetower.records import DECODING_VERSION, File, Fingerprint, Skipped, WalkedFile, quiet
 from bridgetower.retrieval.calibration_texts import ensure_calibration
-from bridgetower.retrieval.contents import Content, DecodingCheck, Failed, Same, contents
+from bridgetower.retrieval.contents import Content, Dated, DecodingCheck, Failed, Same, contents, sidecars_of
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Embedded, ImageEngine, Vectors
@@ -99,7 +100,7 @@ def index(
     and nothing is published: the next run does both.
     """
     passed_over = PassedOver()
-    walk = scan(paths, rules, passed_over, apart=writer.directory)
+    walk = scan(paths, rules, passed_over, apart=writer.directory, sidecars_of=sidecars_of)
     require_apart(writer.directory, paths)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
     with writer.catalog.transaction():
@@ -188,11 +189,11 @@ class _Run:
         self._model: IndexModel | None = None  # found with the first new content
         self._batch_size = 1  # of its engine
         self._dim = 0  # of its vectors
-        self._under_way: dict[bytes, list[File]] = {}  # files of the contents in the engine, by hash, in order
+        self._under_way: dict[bytes, list[Dated]] = {}  # files of the contents in the engine, by hash, in order
         self._new: dict[bytes, NewImage] = {}  # encoded contents, by hash
         self._files: list[tuple[File, bytes]] = []
         self._failed: list[tuple[File, str]] = []
-        self._same: dict[bytes, Confirmed] = {}  # images that agree with this decoding, by hash
+        self._same: dict[bytes, Confirmed] = {}  # images that agree with this decoding, or have another date, by hash
         self._outdated: set[bytes] = set()  # contents in the engine whose image is of an older decoding
         self.total = self.encoded = self.renewed = self.reused = self.unchanged = 0
         self.skipped: list[Skipped] = []
@@ -240,7 +241,7 @@ class _Run:
         with workers() as readers, DecodingCheck(max_pixels) as check:
             catalog = self._writer.catalog
             older = catalog.has_older(DECODING_VERSION)
-            checked = contents(readers, files, catalog.decoding_of, check if older else None)
+            checked = contents(readers, files, catalog.image_of, check if older else None)
             new = self._new_contents(checked)
             if (first := next(new, None)) is not None:
                 self._model = find_model()
@@ -286,22 +287,25 @@ class _Run:
                 self._same[item.image.hash] = item.image
                 self._reuse(item.file, item.image.hash)
             elif item.hash in self._under_way:
-                self._under_way[item.hash].append(item.file)
-            elif item.hash in self._new or self._has(item.hash):
-                self._reuse(item.file, item.hash)
+                self._under_way[item.hash].append(item.found)
+            elif (known := self._image_of(item.hash)) is not None:
+                self._reuse(item.found.with_date(known.taken_at), item.hash)
+                taken_at = item.found.taken_at(known.taken_at)
+                if taken_at != known.taken_at:
+                    self._same[item.hash] = Confirmed(item.hash, taken_at)
             else:
                 if item.decoding is not None:
                     self._outdated.add(item.hash)
-                self._under_way[item.hash] = [item.file]
+                self._under_way[item.hash] = [item.found]
                 yield item.data
             if len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
             self.tell()
 
-    def _has(self, hash: bytes) -> bool:
-        """Return whether the index has an image of this content and decoding."""
-        decoding = self._writer.catalog.decoding_of(hash)
-        return decoding is not None and decoding >= DECODING_VERSION
+    def _image_of(self, hash: bytes) -> Image | NewImage | None:
+        """Return the image of this content and decoding that the index has, or will have with the next commit."""
+        image = self._new.get(hash) or self._writer.catalog.image_of(hash)
+        return None if image is None or image.decoding < DECODING_VERSION else image
 
     def _reuse(self, file: File, hash: bytes) -> None:
         """Take a file whose content the index has. It is unchanged if it was only read for the sake of the program."""
@@ -320,11 +324,12 @@ class _Run:
         files = self._under_way.pop(hash)
         if isinstance(found, Refused):
             self._outdated.discard(hash)
-            for file in files:
-                self._fail(file, found.reason, lasting=found.lasting)
+            for dated in files:
+                self._fail(dated.file, found.reason, lasting=found.lasting)
         else:
-            self._new[hash] = NewImage(hash, found.width, found.height, found.taken_at, found.vector)
-            self._files += ((file, hash) for file in files)
+            taken_at = files[0].taken_at(found.taken_at)
+            self._new[hash] = NewImage(hash, found.width, found.height, taken_at, found.vector)
+            self._files += ((dated.with_date(found.taken_at), hash) for dated in files)
             self.reused += len(files) - 1
             if hash in self._outdated:
                 self._outdated.remove(hash)

@@ -192,8 +192,8 @@ class _Batch:
 
     def _kept(self, image: NewImage) -> int | None:
         """Return the image that the index has of this content and keeps: its decoding is not older."""
-        decoding = self._writer.catalog.decoding_of(image.hash)
-        return None if decoding is None or decoding < image.decoding else self._writer.catalog.image_id(image.hash)
+        known = self._writer.catalog.image_of(image.hash)
+        return None if known is None or known.decoding < image.decoding else known.id
 
     def keep(self, id: int, vector: npt.NDArray[np.floating]) -> None:
         """Count an unchanged file of an image, and compare the vector."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.errors import DamagedIndexError
-from bridgetower.index.catalog.connection import ROWS, Connection
+from bridgetower.index.catalog.connection import ROWS
 from bridgetower.index.catalog.filters import TIMES, TIMES_3, UNDER, Times, limits, range_of, where
-from bridgetower.index.catalog.rows import Counts, Entry, ImageRow, Known, Space, State, Tuning
+from bridgetower.index.catalog.rows import Entry, Image, ImageRow, Known
 from bridgetower.index.catalog.schema import (
     LAYOUTS,
     SUMMED,
@@ -21,7 +21,8 @@ from bridgetower.index.catalog.schema import (
     statements,
 )
 from bridgetower.index.catalog.sqlite_errors import explained, require_own_files, size_of
-from bridgetower.records import File, Filter, Fingerprint, Skipped, path_of
+from bridgetower.index.catalog.summary import CatalogSummary
+from bridgetower.records import File, Filter, Skipped, path_of
 
 # Images whose files are all in the table `gone`, which is temporary and belongs to this connection.
 _WITHOUT_OTHER_FILE = """id IN (SELECT image FROM files WHERE path IN gone)
@@ -39,7 +40,7 @@ _WRONGLY_USED = {
 }
 
 
-class Catalog(Connection):
+class Catalog(CatalogSummary):
     """A connection to manifest.sqlite with all queries on it."""
 
     @classmethod
@@ -52,26 +53,6 @@ class Catalog(Connection):
             catalog = cls._snapshot(path, immutable=True)
         catalog._stat = None  # a newer copy may take its name; the open file does not change
         return catalog
-
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of the vectors. StoreError if it is damaged."""
-        row = self._only("fingerprint")
-        if row is None:
-            raise self._damaged("its table fingerprint is empty")
-        return Fingerprint(*row)
-
-    def state(self) -> State:
-        """Return the state of the index. StoreError if it is damaged."""
-        row, count = self._only("state"), self._one("SELECT images FROM state")
-        if row is None or count is None:
-            raise self._damaged("its table state is empty")
-        if not isinstance(count[0], int) or count[0] < 0:
-            raise self._damaged(f"it counts {count[0]!r:.20} images")
-        return State(*row, *count)
-
-    def has_images(self) -> bool:
-        """Return whether there is any image, orphans included."""
-        return self._one("SELECT 1 FROM images LIMIT 1") is not None
 
     def known(self, path: Path) -> Known | None:
         """Return the row of a file; None if there is none."""
@@ -91,10 +72,10 @@ class Catalog(Connection):
         """Return whether there is an image of an older version of the decoding, orphans included."""
         return self._one("SELECT 1 FROM images WHERE decoding < ? LIMIT 1", (decoding,)) is not None
 
-    def decoding_of(self, hash: bytes) -> int | None:
-        """Return the version of the decoding of the image with this hash; None if there is no such image."""
-        row = self._one("SELECT decoding FROM images WHERE hash = ?", (hash,))
-        return None if row is None else int(row[0])
+    def image_of(self, hash: bytes) -> Image | None:
+        """Return the image with this hash, orphans included; None if there is none."""
+        row = self._one("SELECT id, taken_at, decoding FROM images WHERE hash = ?", (hash,))
+        return None if row is None else Image(*row)
 
     @property
     def _image_columns(self) -> str:
@@ -135,15 +116,6 @@ class Catalog(Connection):
                 raise self._damaged(f"image {id} is not as it was written")
         return [(row[0], row[-2]) for row in rows]
 
-    def last_image(self) -> int:
-        """Return the highest id that any image has or had; 0 if there was no image yet."""
-        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'images'")
-        return 0 if row is None else int(row[0])
-
-    def count_orphans(self) -> int:
-        """Return how many images have no file."""
-        return self._count("orphans")
-
     def orphans(self) -> Iterator[int]:
         """Yield the ids of the images that have no file, ascending."""
         return (id for (id,) in self._all("SELECT image FROM orphans ORDER BY image"))
@@ -156,45 +128,9 @@ class Catalog(Connection):
         """Yield the ids of the images that were removed since the vector file was published, ascending."""
         return (id for (id,) in self._all("SELECT image FROM pruned ORDER BY image"))
 
-    def count_pruned(self, covered: int) -> int:
-        """Return how many images with an id up to `covered` were removed since the vector file was published."""
-        return self._count("pruned WHERE image <= ?", (covered,))
-
     def image_ids(self) -> Iterator[int]:
         """Yield the ids of all images, in no order; read from an SQL index, because rows of images are large."""
         return (id for (id,) in self._all("SELECT id FROM images INDEXED BY images_by_time"))
-
-    def queries(self) -> list[bytes]:
-        """Return the vectors of texts with which recall is measured, each `[E]` of little-endian float16, without
-        damaged ones."""
-        rows = self._all("SELECT vector, crc32 FROM queries ORDER BY id")
-        return [vector for vector, crc32 in rows if crc32_of(vector) == crc32]
-
-    def has_queries(self) -> bool:
-        """Return whether there are undamaged vectors of texts with which recall is measured."""
-        return any(crc32_of(vector) == crc32 for vector, crc32 in self._all("SELECT vector, crc32 FROM queries"))
-
-    def tuning(self) -> Tuning | None:
-        """Return how the vector file is searched; None if it is searched exactly, or there is none."""
-        row = self._only("tuning")
-        return None if row is None else Tuning(*row)
-
-    def count_images(self, after: int = 0) -> int:
-        """Return how many images have an id above `after`, orphans included."""
-        return self._count("images WHERE id > ?", (after,)) if after else self.state().images
-
-    def counts(self) -> Counts:
-        orphans = self.count_orphans()
-        return Counts(
-            files=self._count("files WHERE image IS NOT NULL"),
-            images=self.state().images - orphans,
-            orphans=orphans,
-            skipped=self._count("files WHERE image IS NULL"),
-        )
-
-    def count_live(self, after: int = 0) -> int:
-        """Return how many images have a file and an id above `after`."""
-        return self.count_images(after) - self._count("orphans WHERE image > ?", (after,))
 
     def paths_of(self, image: int) -> tuple[Path, ...]:
         """Return the paths of the files of an image, sorted by their bytes."""
@@ -248,11 +184,6 @@ class Catalog(Connection):
         """Yield the files of `skipped` with sizes and times, and their reasons."""
         sql = f"SELECT {self._file_columns}, reason FROM files WHERE reason IS NOT NULL ORDER BY path"
         return ((self._checked_file(row, None, reason), reason) for *row, reason in self._all(sql))
-
-    def reasons(self) -> tuple[tuple[str, int], ...]:
-        """Return the reasons of skipped files with the number of files, most frequent first."""
-        sql = "SELECT reason, count(*) FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY 2 DESC, 1"
-        return tuple((reason, count) for reason, count in self._typed(self._all(sql), str, int))
 
     def roots(self) -> Iterator[tuple[Path, int | None]]:
         """Yield each root and when its last complete scan ended (unix s), sorted by path. StoreError as `entries`."""
@@ -321,11 +252,6 @@ class Catalog(Connection):
     def _clear_gone(self) -> None:
         self._db.execute("CREATE TEMP TABLE IF NOT EXISTS gone (path BLOB PRIMARY KEY) WITHOUT ROWID")
         self._db.execute("DELETE FROM gone")
-
-    def space(self) -> Space:
-        with explained(self.path):
-            page, pages, free = (self._pragma(name) for name in ("page_size", "page_count", "freelist_count"))
-        return Space(used=page * (pages - free), free=page * free)
 
     # Queries of a check
 

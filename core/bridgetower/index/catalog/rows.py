@@ -13,6 +13,14 @@ class Known(NamedTuple):
     reason: str | None  # why the file was skipped
 
 
+class Image(NamedTuple):
+    """An image without its vector."""
+
+    id: int
+    taken_at: int | None  # seconds since 1970 on the clock where it was taken, from the content
+    decoding: int  # version of the decoding that its pixels agree with; 0 if unknown
+
+
 class State(NamedTuple):
     """The single row of the table `state`: when the index changed, and which vector file belongs to it."""
 

@@ -172,7 +172,7 @@ class CatalogWriter(ChangedFiles):
             self._db.execute("DELETE FROM images WHERE id = ?", old)
 
     def confirm(self, hash: bytes, taken_at: int | None, decoding: int) -> None:
-        """Store that an image agrees with this version of the decoding, and when it was taken."""
+        """Store when an image was taken, and that it agrees with this version of the decoding."""
         row = self._one(f"SELECT {SUMMED['images']} FROM images WHERE hash = ?", (hash,))
         if row is not None:
             row = (*row[:3], taken_at, decoding, row[-1])

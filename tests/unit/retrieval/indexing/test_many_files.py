@@ -86,7 +86,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
                 db.execute("INSERT INTO images VALUES (1, x'00', 1, 1, NULL, 1, x'0000', 0)")
                 db.execute("UPDATE files SET image = 1, reason = NULL, decoding = NULL")
         monkeypatch.setattr(
-            "bridgetower.retrieval.indexing.scan", lambda paths, rules, passed_over, apart: tree(number)
+            "bridgetower.retrieval.indexing.scan", lambda paths, rules, passed_over, **options: tree(number)
         )
         with IndexWriter.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer:
             monkeypatch.setattr(writer, "finish", lambda changed: None)
