@@ -24,7 +24,7 @@ from bridgetower.pictures import tiff, trusted
 from bridgetower.pictures.extras.extra import CheckPixels, Extra, Opened
 from bridgetower.pictures.extras.sniff import extra_for
 from bridgetower.pictures.frames import load, readable_webp
-from bridgetower.pictures.side_data import ended_jpeg, readable_jpeg, readable_png
+from bridgetower.pictures.side_data import ended_jpeg, jpeg_frame, readable_jpeg, readable_png
 from bridgetower.pictures.to_rgb import to_rgb
 
 if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures need it
@@ -226,26 +226,11 @@ def let_pass(pixels: int) -> None:
 
 def _set_fraction(opened: Image.Image, data: bytes, min_side: int) -> int:
     """Set `opened` to decode at 1/n of its size, with a short side of at least `min_side`; return n: 1, 2, 4 or 8."""
-    if _frame_marker(data) not in _DCT_FRAMES:
+    frame = jpeg_frame(data)
+    if frame is None or data[frame + 1] not in _DCT_FRAMES:
         return 1
     width, drafted = opened.width, opened.draft(None, (min_side, min_side))
     return 1 if drafted is None else round(width / drafted[1][2])
-
-
-def _frame_marker(data: bytes) -> int | None:
-    """Return the marker of the frame of a JPEG file, or None if none can be found."""
-    at = 2 if data.startswith(b"\xff\xd8") else len(data)
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the exceptions are tables, or reserved
-            return marker
-        elif marker < 0xC0 or 0xD0 <= marker <= 0xD9:  # without length, and not valid before a frame
-            return None
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
 
 
 def _reduced_size(

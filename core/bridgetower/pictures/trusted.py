@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from bridgetower.pictures.side_data import jpeg_frame
 from bridgetower.pictures.to_rgb import Samples
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def why_not_read(data: bytes) -> str | None:
             return "a large Photoshop document (PSB), which is not read"
         if version == 1 and depth in (16, 32):
             return f"a Photoshop document of {depth} bits a channel, which is not read"
-    if data[:3] == b"\xff\xd8\xff" and (precision := _jpeg_precision(data)) not in (None, 8):
-        return f"a JPEG file of {precision} bits a channel, which is not read"
+    if (frame := jpeg_frame(data)) is not None and data[frame + 4] != 8:
+        return f"a JPEG file of {data[frame + 4]} bits a channel, which is not read"
     return None
 
 
@@ -47,17 +48,6 @@ def crop(image: Image.Image) -> Image.Image:
     """Return the part of a loaded image that is to be shown: "clean_aperture" in its `info`, or all of it."""
     box = image.info.pop("clean_aperture", None)
     return image.crop(box) if isinstance(box, tuple) else image
-
-
-def _jpeg_precision(data: bytes) -> int | None:
-    """Return the bits of a channel that the frame header of a JPEG file tells, or None without one."""
-    at = 2
-    while at + 5 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return data[at + 4]
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
 
 
 def _check_jpeg_2000(opened: "ImageFile.ImageFile", data: bytes) -> None:
