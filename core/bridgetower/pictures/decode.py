@@ -8,6 +8,7 @@ Every fault of a file raises PictureError, with a reason for people. All functio
 import re
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
-from bridgetower.pictures import tiff, trusted
+from bridgetower.pictures import psd, tiff, trusted
 from bridgetower.pictures.extras.extra import CheckPixels, Extra, Opened
 from bridgetower.pictures.extras.sniff import extra_for
 from bridgetower.pictures.frames import load, readable_webp
@@ -97,10 +98,15 @@ def decode(
     limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
         if (extra := extra_for(data)) is not None:
-            return _decode_with(extra, data, path, limit, min_side)
+            return _decode_with(lambda check: _read_with(extra, data, path, check, min_side), path, limit)
+        if psd.is_psd(data):
+            return _decode_with(lambda check: psd.read(data, path, check), path, limit)
         with _WARNINGS_IGNORED:
             try:
                 return _decode(data, path, limit, min_side, convert)
+            except trusted.NeedsDeep:
+                chosen = tiff.readable_tiff(data)
+                return _decode_with(lambda check: _read_with(Extra.DEEP, chosen, path, check, min_side), path, limit)
             except OSError as error:
                 ended = ended_jpeg(data) if "truncated" in str(error) else None
                 if ended is None:
@@ -148,15 +154,15 @@ def _decode(data: bytes, path: Path, limit: int, min_side: int | None, convert: 
     return replace(reduced, profile=profile, cicp=cicp)
 
 
-def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: int | None) -> Decoded:
-    """Decode with the library of an extra. Raises as `decode`."""
+def _decode_with(read: Callable[[CheckPixels], Opened], path: Path, limit: int) -> Decoded:
+    """Decode a picture that is not opened by Pillow: `read` returns its pixels. Raises as `decode`."""
 
     def check(pixels: int) -> None:
         if pixels > limit:
             raise PixelLimitError(path, _too_large(pixels, limit))
 
     with _WARNINGS_IGNORED:
-        opened = _read_with(extra, data, path, check, min_side)
+        opened = read(check)
         _, taken_at = _read_exif(opened.image)  # its orientation is for readers that do not turn the pixels
         image = to_rgb(opened.image)
     if opened.orientation in _UPRIGHT:
@@ -175,6 +181,10 @@ def _read_with(extra: Extra, data: bytes, path: Path, check: CheckPixels, min_si
             from bridgetower.pictures.extras import jxl
 
             return jxl.read(data, path, check)
+        if extra is Extra.DEEP:
+            from bridgetower.pictures.extras import deep
+
+            return deep.read(data, path, check)
         from bridgetower.pictures.extras import raw
 
         return raw.read(data, path, check, min_side)
@@ -253,8 +263,8 @@ def _open(data: bytes) -> "ImageFile.ImageFile":
             return Image.open(BytesIO(jpeg), formats=["JPEG"])
         return Image.open(BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
-        if reason := tiff.why_not_read(data) or trusted.why_not_read(data):
-            raise trusted.KindNotRead(reason) from None
+        tiff.refuse(data)
+        trusted.refuse(data)
         raise
 
 
