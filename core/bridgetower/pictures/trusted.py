@@ -57,14 +57,15 @@ def crop(image: Image.Image) -> Image.Image:
 
 
 def _check_jpeg_2000(opened: "ImageFile.ImageFile", data: bytes) -> None:
-    """Note the profile. Refuse more than 8 bits where Pillow makes 8 bits of them, in all modes but I;16.
+    """Note the profile. Refuse what Pillow reads wrongly.
 
-    The rounded value wraps there, so that white becomes black.
+    Where it makes 8 bits of more, in all modes but I;16, the rounded value wraps, so that white becomes black. Of
+    subsampled pictures of an odd size it mixes up the rows.
     """
     header = read_header(data)
     if header is None:
         return
-    if opened.mode != "I;16" and max(header.depths) > 8:
+    if (opened.mode != "I;16" and max(header.depths) > 8) or header.is_uneven:
         if header.why_not_read is None:
             raise NeedsDeep
         kind = f"{len(header.depths)} x {max(header.depths)} bits, {header.why_not_read}"

@@ -193,21 +193,33 @@ def _read_jpeg(data: bytes, path: Path, check: CheckPixels) -> Opened:
 
 
 def _read_jpeg_2000(data: bytes, path: Path, check: CheckPixels) -> Opened:
-    """Decode the codestream alone, as openjpeg mistakes profiles for those of 8 or 16 bits."""
+    """Decode the codestream alone, as imagecodecs applies profiles as if samples had 8 or 16 bits.
+
+    It takes three subsampled components for sYCC, and makes RGB of them.
+    """
     header = read_header(data)
     assert header is not None
     check(header.width * header.height)
     samples = imagecodecs.jpeg2k_decode(data[header.codestream], numthreads=1)
     samples = samples.reshape(*samples.shape[:2], -1)
     bits = header.depths[0]
+    if header.space == SYCC and not header.is_subsampled and samples.shape[-1] > 2:
+        _convert_sycc(samples, bits)
     least = -(2 ** (bits - 1)) if header.is_signed else 0
     bands = [_levels(samples[..., n], least, least + 2**bits - 1) for n in range(samples.shape[-1])]
-    mode = "L" if len(bands) < 3 else "YCbCr" if header.space == SYCC else "RGB"
-    image = Image.merge(mode, bands[: len(bands) - (header.alpha is not None)])
-    if mode == "YCbCr":
-        image = image.convert("RGB")
+    image = Image.merge("L" if len(bands) < 3 else "RGB", bands[: len(bands) - (header.alpha is not None)])
     if header.alpha is not None:
         image = Image.merge(image.mode + ("a" if header.alpha == PREMULTIPLIED else "A"), [*image.split(), bands[-1]])
     if header.profile:
         image.info["icc_profile"] = header.profile
     return Opened(image, image.width, image.height)
+
+
+def _convert_sycc(samples: npt.NDArray[Any], bits: int) -> None:
+    """Convert sYCC, [H, W, 3 or 4], to RGB in place."""
+    half, most = 2 ** (bits - 1), 2**bits - 1
+    for top in range(0, len(samples), _ROWS):
+        y, cb, cr = (samples[top : top + _ROWS, :, n].astype(np.float32) for n in range(3))
+        cb, cr = cb - half, cr - half
+        for n, colour in enumerate((y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb)):
+            samples[top : top + _ROWS, :, n] = np.clip(np.rint(colour), 0, most)

@@ -10,6 +10,7 @@ from bridgetower.pictures.extras import bmff
 
 _START = b"\xff\x4f\xff\x51"  # of the codestream, and of its sizes
 _SRGB, _GREY, SYCC = 16, 17, 18  # enumerated colour spaces
+_YCC_SPACING = (((1, 1), (2, 1), (2, 1)), ((1, 1), (2, 2), (2, 2)))  # of sYCC in 4:2:2 and 4:2:0
 _COLOUR, _OPACITY, PREMULTIPLIED = 0, 1, 2  # kinds of channels
 
 
@@ -19,9 +20,10 @@ class Header(NamedTuple):
     codestream: slice  # of the file
     width: int
     height: int
+    grid: tuple[int, ...]  # where the picture ends and begins, sizes and place of the tiles; each across and down
     depths: tuple[int, ...]  # bits of each component
     is_signed: bool
-    is_subsampled: bool
+    spacing: tuple[tuple[int, int], ...]  # of each component, across and down: (1, 1) is a sample for every pixel
     space: int | None  # enumerated colour space
     profile: bytes | None  # ICC
     has_palette: bool
@@ -41,18 +43,29 @@ class Header(NamedTuple):
         return kind if kind in (_OPACITY, PREMULTIPLIED) else None
 
     @property
+    def is_subsampled(self) -> bool:
+        """Whether a component has fewer samples than the picture has pixels."""
+        return any(one != (1, 1) for one in self.spacing)
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the picture or a tile begins or ends between two samples of a component."""
+        return any(at % step for pair in self.spacing for at, step in zip(self.grid, 4 * pair, strict=True) if step)
+
+    @property
     def why_not_read(self) -> str | None:
         """Why the extra `deep` does not read such a picture; None if it reads it."""
         colours = len(self.depths) - (self.alpha is not None)
         reasons = {
             "with a palette": self.has_palette,
             "of different depths": len(set(self.depths)) != 1,
-            "subsampled": self.is_subsampled,
+            "subsampled": self.is_subsampled
+            and (self.spacing not in _YCC_SPACING or self.space not in (None, SYCC) or self.profile is not None),
             "of other channels than grey, RGB and transparency": colours not in (1, 3)
             or any(channel != (_COLOUR, n + 1) for n, channel in enumerate(self.channels[:colours])),
             "in colours that are not converted": self.space
             not in ((None, _GREY) if colours == 1 else (None, _SRGB, SYCC))
-            or (self.space == SYCC and self.is_signed),
+            or (self.is_signed and (self.space == SYCC or self.is_subsampled)),
             "of more than 16 bits": max(self.depths) > 16,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
@@ -67,7 +80,7 @@ def read_header(data: bytes) -> Header | None:
             return None
         start, end, boxes = stream.start, stream.end, found
     try:
-        right, below, left, above = struct.unpack_from(">4I", data, start + 8)
+        grid = struct.unpack_from(">8I", data, start + 8)
         (count,) = struct.unpack_from(">H", data, start + 40)
         components = list(struct.iter_unpack(">3B", data[start + 42 : start + 42 + 3 * count]))
     except struct.error:
@@ -77,11 +90,12 @@ def read_header(data: bytes) -> Header | None:
     space, profile = _colours(data, boxes)
     return Header(
         slice(start, end),
-        right - left,
-        below - above,
+        grid[0] - grid[2],
+        grid[1] - grid[3],
+        grid,
         tuple((depth & 0x7F) + 1 for depth, _, _ in components),
         components[0][0] >= 0x80,
-        any((across, down) != (1, 1) for _, across, down in components),
+        tuple((across, down) for _, across, down in components),
         space,
         profile,
         bmff.find(data, b"pclr", boxes.start, boxes.end) is not None,
