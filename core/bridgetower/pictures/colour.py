@@ -164,11 +164,14 @@ def encoded(light: "npt.NDArray[np.floating]") -> "npt.NDArray[np.uint8]":
     return srgb
 
 
-def with_srgb_curve(profile: bytes) -> bytes | None:
+def with_srgb_curve(profile: object, mode: str) -> bytes | None:
     """Return a profile of linear light with the curve of sRGB in place of its own; None for other profiles.
 
-    8 bits have too few dark levels for linear light, so `encoded` is applied to it before it is cut to 8 bits.
+    8 bits have too few dark levels for linear light, so `encoded` is applied to it before it is cut to 8 bits. `mode`
+    is RGB or L; a profile of other pixels is ignored, as by `to_srgb`.
     """
+    if not isinstance(profile, bytes) or profile[16:20].decode("latin-1") != _SPACES.get(mode):
+        return None
     (count,) = struct.unpack_from(">I", profile.ljust(132, b"\0"), 128)
     patched, end, found = bytearray(profile), -(-len(profile) // 4) * 4, 0
     for at in range(132, min(132 + 12 * count, len(profile) - 11), 12):

@@ -72,7 +72,7 @@ def _read(data: bytes, path: Path, layout: _Layout, mode: str) -> Opened:
         raise PictureError(path, "a Photoshop document that was saved without its merged picture")
     planes = _planes(data, path, layers + length, layout)
     profile = resources.get(_PROFILE)
-    curved = with_srgb_curve(profile) if profile and layout.depth > 8 else None
+    curved = with_srgb_curve(profile, mode) if layout.depth > 8 else None
     is_linear = curved is not None or (layout.depth == 32 and not profile)
     size = (layout.width, layout.height)
     if mode == "1":

@@ -291,6 +291,14 @@ def test_a_profile_of_linear_light(kind: str) -> None:
 
 DISPLAY_P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
 P3_RED, P3_RED_AS_SRGB = (200, 60, 60), (219, 37, 49)  # by the matrix of the primaries and gamma 2.2
+
+
+@pytest.mark.parametrize("space", [b"GRAY", b"CMYK"])
+def test_a_profile_of_other_pixels_is_ignored(space: bytes) -> None:
+    profile = icc_profile(DISPLAY_P3, 1)
+    assert difference(floats(PICTURE / 255, iccprofile=profile[:16] + space + profile[20:]), PICTURE) <= 1
+
+
 REC709 = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
 
 
@@ -431,6 +439,16 @@ def test_signed_samples_in_jpeg_2000(grey: bool) -> None:
     levels = PICTURE[..., 0] if grey else PICTURE
     values = (deep(levels, 16).astype(np.int32) - 32768).astype(np.int16)
     assert difference(j2k(values, bitspersample=16), levels) <= 1
+
+
+def test_a_profile_of_linear_light_in_jpeg_2000() -> None:
+    light = np.rint(np.linspace(0, 4095, 4096)).reshape(64, 64)
+    share = light / 4095
+    expected = 255 * np.where(share <= 0.0031308, share * 12.92, 1.055 * share ** (1 / 2.4) - 0.055)
+    values = np.dstack([light.astype(np.uint16)] * 4)
+    values[..., 3] = 4095
+    data = jp2(j2k(values), box(b"colr", b"\2\0\0" + icc_profile(REC709, 1)))
+    assert difference(data, expected) <= 1
 
 
 @pytest.mark.parametrize("bits", [8, 12])

@@ -5,6 +5,7 @@ their full range. For others white is 1, or what docs/formats.md says of values 
 """
 
 import logging
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,7 @@ def _read_tiff(data: bytes, path: Path, check: CheckPixels) -> Opened:
         orientation = page.tags.valueof(274, 1)
         exif = page.tags.valueof(34665)
     planes = [samples[plane, 0, :, :, n] for plane in range(samples.shape[0]) for n in range(samples.shape[-1])]
-    profile = bytes(profile) if profile else None
-    curved = with_srgb_curve(profile) if profile and page.bitspersample > 8 else None
-    image = _image(page, planes, is_linear=curved is not None)
-    if profile:
-        image.info["icc_profile"] = curved or profile
+    image = _image(page, planes, bytes(profile) if profile else None)
     if isinstance(exif, dict):
         image.info["exif"] = _dates(exif)
     return Opened(image, *_upright(image.size, orientation), orientation)
@@ -86,23 +83,31 @@ def _is_cut(page: Any, data: bytes) -> bool:
     return page.compression == _JPEG and any(data.rfind(_END, start, end) < 0 for start, end in parts)
 
 
-def _image(page: Any, planes: list[_Plane], *, is_linear: bool) -> Image.Image:
-    """Return the image of the samples of a page, mode L, LA, La, RGB, RGBA, RGBa or CMYK."""
+def _image(page: Any, planes: list[_Plane], profile: bytes | None) -> Image.Image:
+    """Return the image of the samples of a page with its ICC profile, mode L, LA, La, RGB, RGBA, RGBa or CMYK."""
     bits, sample_format = page.bitspersample, page.sampleformat
     if page.photometric == _PALETTE:
         table = (page.colormap >> 8).astype(np.uint8)  # [3, 2^bits]
-        return Image.merge("RGB", [Image.fromarray(channel[planes[0]]) for channel in table])
+        return _merged("RGB", [Image.fromarray(channel[planes[0]]) for channel in table], profile)
     mode = "CMYK" if page.photometric == _CMYK else "L" if page.photometric <= 1 else "RGB"
     colours = len(mode) if mode != "L" else 1
     black, white = _range(planes[:colours], bits, sample_format, is_grey=mode == "L")
     if page.photometric == _WHITE_IS_ZERO:
         black, white = white, black
-    bands = [_levels(plane, black, white, is_linear=is_linear) for plane in planes[:colours]]
+    curved = with_srgb_curve(profile, mode) if bits > 8 else None
+    bands = [_levels(plane, black, white, is_linear=curved is not None) for plane in planes[:colours]]
     extra = page.extrasamples[0] if page.extrasamples else _UNASSOCIATED if mode == "RGB" else 0
     if len(planes) > colours and extra in (_ASSOCIATED, _UNASSOCIATED):
         bands.append(_levels(planes[colours], 0, _opaque(planes[colours], bits, sample_format)))
         mode += "a" if extra == _ASSOCIATED else "A"
-    return Image.merge(mode, bands)
+    return _merged(mode, bands, curved or profile)
+
+
+def _merged(mode: str, bands: list[Image.Image], profile: bytes | None) -> Image.Image:
+    image = Image.merge(mode, bands)
+    if profile:
+        image.info["icc_profile"] = profile
+    return image
 
 
 def _range(planes: list[_Plane], bits: int, sample_format: int, *, is_grey: bool) -> tuple[float, float]:
@@ -177,7 +182,9 @@ def _read_jpeg(data: bytes, path: Path, check: CheckPixels) -> Opened:
     with Image.open(BytesIO(data[: frame + 4] + b"\x08" + data[frame + 5 :]), formats=["JPEG"]) as header:
         check(header.width * header.height)
         mode, info = header.mode, header.info
-        orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = 1
+        with suppress(Exception):  # Pillow raises many types on damaged EXIF
+            orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
     scan = data.find(_SCAN, frame)
     if scan < 0 or data.rfind(_END, scan) < 0:  # libjpeg fills what is missing with grey
         raise PictureError(path, "the file is truncated")
@@ -206,12 +213,15 @@ def _read_jpeg_2000(data: bytes, path: Path, check: CheckPixels) -> Opened:
     if header.space == SYCC and not header.is_subsampled and samples.shape[-1] > 2:
         _convert_sycc(samples, bits)
     least = -(2 ** (bits - 1)) if header.is_signed else 0
-    bands = [_levels(samples[..., n], least, least + 2**bits - 1) for n in range(samples.shape[-1])]
-    image = Image.merge("L" if len(bands) < 3 else "RGB", bands[: len(bands) - (header.alpha is not None)])
+    mode = "RGB" if samples.shape[-1] > 2 else "L"
+    curved = with_srgb_curve(header.profile, mode) if bits > 8 else None
+    bands = [
+        _levels(samples[..., n], least, least + 2**bits - 1, is_linear=curved is not None and n < len(mode))
+        for n in range(samples.shape[-1])
+    ]
     if header.alpha is not None:
-        image = Image.merge(image.mode + ("a" if header.alpha == PREMULTIPLIED else "A"), [*image.split(), bands[-1]])
-    if header.profile:
-        image.info["icc_profile"] = header.profile
+        mode += "a" if header.alpha == PREMULTIPLIED else "A"
+    image = _merged(mode, bands, curved or header.profile)
     return Opened(image, image.width, image.height)
 
 
