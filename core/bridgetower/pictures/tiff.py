@@ -44,6 +44,7 @@ _JPEG = 7
 # samples by other compressions.
 _DEEP_BITS = {1: (*range(1, 17), 32, 64), 2: (8, 16, 32, 64), 3: (16, 32, 64)}
 _BYTES = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})
+_WITH_PREDICTOR = frozenset({5, 8, 32946, 34925, 50000})
 _INTEGERS = frozenset({(1, 8), (1, 16)})
 _DEEP_SAMPLES = {_JPEG: {(1, 8), (1, 12)}, 33005: _INTEGERS, 34712: _INTEGERS, 34933: _INTEGERS, 50001: {(1, 8)},
                  34887: _INTEGERS | {(2, 8), (2, 16), (1, 32), (2, 32), (3, 32), (3, 64)},
@@ -84,7 +85,10 @@ class _Page:
         colours = {_WHITE_IS_ZERO: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}.get(self.photometric, 0)
         if self.photometric == _YCBCR and self.compression == _JPEG:  # which becomes RGB
             colours = 3
-        alpha = self.samples > colours and any(one in (1, 2) for one in self.extras[:1])
+        first, later = (
+            any(one in (1, 2) for one in part) for part in (self.extras[:1], self.extras[1:])
+        )  # transparency
+        predictor = 3 if sample_format == 3 else 2
         return (
             0 < colours <= self.samples
             and len(set(self.bits)) == len(set(self.formats)) == self.depth == self.ink_set == 1
@@ -93,8 +97,12 @@ class _Page:
                 if self.compression in _BYTES
                 else (sample_format, bits) in _DEEP_SAMPLES.get(self.compression, ())
             )
-            and (self.predictor == 1 or (bits % 8 == 0 and self.predictor == (3 if sample_format == 3 else 2)))
-            and not (alpha and self.photometric in (_PALETTE, _CMYK))
+            and (
+                self.predictor == 1
+                or (self.predictor == predictor and bits % 8 == 0 and self.compression in _WITH_PREDICTOR)
+            )
+            and not later
+            and not (first and self.photometric in (_PALETTE, _CMYK))
             and not (self.photometric == _PALETTE and (bits > 16 or sample_format != 1))
             and not (self.photometric == _CMYK and self.compression == _JPEG)
         )
@@ -202,7 +210,7 @@ def _refusal(page: _Page, data: bytes) -> Exception:
 def mend(opened: "ImageFile.ImageFile", data: bytes) -> None:
     """Set what Pillow overlooks in a TIFF file that it has opened, before it is loaded.
 
-    `opened.info` gets "samples". Raises KindNotRead for kinds that Pillow reads wrongly.
+    `opened.info` gets "samples". Raises NeedsDeep or KindNotRead for kinds that Pillow reads wrongly.
     """
     if opened.format != "TIFF":
         return

@@ -187,6 +187,16 @@ def test_premultiplied_colours(channels: int) -> None:
     assert difference(data, over_white(levels, ALPHA)) <= 2
 
 
+@pytest.mark.parametrize(
+    ("extras", "is_transparent"), [([], True), ([2], True), ([0], False), ([0, 0], False), ([2, 0], True)]
+)
+def test_extra_samples(extras: list[int], is_transparent: bool) -> None:
+    planes = np.dstack([FULL, ALPHA, ALPHA])[..., : 3 + max(1, len(extras))]
+    tags = {256: [64], 257: [48], 258: [32] * planes.shape[2], 262: [2], 277: [planes.shape[2]], 339: [3]}
+    data = tiff([(planes / 255).astype("<f4").tobytes()], tags | ({338: extras} if extras else {}))
+    assert difference(data, over_white(FULL, ALPHA) if is_transparent else FULL) <= 2
+
+
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_palette_of_16_bits(order: str, big: bool) -> None:
@@ -213,6 +223,8 @@ def test_a_palette_of_4_bits_in_big_endian_bigtiff() -> None:
         ({339: [1, 1, 2]}, "RGB, 3 x 32 bits, unsigned, uncompressed"),
         ({339: [6] * 3}, "RGB, 3 x 32 bits, complex, uncompressed"),
         ({259: [34925], 317: [3]}, "RGB, 3 x 32 bits, unsigned, LZMA"),
+        ({317: [2]}, "RGB, 3 x 32 bits, unsigned, uncompressed"),
+        ({258: [32] * 5, 277: [5], 338: [0, 2]}, "RGB, 5 x 32 bits, unsigned, uncompressed"),
         ({259: [34933]}, "RGB, 3 x 32 bits, unsigned, PNG"),
         ({259: [34712]}, "RGB, 3 x 32 bits, unsigned, JPEG 2000"),
         ({262: [3]}, "palette, 3 x 32 bits, unsigned, uncompressed"),

@@ -96,7 +96,7 @@ def _image(page: Any, planes: list[_Plane], profile: bytes | None) -> Image.Imag
         black, white = white, black
     curved = with_srgb_curve(profile, mode) if bits > 8 else None
     bands = [_levels(plane, black, white, is_linear=curved is not None) for plane in planes[:colours]]
-    extra = page.extrasamples[0] if page.extrasamples else _UNASSOCIATED if mode == "RGB" else 0
+    extra = page.extrasamples[0] if page.extrasamples else _UNASSOCIATED if len(planes) == 4 else 0
     if len(planes) > colours and extra in (_ASSOCIATED, _UNASSOCIATED):
         bands.append(_levels(planes[colours], 0, _opaque(planes[colours], bits, sample_format)))
         mode += "a" if extra == _ASSOCIATED else "A"
