@@ -14,6 +14,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from bridgetower.errors import MissingExtraError, PixelLimitError
+from bridgetower.pictures.colour import with_srgb_curve
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.extras.extra import Extra
 from tests.pictures import HERE, noise, orientation, reason, scene, segment, take_away
@@ -230,6 +231,7 @@ def test_a_palette_of_4_bits_in_big_endian_bigtiff() -> None:
         ({262: [3]}, "palette, 3 x 32 bits, unsigned, uncompressed"),
         ({262: [5], 277: [5], 258: [32] * 5, 338: [2]}, "CMYK, 5 x 32 bits, unsigned, uncompressed"),
         ({262: [5], 277: [4], 258: [32] * 4, 332: [2]}, "CMYK, 4 x 32 bits, unsigned, uncompressed"),
+        ({262: [5], 277: [4], 258: [12] * 4, 259: [7]}, "CMYK, 4 x 12 bits, unsigned, JPEG"),
         ({32997: [2]}, "RGB, 3 x 32 bits, unsigned, uncompressed"),
     ],
 )
@@ -309,6 +311,13 @@ P3_RED, P3_RED_AS_SRGB = (200, 60, 60), (219, 37, 49)  # by the matrix of the pr
 def test_a_profile_of_other_pixels_is_ignored(space: bytes) -> None:
     profile = icc_profile(DISPLAY_P3, 1)
     assert difference(floats(PICTURE / 255, iccprofile=profile[:16] + space + profile[20:]), PICTURE) <= 1
+
+
+def test_tables_of_a_profile_count_more_than_its_curves() -> None:
+    linear = icc_profile(DISPLAY_P3, 1)
+    assert with_srgb_curve(linear, "RGB") is not None
+    assert with_srgb_curve(linear.replace(b"wtpt", b"A2B0"), "RGB") is None
+    assert with_srgb_curve(icc_profile(DISPLAY_P3, 2.2), "RGB") is None
 
 
 REC709 = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
@@ -477,6 +486,10 @@ def test_the_profile_of_a_jpeg_2000_file(bits: int) -> None:
 
 SPARSE = bytearray(j2k(PICTURE))
 SPARSE[46] = 2  # the distance of samples across, of the second component
+LONG = bytearray(j2k(PICTURE))
+LONG[42:51:3] = bytes([19] * 3)
+SIGNED = bytearray(j2k(PICTURE))
+SIGNED[42:51:3] = bytes([0x80 | 11] * 3)
 DIFFERENT = bytearray(j2k(PICTURE))
 DIFFERENT[45] = 9
 
@@ -488,9 +501,11 @@ DIFFERENT[45] = 9
         (jp2(j2k(PICTURE), enumerated(14)), "3 x 12 bits, in colours that are not converted"),
         (jp2(j2k(RGBA), enumerated(12)), "4 x 12 bits, in colours that are not converted"),
         (bytes(SPARSE), "3 x 12 bits, subsampled"),
+        (bytes(LONG), "3 x 20 bits, of more than 16 bits"),
+        (jp2(bytes(SIGNED), enumerated(18)), "3 x 12 bits, in colours that are not converted"),
         (bytes(DIFFERENT), "3 x 12 bits, of different depths"),
     ],
-    ids=["palette", "Lab", "CMYK", "subsampled", "depths"],
+    ids=["palette", "Lab", "CMYK", "subsampled", "20 bits", "signed sYCC", "depths"],
 )
 def test_jpeg_2000_that_nothing_reads(data: bytes, kind: str) -> None:
     assert reason(data) == f"a JPEG 2000 file of a kind that is not read: {kind}"

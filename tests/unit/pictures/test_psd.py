@@ -142,11 +142,13 @@ def test_the_merged_picture_stands_on_white(grey: bool, large: bool, depth: int)
     assert difference(psd(planes, colours, depth, large=large), on_white) <= 1  # the fourth channel is a selection
 
 
-def test_white_ink_stands_on_black() -> None:
+@pytest.mark.parametrize(("large", "depth"), [(True, 8), (True, 16), (False, 16), (False, 32)])
+def test_white_ink_stands_on_black(large: bool, depth: int) -> None:
     alpha = np.zeros((48, 64))
     alpha[10:20] = 255
-    planes = [np.full((48, 64), 255)] * 3 + [alpha]
-    assert difference(psd(planes, RGB, 16, layers=layers_that_are_transparent(False, 16)), alpha) == 0
+    planes = [np.full((48, 64), 255 if depth < 32 else 1)] * 3 + [alpha if depth < 32 else alpha / 255]
+    data = psd(planes, RGB, depth, large=large, layers=layers_that_are_transparent(large, depth))
+    assert difference(data, alpha) == 0
 
 
 def test_the_profile() -> None:
