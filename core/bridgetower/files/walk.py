@@ -57,7 +57,9 @@ EXTRA_EXTENSIONS = frozenset(
     """.split()
 )
 
-EXTENSIONS = PILLOW_EXTENSIONS | EXTRA_EXTENSIONS
+OWN_EXTENSIONS = frozenset({".psb"})  # read by `pictures.extras.psd`, without another library
+
+EXTENSIONS = PILLOW_EXTENSIONS | EXTRA_EXTENSIONS | OWN_EXTENSIONS
 
 _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 SIDECAR_EXTENSIONS = (".xmp", ".XMP", ".json")

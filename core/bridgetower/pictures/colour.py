@@ -5,6 +5,7 @@ without a profile, or with one of sRGB, are not changed. HDR (PQ and HLG) is sho
 as white of sRGB, and compressed above 0.8 of it.
 """
 
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
@@ -34,6 +35,10 @@ _TO_SRGB = {
 
 REFERENCE_WHITE = 203  # cd/m² (BT.2408)
 _KNEE = 0.8  # of white, above which HDR is compressed
+# A curve of an ICC profile: that of sRGB, as a function of gamma, a, b, c and d.
+_SRGB_CURVE = struct.pack(
+    ">4s4xHH5i", b"para", 3, 0, *(round(value * 65536) for value in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+)
 _ROWS = 64  # that are converted at once, which bounds the memory
 
 
@@ -121,7 +126,7 @@ def _from_code_points(image: Image.Image, primaries: int, transfer: int) -> Imag
         np.maximum(light, 0, out=light)
         if transfer in (_PQ, _HLG):
             light = _compressed(light)
-        pixels[top : top + _ROWS] = _encoded(light)
+        pixels[top : top + _ROWS] = encoded(light)
     return Image.fromarray(pixels)
 
 
@@ -153,11 +158,50 @@ def _compressed(light: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
     return light * factor
 
 
-def _encoded(light: "npt.NDArray[np.float32]") -> "npt.NDArray[np.uint8]":
-    """Return the levels of sRGB."""
+def encoded(light: "npt.NDArray[np.floating]") -> "npt.NDArray[np.uint8]":
+    """Return the levels of sRGB of light, of any shape; 1 is white."""
     import numpy as np
 
     light = np.minimum(light, 1)
     levels = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    encoded: npt.NDArray[np.uint8] = np.rint(levels * 255).astype(np.uint8)
-    return encoded
+    srgb: npt.NDArray[np.uint8] = np.rint(levels * 255).astype(np.uint8)
+    return srgb
+
+
+def with_srgb_curve(profile: object, mode: str) -> bytes | None:
+    """Return a profile of linear light with the curve of sRGB in place of its own; None for other profiles.
+
+    8 bits have too few dark levels for linear light, so `encoded` is applied to it before it is cut to 8 bits. `mode`
+    is RGB or L; a profile of other pixels is ignored, as by `to_srgb`.
+    """
+    if not isinstance(profile, bytes) or profile[16:20].decode("latin-1") != _SPACES.get(mode):
+        return None
+    (count,) = struct.unpack_from(">I", profile.ljust(132, b"\0"), 128)
+    patched, end, found = bytearray(profile), -(-len(profile) // 4) * 4, 0
+    for at in range(132, min(132 + 12 * count, len(profile) - 11), 12):
+        name, start, _ = struct.unpack_from(">4sII", profile, at)
+        if name in (b"A2B0", b"A2B1"):  # tables count more than curves
+            return None
+        if name in (b"rTRC", b"gTRC", b"bTRC", b"kTRC"):
+            if not _is_linear(profile[start:]):
+                return None
+            struct.pack_into(">II", patched, at + 4, end, len(_SRGB_CURVE))
+            found += 1
+    if not found:
+        return None
+    patched += bytes(end - len(profile)) + _SRGB_CURVE
+    struct.pack_into(">I", patched, 0, len(patched))
+    return bytes(patched)
+
+
+def _is_linear(curve: bytes) -> bool:
+    """Return whether a curve of an ICC profile leaves values as they are."""
+    kind, count = curve[:4], int.from_bytes(curve[8:12])
+    if kind == b"para":  # a function; number 0 is a gamma alone, as a number of 16.16 bits
+        return curve[8:10] == b"\0\0" and curve[12:16] == b"\0\1\0\0"
+    if kind != b"curv" or len(curve) < 12 + 2 * count:
+        return False
+    values = struct.unpack_from(f">{count}H", curve, 12)
+    if count < 2:  # one value is a gamma of 8.8 bits, none means linear
+        return values in ((), (256,))
+    return all(abs(value - place * 65535 / (count - 1)) <= 2 for place, value in enumerate(values))

@@ -8,6 +8,7 @@ Every fault of a file raises PictureError, with a reason for people. All functio
 import re
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,10 +22,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from bridgetower.errors import PictureError, PixelLimitError, UsageError
 from bridgetower.pictures import tiff, trusted
 from bridgetower.pictures.dates.content import taken_in
+from bridgetower.pictures.extras import psd
 from bridgetower.pictures.extras.extra import CheckPixels, Extra, Opened
 from bridgetower.pictures.extras.sniff import extra_for
 from bridgetower.pictures.frames import load, readable_webp
-from bridgetower.pictures.side_data import ended_jpeg, readable_jpeg, readable_png
+from bridgetower.pictures.side_data import ended_jpeg, jpeg_frame, readable_jpeg, readable_png
 from bridgetower.pictures.to_rgb import to_rgb
 from bridgetower.pictures.versions import changed_in
 
@@ -98,10 +100,17 @@ def decode(
     limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
         if (extra := extra_for(data)) is not None:
-            return _decode_with(extra, data, path, limit, min_side)
+            return _decode_with(lambda check: _read_with(extra, data, path, check, min_side), data, path, limit)
+        if psd.is_psd(data):
+            return _decode_with(lambda check: psd.read(data, path, check), data, path, limit)
         with _WARNINGS_IGNORED:
             try:
                 return _decode(data, path, limit, min_side, convert)
+            except trusted.NeedsDeep:
+                chosen = tiff.readable_tiff(data)
+                return _decode_with(
+                    lambda check: _read_with(Extra.DEEP, chosen, path, check, min_side), data, path, limit
+                )
             except OSError as error:
                 ended = ended_jpeg(data) if "truncated" in str(error) else None
                 if ended is None:
@@ -151,8 +160,8 @@ def _decode(data: bytes, path: Path, limit: int, min_side: int | None, convert: 
     return replace(reduced, profile=profile, cicp=cicp)
 
 
-def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: int | None) -> Decoded:
-    """Decode with the library of an extra. Raises as `decode`."""
+def _decode_with(read: Callable[[CheckPixels], Opened], data: bytes, path: Path, limit: int) -> Decoded:
+    """Decode a file, `data`, that Pillow does not open: `read` returns its pixels. Raises as `decode`."""
 
     def check(pixels: int) -> None:
         if pixels > limit:
@@ -160,7 +169,7 @@ def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: in
 
     changed_in(1)
     with _WARNINGS_IGNORED:
-        opened = _read_with(extra, data, path, check, min_side)
+        opened = read(check)
         taken_at = _taken_at(data, opened.image)
         image = to_rgb(opened.image)
     if opened.orientation in _UPRIGHT:
@@ -179,6 +188,10 @@ def _read_with(extra: Extra, data: bytes, path: Path, check: CheckPixels, min_si
             from bridgetower.pictures.extras import jxl
 
             return jxl.read(data, path, check)
+        if extra is Extra.DEEP:
+            from bridgetower.pictures.extras import deep
+
+            return deep.read(data, path, check)
         from bridgetower.pictures.extras import raw
 
         return raw.read(data, path, check, min_side)
@@ -231,26 +244,11 @@ def let_pass(pixels: int) -> None:
 
 def _set_fraction(opened: Image.Image, data: bytes, min_side: int) -> int:
     """Set `opened` to decode at 1/n of its size, with a short side of at least `min_side`; return n: 1, 2, 4 or 8."""
-    if _frame_marker(data) not in _DCT_FRAMES:
+    frame = jpeg_frame(data)
+    if frame is None or data[frame + 1] not in _DCT_FRAMES:
         return 1
     width, drafted = opened.width, opened.draft(None, (min_side, min_side))
     return 1 if drafted is None else round(width / drafted[1][2])
-
-
-def _frame_marker(data: bytes) -> int | None:
-    """Return the marker of the frame of a JPEG file, or None if none can be found."""
-    at = 2 if data.startswith(b"\xff\xd8") else len(data)
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the exceptions are tables, or reserved
-            return marker
-        elif marker < 0xC0 or 0xD0 <= marker <= 0xD9:  # without length, and not valid before a frame
-            return None
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
 
 
 def _reduced_size(
@@ -273,8 +271,8 @@ def _open(data: bytes) -> "ImageFile.ImageFile":
             return Image.open(BytesIO(jpeg), formats=["JPEG"])
         return Image.open(BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
-        if reason := tiff.why_not_read(data) or trusted.why_not_read(data):
-            raise trusted.KindNotRead(reason) from None
+        tiff.refuse(data)
+        trusted.refuse(data)
         raise
 
 

@@ -141,6 +141,22 @@ def readable_jpeg(data: bytes) -> bytes | None:
     return b"".join((*pieces, data[at:]))
 
 
+def jpeg_frame(data: bytes) -> int | None:
+    """Return the place of the frame header of a JPEG file, which begins with its marker; None if none can be found."""
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while at + 5 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the exceptions are tables, or reserved
+            return at
+        elif marker < 0xC0 or 0xD0 <= marker <= 0xD9:  # without length, and not valid before a frame
+            return None
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
 def ended_jpeg(data: bytes) -> bytes | None:
     """Return a JPEG file with the end mark that it lacks, or None where more than a hundredth of its blocks is missing.
 

@@ -96,6 +96,15 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - grey if samples.white_is_zero else grey)
 
 
+def white_level(low: float, high: float, white: float | None = None) -> float | None:
+    """Return the level of white of values from `low` to `high`: `white`, or the least of 1, 255 and 65535, or None.
+
+    None means that a value is negative or exceeds white, so that `low` is black and `high` white.
+    """
+    ceilings = (1.0, 255.0, 65535.0) if white is None else (white,)
+    return next((ceiling for ceiling in ceilings if low >= 0 and high <= ceiling), None)
+
+
 def _eight_bits(values: "npt.NDArray[np.float32]", white: float | None = None) -> "npt.NDArray[np.uint8]":
     """Scale grey of unknown range, [H, W], to 0 to 255.
 
@@ -107,8 +116,7 @@ def _eight_bits(values: "npt.NDArray[np.float32]", white: float | None = None) -
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    ceilings = (1.0, 255.0, 65535.0) if white is None else (white,)
-    white = next((ceiling for ceiling in ceilings if low >= 0 and high <= ceiling), None)
+    white = white_level(low, high, white)
     if white is None:  # in float64, as the spread may be wider than float32 reaches
         values, white = ((values.astype(np.float64) - low) / (high - low or 1.0)).astype(np.float32), 1.0
     grey: npt.NDArray[np.float32] = np.rint(values * (255 / white))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from bridgetower.pictures.extras.jpeg_2000 import read_header
+from bridgetower.pictures.side_data import jpeg_frame
 from bridgetower.pictures.to_rgb import Samples
 from bridgetower.pictures.versions import changed_in
 
@@ -17,21 +19,26 @@ if TYPE_CHECKING:
     from PIL import ImageFile
 
 
+# Bits of a channel that the extra `deep` reads, by the marker of the frame: two with DCT, and the lossless one.
+_DEEP_FRAMES = {0xC1: (12,), 0xC2: (12,), 0xC3: range(9, 17)}
+
+
 class KindNotRead(Exception):
     """A file is sound, but of a kind that is not read; the message is the reason, for people."""
 
 
-def why_not_read(data: bytes) -> str | None:
-    """Return why a sound file that Pillow does not identify is not read, or None if nothing is known."""
-    if data[:4] == b"8BPS" and len(data) >= 26:
-        version, depth = int.from_bytes(data[4:6]), int.from_bytes(data[22:24])
-        if version == 2:
-            return "a large Photoshop document (PSB), which is not read"
-        if version == 1 and depth in (16, 32):
-            return f"a Photoshop document of {depth} bits a channel, which is not read"
-    if data[:3] == b"\xff\xd8\xff" and (precision := _jpeg_precision(data)) not in (None, 8):
-        return f"a JPEG file of {precision} bits a channel, which is not read"
-    return None
+class NeedsDeep(Exception):
+    """A file is of a kind that Pillow does not read, or reads wrongly, and the libraries of the extra `deep` read."""
+
+
+def refuse(data: bytes) -> None:
+    """Raise NeedsDeep or KindNotRead for a sound JPEG file that Pillow does not identify; return if it is none."""
+    frame = jpeg_frame(data)
+    if frame is None or data[frame + 4] == 8:
+        return
+    if data[frame + 4] in _DEEP_FRAMES.get(data[frame + 1], ()):
+        raise NeedsDeep
+    raise KindNotRead(f"a JPEG file of {data[frame + 4]} bits a channel, which is not read")
 
 
 def check(opened: "ImageFile.ImageFile", data: bytes) -> None:
@@ -54,26 +61,22 @@ def crop(image: Image.Image) -> Image.Image:
     return image.crop(box)
 
 
-def _jpeg_precision(data: bytes) -> int | None:
-    """Return the bits of a channel that the frame header of a JPEG file tells, or None without one."""
-    at = 2
-    while at + 5 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return data[at + 4]
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
-
-
 def _check_jpeg_2000(opened: "ImageFile.ImageFile", data: bytes) -> None:
-    """Refuse more than 8 bits where Pillow makes 8 bits of them, in all modes but I;16: it turns white to black."""
-    at = data.find(b"\xff\x4f\xff\x51")  # the start of the codestream, and of its sizes
-    if at < 0 or len(data) < at + 42:
+    """Note the profile. Refuse what Pillow reads wrongly.
+
+    Where it makes 8 bits of more, in all modes but I;16, the rounded value wraps, so that white becomes black. Of
+    subsampled pictures of an odd size it mixes up the rows.
+    """
+    header = read_header(data)
+    if header is None:
         return
-    (components,) = struct.unpack_from(">H", data, at + 40)
-    depths = [1 + (depth & 0x7F) for depth in data[at + 42 : at + 42 + 3 * components : 3]]
-    if opened.mode != "I;16" and max(depths, default=0) > 8:
-        raise KindNotRead(f"a JPEG 2000 file of {components} x {max(depths)} bits, which is not read")
+    if (opened.mode != "I;16" and max(header.depths) > 8) or header.is_uneven:
+        if header.why_not_read is None:
+            raise NeedsDeep
+        kind = f"{len(header.depths)} x {max(header.depths)} bits, {header.why_not_read}"
+        raise KindNotRead(f"a JPEG 2000 file of a kind that is not read: {kind}")
+    if header.profile:
+        opened.info["icc_profile"] = header.profile
 
 
 # --- AVIF

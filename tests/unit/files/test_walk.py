@@ -11,7 +11,15 @@ from PIL import Image
 
 from bridgetower.errors import InputError, UsageError
 from bridgetower.files.ignore import Rules
-from bridgetower.files.walk import EXTENSIONS, EXTRA_EXTENSIONS, PILLOW_EXTENSIONS, PassedOver, passes_over, scan
+from bridgetower.files.walk import (
+    EXTENSIONS,
+    EXTRA_EXTENSIONS,
+    OWN_EXTENSIONS,
+    PILLOW_EXTENSIONS,
+    PassedOver,
+    passes_over,
+    scan,
+)
 from bridgetower.pictures.decode import UNREADABLE_FORMATS
 from bridgetower.records import Skipped, WalkedFile
 
@@ -449,9 +457,10 @@ def test_what_is_passed_over_for_its_extension_is_counted(tmp_path: Path) -> Non
 def test_the_commands_page_lists_the_extensions() -> None:
     page = (Path(__file__).parents[3] / "docs" / "commands.md").read_text("utf-8")
     by_pillow, by_extras = re.findall(r"^Extensions[^:]*:((?:\s`\.\w+`)+)", page, flags=re.MULTILINE)
-    assert set(re.findall(r"\.\w+", by_pillow)) == PILLOW_EXTENSIONS
+    assert set(re.findall(r"\.\w+", by_pillow)) == PILLOW_EXTENSIONS | OWN_EXTENSIONS
     assert set(re.findall(r"\.\w+", by_extras)) == EXTRA_EXTENSIONS
-    assert PILLOW_EXTENSIONS | EXTRA_EXTENSIONS == EXTENSIONS and not PILLOW_EXTENSIONS & EXTRA_EXTENSIONS
+    assert PILLOW_EXTENSIONS | EXTRA_EXTENSIONS | OWN_EXTENSIONS == EXTENSIONS
+    assert len(PILLOW_EXTENSIONS) + len(EXTRA_EXTENSIONS) + len(OWN_EXTENSIONS) == len(EXTENSIONS)
 
 
 def test_the_extensions_are_those_of_the_formats_that_pillow_reads() -> None:

@@ -1,8 +1,10 @@
-"""Formats that an optional library reads: HEIF, JPEG XL, raw files of cameras.
+"""Formats that Pillow does not read: HEIF, JPEG XL, raw files of cameras, deep TIFF, JPEG 2000 and JPEG, each by an
+optional library; deep and large Photoshop documents, by `psd`.
 
 `sniff` tells from the content which extra a picture needs, and `extra` which library that is and how to install it.
-`heif`, `jxl` and `raw` import the libraries, and are imported with the first picture of their kind. `bmff`, `tiff_tags`
-and `jpeg_xl` parse headers: they find cut files, and values that the libraries leave out.
+`pictures.tiff` and `pictures.trusted` tell which pictures need `deep`. `heif`, `jxl`, `raw` and `deep` import the
+libraries, and are imported with the first picture of their kind. `bmff`, `tiff_tags`, `jpeg_xl` and `jpeg_2000` parse
+headers: they find cut files, and values that the libraries leave out.
 
 Imported by `pictures.decode`; `extra` also by retrieval and transfer.
 """
