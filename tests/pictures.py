@@ -82,6 +82,10 @@ def by_extra(extra: Extra) -> bytes:
         import pylibjxl
 
         return bytes(pylibjxl.encode(scene(64, 48)))
+    if extra is Extra.DEEP:
+        import imagecodecs
+
+        return bytes(imagecodecs.jpegxl_encode(np.stack([scene(64, 48)] * 2)))
     import pillow_heif
 
     buffer = BytesIO()
@@ -91,10 +95,11 @@ def by_extra(extra: Extra) -> bytes:
 
 def take_away(extra: Extra, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the library of this extra be missing, here and in the processes that decode."""
-    monkeypatch.setitem(sys.modules, extra.module, None)
+    for module in extra.modules:
+        monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, f"bridgetower.pictures.extras.{extra}", raising=False)
     monkeypatch.delattr(f"bridgetower.pictures.extras.{extra}", raising=False)
-    code = f"import sys; sys.modules[{extra.module!r}] = None; "
+    code = f"import sys; sys.modules.update(dict.fromkeys({extra.modules!r})); "
     code += "from bridgetower.pictures.decode_worker import serve; serve()"
     monkeypatch.setattr("bridgetower.pictures.decode_pool.COMMAND", (sys.executable, "-P", "-c", code))
 

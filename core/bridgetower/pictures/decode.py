@@ -97,7 +97,7 @@ def decode(
     limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
         if (extra := extra_for(data)) is not None:
-            return _decode_with(extra, data, path, limit, min_side)
+            return _decode_with(extra, data, path, limit, min_side, convert)
         with _WARNINGS_IGNORED:
             try:
                 return _decode(data, path, limit, min_side, convert)
@@ -137,8 +137,7 @@ def _decode(data: bytes, path: Path, limit: int, min_side: int | None, convert: 
         frame = trusted.crop(load(opened, data))
         # Read the EXIF after `load`, which turns TIFF upright and removes the orientation from its EXIF.
         orientation, taken_at = _read_exif(opened)
-        waits = not convert and frame.mode == "RGB" and not frame.has_transparency_data
-        profile, cicp = (frame.info.pop(key, None) if waits else None for key in ("icc_profile", "cicp"))
+        profile, cicp = (None, None) if convert else _take_colours(frame)
         image = to_rgb(frame)
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
@@ -148,7 +147,7 @@ def _decode(data: bytes, path: Path, limit: int, min_side: int | None, convert: 
     return replace(reduced, profile=profile, cicp=cicp)
 
 
-def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: int | None) -> Decoded:
+def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: int | None, convert: bool) -> Decoded:
     """Decode with the library of an extra. Raises as `decode`."""
 
     def check(pixels: int) -> None:
@@ -158,10 +157,18 @@ def _decode_with(extra: Extra, data: bytes, path: Path, limit: int, min_side: in
     with _WARNINGS_IGNORED:
         opened = _read_with(extra, data, path, check, min_side)
         _, taken_at = _read_exif(opened.image)  # its orientation is for readers that do not turn the pixels
+        profile, cicp = (None, None) if convert else _take_colours(opened.image)
         image = to_rgb(opened.image)
     if opened.orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[opened.orientation])
-    return Decoded(image, opened.width, opened.height, taken_at)
+    return Decoded(image, opened.width, opened.height, taken_at, None, profile, cicp)
+
+
+def _take_colours(image: Image.Image) -> tuple[bytes | None, bytes | None]:
+    """Remove the profile and the code points from the `info` of opaque RGB, and return them; else return None."""
+    if image.mode != "RGB" or image.has_transparency_data:
+        return None, None
+    return image.info.pop("icc_profile", None), image.info.pop("cicp", None)
 
 
 def _read_with(extra: Extra, data: bytes, path: Path, check: CheckPixels, min_side: int | None) -> Opened:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a plugin is imported with the first file of its format
     from PIL import ImageFile
     from PIL.PngImagePlugin import PngImageFile
 
-_MOST_FRAMES = 100  # that are looked at to find one that is not blank
+_MOST_FRAMES = 100  # of an animation that are looked at
 _MOST_PIXELS = 200_000_000  # of these frames together
 
 _ALPHA, _ANIMATED = 0x10, 0x02  # flags of a WebP file
@@ -28,6 +28,11 @@ def readable_webp(data: bytes) -> bytes:
     return data
 
 
+def most_frames(width: int, height: int) -> int:
+    """Return how many frames of an animation may be looked at to find one that is not blank."""
+    return min(_MOST_FRAMES, _MOST_PIXELS // (width * height))
+
+
 def load(opened: "ImageFile.ImageFile", data: bytes) -> Image.Image:
     """Load and return the first frame of an animation that is not blank, or the whole of another picture.
 
@@ -40,14 +45,13 @@ def load(opened: "ImageFile.ImageFile", data: bytes) -> Image.Image:
     frame = _load_frame(opened, data, cover)
     # TIFF files have pages instead. That a GIF file is no animation, Pillow knows only after reading it all.
     may_move = opened.format in ("PNG", "WEBP", "AVIF") and getattr(opened, "is_animated", False)
-    if not (may_move or opened.format == "GIF") or not _is_blank(frame):
+    if not (may_move or opened.format == "GIF") or not is_blank(frame):
         return frame
-    most = min(_MOST_FRAMES, _MOST_PIXELS // (opened.width * opened.height))
     with suppress(EOFError, OSError, SyntaxError, ValueError):  # EOFError: no more frames
-        for number in range(first + 1, most):
+        for number in range(first + 1, most_frames(opened.width, opened.height)):
             opened.seek(number)
             later = _load_frame(opened, data, covered := _cover(opened, covered))
-            if not _is_blank(later):
+            if not is_blank(later):
                 return later
     opened.seek(0)
     _seek_first(opened)
@@ -133,7 +137,7 @@ def _with_key_of_16_bits(opened: "ImageFile.ImageFile", data: bytes) -> Image.Im
     return rgba
 
 
-def _is_blank(frame: Image.Image) -> bool:
+def is_blank(frame: Image.Image) -> bool:
     """Return whether nothing but one colour can be seen."""
     rgba = frame.convert("RGBA")
     red, green, blue, alpha = (rgba.getchannel(band).getextrema() for band in range(4))

@@ -22,11 +22,17 @@ class Extra(StrEnum):
     HEIF = "heif"  # HEVC in a HEIF container: .heic, .heif, .hif
     JXL = "jxl"
     RAW = "raw"  # of cameras
+    DEEP = "deep"  # TIFF, JPEG 2000 and JPEG of depths and compressions that Pillow does not read
 
     @property
-    def module(self) -> str:
-        """The module that must be there."""
-        return {Extra.HEIF: "pi_heif", Extra.JXL: "pylibjxl", Extra.RAW: "rawpy"}[self]
+    def modules(self) -> tuple[str, ...]:
+        """The modules that must be there."""
+        return {
+            Extra.HEIF: ("pi_heif",),
+            Extra.JXL: ("pylibjxl",),
+            Extra.RAW: ("rawpy",),
+            Extra.DEEP: ("tifffile", "imagecodecs"),
+        }[self]
 
     @property
     def sign(self) -> str:
@@ -34,8 +40,8 @@ class Extra(StrEnum):
         return f"needs the extra {self}:"
 
     def is_installed(self) -> bool:
-        """Return whether the module can be found; it is not imported."""
-        return find_spec(self.module) is not None
+        """Return whether the modules can be found; they are not imported."""
+        return all(find_spec(module) is not None for module in self.modules)
 
     def missing(self, path: Path) -> MissingExtraError:
         """Return the error of a picture that needs this extra."""
