@@ -85,7 +85,7 @@ def by_extra(extra: Extra) -> bytes:
     if extra is Extra.DEEP:
         import imagecodecs
 
-        return bytes(imagecodecs.jpegxl_encode(np.stack([scene(64, 48)] * 2)))
+        return bytes(imagecodecs.jpegxl_encode(np.stack([np.zeros_like(scene(64, 48)), scene(64, 48)])))
     import pillow_heif
 
     buffer = BytesIO()

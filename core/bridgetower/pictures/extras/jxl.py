@@ -1,9 +1,9 @@
-"""Read JPEG XL with pylibjxl (libjxl), and its animations with imagecodecs, which the extra `deep` brings.
+"""Read JPEG XL with pylibjxl (libjxl), and later frames of animations with imagecodecs, which the extra `deep` brings.
 
 libjxl turns the picture by the orientation of the codestream; an orientation in the EXIF is a copy that readers must
-not apply. pylibjxl returns 8 bits whatever the depth, and of an animation the last frame alone. The pixels are in the
-colour space of the header, which it does not tell. Where the file has an ICC profile and stores XYB, they are in linear
-light of sRGB instead, although pylibjxl returns the profile.
+not apply. pylibjxl returns 8 bits whatever the depth, and of an animation the first frame, but the last one where it is
+asked for metadata. The pixels are in the colour space of the header, which it does not tell. Where the file has an ICC
+profile and stores XYB, they are in linear light of sRGB instead, although pylibjxl returns the profile.
 """
 
 from contextlib import suppress
@@ -35,7 +35,8 @@ _PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
 def read(data: bytes, path: Path, check: CheckPixels) -> Opened:
     """Decode. Raises PictureError, and what `check` raises, before pixels are decoded.
 
-    Of an animation the first frame that is not blank is decoded. Raises MissingExtraError if that needs imagecodecs.
+    Of an animation the first frame that is not blank is decoded. Raises MissingExtraError if that is not the first one
+    of all, and imagecodecs is not installed.
     """
     metadata: dict[str, bytes] = {}
     try:
@@ -45,8 +46,10 @@ def read(data: bytes, path: Path, check: CheckPixels) -> Opened:
         if reason := _why_not_read(header):
             raise PictureError(path, reason)
         if probed["have_animation"]:
-            image = _first_frame(data, path, probed, header.is_premultiplied)
-            if header.has_profile:  # in the metadata, which come with the last frame only
+            image = _image(pylibjxl.decode(data), header.is_premultiplied)
+            if is_blank(image):
+                image = _later_frame(data, path, probed, header.is_premultiplied) or image
+            if header.has_profile:
                 metadata = {"icc_profile": pylibjxl.decode(data, metadata=True)[1].get("icc_profile", b"")}
         else:
             pixels, metadata = pylibjxl.decode(data, metadata=True)
@@ -117,8 +120,8 @@ def _of_light(image: Image.Image, light: "npt.NDArray[np.floating]", matrix: "np
 # --- animations
 
 
-def _first_frame(data: bytes, path: Path, probed: dict[str, Any], is_premultiplied: bool) -> Image.Image:
-    """Return the first frame that is not blank, or the first if there is no other."""
+def _later_frame(data: bytes, path: Path, probed: dict[str, Any], is_premultiplied: bool) -> Image.Image | None:
+    """Return the first frame after the first that is not blank, or None."""
     try:
         import imagecodecs
     except ImportError as error:
@@ -136,10 +139,8 @@ def _first_frame(data: bytes, path: Path, probed: dict[str, Any], is_premultipli
         scale = 255.0 if is_float else 255 / (2**bits - 1)
         return _image(np.rint(np.clip(values.astype(np.float32) * scale, 0, 255)).astype(np.uint8), is_premultiplied)
 
-    first = frame(0)
-    if is_blank(first):
-        with suppress(RuntimeError, ValueError):  # a later frame that is damaged ends the search
-            for number in range(1, most_frames(probed["width"], probed["height"])):
-                if not is_blank(later := frame(number)):
-                    return later
-    return first
+    with suppress(RuntimeError, ValueError):  # a frame that is damaged ends the search
+        for number in range(1, most_frames(probed["width"], probed["height"])):
+            if not is_blank(later := frame(number)):
+                return later
+    return None
