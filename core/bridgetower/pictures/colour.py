@@ -118,9 +118,9 @@ def from_light(
     matrix: "npt.NDArray[np.floating]",
     transfer: int = 0,
 ) -> Image.Image:
-    """Convert RGB to sRGB; `light`, [256], is that of each level, and `matrix`, [3, 3], makes that of sRGB of it.
+    """Convert RGB to sRGB: `light`, [256], is linear light by level, and `matrix`, [3, 3], converts it to that of sRGB.
 
-    `transfer` is the code point of the transfer function where it is one of HDR.
+    `transfer` is the code point of the transfer function; those of HDR are compressed, too.
     """
     import numpy as np
 
