@@ -30,7 +30,8 @@ demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a bl
 test: check  ## all of check, then all tests (ARGS="-k search" for some)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
-test-samples: $(VENV)/.installed-dev  ## fetch real files of cameras and read them: needs a network
+test-samples: $(VENV)/.installed-dev  ## read files of many encoders, and real ones of cameras: needs a network
+	$(BIN)/python tests/samples/encoders.py
 	$(BIN)/python tests/samples/fetch.py $(ARGS)
 
 quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: about a minute

@@ -13,9 +13,9 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pillow_heif
-import pylibjxl
 from PIL import Image
 
 from benchmarks import processes
@@ -35,7 +35,7 @@ def heic(image: Image.Image) -> bytes:
 
 
 def jxl(image: Image.Image) -> bytes:
-    return bytes(pylibjxl.encode(np.asarray(image), effort=3))
+    return bytes(imagecodecs.jpegxl_encode(np.asarray(image), distance=1.0, lossless=False, effort=3))
 
 
 ENCODERS: dict[str, Encode] = {"heic": heic, "jxl": jxl}

@@ -1,12 +1,15 @@
-"""The gallery as HEIC, JPEG XL and raw files: the demo model sees the same pictures in all of them."""
+"""The gallery as HEIC, JPEG XL, AVIF and raw files: the demo model sees the same pictures in all of them.
+
+The encoders are those whose mean colours are right: docs/formats.md names others, which change the colours themselves.
+"""
 
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pillow_heif
-import pylibjxl
 import pytest
 from PIL import Image
 
@@ -26,6 +29,17 @@ def heic(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def jxl(image: Image.Image) -> bytes:
+    """A lossy file as cjxl writes it, in XYB."""
+    return bytes(imagecodecs.jpegxl_encode(np.asarray(image), lossless=False, distance=0.5, numthreads=1))
+
+
+def avif(image: Image.Image) -> bytes:
+    """A file of 10 bits, 4:2:0: of 8 bits libavif rounds the chroma down, so that all colours are shifted."""
+    deep = np.rint(np.asarray(image) * (1023 / 255)).astype(np.uint16)
+    return bytes(imagecodecs.avif_encode(deep, 90, bitspersample=10, pixelformat="420", speed=8, numthreads=1))
+
+
 def linear_dng(image: Image.Image) -> bytes:
     """The light that the recipe of docs/formats.md turns into this picture."""
     seen = np.asarray(image) / 255
@@ -34,7 +48,8 @@ def linear_dng(image: Image.Image) -> bytes:
 
 FORMATS: dict[str, Callable[[Image.Image], bytes]] = {
     "heic": heic,
-    "jxl": lambda image: bytes(pylibjxl.encode(np.asarray(image))),
+    "jxl": jxl,
+    "avif": avif,
     "dng": linear_dng,
 }
 

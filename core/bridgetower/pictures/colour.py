@@ -6,7 +6,7 @@ as white of sRGB, and compressed above 0.8 of it.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -32,6 +32,10 @@ _TO_SRGB = {
     _BT2020: ((1.660491, -0.587641, -0.072850), (-0.124550, 1.132900, -0.008349), (-0.018151, -0.100579, 1.118730)),
     _P3: ((1.224940, -0.224940, 0.0), (-0.042057, 1.042057, 0.0), (-0.019638, -0.078636, 1.098274)),
 }
+
+_SRGB_WHITE, _SRGB_PRIMARIES = (0.3127, 0.3290), (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)  # x and y
+_D65 = (0.3127 / 0.3290, 1.0, 0.3583 / 0.3290)  # X, Y, Z
+_BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))  # from XYZ to cones
 
 REFERENCE_WHITE = 203  # cd/m² (BT.2408)
 _KNEE = 0.8  # of white, above which HDR is compressed
@@ -114,23 +118,61 @@ def _from_code_points(image: Image.Image, primaries: int, transfer: int) -> Imag
     changed_in(1)
     import numpy as np
 
-    matrix = np.array(_TO_SRGB.get(primaries, np.eye(3)), np.float32)
-    linear = _linear(transfer)
+    return from_light(image, linear(transfer), np.array(_TO_SRGB.get(primaries, np.eye(3))), transfer)
+
+
+def from_light(
+    image: Image.Image,
+    light: "npt.NDArray[np.floating]",
+    matrix: "npt.NDArray[np.floating]",
+    transfer: int = 0,
+) -> Image.Image:
+    """Convert RGB to sRGB: `light`, [256], is linear light by level, and `matrix`, [3, 3], converts it to that of sRGB.
+
+    `transfer` is the code point of the transfer function; those of HDR are compressed, too.
+    """
+    import numpy as np
+
+    of_level, to_primaries = light.astype(np.float32), matrix.T.astype(np.float32)
     pixels = np.asarray(image).copy()  # [H, W, 3]
     for top in range(0, len(pixels), _ROWS):
-        light = linear[pixels[top : top + _ROWS]]
+        part = of_level[pixels[top : top + _ROWS]]
         if transfer == _HLG:  # the system gamma of a display of 1000 cd/m², on the luminance of BT.2020
-            luminance = light @ np.array((0.2627, 0.6780, 0.0593), np.float32)
-            light *= 1000 / REFERENCE_WHITE * luminance[..., None] ** np.float32(0.2)
-        light = light @ matrix.T
-        np.maximum(light, 0, out=light)
+            luminance = part @ np.array((0.2627, 0.6780, 0.0593), np.float32)
+            part *= 1000 / REFERENCE_WHITE * luminance[..., None] ** np.float32(0.2)
+        part = part @ to_primaries
+        np.maximum(part, 0, out=part)
         if transfer in (_PQ, _HLG):
-            light = _compressed(light)
-        pixels[top : top + _ROWS] = encoded(light)
+            part = _compressed(part)
+        pixels[top : top + _ROWS] = encoded(part)
     return Image.fromarray(pixels)
 
 
-def _linear(transfer: int) -> "npt.NDArray[np.float32]":
+def to_srgb_primaries(white: Sequence[float], primaries: Sequence[float]) -> "npt.NDArray[np.floating]":
+    """Return the matrix, [3, 3], from linear RGB to linear sRGB, adapted to its white by the method of Bradford.
+
+    The arguments are x and y of white, and of red, green and blue. Raises ValueError if they are no colours.
+    """
+    import numpy as np
+
+    bradford = np.array(_BRADFORD)
+
+    def to_xyz(white: Sequence[float], primaries: Sequence[float]) -> "npt.NDArray[np.floating]":
+        points = np.array([*primaries, *white], np.float64).reshape(4, 2)
+        columns = (np.column_stack([points, 1 - points.sum(axis=1)]) / points[:, 1:]).T  # [3, 4]
+        cones = bradford @ columns[:, 3]
+        target = bradford @ np.array(_D65)
+        adapted = np.linalg.solve(bradford, bradford * (target / cones)[:, None])
+        return adapted @ (columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3]))
+
+    try:
+        with np.errstate(divide="raise", invalid="raise"):
+            return np.linalg.solve(to_xyz(_SRGB_WHITE, _SRGB_PRIMARIES), to_xyz(white, primaries))
+    except (FloatingPointError, np.linalg.LinAlgError) as error:
+        raise ValueError("no primaries") from error
+
+
+def linear(transfer: int) -> "npt.NDArray[np.float32]":
     """Return the light, [256], of each level; 1 is white, or for HLG the most that the scene has."""
     import numpy as np
 

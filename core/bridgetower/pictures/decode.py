@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -100,17 +100,15 @@ def decode(
     limit = max_pixels if Image.MAX_IMAGE_PIXELS is None else min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
     try:
         if (extra := extra_for(data)) is not None:
-            return _decode_with(lambda check: _read_with(extra, data, path, check, min_side), data, path, limit)
+            return _decode_with(partial(_read_with, extra, data, path, min_side), data, path, limit, convert)
         if psd.is_psd(data):
-            return _decode_with(lambda check: psd.read(data, path, check), data, path, limit)
+            return _decode_with(partial(psd.read, data, path), data, path, limit, convert)
         with _WARNINGS_IGNORED:
             try:
                 return _decode(data, path, limit, min_side, convert)
             except trusted.NeedsDeep:
-                chosen = tiff.readable_tiff(data)
-                return _decode_with(
-                    lambda check: _read_with(Extra.DEEP, chosen, path, check, min_side), data, path, limit
-                )
+                read = partial(_read_with, Extra.DEEP, tiff.readable_tiff(data), path, min_side)
+                return _decode_with(read, data, path, limit, convert)
             except OSError as error:
                 ended = ended_jpeg(data) if "truncated" in str(error) else None
                 if ended is None:
@@ -149,8 +147,7 @@ def _decode(data: bytes, path: Path, limit: int, min_side: int | None, convert: 
         # Read the EXIF after `load`, which turns TIFF upright and removes the orientation from its EXIF.
         orientation = _orientation(opened)
         taken_at = _taken_at(content, opened)
-        waits = not convert and frame.mode == "RGB" and not frame.has_transparency_data
-        profile, cicp = (frame.info.pop(key, None) if waits else None for key in ("icc_profile", "cicp"))
+        profile, cicp = (None, None) if convert else _take_colours(frame)
         image = to_rgb(frame)
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
@@ -160,7 +157,7 @@ def _decode(data: bytes, path: Path, limit: int, min_side: int | None, convert: 
     return replace(reduced, profile=profile, cicp=cicp)
 
 
-def _decode_with(read: Callable[[CheckPixels], Opened], data: bytes, path: Path, limit: int) -> Decoded:
+def _decode_with(read: Callable[[CheckPixels], Opened], data: bytes, path: Path, limit: int, convert: bool) -> Decoded:
     """Decode a file, `data`, that Pillow does not open: `read` returns its pixels. Raises as `decode`."""
 
     def check(pixels: int) -> None:
@@ -171,13 +168,21 @@ def _decode_with(read: Callable[[CheckPixels], Opened], data: bytes, path: Path,
     with _WARNINGS_IGNORED:
         opened = read(check)
         taken_at = _taken_at(data, opened.image)
+        profile, cicp = (None, None) if convert else _take_colours(opened.image)
         image = to_rgb(opened.image)
     if opened.orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[opened.orientation])
-    return Decoded(image, opened.width, opened.height, taken_at)
+    return Decoded(image, opened.width, opened.height, taken_at, None, profile, cicp)
 
 
-def _read_with(extra: Extra, data: bytes, path: Path, check: CheckPixels, min_side: int | None) -> Opened:
+def _take_colours(image: Image.Image) -> tuple[bytes | None, bytes | None]:
+    """Remove the profile and the code points from the `info` of opaque RGB, and return them; else return None."""
+    if image.mode != "RGB" or image.has_transparency_data:
+        return None, None
+    return image.info.pop("icc_profile", None), image.info.pop("cicp", None)
+
+
+def _read_with(extra: Extra, data: bytes, path: Path, min_side: int | None, check: CheckPixels) -> Opened:
     """Read with the module of an extra, which imports the library. Raises MissingExtraError if there is none."""
     try:
         if extra is Extra.HEIF:

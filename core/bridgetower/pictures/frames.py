@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, cast
 from PIL import Image, ImageChops
 
 from bridgetower.pictures.tiff import load_webp
+from bridgetower.pictures.to_rgb import is_blank, most_frames
 from bridgetower.pictures.versions import changed_in
 
 if TYPE_CHECKING:  # a plugin is imported with the first file of its format
     from PIL import ImageFile
     from PIL.PngImagePlugin import PngImageFile
 
-_MOST_FRAMES = 100  # that are looked at to find one that is not blank
-_MOST_PIXELS = 200_000_000  # of these frames together
 
 _ALPHA, _ANIMATED = 0x10, 0x02  # flags of a WebP file
 
@@ -43,14 +42,13 @@ def load(opened: "ImageFile.ImageFile", data: bytes) -> Image.Image:
     frame = _load_frame(opened, data, cover)
     # TIFF files have pages instead. That a GIF file is no animation, Pillow knows only after reading it all.
     may_move = opened.format in ("PNG", "WEBP", "AVIF") and getattr(opened, "is_animated", False)
-    if not (may_move or opened.format == "GIF") or not _is_blank(frame):
+    if not (may_move or opened.format == "GIF") or not is_blank(frame):
         return frame
-    most = min(_MOST_FRAMES, _MOST_PIXELS // (opened.width * opened.height))
     with suppress(EOFError, OSError, SyntaxError, ValueError):  # EOFError: no more frames
-        for number in range(first + 1, most):
+        for number in range(first + 1, most_frames(opened.width, opened.height)):
             opened.seek(number)
             later = _load_frame(opened, data, covered := _cover(opened, covered))
-            if not _is_blank(later):
+            if not is_blank(later):
                 changed_in(1)
                 return later
     opened.seek(0)
@@ -138,10 +136,3 @@ def _with_key_of_16_bits(opened: "ImageFile.ImageFile", data: bytes) -> Image.Im
     rgba.info.pop("transparency")
     rgba.putalpha(ImageChops.invert(clear))
     return rgba
-
-
-def _is_blank(frame: Image.Image) -> bool:
-    """Return whether nothing but one colour can be seen."""
-    rgba = frame.convert("RGBA")
-    red, green, blue, alpha = (rgba.getchannel(band).getextrema() for band in range(4))
-    return alpha == (0, 0) or all(low == high for low, high in (red, green, blue, alpha))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # it takes longer to import than the rest, and few pictures n
     import numpy as np
     import numpy.typing as npt
 
+_MOST_FRAMES = 100  # of an animation that are looked at
+_MOST_PIXELS = 200_000_000  # of these frames together
 _NEARLY_WHITE = 224  # the least level of each channel
 _MOST_INK = 0.01  # the largest share of the pixels that can be seen which may be darker
 
@@ -45,6 +47,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
         alpha = image.getchannel("A")
         return _over_ground(to_srgb(image.convert(image.mode[:-1]), profile, cicp), alpha)
     return to_srgb(image.convert("RGB") if image.mode == "P" else image, profile, cicp)
+
+
+def most_frames(width: int, height: int) -> int:
+    """Return how many frames of an animation may be looked at to find one that is not blank."""
+    return min(_MOST_FRAMES, _MOST_PIXELS // (width * height))
+
+
+def is_blank(frame: Image.Image) -> bool:
+    """Return whether nothing but one colour can be seen."""
+    rgba = frame.convert("RGBA")
+    red, green, blue, alpha = (rgba.getchannel(band).getextrema() for band in range(4))
+    return alpha == (0, 0) or all(low == high for low, high in (red, green, blue, alpha))
 
 
 def _over_ground(rgb: Image.Image, alpha: Image.Image) -> Image.Image:

@@ -163,6 +163,14 @@ def test_colours_of_an_unknown_range() -> None:
     assert difference(floats(np.full((48, 64, 3), 1e9)), np.zeros((48, 64))) == 0
 
 
+@pytest.mark.parametrize("kind", ["u4", "u8"])
+def test_white_of_large_whole_numbers_in_colour_is_the_largest(kind: str) -> None:
+    """Whatever the brightest value of the picture is."""
+    most = float(np.iinfo(kind).max)
+    values = PICTURE / 510
+    assert difference(written((values * most).astype(kind), photometric="rgb"), PICTURE / 2) <= 1
+
+
 def test_values_that_are_no_numbers() -> None:
     values = PICTURE / 255
     values[:3], values[3:6], values[6:9] = np.nan, np.inf, -np.inf

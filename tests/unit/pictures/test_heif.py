@@ -1,6 +1,7 @@
 """HEIF pictures, each made from an array and held against that array."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -11,12 +12,15 @@ import pillow_heif
 import pytest
 from PIL import ExifTags, Image
 
+from benchmarks.pictures import photo
 from bridgetower.errors import PictureError, PixelLimitError
 from bridgetower.pictures.decode import decode
 from bridgetower.pictures.extras import bmff
 from bridgetower.pictures.extras.extra import Extra
 from bridgetower.pictures.extras.sniff import extra_for
+from bridgetower.pictures.preprocess import Preprocessing, square
 from tests.pictures import HERE, encoded, reason, scene
+from tests.unit.pictures.test_colour import SRGB_CURVE, hlg_light, in_srgb, matrix_profile, pq_light, shown, srgb_light
 
 LOSSLESS: dict[str, Any] = {"quality": -1, "chroma": 444, "matrix_coefficients": 0}
 
@@ -52,6 +56,52 @@ def test_ten_bits_are_scaled_to_eight() -> None:
     buffer = BytesIO()
     file.save(buffer, quality=-1, chroma=444)
     assert np.abs(pixels(buffer.getvalue()) - scene(120, 80)).max() <= 2
+
+
+@pytest.mark.parametrize("matrix", [{"matrix_coefficients": 0}, {"matrix_coefficients": 9, "full_range_flag": 0}])
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "expected"),
+    [
+        (1, 13, lambda level: level * 255),
+        (12, 13, lambda level: in_srgb(srgb_light(level), "P3")),
+        (9, 1, lambda level: in_srgb(srgb_light(level), "BT.2020")),
+        (9, 16, lambda level: shown(pq_light(level))),
+        (9, 18, lambda level: shown(hlg_light(level))),
+    ],
+    ids=["sRGB", "P3", "BT.2020", "PQ", "HLG"],
+)
+def test_code_points_of_colours_are_applied(
+    primaries: int, transfer: int, expected: Callable[[np.ndarray], np.ndarray], matrix: dict[str, int]
+) -> None:
+    """libheif applies matrix and range alone, and returns 8 bits, whose rounding is magnified where PQ is dark."""
+    level = scene(120, 80) / 255 * 0.1 + np.linspace(0.2, 0.7, 120)[:, None]
+    options = LOSSLESS | matrix | {"color_primaries": primaries, "transfer_characteristics": transfer}
+    data = heic(np.rint(level * 255).astype(np.uint8), **options)
+    assert np.percentile(np.abs(pixels(data) - expected(level)), 99) <= (10 if transfer == 16 else 6)
+    file = pillow_heif.from_bytes("RGB;16", (120, 80), np.rint(level * 65535).astype("<u2").tobytes())
+    buffer = BytesIO()
+    file.save(buffer, **options)  # of 10 bits
+    assert np.percentile(np.abs(pixels(buffer.getvalue()) - expected(level)), 99) <= 6
+
+
+def test_a_profile_counts_more_than_code_points() -> None:
+    picture = np.full((16, 16, 3), (200, 60, 60), np.uint8)
+    options = LOSSLESS | {"color_primaries": 9, "transfer_characteristics": 16}
+    data = heic(picture, icc_profile=matrix_profile("P3", SRGB_CURVE), **options)
+    found = pixels(data)[8, 8]
+    np.testing.assert_allclose(found, in_srgb(srgb_light(np.array([200, 60, 60]) / 255), "P3"), atol=1.5)
+
+
+@pytest.mark.parametrize("profile", [None, matrix_profile("P3", SRGB_CURVE)])
+def test_colours_may_be_left_for_after_resizing(profile: bytes | None) -> None:
+    """As of other formats: they are converted as they would be at once."""
+    options: dict[str, Any] = {"icc_profile": profile} if profile else {"color_primaries": 12}
+    data = heic(photo(6, 80, 64), **LOSSLESS, **options)
+    spec = Preprocessing(64, 64)
+    before, after = (decode(data, HERE, convert=early) for early in (True, False))
+    assert np.abs(np.asarray(before.image).astype(int) - np.asarray(after.image)).max() > 10
+    difference = np.abs(np.asarray(square(before, spec)).astype(int) - np.asarray(square(after, spec)))
+    assert difference.max() <= 16 and difference.mean() < 1  # where colours that sRGB does not have are cut
 
 
 @pytest.mark.parametrize("premultiplied", [False, True])

@@ -114,7 +114,7 @@ def _range(planes: list[_Plane], bits: int, sample_format: int, *, is_grey: bool
     """Return the levels of black and white.
 
     In colour of floating point white is 1, unless more than half of the values exceed it. Other values of unknown range
-    are treated as `to_rgb` treats grey.
+    are treated as `to_rgb` treats grey, but white of unsigned colour is then their greatest number.
     """
     if sample_format == _UNSIGNED and bits <= 16:
         return 0, 2**bits - 1
@@ -122,6 +122,8 @@ def _range(planes: list[_Plane], bits: int, sample_format: int, *, is_grey: bool
     if sample_format == _FLOAT and not is_grey and 2 * brighter <= sum(plane.size for plane in planes):
         return 0, 1
     white = white_level(low, high, 2 ** (bits - 1) - 1 if sample_format == _SIGNED and bits <= 16 else None)
+    if white is None and sample_format == _UNSIGNED and not is_grey:
+        return 0, 2**bits - 1
     return (low, high) if white is None else (0, white)
 
 

@@ -2,7 +2,8 @@
 
 libheif fills missing tiles with one colour and reports no error, so a file that was cut is refused by its boxes. It
 turns the picture by the boxes `irot` and `imir`; the orientation in the EXIF of such a file is a note that readers must
-not apply. A file of several pictures opens at its primary one.
+not apply. It applies the matrix and the range of the code points of colours, not the primaries and the transfer
+function. A file of several pictures opens at its primary one.
 """
 
 from io import BytesIO
@@ -32,6 +33,8 @@ def read(data: bytes, path: Path, check: CheckPixels) -> Opened:
     except (SyntaxError, RuntimeError, ValueError, EOFError, OSError) as error:
         unsupported = "not been built in" in str(error)
         raise PictureError(path, _unread(error) if unsupported else f"damaged: {_message(error)}") from error
+    if (nclx := image.info.get("nclx_profile")) and not image.info.get("icc_profile"):
+        image.info["cicp"] = bytes([nclx["color_primaries"] & 255, nclx["transfer_characteristics"] & 255])
     return Opened(image, image.width, image.height)
 
 
