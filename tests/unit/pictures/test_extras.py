@@ -62,6 +62,27 @@ def test_from_an_index_of_packages_the_command_names_the_distribution(monkeypatc
     assert how_to_install("raw") == "pip install 'bridgetower-cli[raw]'"
 
 
+@pytest.mark.parametrize(
+    ("note", "command", "pins"),
+    [
+        ("pipx_metadata.json", "pipx install --force", "--pip-args='-c constraints.txt'"),
+        ("uv-receipt.toml", "uv tool install --force", "-c constraints.txt"),
+    ],
+)
+def test_an_environment_of_pipx_or_uv_is_installed_anew(
+    note: str, command: str, pins: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They own their environments: pip within them is overwritten, or missing."""
+    (tmp_path / note).touch()
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    (tmp_path / "constraints.txt").touch()
+    note_origin(monkeypatch, json.dumps({"url": tmp_path.as_uri()}))
+    assert how_to_install("heif") == f"{command} {pins} '.[heif]', in {tmp_path}"
+    how_to_install.cache_clear()
+    note_origin(monkeypatch, None)
+    assert how_to_install("heif") == f"{command} 'bridgetower-cli[heif]'"
+
+
 def test_other_reasons_need_no_extra() -> None:
     assert needed("the file is truncated") is None and needed(None) is None
 

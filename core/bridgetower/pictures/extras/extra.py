@@ -71,19 +71,27 @@ def how_to_install(extra: str) -> str:
     """Return the command that adds an extra to this installation.
 
     pip notes in direct_url.json from which folder or file a distribution came; there is none where it came from an
-    index of packages.
+    index of packages. pipx and uv note their own installations in a file of the environment.
     """
     import json
+    import sys
     from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
 
+    environment = Path(sys.prefix)
+    if (environment / "pipx_metadata.json").exists():
+        install, pins = "pipx install --force", "--pip-args='-c constraints.txt' "
+    elif (environment / "uv-receipt.toml").exists():
+        install, pins = "uv tool install --force", "-c constraints.txt "
+    else:
+        install, pins = "pip install", "-c constraints.txt "
     try:
         written = distribution(DISTRIBUTION).read_text("direct_url.json")
         if written is None:
-            return f"pip install '{DISTRIBUTION}[{extra}]'"
+            return f"{install} '{DISTRIBUTION}[{extra}]'"
         folder = url2pathname(urlsplit(str(json.loads(written)["url"])).path)
         clone = folder if (Path(folder) / "constraints.txt").is_file() else "the clone"
     except (PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
         clone = "the clone"
-    return f"pip install -c constraints.txt '.[{extra}]', in {clone}"
+    return f"{install} {pins}'.[{extra}]', in {clone}"
