@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bridgetower.errors import UsageError
 from bridgetower.files.os_errors import reason_to_skip
-from bridgetower.files.patterns import LONGEST, Pattern, parse
+from bridgetower.files.patterns import LONGEST, Pattern, composed, parse
 from bridgetower.files.regular_files import open_regular
 from bridgetower.records import Skipped, path_of
 
@@ -44,9 +44,9 @@ Levels = tuple[_Level, ...]  # `Rules.exclude`, then each .btignore from the dee
 def is_excluded(path: bytes, levels: Levels, *, is_folder: bool) -> bool:
     """Whether the first of `levels` that has a pattern for this entry excludes it."""
     whole = os.fsdecode(path).replace(os.sep, "/")
-    name = whole.rpartition("/")[2]
+    name = composed(whole.rpartition("/")[2])
     for start, patterns in levels:
-        below = whole[start:]
+        below = composed(whole[start:])
         for pattern in patterns:
             if pattern.fits(below, name, is_folder=is_folder):
                 return pattern.excludes
