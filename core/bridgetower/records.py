@@ -99,6 +99,17 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The folders of one kind that a run left out by default."""
+
+    kind: str  # as docs/commands.md names it: "@eaDir", "recycle bins"
+    pictures: int  # files in these folders
+    all_counted: bool  # else there may be more: counting ends at 10,000 entries of a kind
+    dropped: int  # files with a picture that the index had until this run
+    example: Path | None  # one of the folders that such files were in
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The reason why content cannot be decoded."""
 
