@@ -122,6 +122,7 @@ def _report_run(report: "IndexReport", seconds: float) -> None:
     _report_unread(report.unread)
     _report_left_out(report.left_out)
     _report_dropped(report.left_out)
+    render.in_cloud(report.in_cloud)
     if report.renewed:
         render.say(
             f"note: {render.counted(report.renewed, 'picture')} encoded again, as this version reads them better"

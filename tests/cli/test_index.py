@@ -15,6 +15,7 @@ from bridgetower.encoders.runtime import Runtime
 from bridgetower.index.roots import nothing_in
 from bridgetower.pictures.extras.extra import Extra
 from tests.cli.conftest import Bt, Models
+from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint
 from tests.pictures import by_extra, take_away
 
@@ -281,6 +282,28 @@ def test_a_single_picture_that_is_left_out_by_default(bt: Bt, photos: Path, monk
     assert "note: 1 indexed picture in @eaDir is left out now, as in photos/@eaDir; " in done.stderr
     monkeypatch.setattr("bridgetower.files.walk._MOST_COUNTED", 1)
     assert "note: left out at least 1 picture" in bt("index", photos).stderr
+
+
+def test_pictures_in_the_cloud_are_counted_and_never_opened(
+    bt: Bt, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bt("index", photos)
+    evict(monkeypatch, photos / "red.png")
+    leave_stub(photos / "new.png")
+    done = bt("index", photos)
+    assert done.exit_code == 0
+    assert done.stderr.startswith(
+        "note: 2 pictures are in the cloud only: not opened, as that would download them\n"
+        "indexed 0, reused 0, unchanged 3, removed 0, skipped 0: 3 files"
+    )
+    note = "note: 1 picture is in the cloud only: not opened, as that would download it\n"
+    found = bt("search", "red", "--json")
+    rows = [json.loads(line) for line in found.stdout.splitlines()]
+    assert note in found.stderr
+    assert {Path(row["path"]).name for row in rows if not row["verified"]} == {"red.png"}
+    none = bt("search", "red", "--min-match", "0.9")
+    assert (none.exit_code, none.stdout) == (1, "") and note in none.stderr
+    assert note in bt("fill", "a <mask>").stderr
 
 
 def test_a_pattern_that_is_none_is_wrong_usage(bt: Bt, photos: Path, models: Models) -> None:

@@ -15,6 +15,8 @@ Rules, in full:
 - Links are passed over and counted, unless `Rules.follow_symlinks`. Then a folder is listed once, however many links
   lead to it or back to it. Links are followed last, so that a picture appears under its real path where it has one
   here.
+- A file whose content is in the cloud only, or for which iCloud has left a stub (`.a.jpg.icloud` for `a.jpg`), has the
+  size IN_CLOUD. Nothing is opened but .btignore files.
 - Paths are absolute and keep the names of links; any bytes that the file system allows in a name survive.
 - The folder of an index is not entered: it holds no pictures of the user.
 - An obstacle (a folder that may not be opened, a pipe called `x.jpg`, a file that vanishes, a .btignore that
@@ -52,7 +54,8 @@ from bridgetower.files.ignore import (
     with_own,
 )
 from bridgetower.files.os_errors import reason_to_skip
-from bridgetower.records import LARGEST, Skipped, WalkedFile, path_of
+from bridgetower.files.regular_files import is_in_cloud, named_by_stub
+from bridgetower.records import IN_CLOUD, LARGEST, Skipped, WalkedFile, path_of
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor .mpg, .h5,
 # .grib, .bufr: Pillow reads only their headers.
@@ -230,8 +233,12 @@ class _Walk:
             for entry in entries:
                 name = entry.name
                 is_dotted = name.startswith(b".")
-                if is_dotted and _is_hidden(name, self._rules):
-                    continue
+                if is_dotted:
+                    if (real := named_by_stub(name)) is not None and self._takes(stack[-1].folder, real):
+                        yield WalkedFile(os.path.join(stack[-1].folder.path, real), IN_CLOUD, 0)
+                        continue
+                    if _is_hidden(name, self._rules):
+                        continue
                 # Most entries end here, so this path makes few calls.
                 if (
                     name[name.rfind(b".") :] in extensions
@@ -268,6 +275,13 @@ class _Walk:
             else:
                 stack.pop()
 
+    def _takes(self, folder: _Folder, name: bytes) -> bool:
+        """Whether a picture that is not there, as iCloud has its content, would be taken if it were."""
+        path = os.path.join(folder.path, name)
+        if _extension(name) not in _EXTENSIONS or _is_hidden(name, self._rules) or os.path.lexists(path):
+            return False
+        return not is_excluded(path, folder.levels, is_folder=False)
+
     def _list_with_patterns(self, folder: _Folder, troubles: list[Skipped]) -> "_Listing":
         """Return the folder with its own patterns, and its entries; obstacles are added to `troubles`."""
         try:
@@ -288,6 +302,8 @@ class _Walk:
             return Skipped(path_of(path), reason_to_skip(error))
         if not stat.S_ISREG(status.st_mode):
             return Skipped(path_of(path), "not a file but a pipe, socket or device")
+        if is_in_cloud(status):
+            return WalkedFile(path, IN_CLOUD, 0)
         digest = 0
         if sidecars and self._sidecars_of is not None:
             names = self._sidecars_of(os.fsdecode(os.path.basename(path)), sidecars)

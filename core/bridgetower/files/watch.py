@@ -19,6 +19,7 @@ from watchfiles import watch
 
 from bridgetower.errors import InputError
 from bridgetower.files.ignore import IGNORE_FILE, MARKS, Rules
+from bridgetower.files.regular_files import named_by_stub
 from bridgetower.files.walk import EXTENSIONS, passes_over, scan
 from bridgetower.resources import shortage, shortages
 
@@ -145,6 +146,8 @@ class _Watcher:
         """Whether the walk of `root` meets `path`, or met it while it existed."""
         if path == root:
             return True
+        if (real := named_by_stub(os.fsencode(path.name))) is not None:
+            path = path.with_name(os.fsdecode(real))
         if path.name == IGNORE_FILE:
             return self._is_walked(root, path.parent)
         if path.name in MARKS and self._rules.default_excludes:  # whether the folder is walked depends on this file

@@ -30,7 +30,17 @@ from bridgetower.index.roots import is_away
 from bridgetower.index.writer import Confirmed, IndexWriter, NewImage
 from bridgetower.inputs import short
 from bridgetower.prefetch import workers
-from bridgetower.records import DECODING_VERSION, File, Fingerprint, LeftOut, Skipped, WalkedFile, path_of, quiet
+from bridgetower.records import (
+    DECODING_VERSION,
+    IN_CLOUD,
+    File,
+    Fingerprint,
+    LeftOut,
+    Skipped,
+    WalkedFile,
+    path_of,
+    quiet,
+)
 from bridgetower.retrieval.calibration_texts import ensure_calibration
 from bridgetower.retrieval.contents import Content, Dated, DecodingCheck, Failed, Same, contents, sidecars_of
 
@@ -77,6 +87,7 @@ class IndexReport:
     excluded: int  # pictures and folders that patterns left out
     left_out: tuple[LeftOut, ...]  # folders that were left out by default and hold pictures, or held indexed ones
     links: int  # links that were passed over
+    in_cloud: int  # pictures that were not opened, as their content is in the cloud only; not among `files`
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: these are kept
     note: str | None = None  # why the backup of the catalog was not renewed
 
@@ -129,6 +140,7 @@ def index(
         excluded=passed_over.excluded,
         left_out=tuple(_left_out(writer.catalog, passed_over.by_default, swept=removed > 0)),
         links=passed_over.links,
+        in_cloud=run.in_cloud,
         absent=absent,
         note=note,
     )
@@ -214,11 +226,12 @@ class _Run:
         self.skipped: list[Skipped] = []
         self.unwalked: list[Path] = []  # folders and files that the scan could not read
         self.unread: Counter[str] = Counter()  # files that need an extra which is not installed, by extra
+        self.in_cloud = 0  # pictures that were not opened, as that would download them
         self.again: set[str] = set()  # beginnings of the reasons whose files are tried again
 
     def meet(self, walk: Iterable[WalkedFile | Skipped], retry: bool) -> bool:
         """Compare the files of the walk with the index; return whether anything is to be done."""
-        met = self._writer.catalog.meet(self._files_of(walk))
+        met = self._writer.catalog.meet(self._files_of(walk)) - self.in_cloud
         self.total = met + len(self.unwalked)
         self.unchanged = self._writer.catalog.count_unchanged()
         if self.unchanged < met and not retry:
@@ -246,6 +259,7 @@ class _Run:
                 self.skipped.append(item)
                 self.unwalked.append(item.path)
             else:
+                self.in_cloud += item.size == IN_CLOUD
                 yield item
 
     def take(self, files: Iterable[File], find_model: "Callable[[], IndexModel]", max_pixels: int | None) -> None:

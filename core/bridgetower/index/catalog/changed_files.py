@@ -15,7 +15,16 @@ from bridgetower.index.catalog.filters import UNDER, range_of
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.schema import crc32_of, new_sum
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.records import DECODING_VERSION, LARGEST, METADATA_VERSION, File, Skipped, WalkedFile, path_of
+from bridgetower.records import (
+    DECODING_VERSION,
+    IN_CLOUD,
+    LARGEST,
+    METADATA_VERSION,
+    File,
+    Skipped,
+    WalkedFile,
+    path_of,
+)
 
 # The files that a run meets, those that a sweep spares and drops, and those with an image that all sweeps have dropped.
 # These tables are not part of the index and end with the connection. SQLite keeps them in a temporary file, so that
@@ -93,12 +102,14 @@ class ChangedFiles(Catalog):
     def changed(self, *, retry: bool = False, again: Collection[str] = ()) -> Iterator[File]:
         """Yield the met files that are new, have changed or are not up to date, sorted by the bytes of their paths.
         With `retry` also those that are still skipped, else those of them whose reason begins with one of `again`.
+        Files whose content is in the cloud only are left as the index has them.
 
         The caller may store files between two steps.
         """
         starts = "".join(" OR substr(reason, 1, length(?)) = ?" for _ in again)
         sql = f"""SELECT seen.path, seen.size, seen.mtime_ns, seen.sidecars FROM seen LEFT JOIN files USING (path)
-            WHERE seen.path > ? AND (NOT {_UP_TO_DATE} OR reason IS NOT NULL AND (?{starts}))
+            WHERE seen.path > ? AND seen.size <> {IN_CLOUD}
+                AND (NOT {_UP_TO_DATE} OR reason IS NOT NULL AND (?{starts}))
             ORDER BY seen.path LIMIT {_ROWS}"""
         rows: list[tuple[Any, ...]] = [(b"",)]
         while rows := list(self._all(sql, (rows[-1][0], retry, *(start for start in again for _ in range(2))))):
