@@ -114,6 +114,8 @@ def test_a_path_is_not_left_out_by_default(tmp_path: Path) -> None:
     passed_over = PassedOver()
     taken = scan([tmp_path, tmp_path / "@eaDir", tmp_path / "link", d], passed_over=passed_over)
     assert {at(result) for result in taken} == {a, b, tmp_path / "link" / "c.jpg", d}
+    left_out = passed_over.by_default[DefaultExclude.EADIR].folders
+    assert left_out == [os.fsencode(tmp_path / "link" / "deep" / "@eaDir")]
     assert {at(result) for result in scan([tmp_path / "no"])} == {c}
     passed_over = PassedOver()
     assert {at(result) for result in scan([tmp_path, d.parent], passed_over=passed_over)} == {a, d}

@@ -19,17 +19,17 @@ def test_placeholders_are_counted_and_what_the_index_has_of_them_stays(
     photos, index = tmp_path / "photos", tmp_path / "index"
     a, b, c = some(photos, "a.png", "sub/b.png", "c.png")
     run([photos], index)
-    new = paint(photos / "new.png", "blue")
+    new, here = paint(photos / "new.png", "blue"), paint(photos / "here.png", "red")
     c.write_bytes(c.read_bytes() + b"changed in the cloud")
     b.chmod(0o600)  # the time of change differs
     evict(monkeypatch, b, c, new, flags=flags)
     report = run([photos], index, retry=retry)
-    assert (report.in_cloud, report.files, report.unchanged, report.removed, report.skipped) == (3, 1, 1, 0, ())
-    assert indexed(index) == {a, b, c}
+    assert (report.in_cloud, report.files, report.encoded, report.unchanged, report.removed) == (3, 2, 1, 1, 0)
+    assert (report.skipped, indexed(index)) == ((), {a, b, c, here})
     monkeypatch.undo()
     report = run([photos], index, retry=retry)
-    assert (report.in_cloud, report.files, report.encoded, report.reused, report.unchanged) == (0, 4, 2, 1, 1)
-    assert indexed(index) == {a, b, c, new}
+    assert (report.in_cloud, report.files, report.encoded, report.reused, report.unchanged) == (0, 5, 2, 1, 2)
+    assert indexed(index) == {a, b, c, here, new}
 
 
 def test_a_path_that_is_a_placeholder_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
