@@ -101,6 +101,14 @@ def test_folders_with_a_mark_are_left_out_by_default(tmp_path: Path, mark: str, 
     assert left in found(tmp_path, rules=Rules(hidden=True, default_excludes=False))
 
 
+def test_inner_folders_of_a_library_that_is_a_path_are_left_out(tmp_path: Path) -> None:
+    library = tmp_path / "Me.photoslibrary"
+    original, derivative = put(library / "originals" / "0" / "a.jpg"), put(library / "resources" / "a.jpg")
+    assert found(library) == [original]
+    assert passes_over(library, derivative, PLAIN, is_file=True)
+    assert found(library / "resources") == [derivative]
+
+
 def test_originals_of_immich_are_walked(tmp_path: Path) -> None:
     path = put(tmp_path / "library" / "a.jpg")
     put(tmp_path / "library" / ".immich")
