@@ -225,6 +225,13 @@ def passed_over(gone: int, barred: Sequence[Skipped], folders: Sequence[Path]) -
         )
 
 
+def in_cloud(pictures: int) -> None:
+    """Say how many pictures were not opened, if any, because their content is in the cloud only."""
+    if pictures:
+        are, them = ("is", "it") if pictures == 1 else ("are", "them")
+        say(f"note: {counted(pictures, 'picture')} {are} in the cloud only: not opened, as that would download {them}")
+
+
 def empty_index(directory: Path) -> str:
     """Return why a search of an empty index shows nothing, with advice."""
     return f"the index in {short(directory)} is empty; fill it with `bt index PHOTOS`"

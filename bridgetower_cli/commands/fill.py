@@ -78,6 +78,7 @@ def fill(
     filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
     render.skipped(filled.skipped)
     render.passed_over(filled.gone, filled.barred, filled.away)
+    render.in_cloud(filled.in_cloud)
     if not filled.words:
         raise no_match("none of the pictures could be read")
     if json:

@@ -1,6 +1,6 @@
 """`bt index`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from bridgetower_cli.settings import (
 )
 
 if TYPE_CHECKING:
-    from bridgetower import IndexReport
+    from bridgetower import IndexReport, LeftOut
 
 SOME_SKIPPED = 3
 
@@ -42,6 +42,14 @@ def index(
             "times. A file .btignore in a folder does so for good.",
         ),
     ] = None,
+    no_default_excludes: Annotated[
+        bool,
+        typer.Option(
+            "--no-default-excludes",
+            help="Walk what is left out by default, too: folders of thumbnails, recycle bins, inner folders of photo "
+            "libraries, folders with .nomedia or .noimage.",
+        ),
+    ] = False,
     hidden: Annotated[bool, typer.Option("--hidden", help="Walk names that begin with a dot, too.")] = False,
     follow_symlinks: Annotated[
         bool, typer.Option("--follow-symlinks", help="Follow the links in folders; else only those that are a PATH.")
@@ -89,6 +97,7 @@ def index(
     with library(settings, preprocessing=preprocessing) as pictures, closing(Meter("indexing", "files")) as meter:
         how: dict[str, Any] = {
             "exclude": exclude or (),
+            "default_excludes": not no_default_excludes,
             "hidden": hidden,
             "follow_symlinks": follow_symlinks,
             "retry": retry,
@@ -111,6 +120,9 @@ def _report_run(report: "IndexReport", seconds: float) -> None:
     for root in report.absent:
         render.away(root)
     _report_unread(report.unread)
+    _report_left_out(report.left_out)
+    _report_dropped(report.left_out)
+    render.in_cloud(report.in_cloud)
     if report.renewed:
         render.say(
             f"note: {render.counted(report.renewed, 'picture')} encoded again, as this version reads them better"
@@ -137,6 +149,7 @@ def _report_watch(reports: "Iterator[IndexReport]", meter: Meter, paths: int) ->
             render.away(folder)
         if report.note != last.note:
             render.note(report.note)
+        _report_dropped(report.left_out)
         told = set(last.skipped)
         new = tuple(skip for skip in report.skipped if skip not in told)
         render.skipped(new)
@@ -156,3 +169,27 @@ def _report_unread(extras: Mapping[str, int]) -> None:
         for extra, number in extras.items():
             pictures = f"{render.counted(number, 'picture')} {'needs' if number == 1 else 'need'}"
             render.say(f"note: {pictures} the extra {extra} and cannot be indexed without it: {how_to_install(extra)}")
+
+
+def _report_left_out(folders: "Sequence[LeftOut]") -> None:
+    """Say how many pictures are in folders that are left out by default."""
+    folders = [one for one in folders if one.pictures or not one.all_counted]
+    numbers = [("" if one.all_counted else "at least ") + str(one.pictures) for one in folders]
+    if folders:
+        first = numbers[0] + (" picture" if numbers[0] == "1" else " pictures")
+        counts = [f"{number} in {one.kind}" for number, one in zip([first, *numbers[1:]], folders, strict=True)]
+        render.say(f"note: left out {', '.join(counts)} (--no-default-excludes takes them in)")
+
+
+def _report_dropped(folders: "Sequence[LeftOut]") -> None:
+    """Say how many indexed pictures were dropped because their folders are left out by default."""
+    dropped = [one for one in folders if one.example is not None]
+    if dropped:
+        number = sum(one.dropped for one in dropped)
+        *kinds, last = (one.kind for one in dropped)
+        pictures = f"{render.counted(number, 'indexed picture')} in {', '.join(kinds)}{' and ' * bool(kinds)}{last}"
+        examples = ", ".join(render.short(one.example) for one in dropped if one.example is not None)
+        render.say(
+            f"note: {pictures} {'is' if number == 1 else 'are'} left out now, as in {examples}; --no-default-excludes "
+            "takes them in again without encoding, until `bt prune`"
+        )

@@ -128,6 +128,7 @@ def search(
         render.say(f"note: {found.damage}; the search did without it, which is slower: `bt verify --repair` mends it")
     render.skipped(found.skipped)
     render.passed_over(found.gone, found.barred, found.away)
+    render.in_cloud(found.in_cloud)
     if budget is not None:
         render.say(f"verified {render.counted(found.verified, 'picture')} of at most {found.depth} in the time given")
     if json:
@@ -140,7 +141,9 @@ def search(
     if not found.hits:
         options = {"--under": under, "--since": since, "--before": before}
         given = [name for name, value in options.items() if value is not None]
-        if given and not (found.verified or found.gone or found.away or found.barred or found.skipped):
+        if given and not (
+            found.verified or found.gone or found.away or found.barred or found.skipped or found.in_cloud
+        ):
             raise no_match(f"no picture of the index passes {', '.join(given)}")
         raise no_match(render.how_far(found.verified, found.best_match))
 

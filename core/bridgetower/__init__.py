@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Fingerprint as Fingerprint
     from bridgetower.records import Head as Head
     from bridgetower.records import Hit as Hit
+    from bridgetower.records import LeftOut as LeftOut
     from bridgetower.records import PairScore as PairScore
     from bridgetower.records import Refused as Refused
     from bridgetower.records import Skipped as Skipped
@@ -96,7 +97,7 @@ _HOMES = {
     "models.model": "Model available_models convert_model pull_model",
     "pictures.extras.extra": "how_to_install",
     "pictures.preprocess": "Preprocessing",
-    "records": "DEFAULT_MODEL Fingerprint Head Hit PairScore Refused Skipped Word",
+    "records": "DEFAULT_MODEL Fingerprint Head Hit LeftOut PairScore Refused Skipped Word",
     "retrieval.evaluation": "Evaluation",
     "retrieval.fill": "Filled",
     "retrieval.indexing": "IndexReport Progress",

@@ -217,6 +217,7 @@ class Library:
         exclude: Iterable[str] = (),
         hidden: bool = False,
         follow_symlinks: bool = False,
+        default_excludes: bool = True,
         retry: bool = False,
         max_pixels: int | None = None,
         on_progress: "Callable[[Progress], None]" = quiet,
@@ -224,13 +225,14 @@ class Library:
     ) -> "IndexReport":
         """Bring the index up to date with these folders and files, creating it if need be.
 
-        Only new and changed files are read. `exclude` holds patterns as in .gitignore, anchored at each folder; they,
-        `hidden` and `follow_symlinks` hold for this run only. With `retry`, files that were skipped are tried again.
+        Only new and changed files are read. `exclude` holds patterns as in .gitignore, anchored at each folder;
+        `default_excludes` leaves out folders of thumbnails, recycle bins and their like. They, `hidden` and
+        `follow_symlinks` hold for this run only. With `retry`, files that were skipped are tried again.
         Pictures that cannot be read, or have more than `max_pixels`, are named in the report. `on_progress` gets the
         progress of the run; `on_publish(done, total)` counts images while they are arranged for search. Raises
         InputError, UsageError, ModelError, StoreError, ProcessError.
         """
-        update = self._update(exclude, hidden, follow_symlinks, max_pixels, on_progress, on_publish)
+        update = self._update(exclude, hidden, follow_symlinks, default_excludes, max_pixels, on_progress, on_publish)
         return update.run(inputs.paths_to_index(paths), retry=retry)
 
     def _update(
@@ -238,6 +240,7 @@ class Library:
         exclude: Iterable[str],
         hidden: bool,
         follow_symlinks: bool,
+        default_excludes: bool,
         max_pixels: int | None,
         on_progress: "Callable[[Progress], None]",
         on_publish: OnProgress,
@@ -251,7 +254,7 @@ class Library:
             readers=self._readers,
             find_model=self._models.to_add,
             must_find=self._options.has_required,
-            rules=Rules(inputs.list_of_patterns(exclude), hidden, follow_symlinks),
+            rules=Rules(inputs.list_of_patterns(exclude), hidden, follow_symlinks, default_excludes),
             max_pixels=inputs.pixel_limit(max_pixels),
             on_progress=listener(on_progress),
             on_publish=listener(on_publish),
@@ -264,6 +267,7 @@ class Library:
         exclude: Iterable[str] = (),
         hidden: bool = False,
         follow_symlinks: bool = False,
+        default_excludes: bool = True,
         retry: bool = False,
         max_pixels: int | None = None,
         on_progress: "Callable[[Progress], None]" = quiet,
@@ -275,7 +279,7 @@ class Library:
         later runs wait until it ends. Raises as `index` does, InputError where the system cannot watch, and
         ResourceError.
         """
-        update = self._update(exclude, hidden, follow_symlinks, max_pixels, on_progress, on_publish)
+        update = self._update(exclude, hidden, follow_symlinks, default_excludes, max_pixels, on_progress, on_publish)
         return update.watch([inputs.lasting(one) for one in inputs.paths_to_index(paths)], retry=retry, say=self._say)
 
     def _resumed(self) -> "IndexWriter":

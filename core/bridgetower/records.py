@@ -15,6 +15,7 @@ DECODING_VERSION = 1
 METADATA_VERSION = 1  # raise it with any change by which dates are found that were not: the next run looks for them
 OnProgress = Callable[[int, int], None]  # called with the number done, and the total
 LARGEST = 2**63 - 1  # integer of SQLite
+IN_CLOUD = -1  # in the place of the size of a walked file whose content is in the cloud only
 MAX_PICTURE_BYTES = 2 * 1000**3  # of a file; more than any decoded picture, even with 16 bits uncompressed
 MOST_PIXELS = (
     10_000_000_000  # largest limit on the pixels of a picture; more than any format of Pillow can hold in memory
@@ -50,7 +51,7 @@ class WalkedFile(NamedTuple):
     """A file that may hold a picture, from the walk over folders; a light type, as there may be millions."""
 
     path: bytes  # absolute
-    size: int  # bytes
+    size: int  # bytes; or IN_CLOUD, and no more is known
     mtime_ns: int  # nanoseconds since the epoch
     inode: int = 0  # its lowest 63 bits; 0 if unknown
     ctime_ns: int = 0  # as `stat` has it; 0 if unknown
@@ -96,6 +97,17 @@ class Skipped:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The folders of one kind that a run left out by default."""
+
+    kind: str  # as docs/commands.md names it: "@eaDir", "recycle bins"
+    pictures: int  # files in these folders
+    all_counted: bool  # else there may be more: counting ends at 10,000 entries of a kind
+    dropped: int  # files with a picture that the index had until this run
+    example: Path | None  # one of the folders that such files were in
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +168,7 @@ class Candidate:
     similarity: float | None = None  # ITC cosine in [-1, 1]; None without recall
     content: bytes | None = None  # SHA-256 of the file, if it is unchanged since it was indexed
     picture: object = None  # the picture in memory, if any; `path` is then only a name
+    in_cloud: bool = False  # opening the file would download it
 
 
 @dataclass(frozen=True, slots=True)

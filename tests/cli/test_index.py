@@ -15,6 +15,7 @@ from bridgetower.encoders.runtime import Runtime
 from bridgetower.index.roots import nothing_in
 from bridgetower.pictures.extras.extra import Extra
 from tests.cli.conftest import Bt, Models
+from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint
 from tests.pictures import by_extra, take_away
 
@@ -251,6 +252,58 @@ def test_what_is_left_out(bt: Bt, photos: Path) -> None:
     done = bt("index", photos, "--hidden", "--follow-symlinks")
     assert "indexed 3, reused 1, unchanged 1, removed 0, skipped 0: 5 files" in done.stderr
     assert "passed over" not in done.stderr
+
+
+def test_what_is_left_out_by_default_is_counted_and_named_when_it_was_indexed(bt: Bt, photos: Path) -> None:
+    for name in ("@eaDir/red.png/SYNOPHOTO_THUMB_M.png", "@eaDir/red.png/SYNOPHOTO_THUMB_XL.png", "#recycle/a.png"):
+        paint(photos / name, (len(name), 2, 3))
+    assert "indexed 7" in bt("index", photos, "--no-default-excludes").stderr
+    left_out = "note: left out 2 pictures in @eaDir, 1 in recycle bins (--no-default-excludes takes them in)\n"
+    dropped = (
+        "note: 3 indexed pictures in @eaDir and recycle bins are left out now, as in photos/@eaDir, photos/#recycle; "
+        "--no-default-excludes takes them in again without encoding, until `bt prune`\n"
+    )
+    done = bt("index", photos)
+    assert done.exit_code == 0
+    assert done.stderr.startswith(
+        left_out + dropped + "indexed 0, reused 0, unchanged 4, removed 3, skipped 0: 4 files"
+    )
+    again = bt("index", photos)
+    assert again.stderr.startswith(left_out + "indexed 0, reused 0, unchanged 4, removed 0")
+    done = bt("index", photos, "--no-default-excludes")
+    assert done.stderr.startswith("indexed 0, reused 3, unchanged 4")
+
+
+def test_a_single_picture_that_is_left_out_by_default(bt: Bt, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint(photos / "@eaDir" / "a.png", (1, 2, 3))
+    bt("index", photos, "--no-default-excludes")
+    done = bt("index", photos)
+    assert "note: left out 1 picture in @eaDir (" in done.stderr
+    assert "note: 1 indexed picture in @eaDir is left out now, as in photos/@eaDir; " in done.stderr
+    monkeypatch.setattr("bridgetower.files.walk._MOST_COUNTED", 1)
+    assert "note: left out at least 1 picture" in bt("index", photos).stderr
+
+
+def test_pictures_in_the_cloud_are_counted_and_never_opened(
+    bt: Bt, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bt("index", photos)
+    evict(monkeypatch, photos / "red.png")
+    leave_stub(photos / "new.png")
+    done = bt("index", photos)
+    assert done.exit_code == 0
+    assert done.stderr.startswith(
+        "note: 2 pictures are in the cloud only: not opened, as that would download them\n"
+        "indexed 0, reused 0, unchanged 3, removed 0, skipped 0: 3 files"
+    )
+    note = "note: 1 picture is in the cloud only: not opened, as that would download it\n"
+    found = bt("search", "red", "--json")
+    rows = [json.loads(line) for line in found.stdout.splitlines()]
+    assert note in found.stderr
+    assert {Path(row["path"]).name for row in rows if not row["verified"]} == {"red.png"}
+    none = bt("search", "red", "--min-match", "0.9")
+    assert (none.exit_code, none.stdout) == (1, "") and note in none.stderr
+    assert note in bt("fill", "a <mask>").stderr
 
 
 def test_a_pattern_that_is_none_is_wrong_usage(bt: Bt, photos: Path, models: Models) -> None:

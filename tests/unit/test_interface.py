@@ -46,6 +46,7 @@ from bridgetower.encoders.protocol import Vectors
 from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.inputs import Moment
 from bridgetower.records import DEMO
+from tests.clouds import evict
 from tests.fakes import FakeEncoder, paint
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
@@ -624,7 +625,7 @@ def test_results_are_a_sequence_of_hits(library: Library) -> None:
     assert (best, *first[1:]) == results.hits[:2]
 
 
-def test_results_show_themselves_in_a_notebook(tmp_path: Path) -> None:
+def test_results_show_themselves_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = paint(tmp_path / "<b> & co.png", "red")
     gone = tmp_path / "gone.png"
     hits = (Hit(there, 0.91234, 0.5, verified=True), Hit(gone, None, 0.25, verified=False))
@@ -632,6 +633,8 @@ def test_results_show_themselves_in_a_notebook(tmp_path: Path) -> None:
     assert shown.count('<img src="data:image/jpeg;base64,') == 1
     assert "&lt;b&gt; &amp; co.png" in shown and "<b>" not in shown
     assert "gone.png" in shown and "0.912" in shown and "unverified" in shown
+    evict(monkeypatch, there)  # it would be downloaded
+    assert "<img" not in Results(hits, 1, 0.9, ())._repr_html_()
     many = Results(tuple(Hit(gone, None, 0.25, verified=False) for _ in range(60)), 0, None, ())._repr_html_()
     assert many.count("gone.png") == 50 and "and 10 more" in many
     assert Results((), 3, 0.25, ())._repr_html_() == "<p>no match; the best one is 0.250</p>"

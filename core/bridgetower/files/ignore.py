@@ -1,15 +1,20 @@
-"""Exclude patterns of a folder: those of the caller, and of each `.btignore` from there up to the root."""
+"""Rules by which a walk leaves out entries: default excludes, and exclude patterns.
+
+Default excludes are folders that a NAS, a computer or a program keeps beside photos; none can be a person's own folder
+of photos. Exclude patterns are those of the caller, and of each `.btignore` from a folder up to the root.
+"""
 
 import codecs
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 from bridgetower.errors import UsageError
 from bridgetower.files.os_errors import reason_to_skip
-from bridgetower.files.patterns import LONGEST, Pattern, parse
+from bridgetower.files.patterns import LONGEST, Pattern, composed, parse
 from bridgetower.files.regular_files import open_regular
 from bridgetower.records import Skipped, path_of
 
@@ -25,9 +30,72 @@ class Rules:
     exclude: tuple[str, ...] = ()  # patterns as in .gitignore
     hidden: bool = False  # also names that begin with a dot
     follow_symlinks: bool = False
+    default_excludes: bool = True  # leave out the folders of each `DefaultExclude`
 
 
 USUAL_RULES = Rules()
+
+
+class DefaultExclude(StrEnum):
+    """A kind of folder that is left out by default, as messages name it."""
+
+    EADIR = "@eaDir"  # thumbnails and metadata of Synology
+    BIN = "recycle bins"
+    SNAPSHOT = "snapshots"  # of a NAS: copies of everything
+    THUMBNAILS = "thumbnail folders"
+    LIBRARY = "inner folders of photo libraries"  # of Apple Photos, iPhoto, Aperture
+    PREVIEWS = "Lightroom previews"
+    NO_MEDIA = "folders with .nomedia or .noimage"
+
+
+# By name in lower case, but for a name in capitals: "recycler" may be a person's own.
+_BY_NAME = {
+    b"@eadir": DefaultExclude.EADIR,
+    b"#recycle": DefaultExclude.BIN,  # Synology
+    b"@recycle": DefaultExclude.BIN,  # QNAP
+    b"$recycle.bin": DefaultExclude.BIN,  # Windows
+    b"RECYCLER": DefaultExclude.BIN,  # Windows XP
+    b".recycle": DefaultExclude.BIN,  # Samba
+    b".recycle.bin": DefaultExclude.BIN,  # Unraid
+    b".dtrash": DefaultExclude.BIN,  # digiKam
+    b"files_trashbin": DefaultExclude.BIN,  # Nextcloud
+    b"#snapshot": DefaultExclude.SNAPSHOT,  # Synology
+    b"@recently-snapshot": DefaultExclude.SNAPSHOT,  # QNAP
+    b".snapshot": DefaultExclude.SNAPSHOT,  # NetApp
+    b".snapshots": DefaultExclude.SNAPSHOT,  # snapper
+    b".zfs": DefaultExclude.SNAPSHOT,
+    b".@__thumb": DefaultExclude.THUMBNAILS,  # QNAP
+    b"@__thumb": DefaultExclude.THUMBNAILS,
+    b".thumbnails": DefaultExclude.THUMBNAILS,  # Android, GNOME
+}
+_LIBRARIES = (b".photoslibrary", b".photolibrary", b".migratedphotolibrary", b".aplibrary", b".migratedaplibrary")
+_OWN_IN_LIBRARY = (b"originals", b"masters")
+_NO_MEDIA_MARKS = (b".nomedia", b".noimage")
+_PHOTOPRISM_MARK, _IMMICH_MARK = b".ppstorage", b".immich"
+MARKS = frozenset(mark.decode() for mark in (*_NO_MEDIA_MARKS, _PHOTOPRISM_MARK, _IMMICH_MARK))
+
+
+def excluded_by_name(parent: bytes, name: bytes) -> DefaultExclude | None:
+    """Return the kind of the folder `name` in `parent` if it is left out by default for its name."""
+    lower = name.lower()
+    if (kind := _BY_NAME.get(name) or _BY_NAME.get(lower)) is not None:
+        return kind
+    if lower.startswith(b".trash"):  # also .Trash-1000, .Trashes
+        return DefaultExclude.BIN
+    if lower.startswith(b"appdata_oc"):  # Nextcloud
+        return DefaultExclude.THUMBNAILS
+    if lower.endswith(b".lrdata"):
+        return DefaultExclude.PREVIEWS
+    return DefaultExclude.LIBRARY if parent.lower().endswith(_LIBRARIES) and lower not in _OWN_IN_LIBRARY else None
+
+
+def excluded_by_mark(folder: bytes, has: Callable[[bytes], bool]) -> DefaultExclude | None:
+    """Return the kind of a folder if it is left out by default for a file in it; `has` tells which it has."""
+    if any(has(mark) for mark in _NO_MEDIA_MARKS):
+        return DefaultExclude.NO_MEDIA
+    if has(_PHOTOPRISM_MARK) or (has(_IMMICH_MARK) and os.path.basename(folder) == b"thumbs"):
+        return DefaultExclude.THUMBNAILS
+    return None
 
 
 class _Level(NamedTuple):
@@ -44,9 +112,9 @@ Levels = tuple[_Level, ...]  # `Rules.exclude`, then each .btignore from the dee
 def is_excluded(path: bytes, levels: Levels, *, is_folder: bool) -> bool:
     """Whether the first of `levels` that has a pattern for this entry excludes it."""
     whole = os.fsdecode(path).replace(os.sep, "/")
-    name = whole.rpartition("/")[2]
+    name = composed(whole.rpartition("/")[2])
     for start, patterns in levels:
-        below = whole[start:]
+        below = composed(whole[start:])
         for pattern in patterns:
             if pattern.fits(below, name, is_folder=is_folder):
                 return pattern.excludes

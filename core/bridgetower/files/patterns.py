@@ -6,14 +6,19 @@ place leaves less of the name for the rest of the line.
 
     a*b*c      (?>a (?>[^/]*?b) (?>[^/]*c(?=/|\\Z)) \\Z)    stars of a segment: the last one reaches to its end
     x/**/y/z   (?>x/) (?>(?:[^/]++/)*? y/z \\Z)             the part between two `**` begins at any segment
+
+Lines and names are compared in their composed form (NFC): "ü" fits a name in which a Mac has written "ü".
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
 LONGEST = 4096  # characters of a line; no path that a system takes is longer
 
+_NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with the letter before, to which marks may belong
+_LONGEST_NAME = 255  # characters
 _NAMED_SET = re.compile(r"\[:([^]]*):\]")
 _NAMED_SETS = {
     "alnum": "a-zA-Z0-9",
@@ -41,10 +46,23 @@ class Pattern:
     expression: re.Pattern[str]
 
     def fits(self, path: str, name: str, *, is_folder: bool) -> bool:
-        """Whether the line fits an entry; `path`, which ends with `name`, is relative to the line's folder."""
+        """Whether the line fits an entry; `path`, which ends with `name`, is relative to the line's folder.
+
+        Both are in their composed form.
+        """
         if self.folders_only and not is_folder:
             return False
         return self.expression.match(name if self.anywhere else path) is not None
+
+
+def composed(text: str) -> str:
+    """Return a text in NFC, in a time that grows with its length alone; a run that is too long for a name stays."""
+    return text if text.isascii() else _NOT_ASCII.sub(_composed_run, text)
+
+
+def _composed_run(found: re.Match[str]) -> str:
+    # Sorting marks takes a time that grows with the square of their number.
+    return unicodedata.normalize("NFC", found[0]) if len(found[0]) <= _LONGEST_NAME else found[0]
 
 
 @lru_cache(4096)  # `passes_over` parses the same lines for many paths
@@ -57,7 +75,7 @@ def parse(line: str) -> Pattern | None:
         return None
     if text == "!" or len(text) > LONGEST:
         raise ValueError("nothing to compare with, or too much")
-    body = text.removeprefix("!")
+    body = composed(text.removeprefix("!"))
     path = body.removesuffix("/")
     try:
         expression = re.compile(_expression(_segments(path.removeprefix("/"))))

@@ -1,5 +1,6 @@
 """Open regular files without waiting, and refuse a pipe, a device or a folder in the place of a file.
 
+Opening a file whose content is in the cloud only downloads it; `is_in_cloud` and `has_stub` tell such files before.
 A file of the user may be reached through a link. A file of ours may not: through a link in its place we would read,
 empty or remove a file that is not ours.
 """
@@ -10,8 +11,13 @@ import stat
 from contextlib import suppress
 from io import BufferedReader
 from os import PathLike
+from pathlib import Path
 
 _SAFE_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+_DATALESS = 0x40000000  # SF_DATALESS, of macOS
+_RECALLED = 0x400000 | 0x40000 | 0x1000  # FILE_ATTRIBUTE_RECALL_ON_DATA_ACCESS, _RECALL_ON_OPEN, _OFFLINE, of Windows
+_STUB = b".icloud"
 
 
 class NotAFileError(OSError):
@@ -25,6 +31,22 @@ def open_regular(path: str | bytes | PathLike[str]) -> BufferedReader:
     not open a device.
     """
     return open(path, "rb", opener=_open_descriptor)
+
+
+def is_in_cloud(status: os.stat_result) -> bool:
+    """Whether the content of a file is in the cloud only: its system downloads it when it is opened."""
+    return bool(getattr(status, "st_flags", 0) & _DATALESS or getattr(status, "st_file_attributes", 0) & _RECALLED)
+
+
+def named_by_stub(name: bytes) -> bytes | None:
+    """Return `a.jpg` for `.a.jpg.icloud`, the stub that iCloud leaves in its place; None for other names."""
+    is_stub = name.startswith(b".") and name.endswith(_STUB) and len(name) > 1 + len(_STUB)
+    return name[1 : -len(_STUB)] if is_stub else None
+
+
+def has_stub(path: Path) -> bool:
+    """Whether iCloud has left a stub in the place of a file that is not there."""
+    return os.path.lexists(path.with_name(f".{path.name}{_STUB.decode()}"))
 
 
 def open_own(path: str | bytes | PathLike[str]) -> BufferedReader:

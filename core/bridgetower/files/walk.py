@@ -8,10 +8,15 @@ Rules, in full:
   .gitignore. The last pattern that fits decides. A deeper file decides before one above it, and `Rules.exclude`, which
   is anchored at each root, before all files. An excluded folder is not entered, so nothing in it can be included again.
   A .btignore above a root has no effect.
-- A path that the caller names is taken as it is: hidden or not, link or not, excluded or not, whatever its extension.
+- With `Rules.default_excludes`, the folders of each `DefaultExclude` are not entered. The pictures in them are counted,
+  up to 10,000 entries of a kind.
+- A path that the caller names is taken as it is: hidden or not, link or not, excluded or not, whatever its extension
+  and whatever folder holds it.
 - Links are passed over and counted, unless `Rules.follow_symlinks`. Then a folder is listed once, however many links
   lead to it or back to it. Links are followed last, so that a picture appears under its real path where it has one
   here.
+- A file whose content is in the cloud only, or for which iCloud has left a stub (`.a.jpg.icloud` for `a.jpg`), has the
+  size IN_CLOUD. Nothing is opened but .btignore files.
 - Paths are absolute and keep the names of links; any bytes that the file system allows in a name survive.
 - The folder of an index is not entered: it holds no pictures of the user.
 - An obstacle (a folder that may not be opened, a pipe called `x.jpg`, a file that vanishes, a .btignore that
@@ -24,19 +29,33 @@ import os
 import stat
 import struct
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from bridgetower.errors import InputError
-from bridgetower.files.ignore import IGNORE_NAME, USUAL_RULES, Levels, Rules, excluding_below, is_excluded, with_own
+from bridgetower.files.ignore import (
+    IGNORE_NAME,
+    USUAL_RULES,
+    DefaultExclude,
+    Levels,
+    Rules,
+    excluded_by_mark,
+    excluded_by_name,
+    excluding_below,
+    is_excluded,
+    with_own,
+)
 from bridgetower.files.os_errors import reason_to_skip
-from bridgetower.records import LARGEST, Skipped, WalkedFile, path_of
+from bridgetower.files.regular_files import is_in_cloud, named_by_stub
+from bridgetower.records import IN_CLOUD, LARGEST, Skipped, WalkedFile, path_of
 
 # Every format that Pillow reads by itself. Not .eps, .ps, .pdf, .emf, .wmf: they need other programs; nor .mpg, .h5,
 # .grib, .bufr: Pillow reads only their headers.
@@ -65,9 +84,23 @@ _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 SIDECAR_EXTENSIONS = (".xmp", ".XMP", ".json")
 _SIDECAR_EXTENSIONS = tuple(extension.encode() for extension in SIDECAR_EXTENSIONS)
 _NAME = attrgetter("name")
+_MOST_COUNTED = 10_000  # entries of folders that are left out, of each kind
 
 
 SidecarsOf = Callable[[str, Collection[str]], Sequence[str]]  # (name, names in its folder) -> names of its sidecars
+
+
+@dataclass(slots=True)
+class ExcludedFolders:
+    """The folders of one kind that a walk left out by default."""
+
+    folders: list[bytes] = field(default_factory=list)
+    entries: int = 0  # in and below them, as far as they were counted: up to _MOST_COUNTED
+    pictures: int = 0  # among these entries
+
+    @property
+    def all_counted(self) -> bool:
+        return self.entries < _MOST_COUNTED
 
 
 @dataclass(slots=True)
@@ -77,6 +110,7 @@ class PassedOver:
     extensions: Counter[str] = field(default_factory=Counter)  # files of other kinds, by extension in lower case
     excluded: int = 0  # pictures and folders that a pattern left out; nothing below these is counted
     links: int = 0  # to folders, or with the extension of a picture
+    by_default: dict[DefaultExclude, ExcludedFolders] = field(default_factory=dict)
 
 
 def scan(
@@ -106,11 +140,20 @@ def passes_over(folder: Path, path: Path, rules: Rules, *, is_file: bool) -> boo
     names = [os.fsencode(name) for name in path.relative_to(folder).parts]
     for left, name in reversed([*enumerate(reversed(names))]):
         levels = with_own(here, levels, [])
-        here = os.path.join(here, name)
-        link = not rules.follow_symlinks and os.path.islink(here)
-        if link or _is_hidden(name, rules) or is_excluded(here, levels, is_folder=left > 0 or not is_file):
+        parent, here = here, os.path.join(here, name)
+        link, is_folder = not rules.follow_symlinks and os.path.islink(here), left > 0 or not is_file
+        if link or _is_hidden(name, rules) or is_excluded(here, levels, is_folder=is_folder):
+            return True
+        if is_folder and rules.default_excludes and _default_exclude(parent, name) is not None:
             return True
     return is_file and _extension(names[-1]) not in _EXTENSIONS
+
+
+def _default_exclude(parent: bytes, name: bytes) -> DefaultExclude | None:
+    folder = os.path.join(parent, name)
+    return excluded_by_name(parent, name) or excluded_by_mark(
+        folder, lambda mark: os.path.lexists(os.path.join(folder, mark))
+    )
 
 
 def _is_folder(root: bytes) -> bool:
@@ -192,8 +235,12 @@ class _Walk:
             for entry in entries:
                 name = entry.name
                 is_dotted = name.startswith(b".")
-                if is_dotted and _is_hidden(name, self._rules):
-                    continue
+                if is_dotted:
+                    if (real := named_by_stub(name)) is not None and self._takes(stack[-1].folder, real):
+                        yield WalkedFile(os.path.join(stack[-1].folder.path, real), IN_CLOUD, 0)
+                        continue
+                    if _is_hidden(name, self._rules):
+                        continue
                 # Most entries end here, so this path makes few calls.
                 if (
                     name[name.rfind(b".") :] in extensions
@@ -218,6 +265,8 @@ class _Walk:
                     self._passed_over.extensions[os.fsdecode(extension)] += 1
                 elif is_link and not follow:
                     self._passed_over.links += 1
+                elif is_folder and (kind := self._by_name(stack[-1].folder.path, entry)) is not None:
+                    self._leave_out(kind, entry.path)
                 elif is_folder and is_link:
                     self._links.append(_Folder(entry.path, levels))
                 elif is_folder:
@@ -228,6 +277,13 @@ class _Walk:
             else:
                 stack.pop()
 
+    def _takes(self, folder: _Folder, name: bytes) -> bool:
+        """Whether a picture that is not there, as iCloud has its content, would be taken if it were."""
+        path = os.path.join(folder.path, name)
+        if _extension(name) not in _EXTENSIONS or _is_hidden(name, self._rules) or os.path.lexists(path):
+            return False
+        return not is_excluded(path, folder.levels, is_folder=False)
+
     def _list_with_patterns(self, folder: _Folder, troubles: list[Skipped]) -> "_Listing":
         """Return the folder with its own patterns, and its entries; obstacles are added to `troubles`."""
         try:
@@ -235,7 +291,7 @@ class _Walk:
         except OSError as error:
             troubles.append(Skipped(path_of(folder.path), f"the folder cannot be read: {reason_to_skip(error)}"))
             return _Listing(folder, iter(()), {})
-        if any(entry.name == IGNORE_NAME for entry in entries):
+        if _is_among(entries, IGNORE_NAME):
             folder = _Folder(folder.path, with_own(folder.path, folder.levels, troubles))
         return _Listing(folder, iter(entries), self._sidecars_among(entries))
 
@@ -248,6 +304,8 @@ class _Walk:
             return Skipped(path_of(path), reason_to_skip(error))
         if not stat.S_ISREG(status.st_mode):
             return Skipped(path_of(path), "not a file but a pipe, socket or device")
+        if is_in_cloud(status):
+            return WalkedFile(path, IN_CLOUD, 0)
         digest = 0
         if sidecars and self._sidecars_of is not None:
             names = self._sidecars_of(os.fsdecode(os.path.basename(path)), sidecars)
@@ -267,17 +325,50 @@ class _Walk:
                 self._beside = folder, self._sidecars_among(entries)
         return self._beside[1]
 
+    def _by_name(self, parent: bytes, entry: os.DirEntry[bytes]) -> DefaultExclude | None:
+        """Return the kind of a folder that is left out for its name, unless the caller names it."""
+        kind = excluded_by_name(parent, entry.name) if self._rules.default_excludes else None
+        return kind if entry.path not in self._folders else None
+
+    def _leave_out(self, kind: DefaultExclude, folder: bytes) -> None:
+        """Note a folder that is left out by default, and count the pictures in it."""
+        left = self._passed_over.by_default.setdefault(kind, ExcludedFolders())
+        left.folders.append(folder)
+        pending = [folder]
+        while pending and left.all_counted:
+            with suppress(OSError), os.scandir(pending.pop()) as listing:
+                for entry in islice(listing, _MOST_COUNTED - left.entries):
+                    left.entries += 1
+                    if _is_hidden(entry.name, self._rules):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.path not in self._folders:
+                            pending.append(entry.path)
+                    elif _extension(entry.name) in _EXTENSIONS:
+                        left.pictures += 1
+
     def _list(self, folder: bytes) -> list[os.DirEntry[bytes]]:
-        """List a folder, sorted; return nothing if it was listed before. Raises OSError."""
+        """List a folder, sorted; return nothing if it was listed before, or is left out. Raises OSError."""
         if (identity := _identity(folder)) in self._listed:
             return []
-        self._listed.add(identity)
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=_NAME)
+        if self._rules.default_excludes and folder not in self._folders:
+            kind = excluded_by_mark(folder, partial(_is_among, entries))
+            if kind is not None:
+                self._leave_out(kind, folder)
+                return []
+        self._listed.add(identity)
         if self._named:
             real = os.path.realpath(folder)
             entries = [entry for entry in entries if os.path.join(real, entry.name) not in self._named]
         return entries
+
+
+def _is_among(entries: Sequence[os.DirEntry[bytes]], name: bytes) -> bool:
+    """Whether a sorted listing has this name."""
+    place = bisect_left(entries, name, key=_NAME)
+    return place < len(entries) and entries[place].name == name
 
 
 def _digest(entries: Iterable[os.DirEntry[bytes]]) -> int:

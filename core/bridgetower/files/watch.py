@@ -18,7 +18,8 @@ from queue import SimpleQueue
 from watchfiles import watch
 
 from bridgetower.errors import InputError
-from bridgetower.files.ignore import IGNORE_FILE, Rules
+from bridgetower.files.ignore import IGNORE_FILE, MARKS, Rules
+from bridgetower.files.regular_files import named_by_stub
 from bridgetower.files.walk import EXTENSIONS, passes_over, scan
 from bridgetower.resources import shortage, shortages
 
@@ -145,11 +146,18 @@ class _Watcher:
         """Whether the walk of `root` meets `path`, or met it while it existed."""
         if path == root:
             return True
+        if (real := named_by_stub(os.fsencode(path.name))) is not None:
+            path = path.with_name(os.fsdecode(real))
         if path.name == IGNORE_FILE:
-            return path.parent == root or not passes_over(root, path.parent, self._rules, is_file=False)
+            return self._is_walked(root, path.parent)
+        if path.name in MARKS and self._rules.default_excludes:  # whether the folder is walked depends on this file
+            return path.parent != root and self._is_walked(root, path.parent.parent)
         if path.suffix.lower() not in EXTENSIONS and not os.path.lexists(path):
             return self._holds(path)
         return not passes_over(root, path, self._rules, is_file=not path.is_dir())
+
+    def _is_walked(self, root: Path, folder: Path) -> bool:
+        return folder == root or not passes_over(root, folder, self._rules, is_file=False)
 
 
 def _real(path: Path) -> Path:

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bridgetower.errors import UnknownPlaceError
+from bridgetower.files.regular_files import has_stub
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
@@ -151,11 +152,13 @@ def _find_gone(catalog: Catalog, on_progress: OnProgress) -> tuple[list[Path], t
 
 
 def _is_gone(path: Path) -> bool:
-    """Return whether the file surely does not exist. False if a link above it is broken, and on any other error."""
+    """Return whether the file surely does not exist. False if iCloud has a stub for it, if a link above it is broken,
+    and on any other error."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        if has_stub(path):
+            return False
     except OSError:
         return False
     else:

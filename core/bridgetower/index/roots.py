@@ -1,12 +1,15 @@
 """Roots that are away: one rule that decides it, and one message about it.
 
 A folder without any file, at any depth, looks like a disk that is not mounted. The index keeps what it has of such a
-folder, and a search passes over it. Hidden files do not count: the system leaves them where a disk was.
+folder, and a search passes over it. Hidden files do not count: the system leaves them where a disk was. The stubs of
+iCloud do.
 """
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+from bridgetower.files.regular_files import named_by_stub
 
 KEPT = (
     "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
@@ -27,7 +30,7 @@ def is_away(root: Path) -> bool:
         while folders:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
-                    if entry.name.startswith(b"."):
+                    if entry.name.startswith(b".") and named_by_stub(entry.name) is None:
                         continue
                     if not entry.is_dir(follow_symlinks=False):
                         return False

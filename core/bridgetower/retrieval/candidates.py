@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
+from bridgetower.files.regular_files import has_stub, is_in_cloud
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import is_away
 from bridgetower.records import EVERYTHING, Candidate, File, Filter, Skipped
@@ -19,6 +21,8 @@ _MAX_APART = 100  # folders that recall leaves out: each is a condition of an SQ
 class Candidates:
     """The pictures of an index by similarity, each under the first of its files that exists.
 
+    A file whose content is in the cloud only counts where the picture has no other, and so does one that iCloud has
+    left a stub for.
     A picture whose files are gone, or may not be accessed, is no candidate: the next one takes its place. Where many
     are gone from an indexed folder that is now empty, as if its disk is not mounted, recall leaves out the rest of that
     folder.
@@ -48,8 +52,9 @@ class Candidates:
             elif isinstance(there, Skipped):
                 self.barred.append(there)
             else:
-                content = image.content if _is_unchanged(there) else None
-                taken.append(Candidate(there.path, image.similarity, content))
+                file, in_cloud = there
+                content = image.content if _is_unchanged(file) else None
+                taken.append(Candidate(file.path, image.similarity, content, in_cloud=in_cloud))
         return taken
 
     @cached_property
@@ -82,18 +87,30 @@ def recall_vector(encoder: RecallEncoder, judge: Judge | None, text: str, encode
     return encoder.embed_texts([text])
 
 
-def _first_present(files: Iterable[File]) -> File | Skipped | None:
-    """Return the first file that exists; else the first that cannot be accessed, with the reason."""
-    barred = None
+class _Present(NamedTuple):
+    file: File
+    in_cloud: bool
+
+
+def _first_present(files: Iterable[File]) -> _Present | Skipped | None:
+    """Return the first file that exists; else the first whose content is in the cloud; else the first that cannot be
+    accessed, with the reason."""
+    barred, remote = None, None
     for file in files:
         try:
-            if stat.S_ISREG(os.stat(file.path).st_mode):
-                return file
+            status = os.stat(file.path)
         except (FileNotFoundError, NotADirectoryError):
-            continue
+            in_cloud = has_stub(file.path)
         except OSError as error:
             barred = barred or Skipped(file.path, error.strerror or str(error))
-    return barred
+            continue
+        else:
+            in_cloud = is_in_cloud(status)
+            if stat.S_ISREG(status.st_mode) and not in_cloud:
+                return _Present(file, in_cloud=False)
+        if in_cloud:
+            remote = remote or _Present(file, in_cloud=True)
+    return remote or barred
 
 
 def _is_unchanged(file: File) -> bool:

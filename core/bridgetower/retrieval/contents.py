@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import PictureError
-from bridgetower.files.regular_files import open_regular
+from bridgetower.files.regular_files import is_in_cloud, open_regular
 from bridgetower.files.walk import SIDECAR_EXTENSIONS
 from bridgetower.index.catalog.rows import Image
 from bridgetower.index.writer import Confirmed
@@ -147,7 +147,10 @@ def _read(sidecars_in: Callable[[Path], frozenset[str]], file: File) -> Content 
     from bridgetower.pictures.dates.names import taken_in_name
 
     with suppress(OSError):  # `read` raises with a better message
-        file = replace(File.of(file.path, file.path.stat()), sidecars=file.sidecars)
+        status = file.path.stat()
+        if is_in_cloud(status):  # since the walk
+            return Failed(file, "its content is in the cloud only", lasting=False)
+        file = replace(File.of(file.path, status), sidecars=file.sidecars)
     try:
         data = read(file.path)
     except PictureError as error:
@@ -173,11 +176,15 @@ def _sidecars_in(folder: Path) -> frozenset[str]:
 
 
 def _sidecar_dates(path: Path, names: frozenset[str]) -> "Iterator[Taken | None]":
-    """Yield the dates in the sidecars of a picture; what cannot be read, or is too large, tells none."""
+    """Yield the dates in the sidecars of a picture; one that is too large, in the cloud or unreadable tells none."""
     from bridgetower.pictures.dates.sidecars import taken_in_sidecar
 
     for name in sidecars_of(path.name, names):
-        with suppress(OSError, ValueError), open_regular(path.with_name(name)) as file:
+        sidecar = path.with_name(name)
+        with suppress(OSError, ValueError):
+            if is_in_cloud(sidecar.stat()):
+                continue
+        with suppress(OSError, ValueError), open_regular(sidecar) as file:
             data = file.read(_LONGEST_SIDECAR + 1)
             if len(data) <= _LONGEST_SIDECAR:
                 yield taken_in_sidecar(data)

@@ -32,6 +32,7 @@ class Filled:
     gone: int = 0  # pictures of the library that were passed over, as none of their files exists
     barred: tuple[Skipped, ...] = ()  # pictures whose files cannot be accessed: one file of each, and why
     away: tuple[Path, ...] = ()  # indexed folders that were passed over, as they are empty or missing now
+    in_cloud: int = 0  # pictures of the library that were not read, as that would download them
 
 
 def fill_library(
@@ -47,7 +48,8 @@ def fill_library(
 ) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
 
-    Where one of them is gone or cannot be read, the next best takes its place. `depth` None is the judge's
+    Where one of them is gone or cannot be read, the next best takes its place, but not where its file is in the cloud
+    only: that picture is passed over. `depth` None is the judge's
     default depth. `cache` keeps the features of pictures for the next call. `on_progress(done, total)` counts pictures.
     Raises UsageError where the text has no `<mask>`; ModelError, StoreError. An empty library gives no words.
     """
@@ -55,10 +57,17 @@ def fill_library(
     depth = judge.default_depth if depth is None else depth
     mixture = _Mixture(judge, text, on_progress, cache)
     candidates = Candidates(reader, recall_vector(encoder, judge, text, mixture.text))
-    while len(mixture.images) < depth and (some := candidates.take(depth - len(mixture.images))):
-        mixture.read(some)
+    in_cloud = 0
+    while (wanted := depth - len(mixture.images) - in_cloud) > 0 and (some := candidates.take(wanted)):
+        here = [candidate for candidate in some if not candidate.in_cloud]
+        in_cloud += len(some) - len(here)
+        mixture.read(here)
     return replace(
-        mixture.filled(top), gone=candidates.gone, barred=tuple(candidates.barred), away=tuple(candidates.away)
+        mixture.filled(top),
+        gone=candidates.gone,
+        barred=tuple(candidates.barred),
+        away=tuple(candidates.away),
+        in_cloud=in_cloud,
     )
 
 

@@ -21,15 +21,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bridgetower.errors import ModelError
-from bridgetower.files.ignore import USUAL_RULES, Rules
-from bridgetower.files.walk import PassedOver, passes_over, scan
+from bridgetower.files.ignore import USUAL_RULES, DefaultExclude, Rules
+from bridgetower.files.walk import ExcludedFolders, PassedOver, passes_over, scan
+from bridgetower.index.catalog.changed_files import ChangedFiles
 from bridgetower.index.catalog.rows import Image
 from bridgetower.index.directory import require_apart
 from bridgetower.index.roots import is_away
 from bridgetower.index.writer import Confirmed, IndexWriter, NewImage
 from bridgetower.inputs import short
 from bridgetower.prefetch import workers
-from bridgetower.records import DECODING_VERSION, File, Fingerprint, Skipped, WalkedFile, quiet
+from bridgetower.records import (
+    DECODING_VERSION,
+    IN_CLOUD,
+    File,
+    Fingerprint,
+    LeftOut,
+    Skipped,
+    WalkedFile,
+    path_of,
+    quiet,
+)
 from bridgetower.retrieval.calibration_texts import ensure_calibration
 from bridgetower.retrieval.contents import Content, Dated, DecodingCheck, Failed, Same, contents, sidecars_of
 
@@ -74,7 +85,9 @@ class IndexReport:
     ignored: Mapping[str, int]  # files of other kinds that were passed over, by extension in lower case
     unread: Mapping[str, int]  # pictures that need an extra which is not installed, by extra; not among `skipped`
     excluded: int  # pictures and folders that patterns left out
+    left_out: tuple[LeftOut, ...]  # folders that were left out by default and hold pictures, or held indexed ones
     links: int  # links that were passed over
+    in_cloud: int  # pictures that were not opened, as their content is in the cloud only; not among `files`
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: these are kept
     note: str | None = None  # why the backup of the catalog was not renewed
 
@@ -125,7 +138,9 @@ def index(
         ignored=dict(sorted(passed_over.extensions.items())),
         unread=dict(sorted(run.unread.items())),
         excluded=passed_over.excluded,
+        left_out=tuple(_left_out(writer.catalog, passed_over.by_default, swept=removed > 0)),
         links=passed_over.links,
+        in_cloud=run.in_cloud,
         absent=absent,
         note=note,
     )
@@ -143,6 +158,18 @@ def _of_their_own(paths: Sequence[Path], known: Iterable[Path]) -> list[Path]:
         return path.is_file() and not all(passes_over(folder, path, USUAL_RULES, is_file=True) for folder in around)
 
     return [path for path in paths if not is_part(path)]
+
+
+def _left_out(
+    catalog: ChangedFiles, by_default: Mapping[DefaultExclude, ExcludedFolders], *, swept: bool
+) -> Iterator[LeftOut]:
+    """Yield the folders of each kind that the walk left out, if they hold a picture or a sweep has dropped one."""
+    for kind in (kind for kind in DefaultExclude if kind in by_default):
+        left = by_default[kind]
+        folders = map(path_of, left.folders if swept else ())
+        dropped = {folder: number for folder in folders if (number := catalog.count_dropped(folder))}
+        if left.pictures or dropped or not left.all_counted:
+            yield LeftOut(kind, left.pictures, left.all_counted, sum(dropped.values()), next(iter(dropped), None))
 
 
 def _sweep(
@@ -199,11 +226,12 @@ class _Run:
         self.skipped: list[Skipped] = []
         self.unwalked: list[Path] = []  # folders and files that the scan could not read
         self.unread: Counter[str] = Counter()  # files that need an extra which is not installed, by extra
+        self.in_cloud = 0  # pictures that were not opened, as that would download them
         self.again: set[str] = set()  # beginnings of the reasons whose files are tried again
 
     def meet(self, walk: Iterable[WalkedFile | Skipped], retry: bool) -> bool:
         """Compare the files of the walk with the index; return whether anything is to be done."""
-        met = self._writer.catalog.meet(self._files_of(walk))
+        met = self._writer.catalog.meet(self._files_of(walk)) - self.in_cloud
         self.total = met + len(self.unwalked)
         self.unchanged = self._writer.catalog.count_unchanged()
         if self.unchanged < met and not retry:
@@ -231,6 +259,7 @@ class _Run:
                 self.skipped.append(item)
                 self.unwalked.append(item.path)
             else:
+                self.in_cloud += item.size == IN_CLOUD
                 yield item
 
     def take(self, files: Iterable[File], find_model: "Callable[[], IndexModel]", max_pixels: int | None) -> None:

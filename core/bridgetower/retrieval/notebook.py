@@ -2,11 +2,13 @@
 
 import base64
 import html
+import os
 from collections.abc import Iterable
 from io import BytesIO
 
 from bridgetower.errors import PictureError
 from bridgetower.files.content import read
+from bridgetower.files.regular_files import is_in_cloud
 from bridgetower.pictures.decode import decode
 from bridgetower.records import Hit
 
@@ -15,7 +17,8 @@ _MOST = 50  # pictures
 
 
 def as_html(hits: Iterable[Hit], best_match: float | None) -> str:
-    """Return an HTML table with embedded pictures; a picture that cannot be read is shown by its path alone."""
+    """Return an HTML table with embedded pictures. A picture that cannot be read, or is in the cloud only, is shown by
+    its path alone."""
     hits = list(hits)
     if not hits:
         return "<p>no match</p>" if best_match is None else f"<p>no match; the best one is {best_match:.3f}</p>"
@@ -37,8 +40,10 @@ def _score(value: float | None) -> str:
 
 def _thumbnail(hit: Hit) -> str:
     try:
+        if is_in_cloud(os.stat(hit.path)):
+            return ""
         image = decode(read(hit.path), hit.path, min_side=_SIDE).image
-    except PictureError:
+    except (OSError, ValueError, PictureError):  # ValueError: a NUL in the name
         return ""
     image.thumbnail((_SIDE, _SIDE))
     file = BytesIO()

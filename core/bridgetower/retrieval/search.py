@@ -51,6 +51,7 @@ class Found(Results):
     away: tuple[Path, ...]  # indexed folders that were passed over, as they are empty or missing now
     damage: str | None  # a fault of the recall store, which the search did without; `repair` mends it
     depth: int  # the limit of candidates to verify
+    in_cloud: int = 0  # candidates that were not verified, as that would download them
 
 
 _LEAST_LENGTH = 1e-3  # of the sum of two unit vectors: below it, rounding decides on its direction
@@ -186,22 +187,24 @@ def search(
     candidates = Candidates(reader, _query(reader, request, encoder, judge, encoded), request.filter_in(reader))
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
-    left: list[Candidate] = []  # candidates left unverified at the deadline
-    depth = 0
+    left: list[Candidate] = []  # candidates left unverified, as they are in the cloud, or at the deadline
+    depth = in_cloud = 0
 
     def tell(done: int, total: int) -> None:
         on_progress(len(verified) + done, len(verified) + total)
 
     if judge is not None and encoded is not None:
         depth = judge.default_depth if request.depth is None else request.depth
-        while len(verified) < depth and (some := candidates.take(depth - len(verified))):
-            more, skipped = verify(judge, encoded, some, cache=cache, deadline=deadline, on_progress=tell)
+        while (wanted := depth - len(verified) - len(left)) > 0 and (some := candidates.take(wanted)):
+            here = [candidate for candidate in some if not candidate.in_cloud]
+            more, skipped = verify(judge, encoded, here, cache=cache, deadline=deadline, on_progress=tell)
             verified += more
             unreadable += skipped
+            done = {v.candidate.path for v in more} | {skip.path for skip in skipped}
+            left += [candidate for candidate in some if candidate.path not in done]
             if time.monotonic() >= deadline:
-                done = {v.candidate.path for v in more} | {skip.path for skip in skipped}
-                left = [candidate for candidate in some if candidate.path not in done]
                 break
+        in_cloud = sum(candidate.in_cloud for candidate in left)
     verified.sort(key=lambda v: -v.margin)
     hits = matching([v.hit for v in verified], request.min_match)
     if request.min_match is None:
@@ -217,6 +220,7 @@ def search(
         away=tuple(candidates.away),
         damage=reader.damage,
         depth=depth,
+        in_cloud=in_cloud,
     )
 
 

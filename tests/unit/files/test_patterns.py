@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from bridgetower.files.patterns import LONGEST, Pattern, parse
+from bridgetower.files.patterns import LONGEST, Pattern, composed, parse
 from bridgetower.files.walk import scan
 from bridgetower.records import WalkedFile
 
@@ -95,6 +96,19 @@ def test_stars_beside_something_else_are_one_star() -> None:
 def test_a_set_never_holds_a_slash_and_a_wildcard_is_a_character_not_a_byte() -> None:
     assert not fits("a[/]b", "a/b") and not fits("a[!x]b", "a/b") and not fits("a?b", "a/b")
     assert fits("?.jpg", "ä.jpg") and fits("[ä-ü].jpg", "ö.jpg") and fits("a?b*", "a\nb\n")
+
+
+@pytest.mark.parametrize("line", ["/Zürich/", "zur/[à-ü]?.jpg", "!Ωé한", "\\ü\\ß"])
+def test_a_line_is_the_same_in_every_form(line: str) -> None:
+    written = {form: parse(unicodedata.normalize(form, line)) for form in ("NFC", "NFD")}
+    assert written["NFC"] == written["NFD"] is not None
+
+
+def test_texts_are_composed_but_for_runs_that_are_longer_than_names() -> None:
+    texts = ["Zu\u0308rich/e\u0301\u0323.jpg", "\udcffu\u0308", "a/\u0308b", "\u1112\u1161\u11ab\u2126", "=\u0338"]
+    assert [composed(text) for text in texts] == [unicodedata.normalize("NFC", text) for text in texts]
+    marks = "\u0301\u0323" * 128  # normalizing takes a time that grows with the square of their number
+    assert composed("ü" + marks + " u\u0308") == "ü" + marks + " ü"
 
 
 @pytest.mark.parametrize("line", ["", "   ", "# a", "#"])

@@ -4,7 +4,9 @@ import inspect
 import os
 import re
 import sys
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from PIL import Image
@@ -298,6 +300,20 @@ def test_names_that_are_not_text_can_be_excluded(tmp_path: Path) -> None:
     put(Path(os.fsdecode(odd)))
     (tmp_path / ".btignore").write_bytes(b"\xff.jpg")
     assert found(tmp_path) == []
+
+
+@pytest.mark.parametrize(("of_names", "of_lines"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("line", ["Zürich/", "Zürich/?.jpg", "/Zürich/é.jpg", "[ä-é].jpg"])
+def test_composed_and_decomposed_names_are_one(
+    tmp_path: Path, of_names: Literal["NFC", "NFD"], of_lines: Literal["NFC", "NFD"], line: str
+) -> None:
+    folder = tmp_path / unicodedata.normalize(of_names, "Ünterwegs")
+    put(folder / unicodedata.normalize(of_names, "Zürich/é.jpg"))
+    other = put(folder / "e.jpg")
+    line = unicodedata.normalize(of_lines, line)
+    assert found(folder, rules=Rules(exclude=(line,))) == [other]
+    (folder / ".btignore").write_text(line, "utf-8")
+    assert found(folder) == [other]
 
 
 @pytest.mark.parametrize("wrong", ["", " ", "!", "a\\", "[a", "[z-a]"])

@@ -9,7 +9,7 @@ import pytest
 
 import bridgetower.files.watch
 from bridgetower.errors import BridgeTowerError, InputError, ResourceError
-from bridgetower.files.ignore import USUAL_RULES
+from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.watch import watching
 from bridgetower.index.reader import IndexReader
 from bridgetower.retrieval.updating import may_hold
@@ -77,3 +77,38 @@ def test_an_index_that_cannot_be_asked_may_hold_anything(
 
     monkeypatch.setattr(IndexReader, "open", fails)
     assert may_hold(tmp_path / "index", tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_reported"),
+    [
+        ("a.png", True),
+        ("sub/@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", False),
+        ("#recycle/a.png", False),
+        ("no/a.png", False),
+        ("no/.nomedia", True),
+        ("sub/.noimage", True),  # removed: it is not there
+        (".nomedia", False),  # the folder is a root: taken as it is
+        ("#recycle/deep/.nomedia", False),
+        ("sub/.other", False),
+    ],
+)
+def test_changes_in_what_is_left_out_by_default_are_not_reported_but_those_of_marks_are(
+    tmp_path: Path, changed: str, is_reported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no").mkdir()
+    for name in ("no/.nomedia", "b.png"):
+        (tmp_path / name).touch()
+    bursts = ({(1, str(tmp_path / name))} for name in (changed, "b.png"))
+    monkeypatch.setattr(bridgetower.files.watch, "watch", lambda *roots, **options: bursts)
+    with watching([tmp_path], USUAL_RULES, apart=tmp_path / "index", holds=lambda path: False) as found:
+        assert (tmp_path / changed in next(found)) == is_reported
+
+
+def test_without_default_excludes_marks_are_hidden_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("sub/.nomedia", "@eaDir/a.png")
+    bursts = ({(1, str(tmp_path / name))} for name in names)
+    monkeypatch.setattr(bridgetower.files.watch, "watch", lambda *roots, **options: bursts)
+    rules = Rules(default_excludes=False)
+    with watching([tmp_path], rules, apart=tmp_path / "index", holds=lambda path: False) as found:
+        assert next(found) == {tmp_path / "@eaDir" / "a.png"}

@@ -17,6 +17,7 @@ from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
 from bridgetower.models.model import Model
 from bridgetower.retrieval.indexing import index
+from tests.clouds import leave_stub
 from tests.fakes import FakeEncoder, paint
 
 
@@ -90,6 +91,15 @@ def test_what_is_gone_is_pruned_and_the_rest_is_found(photos: Path, directory: P
     with IndexReader.open(directory) as store:
         assert store.summary().orphans == 0
         assert list(store.catalog.pruned()) == []  # the vector file was made anew
+
+
+def test_a_file_with_a_stub_of_icloud_is_not_gone(photos: Path, directory: Path) -> None:
+    everything = holds(directory)
+    (photos / "0" / "03.png").unlink()
+    leave_stub(photos / "0" / "04.png")
+    for path in (photos / "1").iterdir():
+        leave_stub(path)
+    assert (pruned(directory).files, holds(directory)) == (1, everything - {photos / "0" / "03.png"})
 
 
 def test_few_pruned_images_do_not_make_a_new_vector_file(photos: Path, directory: Path) -> None:

@@ -12,6 +12,11 @@ def test_a_folder_without_a_file_at_any_depth_is_away(tmp_path: Path) -> None:
     assert is_away(tmp_path / "mount")
     (tmp_path / "mount" / "inner" / ".hidden").touch()
     assert is_away(tmp_path / "mount")
+    (tmp_path / "mount" / "inner" / ".icloud").touch()
+    assert is_away(tmp_path / "mount")
+    (tmp_path / "mount" / "inner" / ".a.jpg.icloud").touch()
+    assert not is_away(tmp_path / "mount")
+    (tmp_path / "mount" / "inner" / ".a.jpg.icloud").unlink()
     (tmp_path / "mount" / "inner" / "notes.txt").touch()
     assert not is_away(tmp_path / "mount")
 

@@ -15,6 +15,7 @@ from bridgetower.retrieval import fill
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidates_of
 from bridgetower.retrieval.fill import Filled, fill_library
 from bridgetower.retrieval.indexing import index
+from tests.clouds import evict
 from tests.fakes import FakeEncoder, paint
 
 
@@ -118,6 +119,20 @@ def test_pictures_that_are_gone_make_room_for_copies_and_for_the_next_best(tmp_p
         filled = fill_library(store, encoder, encoder, "green <mask>", top=1, depth=2)
     assert [path.stem for path in filled.words[0].images] == ["zz-copy-of-best", "third"]
     assert (filled.skipped, filled.gone) == ((), 1)  # of "best" there is a copy
+
+
+def test_pictures_in_the_cloud_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    for name, green in (("best", 255), ("second", 250), ("third", 240), ("fourth", 200)):
+        paint(photos / f"{name}.png", (255 - green, green, 0))
+    encoder = FakeEncoder()
+    with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
+        index([photos], writer, lambda: Model.from_parts(encoder))
+    evict(monkeypatch, photos / "best.png")
+    with IndexReader.open(tmp_path / "index") as store:
+        filled = fill_library(store, encoder, encoder, "green <mask>", top=1, depth=3)
+    assert [path.stem for path in filled.words[0].images] == ["second", "third"]
+    assert (filled.skipped, filled.gone, filled.in_cloud) == ((), 0, 1)
 
 
 def test_an_empty_library_gives_no_words(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
 from bridgetower.retrieval.matching import Results
 from bridgetower.retrieval.search import Found, SearchRequest, search
+from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint
 
 
@@ -179,6 +180,35 @@ def test_a_short_list_is_a_prefix_also_where_files_are_gone(library: Path, tmp_p
     assert names(long) == ["r3", "r4", "r5", "r7", "r2", "r1", "r0"]
     for top in range(1, 7):
         assert find(library, Contrary(), text="red", top=top, depth=4).hits == long.hits[:top]
+
+
+def test_pictures_in_the_cloud_are_shown_unverified_and_never_opened(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    evict(monkeypatch, photos / "r8.png", photos / "r4.png")
+    leave_stub(photos / "r6.png")
+    results = find(library, text="red", top=7, depth=5)
+    assert names(results) == ["r9", "r7", "r5", "r8", "r6", "r4", "r3"]
+    assert [hit.verified for hit in results.hits] == [True] * 3 + [False] * 4
+    assert (results.verified, results.in_cloud, results.gone, results.skipped) == (3, 2, 0, ())
+    kept = find(library, text="red", top=7, depth=5, min_match=0.01)
+    assert (names(kept), kept.in_cloud) == (["r9", "r7", "r5"], 2)
+    recalled = find(library, text="red", top=4, depth=0)
+    assert (names(recalled), recalled.in_cloud) == (["r9", "r8", "r7", "r6"], 0)
+
+
+def test_of_a_picture_in_the_cloud_another_file_is_taken(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    (photos / "zz-copy.png").write_bytes((photos / "r9.png").read_bytes())
+    encoder = FakeEncoder()
+    with IndexWriter.open(library, encoder.fingerprint) as writer:
+        index([photos], writer, lambda: Model.from_parts(encoder))
+    evict(monkeypatch, photos / "r9.png")
+    results = find(library, text="red", top=1, depth=1)
+    assert (names(results), results.verified, results.in_cloud) == (["zz-copy"], 1, 0)
 
 
 def test_where_every_file_is_gone_there_is_no_result(library: Path, tmp_path: Path) -> None:

@@ -15,15 +15,25 @@ from bridgetower.index.catalog.filters import UNDER, range_of
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.schema import crc32_of, new_sum
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.records import DECODING_VERSION, LARGEST, METADATA_VERSION, File, Skipped, WalkedFile, path_of
+from bridgetower.records import (
+    DECODING_VERSION,
+    IN_CLOUD,
+    LARGEST,
+    METADATA_VERSION,
+    File,
+    Skipped,
+    WalkedFile,
+    path_of,
+)
 
-# The files that a run meets, and those that its sweep spares and drops. These tables are not part of the index and end
-# with the connection. SQLite keeps them in a temporary file, so that millions of files need no memory.
+# The files that a run meets, those that a sweep spares and drops, and those with an image that all sweeps have dropped.
+# These tables are not part of the index and end with the connection. SQLite keeps them in a temporary file, so that
+# millions of files need no memory.
 TABLES = (
     "PRAGMA temp_store = FILE",
     """CREATE TEMP TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, ctime_ns INTEGER,
         sidecars INTEGER) WITHOUT ROWID""",
-    *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone")),
+    *(f"CREATE TEMP TABLE {name} (path BLOB PRIMARY KEY) WITHOUT ROWID" for name in ("spared", "gone", "dropped")),
 )
 _ROWS = 1024  # of changed files, fetched at a time
 _SEEN_ROWS = 256  # inserted by one statement: twice as fast as one by one
@@ -92,12 +102,14 @@ class ChangedFiles(Catalog):
     def changed(self, *, retry: bool = False, again: Collection[str] = ()) -> Iterator[File]:
         """Yield the met files that are new, have changed or are not up to date, sorted by the bytes of their paths.
         With `retry` also those that are still skipped, else those of them whose reason begins with one of `again`.
+        Files whose content is in the cloud only are left as the index has them.
 
         The caller may store files between two steps.
         """
         starts = "".join(" OR substr(reason, 1, length(?)) = ?" for _ in again)
         sql = f"""SELECT seen.path, seen.size, seen.mtime_ns, seen.sidecars FROM seen LEFT JOIN files USING (path)
-            WHERE seen.path > ? AND (NOT {_UP_TO_DATE} OR reason IS NOT NULL AND (?{starts}))
+            WHERE seen.path > ? AND seen.size <> {IN_CLOUD}
+                AND (NOT {_UP_TO_DATE} OR reason IS NOT NULL AND (?{starts}))
             ORDER BY seen.path LIMIT {_ROWS}"""
         rows: list[tuple[Any, ...]] = [(b"",)]
         while rows := list(self._all(sql, (rows[-1][0], retry, *(start for start in again for _ in range(2))))):
@@ -123,8 +135,13 @@ class ChangedFiles(Catalog):
         removed = self._db.execute(sql, range_of(root)).rowcount
         if removed:
             gone = "path IN (SELECT path FROM gone)"
+            self._db.execute(f"INSERT OR IGNORE INTO dropped SELECT path FROM files WHERE image IS NOT NULL AND {gone}")
             self._db.execute(f"DELETE FROM roots WHERE path <> ? AND {gone}", (os.fsencode(root),))
             self._db.execute(f"DELETE FROM files WHERE {gone}")
         key, now = os.fsencode(root), int(time.time())
         self._db.execute("UPDATE roots SET scanned_at = ?, crc32 = ? WHERE path = ?", (now, crc32_of(key, now), key))
         return Sweep(removed=removed, kept=0)
+
+    def count_dropped(self, folder: Path) -> int:
+        """Return how many files with an image, at or below `folder`, the sweeps have dropped until now."""
+        return self._count(f"dropped WHERE {UNDER}", range_of(folder))

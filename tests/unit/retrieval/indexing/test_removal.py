@@ -9,6 +9,7 @@ import pytest
 from bridgetower.encoders.runtime import BATCH_SIZE
 from bridgetower.files.ignore import Rules
 from bridgetower.index.reader import IndexReader
+from bridgetower.records import LeftOut
 from tests.fakes import paint
 from tests.unit.retrieval.indexing.conftest import indexed, run, some
 
@@ -136,3 +137,39 @@ def test_what_was_named_itself_is_not_dropped_by_a_walk_that_excludes_it(tmp_pat
     report = run([tmp_path / "photos"], tmp_path / "index")
     assert (report.removed, report.absent) == (0, ())
     assert indexed(tmp_path / "index") == {a, b}
+
+
+def test_pictures_that_are_left_out_by_default_now_are_dropped_once_and_counted(tmp_path: Path) -> None:
+    photos, index = tmp_path / "photos", tmp_path / "index"
+    kept, *others = some(photos, "a.png", "@eaDir/b.png", "x/@eaDir/c.png", "x/no/d.png", "#recycle/e.png", "gone.png")
+    (photos / "x" / "no" / ".nomedia").touch()
+    (photos / "#recycle" / "bad.png").write_text("no picture")
+    everything = Rules(default_excludes=False)
+    report = run([photos], index, rules=everything)
+    assert (report.files, report.encoded, report.left_out) == (7, 6, ())
+    others.pop().unlink()
+    report = run([photos], index)
+    assert (report.files, report.unchanged, report.removed) == (1, 1, 6)
+    assert report.left_out == (
+        LeftOut("@eaDir", 2, True, 2, photos / "@eaDir"),
+        LeftOut("recycle bins", 2, True, 1, photos / "#recycle"),
+        LeftOut("folders with .nomedia or .noimage", 1, True, 1, photos / "x" / "no"),
+    )
+    assert indexed(index) == {kept}
+    with IndexReader.open(index) as store:
+        assert store.catalog.count_orphans() == 5  # kept until they are pruned
+    again = run([photos], index)
+    assert [(one.pictures, one.dropped, one.example) for one in again.left_out] == [(2, 0, None)] * 2 + [(1, 0, None)]
+    assert again.removed == 0
+    report = run([photos], index, rules=everything)
+    assert (report.encoded, report.reused) == (0, 4)
+
+
+def test_a_path_in_what_is_left_out_by_default_stays(tmp_path: Path) -> None:
+    photos, index = tmp_path / "photos", tmp_path / "index"
+    a, *others = some(photos, "a.png", "@eaDir/b.png", "@eaDir/c.png", "no/d.png", "no/deep/e.png")
+    (photos / "no" / ".nomedia").touch()
+    run([photos, photos / "@eaDir" / "b.png", photos / "no"], index)
+    report = run([photos], index)
+    assert (report.removed, [one.dropped for one in report.left_out]) == (0, [0, 0])
+    assert indexed(index) == {a, others[0], *others[2:]}
