@@ -10,7 +10,7 @@ from bridgetower_cli import render
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Json, Model, Precision, named_path, settle
+from bridgetower_cli.settings import Device, Json, Model, Precision, Quiet, named_path, settle, whole
 
 if TYPE_CHECKING:
     from bridgetower import Evaluation
@@ -21,13 +21,16 @@ def evaluate(
     depth: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, metavar="N", help=f"Candidates to verify; may be given several times. [default: {DEFAULT_DEPTH}]"
+            parser=whole(20),
+            metavar="N",
+            help=f"Candidates to verify; may be given several times. [default: {DEFAULT_DEPTH}]",
         ),
     ] = None,
     json: Json = False,
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measure recall@k on a file of captions.
 

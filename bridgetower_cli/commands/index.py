@@ -17,6 +17,7 @@ from bridgetower_cli.settings import (
     Index,
     Model,
     Precision,
+    Quiet,
     completing,
     named_path,
     pixel_count,
@@ -73,6 +74,7 @@ def index(
     ] = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Add pictures to the index, or bring it up to date.
 
