@@ -19,20 +19,23 @@ DEFECT = 70
 READER_GONE = 128 + 13  # SIGPIPE, which Windows lacks: the exit code of other tools when `head` closes the pipe
 
 
-def no_match(why: str) -> typer.Exit:
-    """Say that there is nothing to show; the caller raises the result."""
-    render.say(f"no match: {why}")
+def no_match(
+    why: str, *, best_match: float | None = None, best_similarity: float | None = None, verified: int = 0
+) -> typer.Exit:
+    """Say that there is nothing to show, and how far off the best one was; the caller raises the result."""
+    facts = {"best_match": best_match, "best_similarity": best_similarity, "verified": verified}
+    render.no_match(why, {**facts, "code": NOTHING_MATCHED})
     return typer.Exit(NOTHING_MATCHED)
 
 
 class ReportingGroup(usage.Group):
     """The root of the commands: it handles all errors of parsing and running them."""
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:  # these types are private to typer
-        render.speak()
+    def make_context(self, info_name: Any, args: Any, *more: Any, **extra: Any) -> Any:  # types private to typer
+        render.begin(args)
         with _exit_on_interrupt(), _exit_on_error(), _restore_interrupt():
             _require_current_folder()
-            return super().make_context(*args, **extra)
+            return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         with _exit_on_interrupt(ctx), _exit_on_error(), _restore_interrupt():
@@ -69,30 +72,26 @@ def _exit_on_error() -> Iterator[None]:
     """Turn an error into a line on stderr and an exit code."""
     try:
         yield
+        return
     except BridgeTowerError as error:
-        render.error(str(error))
-        code = error.exit_code
-    except BrokenPipeError:
-        code = READER_GONE
+        message, code = str(error), error.exit_code
+    except BrokenPipeError as error:
+        raise typer.Exit(READER_GONE) from error
     except Exception as error:
         if usage.is_usage_error(error):
-            render.error(usage.message_of(error))
-            code = UsageError.exit_code
+            message, code = usage.message_of(error), UsageError.exit_code
         elif _is_typers_own(error):  # the help, or an exit code
             raise
         elif isinstance(error, OSError) and _raised_in_typer(error):  # typer reads nothing and writes only help
-            render.error(str(render.unwritable(error)))
-            code = OutputError.exit_code
+            message, code = str(render.unwritable(error)), OutputError.exit_code
         elif (lack := shortage(error)) is not None:
-            render.error(str(lack))
-            code = lack.exit_code
+            message, code = str(lack), lack.exit_code
         else:
             if sys.stderr is not None:
                 traceback.print_exc(file=sys.stderr)
-            render.error(f"this is a defect of bt {__version__}, please report it with the lines above")
+            message = f"this is a defect of bt {__version__}, please report it with the lines above"
             code = DEFECT
-    else:
-        return
+    render.error(message, code)
     raise typer.Exit(code)
 
 

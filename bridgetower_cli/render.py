@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,11 @@ def short(path: Path) -> str:
 def json_line(row: Mapping[str, Any]) -> None:
     """Write one JSON object; floats have six digits. In a path, bytes that are not UTF-8 become \\udc80 to \\udcff, as
     in Python: `os.fsencode` restores them."""
-    _write(json.dumps(_rounded(row), allow_nan=False).encode("ascii") + b"\n")
+    _write(_json(row).encode("ascii") + b"\n")
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    return json.dumps(_rounded(row), allow_nan=False)
 
 
 def _rounded(value: Any) -> Any:
@@ -204,12 +209,13 @@ def unwritable(error: OSError) -> OutputError:
 # Messages
 
 _quiet = False  # whether the user wants errors only
+_for_program = False  # whether the error that ends the command is a JSON object
 
 
-def speak() -> None:
-    """Begin a command: say everything, until `hush`."""
-    global _quiet
-    _quiet = False
+def begin(arguments: Sequence[str]) -> None:
+    """Begin a command with these arguments: say everything until `hush`, and the last error as they want it."""
+    global _quiet, _for_program
+    _quiet, _for_program = False, "--json" in takewhile(lambda word: word != "--", arguments)
 
 
 def hush(wanted: bool) -> None:
@@ -224,17 +230,32 @@ def say(message: str) -> None:
         last_word(message)
 
 
-def error(message: str) -> None:
-    """Write the error that ends a command to stderr."""
-    last_word(f"error: {message}")
+def error(message: str, code: int) -> None:
+    """Write the error that ends a command to stderr, for people or as a JSON object."""
+    if _for_program:
+        _to_stderr(_json({"error": message, "code": code}))
+    else:
+        last_word(f"error: {message}")
+
+
+def no_match(message: str, facts: Mapping[str, Any]) -> None:
+    """Write to stderr that there is no result, for people or as a JSON object with `facts`."""
+    if _for_program:
+        _to_stderr(_json({"no_match": message, **facts}))
+    else:
+        say(f"no match: {message}")
 
 
 def last_word(message: str) -> None:
     """Write one line to stderr, whatever the user wants to hear."""
+    _to_stderr(harmless(message))
+
+
+def _to_stderr(line: str) -> None:
     if sys.stderr is None:  # closed
         return
     with suppress(OSError):  # stderr is gone: no reason to stop the command
-        sys.stderr.write(harmless(message) + "\n")
+        sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
 

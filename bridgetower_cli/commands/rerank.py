@@ -65,7 +65,8 @@ def rerank(
     else:
         render.paths((path for path, _ in rows), end=b"\0" if null else b"\n")
     if not found.hits:
-        raise no_match(render.how_far(found.verified, found.best_match))
+        why = render.how_far(found.verified, found.best_match)
+        raise no_match(why, best_match=found.best_match, verified=found.verified)
 
 
 def _read_paths(end: bytes) -> dict[Path, list[str]]:

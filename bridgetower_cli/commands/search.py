@@ -169,9 +169,10 @@ def search(
         given = [name for name, value in options.items() if value is not None]
         if given and not (found.verified or found.gone or found.away or found.barred or found.skipped):
             raise no_match(f"no picture of the index passes {', '.join(given)}")
-        if min_similarity is not None and found.best_similarity is not None:
-            raise no_match(f"the most similar picture has {found.best_similarity:.3f}")
-        raise no_match(render.how_far(found.verified, found.best_match))
+        best, similarity = found.best_match, found.best_similarity
+        cut = similarity is not None
+        why = f"the most similar picture has {similarity:.3f}" if cut else render.how_far(found.verified, best)
+        raise no_match(why, best_match=best, best_similarity=similarity, verified=found.verified)
 
 
 def _stdin() -> BinaryIO:
