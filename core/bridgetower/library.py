@@ -254,7 +254,7 @@ class Library:
             recall_store=self._recall_store,
             readers=self._readers,
             find_model=self._models.to_add,
-            must_find=self._options.has_required,
+            must_compare=self._options.must_compare,
             rules=Rules(inputs.list_of_patterns(exclude), hidden, follow_symlinks),
             max_pixels=inputs.pixel_limit(max_pixels),
             on_progress=listener(on_progress),
