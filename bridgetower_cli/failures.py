@@ -8,31 +8,34 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from bridgetower import __version__
 from bridgetower.errors import BridgeTowerError, OutputError, UsageError
 from bridgetower.resources import shortage
-from bridgetower_cli import interrupts, render
+from bridgetower_cli import interrupts, render, usage
 
 NOTHING_MATCHED = 1
 DEFECT = 70
 READER_GONE = 128 + 13  # SIGPIPE, which Windows lacks: the exit code of other tools when `head` closes the pipe
 
 
-def no_match(why: str) -> typer.Exit:
-    """Say that there is nothing to show; the caller raises the result."""
-    render.say(f"no match: {why}")
+def no_match(
+    why: str, *, best_match: float | None = None, best_similarity: float | None = None, verified: int = 0
+) -> typer.Exit:
+    """Say that there is nothing to show, and how far off the best one was; the caller raises the result."""
+    facts = {"best_match": best_match, "best_similarity": best_similarity, "verified": verified}
+    render.no_match(why, {**facts, "code": NOTHING_MATCHED})
     return typer.Exit(NOTHING_MATCHED)
 
 
-class ReportingGroup(TyperGroup):
+class ReportingGroup(usage.Group):
     """The root of the commands: it handles all errors of parsing and running them."""
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:  # these types are private to typer
+    def make_context(self, info_name: Any, args: Any, *more: Any, **extra: Any) -> Any:  # types private to typer
+        render.begin(args)
         with _exit_on_interrupt(), _exit_on_error(), _restore_interrupt():
             _require_current_folder()
-            return super().make_context(*args, **extra)
+            return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         with _exit_on_interrupt(ctx), _exit_on_error(), _restore_interrupt():
@@ -47,7 +50,9 @@ def _exit_on_interrupt(ctx: Any = None) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         if interrupts.is_heard():
             kept = ": everything committed is kept, the same command goes on from there"
-            render.say(f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'import', 'prune') else ''}")
+            render.last_word(
+                f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'import', 'prune') else ''}"
+            )
         raise typer.Exit(interrupts.code(stop)) from stop
 
 
@@ -67,29 +72,26 @@ def _exit_on_error() -> Iterator[None]:
     """Turn an error into a line on stderr and an exit code."""
     try:
         yield
+        return
     except BridgeTowerError as error:
-        render.say(f"error: {error}")
-        code = error.exit_code
-    except BrokenPipeError:
-        code = READER_GONE
+        message, code = str(error), error.exit_code
+    except BrokenPipeError as error:
+        raise typer.Exit(READER_GONE) from error
     except Exception as error:
-        if _is_typers_own(error):
-            _hint_at_quotes(error)
-            _escape_message(error)
+        if usage.is_usage_error(error):
+            message, code = usage.message_of(error), UsageError.exit_code
+        elif _is_typers_own(error):  # the help, or an exit code
             raise
-        if isinstance(error, OSError) and _raised_in_typer(error):  # typer reads nothing and writes only help
-            render.say(f"error: {render.unwritable(error)}")
-            code = OutputError.exit_code
+        elif isinstance(error, OSError) and _raised_in_typer(error):  # typer reads nothing and writes only help
+            message, code = str(render.unwritable(error)), OutputError.exit_code
         elif (lack := shortage(error)) is not None:
-            render.say(f"error: {lack}")
-            code = lack.exit_code
+            message, code = str(lack), lack.exit_code
         else:
             if sys.stderr is not None:
                 traceback.print_exc(file=sys.stderr)
-            render.say(f"error: this is a defect of bt {__version__}, please report it with the lines above")
+            message = f"this is a defect of bt {__version__}, please report it with the lines above"
             code = DEFECT
-    else:
-        return
+    render.error(message, code)
     raise typer.Exit(code)
 
 
@@ -102,24 +104,10 @@ def _require_current_folder() -> None:
 
 
 def _is_typers_own(error: Exception) -> bool:
-    """Whether typer handles the error. Its usage errors have private classes, so their module identifies them."""
+    """Whether typer itself raised the error."""
     return type(error).__module__.partition(".")[0] == "typer"
 
 
 def _raised_in_typer(error: Exception) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return str(frame.f_globals.get("__name__")).partition(".")[0] == "typer"
-
-
-def _hint_at_quotes(error: Any) -> None:
-    """Add advice to typer's message where an unquoted text came as several arguments."""
-    if "unexpected extra argument" in getattr(error, "message", "") and error.ctx.params.get("text"):
-        begun = render.visible(error.ctx.params["text"])
-        error.message += f': a text of several words needs quotes, as in {error.ctx.command_path} "{begun} ..."'
-
-
-def _escape_message(error: Any) -> None:
-    """Escape typer's message, which quotes the user's input, so that it cannot steer the terminal."""
-    if hasattr(error, "format_message") and type(error).__name__ != "NoArgsIsHelpError":  # its message is the help
-        message = render.harmless(error.format_message())
-        error.format_message = lambda: message

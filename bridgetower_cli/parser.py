@@ -1,5 +1,6 @@
 """The command line of `bt`: the commands by name, each with examples."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from bridgetower_cli.commands.search import search
 from bridgetower_cli.commands.status import status
 from bridgetower_cli.commands.verify import verify
 from bridgetower_cli.failures import ReportingGroup
+from bridgetower_cli.usage import Command, Group
 
 
 def examples(*lines: str) -> str:
@@ -30,10 +32,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help starts in half the time, and is the same in a pipe
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 1_000_000},  # as the terminal
     epilog=examples("bt index ~/Pictures", 'bt search "two cats on a couch"', 'bt fill "a <mask> looking out"'),
 )
-model = typer.Typer(no_args_is_help=True, help="Look after the models on this machine.")
+model = typer.Typer(cls=Group, no_args_is_help=True, help="Look after the models on this machine.")
+command, of_model = partial(app.command, cls=Command), partial(model.command, cls=Command)
 
 
 def _version(wanted: bool) -> None:
@@ -54,7 +57,7 @@ def bt(
     """
 
 
-app.command(
+command(
     epilog=examples(
         "bt index ~/Pictures",
         "bt index ~/Pictures /media/camera --model demo",
@@ -63,7 +66,7 @@ app.command(
         "bt index ~/Pictures --watch",
     )
 )(index)
-app.command(
+command(
     epilog=examples(
         'bt search "two cats on a couch"',
         'bt search "a red car" --min-match 0.5 --json',
@@ -72,47 +75,45 @@ app.command(
         'bt search "two cats" --query-vector cats.npy --index ./clip.index',
     )
 )(search)
-app.command(
+command(
     epilog=examples(
         'bt fill "a <mask> looking out"',
         'bt fill "<mask> dogs in the <mask>" --image park.jpg --top 3',
     )
 )(fill)
-app.command(
+command(
     epilog=examples(
         'bt match cat.jpg dog.jpg --text "a cat" --text "a dog"',
         'bt match photo.jpg --text "two cats on a couch" --json',
     )
 )(match)
-app.command(
+command(
     epilog=examples(
         "find . -name '*.jpg' -print0 | bt rerank -0 'a sunny beach' | xargs -0 -I{} cp {} chosen/",
         "ls *.png | bt rerank 'a bar chart' --min-match 0.5 --json",
     )
 )(rerank)
-app.command(
+command(
     "eval",
     epilog=examples(
         "bt eval examples/gallery/captions.jsonl --model demo",
         "bt eval captions.jsonl --depth 10 --depth 50 --json",
     ),
 )(evaluate)
-app.command(epilog=examples("bt export ./export", "bt export /media/usb/photos --index ./scans.index"))(export)
-app.command(
+command(epilog=examples("bt export ./export", "bt export /media/usb/photos --index ./scans.index"))(export)
+command(
     "import",
     epilog=examples(
         "bt import ./export --map /srv/photos=/home/me/photos",
         "bt import --vectors clip.npy --paths paths.jsonl --name clip-vit-b32 --index ./clip.index",
     ),
 )(import_)
-app.command(epilog=examples("bt status", "bt status -v", "bt status --index ./scans.index --json"))(status)
-app.command(epilog=examples("bt forget ~/Pictures/2009", "bt forget old.jpg /media/camera --json"))(forget)
-app.command(epilog=examples("bt prune --dry-run", "bt prune"))(prune)
-app.command(epilog=examples("bt verify", "bt verify --repair"))(verify)
+command(epilog=examples("bt status", "bt status -v", "bt status --index ./scans.index --json"))(status)
+command(epilog=examples("bt forget ~/Pictures/2009", "bt forget old.jpg /media/camera --json"))(forget)
+command(epilog=examples("bt prune --dry-run", "bt prune"))(prune)
+command(epilog=examples("bt verify", "bt verify --repair"))(verify)
 
 app.add_typer(model, name="model")
-model.command("list", epilog=examples("bt model list", "bt model list --json"))(list_models)
-model.command("pull", epilog=examples("bt model pull", "bt model pull BridgeTower/bridgetower-base-itm-mlm"))(
-    pull_model
-)
-model.command("convert", epilog=examples("bt model convert BridgeTower/bridgetower-base-itm-mlm ./base"))(convert_model)
+of_model("list", epilog=examples("bt model list", "bt model list --json"))(list_models)
+of_model("pull", epilog=examples("bt model pull", "bt model pull BridgeTower/bridgetower-base-itm-mlm"))(pull_model)
+of_model("convert", epilog=examples("bt model convert BridgeTower/bridgetower-base-itm-mlm ./base"))(convert_model)

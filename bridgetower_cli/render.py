@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Column:
 
     name: str
     number: bool = False
+    path: bool = False  # broken after a separator only; other text also at spaces
 
 
 def visible(name: str) -> str:
@@ -70,7 +72,11 @@ def short(path: Path) -> str:
 def json_line(row: Mapping[str, Any]) -> None:
     """Write one JSON object; floats have six digits. In a path, bytes that are not UTF-8 become \\udc80 to \\udcff, as
     in Python: `os.fsencode` restores them."""
-    _write(json.dumps(_rounded(row), allow_nan=False).encode("ascii") + b"\n")
+    _write(_json(row).encode("ascii") + b"\n")
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    return json.dumps(_rounded(row), allow_nan=False)
 
 
 def _rounded(value: Any) -> Any:
@@ -96,8 +102,11 @@ def line(text: str) -> None:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
-    """Write a table without borders. On a terminal long cells are wrapped; elsewhere nothing is cut or folded."""
-    from rich.cells import cell_len
+    """Write a table without borders. On a terminal long cells are wrapped; elsewhere nothing is cut or folded.
+
+    A cell breaks at a space, or after the separator of a path, and never within a word: where a word is wider than the
+    terminal, the line runs over.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -107,25 +116,61 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: b
     console = Console(file=drawn, force_terminal=terminal, color_system="auto" if terminal else None)
     grid = Table(box=None, pad_edge=False, show_header=header, header_style="bold")
     rows = [list(row) for row in rows]
-    needed = 0
-    for place, column in enumerate(columns):
-        longest = max(cell_len(text) for text in (column.name, *(row[place] for row in rows)))
-        least = longest if column.number else min(longest, NARROWEST)
-        needed += least + (2 if place else 0)
-        grid.add_column(
-            column.name,
-            justify="right" if column.number else "left",
-            no_wrap=column.number,
-            overflow="fold",
-            min_width=least,
-        )
+    if terminal:
+        room = console.width - 2 * (len(columns) - 1)  # two spaces between columns
+        widths = _widths(columns, [[column.name for column in columns], *rows], room)
+        rows = [list(map(_wrapped, row, widths, columns)) for row in rows]
+    for column in columns:
+        grid.add_column(column.name, justify="right" if column.number else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row))
-    # On a terminal that is still narrower, lines run over; nothing is ever cut.
-    console.width = max(console.width, needed) if terminal else 1_000_000
+    console.width = 1_000_000  # cells are wrapped already
     console.print(grid)
     lines = [line.rstrip() for line in drawn.getvalue().splitlines()]
     _write(_encoded("".join(line + "\n" for line in lines)))
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return the width of each column: that of its longest cell, or less where all are wider than `room`.
+
+    The widest columns of text give way first, but none becomes narrower than its longest word.
+    """
+    from rich.cells import cell_len
+
+    cells = list(zip(*rows, strict=True))
+    widths = [max(map(cell_len, column)) for column in cells]
+    least = [
+        max(cell_len(word) for cell in texts for word in _words(cell, column))
+        for texts, column in zip(cells, columns, strict=True)
+    ]
+    while sum(widths) > room:
+        reducible = [
+            place
+            for place, column in enumerate(columns)
+            if not column.number and widths[place] > max(least[place], NARROWEST)
+        ]
+        if not reducible:
+            break
+        widths[max(reducible, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _words(cell: str, column: Column) -> list[str]:
+    """Return the parts between which a cell may be broken."""
+    separator, space = re.escape(os.sep), "" if column.path else " "
+    return re.findall(f"[^{separator}{space}]*{separator}+|[^{separator}{space}]+ *| +", cell) or [""]
+
+
+def _wrapped(cell: str, width: int, column: Column) -> str:
+    """Return a cell in lines of this width, or longer where a word is longer."""
+    from rich.cells import cell_len
+
+    lines = [""]
+    for word in _words(cell, column):
+        if lines[-1] and cell_len((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
 
 
 def score(value: float | None) -> str:
@@ -163,13 +208,54 @@ def unwritable(error: OSError) -> OutputError:
 
 # Messages
 
+_quiet = False  # whether the user wants errors only
+_for_program = False  # whether the error that ends the command is a JSON object
+
+
+def begin(arguments: Sequence[str]) -> None:
+    """Begin a command with these arguments: say everything until `hush`, and the last error as they want it."""
+    global _quiet, _for_program
+    _quiet, _for_program = False, "--json" in takewhile(lambda word: word != "--", arguments)
+
+
+def hush(wanted: bool) -> None:
+    """Say no more, and show no progress, if the user wants so: errors only."""
+    global _quiet
+    _quiet = _quiet or wanted
+
 
 def say(message: str) -> None:
-    """Write one line for people to stderr."""
+    """Write one line for people to stderr, unless they want errors only."""
+    if not _quiet:
+        last_word(message)
+
+
+def error(message: str, code: int) -> None:
+    """Write the error that ends a command to stderr, for people or as a JSON object."""
+    if _for_program:
+        _to_stderr(_json({"error": message, "code": code}))
+    else:
+        last_word(f"error: {message}")
+
+
+def no_match(message: str, facts: Mapping[str, Any]) -> None:
+    """Write to stderr that there is no result, for people or as a JSON object with `facts`."""
+    if _for_program:
+        _to_stderr(_json({"no_match": message, **facts}))
+    else:
+        say(f"no match: {message}")
+
+
+def last_word(message: str) -> None:
+    """Write one line to stderr, whatever the user wants to hear."""
+    _to_stderr(harmless(message))
+
+
+def _to_stderr(line: str) -> None:
     if sys.stderr is None:  # closed
         return
     with suppress(OSError):  # stderr is gone: no reason to stop the command
-        sys.stderr.write(harmless(message) + "\n")
+        sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
 
@@ -259,8 +345,8 @@ def size(bytes_: int) -> str:
 
 
 def talks_to_terminal() -> bool:
-    """Whether stderr is a terminal that can show bars and colours."""
-    return _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+    """Whether stderr is a terminal that can show bars and colours, and the user wants to see them."""
+    return not _quiet and _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -13,6 +13,7 @@ from bridgetower.errors import UsageError
 from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.records import DEVICES, MOST_PIXELS, PRECISIONS
 from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
+from bridgetower_cli import render
 
 DEFAULT_FEATURES_CACHE = "2GB"
 
@@ -125,6 +126,48 @@ def duration(text: str) -> float:
     return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
+def whole(example: int, *, least: int = 1) -> Callable[[object], int]:
+    """Return a parser of whole numbers of at least `least`; its UsageError names an example."""
+
+    def parse(value: object) -> int:
+        found = re.fullmatch(r"[+-]?\d+", str(value).strip(), re.ASCII)
+        if found is None or int(found[0]) < least:
+            raise UsageError(f"{str(value)!r}: a whole number of at least {least} is wanted, as {example}")
+        return int(found[0])
+
+    return parse
+
+
+def probability(value: object) -> float:
+    """ "0.5" -> 0.5. Raises UsageError unless it is from 0 to 1."""
+    return _between(0, 1, value, "a probability is between 0 and 1, as 0.5")
+
+
+def cosine(value: object) -> float:
+    """ "0.8" -> 0.8. Raises UsageError unless it is from -1 to 1."""
+    return _between(-1, 1, value, "a similarity is between -1 and 1, as 0.8")
+
+
+def _between(least: float, most: float, value: object, wanted: str) -> float:
+    try:
+        found = float(str(value))
+        if not least <= found <= most:
+            raise ValueError
+    except ValueError as error:
+        raise UsageError(f"{str(value)!r}: {wanted}") from error
+    return found
+
+
+def least_match(given: float | None) -> float | None:
+    """Return the value of --min-match, else of BT_MIN_MATCH, else None. Raises UsageError."""
+    if given is not None or (default := _environment("BT_MIN_MATCH")) is None:
+        return given
+    try:
+        return probability(default)
+    except UsageError as error:
+        raise UsageError(f"BT_MIN_MATCH: {error}") from error
+
+
 def _one_of(known: Sequence[str], name: str, value: str | None) -> str:
     value = value or known[0]
     if value not in known:
@@ -137,9 +180,14 @@ def completing(words: Sequence[str]) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
-def _not_empty(text: str | None) -> str | None:
+def _a_text(text: str | None) -> str | None:
     if text is not None and not text.strip():
-        raise typer.BadParameter("the text is empty; give at least one word")
+        raise UsageError("the text is empty; give at least one word")
+    if text == "-":
+        raise UsageError(
+            'no texts are read from stdin, so "-" is none: give many one by one, as in `while read -r text; do bt '
+            'search "$text" --json; done < texts.txt`, or call `Library.search` in Python, which loads the model once'
+        )
     return text
 
 
@@ -209,11 +257,11 @@ FeaturesDir = Annotated[
         "[env: BT_FEATURES_DIR; default: in the index]",
     ),
 ]
-Top = Annotated[int, typer.Option(min=1, metavar="N", help="Show at most this many.")]
+Top = Annotated[int, typer.Option(parser=whole(10), metavar="N", help="Show at most this many.")]
 Depth = Annotated[
     int | None,
     typer.Option(
-        min=0,
+        parser=whole(20, least=0),
         metavar="N",
         help="Verify this many candidates with the full model. [default: 20, on a GPU 100]",
     ),
@@ -221,14 +269,17 @@ Depth = Annotated[
 MinMatch = Annotated[
     float | None,
     typer.Option(
-        min=0,
-        max=1,
+        parser=probability,
         metavar="P",
-        help="Keep only pictures that the text describes with at least this probability, 0 to 1.",
+        help="Keep only pictures that the text describes with at least this probability, 0 to 1. [env: BT_MIN_MATCH]",
     ),
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=render.hush, is_eager=True, help="Say nothing on stderr but errors."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-RequiredText = Annotated[str, typer.Argument(metavar="TEXT", callback=_not_empty, help="Your words, in quotes.")]
+RequiredText = Annotated[str, typer.Argument(metavar="TEXT", callback=_a_text, help="Your words, in quotes.")]
 OptionalText = Annotated[
-    str | None, typer.Argument(metavar="TEXT", callback=_not_empty, help="What the pictures should show, in quotes.")
+    str | None, typer.Argument(metavar="TEXT", callback=_a_text, help="What the pictures should show, in quotes.")
 ]

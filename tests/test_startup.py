@@ -56,6 +56,14 @@ def test_status_of_an_index_that_is_not_there_loads_nothing_heavy(tmp_path: Path
     assert loaded == set()
 
 
+@pytest.mark.parametrize("command", [["search", "two cats"], ["search", "--image", "a.png"], ["fill", "a <mask>"]])
+def test_a_query_to_an_index_that_is_not_there_loads_no_engine(command: list[str], tmp_path: Path) -> None:
+    done, loaded = bt([*command, "--index", str(tmp_path / "index"), "--model", "demo"], tmp_path)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith("error: no index at ") and done.stderr.count("\n") == 1
+    assert loaded <= {"PIL", "numpy"}
+
+
 def test_an_index_run_that_finds_nothing_to_do_loads_nothing_heavy(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -63,10 +71,11 @@ def test_an_index_run_that_finds_nothing_to_do_loads_nothing_heavy(tmp_path: Pat
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"no picture")
     index = ["index", str(tmp_path / "photos"), "--index", str(tmp_path / "index")]
     assert bt([*index, "--model", "demo"], tmp_path)[1] >= {"torch", "faiss", "numpy", "PIL"}
-    done, loaded = bt(index, tmp_path)
-    assert done.returncode == 3, done.stderr
-    assert "indexed 0, reused 0, unchanged 2, removed 0, skipped 1: 3 files" in done.stderr
-    assert loaded == set()
+    for options in ([], ["--model", "demo", "--preprocessing", "hf"]):
+        done, loaded = bt([*index, *options], tmp_path)
+        assert done.returncode == 3, done.stderr
+        assert "indexed 0, reused 0, unchanged 2, removed 0, skipped 1: 3 files" in done.stderr
+        assert loaded == set()
 
 
 def test_wrong_usage_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.records import DEFAULT_DEPTH
+from bridgetower.errors import UsageError
+from bridgetower.records import DEFAULT_DEPTH, Skipped
 from bridgetower_cli import render
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Json, Model, Precision, named_path, settle
+from bridgetower_cli.settings import Device, Json, Model, Precision, Quiet, completing, named_path, settle, whole
+
+ON_OFF = ("on", "off")
 
 if TYPE_CHECKING:
     from bridgetower import Evaluation
@@ -21,41 +24,76 @@ def evaluate(
     depth: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, metavar="N", help=f"Candidates to verify; may be given several times. [default: {DEFAULT_DEPTH}]"
+            parser=whole(20),
+            metavar="N",
+            help=f"Candidates to verify; may be given several times. [default: {DEFAULT_DEPTH}]",
         ),
     ] = None,
+    credit_same: Annotated[
+        str,
+        typer.Option(
+            metavar="on|off",
+            autocompletion=completing(ON_OFF),
+            help="Whether a caption that stands word for word at several pictures is right for each of them.",
+        ),
+    ] = "on",
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out pictures that are not there, and name them.")
+    ] = False,
     json: Json = False,
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measure recall@k on a file of captions.
 
     Each line of the file is {"image": "cat.jpg", "captions": ["a cat", ...]}, paths relative to the file; several
-    lines for one picture count as one. Prints how many of the queries, in percent, find their own among the first 1,
+    lines for one picture count as one. A caption that stands word for word at several pictures is right for each of
+    them. Prints how many of the queries, in percent, find their own among the first 1,
     5 and 10 results (IR: text to picture, TR: picture to text), by similarity alone and for each depth of
     verification. A model without matching head is measured by similarity alone.
     """
     from bridgetower import read_captions
 
+    if credit_same not in ON_OFF:
+        raise UsageError(f"{credit_same!r}: --credit-same is on or off")
     settings = settle(model=model, device=device, precision=precision)
+    missing: list[Skipped] = []
     with Meter("encoding", "pictures") as meter:
-        captioned = read_captions(captions)  # may raise, so before a model is fetched
+        # may raise, so before a model is fetched
+        captioned = read_captions(captions, on_missing=missing.append if skip_missing else None)
+        render.skipped(missing)
         # looked up at each call: the second pass has another `meter`
-        measured = the_model(settings).evaluate(captioned, depths=depth, on_progress=lambda *at: meter.update(*at))
+        measured = the_model(settings).evaluate(
+            captioned, depths=depth, credit_same=credit_same == "on", on_progress=lambda *at: meter.update(*at)
+        )
         results = [next(measured)]
     with Meter("verifying", "pictures") as meter:
         results += measured
-    render.say(f"{render.counted(results[0].pictures, 'picture')}, {render.counted(results[0].texts, 'text')}")
+    _report(results[0])
     if json:
+        rule = {"credit_same": results[0].credit_same, "same_texts": results[0].same, "cut_texts": results[0].cut}
         for result in results:
-            render.json_line({"method": result.method, "depth": result.depth, **_scores(result)})
+            render.json_line({"method": result.method, "depth": result.depth, **_scores(result), **rule})
     else:
         names = [name.upper() if "@" in name else name for name in _scores(results[0])]
         render.table(
             [Column("method"), Column("depth", number=True), *(Column(name, number=True) for name in names)],
             [[r.method, str(r.depth or render.UNKNOWN), *(f"{s:.1f}" for s in _scores(r).values())] for r in results],
         )
+
+
+def _report(result: "Evaluation") -> None:
+    """Say what was measured, and by which rule."""
+    texts = render.counted(result.texts, "text")
+    if result.cut:
+        render.say(f"note: {result.cut} of {texts} are longer than the model reads; their ends are left out")
+    rule = f"--credit-same {'on' if result.credit_same else 'off'}"
+    render.say(
+        f"{render.counted(result.pictures, 'picture')}, {texts}; texts at several pictures ({result.same}) are right "
+        f"for {'each' if result.credit_same else 'their own only'} ({rule})"
+    )
 
 
 def _scores(result: "Evaluation") -> dict[str, float]:

@@ -8,7 +8,7 @@ import typer
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import Index, named_path, settle
+from bridgetower_cli.settings import Index, Quiet, named_path, settle
 
 
 def export(
@@ -16,6 +16,7 @@ def export(
         Path, typer.Argument(metavar="FOLDER", parser=named_path, help="Where to write it: a new or empty folder.")
     ],
     index: Index = None,
+    quiet: Quiet = False,
 ) -> None:
     """Write the index as files that any program reads, and print their folder.
 

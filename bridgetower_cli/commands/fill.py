@@ -21,6 +21,7 @@ from bridgetower_cli.settings import (
     Index,
     Json,
     Precision,
+    Quiet,
     RequiredText,
     Settings,
     Top,
@@ -56,6 +57,7 @@ def fill(
     ] = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Fill in each <mask> of a text from pictures.
 
@@ -121,7 +123,7 @@ def _fields(word: Word) -> dict[str, object]:
 def _table(words: tuple[Word, ...]) -> None:
     """Write a table, with a column for the mask if there are several."""
     masks = 1 + max(word.mask for word in words)
-    columns = [Column("word"), Column("probability", number=True), Column("seen in")]
+    columns = [Column("word"), Column("probability", number=True), Column("seen in", path=True)]
     rows = [
         [render.visible(word.token), render.score(word.probability), ", ".join(map(render.short, word.images[:1]))]
         for word in words

@@ -7,7 +7,7 @@ import typer
 
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
-from bridgetower_cli.settings import Index, Json, named_path, settle
+from bridgetower_cli.settings import Index, Json, Quiet, named_path, settle
 
 
 def forget(
@@ -20,6 +20,7 @@ def forget(
     ] = False,
     json: Json = False,
     index: Index = None,
+    quiet: Quiet = False,
 ) -> None:
     """Take folders and files out of the index. The pictures themselves are not touched, and need not exist any more.
 

@@ -11,7 +11,7 @@ from bridgetower_cli import render
 from bridgetower_cli.commands.index import SOME_SKIPPED
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import Index, named_path, settle
+from bridgetower_cli.settings import Index, Quiet, named_path, settle
 
 
 def import_(
@@ -49,6 +49,7 @@ def import_(
         ),
     ] = None,
     index: Index = None,
+    quiet: Quiet = False,
 ) -> None:
     """Add vectors that were made elsewhere to the index, or make one of them.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bridgetower.records import Skipped
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
@@ -17,6 +18,7 @@ from bridgetower_cli.settings import (
     Index,
     Model,
     Precision,
+    Quiet,
     completing,
     named_path,
     pixel_count,
@@ -60,6 +62,9 @@ def index(
     watch: Annotated[
         bool, typer.Option("--watch", help="Then go on: bring the index up to date whenever something has changed.")
     ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print each skipped file, then the counts, as one JSON object a line.")
+    ] = False,
     index: Index = None,
     model: Model = None,
     preprocessing: Annotated[
@@ -81,6 +86,7 @@ def index(
     ] = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Add pictures to the index, or bring it up to date.
 
@@ -106,17 +112,18 @@ def index(
             "on_publish": lambda done, total: meter.update(done, total, "arranging for search"),
         }
         if watch:
-            _report_watch(pictures.watch(paths, **how), meter, len(paths))
+            _report_watch(pictures.watch(paths, **how), meter, len(paths), json=json)
             return
         report = pictures.index(paths, **how)
-        _report_run(report, meter.close())
+        _report_run(report, meter.close(), json=json)
     if report.skipped:
         raise typer.Exit(SOME_SKIPPED)
 
 
-def _report_run(report: "IndexReport", seconds: float) -> None:
+def _report_run(report: "IndexReport", seconds: float, *, json: bool) -> None:
     """Report one run."""
-    render.skipped(report.skipped)
+    if not json:
+        render.skipped(report.skipped)
     for root in report.absent:
         render.away(root)
     _report_unread(report.unread)
@@ -128,6 +135,9 @@ def _report_run(report: "IndexReport", seconds: float) -> None:
             f"note: {render.counted(report.renewed, 'picture')} encoded again, as this version reads them better"
         )
     render.note(report.note)
+    if json:
+        _print_run(report, report.skipped, seconds)
+        return
     others = sum(report.ignored.values())
     render.say(
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
@@ -138,13 +148,37 @@ def _report_run(report: "IndexReport", seconds: float) -> None:
     )
 
 
-def _report_watch(reports: "Iterator[IndexReport]", meter: Meter, paths: int) -> None:
+def _print_run(report: "IndexReport", skipped: Sequence[Skipped], seconds: float) -> None:
+    """Print one run for programs: each of the `skipped` files, then the counts."""
+    for skip in skipped:
+        render.json_line({"skipped": skip.path, "reason": skip.reason})
+    render.json_line(
+        {
+            "files": report.files,
+            "indexed": report.encoded,
+            "renewed": report.renewed,
+            "reused": report.reused,
+            "unchanged": report.unchanged,
+            "removed": report.removed,
+            "skipped_total": len(report.skipped),
+            "ignored": report.ignored,
+            "unread": report.unread,
+            "excluded": report.excluded,
+            "links": report.links,
+            "absent": report.absent,
+            "note": report.note,
+            "seconds": seconds,
+        }
+    )
+
+
+def _report_watch(reports: "Iterator[IndexReport]", meter: Meter, paths: int, *, json: bool) -> None:
     """Report the first run over this number of paths, and the changes of each later run, without end."""
     last = next(reports)
-    _report_run(last, meter.close())
+    _report_run(last, meter.close(), json=json)
     render.say(f"watching {render.counted(paths, 'path')}; Ctrl-C ends it")
     for report in reports:
-        meter.close()
+        seconds = meter.close()
         for folder in sorted({*report.absent} - {*last.absent}):
             render.away(folder)
         if report.note != last.note:
@@ -152,8 +186,11 @@ def _report_watch(reports: "Iterator[IndexReport]", meter: Meter, paths: int) ->
         _report_dropped(report.left_out)
         told = set(last.skipped)
         new = tuple(skip for skip in report.skipped if skip not in told)
-        render.skipped(new)
-        if report.encoded or report.reused or report.removed or new:
+        changed = report.encoded or report.reused or report.removed or new
+        if changed and json:
+            _print_run(report, new, seconds)
+        elif changed:
+            render.skipped(new)
             render.say(
                 f"{datetime.now():%H:%M:%S} indexed {report.encoded}, reused {report.reused}, "
                 f"removed {report.removed}, skipped {len(new)}"

@@ -11,7 +11,7 @@ from bridgetower_cli import render
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Json, Model, Precision, named_path, settle
+from bridgetower_cli.settings import Device, Json, Model, Precision, Quiet, named_path, settle
 
 
 def match(
@@ -23,6 +23,7 @@ def match(
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Score every picture with every text.
 
@@ -38,7 +39,12 @@ def match(
             render.json_line(_fields(pair))
     else:
         render.table(
-            [Column("match", number=True), Column("similarity", number=True), Column("picture"), Column("text")],
+            [
+                Column("match", number=True),
+                Column("similarity", number=True),
+                Column("picture", path=True),
+                Column("text"),
+            ],
             [
                 [render.score(p.match), render.score(p.similarity), render.short(p.image), render.visible(p.text)]
                 for p in scores

@@ -7,13 +7,13 @@ import typer
 
 from bridgetower_cli import render
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import DEFAULT_MODEL, Json, model_name, named_path, settle
+from bridgetower_cli.settings import DEFAULT_MODEL, Json, Quiet, model_name, named_path, settle
 
 if TYPE_CHECKING:
     from bridgetower import LocalModel
 
 
-def list_models(json: Json = False) -> None:
+def list_models(json: Json = False, quiet: Quiet = False) -> None:
     """Show the models that are on this machine, with their heads.
 
     Indexing and searching take ITC, verifying and matching take ITM, filling takes MLM.
@@ -26,7 +26,7 @@ def list_models(json: Json = False) -> None:
             render.json_line(_fields(model))
     else:
         render.table(
-            [Column("model"), Column("heads"), Column("size", number=True), Column("folder")],
+            [Column("model"), Column("heads"), Column("size", number=True), Column("folder", path=True)],
             [
                 [
                     render.visible(model.name),
@@ -53,6 +53,7 @@ def pull_model(
             help="A repository of the Hugging Face Hub. [env: BT_MODEL; default: the model of bt index]",
         ),
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch a model, or what is missing of it, and print its folder."""
     settings = settle(model=name)
@@ -71,6 +72,7 @@ def convert_model(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", parser=named_path, help="Where to write it: a new or empty folder.")
     ],
+    quiet: Quiet = False,
 ) -> None:
     """Write a model as one folder of safetensors, which `transformers` reads too, and print that folder."""
     import bridgetower

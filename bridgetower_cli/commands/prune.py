@@ -8,7 +8,7 @@ from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Index, Json, settle
+from bridgetower_cli.settings import Index, Json, Quiet, settle
 
 
 def prune(
@@ -17,6 +17,7 @@ def prune(
     ] = False,
     json: Json = False,
     index: Index = None,
+    quiet: Quiet = False,
 ) -> None:
     """Remove from the index what leads to no picture any more, and give its space back.
 

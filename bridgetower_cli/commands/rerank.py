@@ -12,12 +12,25 @@ from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import Device, Json, MinMatch, Model, Precision, RequiredText, settle
+from bridgetower_cli.settings import (
+    Device,
+    Json,
+    MinMatch,
+    Model,
+    Precision,
+    Quiet,
+    RequiredText,
+    least_match,
+    settle,
+    whole,
+)
 
 
 def rerank(
     text: RequiredText,
-    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="Print at most this many. [default: all]")] = None,
+    top: Annotated[
+        int | None, typer.Option(parser=whole(10), metavar="N", help="Print at most this many. [default: all]")
+    ] = None,
     min_match: MinMatch = None,
     json: Json = False,
     null: Annotated[
@@ -26,6 +39,7 @@ def rerank(
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Order pictures from any other tool by their match.
 
@@ -35,11 +49,14 @@ def rerank(
     Exits with 1 if there is nothing to print, as when nothing reaches --min-match.
     """
     settings = settle(model=model, device=device, precision=precision)
+    min_match = least_match(min_match)
     spelled = _read_paths(b"\0" if null else b"\n")
     if not spelled:
         raise no_match("no paths came in on stdin")
     with Meter("verifying", "pictures") as meter:
-        found = the_model(settings).rerank(text, list(spelled), min_match=min_match, on_progress=meter.update)
+        found = the_model(settings).rerank(
+            text, list(spelled), min_match=least_match(min_match), on_progress=meter.update
+        )
     render.skipped(found.skipped)
     rows = [(path, hit.match) for hit in found.hits for path in spelled[hit.path]][:top]
     if json:
@@ -48,7 +65,8 @@ def rerank(
     else:
         render.paths((path for path, _ in rows), end=b"\0" if null else b"\n")
     if not found.hits:
-        raise no_match(render.how_far(found.verified, found.best_match))
+        why = render.how_far(found.verified, found.best_match)
+        raise no_match(why, best_match=found.best_match, verified=found.verified)
 
 
 def _read_paths(end: bytes) -> dict[Path, list[str]]:

@@ -25,18 +25,27 @@ from bridgetower_cli.settings import (
     MinMatch,
     OptionalText,
     Precision,
+    Quiet,
     Top,
+    cosine,
     duration,
+    least_match,
     named_path,
     settle,
 )
+
+FITS = 0.5  # the least probability with which a picture fits a text
 
 
 def search(
     text: OptionalText = None,
     image: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", parser=named_path, help="Search for pictures like this one; TEXT may refine it."),
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            parser=named_path,
+            help="Search for pictures like this one; TEXT may refine it. May be given several times: all count alike.",
+        ),
     ] = None,
     query_vector: Annotated[
         Path | None,
@@ -74,6 +83,14 @@ def search(
         ),
     ] = None,
     min_match: MinMatch = None,
+    min_similarity: Annotated[
+        float | None,
+        typer.Option(
+            parser=cosine,
+            metavar="S",
+            help="Without TEXT: keep only pictures with at least this similarity, -1 to 1. It has no natural cut-off.",
+        ),
+    ] = None,
     json: Json = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print bare paths, one a line.")] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="Print bare paths, each ended by a NUL byte.")] = False,
@@ -83,6 +100,7 @@ def search(
     model: IndexModel = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Find pictures by what they show.
 
@@ -105,6 +123,9 @@ def search(
         features_cache=features_cache,
         features_dir=features_dir,
     )
+    verifies = text is not None and not no_rerank and depth != 0
+    if verifies:
+        min_match = least_match(min_match)
     with library(settings) as searched, Meter("searching", "pictures") as meter:
         try:
             found = searched.search(
@@ -117,6 +138,7 @@ def search(
                 top=top,
                 depth=0 if no_rerank else depth,
                 min_match=min_match,
+                min_similarity=min_similarity,
                 budget=math.inf if budget is None else budget,
                 on_progress=meter.update,
             )
@@ -138,6 +160,11 @@ def search(
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
     elif found.hits:
         _table(found.hits)
+    if found.hits and min_match is None and found.best_match is not None and found.best_match < FITS:
+        render.say(
+            f"note: nothing fits well: {render.how_far(found.verified, found.best_match)}; --min-match keeps only what "
+            "fits"
+        )
     if not found.hits:
         options = {"--under": under, "--since": since, "--before": before}
         given = [name for name, value in options.items() if value is not None]
@@ -145,7 +172,10 @@ def search(
             found.verified or found.gone or found.away or found.barred or found.skipped or found.in_cloud
         ):
             raise no_match(f"no picture of the index passes {', '.join(given)}")
-        raise no_match(render.how_far(found.verified, found.best_match))
+        best, similarity = found.best_match, found.best_similarity
+        cut = similarity is not None
+        why = f"the most similar picture has {similarity:.3f}" if cut else render.how_far(found.verified, best)
+        raise no_match(why, best_match=best, best_similarity=similarity, verified=found.verified)
 
 
 def _stdin() -> BinaryIO:
@@ -161,10 +191,10 @@ def _fields(hit: Hit) -> dict[str, object]:
 def _table(hits: tuple[Hit, ...]) -> None:
     """Write a table, with a column for matches if anything was verified."""
     if any(hit.verified for hit in hits):
-        columns = [Column("match", number=True), Column("similarity", number=True), Column("picture")]
+        columns = [Column("match", number=True), Column("similarity", number=True), Column("picture", path=True)]
         rows = [[_match(hit), render.score(hit.similarity), render.short(hit.path)] for hit in hits]
     else:
-        columns = [Column("similarity", number=True), Column("picture")]
+        columns = [Column("similarity", number=True), Column("picture", path=True)]
         rows = [[render.score(hit.similarity), render.short(hit.path)] for hit in hits]
     render.table(columns, rows)
 

@@ -8,7 +8,7 @@ from bridgetower.records import FOREIGN
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.render import Column, counted, visible
-from bridgetower_cli.settings import Device, Index, Json, Precision, settle
+from bridgetower_cli.settings import Device, Index, Json, Precision, Quiet, settle
 
 FEW = 5  # reasons, and indexed single files, that are shown
 
@@ -25,6 +25,7 @@ def status(
     index: Index = None,
     device: Device = None,
     precision: Precision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Show what the index holds, and where it is."""
     settings = settle(index=index, device=device, precision=precision)

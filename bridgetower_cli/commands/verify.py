@@ -8,7 +8,7 @@ from bridgetower.errors import StoreError
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import Index, Json, settle
+from bridgetower_cli.settings import Index, Json, Quiet, settle
 
 if TYPE_CHECKING:
     from bridgetower import Finding, Library, Repaired
@@ -25,6 +25,7 @@ def verify(
     ] = False,
     json: Json = False,
     index: Index = None,
+    quiet: Quiet = False,
 ) -> None:
     """Check that the index is as it was written: every picture, every file, and all that is derived from them.
 

@@ -210,6 +210,11 @@ def least_match(min_match: object) -> float | None:
     return None if min_match is None else number("min_match", min_match, least=0, most=1)
 
 
+def least_similarity(min_similarity: object) -> float | None:
+    """A cosine; None for any."""
+    return None if min_similarity is None else number("min_similarity", min_similarity, least=-1, most=1)
+
+
 def pixel_limit(max_pixels: object) -> int | None:
     """How many pixels a picture may have; None for the usual limit."""
     if max_pixels is None:

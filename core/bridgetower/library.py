@@ -10,7 +10,7 @@ Every command of `bt` on an index calls this class. The stages do the work; they
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -132,7 +132,7 @@ class Library:
         self,
         text: "str | SearchRequest | None" = None,
         *,
-        image: "AnyPicture | None" = None,
+        image: "AnyPicture | Sequence[AnyPicture] | None" = None,
         vector: "Vectors | AnyPath | BinaryIO | None" = None,
         under: AnyPath | None = None,
         since: Moment | None = None,
@@ -141,16 +141,18 @@ class Library:
         depth: int | None = None,
         min_match: float | None = None,
         budget: float = math.inf,
+        min_similarity: float | None = None,
         on_progress: OnProgress = quiet,
     ) -> "Found":
-        """Find pictures for a text, a picture, or both. A `SearchRequest` may replace all arguments but `under`.
+        """Find pictures for a text, pictures, or both. A `SearchRequest` may replace all arguments but `under`.
 
         Each verified hit has the probability that the text is true of the picture. `image` is a path, a PIL image,
-        an array uint8 [H, W, 3] or [H, W], or the bytes of a file. `vector`, [E] or an npy file of one, recalls by
-        itself; an index of foreign vectors needs one. `under` is a folder or file of the index; `since` and
-        `before` bound when pictures were taken: "2024-05", a date, a datetime. `depth` is how many candidates are
-        verified, by default 20 on a CPU and 100 on a GPU; `budget` is the seconds for it. `on_progress(done, total)`
-        counts pictures that are being verified.
+        an array uint8 [H, W, 3] or [H, W], the bytes of a file, or a list of these, in which each counts alike.
+        `vector`, [E] or an npy file of one, recalls by itself; an index of foreign vectors needs one. `under` is a
+        folder or file of the index; `since` and `before` bound when pictures were taken: "2024-05", a date, a datetime.
+        `depth` is how many candidates are verified, by default 20 on a CPU and 100 on a GPU; `budget` is the seconds
+        for it. `min_match` cuts what was verified, `min_similarity` what was found without a text.
+        `on_progress(done, total)` counts pictures that are being verified.
 
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
@@ -159,13 +161,15 @@ class Library:
 
         listener(on_progress)
         if isinstance(text, SearchRequest):
-            beside = (image, vector, under, since, before, top, depth, min_match, budget)
-            usual = (None, None, None, None, None, 10, None, None, math.inf)
+            beside = (image, vector, under, since, before, top, depth, min_match, budget, min_similarity)
+            usual = (None, None, None, None, None, 10, None, None, math.inf, None)
             if any(one is not other for one, other in zip(beside, usual, strict=True)):  # arrays compare as arrays
                 raise UsageError("a SearchRequest says all that there is to say: nothing can be given beside it")
             request = text
         else:  # checked before anything is opened
-            request = SearchRequest(text, image, vector, under, since, before, top, depth, min_match, budget)
+            request = SearchRequest(
+                text, image, vector, under, since, before, top, depth, min_match, budget, min_similarity
+            )
         with self._readers.lend() as reader:
             return self._queries().search(reader, request, on_progress)
 
@@ -253,7 +257,7 @@ class Library:
             recall_store=self._recall_store,
             readers=self._readers,
             find_model=self._models.to_add,
-            must_find=self._options.has_required,
+            must_compare=self._options.must_compare,
             rules=Rules(inputs.list_of_patterns(exclude), hidden, follow_symlinks, default_excludes),
             max_pixels=inputs.pixel_limit(max_pixels),
             on_progress=listener(on_progress),

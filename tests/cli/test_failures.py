@@ -1,13 +1,19 @@
 """Every way in which `bt` can end that is not success."""
 
 import errno
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from bridgetower import __version__
+from bridgetower_cli import usage
 from bridgetower_cli.parser import app
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder, paint
@@ -106,7 +112,90 @@ def test_version(bt: Bt) -> None:
 def test_an_unknown_command(bt: Bt) -> None:
     done = bt("serch", "red")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "Did you mean 'search'?" in done.stderr
+    assert done.stderr == "error: serch is no command of bt: did you mean bt search?\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("find red", "find is no command of bt: did you mean bt search?"),
+        ("update photos", "update is no command of bt: did you mean bt index?"),
+        ("info", "info is no command of bt: did you mean bt status?"),
+        ("pull demo", "pull is no command of bt: did you mean bt model pull?"),
+        ("model ls", "ls is no command of bt model: did you mean bt model list?"),
+        ("frobnicate", "frobnicate is no command of bt: `bt --help` shows all"),
+        ("search red --limit 3", "--limit is no option of bt search: did you mean --top?"),
+        ("search red -n 3", "-n is no option of bt search: did you mean --top?"),
+        ("search red --threshold=0.5", "--threshold is no option of bt search: did you mean --min-match, or "),
+        ("search red --path photos", "--path is no option of bt search: did you mean --under, or --paths?"),
+        ("search red --folder photos", "--folder is no option of bt search: did you mean --under?"),
+        ("search red --dept 3", "--dept is no option of bt search: did you mean --depth?"),
+        ("status --top 3", "--top is no option of bt status: `bt status --help` shows all"),
+        ("prune -n", "-n is no option of bt prune: did you mean --dry-run?"),
+        ("search red --top", "--top needs a value"),
+        ("index", "PATH is missing: `bt index --help` shows how it is given"),
+        ("match photos/red.png", "--text is missing: `bt match --help` shows how it is given"),
+        ("search -", 'no texts are read from stdin, so "-" is none: give many one by one'),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_what_may_be_meant(bt: Bt, arguments: str, said: str) -> None:
+    done = bt(*arguments.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {said}") and done.stderr.count("\n") == 1
+
+
+def test_options_that_may_be_meant_exist() -> None:
+    commands: Any = typer.main.get_command(app)
+    there = {name for command in commands.commands.values() for option in command.params for name in option.opts}
+    assert set(usage._OPTIONS) <= there
+    words = [word for words in usage._OPTIONS.values() for word in words.split()]
+    assert [word for word in words if word in there] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("search red --top 0", "'0': a whole number of at least 1 is wanted, as 10"),
+        ("search red --depth -1", "'-1': a whole number of at least 0 is wanted, as 20"),
+        ("rerank red --top many", "'many': a whole number of at least 1 is wanted, as 10"),
+        ("eval captions.jsonl --depth 1.5", "'1.5': a whole number of at least 1 is wanted, as 20"),
+        ("search red --min-match 50%", "'50%': a probability is between 0 and 1, as 0.5"),
+        ("rerank red --min-match nan", "'nan': a probability is between 0 and 1, as 0.5"),
+        ("search --image red.png --min-similarity 80", "'80': a similarity is between -1 and 1, as 0.8"),
+    ],
+)
+def test_a_value_that_cannot_be_says_how_it_is_written(bt: Bt, arguments: str, said: str) -> None:
+    done = bt(*arguments.split())
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {said}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "search red --top 3 --top 5",
+        "search red --since 2020 --since 2024",
+        "rerank red --min-match 0.5 --min-match=0.5",
+        "index photos --model a --model b",
+        "fill a<mask> --index a --index b",
+    ],
+)
+def test_an_option_of_one_value_is_given_once(bt: Bt, arguments: str) -> None:
+    done = bt(*arguments.split())
+    option = next(word for word in arguments.split() if word.startswith("--"))
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {option} was given twice\n")
+
+
+def test_a_flag_may_be_given_again(bt: Bt, library: Path) -> None:
+    assert bt("search", "red", "--json", "--json").exit_code == 0
+
+
+def test_help_is_as_wide_as_the_terminal() -> None:
+    for width in (60, 150):
+        command = [sys.executable, "-m", "bridgetower_cli", "search", "--help"]
+        environment = os.environ | {"COLUMNS": str(width)}
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True).stdout
+        text, _, _ = shown.partition("Examples:")
+        assert width - 10 <= max(map(len, text.splitlines())) <= width
 
 
 @pytest.mark.parametrize("command", ["search", "rerank", "fill"])
@@ -120,7 +209,7 @@ def test_a_text_without_quotes_gets_a_hint(bt: Bt, command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        (["search", "red", "--top", "\u202ex"], "'--top'"),  # a value
+        (["search", "red", "--top", "\u202ex"], "'\\u202ex': a whole number"),  # a value
         (["search", "red", "--since", "\x1b[31m"], "'\\x1b[31m' is no date"),
         (["search", "red", "--\u202eno"], "--\\u202eno"),  # an option
         (["search", "red", "--top\u2066=1"], "--top\\u2066"),

@@ -76,7 +76,9 @@ def test_pictures_that_cannot_be_read_say_nothing_and_that_is_told(bt: Bt, libra
     for form in ([], ["--json"]):
         done = bt("fill", "a <mask>", *form)
         assert (done.exit_code, done.stdout) == (1, "")
-        assert done.stderr.splitlines()[-1] == "no match: none of the pictures could be read"
+        said = done.stderr.splitlines()[-1]
+        why = json.loads(said)["no_match"] if form else said.removeprefix("no match: ")
+        assert why == "none of the pictures could be read"
 
 
 def test_words_from_pictures_that_have_nothing_to_do_with_the_text_come_all_the_same(bt: Bt, library: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_session_on_a_real_network(tmp_path: Path) -> None:
     assert (indexed.returncode, indexed.stdout) == (3, b"")
     assert b"indexed 2, reused 0, unchanged 0, removed 0, skipped 1: 3 files" in indexed.stderr
 
-    found = bt("search", "two cats on a couch", "--json", "--precision", "fp32", cwd=tmp_path)
+    found = bt("search", "two cats on a couch", "--json", "--quiet", "--precision", "fp32", cwd=tmp_path)
     assert (found.returncode, found.stderr) == (0, b"")
     hits = [json.loads(line) for line in found.stdout.splitlines()]
     assert sorted(hit["path"] for hit in hits) == [str(tmp_path / "photos" / f"{c}.png") for c in ("blue", "red")]

@@ -124,8 +124,42 @@ def test_eval_prints_a_line_a_method_and_depth(bt: Bt, photos: Path) -> None:
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row.pop("method"), row.pop("depth")) for row in rows] == [("recall", 0), ("rerank", 1), ("rerank", 3)]
     names = ["ir@1", "ir@5", "ir@10", "tr@1", "tr@5", "tr@10"]
-    assert rows == [{**dict.fromkeys(names, 100.0), "rsum": 600.0}] * 3
-    assert done.stderr == "3 pictures, 6 texts\n"
+    rule = {"credit_same": True, "same_texts": 0, "cut_texts": 0}
+    assert rows == [{**dict.fromkeys(names, 100.0), "rsum": 600.0, **rule}] * 3
+    assert done.stderr == "3 pictures, 6 texts; texts at several pictures (0) are right for each (--credit-same on)\n"
+
+
+def test_eval_names_its_rule_and_the_texts_that_are_cut(bt: Bt, photos: Path) -> None:
+    file = captions(photos)
+    with file.open("a") as more:
+        more.write(json.dumps({"image": "white.png", "captions": ["red", "red " * 300]}) + "\n")
+    done = bt("eval", file, "--credit-same", "off", "--json")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        "note: 1 of 8 texts are longer than the model reads; their ends are left out",
+        "4 pictures, 8 texts; texts at several pictures (2) are right for their own only (--credit-same off)",
+    ]
+    own = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {(row["credit_same"], row["same_texts"], row["cut_texts"]) for row in own} == {(False, 2, 1)}
+    each = [json.loads(line) for line in bt("eval", file, "--json").stdout.splitlines()]
+    assert [row["ir@1"] for row in each] > [row["ir@1"] for row in own]
+    done = bt("eval", file, "--credit-same", "maybe")
+    assert (done.exit_code, done.stderr) == (2, "error: 'maybe': --credit-same is on or off\n")
+
+
+def test_eval_names_a_missing_picture_with_its_line_before_a_model_is_looked_for(
+    bt: Bt, photos: Path, models: Models
+) -> None:
+    file = captions(photos)
+    (photos / "green.png").unlink()
+    done = bt("eval", file)
+    assert (done.exit_code, done.stdout, models.resolved) == (6, "", [])
+    assert done.stderr.startswith(f"error: {file}, line 2: {photos / 'green.png'}: no such file; correct the path")
+    done = bt("eval", file, "--skip-missing")
+    assert done.exit_code == 0
+    skipped, counts = done.stderr.splitlines()
+    assert skipped == "skipped photos/green.png: no such file, in line 2 of captions.jsonl"
+    assert counts.startswith("2 pictures, 4 texts; ")
 
 
 def test_eval_as_a_table(bt: Bt, photos: Path) -> None:
@@ -141,7 +175,7 @@ def test_eval_of_a_model_without_matching_head_measures_recall_alone(bt: Bt, pho
     assert done.exit_code == 0
     assert [json.loads(line)["method"] for line in done.stdout.splitlines()] == ["recall"]
     note, counts = done.stderr.splitlines()
-    assert note.startswith("note: ") and "no ITM head" in note and counts == "3 pictures, 6 texts"
+    assert note.startswith("note: ") and "no ITM head" in note and counts.startswith("3 pictures, 6 texts; ")
 
 
 @pytest.mark.parametrize(("head", "arguments"), [(Head.ITM, []), (Head.ITC, ["--depth", 5])])

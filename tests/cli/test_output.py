@@ -16,7 +16,7 @@ from bridgetower_cli.progress import Meter, Pace
 from bridgetower_cli.render import Column, visible
 
 ROWS = [["0.981", "/a/" + "long" * 40 + ".jpg"], [render.UNKNOWN, "/b.jpg"]]
-COLUMNS = [Column("match", number=True), Column("picture")]
+COLUMNS = [Column("match", number=True), Column("picture", path=True)]
 
 
 class Stream(io.TextIOWrapper):
@@ -92,13 +92,11 @@ def test_a_stream_that_takes_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch
         render.table(COLUMNS, ROWS)
 
 
-def test_a_terminal_gets_lines_of_its_width(terminal: Stream) -> None:
-    render.table(COLUMNS, ROWS)
+def test_a_terminal_gets_lines_of_its_width_in_which_no_name_is_broken(terminal: Stream) -> None:
+    render.table(COLUMNS, [["0.981", "folder/" * 9 + "two cats.jpg"], [render.UNKNOWN, "/b.jpg"]])
     assert "\x1b[" in terminal.text()
-    drawn = terminal.text().replace("\n       ", "")  # the wrapped path, put together again
-    assert ROWS[0][1] in drawn
     plain = [line for line in terminal.text().splitlines() if "\x1b" not in line]
-    assert plain and max(map(len, plain)) <= 60
+    assert plain == [f"0.981  {'folder/' * 7}", f"       {'folder/' * 2}two cats.jpg"]
 
 
 @pytest.mark.parametrize("width", [40, 20, 10])
@@ -106,13 +104,27 @@ def test_numbers_are_whole_however_narrow_the_terminal(
     terminal: Stream, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    columns = [Column("match", number=True), Column("similarity", number=True), Column("picture")]
+    columns = [Column("match", number=True), Column("similarity", number=True), Column("picture", path=True)]
     render.table(columns, [["unverified", "0.123", "a/long/path/to/a/picture.jpg"]])
     header, *lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.text()).splitlines()
     assert header.split() == ["match", "similarity", "picture"]
     assert lines[0].split()[:2] == ["unverified", "0.123"]
     assert "".join([lines[0].split()[2], *(line.strip() for line in lines[1:])]) == "a/long/path/to/a/picture.jpg"
-    assert max(map(len, lines)) <= max(width, 10 + 2 + 10 + 2 + render.NARROWEST)
+    assert max(map(len, lines)) <= max(width, 10 + 2 + 10 + 2 + len("picture.jpg"))
+
+
+def test_columns_of_text_share_the_width_and_break_between_words(terminal: Stream) -> None:
+    render.table([Column("picture", path=True), Column("text")], [["a/b.jpg", "two cats on a couch " * 4]])
+    _, *lines = terminal.text().splitlines()
+    assert lines == [
+        "a/b.jpg  two cats on a couch two cats on a couch two cats on",
+        "         a couch two cats on a couch",
+    ]
+
+
+def test_a_name_wider_than_the_terminal_is_whole(terminal: Stream) -> None:
+    render.table(COLUMNS, ROWS)
+    assert ROWS[0][1].removeprefix("/a/") in terminal.text()
 
 
 def test_no_color_is_honoured(terminal: Stream, monkeypatch: pytest.MonkeyPatch) -> None:

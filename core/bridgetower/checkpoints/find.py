@@ -94,10 +94,10 @@ def _resolve_recorded(name: str) -> Checkpoint:
             f"{name!r:.{_LONGEST_NAME}}: the index says that it was made with this model, which is no name of one; say "
             "where it is with --model"
         )
-    snapshot = hub.find(name)
+    snapshot, why = hub.find(name)
     if snapshot is None:
         raise ModelError(
-            f"{name}: the index was made with this model, which is not on this machine: fetch it with "
+            f"{name}: the index was made with this model, which {why}: fetch it with "
             f"`bt model pull {name}`, or say where it is with --model"
         )
     return _read(name, snapshot, snapshot.name)

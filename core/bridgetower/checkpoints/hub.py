@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
+from bridgetower.checkpoints.cache import cache_folder
 from bridgetower.checkpoints.documents import read_json
 from bridgetower.errors import ModelError
 from bridgetower.records import Say
@@ -70,10 +72,12 @@ def cached_repositories() -> list[tuple[str, Path]]:
     return found
 
 
-def find(repository: str) -> Path | None:
-    """Return the snapshot folder of a repository in the cache, or None if it is absent or incomplete."""
+def find(repository: str) -> tuple[Path | None, str]:
+    """Return the snapshot folder of a repository in the cache, or None and why: it is absent, or lacks some files."""
     folder, missing = _find_snapshot(repository)
-    return None if missing else folder
+    if folder is None:
+        return None, "is not on this machine"
+    return (None, f"is on this machine without {', '.join(missing)}") if missing else (folder, "")
 
 
 def find_or_fetch(repository: str, *, refresh: bool, progress: bool, say: Say) -> Path:
@@ -87,23 +91,45 @@ def find_or_fetch(repository: str, *, refresh: bool, progress: bool, say: Say) -
         return cached
     say(f"asking the Hub for {repository} ...")
     try:
-        names = _files_on_the_hub(repository)
+        there = _files_on_the_hub(repository)
     except _UnreachableError as error:
-        if cached is not None and not missing:
-            say(f"the Hub cannot be reached ({error}): what is on this machine, revision {cached.name}, is not updated")
-            return cached
-        here = f"is on this machine without {', '.join(missing)}" if cached is not None else "is not on this machine"
+        whole, here = find(repository)
+        if whole is not None:
+            say(f"the Hub cannot be reached ({error}): what is on this machine, revision {whole.name}, is not updated")
+            return whole
         raise ModelError(
             f"{repository} {here} and the Hub cannot be reached ({error}): "
             f"run `bt model pull {repository}` where there is a network and copy its folder here, "
             "point --model at a folder that holds it, or try --model demo"
         ) from error
-    weights = next((found for form in _WEIGHTS if (found := list(filter(form.fullmatch, names)))), None)
+    weights = next((found for form in _WEIGHTS if (found := list(filter(form.fullmatch, there.sizes)))), None)
     if weights is None:
         raise ModelError(
             f"{repository}: the repository holds neither {SAFETENSORS} nor {PICKLE}; choose another checkpoint"
         )
-    return _download(repository, [*_SMALL_FILES, *weights], progress=progress)
+    wanted = [*_SMALL_FILES, *weights]
+    _announce(repository, there, wanted, weights, say)
+    return _download(repository, wanted, progress=progress)
+
+
+def _announce(repository: str, there: "_OnTheHub", wanted: list[str], weights: list[str], say: Say) -> None:
+    """Say how much is to be fetched, and how much disk copies of the weights take as the model runs."""
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    snapshot = cache / f"models--{repository.replace('/', '--')}" / "snapshots" / there.commit
+    size = sum(there.sizes.get(name, 0) for name in wanted if not (snapshot / name).exists())
+    if size:
+        # Pickles are converted, and weights are kept in the precision in which they run, at most as large as they are.
+        copies = sum(there.sizes[name] for name in weights) * (2 if weights[0].startswith("pytorch") else 1)
+        say(
+            f"fetching {repository}: {_size(size)} into {cache}; as it runs, copies of its weights take up to "
+            f"{_size(copies)} in {cache_folder()}"
+        )
+
+
+def _size(bytes_: int) -> str:
+    return f"{bytes_ / 1e9:.1f} GB" if bytes_ >= 1e8 else f"{bytes_ / 1e6:.1f} MB"
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -137,27 +163,51 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _find_snapshot(repository: str) -> tuple[Path | None, list[str]]:
-    """Return the snapshot in the cache, or None, and the files that it lacks; never uses the network."""
-    from huggingface_hub import get_cached_repo_tree, try_to_load_from_cache
+    """Return the snapshot in the cache, or None, and the files that it lacks; never uses the network.
+
+    It is that of the main branch. Where that is not known, as files were fetched by commit, it is the newest whole
+    snapshot, else the newest.
+    """
+    found = [(folder, _lacks(repository, folder)) for folder in _snapshots(repository)]
+    return next((entry for entry in found if not entry[1]), found[0] if found else (None, []))
+
+
+def _snapshots(repository: str) -> list[Path]:
+    """Return the snapshot folder of the main branch; where that is unknown, all snapshot folders, newest first."""
+    from huggingface_hub import constants
+
+    storage = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    try:
+        commit = (storage / "refs" / "main").read_text().strip()
+    except (OSError, ValueError):  # files were fetched by commit, or the cache is damaged
+        commit = ""
+    main = storage / "snapshots" / commit
+    try:
+        if re.fullmatch(r"\w+", commit) and main.is_dir():
+            return [main]
+        others = [folder for folder in storage.glob("snapshots/*") if folder.is_dir()]
+        return sorted(others, key=lambda folder: -folder.stat().st_mtime_ns)
+    except OSError:
+        return []
+
+
+def _lacks(repository: str, folder: Path) -> list[str]:
+    """Return the files that a snapshot lacks; "its weights" stands for these."""
+    from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
-        config = try_to_load_from_cache(repository, "config.json")
-        if not isinstance(config, str):
-            return None, []
-        folder = Path(config).parent
-        try:
-            listed = {file.path for file in get_cached_repo_tree(repository)}
-        except CachedRepoTreeNotFoundError:  # absent if a program has fetched single files
-            listed = None
-        missing = _missing_files({file.name for file in folder.iterdir() if file.is_file()}, listed)
-    except (OSError, ValueError):  # the cache is damaged
-        return None, []
+        listed = {file.path for file in get_cached_repo_tree(repository, revision=folder.name)}
+    except (CachedRepoTreeNotFoundError, OSError, ValueError):  # absent if a program has fetched single files
+        listed = None
+    there = set[str]()
     try:
+        there = {file.name for file in folder.iterdir() if file.is_file()}
         whole = bool(weight_files(folder))
     except (ModelError, OSError):
         whole = False
-    return folder, missing if whole else [*missing, "its weights"]
+    missing = _missing_files(there, listed)
+    return missing if whole else [*missing, "its weights"]
 
 
 def _missing_files(there: set[str], listed: set[str] | None) -> list[str]:
@@ -203,12 +253,20 @@ class _UnreachableError(Exception):
     """The Hub does not answer; the message says why."""
 
 
-def _files_on_the_hub(repository: str) -> list[str]:
+class _OnTheHub(NamedTuple):
+    """A repository on the Hub."""
+
+    commit: str  # of its main branch
+    sizes: dict[str, int]  # bytes of each file; 0 if unknown
+
+
+def _files_on_the_hub(repository: str) -> _OnTheHub:
     """List the files. Raises `ModelError` if the Hub denies access, `_UnreachableError` if it does not answer."""
     from huggingface_hub import HfApi
 
     try:
-        return [file.rfilename for file in HfApi().model_info(repository, timeout=_TIMEOUT_S).siblings or ()]
+        found = HfApi().model_info(repository, timeout=_TIMEOUT_S, files_metadata=True)
+        return _OnTheHub(found.sha or "", {file.rfilename: file.size or 0 for file in found.siblings or ()})
     except Exception as error:  # errors of the HTTP library, which varies between versions
         raise _access_error(repository, error) or _UnreachableError(_reason(error)) from error
 

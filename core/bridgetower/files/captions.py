@@ -6,7 +6,7 @@ Paths are relative to the file.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from bridgetower.errors import InputError, UsageError
 from bridgetower.files import jsonl
 from bridgetower.inputs import AnyPath, lasting, list_of_texts, path
+from bridgetower.records import Skipped
 
 _FORM = '{"image": "path", "captions": ["text", ...]}'
 
@@ -37,18 +38,34 @@ class Captioned:
             object.__setattr__(self, "image", lasting(self.image))
 
 
-def read_captions(file: AnyPath) -> list[Captioned]:
+def read_captions(file: AnyPath, *, on_missing: Callable[[Skipped], object] | None = None) -> list[Captioned]:
     """Read a captions file. Several lines for one picture are merged into one item.
 
-    Raises InputError that names the line.
+    With `on_missing`, a picture that is not there is left out, and `on_missing` gets it. Raises InputError that names
+    the line, without `on_missing` also that of the first such picture.
     """
     file = path(file)
     pictures: dict[str, tuple[Path, list[str]]] = {}  # by real path: a picture listed twice would compete with itself
-    for image, captions in jsonl.lines(file, lambda number, row: _captioned(row, file.parent), form=_FORM, blanks=True):
+    missing: dict[Path, int] = {}  # the first line of each picture that is not there
+    rows = jsonl.lines(file, lambda number, row: (number, *_captioned(row, file.parent)), form=_FORM, blanks=True)
+    for number, image, captions in rows:
         pictures.setdefault(os.path.realpath(image), (image, []))[1].extend(captions)
+        if not os.path.lexists(os.path.realpath(image)):
+            missing.setdefault(image, number)
     if not pictures:
         raise InputError(f"{file}: no captions in it; give one line for each picture: {_FORM}")
-    return [Captioned(image, captions) for image, captions in pictures.values()]
+    for image, number in missing.items():
+        if on_missing is None:
+            others = f", as {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise InputError(
+                f"{file}, line {number}: {image}: no such file{others}; correct the path, or leave out what is missing "
+                "with --skip-missing"
+            )
+        on_missing(Skipped(image, f"no such file, in line {number} of {file.name}"))
+    there = [Captioned(image, captions) for image, captions in pictures.values() if image not in missing]
+    if not there:
+        raise InputError(f"{file}: none of its pictures is there; paths are relative to the file")
+    return there
 
 
 def _captioned(row: Any, folder: Path) -> tuple[Path, list[str]]:

@@ -281,13 +281,16 @@ class Model:
         captions: "AnyPath | Iterable[Captioned]",
         *,
         depths: Sequence[int] | None = None,
+        credit_same: bool = True,
         on_progress: OnProgress = quiet,
     ) -> "Iterator[Evaluation]":
         """Measure recall@k on a file of captions, or on a list of Captioned: by similarity alone, then for each of
         `depths` of verification.
 
-        `depths` None is DEFAULT_DEPTH, and none for a model without an ITM head. Pictures are read twice, before the
-        first result and before the second; `on_progress(done, total)` counts the pictures of the current pass.
+        `depths` None is DEFAULT_DEPTH, and none for a model without an ITM head. A text that several pictures have word
+        for word is right for each of them, or without `credit_same` for its own only; the results say how many such
+        texts there are, and how many the model cuts. Pictures are read twice, before the first result and before the
+        second; `on_progress(done, total)` counts the pictures of the current pass.
         Raises InputError, UsageError, ModelError.
         """
         from bridgetower.files.captions import Captioned, read_captions
@@ -310,7 +313,8 @@ class Model:
             self._say("note: this model has no ITM head to verify with; it is measured by similarity alone")
             wanted = []
         wanted = [DEFAULT_DEPTH] if wanted is None else wanted
-        return evaluate(self.encoder, self.judge if wanted else None, captioned, depths=wanted, on_progress=on_progress)
+        judge = self.judge if wanted else None
+        return evaluate(self.encoder, judge, captioned, depths=wanted, credit_same=credit_same, on_progress=on_progress)
 
     def embed_images(self, pictures: "Iterable[AnyPicture]") -> "Vectors":
         """Return ITC vectors of pictures, float32 [B, E], unit length.

@@ -73,10 +73,20 @@ class ModelOptions:
             if beside := [field.name for field in deciding if getattr(self, field.name) != field.default]:
                 raise UsageError(f"a model that is ready has its {', '.join(beside)}: say that where it is made")
 
-    @property
-    def has_required(self) -> bool:
-        """Whether one of the options must equal that of the index."""
-        return not (self.given is None and self.precision is None and self.preprocessing is None)
+    def must_compare(self, made_by: Fingerprint) -> bool:
+        """Return whether a model must be found to compare these options with an index.
+
+        An option that says what the index says needs no model before pictures are to be encoded.
+        """
+        if isinstance(self.given, Model):
+            return True
+        # a fingerprint names a folder by its real path
+        given = os.path.realpath(self.given) if self.given is not None and os.path.isabs(self.given) else self.given
+        return (
+            given not in (None, made_by.model)
+            or self.preprocessing not in (None, made_by.preprocessing)
+            or (self.precision not in (None, "auto") and (self.precision == INT8) != (made_by.precision_family == INT8))
+        )
 
 
 class ModelChoice:

@@ -1,7 +1,8 @@
 """Recall@k over pictures with captions: of the recall stage alone, and after re-ranking to one or more depths.
 
-IR: each caption searches the pictures; TR: each picture searches the captions, and finding any of its own counts. All
-in percent. Re-ranking verifies the first `depth` candidates of each query and leaves the rest in their order.
+IR: each caption searches the pictures; TR: each picture searches the captions, and finding any of its own counts. A
+caption that stands word for word at several pictures is one of their own for each of them, or for its own picture only.
+All in percent. Re-ranking verifies the first `depth` candidates of each query and leaves the rest in their order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from bridgetower.records import Head, OnProgress, quiet, require_heads
 from bridgetower.retrieval.encode_pictures import candidates_of, load
 
 RANKS = (1, 5, 10)
+Recalls = tuple[float, float, float]  # at RANKS
+Scores = npt.NDArray[np.float32]
 _BATCH = 16  # pictures; more than elsewhere: each batch encodes its texts again
 
 
@@ -26,10 +29,13 @@ class Evaluation:
 
     method: str  # "recall" or "rerank"
     depth: int  # candidates verified for each query; 0 for "recall"
-    ir: tuple[float, float, float]  # text -> picture
-    tr: tuple[float, float, float]  # picture -> text
+    ir: Recalls  # text -> picture
+    tr: Recalls  # picture -> text
     pictures: int
     texts: int
+    credit_same: bool = True  # whether a text that several pictures have is right for each of them
+    same: int = 0  # texts that another picture has word for word
+    cut: int = 0  # texts of which a part of the model reads only the beginning
 
     @property
     def rsum(self) -> float:
@@ -42,6 +48,7 @@ def evaluate(
     captioned: Sequence[Captioned],
     *,
     depths: Sequence[int],
+    credit_same: bool = True,
     on_progress: OnProgress = quiet,
 ) -> Iterator[Evaluation]:
     """Measure recall alone, then, where there is a judge, re-ranking at each of `depths`. Raises PictureError,
@@ -55,6 +62,19 @@ def evaluate(
     texts = [caption for item in captioned for caption in item.captions]
     candidates = candidates_of([item.image for item in captioned])
     owner = np.array([row for row, item in enumerate(captioned) for _ in item.captions])  # [Q]
+    numbers: dict[str, int] = {}
+    number = np.array([numbers.setdefault(text, len(numbers)) for text in texts])  # [Q], equal for equal texts
+    pairs = np.unique(np.stack([number, owner], axis=1), axis=0)
+    shared, counts = np.unique(pairs[:, 0], return_counts=True)
+    same = int(np.isin(number, shared[counts > 1]).sum())
+    right = _Right(number if credit_same else np.arange(len(texts)), owner)
+    parts = {id(part): part for part in (encoder, judge) if part is not None}.values()
+    cut = sum(any(part.truncates(text) for part in parts) for text in texts)
+
+    def measured(method: str, depth: int, scores: Scores, transposed: Scores) -> Evaluation:
+        found = right.recalls(scores, transposed)
+        return Evaluation(method, depth, *found, len(captioned), len(texts), credit_same, same, cut)
+
     batches = [range(i, min(i + _BATCH, len(captioned))) for i in range(0, len(captioned), _BATCH)]
 
     def pixels(rows: range, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -66,7 +86,7 @@ def evaluate(
         on_progress(rows.stop, len(captioned))
     text_vectors = [encoder.embed_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)]
     similarity = np.concatenate(text_vectors) @ np.concatenate(vectors).T  # [Q, B]
-    yield _measure("recall", 0, similarity, similarity.T, owner)
+    yield measured("recall", 0, similarity, similarity.T)
     if judge is None or not depths:
         return
 
@@ -83,9 +103,8 @@ def evaluate(
         margins[asked[pairs[:, 0]], columns[pairs[:, 1]]] = logits[:, 1] - logits[:, 0]
         on_progress(rows.stop, len(captioned))
     for depth in depths:
-        yield _measure(
-            "rerank", depth, _reranked(similarity, margins, depth), _reranked(similarity.T, margins.T, depth), owner
-        )
+        reranked = (_reranked(similarity, margins, depth), _reranked(similarity.T, margins.T, depth))
+        yield measured("rerank", depth, *reranked)
 
 
 def _best_columns(scores: npt.NDArray[np.float32], depth: int) -> npt.NDArray[np.bool_]:
@@ -104,21 +123,26 @@ def _reranked(
     return np.where(_best_columns(similarity, depth), margins + above_all, similarity)
 
 
-def _measure(
-    method: str,
-    depth: int,
-    text_to_image: npt.NDArray[np.float32],
-    image_to_text: npt.NDArray[np.float32],
-    owner: npt.NDArray[np.int64],
-) -> Evaluation:
-    """Compute recall@k from scores [Q, B] and [B, Q]; `owner` [Q] is the picture that each text belongs to."""
-    ranked_images = np.argsort(-text_to_image, axis=1, kind="stable")[:, : max(RANKS)]
-    ranked_texts = np.argsort(-image_to_text, axis=1, kind="stable")[:, : max(RANKS)]
-    found_image = ranked_images == owner[:, None]
-    found_text = owner[ranked_texts] == np.arange(len(image_to_text))[:, None]
+class _Right:
+    """Which texts belong to which pictures: all with the number [Q] of a text of the picture `owner` [Q]."""
 
-    def percent(found: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-        one, five, ten = (100.0 * float(found[:, :k].any(axis=1).mean()) for k in RANKS)
-        return one, five, ten
+    def __init__(self, number: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> None:
+        self._number, self._pictures = number, int(owner.max()) + 1
+        self._pairs = np.unique(number * self._pictures + owner)
 
-    return Evaluation(method, depth, percent(found_image), percent(found_text), len(image_to_text), len(owner))
+    def recalls(self, text_to_image: Scores, image_to_text: Scores) -> tuple[Recalls, Recalls]:
+        """Return recall@k of texts and of pictures, in percent, from scores [Q, B] and [B, Q]."""
+        ranked_images = np.argsort(-text_to_image, axis=1, kind="stable")[:, : max(RANKS)]
+        ranked_texts = np.argsort(-image_to_text, axis=1, kind="stable")[:, : max(RANKS)]
+        found_image = self._are_right(self._number[:, None], ranked_images)
+        found_text = self._are_right(self._number[ranked_texts], np.arange(len(image_to_text))[:, None])
+        return _percent(found_image), _percent(found_text)
+
+    def _are_right(self, number: npt.NDArray[np.int64], picture: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.isin(number * self._pictures + picture, self._pairs)
+
+
+def _percent(found: npt.NDArray[np.bool_]) -> Recalls:
+    """Return how many rows have a hit among the first ranks, in percent."""
+    one, five, ten = (100.0 * float(found[:, :k].any(axis=1).mean()) for k in RANKS)
+    return one, five, ten

@@ -11,6 +11,7 @@ one takes its place.
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -30,6 +31,7 @@ from bridgetower.inputs import (
     depth_of,
     lasting,
     least_match,
+    least_similarity,
     normalised,
     number,
     path,
@@ -52,9 +54,10 @@ class Found(Results):
     damage: str | None  # a fault of the recall store, which the search did without; `repair` mends it
     depth: int  # the limit of candidates to verify
     in_cloud: int = 0  # candidates that were not verified, as that would download them
+    best_similarity: float | None = None  # the highest, before the cut of a request with a least similarity
 
 
-_LEAST_LENGTH = 1e-3  # of the sum of two unit vectors: below it, rounding decides on its direction
+_LEAST_LENGTH = 1e-3  # of the sum of unit vectors: below it, rounding decides on its direction
 
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
@@ -64,12 +67,13 @@ class SearchRequest:
     """A query and its limits, which may be used any number of times. Raises UsageError for values that are out of range
     or cannot go together, InputError for a vector that cannot be read.
 
-    The vector of a text or of a picture recalls; for both, the mean of the two. A given vector recalls alone. The text
-    verifies the candidates. Paths become absolute and `vector` is read when the request is made.
+    The vector of a text or of a picture recalls; for several of them, their mean, in which each counts alike. A given
+    vector recalls alone. The text verifies the candidates. Paths become absolute and `vector` is read when the request
+    is made.
     """
 
     text: str | None = None
-    image: AnyPicture | None = None
+    image: AnyPicture | Sequence[AnyPicture] | None = None  # a tuple or list holds several
     vector: Vectors | AnyPath | BinaryIO | None = None  # [E] or [1, E], or an npy file of it; of any length but 0
     under: AnyPath | None = None  # only pictures at or below this folder or file of the index, by any of its names
     since: Moment | None = None  # only pictures taken at this time or later
@@ -78,27 +82,32 @@ class SearchRequest:
     depth: int | None = None  # how many candidates to verify; None: the judge's default
     min_match: float | None = None  # only verified pictures with at least this probability
     budget: float = math.inf  # seconds; then verification stops
+    min_similarity: float | None = None  # without a text: only pictures with at least this cosine
     _file: str | None = field(init=False, repr=False, default=None)  # that the vector came from
 
     def __post_init__(self) -> None:
-        if self.text is None and self.image is None and self.vector is None:
+        if self.text is None and not self.images and self.vector is None:
             raise UsageError("nothing to search for: give a text, a picture, or both")
-        if self.vector is not None and self.image is not None:
+        if self.vector is not None and self.images:
             raise UsageError("a picture and a vector both say what to recall: choose one")
         self._hold("text", None if self.text is None else normalised(self.text))
         self._hold("top", count_of(self.top))
         self._hold("depth", depth_of(self.depth))
         self._hold("min_match", least_match(self.min_match))
+        self._hold("min_similarity", least_similarity(self.min_similarity))
         self._hold("budget", number("budget, in seconds,", self.budget, least=0))
         self._hold("under", None if self.under is None else lasting(self.under))
         times(self.since, self.before)
         if self.min_match is not None and not self.verifies:
             raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
+        if self.min_similarity is not None and self.text is not None:
+            raise UsageError("a least similarity is for a picture or a vector alone; with a text, give a least match")
         if self.budget < math.inf and not self.verifies:
             raise UsageError("a budget is for verifying: it needs a text, and a depth of at least 1")
-        if self.image is not None:
-            candidate = candidate_of(self.image)
-            self._hold("image", lasting(candidate.path) if candidate.picture is None else candidate.picture)
+        if self.images:
+            several = isinstance(self.image, list | tuple)
+            held = tuple(_held(picture) for picture in self.images)
+            self._hold("image", held if several else held[0])
         if self.vector is not None:
             self._read_vector(self.vector)
 
@@ -157,6 +166,13 @@ class SearchRequest:
         )
 
     @property
+    def images(self) -> tuple[AnyPicture, ...]:
+        """The pictures that recall."""
+        if self.image is None:
+            return ()
+        return tuple(self.image) if isinstance(self.image, list | tuple) else (cast(AnyPicture, self.image),)
+
+    @property
     def verifies(self) -> bool:
         """Whether anything is verified: matching needs a text."""
         return self.text is not None and self.depth != 0
@@ -207,9 +223,13 @@ def search(
         in_cloud = sum(candidate.in_cloud for candidate in left)
     verified.sort(key=lambda v: -v.margin)
     hits = matching([v.hit for v in verified], request.min_match)
+    best_similarity = None
     if request.min_match is None:
         left += candidates.take(request.top - len(hits) - len(left))
         hits += [Hit(candidate.path, None, candidate.similarity, verified=False) for candidate in left]
+    if request.min_similarity is not None:
+        best_similarity = hits[0].similarity if hits else None
+        hits = [hit for hit in hits if hit.similarity is not None and hit.similarity >= request.min_similarity]
     return Found(
         hits=tuple(hits[: request.top]),
         verified=len(verified),
@@ -221,7 +241,14 @@ def search(
         damage=reader.damage,
         depth=depth,
         in_cloud=in_cloud,
+        best_similarity=best_similarity,
     )
+
+
+def _held(picture: AnyPicture) -> object:
+    """Return a picture that may be used later: a path becomes absolute."""
+    candidate = candidate_of(picture)
+    return lasting(candidate.path) if candidate.picture is None else candidate.picture
 
 
 def _encoded(request: SearchRequest, judge: Judge | None) -> Texts | None:
@@ -248,11 +275,12 @@ def _query(
         raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
     vectors = []
     if request.text is not None:
-        vectors.append(recall_vector(encoder, judge, request.text, encoded))
-    if request.image is not None:
-        vectors.append(encoder.embed_images(load(candidate_of(request.image), encoder.preprocessing)[None]))
+        vectors += list(recall_vector(encoder, judge, request.text, encoded))
+    if request.images:
+        pixels = [load(candidate_of(picture), encoder.preprocessing) for picture in request.images]
+        vectors += list(encoder.embed_images(np.stack(pixels)))
     mean: Vectors = np.sum(vectors, axis=0)
     length = np.linalg.norm(mean)
     if length < _LEAST_LENGTH:
-        raise UsageError("the text and the picture say the opposite of each other: search with one of them")
-    return mean / length
+        raise UsageError("the text and the pictures say the opposite of each other: search with one of them")
+    return (mean / length)[None]

@@ -1,6 +1,6 @@
 """Bring an index up to date with folders and files: once, or whenever something has changed.
 
-A run finds the model only if there is something to encode, or an option to compare with the index.
+A run finds the model only if there is something to encode, or an option that differs from the index.
 """
 
 import os
@@ -35,7 +35,9 @@ class Update:
     recall_store: RecallStore | None
     readers: ReaderPool
     find_model: Callable[[Fingerprint | None], IndexModel]  # the model that made an index, or the model for a new one
-    must_find: bool  # also where nothing is to be encoded, to compare an option with the index
+    must_compare: Callable[
+        [Fingerprint], bool
+    ]  # whether an option differs from an index, so that a model must be found
     rules: Rules
     max_pixels: int | None
     on_progress: Callable[[Progress], None]
@@ -52,7 +54,7 @@ class Update:
         else:
             require_ours(self.directory, made)
         require_apart(self.directory, paths)
-        fingerprint = self.find_model(made).fingerprint if made is None or self.must_find else made
+        fingerprint = self.find_model(made).fingerprint if made is None or self.must_compare(made) else made
 
         def find_model() -> IndexModel:
             model = self.find_model(made)

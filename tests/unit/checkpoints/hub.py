@@ -52,7 +52,7 @@ class Hub:
         if self.repository in path and part in self.refuses:
             self.refuse(request, *self.refuses[part])
         elif path in (f"{api}/revision/main", api):
-            siblings = [{"rfilename": name} for name in files]
+            siblings = [{"rfilename": name, "size": file.stat().st_size} for name, file in files.items()]
             self.send_json(request, {"id": self.repository, "sha": self.commit, "siblings": siblings, "tags": []})
         elif path.startswith(f"{api}/tree/"):
             tree = [

@@ -1,6 +1,7 @@
 """Checkpoints come from the Hub once, whole, and from then on without it."""
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 import bridgetower.checkpoints.hub
 from bridgetower import Library
+from bridgetower.checkpoints.cache import cache_folder
 from bridgetower.checkpoints.find import LocalModel, available, pull, resolve
 from bridgetower.checkpoints.load import load_model
 from bridgetower.errors import ModelError
@@ -121,7 +123,7 @@ def test_a_model_that_an_index_names_is_never_fetched(hub: Hub) -> None:
     asked = len(hub.requests)
     assert resolve(hub.repository, fetch=False) == pulled
     (pulled.folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match="not on this machine"):
+    with pytest.raises(ModelError, match=r"is on this machine without tokenizer\.json: fetch it"):
         resolve(hub.repository, fetch=False)
     assert len(hub.requests) == asked
 
@@ -243,12 +245,46 @@ def test_strays_in_the_cache_are_passed_over(hub: Hub, cache: Path) -> None:
     assert [model.name for model in available()] == [hub.repository]
 
 
-def test_the_hub_is_announced_before_it_is_asked(hub: Hub) -> None:
+def test_the_hub_is_announced_before_it_is_asked_and_the_size_before_it_is_fetched(hub: Hub, cache: Path) -> None:
+    said: list[str] = []
+    size = sum(file.stat().st_size for file in hub.folder.iterdir()) / 1e6
+    weights = (hub.folder / "model.safetensors").stat().st_size / 1e6
+    resolve(hub.repository, progress=False, say=said.append)
+    assert said == [
+        f"asking the Hub for {hub.repository} ...",
+        f"fetching {hub.repository}: {size:.1f} MB into {cache}; as it runs, copies of its weights take up to "
+        f"{weights:.1f} MB in {cache_folder()}",
+    ]
+    resolve(hub.repository, say=said.append)
+    assert len(said) == 2  # it is in the cache
+    pull(hub.repository, say=said.append)
+    assert said[2:] == said[:1]  # nothing is to be fetched
+
+
+def test_copies_of_pickles_take_twice_the_disk(hub: Hub) -> None:
+    as_pickle(hub.folder)
+    weights = (hub.folder / "pytorch_model.bin").stat().st_size / 1e6
     said: list[str] = []
     resolve(hub.repository, progress=False, say=said.append)
-    assert said == [f"asking the Hub for {hub.repository} ..."]
-    resolve(hub.repository, say=said.append)
-    assert len(said) == 1  # it is in the cache
+    assert f"take up to {2 * weights:.1f} MB in " in said[1]
+
+
+def test_a_model_that_was_fetched_by_commit_is_there(
+    hub: Hub, cache: Path, tmp_path: Path, offline: Callable[[], None]
+) -> None:
+    whole = resolve(hub.repository, progress=False)
+    (whole.folder.parents[1] / "refs" / "main").unlink()
+    newer = whole.folder.with_name("2" * 40)
+    newer.mkdir()
+    (newer / "config.json").symlink_to((whole.folder / "config.json").resolve())
+    os.utime(newer, (2**32, 2**32))
+    offline()
+    assert resolve(hub.repository).folder == whole.folder
+    assert resolve(hub.repository, fetch=False).revision == hub.commit
+    assert [model.name for model in available()] == [hub.repository]
+    (whole.folder / "model.safetensors").unlink()
+    missing = "tokenizer.json, preprocessor_config.json, its weights"
+    assert f"is on this machine without {missing} and the Hub" in refusal(hub.repository)
 
 
 def test_pull_without_a_network_says_that_nothing_was_updated(hub: Hub, offline: Callable[[], None]) -> None:

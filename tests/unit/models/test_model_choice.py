@@ -100,3 +100,34 @@ def test_notes_are_passed_on_once_each() -> None:
 
 def test_a_model_may_be_named_by_a_path(demo: Path) -> None:
     assert Model(demo, device="cpu").name == str(demo)
+
+
+def test_an_option_that_says_what_the_index_says_needs_no_model(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(demo)
+    how: dict[str, Any] = {"device": "cpu", "precision": "fp32", "preprocessing": "hf"}
+    with Library(tmp_path / "index", demo, **how) as library:
+        library.index([CATS])
+    looked_for: list[str] = []
+
+    def resolve_none(name: str, **_: object) -> object:
+        looked_for.append(name)
+        raise ModelError(f"{name} is looked for")
+
+    monkeypatch.setattr("bridgetower.checkpoints.find.resolve", resolve_none)
+    same: list[dict[str, Any]] = [
+        {"model": demo},
+        {"model": tmp_path / "link"},
+        {"precision": "bf16"},
+        {"precision": "auto"},
+        {"preprocessing": "hf"},
+    ]
+    for options in same:
+        with Library(tmp_path / "index", **options) as library:
+            assert library.index([CATS]).unchanged == 1
+    assert looked_for == []
+    others: list[dict[str, Any]] = [{"model": "demo"}, {"preprocessing": "plain"}]
+    for options in others:
+        with Library(tmp_path / "index", **options) as library, pytest.raises(ModelError, match="looked for"):
+            library.index([CATS])

@@ -11,6 +11,7 @@ import bridgetower.retrieval.evaluation
 from bridgetower.encoders.protocol import Pictures, Texts
 from bridgetower.errors import InputError, PictureError
 from bridgetower.files.captions import Captioned, read_captions
+from bridgetower.records import Skipped
 from bridgetower.retrieval import evaluation
 from bridgetower.retrieval.evaluation import Evaluation
 from tests.fakes import FakeEncoder, paint
@@ -21,7 +22,11 @@ def evaluate(model: FakeEncoder, captioned: Sequence[Captioned], **options: Any)
     return evaluation.evaluate(model, model, captioned, **options)
 
 
-def write(file: Path, *rows: object) -> Path:
+def write(file: Path, *rows: dict[str, Any]) -> Path:
+    """A captions file, and the pictures that it names."""
+    for row in rows:
+        (file.parent / row["image"]).parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / row["image"]).touch()
     file.write_text("\n".join(json.dumps(row) for row in rows))
     return file
 
@@ -132,14 +137,16 @@ def test_batches_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_captions_are_read_relative_to_their_file(tmp_path: Path) -> None:
+    away = tmp_path / "away" / "b.png"
     file = write(
-        tmp_path / "c.jsonl", {"image": "a.png", "captions": ["x", "y"]}, {"image": "/b.png", "captions": ["z"]}
+        tmp_path / "c.jsonl", {"image": "a.png", "captions": ["x", "y"]}, {"image": str(away), "captions": ["z"]}
     )
-    assert read_captions(file) == [Captioned(tmp_path / "a.png", ("x", "y")), Captioned(Path("/b.png"), ("z",))]
+    assert read_captions(file) == [Captioned(tmp_path / "a.png", ("x", "y")), Captioned(away, ("z",))]
 
 
 def test_several_lines_for_one_picture_are_one_picture(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(paint(tmp_path / "a.png", "red"))
+    (tmp_path / "b").mkdir()
     rows = [("a.png", "w"), ("b.png", "x"), ("./b/../a.png", "y"), (str(tmp_path / "a.png"), "z"), ("link.png", "!")]
     file = write(tmp_path / "c.jsonl", *({"image": image, "captions": [caption]} for image, caption in rows))
     merged = [Captioned(tmp_path / "a.png", ("w", "y", "z", "!")), Captioned(tmp_path / "b.png", ("x",))]
@@ -159,6 +166,7 @@ def test_one_caption_a_line_measures_as_all_captions_in_one(tmp_path: Path, capt
 def test_a_line_ends_where_a_line_ends(tmp_path: Path) -> None:
     r"""Not at the separators that JSON allows in a text; a byte order mark and \r\n are no part of a line."""
     file = tmp_path / "c.jsonl"
+    (tmp_path / "a.png").touch()
     file.write_bytes(b"\xef\xbb\xbf" + '{"image": "a.png", "captions": ["a\u2028b\u0085c"]}\r\n\r\n'.encode())
     assert read_captions(file) == [Captioned(tmp_path / "a.png", ("a\u2028b\u0085c",))]
 
@@ -209,3 +217,55 @@ def test_files_that_are_no_captions_are_refused(tmp_path: Path) -> None:
         read_captions(tmp_path)
     with pytest.raises(PictureError, match="gone"):
         list(evaluate(FakeEncoder(), [Captioned(tmp_path / "gone.png", ("x",))], depths=(20,)))
+
+
+def test_a_picture_that_is_not_there_is_named_with_its_line_or_left_out(tmp_path: Path) -> None:
+    rows = [{"image": f"{name}.png", "captions": [name]} for name in ("a", "gone", "b", "gone", "away")]
+    file = write(tmp_path / "c.jsonl", *rows)
+    for name in ("gone", "away"):
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(InputError) as raised:
+        read_captions(file)
+    assert str(raised.value) == (
+        f"{file}, line 2: {tmp_path / 'gone.png'}: no such file, as 1 more; correct the path, or leave out what is "
+        "missing with --skip-missing"
+    )
+    missing: list[Skipped] = []
+    there = read_captions(file, on_missing=missing.append)
+    assert [item.image.name for item in there] == ["a.png", "b.png"]
+    assert missing == [
+        Skipped(tmp_path / "gone.png", "no such file, in line 2 of c.jsonl"),
+        Skipped(tmp_path / "away.png", "no such file, in line 5 of c.jsonl"),
+    ]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(InputError, match="none of its pictures is there"):
+        read_captions(file, on_missing=missing.append)
+
+
+@pytest.fixture
+def alike(tmp_path: Path) -> list[Captioned]:
+    """Two red pictures with the same text, of which the first is a little more so, and a blue one."""
+    texts = {"a": ("red", " red "), "b": ("red",), "c": ("blue",)}
+    colours = {"a": (255, 0, 0), "b": (255, 1, 0), "c": (0, 0, 255)}
+    return [Captioned(paint(tmp_path / f"{name}.png", colours[name]), captions) for name, captions in texts.items()]
+
+
+def test_a_text_at_several_pictures_is_right_for_each(alike: list[Captioned]) -> None:
+    for result in evaluate(FakeEncoder(), alike, depths=(3,)):
+        assert (result.ir, result.tr) == ((100, 100, 100), (100, 100, 100))
+        assert (result.credit_same, result.same, result.texts) == (True, 3, 4)
+    [recall, _] = evaluate(FakeEncoder(), alike, depths=(3,), credit_same=False)
+    assert recall.ir == (75, 100, 100)
+    assert recall.tr == pytest.approx((200 / 3, 100, 100))
+    assert (recall.credit_same, recall.same) == (False, 3)
+
+
+def test_a_text_twice_at_one_picture_is_not_at_several(captioned: list[Captioned]) -> None:
+    again = [*captioned, Captioned(captioned[0].image, ("other", "other"))]
+    assert [result.same for result in evaluate(FakeEncoder(), again, depths=())] == [0]
+
+
+def test_texts_that_are_cut_are_counted(captioned: list[Captioned]) -> None:
+    long = [*captioned, Captioned(captioned[0].image, ("red " * 300,))]
+    assert [result.cut for result in evaluate(FakeEncoder(), long, depths=(1,))] == [1, 1]

@@ -321,3 +321,15 @@ def test_out_of_time_the_best_candidates_are_verified_and_the_rest_follow(librar
 def test_limits_out_of_range_are_refused(library: Path, limits: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(limits))):
         find(library, text="red", **limits)
+
+
+def test_a_request_holds_several_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = SearchRequest(image=["a.png", b"content"])
+    assert request.images == (tmp_path / "a.png", b"content")
+    with pytest.raises(UsageError, match="nothing to search for"):
+        SearchRequest(image=[])
+    with pytest.raises(UsageError, match="min_similarity 2: a number from -1 to 1 is wanted"):
+        SearchRequest(image="a.png", min_similarity=2)
+    with pytest.raises(UsageError, match="with a text, give a least match"):
+        SearchRequest("red", image="a.png", min_similarity=0.5)

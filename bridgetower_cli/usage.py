@@ -1,0 +1,132 @@
+"""Errors of usage in one line, with the command or option that was meant, by its spelling or by its meaning."""
+
+from collections import Counter
+from difflib import get_close_matches
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from bridgetower.errors import UsageError
+from bridgetower_cli import render
+
+# Words of other tools, by the command of `bt` that does the same.
+_COMMANDS = {
+    "search": "ask find grep locate lookup query",
+    "index": "add build crawl refresh scan sync update",
+    "index --watch": "watch",
+    "fill": "complete guess mask",
+    "match": "compare score similarity",
+    "rerank": "filter order rank sort",
+    "eval": "bench benchmark evaluate measure recall test",
+    "status": "count info list ls show stat stats",
+    "forget": "delete drop remove rm unindex",
+    "prune": "clean cleanup compact gc vacuum",
+    "verify": "check doctor fix fsck repair",
+    "export": "backup dump save",
+    "import": "load restore",
+    "model list": "models",
+    "model pull": "download fetch get pull",
+    "model convert": "convert",
+    "--help": "help",
+    "--version": "version",
+}
+_MODEL_COMMANDS = {
+    "list": "available ls show",
+    "pull": "add download fetch get install update",
+    "convert": "export save",
+}
+# Options of other tools, by the option of `bt` that does the same, where the command has it.
+_OPTIONS = {
+    "--before": "--end --till --to --until",
+    "--budget": "--time --timeout",
+    "--depth": "--candidates --verify",
+    "--device": "--cpu --cuda --gpu",
+    "--dry-run": "--dry --simulate -n",
+    "--exclude": "--ignore --skip --without",
+    "--hidden": "--all -a",
+    "--image": "--file --img --like --photo --picture --similar -i",
+    "--index": "--database --db --library",
+    "--json": "--format --jsonl --output -j -o",
+    "--min-match": "--confidence --cutoff --min --min-probability --min-score --threshold -t",
+    "--min-similarity": "--cutoff --min --min-score --threshold -t",
+    "--model": "--checkpoint --weights -m",
+    "--no-rerank": "--fast --no-verify",
+    "--null": "--print0 --zero -z",
+    "--quiet": "--silent -s",
+    "--repair": "--fix --mend",
+    "--retry": "--force -f",
+    "--since": "--after --from --start",
+    "--text": "--caption --query",
+    "--top": "--count --first --k --limit --max --max-results --num --number --results --top-k -k -n",
+    "--under": "--dir --directory --folder --in --path --within",
+    "--verbose": "--details",
+}
+
+
+class Command(TyperCommand):
+    """A command that refuses an option with one value that is given twice: the last would silently win."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # these types are private to typer
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        counted: Counter[Any] = Counter(given)
+        for option, times in counted.items():
+            once = option.param_type_name == "option" and not option.multiple and not option.is_flag
+            if once and times > 1 and not ctx.resilient_parsing:
+                raise UsageError(f"{_longest(option.opts)} was given {'twice' if times == 2 else f'{times} times'}")
+        return super().parse_args(ctx, args)
+
+
+class Group(TyperGroup):
+    """Commands; of one that does not exist, the error names the command that was meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        meanings = _COMMANDS if ctx.parent is None else _MODEL_COMMANDS
+        meant = [f"{ctx.command_path} {command}" for command, words in meanings.items() if name in words.split()]
+        meant = meant or [f"{ctx.command_path} {command}" for command in get_close_matches(name, self.commands)]
+        raise UsageError(f"{render.visible(name)} is no command of {ctx.command_path}{_did_you_mean(meant, ctx)}")
+
+
+def is_usage_error(error: Exception) -> bool:
+    """Whether typer raises the error for wrong usage. Its classes are private, so their names identify them."""
+    kind = type(error)
+    own = kind.__module__.partition(".")[0] == "typer" and hasattr(error, "format_message")
+    return own and kind.__name__ != "NoArgsIsHelpError"  # its message is the help
+
+
+def message_of(error: Any) -> str:
+    """Return the message of a usage error of typer, in our words."""
+    command = "bt" if error.ctx is None else error.ctx.command_path
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        return f"{error.option_name} is no option of {command}{_did_you_mean(_meant(error), error.ctx)}"
+    if kind == "MissingParameter" and error.param is not None:
+        option = error.param.param_type_name == "option"
+        name = _longest(error.param.opts) if option else error.param.metavar
+        return f"{name} is missing: `{command} --help` shows how it is given"
+    if kind == "BadOptionUsage" and "requires" in error.message:
+        return f"{error.option_name} needs a value"
+    message = str(error.format_message()).rstrip(".")
+    if "unexpected extra argument" in message and error.ctx.params.get("text"):
+        begun = render.visible(error.ctx.params["text"])
+        message += f': a text of several words needs quotes, as in {command} "{begun} ..."'
+    return message
+
+
+def _meant(error: Any) -> list[str]:
+    """Return the options of the command that may be meant by one that it does not have."""
+    known = [name for option in error.ctx.command.params for name in option.opts if name.startswith("-")]
+    meant = [name for name, words in _OPTIONS.items() if name in known and error.option_name in words.split()]
+    return [*meant, *get_close_matches(error.option_name, set(known) - {*meant}, cutoff=0.8 if meant else 0.75)]
+
+
+def _did_you_mean(meant: list[str], ctx: Any) -> str:
+    if not meant:
+        return f": `{ctx.command_path} --help` shows all" if ctx is not None else ""
+    return f": did you mean {', or '.join(dict.fromkeys(meant))}?"
+
+
+def _longest(names: list[str]) -> str:
+    return max(names, key=len)
