@@ -280,7 +280,7 @@ def test_a_single_picture_that_is_left_out_by_default(bt: Bt, photos: Path, monk
     done = bt("index", photos)
     assert "note: left out 1 picture in @eaDir (" in done.stderr
     assert "note: 1 indexed picture in @eaDir is left out now, as in photos/@eaDir; " in done.stderr
-    monkeypatch.setattr("bridgetower.files.walk._MOST_COUNTED", 1)
+    monkeypatch.setattr("bridgetower.files.ignore._MOST_COUNTED", 1)
     assert "note: left out at least 1 picture" in bt("index", photos).stderr
 
 

@@ -7,8 +7,9 @@ of photos. Exclude patterns are those of the caller, and of each `.btignore` fro
 import codecs
 import os
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from bridgetower.records import Skipped, path_of
 IGNORE_FILE = ".btignore"
 IGNORE_NAME = IGNORE_FILE.encode()  # as a folder listing returns it
 _LARGEST_IGNORE_FILE = 10**6  # bytes
+_MOST_COUNTED = 10_000  # entries of folders that are left out, of each kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,34 @@ class DefaultExclude(StrEnum):
     LIBRARY = "inner folders of photo libraries"  # of Apple Photos, iPhoto, Aperture
     PREVIEWS = "Lightroom previews"
     NO_MEDIA = "folders with .nomedia or .noimage"
+
+
+@dataclass(slots=True)
+class ExcludedFolders:
+    """The folders of one kind that a walk left out by default."""
+
+    folders: list[bytes] = field(default_factory=list)
+    entries: int = 0  # in and below them, as far as they were counted: up to _MOST_COUNTED
+    pictures: int = 0  # among these entries
+
+    @property
+    def all_counted(self) -> bool:
+        return self.still_counted > 0
+
+    @property
+    def still_counted(self) -> int:
+        """How many more entries are counted."""
+        return _MOST_COUNTED - self.entries
+
+
+@dataclass(slots=True)
+class PassedOver:
+    """Counts of the entries that a walk left out."""
+
+    extensions: Counter[str] = field(default_factory=Counter)  # files of other kinds, by extension in lower case
+    excluded: int = 0  # pictures and folders that a pattern left out; nothing below these is counted
+    links: int = 0  # to folders, or with the extension of a picture
+    by_default: dict[DefaultExclude, ExcludedFolders] = field(default_factory=dict)
 
 
 # By name in lower case, but for a name in capitals: "recycler" may be a person's own.

@@ -30,10 +30,8 @@ import stat
 import struct
 import zlib
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from operator import attrgetter
@@ -45,7 +43,9 @@ from bridgetower.files.ignore import (
     IGNORE_NAME,
     USUAL_RULES,
     DefaultExclude,
+    ExcludedFolders,
     Levels,
+    PassedOver,
     Rules,
     excluded_by_mark,
     excluded_by_name,
@@ -84,33 +84,9 @@ _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 SIDECAR_EXTENSIONS = (".xmp", ".XMP", ".json")
 _SIDECAR_EXTENSIONS = tuple(extension.encode() for extension in SIDECAR_EXTENSIONS)
 _NAME = attrgetter("name")
-_MOST_COUNTED = 10_000  # entries of folders that are left out, of each kind
 
 
 SidecarsOf = Callable[[str, Collection[str]], Sequence[str]]  # (name, names in its folder) -> names of its sidecars
-
-
-@dataclass(slots=True)
-class ExcludedFolders:
-    """The folders of one kind that a walk left out by default."""
-
-    folders: list[bytes] = field(default_factory=list)
-    entries: int = 0  # in and below them, as far as they were counted: up to _MOST_COUNTED
-    pictures: int = 0  # among these entries
-
-    @property
-    def all_counted(self) -> bool:
-        return self.entries < _MOST_COUNTED
-
-
-@dataclass(slots=True)
-class PassedOver:
-    """Counts of the entries that a walk left out."""
-
-    extensions: Counter[str] = field(default_factory=Counter)  # files of other kinds, by extension in lower case
-    excluded: int = 0  # pictures and folders that a pattern left out; nothing below these is counted
-    links: int = 0  # to folders, or with the extension of a picture
-    by_default: dict[DefaultExclude, ExcludedFolders] = field(default_factory=dict)
 
 
 def scan(
@@ -337,7 +313,7 @@ class _Walk:
         pending = [folder]
         while pending and left.all_counted:
             with suppress(OSError), os.scandir(pending.pop()) as listing:
-                for entry in islice(listing, _MOST_COUNTED - left.entries):
+                for entry in islice(listing, left.still_counted):
                     left.entries += 1
                     if _is_hidden(entry.name, self._rules):
                         continue

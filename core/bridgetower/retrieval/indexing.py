@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bridgetower.errors import ModelError
-from bridgetower.files.ignore import USUAL_RULES, DefaultExclude, Rules
-from bridgetower.files.walk import ExcludedFolders, PassedOver, passes_over, scan
+from bridgetower.files.ignore import USUAL_RULES, DefaultExclude, ExcludedFolders, PassedOver, Rules
+from bridgetower.files.walk import passes_over, scan
 from bridgetower.index.catalog.changed_files import ChangedFiles
 from bridgetower.index.catalog.rows import Image
 from bridgetower.index.directory import require_apart

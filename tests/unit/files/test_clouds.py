@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import bridgetower.files.watch
-from bridgetower.files.ignore import USUAL_RULES, Rules
+from bridgetower.files.ignore import USUAL_RULES, PassedOver, Rules
 from bridgetower.files.regular_files import is_in_cloud, named_by_stub
-from bridgetower.files.walk import PassedOver, scan
+from bridgetower.files.walk import scan
 from bridgetower.files.watch import watching
 from bridgetower.records import IN_CLOUD, WalkedFile
 from tests.clouds import DATALESS, RECALLED, evict, leave_stub

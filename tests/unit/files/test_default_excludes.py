@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower.files.ignore import DefaultExclude, Rules
-from bridgetower.files.walk import PassedOver, passes_over, scan
+from bridgetower.files.ignore import DefaultExclude, PassedOver, Rules
+from bridgetower.files.walk import passes_over, scan
 from tests.unit.files.test_walk import FOLLOWING, PLAIN, at, found, put, tree
 
 
@@ -134,7 +134,7 @@ def test_a_path_is_not_left_out_by_default(tmp_path: Path) -> None:
 
 
 def test_few_entries_of_what_is_left_out_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridgetower.files.walk._MOST_COUNTED", 10)
+    monkeypatch.setattr("bridgetower.files.ignore._MOST_COUNTED", 10)
     tree(tmp_path, *(f"{folder}/@eaDir/{name}.jpg" for folder in "xyz" for name in "abcd"), "#recycle/a.jpg", "a.jpg")
     passed_over = PassedOver()
     assert len([*scan([tmp_path], passed_over=passed_over)]) == 1

@@ -12,16 +12,8 @@ import pytest
 from PIL import Image
 
 from bridgetower.errors import InputError, UsageError
-from bridgetower.files.ignore import Rules
-from bridgetower.files.walk import (
-    EXTENSIONS,
-    EXTRA_EXTENSIONS,
-    OWN_EXTENSIONS,
-    PILLOW_EXTENSIONS,
-    PassedOver,
-    passes_over,
-    scan,
-)
+from bridgetower.files.ignore import PassedOver, Rules
+from bridgetower.files.walk import EXTENSIONS, EXTRA_EXTENSIONS, OWN_EXTENSIONS, PILLOW_EXTENSIONS, passes_over, scan
 from bridgetower.pictures.decode import UNREADABLE_FORMATS
 from bridgetower.records import Skipped, WalkedFile
 
