@@ -162,3 +162,15 @@ def test_the_engine_gets_new_and_outdated_contents_in_one_run(photos: Path, tmp_
     assert (report.encoded, report.renewed) == (2, 1)
     with IndexWriter.open(directory, FakeEncoder().fingerprint) as writer:
         assert index([photos], writer, lambda: Model.from_parts(FakeEncoder())).unchanged == report.files
+
+
+def test_a_damaged_image_is_not_made_valid_by_a_new_version(photos: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "index"
+    number = run([photos], directory).encoded
+    grow_old(directory)
+    with sqlite3.connect(directory / "manifest.sqlite") as db:
+        db.execute("UPDATE images SET width = width + 1 WHERE id = 3")
+    db.close()
+    assert unencoded([photos], directory).unchanged == number
+    assert decodings(directory) == [DECODING_VERSION] * number
+    assert [(finding.part, finding.image) for finding in check_index(directory)] == [("images", 3)]
