@@ -142,6 +142,7 @@ def test_what_cannot_be_read_beside_a_picture_is_no_obstacle(photos: Path, tmp_p
     (photos / "a.jpg.xmp").mkdir()
     (photos / "a.xmp").symlink_to(photos / "gone")
     (photos / "a.jpg.json").write_bytes(b"\xff{[" * 1000)
+    os.utime(photos / "a.jpg.json", ns=(2**63 + 5, 2**63 + 5))  # the year 2262
     picture(photos / "other.jpg")
     (photos / "other.xmp").write_bytes(b"<" * 11_000_000)
     report = run([photos], tmp_path / "index")
