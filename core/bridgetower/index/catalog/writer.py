@@ -173,9 +173,9 @@ class CatalogWriter(ChangedFiles):
             self._db.execute("DELETE FROM images WHERE id = ?", old)
 
     def confirm(self, hash: bytes, taken_at: int | None, decoding: int) -> None:
-        """Store when an image was taken, and that it agrees with this version of the decoding."""
-        new = "hash, width, height, :taken_at, :decoding, vector"
-        sql = f"""UPDATE images SET taken_at = :taken_at, decoding = :decoding,
+        """Store when an image was taken, and that it agrees with this version of the decoding, if not a newer one."""
+        new = "hash, width, height, :taken_at, max(decoding, :decoding), vector"
+        sql = f"""UPDATE images SET taken_at = :taken_at, decoding = max(decoding, :decoding),
             crc32 = {new_sum("images", SUMMED["images"], new)} WHERE hash = :hash"""
         self._db.execute(sql, {"hash": hash, "taken_at": taken_at, "decoding": decoding})
 
