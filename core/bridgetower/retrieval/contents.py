@@ -193,7 +193,11 @@ def _check(check: DecodingCheck, item: Content | Failed) -> Content | Same | Fai
         return item
     found = check.decode(item.data)
     if isinstance(found, Refused):
-        return Failed(item.found.file, found.reason, lasting=found.lasting)
+        from bridgetower.pictures.decode_worker import OVER_LIMIT
+
+        # The image may be of a run with a higher limit: it stays.
+        lasting = found.lasting and not found.reason.endswith(OVER_LIMIT)
+        return Failed(item.found.file, found.reason, lasting=lasting)
     if found.since > item.decoding:
         return item
     image = Confirmed(item.hash, item.found.taken_at(found.taken_at))
