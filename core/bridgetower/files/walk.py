@@ -353,7 +353,8 @@ def _digest(entries: Iterable[os.DirEntry[bytes]]) -> int:
     for entry in entries:
         with suppress(OSError):  # it has just vanished
             status = entry.stat()
-            digest = zlib.crc32(entry.name + struct.pack("<qq", status.st_size, status.st_mtime_ns), digest)
+            mtime_ns = max(-LARGEST, min(status.st_mtime_ns, LARGEST))  # a wrong clock may give any time
+            digest = zlib.crc32(entry.name + struct.pack("<qq", status.st_size, mtime_ns), digest)
     return digest
 
 

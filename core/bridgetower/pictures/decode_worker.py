@@ -27,6 +27,7 @@ HEADER = struct.Struct("<cQQqHQ")  # kind, width, height, time taken, version of
 READY = b"!"
 PICTURE, REFUSED, TRY_AGAIN = b"p", b"r", b"t"  # kinds
 NO_TIME = -(2**63)
+OVER_LIMIT = "; --max-pixels raises it"  # end of the reason for a picture of more pixels than the limit
 LONGEST_REASON = 1000  # bytes
 NO_MEMORY = 71  # exit status
 KEEPS_TIME = hasattr(signal, "setitimer")  # whether it can limit its processor time; not on Windows
@@ -70,7 +71,7 @@ def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory
             decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side, convert=False)
             rgb = square(decoded, preprocessing).tobytes()
     except PixelLimitError as error:
-        kind, reason = REFUSED, f"{error.reason}; --max-pixels raises it"
+        kind, reason = REFUSED, error.reason + OVER_LIMIT
     except PictureError as error:
         kind, reason = REFUSED, error.reason
         if isinstance(error.__cause__, MemoryError):

@@ -35,20 +35,21 @@ class Dated:
     """A file with the dates that were found: in its content, and in its name and its sidecars."""
 
     file: File
-    inside: Taken | None
-    beside: Taken | None
+    inside: Sequence[Taken]
+    beside: Sequence[Taken]
 
     def taken_at(self, decoded: int | None) -> int | None:
         """Return the date of the content; `decoded` is that of the decoder, which looks in some more places."""
-        return decoded if self.inside is None else self.inside.at
+        inside = first_of(self.inside)
+        return decoded if inside is None else inside.at
 
     def with_date(self, decoded: int | None) -> File:
         """Return the file, with a date of its own where another than that of the content counts."""
         inside = self.inside
-        if inside is None and decoded is not None:
-            inside = Taken(Source.EXIF_ORIGINAL, decoded)
-        date = first_of(found for found in (inside, self.beside) if found is not None)
-        is_own = date is not None and (inside is None or date.at != inside.at)
+        if not inside and decoded is not None:
+            inside = (Taken(Source.EXIF_ORIGINAL, decoded),)
+        date = first_of((*inside, *self.beside))
+        is_own = date is not None and date.at != self.taken_at(decoded)
         return replace(self.file, taken_at=date.at if date is not None and is_own else None)
 
 
@@ -143,7 +144,7 @@ def contents(
 def _read(sidecars_in: Callable[[Path], frozenset[str]], file: File) -> Content | Failed:
     """Read a file; its status is that *before* the read, so that the next run sees a change made meanwhile."""
     from bridgetower.files.content import read
-    from bridgetower.pictures.dates.content import taken_in
+    from bridgetower.pictures.dates.content import dates
     from bridgetower.pictures.dates.names import taken_in_name
 
     with suppress(OSError):  # `read` raises with a better message
@@ -158,7 +159,7 @@ def _read(sidecars_in: Callable[[Path], frozenset[str]], file: File) -> Content 
     beside = [taken_in_name(file.path.name)]
     if file.sidecars:
         beside += _sidecar_dates(file.path, sidecars_in(file.path.parent))
-    found = Dated(file, taken_in(data), first_of(date for date in beside if date is not None))
+    found = Dated(file, tuple(dates(data)), tuple(date for date in beside if date is not None))
     return Content(found, hashlib.sha256(data).digest(), data)
 
 
@@ -199,7 +200,11 @@ def _check(check: DecodingCheck, item: Content | Failed) -> Content | Same | Fai
         return item
     found = check.decode(item.data)
     if isinstance(found, Refused):
-        return Failed(item.found.file, found.reason, lasting=found.lasting)
+        from bridgetower.pictures.decode_worker import OVER_LIMIT
+
+        # The image may be of a run with a higher limit: it stays.
+        lasting = found.lasting and not found.reason.endswith(OVER_LIMIT)
+        return Failed(item.found.file, found.reason, lasting=lasting)
     if found.since > item.decoding:
         return item
     image = Confirmed(item.hash, item.found.taken_at(found.taken_at))

@@ -22,6 +22,7 @@ from bridgetower.index.roots import nothing_in
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Fingerprint, OnProgress, Say
+from bridgetower.retrieval.contents import sidecars_of
 from bridgetower.retrieval.indexing import IndexModel, IndexReport, Progress, index
 
 LOCK_LOOK_S = 1.0  # between two tries while another process writes the index
@@ -83,7 +84,8 @@ class Update:
         later runs wait until it ends, and `say` gets a line.
         """
         # Watch before the first run, so that no change during it is missed.
-        with watching(paths, self.rules, apart=self.directory, holds=partial(may_hold, self.directory)) as bursts:
+        holds = partial(may_hold, self.directory)
+        with watching(paths, self.rules, apart=self.directory, holds=holds, sidecars_of=sidecars_of) as bursts:
             yield self.run(paths, retry=retry)
             for _ in bursts:
                 there = [path for path in paths if os.path.exists(path)]

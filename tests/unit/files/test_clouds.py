@@ -12,6 +12,7 @@ from bridgetower.files.regular_files import is_in_cloud, named_by_stub
 from bridgetower.files.walk import scan
 from bridgetower.files.watch import watching
 from bridgetower.records import IN_CLOUD, WalkedFile
+from bridgetower.retrieval.contents import sidecars_of
 from tests.clouds import DATALESS, RECALLED, evict, leave_stub
 from tests.unit.files.test_walk import at, put
 
@@ -97,5 +98,7 @@ def test_stubs_that_come_and_go_are_watched(
     (tmp_path / "b.png").touch()
     bursts = ({(1, str(tmp_path / name))} for name in (changed, "b.png"))
     monkeypatch.setattr(bridgetower.files.watch, "watch", lambda *roots, **options: bursts)
-    with watching([tmp_path], USUAL_RULES, apart=tmp_path / "index", holds=lambda path: False) as found:
+    with watching(
+        [tmp_path], USUAL_RULES, apart=tmp_path / "index", holds=lambda path: False, sidecars_of=sidecars_of
+    ) as found:
         assert (tmp_path / changed in next(found)) == is_reported

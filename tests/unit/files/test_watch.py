@@ -12,13 +12,15 @@ from bridgetower.errors import BridgeTowerError, InputError, ResourceError
 from bridgetower.files.ignore import USUAL_RULES, Rules
 from bridgetower.files.watch import watching
 from bridgetower.index.reader import IndexReader
+from bridgetower.retrieval.contents import sidecars_of
 from bridgetower.retrieval.updating import may_hold
 
 NO_TEXT = RuntimeError("Unable to decode path")  # from here on walks are compared
 
 
 def next_burst(folder: Path) -> set[Path]:
-    with watching([folder], USUAL_RULES, apart=folder / "index", holds=lambda path: True) as bursts:
+    watch = watching([folder], USUAL_RULES, apart=folder / "index", holds=lambda path: True, sidecars_of=sidecars_of)
+    with watch as bursts:
         return next(bursts)
 
 
@@ -101,7 +103,9 @@ def test_changes_in_what_is_left_out_by_default_are_not_reported_but_those_of_ma
         (tmp_path / name).touch()
     bursts = ({(1, str(tmp_path / name))} for name in (changed, "b.png"))
     monkeypatch.setattr(bridgetower.files.watch, "watch", lambda *roots, **options: bursts)
-    with watching([tmp_path], USUAL_RULES, apart=tmp_path / "index", holds=lambda path: False) as found:
+    with watching(
+        [tmp_path], USUAL_RULES, apart=tmp_path / "index", holds=lambda path: False, sidecars_of=sidecars_of
+    ) as found:
         assert (tmp_path / changed in next(found)) == is_reported
 
 
@@ -110,5 +114,33 @@ def test_without_default_excludes_marks_are_hidden_files(tmp_path: Path, monkeyp
     bursts = ({(1, str(tmp_path / name))} for name in names)
     monkeypatch.setattr(bridgetower.files.watch, "watch", lambda *roots, **options: bursts)
     rules = Rules(default_excludes=False)
-    with watching([tmp_path], rules, apart=tmp_path / "index", holds=lambda path: False) as found:
+    with watching(
+        [tmp_path], rules, apart=tmp_path / "index", holds=lambda path: False, sidecars_of=sidecars_of
+    ) as found:
         assert next(found) == {tmp_path / "@eaDir" / "a.png"}
+
+
+def test_a_sidecar_of_a_picture_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "a.xmp", "b.xmp", "package.json", ".hidden/a.png", ".hidden/a.xmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = ("b.xmp", "package.json", ".hidden/a.xmp", "a.xmp", "a.png.json")  # the last one is gone
+    changes = [{(1, str(tmp_path / name)) for name in names}]
+    monkeypatch.setattr(bridgetower.files.watch, "watch", lambda *roots, **options: iter(changes))
+    assert next_burst(tmp_path) == {tmp_path / "a.xmp", tmp_path / "a.png.json"}
+
+
+def test_a_sidecar_is_a_change_where_walks_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*roots: Path, **options: object) -> Iterator[object]:
+        raise NO_TEXT
+
+    monkeypatch.setattr(bridgetower.files.watch, "watch", fails)
+    monkeypatch.setattr(bridgetower.files.watch, "LOOK_S", 0.1)
+    (tmp_path / "a.png").touch()
+    watch = watching(
+        [tmp_path], USUAL_RULES, apart=tmp_path / "index", holds=lambda path: True, sidecars_of=sidecars_of
+    )
+    with watch as bursts:
+        assert next(bursts) == {tmp_path}
+        (tmp_path / "a.xmp").touch()
+        assert next(bursts) == {tmp_path}

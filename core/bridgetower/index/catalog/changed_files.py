@@ -41,10 +41,12 @@ _INSERT_SEEN = "INSERT OR IGNORE INTO seen VALUES "
 _UNCHANGED = """((files.size, files.mtime_ns) IS (seen.size, seen.mtime_ns) AND (0 IN (files.ctime_ns, seen.ctime_ns)
     OR files.ctime_ns = seen.ctime_ns AND (files.ctime_ns = files.mtime_ns
         OR 0 IN (files.inode, seen.inode) OR files.inode = seen.inode)))"""
-# Unchanged, and read by this version of the decoding and of the metadata.
+# Unchanged, and read by this version of the decoding and of the metadata. Each file looks for its image in the SQL
+# index of decodings: rows of images are large, and `changed` would list the older images again for each of its parts.
 _UP_TO_DATE = f"""({_UNCHANGED} AND files.sidecars = seen.sidecars AND metadata >= {METADATA_VERSION}
     AND ifnull(files.decoding >= {DECODING_VERSION}, true)
-    AND ifnull(image NOT IN (SELECT id FROM images WHERE decoding < {DECODING_VERSION}), true))"""
+    AND NOT EXISTS (SELECT 1 FROM images INDEXED BY images_by_decoding
+        WHERE decoding IN ({", ".join(map(str, range(DECODING_VERSION)))}) AND id = image))"""
 
 
 class Sweep(NamedTuple):

@@ -23,6 +23,7 @@ from bridgetower.index.catalog.schema import (
     SCHEMA,
     SUMMED,
     crc32_of,
+    new_sum,
     upgrade,
 )
 from bridgetower.index.catalog.sqlite_errors import BUSY_S, CACHE_KIB, explained, require_own_files, size_of
@@ -172,12 +173,11 @@ class CatalogWriter(ChangedFiles):
             self._db.execute("DELETE FROM images WHERE id = ?", old)
 
     def confirm(self, hash: bytes, taken_at: int | None, decoding: int) -> None:
-        """Store when an image was taken, and that it agrees with this version of the decoding."""
-        row = self._one(f"SELECT {SUMMED['images']} FROM images WHERE hash = ?", (hash,))
-        if row is not None:
-            row = (*row[:3], taken_at, decoding, row[-1])
-            sql = "UPDATE images SET taken_at = ?, decoding = ?, crc32 = ? WHERE hash = ?"
-            self._db.execute(sql, (taken_at, decoding, crc32_of(*row), hash))
+        """Store when an image was taken, and that it agrees with this version of the decoding, if not a newer one."""
+        new = "hash, width, height, :taken_at, max(decoding, :decoding), vector"
+        sql = f"""UPDATE images SET taken_at = :taken_at, decoding = max(decoding, :decoding),
+            crc32 = {new_sum("images", SUMMED["images"], new)} WHERE hash = :hash"""
+        self._db.execute(sql, {"hash": hash, "taken_at": taken_at, "decoding": decoding})
 
     def put_file(self, file: File, hash: bytes) -> None:
         """Store a file of the image with this hash. Raises ValueError if there is no such image."""

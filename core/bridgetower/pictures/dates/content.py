@@ -32,8 +32,12 @@ def taken_in(data: bytes, *, exif_block: bytes = b"", xmp_packet: bytes = b"") -
     Where the content tells none, `exif_block` and `xmp_packet` are asked, which a decoder finds where this module does
     not look: in compressed boxes of JPEG XL, and in the previews of raw files. Never raises for damaged content.
     """
-    found = (date for reader, block in islice(_blocks(data), MAX_BLOCKS) for date in reader(block))
-    return first_of(found) or first_of([*exif.dates(exif_block), *xmp.dates(xmp_packet)])
+    return first_of(dates(data)) or first_of([*exif.dates(exif_block), *xmp.dates(xmp_packet)])
+
+
+def dates(data: bytes) -> Iterator[Taken]:
+    """Yield the dates in all places of this content. Never raises for damage."""
+    return (date for reader, block in islice(_blocks(data), MAX_BLOCKS) for date in reader(block))
 
 
 def _blocks(data: bytes) -> Iterator[Block]:

@@ -17,7 +17,7 @@ import bridgetower
 from bridgetower.errors import StoreError
 from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.rows import Known
+from bridgetower.index.catalog.rows import Image, Known
 from bridgetower.index.catalog.schema import FORMAT_VERSION, SCHEMA, SUMMED, crc32_of
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.records import DECODING_VERSION, File, Fingerprint, WalkedFile
@@ -137,6 +137,14 @@ def test_equal_content_is_one_image_and_keeps_its_vector(catalog: CatalogWriter)
         catalog.add_image(b"c" * 32, 9, 9, None, DECODING_VERSION, b"another vector")
     assert next(catalog.vectors()) == [(1, b"vector")]
     assert catalog.counts() == (2, 1, 0, 0)
+
+
+def test_an_older_program_leaves_the_decoding_of_a_newer_one(catalog: CatalogWriter) -> None:
+    with catalog.transaction():
+        catalog.add_image(b"c" * 32, 9, 9, None, DECODING_VERSION + 1, b"vector")
+        catalog.confirm(b"c" * 32, 7, DECODING_VERSION)
+    assert catalog.image_of(b"c" * 32) == Image(1, 7, DECODING_VERSION + 1)
+    assert [row.whole for rows in catalog.image_rows() for row in rows] == [True]
 
 
 def test_an_image_id_is_never_used_again(catalog: CatalogWriter) -> None:

@@ -12,7 +12,9 @@ from PIL import ExifTags, Image
 
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
-from bridgetower.records import METADATA_VERSION, Filter
+from bridgetower.pictures.dates.order import Source, Taken
+from bridgetower.records import METADATA_VERSION, File, Filter
+from bridgetower.retrieval.contents import Dated
 from tests.fakes import FakeEncoder
 from tests.unit.retrieval.indexing.conftest import content, run
 
@@ -142,6 +144,7 @@ def test_what_cannot_be_read_beside_a_picture_is_no_obstacle(photos: Path, tmp_p
     (photos / "a.jpg.xmp").mkdir()
     (photos / "a.xmp").symlink_to(photos / "gone")
     (photos / "a.jpg.json").write_bytes(b"\xff{[" * 1000)
+    os.utime(photos / "a.jpg.json", ns=(2**63 + 5, 2**63 + 5))  # the year 2262
     picture(photos / "other.jpg")
     (photos / "other.xmp").write_bytes(b"<" * 11_000_000)
     report = run([photos], tmp_path / "index")
@@ -162,3 +165,14 @@ def test_copies_have_dates_of_their_own(photos: Path, tmp_path: Path) -> None:
         "copy.jpg": None,
     }
     assert within(tmp_path / "index", "2019-01-01", "2020-01-01") == {"IMG-20190203-WA0001.jpg"}
+
+
+def test_the_places_count_in_one_order_wherever_they_are() -> None:
+    file, day, noon = File(Path("/a.jpg"), 1, 1), at("2019-07-04"), at("2019-07-04 12:00")
+    inside = (Taken(Source.IPTC_CREATED, day, 86400), Taken(Source.GPS, day + 7))
+    name = Taken(Source.NAME, noon)
+    assert Dated(file, inside, (name,)).with_date(None).taken_at == noon  # of the name, which comes before GPS
+    assert Dated(file, inside, (name,)).taken_at(None) == day + 7
+    assert Dated(file, inside, ()).with_date(None).taken_at is None
+    assert Dated(file, (), (name,)).with_date(day).taken_at is None  # the decoder found one in the content
+    assert Dated(file, (), (name,)).taken_at(day) == day

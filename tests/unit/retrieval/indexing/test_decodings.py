@@ -104,6 +104,19 @@ def test_a_picture_that_is_refused_now_is_skipped_with_the_reason(photos: Path, 
     assert list(check_index(directory)) == []
 
 
+def test_a_picture_over_the_limit_of_this_run_stays_and_is_looked_at_by_the_next(photos: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "index"
+    large = paint(photos / "large.png", "red", size=(300, 300))
+    number = run([photos], directory).encoded
+    grow_old(directory)
+    for max_pixels, skipped in ((10_000, [large]), (None, [])):
+        with IndexWriter.open(directory, FakeEncoder().fingerprint) as writer:
+            report = index([photos], writer, never, max_pixels=max_pixels)
+        assert [skip.path for skip in report.skipped] == skipped
+        assert len(indexed(directory)) == number
+    assert decodings(directory) == [DECODING_VERSION] * number
+
+
 def test_what_an_older_reader_refused_is_tried_again_by_itself(photos: Path, tmp_path: Path) -> None:
     directory, bad = tmp_path / "index", photos / "bad.png"
     bad.write_bytes(b"no picture")
@@ -162,3 +175,15 @@ def test_the_engine_gets_new_and_outdated_contents_in_one_run(photos: Path, tmp_
     assert (report.encoded, report.renewed) == (2, 1)
     with IndexWriter.open(directory, FakeEncoder().fingerprint) as writer:
         assert index([photos], writer, lambda: Model.from_parts(FakeEncoder())).unchanged == report.files
+
+
+def test_a_damaged_image_is_not_made_valid_by_a_new_version(photos: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "index"
+    number = run([photos], directory).encoded
+    grow_old(directory)
+    with sqlite3.connect(directory / "manifest.sqlite") as db:
+        db.execute("UPDATE images SET width = width + 1 WHERE id = 3")
+    db.close()
+    assert unencoded([photos], directory).unchanged == number
+    assert decodings(directory) == [DECODING_VERSION] * number
+    assert [(finding.part, finding.image) for finding in check_index(directory)] == [("images", 3)]

@@ -72,6 +72,25 @@ def test_what_has_changed_is_read_in_the_order_of_paths_over_several_pages(
         assert len([*writer.catalog.changed(retry=True)]) == len([*writer.catalog.still_skipped()]) == 17
 
 
+def test_the_search_for_older_decodings_takes_linear_time(tmp_path: Path) -> None:
+    def steps(number: int) -> int:
+        """Hundreds of instructions of SQLite that it takes to find all files as changed."""
+        with (
+            IndexWriter.open(tmp_path / str(number), FakeEncoder().fingerprint) as writer,
+            writer.catalog.transaction(),
+        ):
+            for at in range(number):
+                writer.catalog.add_image(at.to_bytes(32), 1, 1, None, 0, b"vector")
+                writer.catalog.put_file(File(Path(f"/photos/{at:05}.jpg"), 1, 1), at.to_bytes(32))
+            writer.catalog.meet(WalkedFile(b"/photos/%05d.jpg" % at, 1, 1) for at in range(number))
+            counted: list[None] = []
+            writer.catalog._db.set_progress_handler(lambda: counted.append(None), 100)
+            assert sum(1 for _ in writer.catalog.changed()) == number
+            return len(counted)
+
+    assert steps(16_384) < 9 * steps(2048)
+
+
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tree(number: int) -> Iterator[WalkedFile]:
         return (WalkedFile(b"/photos/%03d/%03d.jpg" % divmod(at, 100), 1000 + at, at) for at in range(number))
