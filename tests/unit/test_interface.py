@@ -44,7 +44,7 @@ from bridgetower.checkpoints.checkpoint import Checkpoint
 from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.protocol import Vectors
 from bridgetower.index.vectors.faiss_store import FaissStore
-from bridgetower.inputs import Moment
+from bridgetower.moments import Moment
 from bridgetower.records import DEMO
 from tests.fakes import FakeEncoder, paint
 

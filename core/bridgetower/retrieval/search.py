@@ -25,7 +25,6 @@ from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import known_place
 from bridgetower.inputs import (
     AnyPath,
-    Moment,
     count_of,
     depth_of,
     lasting,
@@ -34,8 +33,8 @@ from bridgetower.inputs import (
     number,
     path,
     short,
-    times,
 )
+from bridgetower.moments import Moment, times
 from bridgetower.records import Candidate, Filter, Head, Hit, OnProgress, Skipped, quiet, require_heads
 from bridgetower.retrieval.candidates import Candidates, recall_vector
 from bridgetower.retrieval.encode_pictures import AnyPicture, candidate_of, load
