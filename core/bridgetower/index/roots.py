@@ -7,6 +7,10 @@ folder, and a search passes over it. Hidden files do not count: the system leave
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bridgetower.index.catalog.reader import Catalog
 
 KEPT = (
     "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
@@ -14,10 +18,29 @@ KEPT = (
 )
 
 
+_MOST_NAMES = 10_000  # compared at most with a name that is not known
+
+
 def known_place(path: Path, knows: Callable[[Path], bool]) -> Path | None:
     """Return the path under which an index `knows` a folder or file: its own or its real path; None if neither."""
     places = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
     return next((place for place in places if knows(place)), None)
+
+
+def suggestion(catalog: "Catalog", path: Path) -> str:
+    """Return a hint that names known paths similar to `path`, or the roots."""
+    from difflib import get_close_matches
+
+    folder = next((above for above in path.parents if catalog.knows(above)), None)
+    names = [] if folder is None else catalog.names_in(folder, _MOST_NAMES)
+    wrong = path.name if folder is None else path.relative_to(folder).parts[0]
+    alike = [name for name in names if name.startswith(wrong)] or get_close_matches(wrong, names)
+    near = [str(folder / name) for name in alike[:3]] if folder else []
+    roots = [str(root) for root, _ in catalog.roots()]
+    near += [root for root in roots if get_close_matches(path.name, [os.path.basename(root)]) and root not in near]
+    if near:
+        return f"; did you mean {' or '.join(near[:3])}?"
+    return f"; its folders are {', '.join(roots[:3])}{' ...' if roots[3:] else ''}" if roots else "; it has no folders"
 
 
 def is_away(root: Path) -> bool:
