@@ -523,6 +523,9 @@ def test_a_folder_that_the_index_does_not_know_is_named(bt: Bt, library: Path, m
     assert (done.exit_code, done.stdout) == (1, "")
     assert f"nothing in the index lies under {tmp_path / 'photos' / 'elsewhere'}" in done.stderr
     assert models.loaded == []
+    done = bt("search", "red", "--under", "photos/gren.png")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"gren.png; did you mean {tmp_path / 'photos' / 'green.png'}" in done.stderr
 
 
 @pytest.mark.parametrize("date", ["yesterday", "2024-13", "2024-1-1", "24", "2024-05-17T25:00", "0000"])

@@ -22,7 +22,7 @@ from bridgetower.errors import InputError, UnknownPlaceError, UsageError
 from bridgetower.files.npy import unit, vector_from
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.roots import known_place
+from bridgetower.index.roots import known_place, suggestion
 from bridgetower.inputs import (
     AnyPath,
     count_of,
@@ -136,7 +136,9 @@ class SearchRequest:
         if self.under is None:
             return limits
         if (place := known_place(lasting(self.under), reader.catalog.knows)) is None:
-            raise UnknownPlaceError(f"nothing in the index lies under {self.under}; `bt status` names its folders")
+            raise UnknownPlaceError(
+                f"nothing in the index lies under {self.under}{suggestion(reader.catalog, lasting(self.under))}"
+            )
         return replace(limits, under=place)
 
     def vector_for(self, reader: IndexReader) -> Vectors:
