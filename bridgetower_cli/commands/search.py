@@ -28,6 +28,7 @@ from bridgetower_cli.settings import (
     Top,
     duration,
     named_path,
+    named_place,
     settle,
 )
 
@@ -48,8 +49,17 @@ def search(
         ),
     ] = None,
     under: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", parser=named_path, help="Only pictures in this folder, or this file."),
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            parser=named_place,
+            help="Only pictures in this folder, this file, or what fits a pattern such as '*/2019/*'. May be given "
+            "several times.",
+        ),
+    ] = None,
+    not_under: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", parser=named_place, help="No pictures from there; given as for --under."),
     ] = None,
     since: Annotated[
         str | None,
@@ -93,8 +103,6 @@ def search(
     """
     if json and (paths or null):
         raise UsageError("--json and bare paths are two formats: choose one")
-    if under is not None and len(under) > 1:
-        raise UsageError("--under names one folder: search the others by themselves, or one around them all")
     if no_rerank and depth:
         raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
     settings = settle(
@@ -111,7 +119,8 @@ def search(
                 text,
                 image=image,
                 vector=_stdin() if query_vector == Path("-") else query_vector,
-                under=None if under is None else under[0],
+                under=under,
+                not_under=not_under or (),
                 since=since,
                 before=before,
                 top=top,
@@ -138,7 +147,7 @@ def search(
     elif found.hits:
         _table(found.hits)
     if not found.hits:
-        options = {"--under": under, "--since": since, "--before": before}
+        options = {"--under": under, "--not-under": not_under, "--since": since, "--before": before}
         given = [name for name, value in options.items() if value is not None]
         if given and not (found.verified or found.gone or found.away or found.barred or found.skipped):
             raise no_match(f"no picture of the index passes {', '.join(given)}")

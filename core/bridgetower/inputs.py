@@ -15,6 +15,7 @@ from bridgetower.records import DEMO, MOST_PIXELS
 AnyPath = str | os.PathLike[str]
 
 MASK = "<mask>"
+_MOST_PLACES = 100  # each is a condition of an SQL query
 
 _T = TypeVar("_T")
 _Told = TypeVar("_Told", bound=Callable[..., object])
@@ -108,6 +109,15 @@ def list_of_paths(paths: Iterable[AnyPath]) -> list[Path]:
     if isinstance(paths, str | bytes | os.PathLike):
         raise UsageError(f"a list of paths is wanted, not the path {short(os.fspath(paths))}")
     return [path(one) for one in iterable(paths, "paths")]
+
+
+def places(name: str, value: object) -> dict[Path, str]:
+    """Return one or several folders, files or globs, as given, by absolute path; `name` is that of the argument."""
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes | os.PathLike)
+    found = {lasting(one): os.fspath(one) for one in (value if several else [value])}  # type: ignore[attr-defined]
+    if len(found) > _MOST_PLACES:
+        raise UsageError(f"{name} names {len(found)} places: at most {_MOST_PLACES} can be given, or a pattern")
+    return found
 
 
 def paths_to_index(paths: Iterable[AnyPath]) -> list[Path]:

@@ -135,7 +135,8 @@ class Library:
         *,
         image: "AnyPicture | None" = None,
         vector: "Vectors | AnyPath | BinaryIO | None" = None,
-        under: AnyPath | None = None,
+        under: AnyPath | Iterable[AnyPath] | None = None,
+        not_under: AnyPath | Iterable[AnyPath] = (),
         since: Moment | None = None,
         before: Moment | None = None,
         top: int = 10,
@@ -144,14 +145,14 @@ class Library:
         budget: float = math.inf,
         on_progress: OnProgress = quiet,
     ) -> "Found":
-        """Find pictures for a text, a picture, or both. A `SearchRequest` may replace all arguments but `under`.
+        """Find pictures for a text, a picture, or both. A `SearchRequest` may replace all arguments.
 
         Each verified hit has the probability that the text is true of the picture. `image` is a path, a PIL image,
         an array uint8 [H, W, 3] or [H, W], or the bytes of a file. `vector`, [E] or an npy file of one, recalls by
-        itself; an index of foreign vectors needs one. `under` is a folder or file of the index; `since` and
-        `before` bound when pictures were taken: "2024-05", a date, a datetime. `depth` is how many candidates are
-        verified, by default 20 on a CPU and 100 on a GPU; `budget` is the seconds for it. `on_progress(done, total)`
-        counts pictures that are being verified.
+        itself; an index of foreign vectors needs one. `under` and `not_under` are one or several folders, files or
+        globs; `since` and `before` bound when pictures were taken: "2024-05", a date, a datetime. `depth` is how many
+        candidates are verified, by default 20 on a CPU and 100 on a GPU; `budget` is the seconds for it.
+        `on_progress(done, total)` counts pictures that are being verified.
 
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
@@ -160,13 +161,13 @@ class Library:
 
         listener(on_progress)
         if isinstance(text, SearchRequest):
-            beside = (image, vector, under, since, before, top, depth, min_match, budget)
-            usual = (None, None, None, None, None, 10, None, None, math.inf)
+            beside = (image, vector, under, since, before, top, depth, min_match, budget, not_under)
+            usual = (None, None, None, None, None, 10, None, None, math.inf, ())
             if any(one is not other for one, other in zip(beside, usual, strict=True)):  # arrays compare as arrays
                 raise UsageError("a SearchRequest says all that there is to say: nothing can be given beside it")
             request = text
         else:  # checked before anything is opened
-            request = SearchRequest(text, image, vector, under, since, before, top, depth, min_match, budget)
+            request = SearchRequest(text, image, vector, under, since, before, top, depth, min_match, budget, not_under)
         with self._readers.lend() as reader:
             return self._queries().search(reader, request, on_progress)
 

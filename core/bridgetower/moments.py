@@ -36,7 +36,7 @@ def times(since: Moment | None, before: Moment | None) -> Filter:
         raise UsageError(
             "since must be earlier than before, which is left out itself: all of 2024 is since 2024, before 2025"
         )
-    return Filter(None, first, after)
+    return Filter(since=first, before=after)
 
 
 def _written(text: str) -> datetime:

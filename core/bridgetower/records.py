@@ -106,6 +106,9 @@ class Refused:
     lasting: bool  # the content is at fault, so another attempt would fail, too
 
 
+Place = Path | str  # of an index: an absolute path and all below it; or a glob, as `files.patterns.glob` writes it
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """The pictures to which a search is limited. The time of a picture is when it was taken, else its file's mtime.
@@ -114,10 +117,10 @@ class Filter:
     this machine for an mtime.
     """
 
-    under: Path | None = None  # absolute: only files at or below this
+    under: tuple[Place, ...] = ()  # only files in one of these; () for all
     since: int | None = None  # only at this time or later
     before: int | None = None  # only before this time
-    apart: tuple[Path, ...] = ()  # absolute: no files at or below any of these
+    not_under: tuple[Place, ...] = ()  # no files in any of these
 
 
 EVERYTHING = Filter()

@@ -284,9 +284,9 @@ def test_what_lies_on_a_disk_that_is_away_is_not_looked_for(
     assert len({path for path in asked if path.startswith(str(library)) and path.endswith(".png")}) <= 1
 
 
-def test_under_names_one_folder_and_no_match_names_what_was_given(bt: Bt, library: Path) -> None:
-    done = bt("search", "red", "--under", library, "--under", library)
-    assert done.exit_code == 2 and "--under names one folder" in done.stderr
+def test_no_match_names_what_was_given(bt: Bt, library: Path) -> None:
+    done = bt("search", "red", "--under", "*/2019/*", "--not-under", library)
+    assert (done.exit_code, done.stderr) == (1, "no match: no picture of the index passes --under, --not-under\n")
     for date in ("--since=2200", "--before=1970"):
         done = bt("search", "red", date)
         assert (done.exit_code, done.stderr) == (1, f"no match: no picture of the index passes {date[:-5]}\n")
@@ -443,6 +443,11 @@ def dated(bt: Bt, photos: Path) -> Path:
     [
         ("--under photos/sub", ["sub/blue.png"]),
         ("--under photos/green.png", ["green.png"]),
+        ("--under photos/green.png --under photos/sub", ["green.png", "sub/blue.png"]),
+        ("--under gr*.png --under */sub/*", ["green.png", "sub/blue.png"]),
+        ("--under ./photos/r*", ["red.png"]),
+        ("--not-under photos/sub", ["green.png", "red.png", "white.png"]),
+        ("--not-under sub/* --not-under photos/red.png --since 2024", ["green.png"]),
         ("--under photos", ["green.png", "red.png", "sub/blue.png"]),
         ("--since 2024", ["green.png", "sub/blue.png"]),
         ("--before 2024", ["red.png", "white.png"]),

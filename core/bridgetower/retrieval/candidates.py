@@ -13,7 +13,7 @@ from bridgetower.index.roots import is_away
 from bridgetower.records import EVERYTHING, Candidate, File, Filter, Skipped
 
 _RESTART_EVERY = 256  # pictures that are passed over before recall starts again without their folder, which is slow
-_MAX_APART = 100  # folders that recall leaves out: each is a condition of an SQL query
+_MOST_AWAY = 100  # such folders that recall leaves out: each is a condition of an SQL query
 
 
 class Candidates:
@@ -27,6 +27,7 @@ class Candidates:
     def __init__(self, reader: IndexReader, query: Vectors, filter: Filter = EVERYTHING) -> None:
         """`query` is a unit vector float32 [1, E]. `take` may raise StoreError."""
         self._reader, self._query, self._filter = reader, query, filter
+        self._not_under = filter.not_under
         self._nearest = reader.nearest(query, filter)
         self._seen: set[bytes] = set()  # by content
         self._checked: set[Path] = set()  # indexed folders
@@ -68,9 +69,9 @@ class Candidates:
             self.gone += 1
             return
         self._in_away += 1
-        apart = tuple(self.away[:_MAX_APART])
-        if self._in_away % _RESTART_EVERY == 0 and self._filter.apart != apart:
-            self._filter = replace(self._filter, apart=apart)
+        not_under = (*self._not_under, *self.away[:_MOST_AWAY])
+        if self._in_away % _RESTART_EVERY == 0 and self._filter.not_under != not_under:
+            self._filter = replace(self._filter, not_under=not_under)
             self._nearest = self._reader.nearest(self._query, self._filter)  # from the start; `_seen` skips repeats
 
 

@@ -11,15 +11,18 @@ one takes its place.
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.errors import InputError, UnknownPlaceError, UsageError
 from bridgetower.files.npy import unit, vector_from
+from bridgetower.files.patterns import glob
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import known_place, suggestion
@@ -32,10 +35,11 @@ from bridgetower.inputs import (
     normalised,
     number,
     path,
+    places,
     short,
 )
 from bridgetower.moments import Moment, times
-from bridgetower.records import Candidate, Filter, Head, Hit, OnProgress, Skipped, quiet, require_heads
+from bridgetower.records import Candidate, Filter, Head, Hit, OnProgress, Place, Skipped, quiet, require_heads
 from bridgetower.retrieval.candidates import Candidates, recall_vector
 from bridgetower.retrieval.encode_pictures import AnyPicture, candidate_of, load
 from bridgetower.retrieval.matching import Results, Verified, matching, verify
@@ -69,13 +73,16 @@ class SearchRequest:
     text: str | None = None
     image: AnyPicture | None = None
     vector: Vectors | AnyPath | BinaryIO | None = None  # [E] or [1, E], or an npy file of it; of any length but 0
-    under: AnyPath | None = None  # only pictures at or below this folder or file of the index, by any of its names
+    # Only pictures at or below one of these folders or files of the index, by any of their names, or that fit a glob.
+    under: AnyPath | Iterable[AnyPath] | None = None
     since: Moment | None = None  # only pictures taken at this time or later
     before: Moment | None = None
     top: int = 10  # the most hits
     depth: int | None = None  # how many candidates to verify; None: the judge's default
     min_match: float | None = None  # only verified pictures with at least this probability
     budget: float = math.inf  # seconds; then verification stops
+    not_under: AnyPath | Iterable[AnyPath] = ()  # no pictures there; given as for `under`
+    _globs: dict[Path, str] = field(init=False, repr=False, default_factory=dict)  # by absolute path
     _file: str | None = field(init=False, repr=False, default=None)  # that the vector came from
 
     def __post_init__(self) -> None:
@@ -88,7 +95,7 @@ class SearchRequest:
         self._hold("depth", depth_of(self.depth))
         self._hold("min_match", least_match(self.min_match))
         self._hold("budget", number("budget, in seconds,", self.budget, least=0))
-        self._hold("under", None if self.under is None else lasting(self.under))
+        self._hold_places()
         times(self.since, self.before)
         if self.min_match is not None and not self.verifies:
             raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
@@ -102,6 +109,18 @@ class SearchRequest:
 
     def _hold(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    def _hold_places(self) -> None:
+        """Set `under` and `not_under` to absolute paths, and which of them may be globs."""
+        found: dict[Path, str] = {}
+        for name in ("under", "not_under"):
+            if (value := getattr(self, name)) is not None:
+                given = places(name, value)
+                found |= {place: line for place, text in given.items() if (line := glob(text))}
+                self._hold(name, tuple(given))
+        if self.under == ():
+            raise UsageError("under names no place: give at least one, or leave it out")
+        self._hold("_globs", found)
 
     def _read_vector(self, source: Vectors | AnyPath | BinaryIO) -> None:
         """Set `vector` to the unit vector [E]."""
@@ -133,13 +152,17 @@ class SearchRequest:
     def filter_in(self, reader: IndexReader) -> Filter:
         """Return the filter of the request for an index. Raises UnknownPlaceError."""
         limits = times(self.since, self.before)
-        if self.under is None:
-            return limits
-        if (place := known_place(lasting(self.under), reader.catalog.knows)) is None:
-            raise UnknownPlaceError(
-                f"nothing in the index lies under {self.under}{suggestion(reader.catalog, lasting(self.under))}"
-            )
-        return replace(limits, under=place)
+        under, not_under = (self._known(given, reader.catalog) for given in (self.under or (), self.not_under))
+        return replace(limits, under=under, not_under=not_under)
+
+    def _known(self, given: Any, catalog: Catalog) -> tuple[Place, ...]:
+        """Return each place as the index knows it, else as a glob. Raises UnknownPlaceError."""
+        found: dict[Place, None] = {}
+        for place in given:
+            if (known := known_place(place, catalog.knows) or self._globs.get(place)) is None:
+                raise UnknownPlaceError(f"nothing in the index lies under {place}{suggestion(catalog, place)}")
+            found[known] = None
+        return tuple(found)
 
     def vector_for(self, reader: IndexReader) -> Vectors:
         """Return the given unit vector [1, E]. Raises InputError, UsageError if its length is not that of the index."""

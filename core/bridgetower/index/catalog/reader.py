@@ -6,11 +6,12 @@ numpy nor FAISS.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.errors import DamagedIndexError
+from bridgetower.files.patterns import fitting
 from bridgetower.index.catalog.connection import ROWS
 from bridgetower.index.catalog.filters import TIMES, TIMES_3, UNDER, Times, limits, range_of, where
 from bridgetower.index.catalog.rows import Entry, Image, ImageRow, Known
@@ -42,6 +43,8 @@ _WRONGLY_USED = {
 
 class Catalog(CatalogSummary):
     """A connection to manifest.sqlite with all queries on it."""
+
+    _globs: Set[str] = frozenset()  # that the SQL function `fits` knows
 
     @classmethod
     def read_copy(cls, path: Path) -> Self:
@@ -144,6 +147,7 @@ class Catalog(CatalogSummary):
         """
         sql = f"""SELECT hash, {self._file_columns} FROM files JOIN images ON id = image
             WHERE image = :image AND {where(filter, self._times.of_one)} ORDER BY path"""
+        self._prepare_globs(filter)
         rows = list(self._all(sql, {"image": image, **limits(filter)}))
         if not rows:
             raise self._damaged(f"image {image}, or what leads to it, cannot be found")
@@ -174,7 +178,16 @@ class Catalog(CatalogSummary):
         """Yield the ids of the images with a file that passes the filter, ascending."""
         passes = where(filter, self._times.of_many)
         sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {passes} ORDER BY image"
+        self._prepare_globs(filter)
         return (id for (id,) in self._all(sql, limits(filter)))
+
+    def _prepare_globs(self, filter: Filter) -> None:
+        """Let the conditions of a filter call `fits(glob, path)`."""
+        globs = {place for place in (*filter.under, *filter.not_under) if isinstance(place, str)}
+        if globs and globs != self._globs:
+            fits = {os.fsencode(glob): fitting(glob) for glob in globs}
+            self._db.create_function("fits", 2, lambda glob, path: fits[glob](path), deterministic=True)
+            self._globs = globs
 
     def skipped(self) -> Iterator[Skipped]:
         """Yield the skipped files with their reasons, sorted by the bytes of their paths. StoreError as `entries`."""
