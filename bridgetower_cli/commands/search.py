@@ -66,10 +66,17 @@ def search(
         typer.Option(
             metavar="DATE",
             help="Only pictures taken at this time or later, or whose file is from then if they do not say: "
-            '"2024", "2024-05", "2024-05-17", "2024-05-17T18:30".',
+            '"2024", "2024-05", "2024-05-17", "2024-05-17T18:30", "yesterday", "last week", "3 days ago".',
         ),
     ] = None,
     before: Annotated[str | None, typer.Option(metavar="DATE", help="Only pictures taken before this time.")] = None,
+    taken: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATES",
+            help='Only pictures taken in this time: "2019", "last week", or "2024-05..2024-08" with both months in it.',
+        ),
+    ] = None,
     top: Top = 10,
     depth: Depth = None,
     no_rerank: Annotated[
@@ -123,6 +130,7 @@ def search(
                 not_under=not_under or (),
                 since=since,
                 before=before,
+                taken=taken,
                 top=top,
                 depth=0 if no_rerank else depth,
                 min_match=min_match,
@@ -147,7 +155,7 @@ def search(
     elif found.hits:
         _table(found.hits)
     if not found.hits:
-        options = {"--under": under, "--not-under": not_under, "--since": since, "--before": before}
+        options = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}
         given = [name for name, value in options.items() if value is not None]
         if given and not (found.verified or found.gone or found.away or found.barred or found.skipped):
             raise no_match(f"no picture of the index passes {', '.join(given)}")

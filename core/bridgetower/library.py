@@ -139,6 +139,7 @@ class Library:
         not_under: AnyPath | Iterable[AnyPath] = (),
         since: Moment | None = None,
         before: Moment | None = None,
+        taken: Moment | None = None,
         top: int = 10,
         depth: int | None = None,
         min_match: float | None = None,
@@ -150,9 +151,9 @@ class Library:
         Each verified hit has the probability that the text is true of the picture. `image` is a path, a PIL image,
         an array uint8 [H, W, 3] or [H, W], or the bytes of a file. `vector`, [E] or an npy file of one, recalls by
         itself; an index of foreign vectors needs one. `under` and `not_under` are one or several folders, files or
-        globs; `since` and `before` bound when pictures were taken: "2024-05", a date, a datetime. `depth` is how many
-        candidates are verified, by default 20 on a CPU and 100 on a GPU; `budget` is the seconds for it.
-        `on_progress(done, total)` counts pictures that are being verified.
+        globs; `since` and `before`, or `taken`, bound when pictures were taken: "2024-05", "last week", a date, a
+        datetime. `depth` is how many are verified, by default 20 on a CPU and 100 on a GPU; `budget` is the seconds
+        for it. `on_progress(done, total)` counts pictures that are being verified.
 
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
@@ -160,14 +161,14 @@ class Library:
         from bridgetower.retrieval.search import SearchRequest
 
         listener(on_progress)
+        given = (image, vector, under, since, before, top, depth, min_match, budget, not_under, taken)
         if isinstance(text, SearchRequest):
-            beside = (image, vector, under, since, before, top, depth, min_match, budget, not_under)
-            usual = (None, None, None, None, None, 10, None, None, math.inf, ())
-            if any(one is not other for one, other in zip(beside, usual, strict=True)):  # arrays compare as arrays
+            usual = (None, None, None, None, None, 10, None, None, math.inf, (), None)
+            if any(one is not other for one, other in zip(given, usual, strict=True)):  # arrays compare as arrays
                 raise UsageError("a SearchRequest says all that there is to say: nothing can be given beside it")
             request = text
         else:  # checked before anything is opened
-            request = SearchRequest(text, image, vector, under, since, before, top, depth, min_match, budget, not_under)
+            request = SearchRequest(text, *given)
         with self._readers.lend() as reader:
             return self._queries().search(reader, request, on_progress)
 

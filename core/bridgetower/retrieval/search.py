@@ -39,7 +39,18 @@ from bridgetower.inputs import (
     short,
 )
 from bridgetower.moments import Moment, times
-from bridgetower.records import Candidate, Filter, Head, Hit, OnProgress, Place, Skipped, quiet, require_heads
+from bridgetower.records import (
+    EVERYTHING,
+    Candidate,
+    Filter,
+    Head,
+    Hit,
+    OnProgress,
+    Place,
+    Skipped,
+    quiet,
+    require_heads,
+)
 from bridgetower.retrieval.candidates import Candidates, recall_vector
 from bridgetower.retrieval.encode_pictures import AnyPicture, candidate_of, load
 from bridgetower.retrieval.matching import Results, Verified, matching, verify
@@ -67,7 +78,8 @@ class SearchRequest:
     or cannot go together, InputError for a vector that cannot be read.
 
     The vector of a text or of a picture recalls; for both, the mean of the two. A given vector recalls alone. The text
-    verifies the candidates. Paths become absolute and `vector` is read when the request is made.
+    verifies the candidates. Paths become absolute, relative dates are resolved and `vector` is read when the request
+    is made.
     """
 
     text: str | None = None
@@ -82,6 +94,8 @@ class SearchRequest:
     min_match: float | None = None  # only verified pictures with at least this probability
     budget: float = math.inf  # seconds; then verification stops
     not_under: AnyPath | Iterable[AnyPath] = ()  # no pictures there; given as for `under`
+    taken: Moment | None = None  # only pictures taken in this span, or in a range of two: "2024-05..2024-08"
+    _limits: Filter = field(init=False, repr=False, default=EVERYTHING)
     _globs: dict[Path, str] = field(init=False, repr=False, default_factory=dict)  # by absolute path
     _file: str | None = field(init=False, repr=False, default=None)  # that the vector came from
 
@@ -96,7 +110,7 @@ class SearchRequest:
         self._hold("min_match", least_match(self.min_match))
         self._hold("budget", number("budget, in seconds,", self.budget, least=0))
         self._hold_places()
-        times(self.since, self.before)
+        self._hold("_limits", times(self.since, self.before, self.taken))
         if self.min_match is not None and not self.verifies:
             raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
         if self.budget < math.inf and not self.verifies:
@@ -151,9 +165,8 @@ class SearchRequest:
 
     def filter_in(self, reader: IndexReader) -> Filter:
         """Return the filter of the request for an index. Raises UnknownPlaceError."""
-        limits = times(self.since, self.before)
         under, not_under = (self._known(given, reader.catalog) for given in (self.under or (), self.not_under))
-        return replace(limits, under=under, not_under=not_under)
+        return replace(self._limits, under=under, not_under=not_under)
 
     def _known(self, given: Any, catalog: Catalog) -> tuple[Place, ...]:
         """Return each place as the index knows it, else as a glob. Raises UnknownPlaceError."""
