@@ -169,18 +169,34 @@ def _stdin() -> BinaryIO:
 
 
 def _fields(hit: Hit) -> dict[str, object]:
-    return {"path": hit.path, "match": hit.match, "similarity": hit.similarity, "verified": hit.verified}
+    return {
+        "path": hit.path,
+        "match": hit.match,
+        "similarity": hit.similarity,
+        "verified": hit.verified,
+        "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(),
+        "width": hit.width,
+        "height": hit.height,
+        "hash": hit.hash,
+        "paths": hit.paths,
+    }
 
 
 def _table(hits: tuple[Hit, ...]) -> None:
     """Write a table, with a column for matches if anything was verified."""
     if any(hit.verified for hit in hits):
         columns = [Column("match", number=True), Column("similarity", number=True), Column("picture")]
-        rows = [[_match(hit), render.score(hit.similarity), render.short(hit.path)] for hit in hits]
+        rows = [[_match(hit), render.score(hit.similarity), _name(hit)] for hit in hits]
     else:
         columns = [Column("similarity", number=True), Column("picture")]
-        rows = [[render.score(hit.similarity), render.short(hit.path)] for hit in hits]
+        rows = [[render.score(hit.similarity), _name(hit)] for hit in hits]
     render.table(columns, rows)
+
+
+def _name(hit: Hit) -> str:
+    """Return the path of a picture, and how many other files of it there are."""
+    others = len(hit.paths) - 1
+    return f"{render.short(hit.path)} (+{others})" if others > 0 else render.short(hit.path)
 
 
 def _match(hit: Hit) -> str:

@@ -49,6 +49,14 @@ def times(
     return Filter(since=first, before=after)
 
 
+def shown(seconds: int | None) -> datetime | None:
+    """Return the time that a clock shows so many seconds after 1970; None if unknown, or outside the calendar."""
+    try:
+        return None if seconds is None else _1970 + timedelta(seconds=seconds)
+    except OverflowError:
+        return None
+
+
 def _within(taken: Moment, now: datetime) -> Filter:
     """Return the filter for a span, or for a range of two spans."""
     begin: Moment | None = taken
@@ -109,9 +117,9 @@ def _moved(begin: datetime, number: int, unit: str) -> datetime:
     return begin.replace(year=months // 12, month=months % 12 + 1)
 
 
-def _seconds(shown: datetime) -> int:
+def _seconds(when: datetime) -> int:
     """Return the seconds since 1970 on the same clock; see `Filter`."""
-    return (shown - _1970) // timedelta(seconds=1)
+    return (when - _1970) // timedelta(seconds=1)
 
 
 def _no_date(value: object) -> NoReturn:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -163,12 +164,21 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. `match` and `similarity` are separate scores and never mixed; higher is better."""
+    """One search result. `match` and `similarity` are separate scores and never mixed; higher is better.
+
+    The last five are what the index knows of the picture; a hit that no search of an index has found lacks them.
+    """
 
     path: Path
     match: float | None  # ITM probability in [0, 1]; None if the pair was not verified
     similarity: float | None  # ITC cosine in [-1, 1]; None without recall
     verified: bool
+    taken_at: datetime | None = None  # on the clock where it was taken, without a zone; None if unknown
+    width: int | None = None  # upright pixels
+    height: int | None = None
+    hash: str | None = None  # SHA-256 of the content when it was indexed, 64 hexadecimal digits
+    # All files of the index with this content, and those it makes a pair with (raw and JPEG): `path` is the first.
+    paths: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

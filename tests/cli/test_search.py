@@ -1,5 +1,6 @@
 """`bt search`: formats, thresholds, and which model answers."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -39,6 +40,11 @@ def test_json_lines_hold_the_fields_that_are_promised(bt: Bt, library: Path) -> 
         "match": pytest.approx(0.88, abs=0.02),
         "similarity": pytest.approx(1, abs=1e-3),
         "verified": True,
+        "taken_at": None,
+        "width": 40,
+        "height": 32,
+        "hash": hashlib.sha256((library / "red.png").read_bytes()).hexdigest(),
+        "paths": [str(library / "red.png")],
     }
     assert second["path"] == str(library / "white.png") and second["verified"] is True
     assert (third["rank"], third["match"], third["verified"]) == (3, None, False)
@@ -51,6 +57,31 @@ def test_the_table_shows_both_scores_and_paths_from_here(bt: Bt, library: Path) 
     assert header.split() == ["match", "similarity", "picture"]
     assert first.split()[1:] == ["1.000", "photos/red.png"]
     assert second.split()[0] == "unverified"
+
+
+def test_copies_and_pairs_are_marked_and_named(bt: Bt, library: Path) -> None:
+    for name in ("b.png", "deep/a.png"):
+        (library / name).parent.mkdir(exist_ok=True)
+        shutil.copy(library / "red.png", library / name)
+    shutil.copy(library / "blue.png", library / "IMG_20190704_101500.png")
+    paint(library / "painted.png", (0, 9, 250)).rename(library / "IMG_20190704_101500.CR2")
+    assert bt("index", library).exit_code == 0
+    for options in ([], ["--no-rerank"]):
+        table = bt("search", "red", *options).stdout.splitlines()
+        assert [row.split(maxsplit=2 - len(options))[-1] for row in table[1:2]] == ["photos/b.png (+2)"]
+        assert [row.partition("photos/")[2] for row in table if "/white" in row] == ["white.png"]
+    [row, *_] = lines(bt("search", "red", "--json"))
+    assert row["paths"] == [str(library / name) for name in ("b.png", "deep/a.png", "red.png")]
+    [row] = lines(bt("search", "red", "--json", "--under", library / "deep"))
+    assert row["paths"] == [str(library / name) for name in ("deep/a.png", "b.png", "red.png")]
+    [row] = lines(bt("search", "--image", library / "red.png", "--top", 1, "--json"))
+    assert row["paths"] == [str(library / name) for name in ("red.png", "b.png", "deep/a.png")]
+    [row] = lines(bt("search", "blue", "--top", 1, "--json"))
+    assert (row["path"], row["taken_at"]) == (str(library / "IMG_20190704_101500.png"), "2019-07-04T10:15:00")
+    assert row["paths"] == [str(library / f"{name}") for name in (
+        "IMG_20190704_101500.png", "IMG_20190704_101500.CR2", "blue.png"
+    )]  # fmt: skip
+    assert bt("search", "blue", "--top", 1, "--paths").stdout == f"{row['path']}\n"
 
 
 def test_without_verification_there_is_no_match_to_show(bt: Bt, library: Path) -> None:

@@ -177,6 +177,11 @@ class SearchRequest:
             found[known] = None
         return tuple(found)
 
+    def files_in(self, reader: IndexReader) -> tuple[Path, ...]:
+        """Return the file of the picture that recalls, as the index knows it, if it does."""
+        place = known_place(self.image, reader.catalog.knows) if isinstance(self.image, Path) else None
+        return () if place is None else (place,)
+
     def vector_for(self, reader: IndexReader) -> Vectors:
         """Return the given unit vector [1, E]. Raises InputError, UsageError if its length is not that of the index."""
         vector = cast(Vectors, self.vector)
@@ -220,7 +225,8 @@ def search(
     """
     deadline = time.monotonic() + request.budget
     encoded = _encoded(request, judge)
-    candidates = Candidates(reader, _query(reader, request, encoder, judge, encoded), request.filter_in(reader))
+    query = _query(reader, request, encoder, judge, encoded)
+    candidates = Candidates(reader, query, request.filter_in(reader), request.files_in(reader))
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
     left: list[Candidate] = []  # candidates left unverified at the deadline
@@ -235,6 +241,7 @@ def search(
             more, skipped = verify(judge, encoded, some, cache=cache, deadline=deadline, on_progress=tell)
             verified += more
             unreadable += skipped
+            candidates.replace_unreadable(skip.path for skip in skipped)
             if time.monotonic() >= deadline:
                 done = {v.candidate.path for v in more} | {skip.path for skip in skipped}
                 left = [candidate for candidate in some if candidate.path not in done]
@@ -245,7 +252,7 @@ def search(
         left += candidates.take(request.top - len(hits) - len(left))
         hits += [Hit(candidate.path, None, candidate.similarity, verified=False) for candidate in left]
     return Found(
-        hits=tuple(hits[: request.top]),
+        hits=tuple(candidates.described(hit) for hit in hits[: request.top]),
         verified=len(verified),
         best_match=verified[0].hit.match if verified else None,
         skipped=tuple(unreadable),
