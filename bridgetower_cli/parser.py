@@ -71,6 +71,8 @@ command(
         'bt search "two cats on a couch"',
         'bt search "a red car" --min-match 0.5 --json',
         "bt search --image sunset.jpg --top 3",
+        'bt search "a lake" --taken 2024-05..2024-08',
+        """bt search "a lake" --under '*/2019/*' --not-under '*.gif'""",
         'bt search "a dog in the snow" -0 | xargs -0 -I{} cp {} chosen/',
         'bt search "two cats" --query-vector cats.npy --index ./clip.index',
     )

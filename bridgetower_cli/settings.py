@@ -101,6 +101,12 @@ def named_path(name: str) -> Path:
     return Path(name)
 
 
+def named_place(name: str) -> str:
+    """Parse a path or glob of an index for typer, which keeps "./" and "/". Raises UsageError if it is empty."""
+    named_path(name)
+    return name
+
+
 def byte_size(text: str) -> int:
     """ "2GB", "500MB", "0" -> bytes. Raises UsageError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *(B|kB|MB|GB|TB)?", text.strip(), re.IGNORECASE)

@@ -31,6 +31,7 @@ from bridgetower_cli.settings import (
     duration,
     least_match,
     named_path,
+    named_place,
     settle,
 )
 
@@ -57,18 +58,34 @@ def search(
         ),
     ] = None,
     under: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", parser=named_path, help="Only pictures in this folder, or this file."),
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            parser=named_place,
+            help="Only pictures in this folder, this file, or what fits a pattern such as '*/2019/*'. May be given "
+            "several times.",
+        ),
+    ] = None,
+    not_under: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", parser=named_place, help="No pictures from there; given as for --under."),
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
             metavar="DATE",
             help="Only pictures taken at this time or later, or whose file is from then if they do not say: "
-            '"2024", "2024-05", "2024-05-17", "2024-05-17T18:30".',
+            '"2024", "2024-05", "2024-05-17", "2024-05-17T18:30", "yesterday", "last week", "3 days ago".',
         ),
     ] = None,
     before: Annotated[str | None, typer.Option(metavar="DATE", help="Only pictures taken before this time.")] = None,
+    taken: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATES",
+            help='Only pictures taken in this time: "2019", "last week", or "2024-05..2024-08" with both months in it.',
+        ),
+    ] = None,
     top: Top = 10,
     depth: Depth = None,
     no_rerank: Annotated[
@@ -111,8 +128,6 @@ def search(
     """
     if json and (paths or null):
         raise UsageError("--json and bare paths are two formats: choose one")
-    if under is not None and len(under) > 1:
-        raise UsageError("--under names one folder: search the others by themselves, or one around them all")
     if no_rerank and depth:
         raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
     settings = settle(
@@ -132,9 +147,11 @@ def search(
                 text,
                 image=image,
                 vector=_stdin() if query_vector == Path("-") else query_vector,
-                under=None if under is None else under[0],
+                under=under,
+                not_under=not_under or (),
                 since=since,
                 before=before,
+                taken=taken,
                 top=top,
                 depth=0 if no_rerank else depth,
                 min_match=min_match,
@@ -166,7 +183,7 @@ def search(
             "fits"
         )
     if not found.hits:
-        options = {"--under": under, "--since": since, "--before": before}
+        options = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}
         given = [name for name, value in options.items() if value is not None]
         if given and not (
             found.verified or found.gone or found.away or found.barred or found.skipped or found.in_cloud
@@ -185,18 +202,34 @@ def _stdin() -> BinaryIO:
 
 
 def _fields(hit: Hit) -> dict[str, object]:
-    return {"path": hit.path, "match": hit.match, "similarity": hit.similarity, "verified": hit.verified}
+    return {
+        "path": hit.path,
+        "match": hit.match,
+        "similarity": hit.similarity,
+        "verified": hit.verified,
+        "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(),
+        "width": hit.width,
+        "height": hit.height,
+        "hash": hit.hash,
+        "paths": hit.paths,
+    }
 
 
 def _table(hits: tuple[Hit, ...]) -> None:
     """Write a table, with a column for matches if anything was verified."""
     if any(hit.verified for hit in hits):
         columns = [Column("match", number=True), Column("similarity", number=True), Column("picture", path=True)]
-        rows = [[_match(hit), render.score(hit.similarity), render.short(hit.path)] for hit in hits]
+        rows = [[_match(hit), render.score(hit.similarity), _name(hit)] for hit in hits]
     else:
         columns = [Column("similarity", number=True), Column("picture", path=True)]
-        rows = [[render.score(hit.similarity), render.short(hit.path)] for hit in hits]
+        rows = [[render.score(hit.similarity), _name(hit)] for hit in hits]
     render.table(columns, rows)
+
+
+def _name(hit: Hit) -> str:
+    """Return the path of a picture, and how many other files of it there are."""
+    others = len(hit.paths) - 1
+    return f"{render.short(hit.path)} (+{others})" if others > 0 else render.short(hit.path)
 
 
 def _match(hit: Hit) -> str:

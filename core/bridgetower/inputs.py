@@ -3,26 +3,22 @@
 import math
 import operator
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time
 from inspect import getattr_static
 from pathlib import Path
 from reprlib import Repr
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from bridgetower.errors import UsageError
-from bridgetower.records import DEMO, MOST_PIXELS, Filter
+from bridgetower.records import DEMO, MOST_PIXELS
 
 AnyPath = str | os.PathLike[str]
-Moment = str | date | datetime  # "2024", "2024-05", "2024-05-17", "2024-05-17T18:30", a date, or a datetime
 
 MASK = "<mask>"
+_MOST_PLACES = 100  # each is a condition of an SQL query
 
 _T = TypeVar("_T")
 _Told = TypeVar("_Told", bound=Callable[..., object])
-
-_WRITTEN = re.compile(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ](\d\d:\d\d))?")
 
 
 def short(value: object) -> str:
@@ -113,6 +109,15 @@ def list_of_paths(paths: Iterable[AnyPath]) -> list[Path]:
     if isinstance(paths, str | bytes | os.PathLike):
         raise UsageError(f"a list of paths is wanted, not the path {short(os.fspath(paths))}")
     return [path(one) for one in iterable(paths, "paths")]
+
+
+def places(name: str, value: object) -> dict[Path, str]:
+    """Return one or several folders, files or globs, as given, by absolute path; `name` is that of the argument."""
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes | os.PathLike)
+    found = {lasting(one): os.fspath(one) for one in (value if several else [value])}  # type: ignore[attr-defined]
+    if len(found) > _MOST_PLACES:
+        raise UsageError(f"{name} names {len(found)} places: at most {_MOST_PLACES} can be given, or a pattern")
+    return found
 
 
 def paths_to_index(paths: Iterable[AnyPath]) -> list[Path]:
@@ -237,44 +242,3 @@ def require_part(part: object, role: type) -> None:
         raise UsageError(f"{part.__name__} is a class: give an object of it")
     if missing := missing_members(part, role):
         raise UsageError(f"{short(part)} is no {role.__name__}: it lacks {', '.join(missing)}")
-
-
-def moment(when: Moment) -> int:
-    """Return the seconds since 1970 on a local clock; see `Filter`. Refuse a datetime with a zone."""
-    if isinstance(when, datetime):
-        if when.tzinfo is not None:
-            raise UsageError(f"{when}: pictures are dated by the clock where they were taken; give a time without zone")
-        shown = when.replace(tzinfo=UTC)
-    elif isinstance(when, date):
-        shown = datetime.combine(when, time(), UTC)
-    elif isinstance(when, str):
-        shown = _written(when)
-    else:
-        _no_date(when)
-    return int(shown.timestamp())
-
-
-def times(since: Moment | None, before: Moment | None) -> Filter:
-    """Return the filter for pictures taken at `since` or later, and earlier than `before`."""
-    first = None if since is None else moment(since)
-    after = None if before is None else moment(before)
-    if first is not None and after is not None and first >= after:
-        raise UsageError(
-            "since must be earlier than before, which is left out itself: all of 2024 is since 2024, before 2025"
-        )
-    return Filter(None, first, after)
-
-
-def _written(text: str) -> datetime:
-    found = _WRITTEN.fullmatch(text.strip())
-    try:
-        if found is None:
-            raise ValueError
-        year, month, day, clock = found.groups()
-        return datetime.fromisoformat(f"{year}{month or '-01'}{day or '-01'}T{clock or '00:00'}").replace(tzinfo=UTC)
-    except ValueError:
-        _no_date(text)
-
-
-def _no_date(value: object) -> NoReturn:
-    raise UsageError(f"{short(value)} is no date: write it as 2024, 2024-05, 2024-05-17 or 2024-05-17T18:30")

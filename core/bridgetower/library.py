@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from bridgetower import inputs
-from bridgetower.errors import UsageError
 from bridgetower.index.reader_pool import ReaderPool
 from bridgetower.index.roots import known_place
-from bridgetower.inputs import AnyPath, Moment, listener
+from bridgetower.inputs import AnyPath, listener
 from bridgetower.inputs import masked as masked
 from bridgetower.inputs import own_folder as own_folder
 from bridgetower.models.model import Model as Model
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
+from bridgetower.moments import Moment
 from bridgetower.records import OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
@@ -134,9 +134,11 @@ class Library:
         *,
         image: "AnyPicture | Sequence[AnyPicture] | None" = None,
         vector: "Vectors | AnyPath | BinaryIO | None" = None,
-        under: AnyPath | None = None,
+        under: AnyPath | Iterable[AnyPath] | None = None,
+        not_under: AnyPath | Iterable[AnyPath] = (),
         since: Moment | None = None,
         before: Moment | None = None,
+        taken: Moment | None = None,
         top: int = 10,
         depth: int | None = None,
         min_match: float | None = None,
@@ -144,15 +146,15 @@ class Library:
         min_similarity: float | None = None,
         on_progress: OnProgress = quiet,
     ) -> "Found":
-        """Find pictures for a text, pictures, or both. A `SearchRequest` may replace all arguments but `under`.
+        """Find pictures for a text, pictures, or both. A `SearchRequest` may replace all arguments.
 
         Each verified hit has the probability that the text is true of the picture. `image` is a path, a PIL image,
         an array uint8 [H, W, 3] or [H, W], the bytes of a file, or a list of these, in which each counts alike.
-        `vector`, [E] or an npy file of one, recalls by itself; an index of foreign vectors needs one. `under` is a
-        folder or file of the index; `since` and `before` bound when pictures were taken: "2024-05", a date, a datetime.
-        `depth` is how many candidates are verified, by default 20 on a CPU and 100 on a GPU; `budget` is the seconds
-        for it. `min_match` cuts what was verified, `min_similarity` what was found without a text.
-        `on_progress(done, total)` counts pictures that are being verified.
+        `vector`, [E] or an npy file of one, recalls by itself; an index of foreign vectors needs one. `under` and
+        `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound when pictures
+        were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by default 20 on a
+        CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified, `min_similarity`
+        what was found without a text. `on_progress(done, total)` counts pictures that are being verified.
 
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
@@ -160,16 +162,8 @@ class Library:
         from bridgetower.retrieval.search import SearchRequest
 
         listener(on_progress)
-        if isinstance(text, SearchRequest):
-            beside = (image, vector, under, since, before, top, depth, min_match, budget, min_similarity)
-            usual = (None, None, None, None, None, 10, None, None, math.inf, None)
-            if any(one is not other for one, other in zip(beside, usual, strict=True)):  # arrays compare as arrays
-                raise UsageError("a SearchRequest says all that there is to say: nothing can be given beside it")
-            request = text
-        else:  # checked before anything is opened
-            request = SearchRequest(
-                text, image, vector, under, since, before, top, depth, min_match, budget, min_similarity
-            )
+        limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken)
+        request = SearchRequest.of(text, image, vector, *limits)  # checked before anything is opened
         with self._readers.lend() as reader:
             return self._queries().search(reader, request, on_progress)
 

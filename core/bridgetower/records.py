@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -118,6 +119,9 @@ class Refused:
     lasting: bool  # the content is at fault, so another attempt would fail, too
 
 
+Place = Path | str  # of an index: an absolute path and all below it; or a glob, as `files.patterns.glob` writes it
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """The pictures to which a search is limited. The time of a picture is when it was taken, else its file's mtime.
@@ -126,10 +130,10 @@ class Filter:
     this machine for an mtime.
     """
 
-    under: Path | None = None  # absolute: only files at or below this
+    under: tuple[Place, ...] = ()  # only files in one of these; () for all
     since: int | None = None  # only at this time or later
     before: int | None = None  # only before this time
-    apart: tuple[Path, ...] = ()  # absolute: no files at or below any of these
+    not_under: tuple[Place, ...] = ()  # no files in any of these
 
 
 EVERYTHING = Filter()
@@ -173,12 +177,21 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. `match` and `similarity` are separate scores and never mixed; higher is better."""
+    """One search result. `match` and `similarity` are separate scores and never mixed; higher is better.
+
+    The last five are what the index knows of the picture; a hit that no search of an index has found lacks them.
+    """
 
     path: Path
     match: float | None  # ITM probability in [0, 1]; None if the pair was not verified
     similarity: float | None  # ITC cosine in [-1, 1]; None without recall
     verified: bool
+    taken_at: datetime | None = None  # on the clock where it was taken, without a zone; None if unknown
+    width: int | None = None  # upright pixels
+    height: int | None = None
+    hash: str | None = None  # SHA-256 of the content when it was indexed, 64 hexadecimal digits
+    # All files of the index with this content, and those it makes a pair with (raw and JPEG): `path` is the first.
+    paths: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

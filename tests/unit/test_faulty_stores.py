@@ -197,5 +197,5 @@ def test_a_reader_goes_from_thread_to_thread(photos: Path, tmp_path: Path) -> No
     reader = here(lambda: IndexReader.open(tmp_path / "index"))
     for _ in range(3):
         assert len(here(lambda: reader.recall(RED[None], 3))[0]) == 3
-        assert here(lambda: len(list(reader.nearest(RED[None], Filter(under=photos))))) == STEPS
+        assert here(lambda: len(list(reader.nearest(RED[None], Filter(under=(photos,)))))) == STEPS
     here(reader.close)

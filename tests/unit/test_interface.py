@@ -44,7 +44,7 @@ from bridgetower.checkpoints.checkpoint import Checkpoint
 from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.protocol import Vectors
 from bridgetower.index.vectors.faiss_store import FaissStore
-from bridgetower.inputs import Moment
+from bridgetower.moments import Moment
 from bridgetower.records import DEMO
 from tests.clouds import evict
 from tests.fakes import FakeEncoder, paint
@@ -155,6 +155,59 @@ def test_a_search_is_limited_to_a_place_by_any_name_of_it(
     assert library.locate("new") is None
 
 
+def test_a_search_is_limited_to_several_places_and_kept_from_others(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    everything = {"old/red", "old/green", "new/red", "new/blue"}
+    assert found(library, under=[photos / "old", photos / "new" / "red.jpg"]) == everything - {"new/blue"}
+    assert found(library, under=(one for one in [photos / "old"])) == {"old/red", "old/green"}
+    assert found(library, not_under=photos / "old") == {"new/red", "new/blue"}
+    assert found(library, not_under=[photos / "old", photos / "new" / "red.jpg"]) == {"new/blue"}
+    assert found(library, under=photos / "old", not_under=photos / "old" / "red.jpg") == {"old/green"}
+    assert found(library, not_under=[]) == everything
+    with pytest.raises(UnknownPlaceError, match=r"lies under .*nothing"):
+        library.search("red", under=[photos, photos / "nothing"])
+    with pytest.raises(UnknownPlaceError, match=r"lies under .*nothing"):
+        library.search("red", not_under=photos / "nothing")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for glob in (
+        "old",
+        "*/old/*",
+        "o?d",
+        "photos/[o]ld",
+        "old/**",
+        "~/photos/ol*",
+        "./*/old",
+        f"{photos}/o*/",
+        "*/old/*.jpg",
+    ):
+        if glob != "old":
+            assert found(library, under=glob) == {"old/red", "old/green"}, glob
+            assert found(library, not_under=glob) == {"new/red", "new/blue"}, glob
+    assert found(library, under=["*/red.*", "*/bl*.jpg"]) == everything - {"old/green"}
+    assert found(library, under=["*/red.*", photos / "new"], not_under="old/*") == {"new/red", "new/blue"}
+    assert found(library, under="./ol*") == set()  # of the current folder
+    assert found(library, under="*/OLD/*") == set()
+    with pytest.raises(UnknownPlaceError):
+        library.search("red", under="old[")  # no pattern, so it is a name
+
+
+def test_a_pattern_in_a_name_is_that_name_and_letters_are_composed_or_not(library: Library, tmp_path: Path) -> None:
+    folder = tmp_path / "a[b]* c"
+    paint(folder / "Zu\u0308rich.png", "red")
+    paint(tmp_path / "ab c" / "other.png", "white")
+    library.index([folder, tmp_path / "ab c"])
+    assert found(library, under=folder) == {f"{folder.name}/Zu\u0308rich"}
+    request = SearchRequest("red", under=f"{tmp_path}/ab*", top=1)
+    assert [hit.path.stem for hit in library.search(request)] == ["other"]
+    for name in ("Z\u00fcrich", "Zu\u0308rich"):
+        assert found(library, under=f"*/{name}.*") == {f"{folder.name}/Zu\u0308rich"}
+        assert found(library, under=folder / f"{name}.png") == {f"{folder.name}/Zu\u0308rich"}
+
+
 def test_a_place_that_the_index_does_not_know_is_an_error(library: Library, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     for place in (tmp_path / "elsewhere", tmp_path / "photos" / "nothing"):
@@ -225,8 +278,10 @@ def test_a_request_says_all_that_a_search_does(library: Library, tmp_path: Path)
         {"image": np.zeros((9, 9, 3), np.uint8)},
         {"vector": np.ones(3, np.float32)},
         {"under": "photos"},
+        {"not_under": "photos"},
         {"since": "2024"},
         {"before": "2024"},
+        {"taken": "2024"},
         {"top": 3},
         {"depth": 0},
         {"min_match": 0.5},
@@ -251,6 +306,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "an empty vector": {"vector": []},
     "since": {"text": "red", "since": 2024},
     "no time": {"text": "red", "since": "2024", "before": "2024"},
+    "two times": {"text": "red", "since": "2024", "taken": "2024"},
+    "taken": {"text": "red", "taken": "2024..2023"},
     "under": {"text": "red", "under": 3},
     "under nothing": {"text": "red", "under": ""},
     "top": {"text": "red", "top": 0},
@@ -431,7 +488,11 @@ VALUES: dict[str, Callable[[Library, Model], object]] = {
     "since a number": lambda library, model: library.search("red", since=2024),  # type: ignore[arg-type]
     "since with a zone": lambda library, model: library.search("red", since=datetime(2024, 1, 1, tzinfo=UTC)),
     "under a number": lambda library, model: library.search("red", under=3),  # type: ignore[arg-type]
-    "under a list": lambda library, model: library.search("red", under=["a"]),  # type: ignore[arg-type]
+    "under a list of numbers": lambda library, model: library.search("red", under=[3]),  # type: ignore[list-item]
+    "under no place": lambda library, model: library.search("red", under=[]),
+    "under many places": lambda library, model: library.search("red", under=[str(n) for n in range(101)]),
+    "not under a number": lambda library, model: library.search("red", not_under=3),  # type: ignore[arg-type]
+    "not under nothing": lambda library, model: library.search("red", not_under=[""]),
     "under nul": lambda library, model: library.search("red", under="a\0b"),
     "under nothing": lambda library, model: library.search("red", under=""),
     "locate": lambda library, model: library.locate(3),  # type: ignore[arg-type]

@@ -10,8 +10,11 @@ place leaves less of the name for the rest of the line.
 Lines and names are compared in their composed form (NFC): "ü" fits a name in which a Mac has written "ü".
 """
 
+import os
+import posixpath
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -82,6 +85,54 @@ def parse(line: str) -> Pattern | None:
     except (IndexError, KeyError, re.error) as error:
         raise ValueError("a set without an end, or of nothing, or a \\ before nothing") from error
     return Pattern(not text.startswith("!"), path != body, "/" not in path, expression)
+
+
+def glob(text: str) -> str | None:
+    """Return a glob as a line of a .gitignore file in the root of the file system, with composed letters (NFC).
+
+    A glob that begins with `/`, `~/`, `./` or `../` is anchored there; any other may begin in every folder. None for
+    a text without a wildcard, or that is no valid line.
+    """
+    if not re.search(r"[*?[]", text):
+        return None
+    text = text.replace(os.sep, "/")
+    start, slash, rest = text.partition("/")
+    if slash and start in ("~", ".", ".."):
+        anchor = os.path.expanduser("~") if start == "~" else os.path.join(os.getcwd(), start)
+        text = re.sub(r"[*?[\\]", r"\\\g<0>", anchor.replace(os.sep, "/")) + f"/{rest}"
+    is_anchored = os.path.isabs(text)
+    text = posixpath.normpath(text).lstrip("/")
+    line = unicodedata.normalize("NFC", f"/{text}" if is_anchored else f"**/{text}")
+    try:
+        parse(line)
+    except ValueError:
+        return None
+    return line
+
+
+def fitting(line: str) -> Callable[[bytes], bool]:
+    """Return a function that tells whether an absolute path fits a line of `glob`, or lies in a folder that does."""
+    pattern = parse(line)
+    assert pattern is not None  # `glob` writes no comment
+    match, separator = pattern.expression.match, os.fsencode(os.sep)
+    folders: dict[bytes, str | None] = {}  # as their names are compared; None for those that fit
+
+    def fits(path: bytes) -> bool:
+        folder, _, name = path.rpartition(separator)
+        if folder not in folders:
+            within = _composed(folder).replace(os.sep, "/").removeprefix("/")
+            ends = [place for place, character in enumerate(within) if character == "/"]
+            is_fitting = any(match(within[:end]) for end in (*ends, len(within)))
+            folders[folder] = None if is_fitting else f"{within}/" if within else ""
+        above = folders[folder]
+        return above is None or match(above + _composed(name)) is not None
+
+    return fits
+
+
+def _composed(path: bytes) -> str:
+    """Return a path as text in NFC."""
+    return path.decode() if path.isascii() else unicodedata.normalize("NFC", os.fsdecode(path))
 
 
 def _segments(path: str) -> list[list[str]]:

@@ -67,14 +67,15 @@ PILLOW_EXTENSIONS = frozenset(
     """.split()
 )
 
-# Formats of phones and of cameras ("raw") that the libraries of extras read.
-EXTRA_EXTENSIONS = frozenset(
+# Raw formats of cameras.
+RAW_EXTENSIONS = frozenset(
     """
-    .heic .heif .hif .jxl
     .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2
     .srf .srw .x3f
     """.split()
 )
+HEIF_EXTENSIONS = frozenset([".heic", ".heif", ".hif"])
+EXTRA_EXTENSIONS = RAW_EXTENSIONS | HEIF_EXTENSIONS | {".jxl"}  # formats that the libraries of extras read
 
 OWN_EXTENSIONS = frozenset({".psb"})  # read by `pictures.extras.psd`, without another library
 

@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from bridgetower.errors import UnknownPlaceError
@@ -16,11 +15,9 @@ from bridgetower.files.regular_files import has_stub
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.roots import is_away
+from bridgetower.index.roots import is_away, suggestion
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
-
-_MOST_NAMES = 10_000  # compared at most with a name that is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +72,8 @@ def _known_paths(catalog: Catalog, paths: Iterable[Path]) -> list[Path]:
     known = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
     for path in known:
         if not catalog.knows(path):
-            raise UnknownPlaceError(f"{path}: the index knows nothing there{_suggestion(catalog, path)}")
+            raise UnknownPlaceError(f"{path}: the index knows nothing there{suggestion(catalog, path)}")
     return known
-
-
-def _suggestion(catalog: Catalog, path: Path) -> str:
-    """Return a hint that names known paths similar to `path`, or the roots."""
-    folder = next((above for above in path.parents if catalog.knows(above)), None)
-    names = [] if folder is None else catalog.names_in(folder, _MOST_NAMES)
-    wrong = path.name if folder is None else path.relative_to(folder).parts[0]
-    alike = [name for name in names if name.startswith(wrong)] or get_close_matches(wrong, names)
-    near = [str(folder / name) for name in alike[:3]] if folder else []
-    roots = [str(root) for root, _ in catalog.roots()]
-    near += [root for root in roots if get_close_matches(path.name, [os.path.basename(root)]) and root not in near]
-    if near:
-        return f"; did you mean {' or '.join(near[:3])}?"
-    return f"; its folders are {', '.join(roots[:3])}{' ...' if roots[3:] else ''}" if roots else "; it has no folders"
 
 
 def would_prune(reader: IndexReader, *, on_progress: OnProgress = quiet) -> Pruned:

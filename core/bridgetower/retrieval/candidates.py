@@ -1,8 +1,12 @@
-"""Recall: propose the pictures of an index in the order of their similarity to a vector."""
+"""Recall: propose the pictures of an index in the order of their similarity to a vector.
+
+Files of one folder and stem are a pair if one is raw and the other is not, or one HEIF and the other JPEG: the camera
+has written one picture twice. The first of a pair is a candidate, the other is not.
+"""
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +14,20 @@ from typing import NamedTuple
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.files.regular_files import has_stub, is_in_cloud
+from bridgetower.files.walk import HEIF_EXTENSIONS, RAW_EXTENSIONS
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import is_away
-from bridgetower.records import EVERYTHING, Candidate, File, Filter, Skipped
+from bridgetower.moments import shown
+from bridgetower.records import EVERYTHING, Candidate, File, Filter, Hit, Skipped
+
+_JPEG_EXTENSIONS = frozenset([".jpg", ".jpeg", ".jpe", ".jfif"])
 
 _RESTART_EVERY = 256  # pictures that are passed over before recall starts again without their folder, which is slow
-_MAX_APART = 100  # folders that recall leaves out: each is a condition of an SQL query
+_MOST_AWAY = 100  # such folders that recall leaves out: each is a condition of an SQL query
 
 
 class Candidates:
-    """The pictures of an index by similarity, each under the first of its files that exists.
+    """The pictures of an index by similarity, each under the first of its files that exists, one of each pair.
 
     A file whose content is in the cloud only counts where the picture has no other, and so does one that iCloud has
     left a stub for.
@@ -28,11 +36,21 @@ class Candidates:
     folder.
     """
 
-    def __init__(self, reader: IndexReader, query: Vectors, filter: Filter = EVERYTHING) -> None:
-        """`query` is a unit vector float32 [1, E]. `take` may raise StoreError."""
+    def __init__(
+        self, reader: IndexReader, query: Vectors, filter: Filter = EVERYTHING, first: Collection[Path] = ()
+    ) -> None:
+        """`query` is a unit vector float32 [1, E]. Of several files of a picture, those in `first` come first.
+
+        The methods may raise StoreError.
+        """
         self._reader, self._query, self._filter = reader, query, filter
+        self._not_under, self._first = filter.not_under, first
         self._nearest = reader.nearest(query, filter)
         self._seen: set[bytes] = set()  # by content
+        self._contents: dict[Path, bytes] = {}  # of the candidates
+        self._taken: dict[tuple[Path, str], list[Path]] = {}  # by folder and stem
+        self._second: dict[Path, list[Candidate]] = {}  # of pairs, by the path of the first
+        self._returned: list[Candidate] = []  # seconds whose first could not be read
         self._checked: set[Path] = set()  # indexed folders
         self._in_away = 0  # pictures that were passed over, as their folders are away
         self.gone = 0  # other pictures that were passed over, as none of their files exists
@@ -42,20 +60,59 @@ class Candidates:
     def take(self, number: int) -> list[Candidate]:
         """Return the next candidates; fewer than `number` only at the end of the index."""
         taken: list[Candidate] = []
-        while len(taken) < number and (image := next(self._nearest, None)) is not None:
+        while len(taken) < number and (candidate := self._next()) is not None:
+            path = candidate.path
+            others = self._taken.setdefault((path.parent, path.stem), [])
+            first = next((other for other in others if _are_pair(path, other)), None)
+            if first is None:
+                others.append(path)
+                taken.append(candidate)
+            else:
+                self._second.setdefault(first, []).append(candidate)
+        return taken
+
+    def replace_unreadable(self, paths: Iterable[Path]) -> None:
+        """Let the others of their pairs be candidates in the place of these, which could not be read."""
+        for path in paths:
+            others = self._taken.get((path.parent, path.stem), [])
+            if path in others:
+                others.remove(path)
+            self._returned += self._second.pop(path, [])
+
+    def described(self, hit: Hit) -> Hit:
+        """Return a hit of a candidate with what the index knows of its picture."""
+        entry = self._reader.catalog.entry(self._contents[hit.path])
+        dates = {file.path: file.taken_at for file in entry.files}
+        pair = (path for path in self._reader.catalog.same_stem(hit.path) if _are_pair(path, hit.path))
+        taken_at = entry.taken_at if dates[hit.path] is None else dates[hit.path]
+        return replace(
+            hit,
+            taken_at=shown(taken_at),
+            width=entry.width,
+            height=entry.height,
+            hash=entry.hash.hex(),
+            paths=(hit.path, *sorted({*dates, *pair} - {hit.path}, key=os.fsencode)),
+        )
+
+    def _next(self) -> Candidate | None:
+        """Return the next picture that is there, whether or not it is the second of a pair; None at the end."""
+        if self._returned:
+            return self._returned.pop(0)
+        while (image := next(self._nearest, None)) is not None:
             if image.content in self._seen:
                 continue
             self._seen.add(image.content)
-            there = _first_present(image.files)
+            there = _first_present(sorted(image.files, key=lambda file: file.path not in self._first))
             if there is None:
                 self._count_missing(image.files)
             elif isinstance(there, Skipped):
                 self.barred.append(there)
             else:
                 file, in_cloud = there
+                self._contents[file.path] = image.content
                 content = image.content if _is_unchanged(file) else None
-                taken.append(Candidate(file.path, image.similarity, content, in_cloud=in_cloud))
-        return taken
+                return Candidate(file.path, image.similarity, content, in_cloud=in_cloud)
+        return None
 
     @cached_property
     def _folders(self) -> frozenset[Path]:
@@ -73,9 +130,9 @@ class Candidates:
             self.gone += 1
             return
         self._in_away += 1
-        apart = tuple(self.away[:_MAX_APART])
-        if self._in_away % _RESTART_EVERY == 0 and self._filter.apart != apart:
-            self._filter = replace(self._filter, apart=apart)
+        not_under = (*self._not_under, *self.away[:_MOST_AWAY])
+        if self._in_away % _RESTART_EVERY == 0 and self._filter.not_under != not_under:
+            self._filter = replace(self._filter, not_under=not_under)
             self._nearest = self._reader.nearest(self._query, self._filter)  # from the start; `_seen` skips repeats
 
 
@@ -111,6 +168,14 @@ def _first_present(files: Iterable[File]) -> _Present | Skipped | None:
         if in_cloud:
             remote = remote or _Present(file, in_cloud=True)
     return remote or barred
+
+
+def _are_pair(one: Path, other: Path) -> bool:
+    """Return whether two files of one folder and stem are one picture."""
+    kinds = {one.suffix.lower(), other.suffix.lower()}
+    if len(kinds) == 1 or "" in kinds:
+        return False
+    return len(kinds & RAW_EXTENSIONS) == 1 or bool(kinds & HEIF_EXTENSIONS and kinds & _JPEG_EXTENSIONS)
 
 
 def _is_unchanged(file: File) -> bool:

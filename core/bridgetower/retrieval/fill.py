@@ -62,6 +62,7 @@ def fill_library(
         here = [candidate for candidate in some if not candidate.in_cloud]
         in_cloud += len(some) - len(here)
         mixture.read(here)
+        candidates.replace_unreadable(skip.path for skip in mixture.skipped)
     return replace(
         mixture.filled(top),
         gone=candidates.gone,
@@ -97,29 +98,29 @@ class _Mixture:
         self._judge, self.text = judge, judge.encode_texts([text])
         self._on_progress, self._cache = on_progress, cache
         self.images: list[Path] = []  # N
-        self._skipped: list[Skipped] = []
+        self.skipped: list[Skipped] = []
         self._matches: list[npt.NDArray[np.float32]] = []  # for each batch: [B]
         self._words: list[npt.NDArray[np.float32]] = []  # for each batch: probabilities [B, M, V]
 
     def read(self, candidates: Sequence[Candidate]) -> None:
         """Add the predictions of more pictures; unreadable ones are skipped."""
-        before, total = len(self._skipped), len(self.images) + len(candidates)
+        before, total = len(self.skipped), len(self.images) + len(candidates)
         told = len(self.images)
-        for batch, pictures in encoded(self._judge, candidates, self._skipped, self._cache):
+        for batch, pictures in encoded(self._judge, candidates, self.skipped, self._cache):
             reading = self._judge.predict_masked(self.text, pictures)
             self.images += (candidate.path for candidate in batch)
             itm = reading.itm
             self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))
             self._words.append(np.exp(reading.log_probabilities))
-            told = len(self.images) + len(self._skipped) - before
+            told = len(self.images) + len(self.skipped) - before
             self._on_progress(told, total)
-        if told < (done := len(self.images) + len(self._skipped) - before):  # none of the last ones could be read
+        if told < (done := len(self.images) + len(self.skipped) - before):  # none of the last ones could be read
             self._on_progress(done, total)
 
     def filled(self, top: int) -> Filled:
         """Return the `top` words for each mask."""
         if not self.images:
-            return Filled((), None, tuple(self._skipped))
+            return Filled((), None, tuple(self.skipped))
         match, probabilities = np.concatenate(self._matches), np.concatenate(self._words)
         # A least weight above zero: if no picture fits, all weigh the same.
         weights = np.maximum(match, 1e-9) / np.maximum(match, 1e-9).sum()  # [N]
@@ -129,7 +130,7 @@ class _Mixture:
             for word in _ranked(self._judge, weights[:, None] * probabilities[:, mask], mask, self.images, top)
         ]
         best = float(match.max()) if Head.ITM in self._judge.heads else None
-        return Filled(tuple(words), best, tuple(self._skipped))
+        return Filled(tuple(words), best, tuple(self.skipped))
 
 
 def _ranked(judge: Judge, shares: npt.NDArray[np.float32], mask: int, images: Sequence[Path], top: int) -> list[Word]:

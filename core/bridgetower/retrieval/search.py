@@ -11,22 +11,23 @@ one takes its place.
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
 from bridgetower.errors import InputError, UnknownPlaceError, UsageError
 from bridgetower.files.npy import unit, vector_from
+from bridgetower.files.patterns import glob
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.roots import known_place
+from bridgetower.index.roots import known_place, suggestion
 from bridgetower.inputs import (
     AnyPath,
-    Moment,
     count_of,
     depth_of,
     lasting,
@@ -35,10 +36,22 @@ from bridgetower.inputs import (
     normalised,
     number,
     path,
+    places,
     short,
-    times,
 )
-from bridgetower.records import Candidate, Filter, Head, Hit, OnProgress, Skipped, quiet, require_heads
+from bridgetower.moments import Moment, times
+from bridgetower.records import (
+    EVERYTHING,
+    Candidate,
+    Filter,
+    Head,
+    Hit,
+    OnProgress,
+    Place,
+    Skipped,
+    quiet,
+    require_heads,
+)
 from bridgetower.retrieval.candidates import Candidates, recall_vector
 from bridgetower.retrieval.encode_pictures import AnyPicture, candidate_of, load
 from bridgetower.retrieval.matching import Results, Verified, matching, verify
@@ -68,14 +81,15 @@ class SearchRequest:
     or cannot go together, InputError for a vector that cannot be read.
 
     The vector of a text or of a picture recalls; for several of them, their mean, in which each counts alike. A given
-    vector recalls alone. The text verifies the candidates. Paths become absolute and `vector` is read when the request
-    is made.
+    vector recalls alone. The text verifies the candidates. Paths become absolute, relative dates are resolved and
+    `vector` is read when the request is made.
     """
 
     text: str | None = None
     image: AnyPicture | Sequence[AnyPicture] | None = None  # a tuple or list holds several
     vector: Vectors | AnyPath | BinaryIO | None = None  # [E] or [1, E], or an npy file of it; of any length but 0
-    under: AnyPath | None = None  # only pictures at or below this folder or file of the index, by any of its names
+    # Only pictures at or below one of these folders or files of the index, by any of their names, or that fit a glob.
+    under: AnyPath | Iterable[AnyPath] | None = None
     since: Moment | None = None  # only pictures taken at this time or later
     before: Moment | None = None
     top: int = 10  # the most hits
@@ -83,7 +97,21 @@ class SearchRequest:
     min_match: float | None = None  # only verified pictures with at least this probability
     budget: float = math.inf  # seconds; then verification stops
     min_similarity: float | None = None  # without a text: only pictures with at least this cosine
+    not_under: AnyPath | Iterable[AnyPath] = ()  # no pictures there; given as for `under`
+    taken: Moment | None = None  # only pictures taken in this span, or in a range of two: "2024-05..2024-08"
+    _limits: Filter = field(init=False, repr=False, default=EVERYTHING)
+    _globs: dict[Path, str] = field(init=False, repr=False, default_factory=dict)  # by absolute path
     _file: str | None = field(init=False, repr=False, default=None)  # that the vector came from
+
+    @classmethod
+    def of(cls, text: "str | SearchRequest | None", *limits: Any) -> "SearchRequest":
+        """Return the request of these fields, or `text` where it is one. Raises UsageError for limits beside it."""
+        if not isinstance(text, SearchRequest):
+            return cls(text, *limits)
+        usual = [one.default for one in fields(cls) if one.init][1:]
+        if any(one is not other for one, other in zip(limits, usual, strict=True)):  # arrays compare as arrays
+            raise UsageError("a SearchRequest says all that there is to say: nothing can be given beside it")
+        return text
 
     def __post_init__(self) -> None:
         if self.text is None and not self.images and self.vector is None:
@@ -96,8 +124,8 @@ class SearchRequest:
         self._hold("min_match", least_match(self.min_match))
         self._hold("min_similarity", least_similarity(self.min_similarity))
         self._hold("budget", number("budget, in seconds,", self.budget, least=0))
-        self._hold("under", None if self.under is None else lasting(self.under))
-        times(self.since, self.before)
+        self._hold_places()
+        self._hold("_limits", times(self.since, self.before, self.taken))
         if self.min_match is not None and not self.verifies:
             raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
         if self.min_similarity is not None and self.text is not None:
@@ -113,6 +141,18 @@ class SearchRequest:
 
     def _hold(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    def _hold_places(self) -> None:
+        """Set `under` and `not_under` to absolute paths, and which of them may be globs."""
+        found: dict[Path, str] = {}
+        for name in ("under", "not_under"):
+            if (value := getattr(self, name)) is not None:
+                given = places(name, value)
+                found |= {place: line for place, text in given.items() if (line := glob(text))}
+                self._hold(name, tuple(given))
+        if self.under == ():
+            raise UsageError("under names no place: give at least one, or leave it out")
+        self._hold("_globs", found)
 
     def _read_vector(self, source: Vectors | AnyPath | BinaryIO) -> None:
         """Set `vector` to the unit vector [E]."""
@@ -143,12 +183,22 @@ class SearchRequest:
 
     def filter_in(self, reader: IndexReader) -> Filter:
         """Return the filter of the request for an index. Raises UnknownPlaceError."""
-        limits = times(self.since, self.before)
-        if self.under is None:
-            return limits
-        if (place := known_place(lasting(self.under), reader.catalog.knows)) is None:
-            raise UnknownPlaceError(f"nothing in the index lies under {self.under}; `bt status` names its folders")
-        return replace(limits, under=place)
+        under, not_under = (self._known(given, reader.catalog) for given in (self.under or (), self.not_under))
+        return replace(self._limits, under=under, not_under=not_under)
+
+    def _known(self, given: Any, catalog: Catalog) -> tuple[Place, ...]:
+        """Return each place as the index knows it, else as a glob. Raises UnknownPlaceError."""
+        found: dict[Place, None] = {}
+        for place in given:
+            if (known := known_place(place, catalog.knows) or self._globs.get(place)) is None:
+                raise UnknownPlaceError(f"nothing in the index lies under {place}{suggestion(catalog, place)}")
+            found[known] = None
+        return tuple(found)
+
+    def files_in(self, reader: IndexReader) -> tuple[Path, ...]:
+        """Return the files of the pictures that recall, as the index knows them, if it does."""
+        paths = [picture for picture in self.images if isinstance(picture, Path)]
+        return tuple(place for path in paths if (place := known_place(path, reader.catalog.knows)) is not None)
 
     def vector_for(self, reader: IndexReader) -> Vectors:
         """Return the given unit vector [1, E]. Raises InputError, UsageError if its length is not that of the index."""
@@ -200,7 +250,8 @@ def search(
     """
     deadline = time.monotonic() + request.budget
     encoded = _encoded(request, judge)
-    candidates = Candidates(reader, _query(reader, request, encoder, judge, encoded), request.filter_in(reader))
+    query = _query(reader, request, encoder, judge, encoded)
+    candidates = Candidates(reader, query, request.filter_in(reader), request.files_in(reader))
     verified: list[Verified] = []
     unreadable: list[Skipped] = []
     left: list[Candidate] = []  # candidates left unverified, as they are in the cloud, or at the deadline
@@ -218,6 +269,7 @@ def search(
             unreadable += skipped
             done = {v.candidate.path for v in more} | {skip.path for skip in skipped}
             left += [candidate for candidate in some if candidate.path not in done]
+            candidates.replace_unreadable(skip.path for skip in skipped)
             if time.monotonic() >= deadline:
                 break
         in_cloud = sum(candidate.in_cloud for candidate in left)
@@ -231,7 +283,7 @@ def search(
         best_similarity = hits[0].similarity if hits else None
         hits = [hit for hit in hits if hit.similarity is not None and hit.similarity >= request.min_similarity]
     return Found(
-        hits=tuple(hits[: request.top]),
+        hits=tuple(candidates.described(hit) for hit in hits[: request.top]),
         verified=len(verified),
         best_match=verified[0].hit.match if verified else None,
         skipped=tuple(unreadable),

@@ -288,6 +288,20 @@ def test_what_is_not_known_is_an_error_that_names_what_is_near(
     assert len(holds(directory)) == 40  # nothing of it was done
 
 
+def test_names_are_the_same_in_composed_and_decomposed_letters(photos: Path, directory: Path) -> None:
+    composed, decomposed = "Z\u00fcrich", "Zu\u0308rich"
+    lake = paint(photos.parent / decomposed / "lake.png", (9, 9, 9))
+    run(directory, lake.parent)
+    with Library(directory) as library:
+        with pytest.raises(InputError) as refused:
+            library.forget([photos.parent / composed / "lake.pgn"])
+        assert str(refused.value).endswith(f"; did you mean {lake}?")
+        for dry_run in (True, False):
+            [done] = library.forget([photos.parent / composed], dry_run=dry_run).forgotten
+            assert (done.path, done.files) == (lake.parent, 1)
+    assert len(holds(directory)) == 40
+
+
 def test_there_must_be_an_index(tmp_path: Path) -> None:
     with pytest.raises(NoIndexError):
         IndexWriter.resume(tmp_path / "index")

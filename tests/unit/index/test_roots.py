@@ -1,6 +1,7 @@
 """When a folder that was indexed counts as away."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 from bridgetower.index.roots import is_away, known_place
@@ -41,3 +42,16 @@ def test_a_place_is_known_by_its_name_or_by_where_its_links_lead(tmp_path: Path)
     assert known_place(tmp_path / "link", {real}.__contains__) == real
     assert known_place(tmp_path / "link", {tmp_path / "link"}.__contains__) == tmp_path / "link"
     assert known_place(tmp_path / "link", set[Path]().__contains__) is None
+
+
+def test_a_place_is_known_by_composed_and_decomposed_letters() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Zürich") for form in ("NFC", "NFD"))
+    mixed = Path("/", decomposed, composed, "é")
+    known = {mixed, *mixed.parents}
+    for first in (composed, decomposed):
+        for second in (composed, decomposed):
+            assert known_place(Path("/", first, second, "é"), known.__contains__) == mixed
+    assert known_place(Path("/", composed, "Zurich"), known.__contains__) is None
+    both = known | {Path("/", composed)}
+    assert known_place(Path("/", composed), both.__contains__) == Path("/", composed)  # as it is written, first
+    assert known_place(Path("/", composed, composed), both.__contains__) == Path("/", decomposed, composed)

@@ -1,8 +1,11 @@
+import hashlib
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import InputError, ModelError, PictureError, UsageError
@@ -333,3 +336,99 @@ def test_a_request_holds_several_pictures(tmp_path: Path, monkeypatch: pytest.Mo
         SearchRequest(image="a.png", min_similarity=2)
     with pytest.raises(UsageError, match="with a text, give a least match"):
         SearchRequest("red", image="a.png", min_similarity=0.5)
+
+
+def run(directory: Path, *roots: Path) -> None:
+    encoder = FakeEncoder()
+    with IndexWriter.open(directory, encoder.fingerprint) as writer:
+        index(list(roots), writer, lambda: Model.from_parts(encoder))
+
+
+def picture(path: Path, colour: tuple[int, int, int]) -> Path:
+    """A picture whose name does not say what it is."""
+    paint(path.with_name("painted.png"), colour).rename(path)
+    return path
+
+
+def test_a_hit_says_what_the_index_knows_of_its_picture(library: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    dated, copy, other = photos / "IMG_20190704_101500.jpg", photos / "a.jpg", photos / "z.jpg"
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2018:01:02 03:04:05"
+    Image.new("RGB", (60, 40), "blue").save(dated)
+    Image.new("RGB", (40, 60), "navy").save(other, exif=exif)
+    copy.write_bytes(dated.read_bytes())
+    run(library, photos)
+    first, second, *rest = find(library, text="blue", top=4).hits
+    digest = hashlib.sha256(dated.read_bytes()).hexdigest()
+    assert (first.width, first.height, first.hash, first.paths) == (60, 40, digest, (dated, copy))
+    assert first.taken_at == datetime(2019, 7, 4, 10, 15)  # of the name of this file
+    assert (second.width, second.height, second.paths) == (40, 60, (other,))
+    assert second.taken_at == datetime(2018, 1, 2, 3, 4, 5)
+    assert {hit.taken_at for hit in rest} == {None}  # not the times of the files
+    [asked] = find(library, text="blue", top=1, depth=0, under=copy).hits
+    assert (asked.path, asked.taken_at, asked.paths) == (copy, None, (copy, dated))
+
+
+def test_the_path_of_a_query_picture_is_the_one_that_is_shown(library: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a.png", "z.png"):
+        (photos / name).write_bytes((photos / "r9.png").read_bytes())
+    run(library, photos)
+    for name in ("a.png", "r9.png", "z.png"):
+        [hit] = find(library, image=photos / name, top=1).hits
+        assert (hit.path, hit.paths[0]) == (photos / name, photos / name)
+        assert {path.name for path in hit.paths} == {"a.png", "r9.png", "z.png"}
+    assert names(find(library, image=(photos / "z.png").read_bytes(), top=1)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "is_pair"),
+    [
+        ("IMG_1.CR2", "IMG_1.JPG", True),
+        ("IMG_1.jpg", "IMG_1.dng", True),
+        ("IMG_1.HEIC", "IMG_1.jpeg", True),
+        ("IMG_1.v2.png", "IMG_1.v2.nef", True),
+        ("IMG_1.CR2", "IMG_2.JPG", False),
+        ("IMG_1.CR2", "IMG_1.v2.jpg", False),
+        ("IMG_1.CR2", "IMG_1.DNG", False),
+        ("IMG_1.jpg", "IMG_1.png", False),
+        ("IMG_1.HEIC", "IMG_1.png", False),
+        ("IMG_1.CR2", "more/IMG_1.JPG", False),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 1, 2, 9])
+def test_a_pair_is_one_row(library: Path, tmp_path: Path, better: str, worse: str, is_pair: bool, depth: int) -> None:
+    folder = tmp_path / "camera"
+    (folder / "more").mkdir(parents=True)
+    first, second = picture(folder / better, (0, 0, 255)), picture(folder / worse, (0, 20, 250))
+    run(library, folder)
+    long = find(library, text="blue", top=12, depth=depth)
+    assert long[0].path == first
+    assert (second in [hit.path for hit in long]) != is_pair
+    assert long[0].paths == ((first, second) if is_pair else (first,))
+    assert len(long) == (11 if is_pair else 12)
+    assert long.verified == min(depth, len(long))
+    for top in range(1, 5):
+        assert find(library, text="blue", top=top, depth=depth).hits == long.hits[:top]
+    [alone] = find(library, text="blue", depth=depth, under=second).hits
+    assert (alone.path, alone.paths) == (second, (second, first) if is_pair else (second,))
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_the_other_of_a_pair_stands_for_the_one_that_cannot_be_read(library: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    raw = picture(folder / "IMG_1.CR2", (0, 0, 255))
+    jpeg, heif = picture(folder / "IMG_1.JPG", (0, 5, 254)), picture(folder / "IMG_1.HEIC", (0, 9, 253))
+    run(library, folder)
+    assert find(library, text="blue", depth=2)[0].paths == (raw, heif, jpeg)
+    raw.write_bytes(b"overwritten")
+    for depth in (2, 9):
+        results = find(library, text="blue", depth=depth, top=3)
+        assert results[0].path == jpeg
+        assert {hit.path.parent.name for hit in results[1:]} == {"photos"}
+        assert [skip.path for skip in results.skipped] == [raw]
+    raw.unlink()
+    results = find(library, text="blue", top=2)
+    assert (results[0].path, results[1].path.parent.name, results.gone) == (jpeg, "photos", 1)

@@ -1,11 +1,12 @@
 """SQL conditions that select files: at or below a path, or passing a filter."""
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridgetower.records import LARGEST, Filter
+from bridgetower.records import LARGEST, Filter, Place
 
 # A folder and all paths below it, as one range of the primary key: `path >= root AND path < after`. The last condition
 # excludes neighbours such as "photos-old", which sort between "photos" and "photos/". Parameters: see `range_of`.
@@ -40,11 +41,21 @@ def range_of(root: Path, name: object = "") -> dict[str, bytes]:
 
 def where(filter: Filter, time: str) -> str:
     """Return the condition of a filter on the table `files`; its parameters: see `limits`."""
-    conditions = [f"({UNDER})"] if filter.under is not None else ["true"]
-    conditions += (f"NOT ({_UNDER.format(number)})" for number in range(len(filter.apart)))
+    conditions = [_any(filter.under, "in")] if filter.under else ["true"]
     if filter.since is not None or filter.before is not None:
         conditions.append(time)
+    if filter.not_under:
+        conditions.append(f"NOT {_any(filter.not_under, 'out')}")
     return " AND ".join(conditions)
+
+
+def _any(places: Sequence[Place], name: str) -> str:
+    """Return the condition that a file is in one of `places`; globs need a function `fits(glob, path)` in SQL."""
+    alternatives = (
+        f"fits(:{name}{number}, path)" if isinstance(place, str) else f"({_UNDER.format(f'{name}{number}')})"
+        for number, place in enumerate(places)
+    )
+    return f"({' OR '.join(alternatives)})"
 
 
 def limits(filter: Filter) -> dict[str, Any]:
@@ -58,10 +69,10 @@ def limits(filter: Filter) -> dict[str, Any]:
         "before_ns": _instant(before) * 10**9,
     }
     found = {name: max(-LARGEST, min(limit, LARGEST)) for name, limit in found.items()}
-    if filter.under is not None:
-        found |= range_of(filter.under)
-    for number, folder in enumerate(filter.apart):
-        found |= range_of(folder, number)
+    for name, places in (("in", filter.under), ("out", filter.not_under)):
+        for number, place in enumerate(places):
+            one = f"{name}{number}"
+            found |= {one: os.fsencode(place)} if isinstance(place, str) else range_of(place, one)
     return found
 
 

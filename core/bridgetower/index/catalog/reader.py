@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from bridgetower.errors import DamagedIndexError
+from bridgetower.errors import DamagedIndexError, StoreError
+from bridgetower.files.patterns import fitting
 from bridgetower.index.catalog.connection import ROWS
 from bridgetower.index.catalog.filters import TIMES, TIMES_3, UNDER, Times, limits, range_of, where
 from bridgetower.index.catalog.rows import Entry, Image, ImageRow, Known
@@ -144,24 +145,36 @@ class Catalog(CatalogSummary):
         """
         sql = f"""SELECT hash, {self._file_columns} FROM files JOIN images ON id = image
             WHERE image = :image AND {where(filter, self._times.of_one)} ORDER BY path"""
-        rows = list(self._all(sql, {"image": image, **limits(filter)}))
+        rows = list(self._passing(sql, filter, image=image))
         if not rows:
             raise self._damaged(f"image {image}, or what leads to it, cannot be found")
         return rows[0][0], tuple(self._checked_file(row, hash, None) for hash, *row in rows)
 
     def entries(self) -> Iterator[Entry]:
         """Yield every image, orphans included, with its files, ascending by id. StoreError if a sum is wrong."""
-        sql = f"SELECT image, {self._file_columns} FROM files WHERE image BETWEEN ? AND ? ORDER BY image, path"
         for images in self._rows(f"SELECT {self._image_columns} FROM images ORDER BY id"):
-            self._ids_and_vectors(images)
-            hashes = {row[0]: row[1] for row in images}
-            files: dict[int, list[File]] = {id: [] for id in hashes}
-            for image, *row in self._all(sql, (images[0][0], images[-1][0])):
-                if image not in files:
-                    raise self._damaged(f"the row of {_shown(row[0])} leads nowhere")
-                files[image].append(self._checked_file(row, hashes[image], None))
-            for id, hash, width, height, taken_at, *decoding, vector, _ in images:
-                yield Entry(hash, width, height, taken_at, decoding[0] if decoding else 0, vector, tuple(files[id]))
+            yield from self._entries(images)
+
+    def entry(self, hash: bytes) -> Entry:
+        """Return the image with this hash, with its files. StoreError if a sum is wrong, or there is no such image."""
+        images = list(self._all(f"SELECT {self._image_columns} FROM images WHERE hash = ?", (hash,)))
+        if not images:
+            raise self._damaged(f"the image with the hash {hash.hex()} cannot be found")
+        [entry] = self._entries(images)
+        return entry
+
+    def _entries(self, images: list[tuple[Any, ...]]) -> Iterator[Entry]:
+        """Yield the images of rows of `_image_columns`, ascending by id, with their files."""
+        sql = f"SELECT image, {self._file_columns} FROM files WHERE image BETWEEN ? AND ? ORDER BY image, path"
+        self._ids_and_vectors(images)
+        hashes = {row[0]: row[1] for row in images}
+        files: dict[int, list[File]] = {id: [] for id in hashes}
+        for image, *row in self._all(sql, (images[0][0], images[-1][0])):
+            if image not in files:
+                raise self._damaged(f"the row of {_shown(row[0])} leads nowhere")
+            files[image].append(self._checked_file(row, hashes[image], None))
+        for id, hash, width, height, taken_at, *decoding, vector, _ in images:
+            yield Entry(hash, width, height, taken_at, decoding[0] if decoding else 0, vector, tuple(files[id]))
 
     def _checked_file(self, row: list[Any], hash: bytes | None, reason: str | None) -> File:
         """Return the file of a row of `_file_columns`. StoreError if its sum is wrong."""
@@ -174,7 +187,29 @@ class Catalog(CatalogSummary):
         """Yield the ids of the images with a file that passes the filter, ascending."""
         passes = where(filter, self._times.of_many)
         sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {passes} ORDER BY image"
-        return (id for (id,) in self._all(sql, limits(filter)))
+        return (id for (id,) in self._passing(sql, filter))
+
+    def _passing(self, sql: str, filter: Filter, **parameters: Any) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query with the condition of a filter, whose globs call `fits(glob, path)`."""
+        places = (*filter.under, *filter.not_under)
+        fit_by_glob = {os.fsencode(place): fitting(place) for place in places if isinstance(place, str)}
+        stopped: list[BaseException] = []
+
+        def fits(glob: bytes, path: bytes) -> bool:
+            try:
+                return fit_by_glob[glob](path)
+            except BaseException as error:  # Ctrl-C: SQLite would report an error of its own in its place
+                stopped.append(error)
+                raise
+
+        if fit_by_glob:
+            self._db.create_function("fits", 2, fits, deterministic=True)
+        try:
+            yield from self._all(sql, {**parameters, **limits(filter)})
+        except StoreError:
+            if stopped:
+                raise stopped[0] from None
+            raise
 
     def skipped(self) -> Iterator[Skipped]:
         """Yield the skipped files with their reasons, sorted by the bytes of their paths. StoreError as `entries`."""
@@ -205,6 +240,15 @@ class Catalog(CatalogSummary):
         """Return whether a file or a root lies at or below `path`."""
         sql = f"SELECT 1 FROM files WHERE {UNDER} UNION ALL SELECT 1 FROM roots WHERE {UNDER} LIMIT 1"
         return self._one(sql, range_of(path)) is not None
+
+    def same_stem(self, path: Path) -> list[Path]:
+        """Return the files with an image whose paths are that of `path` but for the extension."""
+        start = os.fsencode(path.with_suffix("")) + b"."
+        sql = """SELECT path FROM files WHERE path > :start AND path < :after AND image IS NOT NULL
+            AND NOT instr(substr(path, length(:start)), :separator) ORDER BY path"""
+        parameters = {"start": start, "after": start[:-1] + b"/", "separator": os.fsencode(os.sep)}
+        found = (path_of(other) for (other,) in self._typed(self._all(sql, parameters), bytes))
+        return [other for other in found if other.stem == path.stem and other != path]
 
     def names_in(self, folder: Path, most: int) -> list[str]:
         """Return at most `most` names of files and folders directly below `folder`, in order of their bytes."""

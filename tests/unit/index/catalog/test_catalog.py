@@ -20,7 +20,7 @@ from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Image, Known
 from bridgetower.index.catalog.schema import FORMAT_VERSION, SCHEMA, SUMMED, crc32_of
 from bridgetower.index.catalog.writer import CatalogWriter
-from bridgetower.records import DECODING_VERSION, File, Fingerprint, WalkedFile
+from bridgetower.records import DECODING_VERSION, File, Filter, Fingerprint, WalkedFile
 
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 4)
 FORMAT_PAGE = Path(__file__).parents[4] / "docs" / "index-format.md"
@@ -276,6 +276,23 @@ def test_a_reader_keeps_its_state_while_the_writer_goes_on(catalog: CatalogWrite
     assert after.known(Path("/a")) is None and after.known(Path("/b")) is not None
     before.close()
     after.close()
+
+
+def test_an_interrupt_while_globs_are_compared_is_no_damage(
+    catalog: CatalogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with catalog.transaction():
+        catalog.add_image(b"h" * 32, 1, 1, None, 1, b"v" * 32)
+        catalog.put_file(File(Path("/photos/a.jpg"), 1, 1), b"h" * 32)
+    assert len(list(catalog.images_within(Filter(under=("**/*.jpg",))))) == 1
+
+    def interrupted(path: bytes) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bridgetower.index.catalog.reader.fitting", lambda line: interrupted)
+    for query in (lambda filter: list(catalog.images_within(filter)), lambda filter: catalog.content(1, filter)):
+        with pytest.raises(KeyboardInterrupt):
+            query(Filter(under=("**/*.jpg",)))
 
 
 def test_an_absent_or_unfinished_manifest_is_no_index(path: Path) -> None:

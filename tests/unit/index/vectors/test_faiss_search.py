@@ -231,12 +231,12 @@ def test_what_was_removed_goes_from_the_files_when_it_is_much(directory: Path) -
 @pytest.mark.parametrize(
     ("filter", "numbers"),
     [
-        (Filter(under=Path("/photos/3")), range(3, N, 7)),
-        (Filter(under=path_of(5)), [5]),
+        (Filter(under=(Path("/photos/3"),)), range(3, N, 7)),
+        (Filter(under=(path_of(5),)), [5]),
         (Filter(since=1000, before=1040), range(1000, 1040)),
-        (Filter(under=Path("/photos/0"), before=700), range(0, 700, 7)),
+        (Filter(under=(Path("/photos/0"),), before=700), range(0, 700, 7)),
         (Filter(since=10**15), []),
-        (Filter(under=Path("/photos")), range(N)),
+        (Filter(under=(Path("/photos"),)), range(N)),
     ],
 )
 @pytest.mark.parametrize("scanned", [False, True])
@@ -259,7 +259,7 @@ def test_a_filter_finds_what_an_exact_file_lacks(tmp_path: Path) -> None:
         writer.finish()
         add(writer, range(400, 1000))
     with IndexReader.open(tmp_path / "index") as store:
-        found = list(store.nearest(ASKED[:1], Filter(under=Path("/photos/3"))))
+        found = list(store.nearest(ASKED[:1], Filter(under=(Path("/photos/3"),))))
         assert [c.files[0].path for c in found] == [path_of(i) for i in exact(ASKED[0], N, range(3, 1000, 7))]
 
 
@@ -267,7 +267,7 @@ def test_a_filter_shows_the_files_that_pass_it(directory: Path) -> None:
     with IndexWriter.open(directory, FINGERPRINT) as writer:
         writer.commit(files=[(File(Path("/elsewhere/copy.jpg"), 1, 1), hash_of(4))])
     with IndexReader.open(directory) as store:
-        (found,) = store.nearest(ASKED[:1], Filter(under=Path("/elsewhere")))
+        (found,) = store.nearest(ASKED[:1], Filter(under=(Path("/elsewhere"),)))
         assert [photo.path for photo in found.files] == [Path("/elsewhere/copy.jpg")]
 
 
