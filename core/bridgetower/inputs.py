@@ -111,10 +111,10 @@ def list_of_paths(paths: Iterable[AnyPath]) -> list[Path]:
     return [path(one) for one in iterable(paths, "paths")]
 
 
-def places(name: str, value: object) -> dict[Path, str]:
-    """Return one or several folders, files or globs, as given, by absolute path; `name` is that of the argument."""
+def places(name: str, value: object) -> list[tuple[Path, str]]:
+    """Return one or several folders, files or globs, each as an absolute path and as given; `name` is the argument."""
     several = isinstance(value, Iterable) and not isinstance(value, str | bytes | os.PathLike)
-    found = {lasting(one): os.fspath(one) for one in (value if several else [value])}  # type: ignore[attr-defined]
+    found = [(lasting(one), os.fspath(one)) for one in (value if several else [value])]  # type: ignore[attr-defined]
     if len(found) > _MOST_PLACES:
         raise UsageError(f"{name} names {len(found)} places: at most {_MOST_PLACES} can be given, or a pattern")
     return found

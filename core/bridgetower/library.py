@@ -168,7 +168,7 @@ class Library:
             return self._queries().search(reader, request, on_progress)
 
     def locate(self, place: AnyPath) -> Path | None:
-        """Return a folder or file as the index knows it, by its own path or by its real path; None if unknown."""
+        """Return a folder or file as the index knows it, by any of its names; None if unknown."""
         with self._readers.lend() as reader:
             return known_place(inputs.path(place), reader.catalog.knows)
 

@@ -14,20 +14,30 @@ from tests.cli.conftest import Bt
 
 
 def path_parameters() -> Iterator[tuple[str, Any]]:
-    """Each parameter of a command that is a path, or a list of them, and how it is parsed."""
+    """Each parameter of a command that is a path or a pattern, or a list of them, and how it is parsed."""
     for command in [*parser.app.registered_commands, *parser.model.registered_commands]:
         callback = command.callback
         assert callback is not None
         for name, annotation in typing.get_type_hints(callback, include_extras=True).items():
-            if typing.get_origin(annotation) is typing.Annotated and "Path" in str(annotation.__origin__):
-                yield f"{command.name or callback.__name__} {name}", annotation.__metadata__[0].parser
+            if typing.get_origin(annotation) is not typing.Annotated:
+                continue
+            parameter = annotation.__metadata__[0]
+            if "Path" in str(annotation.__origin__) or parameter.metavar == "PATH":
+                yield f"{command.name or callback.__name__} {name}", parameter.parser
 
 
 PARAMETERS = dict(path_parameters())
 
 
 def test_the_paths_of_the_commands_are_found() -> None:
-    assert {"index paths", "search under", "export folder", "convert folder", "status index"} <= PARAMETERS.keys()
+    assert {
+        "index paths",
+        "search under",
+        "search not_under",
+        "export folder",
+        "convert folder",
+        "status index",
+    } <= PARAMETERS.keys()
     assert all(inspect.isfunction(parse) for parse in PARAMETERS.values()), PARAMETERS
 
 

@@ -190,6 +190,8 @@ def test_a_search_is_limited_to_several_places_and_kept_from_others(
     assert found(library, under=["*/red.*", "*/bl*.jpg"]) == everything - {"old/green"}
     assert found(library, under=["*/red.*", photos / "new"], not_under="old/*") == {"new/red", "new/blue"}
     assert found(library, under="./ol*") == set()  # of the current folder
+    assert found(library, under=["*/r*", "./*/r*"], not_under="./*/old/*") == {"new/red"}
+    assert found(library, under="re*", not_under="./re*") == {"old/red", "new/red"}
     assert found(library, under="*/OLD/*") == set()
     with pytest.raises(UnknownPlaceError):
         library.search("red", under="old[")  # no pattern, so it is a name

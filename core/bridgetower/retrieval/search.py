@@ -72,6 +72,8 @@ class Found(Results):
 
 _LEAST_LENGTH = 1e-3  # of the sum of unit vectors: below it, rounding decides on its direction
 
+_Places = tuple[tuple[Path, str | None], ...]  # each an absolute path, and the glob that it may be
+
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
 
@@ -100,7 +102,8 @@ class SearchRequest:
     not_under: AnyPath | Iterable[AnyPath] = ()  # no pictures there; given as for `under`
     taken: Moment | None = None  # only pictures taken in this span, or in a range of two: "2024-05..2024-08"
     _limits: Filter = field(init=False, repr=False, default=EVERYTHING)
-    _globs: dict[Path, str] = field(init=False, repr=False, default_factory=dict)  # by absolute path
+    _under: _Places = field(init=False, repr=False, default=())
+    _not_under: _Places = field(init=False, repr=False, default=())
     _file: str | None = field(init=False, repr=False, default=None)  # that the vector came from
 
     @classmethod
@@ -143,16 +146,14 @@ class SearchRequest:
         object.__setattr__(self, name, value)
 
     def _hold_places(self) -> None:
-        """Set `under` and `not_under` to absolute paths, and which of them may be globs."""
-        found: dict[Path, str] = {}
+        """Set `under` and `not_under` to absolute paths, and hold for each what it is as a glob."""
         for name in ("under", "not_under"):
             if (value := getattr(self, name)) is not None:
                 given = places(name, value)
-                found |= {place: line for place, text in given.items() if (line := glob(text))}
-                self._hold(name, tuple(given))
+                self._hold(name, tuple(place for place, _ in given))
+                self._hold(f"_{name}", tuple((place, glob(text)) for place, text in given))
         if self.under == ():
             raise UsageError("under names no place: give at least one, or leave it out")
-        self._hold("_globs", found)
 
     def _read_vector(self, source: Vectors | AnyPath | BinaryIO) -> None:
         """Set `vector` to the unit vector [E]."""
@@ -183,17 +184,8 @@ class SearchRequest:
 
     def filter_in(self, reader: IndexReader) -> Filter:
         """Return the filter of the request for an index. Raises UnknownPlaceError."""
-        under, not_under = (self._known(given, reader.catalog) for given in (self.under or (), self.not_under))
+        under, not_under = (_known(given, reader.catalog) for given in (self._under, self._not_under))
         return replace(self._limits, under=under, not_under=not_under)
-
-    def _known(self, given: Any, catalog: Catalog) -> tuple[Place, ...]:
-        """Return each place as the index knows it, else as a glob. Raises UnknownPlaceError."""
-        found: dict[Place, None] = {}
-        for place in given:
-            if (known := known_place(place, catalog.knows) or self._globs.get(place)) is None:
-                raise UnknownPlaceError(f"nothing in the index lies under {place}{suggestion(catalog, place)}")
-            found[known] = None
-        return tuple(found)
 
     def files_in(self, reader: IndexReader) -> tuple[Path, ...]:
         """Return the files of the pictures that recall, as the index knows them, if it does."""
@@ -301,6 +293,16 @@ def _held(picture: AnyPicture) -> object:
     """Return a picture that may be used later: a path becomes absolute."""
     candidate = candidate_of(picture)
     return lasting(candidate.path) if candidate.picture is None else candidate.picture
+
+
+def _known(given: _Places, catalog: Catalog) -> tuple[Place, ...]:
+    """Return each place as the index knows it, else as a glob. Raises UnknownPlaceError."""
+    found: dict[Place, None] = {}
+    for place, line in given:
+        if (known := known_place(place, catalog.knows) or line) is None:
+            raise UnknownPlaceError(f"nothing in the index lies under {place}{suggestion(catalog, place)}")
+        found[known] = None
+    return tuple(found)
 
 
 def _encoded(request: SearchRequest, judge: Judge | None) -> Texts | None:
