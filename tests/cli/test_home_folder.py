@@ -75,7 +75,7 @@ def rows(bt: Bt, *arguments: object) -> list[dict[str, object]]:
 def test_one_row_a_picture_with_the_right_date(bt: Bt, home: Path) -> None:
     done = bt("index", home, "--model", "fake")
     assert done.exit_code == 0, done.stderr
-    for said in ("left out 1 picture in @eaDir", "1 in recycle bins", "1 in inner folders of photo libraries", "cloud only"):
+    for said in ("left out 1 picture in @eaDir", "1 in recycle bins", "1 in inner folders of photo", "cloud only"):
         assert said in done.stderr, said
     found = {str(Path(str(row["path"])).relative_to(home)): row for row in rows(bt)}
     copies = [path for row in found.values() for path in list(row["paths"])[1:]]  # type: ignore[call-overload]

@@ -132,7 +132,7 @@ def fitting(line: str) -> Callable[[bytes], bool]:
 
 def _composed(path: bytes) -> str:
     """Return a path as text in NFC."""
-    return path.decode() if path.isascii() else unicodedata.normalize("NFC", os.fsdecode(path))
+    return composed(os.fsdecode(path))
 
 
 def _segments(path: str) -> list[list[str]]:
