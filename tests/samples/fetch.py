@@ -24,6 +24,7 @@ from bridgetower.pictures.decode import decode
 
 MIN_SIDE = 2 * 294  # as for the large checkpoints
 REFUSED = (0, 0)
+_FETCH_S = 120  # seconds for a package
 DEBIAN = (
     "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main\n"
 )
@@ -121,9 +122,9 @@ def fetched(source: Source, folder: Path) -> Iterator[tuple[str, bytes]]:
         command = [sys.executable, "-m", "pip", "download", *options, f"{source.package}=={source.version}"]
     else:
         apt = _apt(folder)
-        subprocess.run([*apt, "update"], check=True, capture_output=True, timeout=600)
+        subprocess.run([*apt, "update"], check=True, capture_output=True, timeout=_FETCH_S)
         command = [*apt, "source", "--download-only", source.package]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=_FETCH_S)
     for archive in sorted(path for path in folder.glob("*.tar.*") if path.suffix != ".asc"):
         with tarfile.open(archive) as opened:
             for member in opened:
