@@ -1,4 +1,4 @@
-"""What programs read: JSON objects on stdout, and on stderr the error or the lack of a match that ends a command."""
+"""JSON objects for programs: results on stdout; on stderr the error, or the lack of a match, that ends a command."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What the extra `deep` reads, held against the picture in 8 bits that is computed from the same values.
+"""Pictures that the extra `deep` reads, held against the picture in 8 bits that is computed from the same values.
 
 `test_tiff.py` holds the kinds of samples of TIFF, and `test_trusted.py` the depths of JPEG 2000.
 """

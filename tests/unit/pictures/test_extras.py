@@ -69,7 +69,7 @@ def test_from_an_index_of_packages_the_command_names_the_distribution(monkeypatc
         ("uv-receipt.toml", "uv tool install --force", "-c constraints.txt"),
     ],
 )
-def test_an_environment_of_pipx_or_uv_is_installed_anew(
+def test_an_environment_of_pipx_or_uv_is_replaced_as_a_whole(
     note: str, command: str, pins: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They own their environments: pip within them is overwritten, or missing."""

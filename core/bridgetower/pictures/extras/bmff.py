@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_BOXES = 10_000  # of one parent; a file of a camera has a few dozen
+IN_FILE, IN_BOX = 0, 1  # where the offsets of an extent count from: the file, or the box `idat`
 
 
 class Box(NamedTuple):
@@ -53,13 +54,24 @@ def is_cut(data: bytes) -> bool:
     for box in boxes(data):
         if box.end > len(data):
             return True
-        if box.kind == b"meta" and any(end > len(data) for end in _item_ends(data, box.start + 4, box.end)):
+        if box.kind == b"meta" and any(
+            extent.origin == IN_FILE and extent.end > len(data) for extent in extents(data, box.start + 4, box.end)
+        ):
             return True
     return False
 
 
-def _item_ends(data: bytes, start: int, end: int) -> Iterator[int]:
-    """Yield the ends, in the file, of the extents that the box `iloc` of a box `meta` lists."""
+class Extent(NamedTuple):
+    """A part of the bytes of an item."""
+
+    item: int  # its number
+    origin: int  # of `start`: IN_FILE, IN_BOX, or 2, another item
+    start: int
+    end: int
+
+
+def extents(data: bytes, start: int, end: int) -> Iterator[Extent]:
+    """Yield the extents that the box `iloc` of a box `meta` lists, in order."""
     iloc = find(data, b"iloc", start, end)
     if iloc is None:
         return
@@ -72,19 +84,19 @@ def _item_ends(data: bytes, start: int, end: int) -> Iterator[int]:
 
     version, sizes = take(4) >> 24, take(2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    index_size = index_size if version else 0
     wide = 4 if version == 2 else 2
     for _ in range(take(wide)):
         if at >= iloc.end:
             return
-        take(wide)  # the number of the item
-        in_file = take(2) & 15 == 0 if version else True  # else in the box `idat`, or in another item
+        number = take(wide)
+        origin = take(2) & 15 if version else IN_FILE
         take(2)
         base, count = take(base_size), take(2)
-        takes_bytes = offset_size or length_size or (index_size if version else 0)  # else it says nothing
+        takes_bytes = offset_size or length_size or index_size  # else it says nothing
         for _ in range(count if takes_bytes else 0):
             if at >= iloc.end:
                 return
-            take(index_size if version else 0)
-            offset, length = take(offset_size), take(length_size)
-            if in_file:
-                yield base + offset + length
+            take(index_size)
+            first, length = base + take(offset_size), take(length_size)
+            yield Extent(number, origin, first, first + length)

@@ -15,7 +15,7 @@ _COLOUR, _OPACITY, PREMULTIPLIED = 0, 1, 2  # kinds of channels
 
 
 class Header(NamedTuple):
-    """What a JPEG 2000 file says of its picture."""
+    """The header of a JPEG 2000 file."""
 
     codestream: slice  # of the file
     width: int
