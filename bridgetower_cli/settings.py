@@ -102,9 +102,12 @@ def named_path(name: str) -> Path:
 
 
 def named_place(name: str) -> str:
-    """Parse a path or glob of an index for typer, which keeps "./" and "/". Raises UsageError if it is empty."""
+    """Parse a path or glob of an index for typer, which keeps "./" and "/". Raises UsageError if it is empty.
+
+    A shell leaves "~" as it is behind "=" and in quotes.
+    """
     named_path(name)
-    return name
+    return os.path.expanduser(name) if name.startswith("~/") else name
 
 
 def byte_size(text: str) -> int:

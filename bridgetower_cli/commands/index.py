@@ -141,10 +141,18 @@ def _report_run(report: "IndexReport", seconds: float, *, json: bool) -> None:
     others = sum(report.ignored.values())
     render.say(
         f"indexed {report.encoded}, reused {report.reused}, unchanged {report.unchanged}, removed {report.removed}, "
-        f"skipped {len(report.skipped)}: {render.counted(report.files, 'file')} in {seconds:.1f} s"
+        f"skipped {len(report.skipped)}{_more(report)}: {render.counted(report.files, 'file')} in {seconds:.1f} s"
         + (f"; ignored {render.counted(others, 'file')} of other kinds" if others else "")
         + (f"; left out {report.excluded} by patterns" if report.excluded else "")
         + (f"; passed over {render.counted(report.links, 'link')} (--follow-symlinks)" if report.links else "")
+    )
+
+
+def _more(report: "IndexReport") -> str:
+    """Return the counts that are seldom above 0."""
+    unread = sum(report.unread.values())
+    return (f", without their extra {unread}" if unread else "") + (
+        f" ({render.counted(report.redated, 'date')} changed)" if report.redated else ""
     )
 
 
@@ -159,6 +167,7 @@ def _print_run(report: "IndexReport", skipped: Sequence[Skipped], seconds: float
             "renewed": report.renewed,
             "reused": report.reused,
             "unchanged": report.unchanged,
+            "redated": report.redated,
             "removed": report.removed,
             "skipped_total": len(report.skipped),
             "ignored": report.ignored,

@@ -15,7 +15,7 @@ from bridgetower.records import Filter
 # "2024", "2024-05", "2024-05-17", "2024-05-17T18:30", "yesterday", "last week", "3 days ago", a date, or a datetime
 Moment = str | date | datetime
 
-_WRITTEN = re.compile(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ](\d\d:\d\d))?")
+_WRITTEN = re.compile(r"(\d{4})(-\d\d)?(-\d\d)?(?:[T ](\d\d:\d\d(:\d\d)?))?")
 _AGO = re.compile(r"(\d{1,5}) (day|week|month|year)s? ago")
 _PERIODS = ("week", "month", "year")
 _RELATIVE = {
@@ -104,9 +104,9 @@ def _written(text: str, now: datetime) -> tuple[datetime, str]:
     found = _WRITTEN.fullmatch(text.upper())
     if found is None:
         raise ValueError
-    year, month, of_month, clock = found.groups()
+    year, month, of_month, clock, second = found.groups()
     begin = datetime.fromisoformat(f"{year}{month or '-01'}{of_month or '-01'}T{clock or '00:00'}")
-    return begin, "minute" if clock else "day" if of_month else "month" if month else "year"
+    return begin, "second" if second else "minute" if clock else "day" if of_month else "month" if month else "year"
 
 
 def _moved(begin: datetime, number: int, unit: str) -> datetime:

@@ -72,8 +72,11 @@ def test_files_of_other_kinds_are_counted_and_pictures_that_need_an_extra_too(
             done = bt("index", photos)
             assert (done.exit_code, done.stdout) == (0, "")
             note, last = done.stderr.splitlines()
-            assert note.startswith("note: 3 pictures need the extra heif and cannot be indexed without it: pip install")
-            assert "skipped 0: 7 files" in last and last.endswith("; ignored 2 files of other kinds")
+            assert note.startswith("note: 3 pictures need the extra heif and cannot be indexed without it: ")
+            assert "pip install" in note
+            assert "skipped 0, without their extra 3: 7 files" in last and last.endswith(
+                "; ignored 2 files of other kinds"
+            )
     assert "indexed 1, reused 2, unchanged 4" in bt("index", photos).stderr
 
 

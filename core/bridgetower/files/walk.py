@@ -354,8 +354,9 @@ def _digest(entries: Iterable[os.DirEntry[bytes]]) -> int:
     for entry in entries:
         with suppress(OSError):  # it has just vanished
             status = entry.stat()
-            mtime_ns = max(-LARGEST, min(status.st_mtime_ns, LARGEST))  # a wrong clock may give any time
-            digest = zlib.crc32(entry.name + struct.pack("<qq", status.st_size, mtime_ns), digest)
+            # A wrong clock may give any time.
+            times = (max(-LARGEST, min(at, LARGEST)) for at in (status.st_mtime_ns, status.st_ctime_ns))
+            digest = zlib.crc32(entry.name + struct.pack("<qqq", status.st_size, *times), digest)
     return digest
 
 

@@ -4,7 +4,8 @@ A separate thread listens, so that the thread that waits for a burst receives si
 happened for a second, or after ten. Changes to entries that a walk passes over are not reported, but for sidecars of
 pictures in folders that it walks.
 
-watchfiles fails at a name that is not UTF-8, even if that file is only read. From then on walks are compared, one every
+watchfiles fails at a name that is not UTF-8, even if that file is only read, and at a folder that may not be read; told
+to pass over such folders, it stops watching at the first one without a word. From then on walks are compared, one every
 two seconds, or fewer where they would take more than a tenth of the time.
 """
 
@@ -29,6 +30,7 @@ QUIET_S = 1.0
 BURST_S = 10.0
 LOOK_S = 2.0  # between two checks that the roots exist; and between two walks
 _NOT_UTF8 = "Unable to decode path"  # how watchfiles begins its error for a name that is not UTF-8
+_BARRED = "os error 13"  # permission denied, in its messages
 
 
 @contextmanager
@@ -98,7 +100,8 @@ class _Watcher:
             except FileNotFoundError:  # a root disappeared just now
                 pass
             except (OSError, RuntimeError, ValueError) as error:
-                if isinstance(error, UnicodeEncodeError) or str(error).startswith(_NOT_UTF8):
+                barred = isinstance(error, PermissionError) or _BARRED in str(error)
+                if barred or isinstance(error, UnicodeEncodeError) or str(error).startswith(_NOT_UTF8):
                     self._compare_walks()
                     return
                 if (lack := shortage(error)) is not None:

@@ -7,14 +7,16 @@ iCloud do.
 
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bridgetower.index.catalog.reader import Catalog
 
+from bridgetower.files.ignore import USUAL_RULES
 from bridgetower.files.regular_files import named_by_stub
+from bridgetower.files.walk import passes_over
 
 KEPT = (
     "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
@@ -85,3 +87,17 @@ def is_away(root: Path) -> bool:
 def nothing_in(root: Path | str) -> str:
     """Return the message about a root that is away."""
     return f"nothing found in {root}, so {KEPT}"
+
+
+def of_their_own(paths: Sequence[Path], known: Iterable[Path]) -> list[Path]:
+    """Return those of `paths` that become roots: all but files that the walk of another root meets.
+
+    The walk is by the usual rules, as the options of a run hold for that run only.
+    """
+    roots = {*paths, *known}
+
+    def is_part(path: Path) -> bool:
+        around = (folder for folder in path.parents if folder in roots)
+        return path.is_file() and not all(passes_over(folder, path, USUAL_RULES, is_file=True) for folder in around)
+
+    return [path for path in paths if not is_part(path)]

@@ -120,7 +120,7 @@ def decode(
         raise PictureError(path, str(error)) from error
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
-        reason = _too_large(int(found[1]), limit) if found else f"more than {_megapixels(limit)} megapixels"
+        reason = _too_large(int(found[1]), limit) if found else f"more than {megapixels(limit)} megapixels"
         raise PixelLimitError(path, reason) from error
     except UnidentifiedImageError as error:
         raise PictureError(path, "not a picture, or of an unknown kind") from error
@@ -298,10 +298,11 @@ def _formats() -> tuple[str, ...]:
 
 
 def _too_large(pixels: int, limit: int) -> str:
-    return f"{_megapixels(pixels)} megapixels, more than the limit of {_megapixels(limit)}"
+    return f"{megapixels(pixels)} megapixels, more than the limit of {megapixels(limit)}"
 
 
-def _megapixels(pixels: int) -> str:
+def megapixels(pixels: int) -> str:
+    """Return a number of pixels in millions, as the reasons of refusals show it."""
     return f"{pixels / 1e6:,.0f}" if pixels >= 10_000_000 else f"{pixels / 1e6:.2g}"
 
 

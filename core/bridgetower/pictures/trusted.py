@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _DEEP_FRAMES = {0xC1: (12,), 0xC2: (12,), 0xC3: range(9, 17)}
 
 
+_VIDEOS = frozenset({b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ", b"3gp4"})
+
+
 class KindNotRead(Exception):
     """A file is sound, but of a kind that is not read; the message is the reason, for people."""
 
@@ -32,7 +35,11 @@ class NeedsDeep(Exception):
 
 
 def refuse(data: bytes) -> None:
-    """Raise NeedsDeep or KindNotRead for a sound JPEG file that Pillow does not identify; return if it is none."""
+    """Raise NeedsDeep or KindNotRead for a sound file of a known kind that Pillow does not identify; else return."""
+    if data[4:8] == b"ftyp" and data[8:12] in _VIDEOS:
+        raise KindNotRead("a video, which is not read")
+    if b"<svg" in data[:1000].lower():
+        raise KindNotRead("an SVG, which is no picture of pixels and is not read")
     frame = jpeg_frame(data)
     if frame is None or data[frame + 4] == 8:
         return

@@ -1,7 +1,8 @@
 """Recall: propose the pictures of an index in the order of their similarity to a vector.
 
 Files of one folder and stem are a pair if one is raw and the other is not, or one HEIF and the other JPEG: the camera
-has written one picture twice. The first of a pair is a candidate, the other is not.
+has written one picture twice. Files that pairs connect are one shot: the first of them is a candidate, the others are
+not.
 """
 
 import os
@@ -48,8 +49,8 @@ class Candidates:
         self._nearest = reader.nearest(query, filter)
         self._seen: set[bytes] = set()  # by content
         self._contents: dict[Path, bytes] = {}  # of the candidates
-        self._taken: dict[tuple[Path, str], list[Path]] = {}  # by folder and stem
-        self._second: dict[Path, list[Candidate]] = {}  # of pairs, by the path of the first
+        self._taken: dict[Path, Path] = {}  # the candidate of each shot, by the first file of the shot
+        self._second: dict[Path, list[Candidate]] = {}  # others of shots, by the path of the candidate
         self._returned: list[Candidate] = []  # seconds whose first could not be read
         self._checked: set[Path] = set()  # indexed folders
         self._in_away = 0  # pictures that were passed over, as their folders are away
@@ -61,29 +62,34 @@ class Candidates:
         """Return the next candidates; fewer than `number` only at the end of the index."""
         taken: list[Candidate] = []
         while len(taken) < number and (candidate := self._next()) is not None:
-            path = candidate.path
-            others = self._taken.setdefault((path.parent, path.stem), [])
-            first = next((other for other in others if _are_pair(path, other)), None)
-            if first is None:
-                others.append(path)
+            shot = self._shot(candidate.path)
+            first = self._taken.setdefault(shot[0], candidate.path)
+            if first == candidate.path:
                 taken.append(candidate)
             else:
                 self._second.setdefault(first, []).append(candidate)
         return taken
 
+    def _shot(self, path: Path) -> list[Path]:
+        """Return the files of the index that are one shot with a file, sorted by their bytes; at least that file."""
+        left, shot = {*self._reader.catalog.same_stem(path)} - {path}, [path]
+        for member in shot:
+            partners = [other for other in left if _are_pair(member, other)]
+            shot += partners
+            left.difference_update(partners)
+        return sorted(shot, key=os.fsencode)
+
     def replace_unreadable(self, paths: Iterable[Path]) -> None:
-        """Let the others of their pairs be candidates in the place of these, which could not be read."""
+        """Let the others of their shots be candidates in the place of these, which could not be read."""
         for path in paths:
-            others = self._taken.get((path.parent, path.stem), [])
-            if path in others:
-                others.remove(path)
+            if self._taken.get(key := self._shot(path)[0]) == path:
+                del self._taken[key]
             self._returned += self._second.pop(path, [])
 
     def described(self, hit: Hit) -> Hit:
         """Return a hit of a candidate with what the index knows of its picture."""
         entry = self._reader.catalog.entry(self._contents[hit.path])
         dates = {file.path: file.taken_at for file in entry.files}
-        pair = (path for path in self._reader.catalog.same_stem(hit.path) if _are_pair(path, hit.path))
         taken_at = entry.taken_at if dates[hit.path] is None else dates[hit.path]
         return replace(
             hit,
@@ -91,7 +97,7 @@ class Candidates:
             width=entry.width,
             height=entry.height,
             hash=entry.hash.hex(),
-            paths=(hit.path, *sorted({*dates, *pair} - {hit.path}, key=os.fsencode)),
+            paths=(hit.path, *sorted({*dates, *self._shot(hit.path)} - {hit.path}, key=os.fsencode)),
         )
 
     def _next(self) -> Candidate | None:

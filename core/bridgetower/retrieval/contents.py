@@ -5,6 +5,7 @@ docs/dates.md says where the date of a picture is looked for, and which one coun
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # numpy and Pillow, which a run that decodes nothing again do
     from bridgetower.pictures.decode_pool import DecodePool, Picture
 
 _LONGEST_SIDECAR = 10_000_000  # bytes; those of editors with masks have some 100 kB
+_OVER_LIMIT = re.compile(r".* megapixels, more than the limit of ([0-9.,e+-]+); --max-pixels raises it")
 READ_AHEAD = 500 * 1000**2  # bytes of read files in memory; the engine holds more
 _SIDE = 32  # pixels of the square that is decoded again: a JPEG file is decoded at 1/8 of its size
 
@@ -189,6 +191,25 @@ def _sidecar_dates(path: Path, names: frozenset[str]) -> "Iterator[Taken | None]
             data = file.read(_LONGEST_SIDECAR + 1)
             if len(data) <= _LONGEST_SIDECAR:
                 yield taken_in_sidecar(data)
+
+
+def still_holds(max_pixels: int | None) -> Callable[[str], bool]:
+    """Return a function that tells whether the reason for which a file was skipped still holds: not where its extra is
+    installed by now, or where this run takes pictures of more pixels than the limit of the reason."""
+    from bridgetower.pictures.extras.extra import Extra, needed
+
+    installed = {extra for extra in Extra if extra.is_installed()}
+
+    def holds(reason: str) -> bool:
+        if (extra := needed(reason)) is not None:
+            return extra not in installed
+        if (found := _OVER_LIMIT.fullmatch(reason)) is None:
+            return True
+        from bridgetower.pictures.decode import MAX_PIXELS, megapixels
+
+        return float(found[1].replace(",", "")) >= float(megapixels(max_pixels or MAX_PIXELS).replace(",", ""))
+
+    return holds
 
 
 def _weight(item: Content | Failed) -> int:

@@ -26,7 +26,7 @@ from bridgetower.files.walk import passes_over, scan
 from bridgetower.index.catalog.changed_files import ChangedFiles
 from bridgetower.index.catalog.rows import Image
 from bridgetower.index.directory import require_apart
-from bridgetower.index.roots import is_away
+from bridgetower.index.roots import is_away, of_their_own
 from bridgetower.index.writer import Confirmed, IndexWriter, NewImage
 from bridgetower.inputs import short
 from bridgetower.prefetch import workers
@@ -42,7 +42,16 @@ from bridgetower.records import (
     quiet,
 )
 from bridgetower.retrieval.calibration_texts import ensure_calibration
-from bridgetower.retrieval.contents import Content, Dated, DecodingCheck, Failed, Same, contents, sidecars_of
+from bridgetower.retrieval.contents import (
+    Content,
+    Dated,
+    DecodingCheck,
+    Failed,
+    Same,
+    contents,
+    sidecars_of,
+    still_holds,
+)
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Embedded, ImageEngine, Vectors
@@ -80,6 +89,7 @@ class IndexReport:
     renewed: int  # pictures that were encoded again, because they are decoded to other pixels than before
     reused: int  # files whose content the index has already: copies, renames, restored files
     unchanged: int
+    redated: int  # of these, files whose own date, of their name or a sidecar, is another now
     removed: int  # files that are gone
     skipped: tuple[Skipped, ...]
     ignored: Mapping[str, int]  # files of other kinds that were passed over, by extension in lower case
@@ -117,11 +127,11 @@ def index(
     require_apart(writer.directory, paths)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})
     with writer.catalog.transaction():
-        for root in _of_their_own(roots, [root for root, _ in writer.catalog.roots()]):
+        for root in of_their_own(roots, [root for root, _ in writer.catalog.roots()]):
             writer.add_root(root)
     run = _Run(writer, on_progress)
     run.tell()
-    changed = run.meet(walk, retry)
+    changed = run.meet(walk, retry, max_pixels)
     if changed:
         run.take(writer.catalog.changed(retry=retry, again=run.again), find_model, max_pixels)
     writer.catalog.fill_unknown()
@@ -133,6 +143,7 @@ def index(
         renewed=run.renewed,
         reused=run.reused,
         unchanged=run.unchanged,
+        redated=run.redated,
         removed=removed,
         skipped=tuple(run.skipped),
         ignored=dict(sorted(passed_over.extensions.items())),
@@ -144,20 +155,6 @@ def index(
         absent=absent,
         note=note,
     )
-
-
-def _of_their_own(paths: Sequence[Path], known: Iterable[Path]) -> list[Path]:
-    """Return those of `paths` that become roots: all but files that the walk of another root meets.
-
-    The walk is by the usual rules, as the options of a run hold for that run only.
-    """
-    roots = {*paths, *known}
-
-    def is_part(path: Path) -> bool:
-        around = (folder for folder in path.parents if folder in roots)
-        return path.is_file() and not all(passes_over(folder, path, USUAL_RULES, is_file=True) for folder in around)
-
-    return [path for path in paths if not is_part(path)]
 
 
 def _left_out(
@@ -222,36 +219,35 @@ class _Run:
         self._failed: list[tuple[File, str]] = []
         self._same: dict[bytes, Confirmed] = {}  # images that agree with this decoding, or have another date, by hash
         self._outdated: set[bytes] = set()  # contents in the engine whose image is of an older decoding
-        self.total = self.encoded = self.renewed = self.reused = self.unchanged = 0
+        self.total = self.encoded = self.renewed = self.reused = self.unchanged = self.redated = 0
         self.skipped: list[Skipped] = []
         self.unwalked: list[Path] = []  # folders and files that the scan could not read
         self.unread: Counter[str] = Counter()  # files that need an extra which is not installed, by extra
         self.in_cloud = 0  # pictures that were not opened, as that would download them
-        self.again: set[str] = set()  # beginnings of the reasons whose files are tried again
+        self.again: set[str] = set()  # reasons whose files are tried again
 
-    def meet(self, walk: Iterable[WalkedFile | Skipped], retry: bool) -> bool:
+    def meet(self, walk: Iterable[WalkedFile | Skipped], retry: bool, max_pixels: int | None) -> bool:
         """Compare the files of the walk with the index; return whether anything is to be done."""
         met = self._writer.catalog.meet(self._files_of(walk)) - self.in_cloud
         self.total = met + len(self.unwalked)
         self.unchanged = self._writer.catalog.count_unchanged()
         if self.unchanged < met and not retry:
-            self._count_still_skipped()
+            self._count_still_skipped(max_pixels)
         self.tell()
         return self._done() < self.total
 
-    def _count_still_skipped(self) -> None:
-        """Count the files that are skipped as in an earlier run; a file whose extra is installed by now is not."""
-        from bridgetower.pictures.extras.extra import Extra, needed
+    def _count_still_skipped(self, max_pixels: int | None) -> None:
+        """Count the files that are skipped as in an earlier run, but for those that are tried again."""
+        from bridgetower.pictures.extras.extra import needed
 
-        installed = {extra for extra in Extra if extra.is_installed()}
+        holds = still_holds(max_pixels)
         for skipped in self._writer.catalog.still_skipped():
-            extra = needed(skipped.reason)
-            if extra is None:
-                self.skipped.append(skipped)
-            elif extra in installed:
-                self.again.add(extra.sign)
-            else:
+            if not holds(skipped.reason):
+                self.again.add(skipped.reason)
+            elif (extra := needed(skipped.reason)) is not None:
                 self.unread[extra] += 1
+            else:
+                self.skipped.append(skipped)
 
     def _files_of(self, walk: Iterable[WalkedFile | Skipped]) -> Iterator[WalkedFile]:
         for item in walk:
@@ -341,6 +337,7 @@ class _Run:
         known = self._writer.catalog.known(file.path)
         if known is not None and known.image is not None and known.file.is_unchanged(file):
             self.unchanged += 1
+            self.redated += known.file.taken_at != file.taken_at
         else:
             self.reused += 1
         self._files.append((file, hash))

@@ -120,6 +120,21 @@ def test_without_default_excludes_marks_are_hidden_files(tmp_path: Path, monkeyp
         assert next(found) == {tmp_path / "@eaDir" / "a.png"}
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError("no"), OSError('Permission denied (os error 13) about ["/photos/private"]')]
+)
+def test_a_folder_that_may_not_be_read_ends_no_watch(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From then on walks are compared."""
+
+    def fails(*roots: Path, **options: object) -> Iterator[object]:
+        raise error
+
+    monkeypatch.setattr(bridgetower.files.watch, "watch", fails)
+    assert next_burst(tmp_path) == {tmp_path}
+
+
 def test_a_sidecar_of_a_picture_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "a.xmp", "b.xmp", "package.json", ".hidden/a.png", ".hidden/a.xmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

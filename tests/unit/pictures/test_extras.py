@@ -15,8 +15,21 @@ from tests.pictures import HERE, by_extra, take_away
 
 
 @pytest.fixture(autouse=True)
-def _forget_the_command() -> None:
+def _active_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     how_to_install.cache_clear()
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+
+
+def test_another_environment_than_the_active_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    note_origin(monkeypatch, None)
+    monkeypatch.setattr("sys.base_prefix", "/usr")
+    for active in ("/another", None):
+        how_to_install.cache_clear()
+        monkeypatch.setenv("VIRTUAL_ENV", active) if active else monkeypatch.delenv("VIRTUAL_ENV")
+        assert how_to_install("raw") == f"{sys.executable} -m pip install 'bridgetower-cli[raw]'"
+    how_to_install.cache_clear()
+    monkeypatch.setattr("sys.base_prefix", sys.prefix)  # the interpreter of the system
+    assert how_to_install("raw") == "pip install 'bridgetower-cli[raw]'"
 
 
 def note_origin(monkeypatch: pytest.MonkeyPatch, written: str | None) -> None:

@@ -155,3 +155,10 @@ def test_jpeg_files_of_kinds_that_nothing_reads(marker: int, bits: int) -> None:
     """DCT of 16 bits, arithmetic coding of 12, and lossless coding of 7."""
     data = b"\xff\xd8" + segment(0xFF00 | marker, bytes([bits, 0, 8, 0, 8, 1, 1, 17, 0]))
     assert reason(data) == f"a JPEG file of {bits} bits a channel, which is not read"
+
+
+def test_what_is_no_picture_of_pixels_is_named() -> None:
+    assert reason(b"\0\0\0\x20ftypisom" + bytes(200)) == "a video, which is not read"
+    assert reason(b"\0\0\0\x14ftypqt  " + bytes(200)) == "a video, which is not read"
+    svg = b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="http://www.w3.org/2000/svg"/>'
+    assert reason(svg) == "an SVG, which is no picture of pixels and is not read"

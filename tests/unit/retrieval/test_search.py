@@ -382,6 +382,19 @@ def test_the_path_of_a_query_picture_is_the_one_that_is_shown(library: Path, tmp
     assert names(find(library, image=(photos / "z.png").read_bytes(), top=1)) == ["a"]
 
 
+@pytest.mark.parametrize("query", ["blue", "red", "green"])
+def test_all_files_of_a_shot_are_one_row_whatever_the_query(library: Path, tmp_path: Path, query: str) -> None:
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    colours = {"Q.tif": (0, 0, 255), "Q.HEIC": (250, 0, 0), "Q.DNG": (0, 250, 0), "Q.JPG": (90, 90, 90)}
+    for name, colour in colours.items():
+        picture(folder / name, colour)
+    run(library, folder)
+    shot = [hit for hit in find(library, text=query, top=50, depth=0).hits if hit.path.parent == folder]
+    assert len(shot) == 1
+    assert {path.name for path in shot[0].paths} == set(colours)
+
+
 @pytest.mark.parametrize(
     ("better", "worse", "is_pair"),
     [

@@ -4,6 +4,7 @@ docs/index-format.md says when a file counts as unchanged (*Paths*), and what ma
 (*Decodings*).
 """
 
+import json
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -103,18 +104,17 @@ class ChangedFiles(Catalog):
 
     def changed(self, *, retry: bool = False, again: Collection[str] = ()) -> Iterator[File]:
         """Yield the met files that are new, have changed or are not up to date, sorted by the bytes of their paths.
-        With `retry` also those that are still skipped, else those of them whose reason begins with one of `again`.
+        With `retry` also those that are still skipped, else those of them whose reason is one of `again`.
         Files whose content is in the cloud only are left as the index has them.
 
         The caller may store files between two steps.
         """
-        starts = "".join(" OR substr(reason, 1, length(?)) = ?" for _ in again)
         sql = f"""SELECT seen.path, seen.size, seen.mtime_ns, seen.sidecars FROM seen LEFT JOIN files USING (path)
             WHERE seen.path > ? AND seen.size <> {IN_CLOUD}
-                AND (NOT {_UP_TO_DATE} OR reason IS NOT NULL AND (?{starts}))
+                AND (NOT {_UP_TO_DATE} OR reason IS NOT NULL AND (? OR reason IN (SELECT value FROM json_each(?))))
             ORDER BY seen.path LIMIT {_ROWS}"""
         rows: list[tuple[Any, ...]] = [(b"",)]
-        while rows := list(self._all(sql, (rows[-1][0], retry, *(start for start in again for _ in range(2))))):
+        while rows := list(self._all(sql, (rows[-1][0], retry, json.dumps(list(again))))):
             for path, size, mtime_ns, sidecars in rows:
                 yield File(path_of(path), size, mtime_ns, sidecars=sidecars)
 

@@ -1,5 +1,7 @@
 """Formats that need an optional library: which extra of the distribution brings it, and how to install that extra."""
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,6 +65,14 @@ class Opened:
     orientation: int = 1  # EXIF orientation that is still to be applied to `image`
 
 
+def _python(environment: Path) -> str:
+    """Return how to call pip of this environment: by its name where the environment is active, or is the only one."""
+    active = os.environ.get("VIRTUAL_ENV")
+    if sys.prefix == sys.base_prefix or (active is not None and Path(active).resolve() == environment.resolve()):
+        return ""
+    return f"{sys.executable} -m "
+
+
 CheckPixels = Callable[[int], None]  # raises PixelLimitError for too many pixels
 
 
@@ -74,7 +84,6 @@ def how_to_install(extra: str) -> str:
     index of packages. pipx and uv note their own installations in a file of the environment.
     """
     import json
-    import sys
     from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
@@ -85,7 +94,7 @@ def how_to_install(extra: str) -> str:
     elif (environment / "uv-receipt.toml").exists():
         install, pins = "uv tool install --force", "-c constraints.txt "
     else:
-        install, pins = "pip install", "-c constraints.txt "
+        install, pins = f"{_python(environment)}pip install", "-c constraints.txt "
     try:
         written = distribution(DISTRIBUTION).read_text("direct_url.json")
         if written is None:

@@ -23,7 +23,7 @@ from bridgetower.models.model import Model
 from bridgetower.pictures.decode_pool import DecodePool, Picture
 from bridgetower.pictures.extras.extra import Extra
 from bridgetower.records import Refused
-from bridgetower.retrieval.indexing import index
+from bridgetower.retrieval.indexing import IndexReport, index
 from tests.fakes import HOSTILE, FakeEncoder, paint
 from tests.pictures import by_extra, take_away
 from tests.tiny import tiny_checkpoint
@@ -205,12 +205,18 @@ def test_a_run_that_may_open_no_more_files_ends_and_blames_none(
 def test_a_picture_may_have_as_many_pixels_as_are_allowed(photos: Path, tmp_path: Path) -> None:
     large = paint(photos / "large.png", "red", size=(50, 40))
     encoder = FakeEncoder()
-    with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
-        report = index([photos], writer, lambda: Model.from_parts(encoder), max_pixels=1999)
+
+    def limited() -> IndexReport:
+        with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer:
+            return index([photos], writer, lambda: Model.from_parts(encoder), max_pixels=1999)
+
+    report = limited()
     assert [skip.path for skip in report.skipped] == [large]
     assert "--max-pixels" in report.skipped[0].reason
-    again = run([photos], tmp_path / "index")  # what lies in the content is remembered
-    assert again.skipped == report.skipped
+    with patch("bridgetower.files.content.read", side_effect=AssertionError("it was opened")):
+        assert limited().skipped == report.skipped
+    more = run([photos], tmp_path / "index")  # its limit is higher
+    assert (more.encoded, more.skipped) == (1, ())
 
 
 @pytest.mark.parametrize(
