@@ -18,7 +18,9 @@ def export(
     index: Index = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write the index as files that any program reads, and print their folder.
+    """Write the index as files that any program reads.
+
+    Prints their folder.
 
     Vectors as npy, all else as lines of JSON. `bt import` makes an index of them, here or on another machine. The
     folder is there when everything is in it.

@@ -51,7 +51,7 @@ def import_(
     index: Index = None,
     quiet: Quiet = False,
 ) -> None:
-    """Add vectors that were made elsewhere to the index, or make one of them.
+    """Add vectors that were made elsewhere, or begin an index of them.
 
     FOLDER is an export of another index. With --vectors it is those of any other model, one for each picture: `bt
     search TEXT --query-vector` then recalls by them and verifies with a model of its own.

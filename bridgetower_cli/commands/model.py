@@ -74,7 +74,10 @@ def convert_model(
     ],
     quiet: Quiet = False,
 ) -> None:
-    """Write a model as one folder of safetensors, which `transformers` reads too, and print that folder."""
+    """Write a model as one folder of safetensors.
+
+    `transformers` reads it, too. Prints that folder.
+    """
     import bridgetower
 
     checkpoint = bridgetower.convert_model(name, folder, progress=render.talks_to_terminal(), say=render.say)

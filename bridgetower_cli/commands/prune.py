@@ -19,7 +19,7 @@ def prune(
     index: Index = None,
     quiet: Quiet = False,
 ) -> None:
-    """Remove from the index what leads to no picture any more, and give its space back.
+    """Remove what leads to no picture any more, and free its space.
 
     Files that are gone from the disk are dropped, unless nothing at all is left in the folder that was indexed: that is
     what a disk that is not mounted looks like. Pictures without a file are removed; should one come back, it is encoded

@@ -27,7 +27,9 @@ def verify(
     index: Index = None,
     quiet: Quiet = False,
 ) -> None:
-    """Check that the index is as it was written: every picture, every file, and all that is derived from them.
+    """Check that the index is as it was written, or mend it.
+
+    Every picture, every file, and all that is derived from them is read.
 
     Prints each finding, one a line, and changes nothing. Exits with 5 if there is any; with --repair, if any is left.
     """
