@@ -24,6 +24,7 @@ COUNTS = {
     "renewed": 0,
     "reused": 0,
     "unchanged": 0,
+    "redated": 0,
     "removed": 0,
     "skipped_total": 1,
     "ignored": {".txt": 1},

@@ -39,7 +39,7 @@ def test_a_file_is_read_as_what_it_is(kind: str) -> None:
     assert np.asarray(result.image).min() >= 250
 
 
-@pytest.mark.parametrize("data", [b"two cats on a couch\n" * 20, b"\0" * 4096, b"%PDF-1.7\n", b"<svg></svg>", b"\xff"])
+@pytest.mark.parametrize("data", [b"two cats on a couch\n" * 20, b"\0" * 4096, b"%PDF-1.7\n", b"\xff"])
 def test_what_is_no_picture_is_named_so(data: bytes) -> None:
     assert reason(data) == "not a picture, or of an unknown kind"
 
