@@ -120,6 +120,18 @@ def test_another_model_is_refused_and_nothing_is_lost(bt: Bt, library: Path) -> 
     assert len(bt("search", "red", "--paths").stdout.splitlines()) == 4
 
 
+def test_an_index_without_pictures_goes_on_with_the_model_that_it_was_begun_with(
+    bt: Bt, photos: Path, tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BT_MODEL", raising=False)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "bad.jpg").write_bytes(b"no picture")
+    assert bt("index", tmp_path / "bad", "--model", "first").exit_code == 3
+    assert bt("index", photos).exit_code == 0
+    assert json.loads(bt("status", "--json").stdout)["model"] == "first"
+    assert set(models.resolved) == {"first"}
+
+
 def test_an_index_without_pictures_takes_the_model_that_is_asked_for(
     bt: Bt, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,15 @@ def made_by(directory: Path) -> Fingerprint | None:
     return None
 
 
+def begun_by(directory: Path) -> Fingerprint | None:
+    """Return the fingerprint of the index in `directory`, with or without images; None if there is no index, or its
+    vectors would be foreign. Raises StoreError if the index cannot be read."""
+    with suppress(NoIndexError), closing(Catalog.read(directory.absolute() / MANIFEST)) as catalog:
+        found = catalog.fingerprint()
+        return found if found.precision_family != FOREIGN else None
+    return None
+
+
 def require_ours(directory: Path, made_by: Fingerprint) -> None:
     """Raise StoreError if the vectors of an index are foreign: no model of `bt` makes vectors comparable with them."""
     if made_by.precision_family == FOREIGN:

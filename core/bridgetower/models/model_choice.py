@@ -111,8 +111,20 @@ class ModelChoice:
         )
 
     def to_add(self, made_by: Fingerprint | None) -> Model:
-        """Return the model that adds pictures to the index with this fingerprint; None is a new index."""
-        return self.for_new() if made_by is None else self.that_made(made_by, to_add=True)
+        """Return the model that adds pictures to the index with this fingerprint; None is an index without pictures.
+
+        Of such an index the model that it was begun with is only a default, which is not fetched.
+        """
+        from bridgetower.index.compatibility import begun_by
+
+        if made_by is not None:
+            return self.that_made(made_by, to_add=True)
+        options = self._options
+        if options.given or options.default_model or (begun := begun_by(self._directory)) is None:
+            return self.for_new()
+        precision = options.precision or options.default_precision
+        preprocessing = options.preprocessing or begun.preprocessing
+        return self._find(begun.model, precision, preprocessing, fetch=begun.model == DEFAULT_MODEL)
 
     def of(self, reader: "IndexReader") -> Model:
         """Return the model of an open index. Raises as `that_made` does, and StoreError if it does not fit."""
