@@ -52,6 +52,14 @@ class TextFeatures:
         itc = None if self.itc is None else self.itc[rows]
         return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], self.mask[rows], itc)
 
+    @classmethod
+    def join(cls, texts: Sequence[Self]) -> Self:
+        """Concatenate texts of one length along B."""
+        layers = tuple(torch.cat(same) for same in zip(*(text.layers for text in texts), strict=True))
+        itc = [text.itc for text in texts if text.itc is not None]
+        alone, mask = torch.cat([text.alone for text in texts]), torch.cat([text.mask for text in texts])
+        return cls(layers, alone, mask, torch.cat(itc) if itc else None)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
@@ -65,6 +73,13 @@ class ImageFeatures:
         """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
         itc = None if self.itc is None else self.itc[rows]
         return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], itc)
+
+    def first(self, number: int) -> Self:
+        """The first rows of the batch."""
+        if number == len(self.alone):
+            return self
+        itc = None if self.itc is None else self.itc[:number]
+        return type(self)(tuple(layer[:number] for layer in self.layers), self.alone[:number], itc)
 
     @classmethod
     def join(cls, batches: Sequence[Self]) -> Self:
@@ -308,11 +323,19 @@ class BridgeTower(nn.Module):
         if self.mlm_head is not None and self.config.tie_word_embeddings:
             self.mlm_head.decoder.weight = self.text_tower.word.weight
 
+    def without_text_tower(self) -> Self:
+        """Remove the text tower, which inference has in NumPy: `text_features` takes the outputs of its layers."""
+        del self.text_tower
+        return self
+
     # The towers
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """Encode texts: ids int64 [B, T], padded with `pad_token_id`; mask bool [B, T], True = token."""
-        hidden = self.text_tower(ids, mask, self.config.n_cross)
+        return self.text_features(self.text_tower(ids, mask, self.config.n_cross), mask)
+
+    def text_features(self, hidden: Sequence[Tensor], mask: Tensor) -> TextFeatures:
+        """Encode texts from the outputs of the last `n_cross` layers of the text tower, each [B, T, D]."""
         first, *later = (self._text_input(x, k) for k, x in enumerate(hidden))
         first = self.text_norm(first)
         alone = _layer(self.text_stream, 0).alone(first, as_key_mask(mask))
@@ -322,7 +345,8 @@ class BridgeTower(nn.Module):
         """Encode pictures: pixels [B, 3, image_size, image_size], normalised, of any float dtype."""
         hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, self.config.n_cross)
         first, *later = (self._image_input(x, k) for k, x in enumerate(hidden))
-        itc = None if self.itc_head is None else self._itc_image(later[-1] if later else first)
+        # Not from the projection of all tokens: in int8 that has another scale than in `embed_image`.
+        itc = None if self.itc_head is None else self._itc_image(self._image_input(hidden[-1][:, :1], len(later)))
         first = self.image_norm(first)
         return ImageFeatures((first, *later), _layer(self.image_stream, 0).alone(first, None), itc)
 

@@ -1,7 +1,7 @@
 """Linear layers in int8: weights are rounded once, inputs at each call.
 
-Each row of a weight matrix has its own scale, but an input tensor has a single scale, so the vector of a picture
-depends slightly on the other pictures of its batch. Everything but the weights and inputs of these layers (norms,
+Each row of a weight matrix has its own scale, and so has each picture or pair of the input, so that its numbers do not
+depend on the others of its batch. Everything but the weights and inputs of these layers (norms,
 attention, biases, sums, the text tower) stays fp32.
 """
 
@@ -57,6 +57,12 @@ class QuantizedLinear(nn.Module):
         """Compute only the outputs `start` to `stop`: [..., in] -> [..., stop - start]."""
         if (start, stop) not in self._packed_rows:  # on first use, so that unused layers are never read from the disk
             self._packed_rows[start, stop] = self._pack(slice(start, stop))
+        if x.dim() > 2:
+            return torch.stack([self._product(item, start, stop) for item in x])
+        return self._product(x, start, stop)
+
+    def _product(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Compute outputs of one picture or pair: [N, in] -> [N, stop - start]."""
         weight, scale, zeros, bias = self._packed_rows[start, stop]
         least, greatest = (float(bound) for bound in x.aminmax())
         if not math.isfinite(greatest - least):  # no scale fits; the caller checks for NaN

@@ -22,15 +22,38 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None,
     return F.scaled_dot_product_attention(q, k, v, key_mask, dropout).transpose(1, 2).flatten(2)
 
 
+# Products of fewer rows are computed by other kernels, and threads divide them in other ways, so that the last bits of
+# a row would depend on how many rows are beside it. From 12 rows on they do not, on processors with AVX2, AVX-512 and
+# avx512_bf16: docs/decisions/2026-11-29-same-number.md.
+_FEWEST_ROWS = 16
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[..., D] -> [..., O], each row with the same bits whatever rows are beside it.
+
+    While gradients are recorded, few rows are computed as they are.
+    """
+    rows = x.reshape(-1, x.shape[-1])  # one layout, as PyTorch has other kernels for other layouts
+    missing = 0 if torch.is_grad_enabled() else _FEWEST_ROWS - len(rows)
+    if missing > 0:
+        rows = F.pad(rows, (0, 0, 0, missing))
+    product = F.linear(rows, weight, bias)
+    return product[: len(rows) - max(missing, 0)].view(*x.shape[:-1], len(weight))
+
+
 class Linear(nn.Linear):
     """A linear layer with undefined weights. `bridgetower.network.int8` may replace it."""
 
     def reset_parameters(self) -> None:
         """Leave the weights undefined: drawing them, even on the meta device, is most of the time of construction."""
 
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., D] -> [..., O]."""
+        return linear(input, self.weight, self.bias)
+
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Compute only the outputs `start` to `stop`: [..., D] -> [..., stop - start]."""
-        return F.linear(x, self.weight[start:stop], self.bias[start:stop])
+        return linear(x, self.weight[start:stop], self.bias[start:stop])
 
 
 class SelfAttention(nn.Module):
