@@ -203,10 +203,19 @@ def test_to_look_on_changes_no_result_and_the_last_look_is_the_result(
         assert verified == sorted(verified, reverse=True)
 
 
-def test_a_library_shows_hits_and_tells_once_that_the_text_is_cut(directory: Path, tmp_path: Path) -> None:
+def test_a_library_loads_no_judge_before_it_shows_hits_and_tells_once_that_the_text_is_cut(
+    directory: Path, tmp_path: Path
+) -> None:
     told: list[str] = []
     events: list[object] = []
-    model = Model.from_parts(FakeEncoder(), Contrary(), say=told.append)
+
+    class Watched(Model):
+        @property
+        def judge(self) -> Judge:
+            events.append("judge")
+            return super().judge
+
+    model = Watched.from_parts(FakeEncoder(), Contrary(), say=told.append)
 
     def show(hits: tuple[Hit, ...]) -> None:
         events.append((len(told), len(hits), sum(hit.verified for hit in hits)))
@@ -214,7 +223,7 @@ def test_a_library_shows_hits_and_tells_once_that_the_text_is_cut(directory: Pat
     with Library(directory, model) as library:
         library.search("red" * 400, top=3, depth=2, on_hits=show)
         assert len(told) == 1
-        assert events == [(1, 3, 0), (1, 3, 2), (1, 3, 2)]
+        assert events == [(1, 3, 0), "judge", (1, 3, 2), (1, 3, 2)]
     with Library(tmp_path / "empty", model) as library:
         library.index([tmp_path])
         assert library.search("red", on_hits=lambda hits: events.append(hits)).hits == events[-1] == ()
