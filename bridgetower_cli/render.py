@@ -11,8 +11,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -102,7 +102,17 @@ def line(text: str) -> None:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
-    """Write a table without borders. On a terminal long cells are wrapped; elsewhere nothing is cut or folded.
+    """Write a table without borders. On a terminal long cells are wrapped; elsewhere nothing is cut or folded."""
+    _write(_encoded("".join(line + "\n" for line in table_lines(columns, rows, header=header))))
+
+
+def to_terminal(text: str) -> None:
+    """Write text to stdout as it is; control characters in it steer the terminal."""
+    _write(_encoded(text))
+
+
+def table_lines(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> list[str]:
+    """Return the lines of a table as `table` writes them.
 
     A cell breaks at a space, or after the separator of a path, and never within a word: where a word is wider than the
     terminal, the line runs over.
@@ -126,8 +136,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: b
         grid.add_row(*(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row))
     console.width = 1_000_000  # cells are wrapped already
     console.print(grid)
-    lines = [line.rstrip() for line in drawn.getvalue().splitlines()]
-    _write(_encoded("".join(line + "\n" for line in lines)))
+    return [line.rstrip() for line in drawn.getvalue().splitlines()]
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> list[int]:
@@ -210,6 +219,7 @@ def unwritable(error: OSError) -> OutputError:
 
 _quiet = False  # whether the user wants errors only
 _for_program = False  # whether the error that ends the command is a JSON object
+set_aside: Callable[[], AbstractContextManager[object]] = nullcontext  # erases a live table while a message is written
 
 
 def begin(arguments: Sequence[str]) -> None:
@@ -254,7 +264,7 @@ def last_word(message: str) -> None:
 def _to_stderr(line: str) -> None:
     if sys.stderr is None:  # closed
         return
-    with suppress(OSError):  # stderr is gone: no reason to stop the command
+    with set_aside(), suppress(OSError):  # stderr is gone: no reason to stop the command
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
@@ -346,7 +356,16 @@ def size(bytes_: int) -> str:
 
 def talks_to_terminal() -> bool:
     """Whether stderr is a terminal that can show bars and colours, and the user wants to see them."""
-    return not _quiet and _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+    return _can_redraw(sys.stderr)
+
+
+def shows_live_tables() -> bool:
+    """Whether stdout is a terminal on which a table can be drawn again, and the user wants to see the progress."""
+    return _can_redraw(sys.stdout)
+
+
+def _can_redraw(stream: Any) -> bool:
+    return not _quiet and _is_terminal(stream) and os.environ.get("TERM") != "dumb"
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -9,9 +9,11 @@ import typer
 
 from bridgetower.errors import UnknownPlaceError, UsageError
 from bridgetower.records import Hit
+from bridgetower.records import quiet as nobody
 from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import library
+from bridgetower_cli.live_table import LiveTable
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
@@ -36,6 +38,7 @@ from bridgetower_cli.settings import (
 )
 
 FITS = 0.5  # the least probability with which a picture fits a text
+_UNVERIFIED = "unverified"  # in the place of a match
 
 
 def search(
@@ -141,7 +144,10 @@ def search(
     verifies = text is not None and not no_rerank and depth != 0
     if verifies:
         min_match = least_match(min_match)
-    with library(settings) as searched, Meter("searching", "pictures") as meter:
+    live = None
+    if verifies and not (json or paths or null) and render.shows_live_tables():
+        live = LiveTable("verifying", "pictures")
+    with library(settings) as searched, live or Meter("searching", "pictures") as progress:
         try:
             found = searched.search(
                 text,
@@ -157,7 +163,8 @@ def search(
                 min_match=min_match,
                 min_similarity=min_similarity,
                 budget=math.inf if budget is None else budget,
-                on_progress=meter.update,
+                on_progress=progress.update,
+                on_hits=nobody if live is None else lambda hits: live.show(*_laid_out(hits, settling=True)),
             )
         except UnknownPlaceError as error:
             raise no_match(str(error)) from error
@@ -176,7 +183,7 @@ def search(
     elif paths or null:
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
     elif found.hits:
-        _table(found.hits)
+        render.table(*_laid_out(found.hits))
     if found.hits and min_match is None and found.best_match is not None and found.best_match < FITS:
         render.say(
             f"note: nothing fits well: {render.how_far(found.verified, found.best_match)}; --min-match keeps only what "
@@ -215,15 +222,14 @@ def _fields(hit: Hit) -> dict[str, object]:
     }
 
 
-def _table(hits: tuple[Hit, ...]) -> None:
-    """Write a table, with a column for matches if anything was verified."""
-    if any(hit.verified for hit in hits):
-        columns = [Column("match", number=True), Column("similarity", number=True), Column("picture", path=True)]
-        rows = [[_match(hit), render.score(hit.similarity), _name(hit)] for hit in hits]
-    else:
-        columns = [Column("similarity", number=True), Column("picture", path=True)]
-        rows = [[render.score(hit.similarity), _name(hit)] for hit in hits]
-    render.table(columns, rows)
+def _laid_out(hits: tuple[Hit, ...], *, settling: bool = False) -> tuple[list[Column], list[list[str]]]:
+    """Return a table, with a column for matches if any was verified; while hits are `settling`, always."""
+    columns = [Column("similarity", number=True), Column("picture", path=True)]
+    rows = [[render.score(hit.similarity), _name(hit)] for hit in hits]
+    if settling or any(hit.verified for hit in hits):
+        columns.insert(0, Column("match".rjust(len(_UNVERIFIED)) if settling else "match", number=True))
+        rows = [[_match(hit), *row] for hit, row in zip(hits, rows, strict=True)]
+    return columns, rows
 
 
 def _name(hit: Hit) -> str:
@@ -233,4 +239,4 @@ def _name(hit: Hit) -> str:
 
 
 def _match(hit: Hit) -> str:
-    return render.score(hit.match) if hit.verified else "unverified"
+    return render.score(hit.match) if hit.verified else _UNVERIFIED

@@ -23,7 +23,7 @@ from bridgetower.inputs import own_folder as own_folder
 from bridgetower.models.model import Model as Model
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.moments import Moment
-from bridgetower.records import OnProgress, Say, Skipped, quiet
+from bridgetower.records import OnHits, OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Vectors
@@ -145,6 +145,7 @@ class Library:
         budget: float = math.inf,
         min_similarity: float | None = None,
         on_progress: OnProgress = quiet,
+        on_hits: OnHits = quiet,
     ) -> "Found":
         """Find pictures for a text, pictures, or both. A `SearchRequest` may replace all arguments.
 
@@ -154,18 +155,19 @@ class Library:
         `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound when pictures
         were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by default 20 on a
         CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified, `min_similarity`
-        what was found without a text. `on_progress(done, total)` counts pictures that are being verified.
+        what was found without a text. `on_progress(done, total)` counts pictures that are being verified. `on_hits`
+        gets the hits as they stand: as recalled, before the judge is loaded; after each verified batch; at last.
 
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
         from bridgetower.retrieval.search import SearchRequest
 
-        listener(on_progress)
+        listener(on_progress), listener(on_hits)
         limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken)
         request = SearchRequest.of(text, image, vector, *limits)  # checked before anything is opened
         with self._readers.lend() as reader:
-            return self._queries().search(reader, request, on_progress)
+            return self._queries().search(reader, request, on_progress, on_hits)
 
     def locate(self, place: AnyPath) -> Path | None:
         """Return a folder or file as the index knows it, by any of its names; None if unknown."""

@@ -1,5 +1,6 @@
 """Answer queries to one index: find the parts of a model and the feature cache that each one needs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.models.model_choice import ModelChoice, Notes
-from bridgetower.records import Head, OnProgress, require_heads
+from bridgetower.records import Head, OnHits, OnProgress, require_heads
 from bridgetower.retrieval.fill import Filled, fill_library
 from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search
 
@@ -21,13 +22,15 @@ class Queries:
     features_dir: Path | None  # absolute
     notes: Notes
 
-    def search(self, reader: IndexReader, request: SearchRequest, on_progress: OnProgress) -> Found:
-        """Find pictures."""
+    def search(self, reader: IndexReader, request: SearchRequest, on_progress: OnProgress, on_hits: OnHits) -> Found:
+        """Find pictures. The judge is loaded when `on_hits` has got the first ones."""
         request.filter_in(reader)  # raises for a place that is not known, before a model is loaded
         if not len(reader):  # an empty index may have no model yet
+            on_hits(NOTHING.hits)
             return NOTHING
-        encoder, judge = self._parts(reader, request)
-        return search(reader, request, encoder, judge, cache=self._cache(reader), on_progress=on_progress)
+        encoder, load_judge = self._parts(reader, request)
+        cache = self._cache(reader)
+        return search(reader, request, encoder, load_judge, cache=cache, on_progress=on_progress, on_hits=on_hits)
 
     def fill(self, reader: IndexReader, text: str, top: int, depth: int | None, on_progress: OnProgress) -> Filled:
         """Fill the masks of a normalised text from the `depth` pictures that it fits best."""
@@ -40,8 +43,10 @@ class Queries:
         cache = self._cache(reader)
         return fill_library(reader, encoder, judge, text, top=top, depth=depth, cache=cache, on_progress=on_progress)
 
-    def _parts(self, reader: IndexReader, request: SearchRequest) -> tuple[RecallEncoder | None, Judge | None]:
-        """Return the parts of a model that a request needs, else None."""
+    def _parts(
+        self, reader: IndexReader, request: SearchRequest
+    ) -> tuple[RecallEncoder | None, Callable[[], Judge] | None]:
+        """Return the encoder of a model, and what loads its judge; None for a part that a request does not need."""
         if not request.needs_encoder and not request.verifies:
             return None, None
         model = self.models.of(reader) if request.needs_encoder else self.models.judge_for(reader)
@@ -50,11 +55,17 @@ class Queries:
         if request.verifies:
             way_out = "; or verify nothing: --no-rerank, or a depth of 0"
             require_heads(model.heads, *recall, Head.ITM, way_out=way_out)
-        encoder = model.encoder if request.needs_encoder else None
-        judge = model.judge if request.verifies else None
-        if request.text is not None:
-            model.tell_truncated(request.text, *(part for part in (encoder, judge) if part is not None))
-        return encoder, judge
+        encoder, text = model.encoder if request.needs_encoder else None, request.text
+        if encoder is not None and text is not None:
+            model.tell_truncated(text, encoder)
+
+        def load_judge() -> Judge:
+            judge = model.judge
+            if text is not None and (encoder is None or not encoder.truncates(text)):  # else it was told
+                model.tell_truncated(text, judge)
+            return judge
+
+        return encoder, load_judge if request.verifies else None
 
     def _cache(self, reader: IndexReader) -> FeatureCache | None:
         cache = reader.feature_cache(self.features_cache, self.features_dir)

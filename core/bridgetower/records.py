@@ -194,6 +194,9 @@ class Hit:
     paths: tuple[Path, ...] = ()
 
 
+OnHits = Callable[[tuple[Hit, ...]], object]  # called with the hits as they stand, best first
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """One candidate word for one `<mask>`."""

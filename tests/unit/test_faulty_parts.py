@@ -1,6 +1,6 @@
 """Parts that do not hold their protocols: every error is one of ours and names the part, and nothing is lost."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,21 +252,6 @@ def test_what_a_judge_returns_is_checked(
             library.search("red", top=1)
             library.fill("a red <mask>")
         model.match([photos / "r1.png"], ["red", "green"])
-
-
-def test_a_part_that_plays_both_roles_makes_the_vector_of_a_text_once(photos: Path, tmp_path: Path) -> None:
-    class Asked(FakeEncoder):
-        asked = 0
-
-        def embed_texts(self, texts: Sequence[str]) -> Any:
-            self.asked += 1
-            return super().embed_texts(texts)
-
-    fake = Asked()
-    with Library(tmp_path / "index", Model.from_parts(fake, fake)) as library:
-        library.index([photos])
-        library.search("red", depth=1)
-    assert fake.asked == 2  # for `encode_texts`, and within `match`
 
 
 def test_a_features_id_may_have_points_and_underscores(photos: Path, tmp_path: Path) -> None:

@@ -570,6 +570,7 @@ def test_nothing_is_insisted_on_beside_a_model_that_is_ready(model: Model, optio
 LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
     "Library say": lambda library, model, none: Library("a", say=none),
     "Library.search on_progress": lambda library, model, none: library.search("red", on_progress=none),
+    "Library.search on_hits": lambda library, model, none: library.search("red", on_hits=none),
     "Library.fill on_progress": lambda library, model, none: library.fill("a <mask>", on_progress=none),
     "Library.index on_progress": lambda library, model, none: library.index([CATS], on_progress=none),
     "Library.index on_publish": lambda library, model, none: library.index([CATS], on_publish=none),
@@ -611,7 +612,7 @@ def test_every_listener_is_tried() -> None:
         f"{name} {parameter}"
         for name, function in functions.items()
         for parameter in inspect.signature(function).parameters
-        if parameter in ("say", "on_progress", "on_publish")
+        if parameter in ("say", "on_progress", "on_publish", "on_hits")
     }
     assert found == LISTENERS.keys()
 

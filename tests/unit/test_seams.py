@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from bridgetower import (
     RecallStore,
     RecallView,
     Refused,
+    Texts,
     UsageError,
 )
 from bridgetower.encoders.protocol import Pixels
@@ -85,6 +87,20 @@ def test_one_object_recalls_and_another_judges(photos: Path, tmp_path: Path) -> 
         assert names(library.search("red", depth=3, top=4)) == ["r7", "r8", "r9", "r6"]
     assert (encoder.matched, judge.encoded) == (0, 0)
     assert model.name == "contrary" and "contrary" in repr(model)
+
+
+def test_the_vector_that_recalls_is_that_of_the_encoder(photos: Path, tmp_path: Path) -> None:
+    class Colourblind(FakeEncoder):
+        """Its vectors recall nothing that was meant; it need not be asked for them."""
+
+        def encode_texts(self, texts: Sequence[str]) -> Texts:
+            return replace(super().encode_texts(texts), vectors=super().embed_texts(["green"] * len(texts)))
+
+    both = Colourblind()
+    with Library(tmp_path / "index", Model.from_parts(both, both)) as library:
+        library.index([photos])
+        assert set(names(library.search("red", depth=1, top=2))) == {"r9", "r8"}
+        assert library.fill("a red <mask>", depth=1, top=1).words[0].images[0].stem == "r9"
 
 
 def test_a_judge_without_a_head_and_one_that_is_missing_are_told_by_name(photos: Path, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ not.
 import os
 import stat
 from collections.abc import Collection, Iterable
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
+from bridgetower.encoders.protocol import Vectors
 from bridgetower.files.regular_files import has_stub, is_in_cloud
 from bridgetower.files.walk import HEIF_EXTENSIONS, RAW_EXTENSIONS
 from bridgetower.index.reader import IndexReader
@@ -44,19 +45,37 @@ class Candidates:
 
         The methods may raise StoreError.
         """
-        self._reader, self._query, self._filter = reader, query, filter
-        self._not_under, self._first = filter.not_under, first
-        self._nearest = reader.nearest(query, filter)
-        self._seen: set[bytes] = set()  # by content
-        self._contents: dict[Path, bytes] = {}  # of the candidates
+        self._catalog = reader.catalog
+        self._recalled = _Recalled(reader, query, filter, first)
+        self._steps = 0  # of `_recalled`, so far
+        self._last = _Step(None, 0, 0, 0)
         self._taken: dict[Path, Path] = {}  # the candidate of each shot, by the first file of the shot
         self._second: dict[Path, list[Candidate]] = {}  # others of shots, by the path of the candidate
         self._returned: list[Candidate] = []  # seconds whose first could not be read
-        self._checked: set[Path] = set()  # indexed folders
-        self._in_away = 0  # pictures that were passed over, as their folders are away
-        self.gone = 0  # other pictures that were passed over, as none of their files exists
-        self.barred: list[Skipped] = []  # pictures that were passed over, as no access is possible: one file of each
-        self.away: list[Path] = []  # indexed folders that are empty or missing now
+        self._shots: dict[Path, list[Path]] = {}  # by the path of a candidate
+        self._facts: dict[Path, dict[str, Any]] = {}  # of described hits
+
+    def fork(self) -> "Candidates":
+        """Return a copy that takes the same candidates from here on. Recall, and the search for files, is shared."""
+        other = copy(self)
+        other._taken, other._returned = dict(self._taken), list(self._returned)
+        other._second = {path: list(others) for path, others in self._second.items()}
+        return other
+
+    @property
+    def gone(self) -> int:
+        """How many pictures were passed over, as none of their files exists; without those in `away`."""
+        return self._last.gone
+
+    @property
+    def barred(self) -> list[Skipped]:
+        """The pictures that were passed over, as no access is possible: one file of each."""
+        return self._recalled.barred[: self._last.barred]
+
+    @property
+    def away(self) -> list[Path]:
+        """The indexed folders, met so far, that are empty or missing now."""
+        return self._recalled.away[: self._last.away]
 
     def take(self, number: int) -> list[Candidate]:
         """Return the next candidates; fewer than `number` only at the end of the index."""
@@ -72,12 +91,14 @@ class Candidates:
 
     def _shot(self, path: Path) -> list[Path]:
         """Return the files of the index that are one shot with a file, sorted by their bytes; at least that file."""
-        left, shot = {*self._reader.catalog.same_stem(path)} - {path}, [path]
-        for member in shot:
-            partners = [other for other in left if _are_pair(member, other)]
-            shot += partners
-            left.difference_update(partners)
-        return sorted(shot, key=os.fsencode)
+        if path not in self._shots:
+            left, shot = {*self._catalog.same_stem(path)} - {path}, [path]
+            for member in shot:
+                partners = [other for other in left if _are_pair(member, other)]
+                shot += partners
+                left.difference_update(partners)
+            self._shots[path] = sorted(shot, key=os.fsencode)
+        return self._shots[path]
 
     def replace_unreadable(self, paths: Iterable[Path]) -> None:
         """Let the others of their shots be candidates in the place of these, which could not be read."""
@@ -88,22 +109,61 @@ class Candidates:
 
     def described(self, hit: Hit) -> Hit:
         """Return a hit of a candidate with what the index knows of its picture."""
-        entry = self._reader.catalog.entry(self._contents[hit.path])
-        dates = {file.path: file.taken_at for file in entry.files}
-        taken_at = entry.taken_at if dates[hit.path] is None else dates[hit.path]
-        return replace(
-            hit,
-            taken_at=shown(taken_at),
-            width=entry.width,
-            height=entry.height,
-            hash=entry.hash.hex(),
-            paths=(hit.path, *sorted({*dates, *self._shot(hit.path)} - {hit.path}, key=os.fsencode)),
-        )
+        if hit.path not in self._facts:
+            entry = self._catalog.entry(self._recalled.contents[hit.path])
+            dates = {file.path: file.taken_at for file in entry.files}
+            self._facts[hit.path] = {
+                "taken_at": shown(entry.taken_at if dates[hit.path] is None else dates[hit.path]),
+                "width": entry.width,
+                "height": entry.height,
+                "hash": entry.hash.hex(),
+                "paths": (hit.path, *sorted({*dates, *self._shot(hit.path)} - {hit.path}, key=os.fsencode)),
+            }
+        return replace(hit, **self._facts[hit.path])
 
     def _next(self) -> Candidate | None:
         """Return the next picture that is there, whether or not it is the second of a pair; None at the end."""
         if self._returned:
             return self._returned.pop(0)
+        self._last = self._recalled.step(self._steps)
+        self._steps += 1
+        return self._last.candidate
+
+
+class _Step(NamedTuple):
+    """A picture that is there, and how many were passed over up to it; at the end of the index no picture."""
+
+    candidate: Candidate | None
+    gone: int
+    barred: int
+    away: int  # folders
+
+
+class _Recalled:
+    """The pictures of an index that are there, by similarity. Each is recalled once, however often it is asked for."""
+
+    def __init__(self, reader: IndexReader, query: Vectors, filter: Filter, first: Collection[Path]) -> None:
+        self._reader, self._query, self._filter = reader, query, filter
+        self._not_under, self._first = filter.not_under, first
+        self._nearest = reader.nearest(query, filter)
+        self._steps: list[_Step] = []
+        self._seen: set[bytes] = set()  # by content
+        self._checked: set[Path] = set()  # indexed folders
+        self._in_away = 0  # pictures that were passed over, as their folders are away
+        self._gone = 0  # other pictures that were passed over, as none of their files exists
+        self.contents: dict[Path, bytes] = {}  # of the candidates
+        self.barred: list[Skipped] = []
+        self.away: list[Path] = []
+
+    def step(self, place: int) -> _Step:
+        """Return a step, by its place from 0; from the end of the index on, the last one."""
+        while place >= len(self._steps) and not (self._steps and self._steps[-1].candidate is None):
+            candidate = self._next()
+            self._steps.append(_Step(candidate, self._gone, len(self.barred), len(self.away)))
+        return self._steps[min(place, len(self._steps) - 1)]
+
+    def _next(self) -> Candidate | None:
+        """Return the next picture that is there; None at the end."""
         while (image := next(self._nearest, None)) is not None:
             if image.content in self._seen:
                 continue
@@ -115,7 +175,7 @@ class Candidates:
                 self.barred.append(there)
             else:
                 file, in_cloud = there
-                self._contents[file.path] = image.content
+                self.contents[file.path] = image.content
                 content = image.content if _is_unchanged(file) else None
                 return Candidate(file.path, image.similarity, content, in_cloud=in_cloud)
         return None
@@ -133,21 +193,13 @@ class Candidates:
         self.away += sorted(filter(is_away, around - self._checked))
         self._checked |= around
         if around.isdisjoint(self.away):
-            self.gone += 1
+            self._gone += 1
             return
         self._in_away += 1
         not_under = (*self._not_under, *self.away[:_MOST_AWAY])
         if self._in_away % _RESTART_EVERY == 0 and self._filter.not_under != not_under:
             self._filter = replace(self._filter, not_under=not_under)
             self._nearest = self._reader.nearest(self._query, self._filter)  # from the start; `_seen` skips repeats
-
-
-def recall_vector(encoder: RecallEncoder, judge: Judge | None, text: str, encoded: Texts | None) -> Vectors:
-    """Return the unit vector [1, E] of a text; if one object is encoder and judge, `encoded` holds it already."""
-    one: object = encoder
-    if encoded is not None and encoded.vectors is not None and judge is one:
-        return encoded.vectors
-    return encoder.embed_texts([text])
 
 
 class _Present(NamedTuple):

@@ -16,7 +16,7 @@ from bridgetower.encoders.protocol import Judge, RecallEncoder, match_probabilit
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet, require_heads
-from bridgetower.retrieval.candidates import Candidates, recall_vector
+from bridgetower.retrieval.candidates import Candidates
 from bridgetower.retrieval.encode_pictures import encoded
 
 SUPPORTERS = 3  # pictures that are listed for a word
@@ -56,7 +56,7 @@ def fill_library(
     require_heads(judge.heads, Head.ITM, Head.MLM)
     depth = judge.default_depth if depth is None else depth
     mixture = _Mixture(judge, text, on_progress, cache)
-    candidates = Candidates(reader, recall_vector(encoder, judge, text, mixture.text))
+    candidates = Candidates(reader, encoder.embed_texts([text]))
     in_cloud = 0
     while (wanted := depth - len(mixture.images) - in_cloud) > 0 and (some := candidates.take(wanted)):
         here = [candidate for candidate in some if not candidate.in_cloud]
@@ -95,7 +95,7 @@ class _Mixture:
     """The words that the pictures read so far predict for one masked text, weighted by match."""
 
     def __init__(self, judge: Judge, text: str, on_progress: OnProgress, cache: FeatureCache | None = None) -> None:
-        self._judge, self.text = judge, judge.encode_texts([text])
+        self._judge, self._text = judge, judge.encode_texts([text])
         self._on_progress, self._cache = on_progress, cache
         self.images: list[Path] = []  # N
         self.skipped: list[Skipped] = []
@@ -107,7 +107,7 @@ class _Mixture:
         before, total = len(self.skipped), len(self.images) + len(candidates)
         told = len(self.images)
         for batch, pictures in encoded(self._judge, candidates, self.skipped, self._cache):
-            reading = self._judge.predict_masked(self.text, pictures)
+            reading = self._judge.predict_masked(self._text, pictures)
             self.images += (candidate.path for candidate in batch)
             itm = reading.itm
             self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))

@@ -5,7 +5,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -86,11 +86,13 @@ def verify(
     cache: FeatureCache | None = None,
     deadline: float = math.inf,
     on_progress: OnProgress = quiet,
+    on_batch: Callable[[Sequence[Verified], Sequence[Skipped]], object] = quiet,
 ) -> tuple[list[Verified], list[Skipped]]:
     """Verify each picture with one text; return them best first (ties as given), and the unreadable pictures.
 
     Features are read from the `cache` and added to it. No batch but the first begins after `deadline`
-    (`time.monotonic()`). `on_progress(done, total)` counts pictures.
+    (`time.monotonic()`). `on_progress(done, total)` counts pictures; after it, `on_batch(verified, unreadable)` gets
+    all so far, as given.
     """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
@@ -100,6 +102,7 @@ def verify(
         verified += [Verified(candidate, (no, yes)) for candidate, (no, yes) in zip(there, logits, strict=True)]
         told = len(verified) + len(skipped)
         on_progress(told, len(candidates))
+        on_batch(verified, skipped)
         if time.monotonic() >= deadline:
             break
     if told < (done := len(verified) + len(skipped)):  # none of the last ones could be read

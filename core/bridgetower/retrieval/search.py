@@ -11,14 +11,16 @@ one takes its place.
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from bridgetower.encoders.protocol import Judge, RecallEncoder, Texts, Vectors
+from bridgetower.encoders.protocol import Judge, RecallEncoder, Vectors
 from bridgetower.errors import InputError, UnknownPlaceError, UsageError
 from bridgetower.files.npy import unit, vector_from
 from bridgetower.files.patterns import glob
@@ -41,18 +43,20 @@ from bridgetower.inputs import (
 )
 from bridgetower.moments import Moment, times
 from bridgetower.records import (
+    DEFAULT_DEPTH,
     EVERYTHING,
     Candidate,
     Filter,
     Head,
     Hit,
+    OnHits,
     OnProgress,
     Place,
     Skipped,
     quiet,
     require_heads,
 )
-from bridgetower.retrieval.candidates import Candidates, recall_vector
+from bridgetower.retrieval.candidates import Candidates
 from bridgetower.retrieval.encode_pictures import AnyPicture, candidate_of, load
 from bridgetower.retrieval.matching import Results, Verified, matching, verify
 
@@ -229,64 +233,115 @@ def search(
     reader: IndexReader,
     request: SearchRequest,
     encoder: RecallEncoder | None,
-    judge: Judge | None,
+    load_judge: Callable[[], Judge] | None,
     *,
     cache: FeatureCache | None = None,
     on_progress: OnProgress = quiet,
+    on_hits: OnHits = quiet,
 ) -> Found:
-    """Find pictures. `encoder` may be None where a vector recalls, `judge` where nothing is verified.
+    """Find pictures. `encoder` may be None where a vector recalls, `load_judge` where nothing is verified.
 
-    `cache` keeps the features of pictures for the next search. `on_progress(done, total)` counts verified pictures.
+    The judge is loaded after `on_hits` has got the recalled pictures; `on_hits` then gets the hits after each verified
+    batch, as if verification ended there, and at last those of the result. With a least match, pictures that are still
+    to be verified are among them until the last. `cache` keeps the features of pictures for the next search.
+    `on_progress(done, total)` counts verified pictures.
     Raises UnknownPlaceError, UsageError or InputError for a vector that is not of this index, PictureError
     for the picture of the request; StoreError, ModelError.
     """
-    deadline = time.monotonic() + request.budget
-    encoded = _encoded(request, judge)
-    query = _query(reader, request, encoder, judge, encoded)
+    if request.verifies and load_judge is None:
+        raise UsageError("verifying needs a model that judges: give one, or a depth of 0")
+    query = _query(reader, request, encoder)
     candidates = Candidates(reader, query, request.filter_in(reader), request.files_in(reader))
-    verified: list[Verified] = []
-    unreadable: list[Skipped] = []
-    left: list[Candidate] = []  # candidates left unverified, as they are in the cloud, or at the deadline
-    depth = in_cloud = 0
-
-    def tell(done: int, total: int) -> None:
-        on_progress(len(verified) + done, len(verified) + total)
-
-    if judge is not None and encoded is not None:
-        depth = judge.default_depth if request.depth is None else request.depth
-        while (wanted := depth - len(verified) - len(left)) > 0 and (some := candidates.take(wanted)):
-            here = [candidate for candidate in some if not candidate.in_cloud]
-            more, skipped = verify(judge, encoded, here, cache=cache, deadline=deadline, on_progress=tell)
-            verified += more
-            unreadable += skipped
-            done = {v.candidate.path for v in more} | {skip.path for skip in skipped}
-            left += [candidate for candidate in some if candidate.path not in done]
-            candidates.replace_unreadable(skip.path for skip in skipped)
-            if time.monotonic() >= deadline:
-                break
-        in_cloud = sum(candidate.in_cloud for candidate in left)
-    verified.sort(key=lambda v: -v.margin)
-    hits = matching([v.hit for v in verified], request.min_match)
+    ranking = _Ranking(request, candidates, on_hits)
+    if load_judge is not None and request.text is not None and request.verifies:
+        ranking.show()
+        ranking.verify(load_judge(), request.text, cache, on_progress)
+    hits = ranking.hits()
     best_similarity = None
-    if request.min_match is None:
-        left += candidates.take(request.top - len(hits) - len(left))
-        hits += [Hit(candidate.path, None, candidate.similarity, verified=False) for candidate in left]
     if request.min_similarity is not None:
         best_similarity = hits[0].similarity if hits else None
         hits = [hit for hit in hits if hit.similarity is not None and hit.similarity >= request.min_similarity]
-    return Found(
-        hits=tuple(candidates.described(hit) for hit in hits[: request.top]),
-        verified=len(verified),
-        best_match=verified[0].hit.match if verified else None,
-        skipped=tuple(unreadable),
+    found = Found(
+        hits=tuple(candidates.described(hit) for hit in hits),
+        verified=len(ranking.verified),
+        best_match=ranking.verified[0].hit.match if ranking.verified else None,
+        skipped=tuple(ranking.unreadable),
         gone=candidates.gone,
         barred=tuple(candidates.barred),
         away=tuple(candidates.away),
         damage=reader.damage,
-        depth=depth,
-        in_cloud=in_cloud,
+        depth=ranking.depth,
+        in_cloud=sum(candidate.in_cloud for candidate in ranking.left),
         best_similarity=best_similarity,
     )
+    on_hits(found.hits)
+    return found
+
+
+class _Ranking:
+    """The hits of a search as they stand: those that are verified by match, then the others by similarity."""
+
+    def __init__(self, request: SearchRequest, candidates: Candidates, on_hits: OnHits) -> None:
+        self._request, self._candidates, self._on_hits = request, candidates, on_hits
+        self.verified: list[Verified] = []
+        self.unreadable: list[Skipped] = []
+        self.left: list[Candidate] = []  # candidates left unverified, as they are in the cloud, or at the deadline
+        self.depth = (request.depth or DEFAULT_DEPTH) if request.verifies else 0  # until the judge is there
+
+    def verify(self, judge: Judge, text: str, cache: FeatureCache | None, on_progress: OnProgress) -> None:
+        """Verify the first candidates, and show the hits after each batch."""
+        require_heads(judge.heads, Head.ITM)
+        deadline = time.monotonic() + self._request.budget
+        encoded = judge.encode_texts([text])
+        self.depth = judge.default_depth if self._request.depth is None else self._request.depth
+
+        def tell(done: int, total: int) -> None:
+            on_progress(len(self.verified) + done, len(self.verified) + total)
+
+        while some := self._candidates.take(self.depth - len(self.verified) - len(self.left)):
+            here = [candidate for candidate in some if not candidate.in_cloud]
+            show = partial(self.show, some)
+            self._add(
+                some, *verify(judge, encoded, here, cache=cache, deadline=deadline, on_progress=tell, on_batch=show)
+            )
+            if time.monotonic() >= deadline:
+                break
+
+    def _add(self, some: Sequence[Candidate], verified: Sequence[Verified], unreadable: Sequence[Skipped]) -> None:
+        """Add the verified and the unreadable ones of `some`; the others are left."""
+        done = {v.candidate.path for v in verified} | {skip.path for skip in unreadable}
+        self.verified += verified
+        self.unreadable += unreadable
+        self.left += [candidate for candidate in some if candidate.path not in done]
+        self._candidates.replace_unreadable(skip.path for skip in unreadable)
+
+    def show(
+        self,
+        some: Sequence[Candidate] = (),
+        verified: Sequence[Verified] = (),
+        unreadable: Sequence[Skipped] = (),
+    ) -> None:
+        """Tell `on_hits` the hits as if verification ended with these of `some`."""
+        if self._on_hits is quiet:  # nobody waits for them
+            return
+        ahead = copy(self)
+        ahead.verified, ahead.unreadable, ahead.left = [*self.verified], [*self.unreadable], [*self.left]
+        ahead._candidates = self._candidates.fork()
+        ahead._add(some, verified, unreadable)
+        self._on_hits(tuple(map(self._candidates.described, ahead.hits(pending=True))))
+
+    def hits(self, *, pending: bool = False) -> list[Hit]:
+        """Sort and cut; with `pending`, a least match keeps what is still to be verified, too."""
+        self.verified.sort(key=lambda v: -v.margin)
+        hits = matching([v.hit for v in self.verified], self._request.min_match)
+        room = max(0, self._request.top - len(hits))
+        if self._request.min_match is not None:
+            room = min(room, self.depth - len(self.verified)) if pending else 0
+        rest = self.left + self._candidates.take(room - len(self.left))
+        if self._request.min_match is not None:
+            rest = [candidate for candidate in rest if not candidate.in_cloud]
+        hits += [Hit(one.path, None, one.similarity, verified=False) for one in rest[:room]]
+        return hits[: self._request.top]
 
 
 def _held(picture: AnyPicture) -> object:
@@ -305,23 +360,7 @@ def _known(given: _Places, catalog: Catalog) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def _encoded(request: SearchRequest, judge: Judge | None) -> Texts | None:
-    """Encode the text for the judge, if the request verifies."""
-    if request.text is None or not request.verifies:
-        return None
-    if judge is None:
-        raise UsageError("verifying needs a model that judges: give one, or a depth of 0")
-    require_heads(judge.heads, Head.ITM)
-    return judge.encode_texts([request.text])
-
-
-def _query(
-    reader: IndexReader,
-    request: SearchRequest,
-    encoder: RecallEncoder | None,
-    judge: Judge | None,
-    encoded: Texts | None,
-) -> Vectors:
+def _query(reader: IndexReader, request: SearchRequest, encoder: RecallEncoder | None) -> Vectors:
     """Return the unit vector [1, E] to recall with."""
     if request.vector is not None:
         return request.vector_for(reader)
@@ -329,7 +368,7 @@ def _query(
         raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
     vectors = []
     if request.text is not None:
-        vectors += list(recall_vector(encoder, judge, request.text, encoded))
+        vectors += list(encoder.embed_texts([request.text]))
     if request.images:
         pixels = [load(candidate_of(picture), encoder.preprocessing) for picture in request.images]
         vectors += list(encoder.embed_images(np.stack(pixels)))

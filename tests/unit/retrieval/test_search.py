@@ -13,7 +13,7 @@ from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
 from bridgetower.models.model import Model
-from bridgetower.records import Head
+from bridgetower.records import Head, quiet
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
 from bridgetower.retrieval.matching import Results
@@ -45,13 +45,12 @@ def find(
     encoder: FakeEncoder | None = None,
     *,
     cache: FeatureCache | None = None,
-    on_progress: Any = None,
+    on_progress: Any = quiet,
     **asked: Any,
 ) -> Found:
     encoder = encoder or FakeEncoder()
     with IndexReader.open(library) as store:
-        request = SearchRequest(**asked)
-        return search(store, request, encoder, encoder, cache=cache, on_progress=on_progress or (lambda *counts: None))
+        return search(store, SearchRequest(**asked), encoder, lambda: encoder, cache=cache, on_progress=on_progress)
 
 
 def names(results: Results) -> list[str]:
