@@ -5,10 +5,12 @@
 Each build publishes vector files four times: of the pictures of one cloud (benchmarks/clouds.py), with the added ones,
 and twice with one picture more. Added are pictures of another cloud, of other themes in the first one, or of the first
 one. Half of the texts that search is tuned with, and of others that recall and times are measured with, are from each
-cloud. Every build runs in a process of its own. The builds share the libraries that are installed, and nothing else.
+cloud. A process of each build takes turns with the other, step by step. The builds share the libraries that are
+installed, and nothing else.
 """
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import json
@@ -19,11 +21,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
 import bridgetower
+from benchmarks.busy import build as tree_of
 from benchmarks.clouds import Clouds
 from benchmarks.harness import Array, Report
 from bridgetower.index.reader import IndexReader
@@ -35,6 +39,7 @@ BEFORE = "980869d"  # the last commit that kept lists until the index had double
 KINDS = ("cloud", "themes", "none")
 DIM, K, BLOCK = 512, 100, 20_000
 TUNING, QUERIES = 256, 200  # texts
+STEPS = 4
 FINGERPRINT = Fingerprint("clouds", "local", "c" * 64, "c" * 64, "hf", 1, "float", DIM)
 
 
@@ -78,9 +83,9 @@ def steps(index: Path, kind: str, images: int, added: int) -> Iterator[dict[str,
             if not first:
                 writer.set_queries(texts(clouds, 0, TUNING))
             insert(writer, first, vectors[first:last])
-            begin = time.perf_counter()
+            begin, computed = time.perf_counter(), time.process_time()
             writer.publish()
-            publishing = time.perf_counter() - begin
+            publishing, computing = time.perf_counter() - begin, time.process_time() - computed
         nearest = np.argpartition(-scores[:, :last], K - 1, axis=1)[:, :K]
         with IndexReader.open(index) as reader:
             reader.recall(queries[:1], K)  # loads the files
@@ -94,6 +99,7 @@ def steps(index: Path, kind: str, images: int, added: int) -> Iterator[dict[str,
         yield {
             "images": last,
             "publish_s": publishing,
+            "publish_cpu_s": computing,
             "lists": tuning and f"{tuning.effort} of {tuning.lists}",
             "candidates": tuning and tuning.candidates,
             "trained": tuning and tuning.trained,
@@ -102,20 +108,41 @@ def steps(index: Path, kind: str, images: int, added: int) -> Iterator[dict[str,
         }
 
 
-def apart(tree: Path, *options: str) -> list[dict[str, Any]]:
-    """The steps of the build in `tree`, in a process of its own. Raises SystemExit if it fails."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__)), *options],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tree / "core"), str(tree)])},  # before what is installed
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"the build in {tree} failed")
-    build, *rows = (json.loads(line) for line in done.stdout.splitlines())
-    if not Path(build).is_relative_to(tree):
-        raise SystemExit(f"{build} runs, not the build in {tree}")
-    return rows
+class Build:
+    """A process of the build in `tree`, which does a step at a time."""
+
+    def __init__(self, tree: Path, *options: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__)), *options],
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(tree / "core"), str(tree)])},  # before what is installed
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if not Path(build := self._line()).is_relative_to(tree):
+            raise SystemExit(f"{build} runs, not the build in {tree}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def step(self) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        row: dict[str, Any] = self._line()
+        return row
+
+    def _line(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a build ended with {self._process.wait()}")
+        return json.loads(line)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--added", type=int, default=8_000, help="pictures (%(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="what differs in these (all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also append rows to FILE, one JSON object a line")
-    parser.add_argument("--index", type=Path, help=argparse.SUPPRESS)  # what `apart` runs
+    parser.add_argument("--index", type=Path, help=argparse.SUPPRESS)  # in the process of a `Build`
     parser.set_defaults(rounds=QUERIES)
     return parser
 
@@ -133,21 +160,25 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     if args.index is not None:
-        print(json.dumps(bridgetower.__file__))
-        for row in steps(args.index, args.kinds[0], args.images, args.added):
-            print(json.dumps(row))
+        print(json.dumps(bridgetower.__file__), flush=True)
+        for _, row in zip(sys.stdin, steps(args.index, args.kinds[0], args.images, args.added), strict=False):
+            print(json.dumps(row), flush=True)
         return
-    from benchmarks.busy import build
-
     with Report(Path(__file__).stem, args) as report, tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        trees = {"before": build(args.before, scratch), "now": ROOT}
+        trees = {"before": tree_of(args.before, scratch), "now": ROOT}
+        sizes = ["--images", str(args.images), "--added", str(args.added)]
         for kind in args.kinds:
-            for contender, tree in trees.items():
-                index = scratch / f"{kind}-{contender}"
-                sizes = ["--images", str(args.images), "--added", str(args.added)]
-                for row in apart(tree, "--index", str(index), "--kinds", kind, *sizes):
-                    report.add(differs=kind, contender=contender, **row)
+            with contextlib.ExitStack() as running:
+                builds = {
+                    name: running.enter_context(
+                        Build(tree, "--index", str(scratch / f"{kind}-{name}"), "--kinds", kind, *sizes)
+                    )
+                    for name, tree in trees.items()
+                }
+                for _ in range(STEPS):
+                    for name, build in builds.items():
+                        report.add(differs=kind, contender=name, **build.step())
 
 
 if __name__ == "__main__":

@@ -275,7 +275,7 @@ def test_drift_measures_both_builds(
     sizes = ["--images", "1500", "--added", "200", "--kinds", "cloud"]
     run("drift", "--before", str(ROOT), *sizes, "--json", str(lines), monkeypatch=monkeypatch)
     rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
-    assert [row["images"] for row in rows] == 2 * [1500, 1700, 1701, 1702]
-    assert [row["contender"] for row in rows] == 4 * ["before"] + 4 * ["now"]
+    assert [row["images"] for row in rows] == [1500, 1500, 1700, 1700, 1701, 1701, 1702, 1702]
+    assert [row["contender"] for row in rows] == 4 * ["before", "now"]
     assert all(row["recall"] == 1 and row["lists"] is None and row["publish_s"] > 0 for row in rows)
     assert "1702" in capsys.readouterr().out

@@ -37,8 +37,8 @@ _PRUNED_SHARE = 8
 # They are also trained again when they do not suit what was added: more than 1/16 of the images at their training, the
 # growth at which a run publishes. Smaller publications keep lists that miss, as new ones may miss, too.
 _ADDED_SHARE = 16
-# The largest share of numbers of added vectors outside the byte ranges. It is 20 times the share that was measured with
-# vectors like those of the training, and 1/30 of the share with vectors of another kind.
+# The largest share of numbers of added vectors outside the byte ranges. A number lies outside the range of n others
+# like it with a probability of 2/(n + 1): 1/6 of this or less, as a large index has a sample of 12,288 or more.
 _CLIPPED_MOST = 0.001
 
 _PICTURE_QUERIES = 64  # vectors of the index used as queries, beside texts, for searches by picture

@@ -31,7 +31,7 @@ _MOST_CANDIDATES = 4096
 # The cost of a search in nanoseconds on a current processor, to choose between more lists and more candidates.
 _COST_OF_CODE = 14.0
 _COST_OF_CANDIDATE = 800.0
-# Lists trained on the images of the index needed 1/9 to 1/3 of the cost of the greatest effort, from 31,000 to ten
+# Lists trained on the images of the index needed 1/8 to 1/3 of the cost of the greatest effort, from 31,000 to ten
 # million images. Lists that grew and need more than 1/2 are trained again.
 _COST_MOST = 0.5
 
