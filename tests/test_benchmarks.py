@@ -65,8 +65,8 @@ def test_make_bench_runs_all_of_them() -> None:
     listed = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
     assert listed is not None and sorted(listed[1].split()) == sorted(SCRIPTS)
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
-    assert scripts == {*SCRIPTS, "plain_indexing", "warm", "kills", "damages", "scale"}
-    # two contenders, two trials, and what takes an hour
+    assert scripts == {*SCRIPTS, "plain_indexing", "warm", "kills", "damages", "scale", "drift"}
+    # two contenders, two trials, and what takes an hour or another build
 
 
 def test_memory_starts_every_contender_alone(work: Path, tmp_path: Path) -> None:
@@ -265,3 +265,17 @@ def test_scale_measures_the_index_and_its_peers(
     assert ours["memory_mb"] > 10 and 2 < ours["file_kb_a_vector"] < 2.2
     assert "faiss HNSW" in capsys.readouterr().out
     assert not (tmp_path / "index-1500").exists()
+
+
+@pytest.mark.slow
+def test_drift_measures_both_builds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    sizes = ["--images", "1500", "--added", "200", "--kinds", "cloud"]
+    run("drift", "--before", str(ROOT), *sizes, "--json", str(lines), monkeypatch=monkeypatch)
+    rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    assert [row["images"] for row in rows] == [1500, 1500, 1700, 1700, 1701, 1701, 1702, 1702]
+    assert [row["contender"] for row in rows] == 4 * ["before", "now"]
+    assert all(row["recall"] == 1 and row["lists"] is None and row["publish_s"] > 0 for row in rows)
+    assert "1702" in capsys.readouterr().out

@@ -78,6 +78,26 @@ def test_a_vector_file_is_on_the_disk_before_it_gets_its_name_and_is_named(tmp_p
     ]
 
 
+def test_lists_that_are_trained_again_are_on_the_disk_before_a_name_changes(tmp_path: Path) -> None:
+    """The file of codes is written twice: with the lists as they were, and with the new ones."""
+    with searched("lists"), patch("bridgetower.index.vectors.build.serves", lambda *_: False):
+        build(tmp_path / "index")
+        with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
+            added = range(100, 110)
+            writer.commit(images=[image(n) for n in added], files=[(photo(n), image(n).hash) for n in added])
+            with watched(writer) as calls:
+                writer.publish()
+    assert calls == [
+        "fsync vectors-3.codes.tmp",
+        "fsync vectors-3.codes.tmp",
+        "fsync vectors-3.faiss.tmp",
+        "rename vectors-3.codes.tmp vectors-3.codes",
+        "rename vectors-3.faiss.tmp vectors-3.faiss",
+        "fsync index",
+        "commit",
+    ]
+
+
 def test_a_new_folder_is_on_the_disk_before_anything_is_committed_in_it(tmp_path: Path) -> None:
     with watched() as calls, IndexWriter.open(tmp_path / "some" / "where" / "index", FINGERPRINT):
         pass

@@ -1,14 +1,16 @@
 """Build the vector files of a generation from the manifest; they are complete and on the disk before they are named.
 
 Few images are stored for exact search. Many are sorted into lists; each publication then tunes the effort of a search
-against the exact answer, with texts as queries if the index has some, because people search with texts.
+against the exact answer, with texts as queries if the index has some, because people search with texts. New images go
+into the present lists, until these no longer suit them: then lists and byte ranges are trained on all images.
 """
 
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +26,20 @@ from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
 from bridgetower.index.vectors.flat import FlatVectors
 from bridgetower.index.vectors.float16 import best, unpack
 from bridgetower.index.vectors.generation import codes_path, vectors_path
-from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, list_count, sample_size, tune
+from bridgetower.index.vectors.ivf import RECALL_AT, Effort, IvfVectors, list_count, sample_size, serves, tune
 from bridgetower.index.vectors.scalar_codes import Coder, ScalarCodes
 from bridgetower.records import OnProgress
 
-# Lists are trained again when the index has more than twice as many images as at their training, or when the removed
-# images are more than 1/8 of the present ones.
+# Lists and byte ranges are trained again when the index has more than twice as many images as at their training, or
+# when the removed images are more than 1/8 of the present ones.
 _GROWN = 2
 _PRUNED_SHARE = 8
+# They are also trained again when they do not suit what was added: more than 1/16 of the images at their training, the
+# growth at which a run publishes. Smaller publications keep lists that miss, as new ones may miss, too.
+_ADDED_SHARE = 16
+# The largest share of numbers of added vectors outside the byte ranges. A number lies outside the range of n others
+# like it with a probability of 2/(n + 1): 1/6 of this or less, as a large index has a sample of 12,288 or more.
+_CLIPPED_MOST = 0.001
 
 _PICTURE_QUERIES = 64  # vectors of the index used as queries, beside texts, for searches by picture
 _PICTURE_QUERIES_ALONE = 256  # used as queries without texts, moved as far from the pictures as texts are
@@ -39,6 +47,8 @@ _LIKENESS = 0.35  # cosine between such a moved query and its centred picture
 _SEED = 20
 _NOISE = 1e-6  # of an inner product in float32: scores that differ by less tie
 _TIES = 16_384  # images kept for an exact answer with ties; if more tie, recall is measured too low
+
+_Batches = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]  # ids [n] and vectors [n, E], of all images
 
 
 def publish(directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
@@ -72,49 +82,85 @@ def _write_exact(directory: Path, catalog: Catalog, generation: int, on_progress
     return covered, _save(index, vectors_path(directory, generation))
 
 
+class _Lists(NamedTuple):
+    """Lists with the byte ranges that were trained with them."""
+
+    inverted: IvfVectors
+    coder: Coder
+    trained: int  # images in the index at the training
+    held: int  # the lists have the images with ids up to this
+
+    @classmethod
+    def train(cls, catalog: Catalog) -> "_Lists":
+        """Train empty lists on a sample of all images."""
+        images = catalog.count_images()
+        sample = _sample(catalog, sample_size(images))
+        return cls(IvfVectors.train(sample, list_count(images)), Coder.train(sample), images, 0)
+
+
 def _write_inverted(
     directory: Path, catalog: Catalog, generation: int, on_progress: OnProgress
 ) -> tuple[int, bytes, Tuning, bool]:
-    """Add new images to the lists of the previous generation, or train new lists if the index has changed too much."""
-    images, before = catalog.count_images(), catalog.tuning()
-    grown = None
-    if before is not None and images <= _GROWN * before.trained:
-        grown = _load_present(directory, catalog)
-    codes_temporary = _temporary(codes_path(directory, generation))
-    if grown is None or before is None:
-        sample = _sample(catalog, sample_size(images))
-        index, coder = IvfVectors.train(sample, list_count(images)), Coder.train(sample)
-        held, trained = 0, images
-    else:
-        index, codes = grown
-        coder, held, trained = codes.coder, catalog.state().covered, before.trained
+    """Add new images to the lists of the previous generation, or train lists if these do not suit the index."""
     queries, texts = _queries(catalog)
     nearest = _ExactNearest(queries)
-    covered = held
-    with explained(codes_temporary), _create(codes_temporary) as file:
-        if held:
+    batches = nearest.taking(all_vectors(catalog, on_progress=on_progress))
+    lists = _load_present(directory, catalog) or _Lists.train(catalog)
+    covered, codes = _write_codes(directory, generation, lists, batches)
+    effort = _tune(lists, codes, queries, nearest.ids)
+    if effort is None:
+        del lists, codes  # to free their memory
+        read = catalog.count_images()
+        batches = all_vectors(catalog, on_progress=lambda done, total: on_progress(read + done, read + total))
+        lists = _Lists.train(catalog)
+        covered, codes = _write_codes(directory, generation, lists, batches)
+        effort = tune(lists.inverted, codes, queries, nearest.ids)
+    sha256 = _save(lists.inverted, vectors_path(directory, generation))
+    tuning = Tuning(lists.inverted.lists, lists.trained, *effort, texts, len(queries) - texts)
+    return covered, sha256, tuning, not lists.held
+
+
+def _write_codes(directory: Path, generation: int, lists: _Lists, batches: _Batches) -> tuple[int, ScalarCodes]:
+    """Write the codes of all images in `batches`, and add to the lists those that they lack.
+
+    Returns the last id, and the codes. The file begins as a copy of that of the generation before if the lists do.
+    """
+    covered, path = lists.held, _temporary(codes_path(directory, generation))
+    with explained(path), _create(path) as file:
+        if lists.held:
             _copy(codes_path(directory, generation - 1), file)
         else:
-            file.write(coder.header())
-        for ids, vectors in all_vectors(catalog, on_progress=on_progress):
-            nearest.take(ids, vectors)
-            new = ids > held
+            file.write(lists.coder.header())
+        for ids, vectors in batches:
+            new = ids > lists.held
             if new.any():
-                index.add(vectors[new])
-                file.write(coder.rows(ids[new], vectors[new]))
+                lists.inverted.add(vectors[new])
+                file.write(lists.coder.rows(ids[new], vectors[new]))
                 covered = int(ids[-1])
         file.flush()
         os.fsync(file.fileno())
-    codes = ScalarCodes.open(codes_temporary)
-    effort = tune(index, codes, queries, nearest.ids)
-    sha256 = _save(index, vectors_path(directory, generation))
-    found = Tuning(index.lists, trained, effort.lists, effort.candidates, effort.recall, texts, len(queries) - texts)
-    return covered, sha256, found, not held
+    return covered, ScalarCodes.open(path)
 
 
-def _load_present(directory: Path, catalog: Catalog) -> tuple[IvfVectors, ScalarCodes] | None:
-    """Return the lists and codes of the present generation; None if too many images were pruned or one is damaged."""
-    state, dim = catalog.state(), catalog.fingerprint().dim
+def _tune(
+    lists: _Lists, codes: ScalarCodes, queries: NDArray[np.float32], truth: Sequence[NDArray[np.int64]]
+) -> Effort | None:
+    """Return the effort of a search, as `tune`; None if lists that grew do not suit what was added."""
+    has_grown = (len(codes) - lists.trained) * _ADDED_SHARE > lists.trained
+    if has_grown and codes.clipped(lists.trained) > _CLIPPED_MOST:
+        return None
+    effort = tune(lists.inverted, codes, queries, truth)
+    return None if has_grown and not serves(lists.inverted, effort) else effort
+
+
+def _load_present(directory: Path, catalog: Catalog) -> _Lists | None:
+    """Return the lists of the present generation.
+
+    None if there are none, the index has grown or shrunk too much since their training, or a file is damaged.
+    """
+    state, dim, tuning = catalog.state(), catalog.fingerprint().dim, catalog.tuning()
+    if tuning is None or state.images > _GROWN * tuning.trained:
+        return None
     if catalog.count_pruned(state.covered) * _PRUNED_SHARE > state.images:
         return None
     with suppress(OSError, DamagedFileError):
@@ -123,7 +169,7 @@ def _load_present(directory: Path, catalog: Catalog) -> tuple[IvfVectors, Scalar
         with open_own(vectors_path(directory, state.generation)) as file:
             index = IvfVectors.load(file, state.vectors_sha256 or b"", dim)
         if index is not None and len(index) == len(codes) and codes.coder.dim == dim:
-            return index, codes
+            return _Lists(index, codes.coder, tuning.trained, state.covered)
     return None
 
 
@@ -135,6 +181,12 @@ class _ExactNearest:
         self._least = np.full(len(queries), -np.inf)  # the lowest score in each answer
         self._scores = [np.zeros(0, np.float32) for _ in queries]
         self.ids = [np.zeros(0, np.int64) for _ in queries]
+
+    def taking(self, batches: _Batches) -> _Batches:
+        """Yield the batches and take them."""
+        for ids, vectors in batches:
+            self.take(ids, vectors)
+            yield ids, vectors
 
     def take(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         for query, scores in enumerate(self._queries @ vectors.T):

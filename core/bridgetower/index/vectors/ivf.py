@@ -23,6 +23,7 @@ from bridgetower.index.vectors.scalar_codes import ScalarCodes
 
 RECALL_AT = 100
 RECALL_WANTED = 0.9925  # of the candidates that the byte codes score; then other queries reach 0.99 in the end
+_RECALL_LEAST = 0.99  # after the byte codes; lists that grew and find less are trained again
 
 _DEVIATIONS = 5  # standard deviations of the rounding error within which a candidate is read exactly
 _SAMPLE_PER_LIST = 48  # training vectors for each list
@@ -30,6 +31,9 @@ _MOST_CANDIDATES = 4096
 # The cost of a search in nanoseconds on a current processor, to choose between more lists and more candidates.
 _COST_OF_CODE = 14.0
 _COST_OF_CANDIDATE = 800.0
+# Lists trained on the images of the index needed 1/8 to 1/3 of the cost of the greatest effort, from 31,000 to ten
+# million images. Lists that grew and need more than 1/2 are trained again.
+_COST_MOST = 0.5
 
 
 class Effort(NamedTuple):
@@ -139,19 +143,35 @@ def tune(
     """
     wanted = np.array([min(RECALL_AT, len(true)) for true in truth])
     most = min(_MOST_CANDIDATES, len(index))
-    least, least_cost = Effort(index.lists, most, 0.0), np.inf
+    least, least_cost = _greatest(index), np.inf
     for lists in _growing_steps(max(1, index.lists // 64), index.lists):
-        scanned = _COST_OF_CODE * len(index) * lists / index.lists
-        if scanned >= least_cost:
+        if _cost(index, lists, 0) >= least_cost:
             break
         found = index.candidates(queries, most, lists)
         there = np.stack([np.isin(ids, true) for ids, true in zip(codes.ids(found), truth, strict=True)])
         recall = np.minimum(there.cumsum(axis=1), wanted[:, None]).sum(axis=0) / wanted.sum()
         enough = int(np.searchsorted(recall, RECALL_WANTED)) + 1
-        if enough <= found.shape[1] and scanned + _COST_OF_CANDIDATE * enough < least_cost:
-            least_cost = scanned + _COST_OF_CANDIDATE * enough
+        if enough <= found.shape[1] and (cost := _cost(index, lists, enough)) < least_cost:
+            least_cost = cost
             least = Effort(lists, max(enough, 2 * RECALL_AT), 0.0)
     return least._replace(recall=_recall(index, codes, queries, truth, least))
+
+
+def serves(index: IvfVectors, effort: Effort) -> bool:
+    """Return whether lists that grew find enough, at a cost that lists trained on all their vectors may have, too."""
+    greatest = _greatest(index)
+    most = _COST_MOST * _cost(index, greatest.lists, greatest.candidates)
+    return effort.recall >= _RECALL_LEAST and _cost(index, effort.lists, effort.candidates) <= most
+
+
+def _greatest(index: IvfVectors) -> Effort:
+    """Return the greatest effort; its recall is not known."""
+    return Effort(index.lists, min(_MOST_CANDIDATES, len(index)), 0.0)
+
+
+def _cost(index: IvfVectors, lists: int, candidates: int) -> float:
+    """Return the cost of a search in nanoseconds."""
+    return _COST_OF_CODE * len(index) * lists / index.lists + _COST_OF_CANDIDATE * candidates
 
 
 def _recall(

@@ -137,6 +137,16 @@ class ScalarCodes:
         found = self._require_undamaged(self._rows[rows])["codes"][:, : self.coder.dim]
         return int((found != self.coder.levels(vectors)).any(axis=1).sum())
 
+    def clipped(self, first: int) -> float:
+        """Return the share of numbers outside the ranges, in [0, 1], in the rows from `first`; 0 if there are none.
+
+        Such a number has the lowest or the highest level; few others have. Sums are not checked.
+        """
+        rows = self._rows[first:]
+        parts = (rows["codes"][start : start + _ROWS, : self.coder.dim] for start in range(0, len(rows), _ROWS))
+        outside = sum(int(np.count_nonzero((part == 0) | (part == _LEVELS))) for part in parts)
+        return outside / max(1, len(rows) * self.coder.dim)
+
     def check(self) -> NDArray[np.int64]:
         """Check every row; return all ids in the order of the rows. Raises DamagedFileError."""
         parts = (self._rows[start : start + _ROWS] for start in range(0, len(self), _ROWS))
