@@ -18,14 +18,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None,
 
     `key_mask` is bool [B, 1, 1, K], True = is attended to; None, which is faster, means all True.
     """
+    queries = q.shape[1]
+    if queries < _FEWEST_QUERIES and not torch.is_grad_enabled():
+        q = F.pad(q, (0, 0, 0, _FEWEST_QUERIES - queries))
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # [B, H, Q or K, D / H]
-    return F.scaled_dot_product_attention(q, k, v, key_mask, dropout).transpose(1, 2).flatten(2)
+    attended = F.scaled_dot_product_attention(q, k, v, key_mask, dropout)
+    return attended[:, :, :queries].transpose(1, 2).flatten(2)
 
 
 # Products of fewer rows are computed by other kernels, and threads divide them in other ways, so that the last bits of
 # a row would depend on how many rows are beside it. From 12 rows on they do not, on processors with AVX2, AVX-512 and
 # avx512_bf16: docs/decisions/2026-11-29-same-number.md.
 _FEWEST_ROWS = 16
+_FEWEST_QUERIES = 8  # of attention: the bits of fewer than 4 depend on the threads and on the batch
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

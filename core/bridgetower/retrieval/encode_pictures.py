@@ -4,7 +4,7 @@ import os
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +14,21 @@ from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.files.content import read
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.inputs import AnyPath, path
-from bridgetower.pictures.decode import AnyImage, decode, in_memory, require_image
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Candidate, Skipped
+
+if TYPE_CHECKING:  # Pillow, which a search that decodes nothing does without
+    from bridgetower.pictures.decode import AnyImage
+
+    # A path; or, in memory, a PIL image, an array uint8 [H, W, 3] (RGB) or [H, W] (grey), or the bytes of a file.
+    AnyPicture = AnyPath | bytes | bytearray | memoryview | npt.NDArray[np.uint8] | AnyImage
 
 # Pictures in a batch: more gain nothing on a CPU, and progress is reported after each batch.
 PICTURES_AT_ONCE = 4
 
 
-# A path; or, in memory, a PIL image, an array uint8 [H, W, 3] (RGB) or [H, W] (grey), or the bytes of a file.
-AnyPicture = AnyPath | bytes | bytearray | memoryview | npt.NDArray[np.uint8] | AnyImage
-
-
-def candidates_of(pictures: Iterable[AnyPicture]) -> list[Candidate]:
+def candidates_of(pictures: "Iterable[AnyPicture]") -> list[Candidate]:
     """Return a candidate for each picture; in memory, its path is `<picture N>`, by its place, or `<<picture N>>` if a
     file of the list is called so. Raises UsageError for a single picture."""
     if isinstance(pictures, str | bytes | os.PathLike | np.ndarray) or not isinstance(pictures, Iterable):
@@ -37,7 +38,7 @@ def candidates_of(pictures: Iterable[AnyPicture]) -> list[Candidate]:
     return [candidate_of(picture, place, files) for place, picture in enumerate(pictures)]
 
 
-def candidate_of(picture: AnyPicture, place: int = 0, files: Container[Path] = ()) -> Candidate:
+def candidate_of(picture: "AnyPicture", place: int = 0, files: Container[Path] = ()) -> Candidate:
     """Return a candidate for a picture; in memory, its path is `<picture N>`, in more brackets if `files` has that.
     Raises UsageError for other types."""
     if isinstance(picture, str | os.PathLike):
@@ -47,6 +48,8 @@ def candidate_of(picture: AnyPicture, place: int = 0, files: Container[Path] = (
         name = Path(f"<{name}>")
     if isinstance(picture, bytes | bytearray | memoryview):
         return Candidate(name, picture=bytes(picture))
+    from bridgetower.pictures.decode import require_image
+
     require_image(picture, name)
     return Candidate(name, picture=picture)
 
@@ -62,6 +65,8 @@ def load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.f
 
 
 def _load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    from bridgetower.pictures.decode import decode, in_memory
+
     picture, name = candidate.picture, candidate.path
     if picture is None or isinstance(picture, bytes):
         data = read(name) if picture is None else picture

@@ -118,7 +118,7 @@ def test_one_thread_finds_what_all_find(monkeypatch: pytest.MonkeyPatch) -> None
         return [texts.vectors, images.vectors, encoder.match(texts, images, every_pair(3, 3))]
 
     with_one = computed()
-    monkeypatch.setattr(encoder, "_thread_limit", nullcontext)
+    monkeypatch.setattr(encoder.load(), "_thread_limit", nullcontext)
     for one, all in zip(with_one, computed(), strict=True):
         np.testing.assert_allclose(one, all, rtol=0, atol=1e-5)
 
