@@ -5,7 +5,7 @@ The numbers of a picture, and of a pair, do not depend on what else is in the ba
 - Pictures and pairs of one text share a pass. Each row of a product has its own bits, see `bridgetower.network.layers`.
 - Texts of different lengths never share a pass, so nothing is padded.
 - In int8 each picture has its own scale, see `bridgetower.network.int8`.
-- Other devices choose their kernels by the shape of a pass, so there every pass has the same number of items.
+- On other devices than the CPU every pass has the same number of pictures or pairs.
 
 `bridgetower.encoders.protocol` defines the shapes.
 """
@@ -69,6 +69,7 @@ class TorchNetwork:
         """Load the weights; `say` gets a line before a step that takes seconds. Raises ModelError."""
         self._checkpoint, self._runtime = checkpoint, runtime
         self._device = torch.device(runtime.device)
+        self._fixed_passes = runtime.device != "cpu"  # GPUs choose their kernels by the shape of a pass
         self._dtype = weight_cache.DTYPES[runtime.precision]
         if runtime.device == "cpu":  # the other devices copy the weights
             weight_cache.read_ahead(checkpoint, runtime.precision)
@@ -187,12 +188,12 @@ class TorchNetwork:
     def _passes(self, rows: npt.NDArray[np.int64], tokens: int, width: int) -> Iterator[npt.NDArray[np.int64]]:
         """Split rows into passes of the best size for layers with `tokens` rows of at most `width` numbers."""
         most = max(1, _WIDEST_BYTES // (tokens * width * self._dtype.itemsize))
-        step = most if self._runtime.device == "cpu" else _PASS
+        step = _PASS if self._fixed_passes else most
         yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
     def _filled(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the rows of a pass, on other devices than the CPU filled up to its fixed size with the last row."""
-        missing = 0 if self._runtime.device == "cpu" else _PASS - len(rows)
+        """Return the rows of a pass, filled up with the last row where its size is fixed."""
+        missing = _PASS - len(rows) if self._fixed_passes else 0
         return np.append(rows, np.repeat(rows[-1:], missing))
 
 
