@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bridgetower.checkpoints.checkpoint import Checkpoint
-from bridgetower.encoders import weight_cache
+from bridgetower.encoders import packing, weight_cache
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts, Vectors
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.threads import compute_with_one, one_thread
@@ -31,7 +31,7 @@ from bridgetower.resources import shortages
 _WIDEST_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3, "mps": 256 * 1024**2}
 
 
-_FEATURES_VERSION = 1  # of the format of packed features
+_FEATURES_VERSION = 2  # of the format of packed features
 
 
 _Params = ParamSpec("_Params")
@@ -127,27 +127,24 @@ class TorchEncoder:
         recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}d{DECODING_VERSION}"
         return f"{digests}-{recipe}-{self.runtime.precision}-{_FEATURES_VERSION}"
 
-    @property
-    def features_bytes(self) -> int:
-        return int(np.prod(self._features_shape)) * np.dtype(np.float16).itemsize
-
-    @property
-    def _features_shape(self) -> tuple[int, int, int]:
-        """[1 + n_cross, N, D]: `ImageFeatures.alone`, then `ImageFeatures.layers`."""
-        config = self._checkpoint.config
-        return 1 + config.n_cross, config.vision.num_tokens, config.hidden_size
-
     @_runs_network
     def pack(self, images: Pictures) -> list[bytes]:
-        features: ImageFeatures = images.features
-        stacked = torch.stack([features.alone, *features.layers], dim=1)  # [B, 1 + n_cross, N, D]
-        return [picture.tobytes() for picture in stacked.to("cpu", torch.float16).numpy()]
+        layers: tuple[Tensor, ...] = images.features.layers
+        bits = torch.int16 if self._dtype == torch.bfloat16 else torch.int32
+        pictures = (torch.stack(picture).cpu() for picture in zip(*layers, strict=True))  # [n_cross, N, D]
+        return [packing.pack(picture.view(bits).numpy().view(f"u{bits.itemsize}")) for picture in pictures]
 
     @_runs_network
-    def unpack(self, stored: Sequence[bytes]) -> Pictures:
-        arrays = [np.frombuffer(one, np.float16).reshape(self._features_shape) for one in stored]
-        alone, *layers = torch.from_numpy(np.stack(arrays)).to(self._device, self._dtype).unbind(dim=1)
-        return Pictures(None, ImageFeatures(tuple(layers), alone, None))
+    def unpack(self, packed: bytes) -> Pictures:
+        config = self._checkpoint.config
+        shape = config.n_cross, config.vision.num_tokens, config.hidden_size
+        unpacked = torch.from_numpy(packing.unpack(packed, shape, self._dtype.itemsize)).view(self._dtype)
+        layers = unpacked.to(self._device)[:, None].unbind()  # n_cross x [1, N, D]
+        return Pictures(None, ImageFeatures(layers, self._model.image_alone(layers[0]), None))
+
+    @_runs_network
+    def join(self, batches: Sequence[Pictures]) -> Pictures:
+        return Pictures(None, ImageFeatures.join([replace(batch.features, itc=None) for batch in batches]))
 
     @_runs_network
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -212,6 +209,10 @@ class TorchEncoder:
         """Split pixels into chunks [B', 3, H, W] of the best size for the vision tower, on the device."""
         vision = self._checkpoint.config.vision
         step = self._chunk_size(vision.num_tokens, 4 * vision.hidden_size)
+        if (
+            self.runtime.precision == INT8
+        ):  # rounds the pictures of a chunk alike, so features would depend on the batch
+            step = 1
         for start in range(0, len(pixels), step):
             chunk = torch.from_numpy(pixels[start : start + step])
             if self.runtime.device == "cuda":  # copied from pinned memory without waiting

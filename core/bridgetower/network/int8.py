@@ -1,8 +1,8 @@
 """Linear layers in int8: weights are rounded once, inputs at each call.
 
-Each row of a weight matrix has its own scale, but an input tensor has a single scale, so the vector of a picture
-depends slightly on the other pictures of its batch. Everything but the weights and inputs of these layers (norms,
-attention, biases, sums, the text tower) stays fp32.
+Each row of a weight matrix has its own scale, but an input tensor has a single scale, so a score depends slightly on
+the other pictures of its batch; pictures are therefore encoded one by one. Everything but the weights and inputs of
+these layers (norms, attention, biases, sums, the text tower) stays fp32.
 """
 
 import math

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -80,16 +81,24 @@ def encoded(
     ones stored in it. Raises ResourceError if memory runs out.
     """
 
-    def fetch(candidate: Candidate) -> bytes | npt.NDArray[np.float32] | Skipped:
-        """Return the features of a picture from the cache, or its pixels [3, H, W], or why there are neither."""
+    def fetch(candidate: Candidate) -> Pictures | npt.NDArray[np.float32] | Skipped:
+        """Return a picture with features from the cache, or its pixels [3, H, W], or why there are neither."""
         if cache is not None and candidate.content is not None:
-            features = cache.get(_cache_name(judge, candidate.content))
-            if features is not None and len(features) == judge.features_bytes:
-                return features
+            packed = cache.get(cache_name(judge, candidate.content))
+            if packed is not None:
+                with suppress(ValueError):
+                    return judge.unpack(packed)
         try:
             return load(candidate, judge.preprocessing)
         except PictureError as error:
             return Skipped(candidate.path, error.reason)
+
+    def store(fresh: Sequence[Candidate], pictures: Pictures) -> None:
+        if cache is None or cache.is_full or all(candidate.content is None for candidate in fresh):
+            return
+        for candidate, packed in zip(fresh, judge.pack(pictures), strict=True):
+            if candidate.content is not None:
+                cache.put(cache_name(judge, candidate.content), packed)
 
     with workers(PICTURES_AT_ONCE) as threads:
         fetched = zip(candidates, ahead(threads, fetch, candidates, 2 * PICTURES_AT_ONCE), strict=True)
@@ -97,24 +106,21 @@ def encoded(
             skipped += [item for _, item in batch if isinstance(item, Skipped)]
             there = [candidate for candidate, item in batch if not isinstance(item, Skipped)]
             pixels = [item for _, item in batch if isinstance(item, np.ndarray)]
-            fresh = judge.encode_images(np.stack(pixels)) if pixels else None
-            if cache is None:
-                if fresh is not None:
-                    yield there, fresh
-                continue
-            packed = iter(judge.pack(fresh) if fresh is not None else ())
-            features = []
-            for candidate, item in batch:
-                if isinstance(item, np.ndarray):
-                    features.append(next(packed))
-                    if candidate.content is not None:
-                        cache.put(_cache_name(judge, candidate.content), features[-1])
-                elif isinstance(item, bytes):
-                    features.append(item)
-            if features:  # all rounded as in the cache, and in one batch, so that the next search scores the same
-                yield there, judge.unpack(features)
+            if pixels and len(pixels) == len(there):
+                fresh = judge.encode_images(np.stack(pixels))
+                store(there, fresh)
+                yield there, fresh
+            elif there:  # one batch in this order, whichever features are from the cache: scores may depend on it
+                parts: list[Pictures] = []
+                for candidate, item in batch:
+                    if isinstance(item, np.ndarray):
+                        parts.append(judge.encode_images(item[None]))
+                        store([candidate], parts[-1])
+                    elif isinstance(item, Pictures):
+                        parts.append(item)
+                yield there, judge.join(parts)
 
 
-def _cache_name(judge: Judge, content: bytes) -> str:
+def cache_name(judge: Judge, content: bytes) -> str:
     """Return the name of a picture's features in the cache."""
     return f"{content.hex()}-{judge.features_id}"
