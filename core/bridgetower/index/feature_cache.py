@@ -166,6 +166,12 @@ class KeptFeatures:
         """Return how many images like those that are kept fit; None if none is kept."""
         return self._capacity * len(self) // self.bytes if self.bytes else None
 
+    def has_room(self, date: int) -> bool:
+        """Return whether features of an image of this date, of the usual size, would be kept."""
+        if not self._sizes or self._oldest[0][0] < date:
+            return True
+        return self.bytes + 1.05 * max(self._sizes.values()) <= self._capacity
+
     def adopt(self, hash: bytes, date: int) -> bool:
         """Keep what a search has cached of an image; return whether it is kept."""
         cached = file_of(self._directory, self._name(hash), _CACHED)

@@ -34,7 +34,7 @@ class Pruned:
 
     files: int  # that are gone from the disk
     images: int  # orphans
-    features: int  # cached for images that the index does not have any more
+    features: int  # files of images that the index does not have any more, or kept of another judge
     bytes: int  # by which the index on the disk is smaller; an estimate if nothing was removed
     absent: tuple[Path, ...]  # roots that have files in the index and none on the disk: all kept
     note: str | None  # why the disk did not get the space back, or the manifest was not copied
@@ -159,5 +159,7 @@ def _is_gone(path: Path) -> bool:
 
 
 def _is_useless(catalog: Catalog, file: FeatureFile) -> bool:
-    """Return whether the index does not have the image of these features."""
+    """Return whether the index has not the image of these features, or keeps those that another judge has made."""
+    if file.kept and ((keeping := catalog.keeping()) is None or file.made_by != keeping.made_by):
+        return True
     return catalog.image_id(file.hash) is None

@@ -1,24 +1,30 @@
-"""Encode picture files; threads read and decode them ahead of the encoder."""
+"""Encode picture files; threads read and decode them ahead of the encoder.
+
+`Keeper` keeps the features of the newest pictures of an index for later searches.
+"""
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoders.protocol import Judge, Pictures
+from bridgetower.encoders.protocol import ImageEngine, Judge, Pictures
 from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.files.content import read
-from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.files.regular_files import is_in_cloud
+from bridgetower.index.catalog.rows import Keeping
+from bridgetower.index.feature_cache import FeatureCache, KeptFeatures
+from bridgetower.index.writer import IndexWriter
 from bridgetower.inputs import AnyPath, path
 from bridgetower.pictures.decode import AnyImage, decode, in_memory, require_image
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import Candidate, Skipped
+from bridgetower.records import LARGEST, Candidate, File, Head, OnProgress, Say, Skipped, require_heads
 
 # Pictures in a batch: more gain nothing on a CPU, and progress is reported after each batch.
 PICTURES_AT_ONCE = 4
@@ -124,3 +130,145 @@ def encoded(
 def cache_name(judge: Judge, content: bytes) -> str:
     """Return the name of a picture's features in the cache."""
     return f"{content.hex()}-{judge.features_id}"
+
+
+class KeepingModel(Protocol):
+    """The part of a model that keeping features needs."""
+
+    @property
+    def heads(self) -> frozenset[Head]: ...
+    @property
+    def judge(self) -> Judge: ...
+    @property
+    def has_one_pass(self) -> bool: ...
+    def engine_with_features(self, wants: Callable[[int], bool]) -> ImageEngine: ...
+
+
+class Keeper:
+    """Keeps features of the newest pictures of an index, as many as fit under its capacity.
+
+    During a run it takes those that come with the vectors of new pictures. Then `fill` computes those that lack. A run
+    that is broken off keeps what it has.
+    """
+
+    def __init__(self, writer: IndexWriter, keeping: Keeping, find_model: Callable[[], KeepingModel]) -> None:
+        self._writer, self._keeping, self._find_model = writer, keeping, find_model
+        self._kept: KeptFeatures | None = None  # of the model, once it was found
+        self._model: KeepingModel | None = None
+        self._wanted = bytearray()  # whether features of the contents of the engine are wanted, in order
+        self._held: dict[bytes, bytes] = {}  # features by hash, until the index has the images
+        self._mtime_ns: int | None = None  # of the oldest file that may be among the newest pictures
+
+    # During a run
+
+    def engine(self) -> ImageEngine:
+        """Return the engine of the model, which also returns features if one pass gives both."""
+        return self._found().engine_with_features(lambda place: bool(self._wanted[place]))
+
+    def expect(self, file: File) -> None:
+        """Decide, by its mtime, whether the features of the next content of the engine are wanted.
+
+        Its date is known only later. Where more new pictures come than fit, most features are so never written.
+        """
+        fits = None if self._kept is None else self._kept.number_that_fits()
+        if self._mtime_ns is None and fits is not None:
+            oldest = self._writer.catalog.newest_met(fits)
+            self._mtime_ns = -LARGEST if oldest is None else oldest
+        under = self._keeping.place
+        is_under = under is None or file.path.is_relative_to(under)
+        self._wanted.append(is_under and (self._mtime_ns is None or file.mtime_ns >= self._mtime_ns))
+
+    def hold(self, content: bytes, packed: bytes) -> None:
+        """Take the features of a picture that the next commit adds to the index."""
+        self._held[content] = packed
+
+    def store(self) -> None:
+        """Keep what is held, after the commit."""
+        if self._held and self._kept is None:
+            self._open(self._found())
+        for content, packed in self._held.items():
+            date = self._date_of(content)
+            if date is not None and self._kept is not None:
+                self._kept.put(content, date, packed)
+        self._held = {}
+
+    # After the run
+
+    def fill(self, *, compare: bool, say: Say, on_progress: OnProgress) -> None:
+        """Compute the features that lack, newest first. Without `compare` the model is found only if some lack.
+
+        `on_progress(done, total)` counts pictures. Raises as `encoded` does, and ModelError for a judge that verifies
+        nothing.
+        """
+        kept, made_by = self._kept, self._keeping.made_by
+        if kept is None and self._model is None and not compare and made_by is not None:
+            kept = self._kept_of(made_by)
+        if kept is None or next(self._lacking(kept), None) is not None:
+            model = self._found()
+            kept = self._kept or self._open(model)
+            if not model.has_one_pass and next(self._lacking(kept), None) is not None:
+                say(
+                    f"note: {model.judge.name} verifies, and another model makes the vectors: to keep what it sees, "
+                    "pictures are read once more, and go through its vision tower, too"
+                )
+            self._compute(model.judge, kept, on_progress)
+        FeatureCache(self._directory, self._keeping.capacity).make_room()
+
+    def _compute(self, judge: Judge, kept: KeptFeatures, on_progress: OnProgress) -> None:
+        total = self._writer.catalog.count_live()
+        lacking, fits = self._lacking(kept), True
+        while fits and (some := list(islice(lacking, PICTURES_AT_ONCE))):
+            candidates = [candidate for candidate, _ in some]
+            for there, pictures in encoded(judge, candidates, []):
+                packed = dict(zip((candidate.content for candidate in there), judge.pack(pictures), strict=True))
+                for candidate, date in some:
+                    if candidate.content is not None and candidate.content in packed:
+                        fits = fits and kept.put(candidate.content, date, packed[candidate.content])
+            on_progress(len(kept), min(total, kept.number_that_fits() or total))
+
+    def _lacking(self, kept: KeptFeatures) -> Iterator[tuple[Candidate, int]]:
+        """Yield the pictures whose features lack, newest first, with their dates, while there is room for them.
+
+        Features that a search has cached are kept, and do not lack."""
+        catalog = self._writer.catalog
+        for content, date in catalog.newest(self._keeping.place):
+            if content in kept:
+                continue
+            if not kept.has_room(date):
+                return
+            if not kept.adopt(content, date):
+                file = next(filter(_is_readable, catalog.entry(content).files), None)
+                if file is not None:
+                    yield Candidate(file.path, content=content), date
+
+    def _found(self) -> KeepingModel:
+        if self._model is None:
+            self._model = self._find_model()
+            require_heads(self._model.heads, Head.ITM)
+        return self._model
+
+    def _open(self, model: KeepingModel) -> KeptFeatures:
+        made_by = model.judge.features_id
+        if made_by != self._keeping.made_by:
+            self._keeping = self._keeping._replace(made_by=made_by)
+            self._writer.keep(self._keeping)
+        self._kept = self._kept_of(made_by)
+        return self._kept
+
+    def _kept_of(self, made_by: str) -> KeptFeatures:
+        return KeptFeatures(self._directory, self._keeping.capacity, made_by, self._date_of)
+
+    @property
+    def _directory(self) -> Path:
+        return self._writer.features().directory
+
+    def _date_of(self, content: bytes) -> int | None:
+        return self._writer.catalog.date_of(content, self._keeping.place)
+
+
+def _is_readable(file: File) -> bool:
+    """Return whether a file is as it was indexed, and its content is on this machine."""
+    with suppress(OSError):
+        status = file.path.stat()
+        return not is_in_cloud(status) and file.is_unchanged(File.of(file.path, status))
+    return False
