@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from bridgetower.retrieval.fill import Filled
     from bridgetower.retrieval.indexing import IndexReport, Progress
     from bridgetower.retrieval.search import Found, SearchRequest
-    from bridgetower.retrieval.updating import Keep, Update
+    from bridgetower.retrieval.updating import Update
     from bridgetower.transfer.export import Exported
     from bridgetower.transfer.import_index import ImportReport
     from bridgetower.transfer.path_map import PathMap
@@ -249,7 +249,7 @@ class Library:
         *others: OnProgress,
     ) -> "Update":
         from bridgetower.files.ignore import Rules
-        from bridgetower.retrieval.updating import Update
+        from bridgetower.retrieval.updating import Keep, Update
 
         index = self.directory, self._recall_store, self._readers
         model = self._models.to_add, self._options.must_compare

@@ -208,8 +208,8 @@ class Keeper:
             kept = self._kept or self._open(model)
             if not model.has_one_pass and next(self._lacking(kept), None) is not None:
                 say(
-                    f"note: {model.judge.name} verifies, and another model makes the vectors: to keep what it sees, "
-                    "pictures are read once more, and go through its vision tower, too"
+                    "note: features do not come with the vectors of this model: to keep them, pictures are read once "
+                    f"more, and go through the vision tower of {model.judge.name}, too"
                 )
             self._compute(model.judge, kept, on_progress)
         FeatureCache(self._directory, self._keeping.capacity).make_room()
