@@ -168,6 +168,8 @@ class KeptFeatures:
 
     def has_room(self, date: int) -> bool:
         """Return whether features of an image of this date, of the usual size, would be kept."""
+        if os.path.islink(self._directory):
+            return False
         if not self._sizes or self._oldest[0][0] < date:
             return True
         return self.bytes + 1.05 * max(self._sizes.values()) <= self._capacity

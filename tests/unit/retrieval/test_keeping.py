@@ -338,6 +338,17 @@ def test_the_index_has_the_same_bits_with_and_without(tmp_path: Path, precision:
     assert len(list((tmp_path / "with" / "features").iterdir())) == 9
 
 
+def test_a_folder_that_is_a_link_is_not_used(tmp_path: Path, photos: Path) -> None:
+    encoder = Counting()
+    (tmp_path / "elsewhere").mkdir()
+    with opened(tmp_path / "index", encoder) as library:
+        library.index([photos])
+        (tmp_path / "index" / "features").symlink_to(tmp_path / "elsewhere")
+        report = library.index([photos], keep_features=10**6)
+    assert report.kept is not None and report.kept.images == 0
+    assert encoder.computed == 0 and not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_the_setting_is_in_the_manifest_and_its_damage_is_found(tmp_path: Path, photos: Path) -> None:
     directory = tmp_path / "index"
     with opened(directory) as library:
