@@ -226,6 +226,28 @@ def test_the_features_of_another_judge_are_replaced(tmp_path: Path, photos: Path
     assert judge.computed == 11
 
 
+def test_they_are_replaced_also_where_a_new_picture_is_too_old_to_be_kept(tmp_path: Path, photos: Path) -> None:
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=2 * ONE)
+    paint(photos / "p99.png", "blue")
+    os.utime(photos / "p99.png", (1000, 1000))
+    judge = Counting(weights="judge")
+    with opened(tmp_path / "index", FakeEncoder(), judge) as library:
+        library.index([photos])
+        assert kept(tmp_path / "index") == [8, 9]
+        library.search("red", depth=2, under=[photos / "p08.png", photos / "p09.png"])
+    assert judge.computed == 4  # a batch, of which two fit
+
+
+def test_what_searches_have_cached_makes_room(tmp_path: Path, photos: Path) -> None:
+    with opened(tmp_path / "index") as library:
+        library.index([photos])
+        library.search("red", depth=10)
+        library.index([photos], keep_features=4 * ONE + 1000)
+    files = list(caches(tmp_path / "index", None).files())
+    assert kept(tmp_path / "index") == [6, 7, 8, 9] and len(files) == 4
+
+
 def test_a_judge_that_verifies_nothing_is_refused(tmp_path: Path, photos: Path) -> None:
     judge = FakeEncoder(heads=frozenset({Head.ITC, Head.MLM}))
     with opened(tmp_path / "index", judge) as library, pytest.raises(ModelError, match="ITM"):
