@@ -49,7 +49,9 @@ def contenders(size: str, args: argparse.Namespace) -> Iterator[Contender]:
     def cached(precision: str) -> Callable[[], Array]:
         encoder, pixels = prepared(precision)
         kept = encoder.pack(encoder.encode_images(pixels))  # as bytes, as they come from the disk
-        return lambda: encoder.match(encoder.encode_texts([TEXT]), encoder.unpack(kept), PAIRS)
+        return lambda: encoder.match(
+            encoder.encode_texts([TEXT]), encoder.join([encoder.unpack(one) for one in kept]), PAIRS
+        )
 
     documented = partial(peer.match_documented, found.folder, args.device, pictures, TEXT)
     yield Contender(DOCUMENTED, "fp32", documented, CANDIDATES, everything)

@@ -144,21 +144,14 @@ class TorchEncoder:
         recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}d{DECODING_VERSION}"
         return f"{digests}-{recipe}-{self.runtime.precision}-{_FEATURES_VERSION}"
 
-    @property
-    def features_bytes(self) -> int:
-        return int(np.prod(self._features_shape)) * np.dtype(np.float16).itemsize
-
-    @property
-    def _features_shape(self) -> tuple[int, int, int]:
-        """[1 + n_cross, N, D]: `ImageFeatures.alone`, then `ImageFeatures.layers`."""
-        config = self._checkpoint.config
-        return 1 + config.n_cross, config.vision.num_tokens, config.hidden_size
-
     def pack(self, images: Pictures) -> list[bytes]:
         return self.load().pack(images)
 
-    def unpack(self, stored: Sequence[bytes]) -> Pictures:
-        return self.load().unpack(stored, self._features_shape)
+    def unpack(self, packed: bytes) -> Pictures:
+        return self.load().unpack(packed)
+
+    def join(self, batches: Sequence[Pictures]) -> Pictures:
+        return self.load().join(batches)
 
 
 def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:

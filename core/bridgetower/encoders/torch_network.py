@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bridgetower.checkpoints.checkpoint import Checkpoint
-from bridgetower.encoders import weight_cache
+from bridgetower.encoders import packing, weight_cache
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts, Vectors
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.text_tower import Array, damaged_weights, unit
@@ -103,15 +103,25 @@ class TorchNetwork:
 
     @_runs_network
     def pack(self, images: Pictures) -> list[bytes]:
-        features: ImageFeatures = images.features
-        stacked = torch.stack([features.alone, *features.layers], dim=1)  # [B, 1 + n_cross, N, D]
-        return [picture.tobytes() for picture in stacked.to("cpu", torch.float16).numpy()]
+        """Return the features of each picture as bytes, without loss."""
+        layers: tuple[Tensor, ...] = images.features.layers
+        bits = torch.int16 if self._dtype == torch.bfloat16 else torch.int32
+        pictures = (torch.stack(picture).cpu() for picture in zip(*layers, strict=True))  # [n_cross, N, D]
+        return [packing.pack(picture.view(bits).numpy().view(f"u{bits.itemsize}")) for picture in pictures]
 
     @_runs_network
-    def unpack(self, stored: Sequence[bytes], shape: tuple[int, int, int]) -> Pictures:
-        arrays = [np.frombuffer(one, np.float16).reshape(shape) for one in stored]
-        alone, *layers = torch.from_numpy(np.stack(arrays)).to(self._device, self._dtype).unbind(dim=1)
-        return Pictures(None, ImageFeatures(tuple(layers), alone, None))
+    def unpack(self, packed: bytes) -> Pictures:
+        """Return one picture, without a vector. Raises ValueError for bytes that are no features of this network."""
+        config = self._checkpoint.config
+        shape = config.n_cross, config.vision.num_tokens, config.hidden_size
+        unpacked = torch.from_numpy(packing.unpack(packed, shape, self._dtype.itemsize)).view(self._dtype)
+        layers = unpacked.to(self._device)[:, None].unbind()  # n_cross x [1, N, D]
+        return Pictures(None, ImageFeatures(layers, self._model.image_alone(layers[0]), None))
+
+    @_runs_network
+    def join(self, batches: Sequence[Pictures]) -> Pictures:
+        """Return the pictures of all batches, without vectors."""
+        return Pictures(None, ImageFeatures.join([replace(batch.features, itc=None) for batch in batches]))
 
     @_runs_network
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

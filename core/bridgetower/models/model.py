@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     from bridgetower.retrieval.evaluation import Evaluation
     from bridgetower.retrieval.fill import Filled
     from bridgetower.retrieval.matching import Results
+
+
+def never(place: int) -> bool:
+    """Want no features."""
+    return False
 
 
 class Model:
@@ -213,6 +218,11 @@ class Model:
     @property
     def engine(self) -> "ImageEngine":
         """Decodes in worker processes and encodes for an index; reads the weights with the first picture."""
+        return self.engine_with_features(never)
+
+    def engine_with_features(self, wants: "Callable[[int], bool]") -> "ImageEngine":
+        """Return `engine`; if `has_one_pass`, it also returns the features of the contents that `wants` accepts, by
+        their places from 0."""
         if self._engine is not None:
             return self._engine
         from bridgetower.encoders.local_engine import LocalEngine
@@ -220,7 +230,19 @@ class Model:
         # A checkpoint's encoder is not loaded for it; one that was given is there already.
         runtime = self.runtime
         batch_size = self.encoder.batch_size if runtime is None else runtime.batch_size
-        return LocalEngine(self.preprocessing, lambda: self.encoder, batch_size)
+        return LocalEngine(
+            self.preprocessing,
+            lambda: self.encoder,
+            batch_size,
+            load_judge=lambda: self.judge,
+            wants=wants if self.has_one_pass else never,
+        )
+
+    @property
+    def has_one_pass(self) -> bool:
+        """Whether one pass through a network gives the vector of a picture and the features for its judge."""
+        one: object = None if self._parts is None else self._parts[0]
+        return self._engine is None and (self._parts is None or self._parts[1] is one)
 
     def tell_truncated(self, text: str, *readers: "RecallEncoder | Judge") -> None:
         """Note if one of these parts reads only the beginning of the text."""

@@ -345,10 +345,13 @@ class BridgeTower(nn.Module):
         """Encode pictures: pixels [B, 3, image_size, image_size], normalised, of any float dtype."""
         hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, self.config.n_cross)
         first, *later = (self._image_input(x, k) for k, x in enumerate(hidden))
-        # Not from the projection of all tokens: in int8 that has another scale than in `embed_image`.
-        itc = None if self.itc_head is None else self._itc_image(self._image_input(hidden[-1][:, :1], len(later)))
+        itc = None if self.itc_head is None else self._itc_image(hidden[-1])
         first = self.image_norm(first)
-        return ImageFeatures((first, *later), _layer(self.image_stream, 0).alone(first, None), itc)
+        return ImageFeatures((first, *later), self.image_alone(first), itc)
+
+    def image_alone(self, first: Tensor) -> Tensor:
+        """Compute `ImageFeatures.alone` from `ImageFeatures.layers[0]`: [B, N, D] -> [B, N, D]."""
+        return _layer(self.image_stream, 0).alone(first, None)
 
     def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the ITC vectors [B, E], unit length, without computing the other features."""
@@ -356,8 +359,7 @@ class BridgeTower(nn.Module):
 
     def embed_image(self, pixels: Tensor) -> Tensor:
         """Return the ITC vectors [B, E], unit length, without computing the other features."""
-        hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, 1)[0]
-        return self._itc_image(self._image_input(hidden[:, :1], self.config.n_cross - 1))
+        return self._itc_image(self.vision_tower(pixels, self.config.text.num_hidden_layers, 1)[0])
 
     def _text_input(self, x: Tensor, k: int) -> Tensor:
         """Project a text layer to the input of cross-modal layer k: [B, T, D] -> [B, T, D]."""
@@ -426,11 +428,14 @@ class BridgeTower(nn.Module):
         """The last output of the text tower [B, T, D], *not* projected, -> [B, E]."""
         return F.normalize(self._require(self.itc_head, Head.ITC).text(hidden[:, 0]), dim=-1)
 
-    def _itc_image(self, projected: Tensor) -> Tensor:
-        """The last output of the vision tower, projected for the last cross-modal layer, [B, N, D] -> [B, E].
+    def _itc_image(self, hidden: Tensor) -> Tensor:
+        """The last output of the vision tower [B, N, D], *not* projected, -> [B, E].
 
-        The reference has no ITC with separate projections; taking the projection of the last layer is our choice.
+        The class token alone is projected, for the last cross-modal layer, so that `embed_image` and `encode_image`
+        return equal bits. The reference has no ITC with separate projections; taking the projection of the last layer
+        is our choice.
         """
+        projected = self._image_input(hidden[:, :1], self.config.n_cross - 1)
         return F.normalize(self._require(self.itc_head, Head.ITC).image(projected[:, 0]), dim=-1)
 
     def _require(self, module: _ModuleT | None, head: Head) -> _ModuleT:

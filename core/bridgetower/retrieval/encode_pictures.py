@@ -1,22 +1,29 @@
-"""Encode picture files; threads read and decode them ahead of the encoder."""
+"""Encode picture files; threads read and decode them ahead of the encoder.
+
+`Keeper` keeps the features of the newest pictures of an index for later searches.
+"""
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoders.protocol import Judge, Pictures
+from bridgetower.encoders.protocol import ImageEngine, Judge, Pictures
 from bridgetower.errors import PictureError, ResourceError, UsageError
 from bridgetower.files.content import read
-from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.files.regular_files import is_in_cloud
+from bridgetower.index.catalog.rows import Keeping
+from bridgetower.index.feature_cache import FeatureCache, KeptFeatures
+from bridgetower.index.writer import IndexWriter
 from bridgetower.inputs import AnyPath, path
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import Candidate, Skipped
+from bridgetower.records import LARGEST, Candidate, File, Head, OnProgress, Say, Skipped, require_heads
 
 if TYPE_CHECKING:  # Pillow, which a search that decodes nothing does without
     from bridgetower.pictures.decode import AnyImage
@@ -85,16 +92,24 @@ def encoded(
     ones stored in it. Raises ResourceError if memory runs out.
     """
 
-    def fetch(candidate: Candidate) -> bytes | npt.NDArray[np.float32] | Skipped:
-        """Return the features of a picture from the cache, or its pixels [3, H, W], or why there are neither."""
+    def fetch(candidate: Candidate) -> Pictures | npt.NDArray[np.float32] | Skipped:
+        """Return a picture with features from the cache, or its pixels [3, H, W], or why there are neither."""
         if cache is not None and candidate.content is not None:
-            features = cache.get(_cache_name(judge, candidate.content))
-            if features is not None and len(features) == judge.features_bytes:
-                return features
+            packed = cache.get(cache_name(judge, candidate.content))
+            if packed is not None:
+                with suppress(ValueError):
+                    return judge.unpack(packed)
         try:
             return load(candidate, judge.preprocessing)
         except PictureError as error:
             return Skipped(candidate.path, error.reason)
+
+    def store(fresh: Sequence[Candidate], pictures: Pictures) -> None:
+        if cache is None or cache.is_full or all(candidate.content is None for candidate in fresh):
+            return
+        for candidate, packed in zip(fresh, judge.pack(pictures), strict=True):
+            if candidate.content is not None:
+                cache.put(cache_name(judge, candidate.content), packed)
 
     with workers(PICTURES_AT_ONCE) as threads:
         fetched = zip(candidates, ahead(threads, fetch, candidates, 2 * PICTURES_AT_ONCE), strict=True)
@@ -102,24 +117,163 @@ def encoded(
             skipped += [item for _, item in batch if isinstance(item, Skipped)]
             there = [candidate for candidate, item in batch if not isinstance(item, Skipped)]
             pixels = [item for _, item in batch if isinstance(item, np.ndarray)]
-            fresh = judge.encode_images(np.stack(pixels)) if pixels else None
-            if cache is None:
-                if fresh is not None:
-                    yield there, fresh
-                continue
-            packed = iter(judge.pack(fresh) if fresh is not None else ())
-            features = []
-            for candidate, item in batch:
-                if isinstance(item, np.ndarray):
-                    features.append(next(packed))
-                    if candidate.content is not None:
-                        cache.put(_cache_name(judge, candidate.content), features[-1])
-                elif isinstance(item, bytes):
-                    features.append(item)
-            if features:  # all rounded as in the cache, and in one batch, so that the next search scores the same
-                yield there, judge.unpack(features)
+            if pixels and len(pixels) == len(there):
+                fresh = judge.encode_images(np.stack(pixels))
+                store(there, fresh)
+                yield there, fresh
+            elif there:  # one batch in this order, whichever features are from the cache: scores may depend on it
+                parts: list[Pictures] = []
+                for candidate, item in batch:
+                    if isinstance(item, np.ndarray):
+                        parts.append(judge.encode_images(item[None]))
+                        store([candidate], parts[-1])
+                    elif isinstance(item, Pictures):
+                        parts.append(item)
+                yield there, judge.join(parts)
 
 
-def _cache_name(judge: Judge, content: bytes) -> str:
+def cache_name(judge: Judge, content: bytes) -> str:
     """Return the name of a picture's features in the cache."""
     return f"{content.hex()}-{judge.features_id}"
+
+
+class KeepingModel(Protocol):
+    """The part of a model that keeping features needs."""
+
+    @property
+    def heads(self) -> frozenset[Head]: ...
+    @property
+    def judge(self) -> Judge: ...
+    @property
+    def has_one_pass(self) -> bool: ...
+    def engine_with_features(self, wants: Callable[[int], bool]) -> ImageEngine: ...
+
+
+class Keeper:
+    """Keeps features of the newest pictures of an index, as many as fit under its capacity.
+
+    During a run it takes those that come with the vectors of new pictures. Then `fill` computes those that lack. A run
+    that is broken off keeps what it has.
+    """
+
+    def __init__(self, writer: IndexWriter, keeping: Keeping, find_model: Callable[[], KeepingModel]) -> None:
+        self._writer, self._keeping, self._find_model = writer, keeping, find_model
+        self._kept: KeptFeatures | None = None  # of the model, once it was found
+        self._model: KeepingModel | None = None
+        self._wanted = bytearray()  # whether features of the contents of the engine are wanted, in order
+        self._held: dict[bytes, bytes] = {}  # features by hash, until the index has the images
+        self._mtime_ns: int | None = None  # of the oldest file that may be among the newest pictures
+
+    # During a run
+
+    def engine(self) -> ImageEngine:
+        """Return the engine of the model, which also returns features if one pass gives both."""
+        return self._found().engine_with_features(lambda place: bool(self._wanted[place]))
+
+    def expect(self, file: File) -> None:
+        """Decide, by its mtime, whether the features of the next content of the engine are wanted.
+
+        Its date is known only later. Where more new pictures come than fit, most features are so never written.
+        """
+        fits = None if self._kept is None else self._kept.number_that_fits()
+        if self._mtime_ns is None and fits is not None:
+            oldest = self._writer.catalog.newest_met(fits)
+            self._mtime_ns = -LARGEST if oldest is None else oldest
+        under = self._keeping.place
+        is_under = under is None or file.path.is_relative_to(under)
+        self._wanted.append(is_under and (self._mtime_ns is None or file.mtime_ns >= self._mtime_ns))
+
+    def hold(self, content: bytes, packed: bytes) -> None:
+        """Take the features of a picture that the next commit adds to the index."""
+        self._held[content] = packed
+
+    def store(self) -> None:
+        """Keep what is held, after the commit."""
+        if self._held and self._kept is None:
+            self._open(self._found())
+        for content, packed in self._held.items():
+            date = self._date_of(content)
+            if date is not None and self._kept is not None:
+                self._kept.put(content, date, packed)
+        self._held = {}
+
+    # After the run
+
+    def fill(self, *, compare: bool, say: Say, on_progress: OnProgress) -> None:
+        """Compute the features that lack, newest first. Without `compare` the model is found only if some lack.
+
+        `on_progress(done, total)` counts pictures. Raises as `encoded` does, and ModelError for a judge that verifies
+        nothing.
+        """
+        kept, made_by = self._kept, self._keeping.made_by
+        if kept is None and self._model is None and not compare and made_by is not None:
+            kept = self._kept_of(made_by)
+        if kept is None or next(self._lacking(kept), None) is not None:
+            model = self._found()
+            kept = self._kept or self._open(model)
+            if not model.has_one_pass and next(self._lacking(kept), None) is not None:
+                say(
+                    "note: features do not come with the vectors of this model: to keep them, pictures are read once "
+                    f"more, and go through the vision tower of {model.judge.name}, too"
+                )
+            self._compute(model.judge, kept, on_progress)
+        FeatureCache(self._directory, self._keeping.capacity).make_room()
+
+    def _compute(self, judge: Judge, kept: KeptFeatures, on_progress: OnProgress) -> None:
+        total = self._writer.catalog.count_live()
+        lacking, fits = self._lacking(kept), True
+        while fits and (some := list(islice(lacking, PICTURES_AT_ONCE))):
+            candidates = [candidate for candidate, _ in some]
+            for there, pictures in encoded(judge, candidates, []):
+                packed = dict(zip((candidate.content for candidate in there), judge.pack(pictures), strict=True))
+                for candidate, date in some:
+                    if candidate.content is not None and candidate.content in packed:
+                        fits = fits and kept.put(candidate.content, date, packed[candidate.content])
+            on_progress(len(kept), min(total, kept.number_that_fits() or total))
+
+    def _lacking(self, kept: KeptFeatures) -> Iterator[tuple[Candidate, int]]:
+        """Yield the pictures whose features lack, newest first, with their dates, while there is room for them.
+
+        Features that a search has cached are kept, and do not lack."""
+        catalog = self._writer.catalog
+        for content, date in catalog.newest(self._keeping.place):
+            if content in kept:
+                continue
+            if not kept.has_room(date):
+                return
+            if not kept.adopt(content, date):
+                file = next(filter(_is_readable, catalog.entry(content).files), None)
+                if file is not None:
+                    yield Candidate(file.path, content=content), date
+
+    def _found(self) -> KeepingModel:
+        if self._model is None:
+            self._model = self._find_model()
+            require_heads(self._model.heads, Head.ITM)
+        return self._model
+
+    def _open(self, model: KeepingModel) -> KeptFeatures:
+        made_by = model.judge.features_id
+        if made_by != self._keeping.made_by:
+            self._keeping = self._keeping._replace(made_by=made_by)
+            self._writer.keep(self._keeping)
+        self._kept = self._kept_of(made_by)
+        return self._kept
+
+    def _kept_of(self, made_by: str) -> KeptFeatures:
+        return KeptFeatures(self._directory, self._keeping.capacity, made_by, self._date_of)
+
+    @property
+    def _directory(self) -> Path:
+        return self._writer.features().directory
+
+    def _date_of(self, content: bytes) -> int | None:
+        return self._writer.catalog.date_of(content, self._keeping.place)
+
+
+def _is_readable(file: File) -> bool:
+    """Return whether a file is as it was indexed, and its content is on this machine."""
+    with suppress(OSError):
+        status = file.path.stat()
+        return not is_in_cloud(status) and file.is_unchanged(File.of(file.path, status))
+    return False

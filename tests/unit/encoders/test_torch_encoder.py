@@ -12,6 +12,7 @@ from bridgetower.encoders.protocol import Pixels
 from bridgetower.encoders.runtime import Runtime, choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder, fingerprint_of
 from bridgetower.errors import ModelError, UsageError
+from bridgetower.network import int8
 from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
 from bridgetower.records import Head
 from tests.tiny import tiny_checkpoint
@@ -270,24 +271,38 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         choose_runtime("cpu", "fp8")
 
 
-def test_kept_features_match_as_fresh_ones_do(encoder: TorchEncoder) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_kept_features_match_as_fresh_ones_do(folder: Path, precision: str) -> None:
+    if precision == "int8" and not int8.is_possible():
+        pytest.skip("this processor has no int8")
+    encoder = TorchEncoder(resolve(str(folder)), Runtime("cpu", precision, ""))
     text, images = encoder.encode_texts(TEXTS[:1]), encoder.encode_images(pictures(3))
-    stored = encoder.pack(images)
-    assert {len(one) for one in stored} == {encoder.features_bytes}
+    packed = encoder.pack(images)
     pairs = np.array([[0, 2], [0, 0], [0, 1]])
-    again = encoder.match(text, encoder.unpack(stored), pairs)
     fresh = encoder.match(text, images, pairs)
-    np.testing.assert_allclose(again, fresh, atol=5e-3)
+    again = encoder.match(text, encoder.join([encoder.unpack(one) for one in packed]), pairs)
+    np.testing.assert_array_equal(again, fresh)
+    mixed = [encoder.encode_images(pictures(3)[:1]), *(encoder.unpack(one) for one in packed[1:])]
+    np.testing.assert_array_equal(encoder.match(text, encoder.join(mixed), pairs), fresh)
     assert np.abs(fresh - fresh.mean(axis=0)).max() > 0.02  # or anything would agree
 
 
-def test_features_in_bf16_lose_nothing(folder: Path) -> None:
-    half = TorchEncoder(resolve(str(folder)), Runtime("cpu", "bf16", ""))
-    text, images = half.encode_texts(TEXTS[:1]), half.encode_images(pictures(2))
-    pairs = np.array([[0, 0], [0, 1]])
-    np.testing.assert_array_equal(
-        half.match(text, half.unpack(half.pack(images)), pairs), half.match(text, images, pairs)
-    )
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_vector_does_not_depend_on_whether_features_are_wanted(folder: Path, precision: str) -> None:
+    if precision == "int8" and not int8.is_possible():
+        pytest.skip("this processor has no int8")
+    encoder = TorchEncoder(resolve(str(folder)), Runtime("cpu", precision, ""))
+    np.testing.assert_array_equal(encoder.embed_images(pictures(5)), encoder.encode_images(pictures(5)).vectors)
+
+
+def test_features_of_another_shape_are_refused(encoder: TorchEncoder) -> None:
+    [packed] = encoder.pack(encoder.encode_images(pictures(1)))
+    for wrong in (b"", packed[:10], packed[:-1], packed + b"x", b"x" + packed[1:], packed[:-9] + bytes(9)):
+        with pytest.raises(ValueError, match="features"):
+            encoder.unpack(wrong)
+    half = TorchEncoder(encoder._checkpoint, Runtime("cpu", "bf16", ""))
+    with pytest.raises(ValueError, match="features"):
+        half.unpack(packed)
 
 
 def test_what_changes_features_changes_their_name(encoder: TorchEncoder, folder: Path) -> None:

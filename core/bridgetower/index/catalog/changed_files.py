@@ -80,6 +80,11 @@ class ChangedFiles(Catalog):
         """Return whether a file was met at or below `path`."""
         return self._one(f"SELECT 1 FROM seen WHERE {UNDER} LIMIT 1", range_of(path)) is not None
 
+    def newest_met(self, place: int) -> int | None:
+        """Return the mtime (ns) of the file that is the newest but `place` of those that were met; None if none is."""
+        row = self._one("SELECT mtime_ns FROM seen ORDER BY mtime_ns DESC LIMIT 1 OFFSET ?", (place,))
+        return None if row is None else row[0]
+
     def count_unchanged(self) -> int:
         """Return how many files that have an image are unchanged and up to date."""
         return self._count(f"seen JOIN files USING (path) WHERE {_UP_TO_DATE} AND reason IS NULL")
