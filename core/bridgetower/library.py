@@ -239,26 +239,35 @@ class Library:
         features are kept. Raises InputError, UsageError, ModelError, StoreError, ProcessError.
         """
         rules, keep = (exclude, hidden, follow_symlinks, default_excludes), (keep_features, keep_under)
-        update = self._update(rules, max_pixels, keep, on_progress, on_publish, on_keep)
+        update = self._update(rules, keep, max_pixels, on_progress, on_publish, on_keep)
         return update.run(inputs.paths_to_index(paths), retry=retry)
 
     def _update(
         self,
         rules: tuple[Iterable[str], bool, bool, bool],
-        max_pixels: int | None,
         keep: tuple[int | None, AnyPath | None],
+        max_pixels: int | None,
         on_progress: "Callable[[Progress], None]",
-        *others: OnProgress,
+        on_publish: OnProgress,
+        on_keep: OnProgress,
     ) -> "Update":
         from bridgetower.files.ignore import Rules
         from bridgetower.retrieval.updating import Keep, Update
 
-        index = self.directory, self._recall_store, self._readers
-        model = self._models.to_add, self._options.must_compare
-        what = Rules(inputs.list_of_patterns(rules[0]), *rules[1:]), inputs.pixel_limit(max_pixels)
-        on_publish, on_keep = map(listener, others)
-        keeping = Keep(*inputs.room_to_keep(*keep))
-        return Update(*index, *model, *what, keeping, listener(on_progress), on_publish, on_keep, self._say)
+        return Update(
+            directory=self.directory,
+            recall_store=self._recall_store,
+            readers=self._readers,
+            find_model=self._models.to_add,
+            must_compare=self._options.must_compare,
+            rules=Rules(inputs.list_of_patterns(rules[0]), *rules[1:]),
+            max_pixels=inputs.pixel_limit(max_pixels),
+            keep=Keep(*inputs.room_to_keep(*keep)),
+            on_progress=listener(on_progress),
+            on_publish=listener(on_publish),
+            on_keep=listener(on_keep),
+            say=self._say,
+        )
 
     def watch(
         self,
@@ -283,7 +292,7 @@ class Library:
         ResourceError.
         """
         rules, keep = (exclude, hidden, follow_symlinks, default_excludes), (keep_features, keep_under)
-        update = self._update(rules, max_pixels, keep, on_progress, on_publish, on_keep)
+        update = self._update(rules, keep, max_pixels, on_progress, on_publish, on_keep)
         return update.watch([inputs.lasting(one) for one in inputs.paths_to_index(paths)], retry=retry)
 
     def _resumed(self) -> "IndexWriter":
@@ -362,14 +371,9 @@ class Library:
         """
         from bridgetower.transfer.import_index import import_folder
 
+        moved, store, told = inputs.path_map(moves), self._recall_store, listener(on_progress)
         with self._readers.changing():
-            return import_folder(
-                inputs.path(folder),
-                self.directory,
-                moves=inputs.path_map(moves),
-                recall_store=self._recall_store,
-                on_progress=listener(on_progress),
-            )
+            return import_folder(inputs.path(folder), self.directory, moves=moved, recall_store=store, on_progress=told)
 
     def import_vectors(
         self,
@@ -389,14 +393,8 @@ class Library:
         """
         from bridgetower.transfer.import_index import import_vectors
 
+        given = inputs.path(vectors), inputs.path(paths), inputs.spaced(name)
+        asked, moved = None if queries is None else inputs.path(queries), inputs.path_map(moves)
+        at, store, told = self.directory, self._recall_store, listener(on_progress)
         with self._readers.changing():
-            return import_vectors(
-                inputs.path(vectors),
-                inputs.path(paths),
-                inputs.spaced(name),
-                self.directory,
-                queries=None if queries is None else inputs.path(queries),
-                moves=inputs.path_map(moves),
-                recall_store=self._recall_store,
-                on_progress=listener(on_progress),
-            )
+            return import_vectors(*given, at, queries=asked, moves=moved, recall_store=store, on_progress=told)

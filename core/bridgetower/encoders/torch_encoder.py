@@ -20,6 +20,7 @@ from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.text_tower import Array, TextTower, damaged_weights, unit
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.records import DECODING_VERSION, INT8, Fingerprint, Head, Say, quiet, require_heads
+from bridgetower.resources import shortages
 
 if TYPE_CHECKING:
     from bridgetower.encoders.torch_network import TorchNetwork
@@ -87,13 +88,15 @@ class TorchEncoder:
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         require_heads(self.heads, Head.ITC)
-        return self._text_vectors(self._hidden(texts))
+        with shortages():
+            return self._text_vectors(self._hidden(texts))
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
         network = self.load()
-        hidden = self._hidden(texts)
+        with shortages():
+            hidden = self._hidden(texts)
+            vectors = self._text_vectors(hidden) if Head.ITC in self.heads else None
         masks = tuple(self._tokenizer.encode(text).masks for text in texts)
-        vectors = self._text_vectors(hidden) if Head.ITC in self.heads else None
         return Texts(vectors, masks, tuple(network.text_features(layers) for layers in hidden))
 
     def truncates(self, text: str) -> bool:

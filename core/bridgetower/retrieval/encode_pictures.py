@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, Union, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,8 @@ from bridgetower.records import LARGEST, Candidate, File, Head, OnProgress, Say,
 if TYPE_CHECKING:  # Pillow, which a search that decodes nothing does without
     from bridgetower.pictures.decode import AnyImage
 
-    # A path; or, in memory, a PIL image, an array uint8 [H, W, 3] (RGB) or [H, W] (grey), or the bytes of a file.
-    AnyPicture = AnyPath | bytes | bytearray | memoryview | npt.NDArray[np.uint8] | AnyImage
+# A path; or, in memory, a PIL image, an array uint8 [H, W, 3] (RGB) or [H, W] (grey), or the bytes of a file.
+AnyPicture = Union[AnyPath, bytes, bytearray, memoryview, npt.NDArray[np.uint8], "AnyImage"]
 
 # Pictures in a batch: more gain nothing on a CPU, and progress is reported after each batch.
 PICTURES_AT_ONCE = 4
