@@ -139,7 +139,8 @@ class TorchEncoder:
         config = self._checkpoint.config
         shape = config.n_cross, config.vision.num_tokens, config.hidden_size
         unpacked = torch.from_numpy(packing.unpack(packed, shape, self._dtype.itemsize)).view(self._dtype)
-        layers = unpacked.to(self._device)[:, None].unbind()  # n_cross x [1, N, D]
+        # A copy, as memory of PyTorch is aligned, on which the last bits of a product may depend.
+        layers = unpacked.to(self._device, copy=True)[:, None].unbind()  # n_cross x [1, N, D]
         return Pictures(None, ImageFeatures(layers, self._model.image_alone(layers[0]), None))
 
     @_runs_network

@@ -26,6 +26,7 @@ from bridgetower.files.walk import passes_over, scan
 from bridgetower.index.catalog.changed_files import ChangedFiles
 from bridgetower.index.catalog.rows import Image
 from bridgetower.index.directory import require_apart
+from bridgetower.index.reader import Kept
 from bridgetower.index.roots import is_away, of_their_own
 from bridgetower.index.writer import Confirmed, IndexWriter, NewImage
 from bridgetower.inputs import short
@@ -56,7 +57,6 @@ from bridgetower.retrieval.contents import (
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Embedded, ImageEngine, Vectors
-    from bridgetower.index.reader import Kept
     from bridgetower.retrieval.encode_pictures import Keeper
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together
@@ -102,7 +102,7 @@ class IndexReport:
     in_cloud: int  # pictures that were not opened, as their content is in the cloud only; not among `files`
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: these are kept
     note: str | None = None  # why the backup of the catalog was not renewed
-    kept: "Kept | None" = None  # features, after the run; None if the index keeps none
+    kept: Kept | None = None  # features, after the run; None if the index keeps none
 
 
 def index(
