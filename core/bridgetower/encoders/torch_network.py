@@ -98,7 +98,7 @@ class TorchNetwork:
     @_runs_network
     def text_features(self, hidden: Sequence[Array]) -> TextFeatures:
         """Return the features of one text from the outputs of the last `n_cross` layers of its tower, each [T, D]."""
-        layers = [torch.from_numpy(layer)[None].to(self._device, self._dtype) for layer in hidden]
+        layers = [self._copied(torch.from_numpy(layer)[None]) for layer in hidden]
         return self._model.text_features(layers, torch.ones(layers[0].shape[:2], dtype=torch.bool, device=self._device))
 
     @_runs_network
@@ -115,7 +115,7 @@ class TorchNetwork:
         config = self._checkpoint.config
         shape = config.n_cross, config.vision.num_tokens, config.hidden_size
         unpacked = torch.from_numpy(packing.unpack(packed, shape, self._dtype.itemsize)).view(self._dtype)
-        layers = unpacked.to(self._device)[:, None].unbind()  # n_cross x [1, N, D]
+        layers = self._copied(unpacked)[:, None].unbind()  # n_cross x [1, N, D]
         return Pictures(None, ImageFeatures(layers, self._model.image_alone(layers[0]), None))
 
     @_runs_network
@@ -154,6 +154,10 @@ class TorchNetwork:
         self._weights.let_go(*_CROSS_MODAL)
         return MaskedPrediction(np.concatenate(itm) if itm else None, np.concatenate(words))
 
+    def _copied(self, tensor: Tensor) -> Tensor:
+        """Return a copy on the device: PyTorch aligns its memory, NumPy does not, and last bits may depend on that."""
+        return tensor.to(self._device, self._dtype, copy=True)
+
     def _unit(self, vectors: Tensor) -> Vectors:
         """Normalise vectors in fp32, as bf16 rounds. Raises ModelError for vectors that are zero or not finite."""
         return unit(_numpy(vectors), self._damaged_weights)
@@ -177,7 +181,7 @@ class TorchNetwork:
             if self._runtime.device == "cuda":  # copied from pinned memory without waiting
                 yield chunk.pin_memory().to(self._device, non_blocking=True).to(self._dtype), len(rows)
             else:
-                yield chunk.to(self._device, self._dtype), len(rows)
+                yield self._copied(chunk), len(rows)
 
     def _pair_passes(
         self, texts: Sequence[TextFeatures], images: ImageFeatures, pairs: npt.NDArray[np.int64]

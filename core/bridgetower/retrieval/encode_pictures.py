@@ -125,7 +125,7 @@ def encoded(
                 parts: list[Pictures] = []
                 for candidate, item in batch:
                     if isinstance(item, np.ndarray):
-                        parts.append(judge.encode_images(item[None]))
+                        parts.append(judge.encode_images(np.stack([item])))  # `item[None]` may lie otherwise in memory
                         store([candidate], parts[-1])
                     elif isinstance(item, Pictures):
                         parts.append(item)
