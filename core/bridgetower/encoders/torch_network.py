@@ -29,13 +29,14 @@ from bridgetower.encoders.text_tower import Array, damaged_weights, unit
 from bridgetower.encoders.threads import compute_with_one, one_thread
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
-from bridgetower.records import Head, Say, quiet
+from bridgetower.records import INT8, Head, Say, quiet
 from bridgetower.resources import shortages
 
 # Bytes of the widest tensor of a layer, which limit the pictures or pairs of one pass. On a CPU this tensor should stay
 # in the cache of the processor between operations, and below 32 MB, because from there on glibc maps new memory for
 # each tensor, which the kernel has to zero.
 _WIDEST_BYTES = 16 * 1024**2
+_WIDEST_BYTES_INT8 = 4 * 1024**2  # in int8 pictures of a pass are multiplied one by one, so more only leave the cache
 _PASS = 16  # pictures or pairs of every pass on other devices; a smaller rest is filled up
 
 _VISION = ("vision_tower.", "image_transforms.")
@@ -201,7 +202,8 @@ class TorchNetwork:
 
     def _passes(self, rows: npt.NDArray[np.int64], tokens: int, width: int) -> Iterator[npt.NDArray[np.int64]]:
         """Split rows into passes of the best size for layers with `tokens` rows of at most `width` numbers."""
-        most = max(1, _WIDEST_BYTES // (tokens * width * self._dtype.itemsize))
+        widest = _WIDEST_BYTES_INT8 if self._runtime.precision == INT8 else _WIDEST_BYTES
+        most = max(1, widest // (tokens * width * self._dtype.itemsize))
         step = _PASS if self._fixed_passes else most
         yield from (rows[start : start + step] for start in range(0, len(rows), step))
 

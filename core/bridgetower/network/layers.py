@@ -3,6 +3,8 @@
 Shapes: B batch, T tokens of one stream, N tokens of the other stream, D hidden size, H heads.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,6 +48,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return product[: len(rows) - max(missing, 0)].view(*x.shape[:-1], len(weight))
 
 
+Activation = Callable[[Tensor], Tensor]
+
+
 class Linear(nn.Linear):
     """A linear layer with undefined weights. `bridgetower.network.int8` may replace it."""
 
@@ -55,6 +60,10 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., D] -> [..., O]."""
         return linear(input, self.weight, self.bias)
+
+    def activated(self, x: Tensor, activation: Activation) -> Tensor:
+        """[..., D] -> the activation of [..., O]."""
+        return activation(self(x))
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Compute only the outputs `start` to `stop`: [..., D] -> [..., stop - start]."""
@@ -105,6 +114,11 @@ class CrossAttention(nn.Module):
 _QUICK_FACTOR = 1.702  # the quick GELU of CLIP is x * sigmoid(1.702 x)
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """[...] -> [...]."""
+    return x * torch.sigmoid(_QUICK_FACTOR * x)
+
+
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between them: exact, or the quick GELU that CLIP was trained with."""
 
@@ -117,15 +131,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        x = self.up(x)
-        if not self.quick:
-            x = F.gelu(x)
-        elif self.folded:
-            x = F.silu(x, inplace=True)
-        else:
-            x = x * torch.sigmoid(_QUICK_FACTOR * x)
+        x = self.up.activated(x, self._activation)
         x = self.down(x)
         return x
+
+    @property
+    def _activation(self) -> Activation:
+        if not self.quick:
+            return F.gelu
+        return F.silu if self.folded else quick_gelu
 
     @torch.no_grad()
     def fold(self) -> None:

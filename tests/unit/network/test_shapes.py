@@ -22,7 +22,7 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("heads", [ALL_HEADS, frozenset(), *(frozenset({head}) for head in Head)], ids=str)
+@pytest.mark.parametrize("heads", [ALL_HEADS, frozenset(), *(frozenset({head}) for head in Head)], ids=len)
 @pytest.mark.parametrize("changes", CHANGES)
 def test_the_shapes_are_those_of_the_parameters(changes: dict[str, Any], heads: frozenset[Head]) -> None:
     config = tiny_config(**changes)
