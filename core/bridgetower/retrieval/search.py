@@ -375,6 +375,8 @@ def _query(reader: IndexReader, request: SearchRequest, encoder: RecallEncoder |
     if request.images:
         pixels = [load(candidate_of(picture), encoder.preprocessing) for picture in request.images]
         vectors += list(encoder.embed_images(np.stack(pixels)))
+    if len(vectors) == 1:  # as it is, so that its similarities are those of a match
+        return vectors[0][None]
     mean: Vectors = np.sum(vectors, axis=0)
     length = np.linalg.norm(mean)
     if length < _LEAST_LENGTH:
