@@ -369,7 +369,7 @@ def _query(reader: IndexReader, request: SearchRequest, encoder: RecallEncoder |
         return request.vector_for(reader)
     if encoder is None:
         raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
-    vectors = []
+    vectors: list[Vectors] = []  # each [E]
     if request.text is not None:
         vectors += list(encoder.embed_texts([request.text]))
     if request.images:
