@@ -49,7 +49,9 @@ class Keep:
         capacity = (0 if before is None else before.capacity) if self.capacity is None else self.capacity
         if self == UNCHANGED or not capacity:
             if self.under is not None:
-                raise UsageError("a place to keep features of, but no room for them: give both, as 5GB and the place")
+                raise UsageError(
+                    "a place to keep features of, but no room for them: say how much, as --keep-features 5GB"
+                )
             return before if self == UNCHANGED else None
         under = None if self.under is None else os.fsencode(self.under)
         return Keeping(capacity, under, None if before is None else before.made_by)
