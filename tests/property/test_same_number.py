@@ -78,7 +78,7 @@ numbers = st.integers(0, PICTURES - 1), st.integers(0, len(TEXTS) - 1)
     chosen=st.lists(numbers[0], min_size=1, max_size=PICTURES),
     asked=st.lists(numbers[1], min_size=1, max_size=len(TEXTS), unique=True),
     order=st.randoms(use_true_random=False),
-    thread_count=st.sampled_from([1, 2, 3]),
+    thread_count=st.sampled_from([1, 2, 3, 5]),
 )
 def test_a_number_depends_on_its_text_and_its_picture_alone(
     model: str, precision: str, chosen: list[int], asked: list[int], order: object, thread_count: int

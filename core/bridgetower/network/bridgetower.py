@@ -279,7 +279,7 @@ class WordHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
-        logits: Tensor = self.decoder(self.norm(F.gelu(self.transform(x))))
+        logits: Tensor = self.decoder(self.norm(self.transform.activated(x, F.gelu)))
         return logits
 
 

@@ -28,27 +28,46 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None,
     return attended[:, :, :queries].transpose(1, 2).flatten(2)
 
 
+Activation = Callable[[Tensor], Tensor]
+
 # Products of fewer rows are computed by other kernels, and threads divide them in other ways, so that the last bits of
 # a row would depend on how many rows are beside it. From 12 rows on they do not, on processors with AVX2, AVX-512 and
 # avx512_bf16: docs/decisions/2026-11-29-same-number.md.
 _FEWEST_ROWS = 16
 _FEWEST_QUERIES = 8  # of attention: the bits of fewer than 4 depend on the threads and on the batch
+# PyTorch divides the numbers of a tensor among its threads, and computes what does not fill two vectors at the end of a
+# part one by one, with other last bits. So each thread gets whole rows, in full vectors.
+_GRAIN = 32768  # numbers, from which PyTorch divides them (at::internal::GRAIN_SIZE)
+_TWO_VECTORS = 64  # bfloat16 numbers in 512 bits, twice
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """[..., D] -> [..., O], each row with the same bits whatever rows are beside it.
+def _divisible(rows: int, width: int) -> int:
+    """Return the least number of rows, at least `rows`, that PyTorch divides among its threads by whole rows."""
+    threads = torch.get_num_threads()
+    while True:
+        parts = min(threads, -(-rows * width // _GRAIN))
+        if rows % parts == 0 and rows // parts * width % _TWO_VECTORS == 0:
+            return rows
+        rows += 1
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, activation: Activation | None = None) -> Tensor:
+    """[..., D] -> the activation of [..., O], each row with the same bits whatever rows are beside it.
 
     While gradients are recorded, few rows are computed as they are.
     """
     rows = x.reshape(-1, x.shape[-1])  # one layout, as PyTorch has other kernels for other layouts
-    missing = 0 if torch.is_grad_enabled() else _FEWEST_ROWS - len(rows)
-    if missing > 0:
-        rows = F.pad(rows, (0, 0, 0, missing))
+    number = len(rows)
+    if not torch.is_grad_enabled():
+        wanted = max(number, _FEWEST_ROWS)
+        if activation is not None:
+            wanted = _divisible(wanted, len(weight))
+        if wanted > number:
+            rows = F.pad(rows, (0, 0, 0, wanted - number))
     product = F.linear(rows, weight, bias)
-    return product[: len(rows) - max(missing, 0)].view(*x.shape[:-1], len(weight))
-
-
-Activation = Callable[[Tensor], Tensor]
+    if activation is not None:
+        product = activation(product)
+    return product[:number].view(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):
@@ -63,7 +82,7 @@ class Linear(nn.Linear):
 
     def activated(self, x: Tensor, activation: Activation) -> Tensor:
         """[..., D] -> the activation of [..., O]."""
-        return activation(self(x))
+        return linear(x, self.weight, self.bias, activation)
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Compute only the outputs `start` to `stop`: [..., D] -> [..., stop - start]."""
