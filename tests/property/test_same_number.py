@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from random import Random
 
 import numpy as np
 import pytest
@@ -81,11 +82,11 @@ numbers = st.integers(0, PICTURES - 1), st.integers(0, len(TEXTS) - 1)
     thread_count=st.sampled_from([1, 2, 3, 5]),
 )
 def test_a_number_depends_on_its_text_and_its_picture_alone(
-    model: str, precision: str, chosen: list[int], asked: list[int], order: object, thread_count: int
+    model: str, precision: str, chosen: list[int], asked: list[int], order: Random, thread_count: int
 ) -> None:
     encoder = loaded(model, precision)
     pairs = np.array([(text, picture) for text in range(len(asked)) for picture in range(len(chosen))], np.int64)
-    np.random.default_rng(hash(order) % 2**32).shuffle(pairs)
+    pairs = pairs[order.sample(range(len(pairs)), len(pairs))]
     expected = [alone(model, precision, chosen[picture], asked[text]) for text, picture in pairs]
 
     torch.set_num_threads(thread_count)
@@ -120,6 +121,8 @@ def test_passes_of_a_fixed_size_give_the_same_rows(model: str, monkeypatch: pyte
     monkeypatch.setattr(network, "_fixed_passes", True)
     images, texts = encoder.encode_images(pixels(model)[:3]), encoder.encode_texts(TEXTS[:2])
     logits = encoder.match(texts, images, np.array([(1, 0), (0, 2), (1, 2)]))
+    kept = encoder.join([encoder.unpack(packed) for packed in encoder.pack(images)])
+    assert np.array_equal(encoder.match(texts, kept, np.array([(1, 0), (0, 2), (1, 2)])), logits)
     assert images.vectors is not None and images.vectors.shape[0] == 3
     expected = [alone(model, "fp32", *pair)[0] for pair in ((0, 1), (2, 0), (2, 1))]
     assert np.array_equal(logits, np.stack(expected))

@@ -85,12 +85,15 @@ class StoredTensor(TensorHeader):
         count = (self.stop - self.start) // _TYPES[self.dtype][1]
         return torch.frombuffer(self.file.map, dtype=dtype, count=count, offset=self.start).view(self.shape)
 
-    def array(self) -> npt.NDArray[np.float32]:
-        """Return the tensor in float32; of a float32 file it is memory-mapped."""
+    def array(self, rows: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float32]:
+        """Return the tensor, or these rows [n] of it, in float32; the whole of a float32 file is memory-mapped."""
+        kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}[self.dtype]
+        stored = np.frombuffer(self.bytes(), kind).reshape(self.shape)
+        if rows is not None:
+            stored = stored[rows]
         if self.dtype == "BF16":  # the upper half of a float32
-            return (np.frombuffer(self.bytes(), "<u2").astype("<u4") << 16).view("<f4").reshape(self.shape)
-        kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[self.dtype]
-        return np.frombuffer(self.bytes(), kind).reshape(self.shape).astype(np.float32, copy=False)
+            return (stored.astype("<u4") << 16).view("<f4")
+        return stored.astype(np.float32, copy=False)
 
     def let_go(self) -> None:
         """Free its memory, all but the pages that it shares with other tensors; arrays and tensors of it stay valid."""
@@ -117,7 +120,8 @@ def open_tensors(files: Iterable[Path], rename: Callable[[str], str] = lambda ke
                 tensors[rename(key)] = StoredTensor(
                     tuple(entry["shape"]), entry["dtype"], file, start + first, start + last
                 )
-        except (SafetensorError, OSError, RuntimeError, ValueError) as error:  # RuntimeError if mapping fails
+        except (SafetensorError, OSError, RuntimeError, ValueError, struct.error, LookupError) as error:
+            # RuntimeError if mapping fails; the last two if the file was replaced after it was checked
             raise ModelError(
                 f"{path}: not a complete safetensors file ({first_line(error)}); fetch it again"
             ) from error

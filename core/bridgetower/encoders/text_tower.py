@@ -7,19 +7,21 @@ Shapes: T tokens of a text, D width of the tower, H heads, E length of an ITC ve
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.checkpoints.checkpoint import Checkpoint, open_weights
+from bridgetower.checkpoints.checkpoint import Checkpoint, open_weights, readable
 from bridgetower.checkpoints.safetensors_files import StoredTensor
 from bridgetower.checkpoints.tensor_names import hf_names
 from bridgetower.errors import ModelError
 
 Array = npt.NDArray[np.float32]
 
-_LET_GO_BYTES = 64 * 1000**2  # of weights, from which they are not kept in memory between texts
+_LET_GO_BYTES = 64 * 1000**2  # of weights, from which `let_go` frees them
 
 # OpenBLAS has kernels for small products that neither copy the weights nor start threads: for a text of a dozen tokens
 # they are twice as fast as one large product, and on a busy machine many times.
@@ -36,26 +38,30 @@ class TextTower:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint, self._config = checkpoint, checkpoint.config.text
+        self._lock, self._is_in_memory = Lock(), False
         self._converted: dict[str, Array] = {}  # weights of a file in another type than float32
 
     @cached_property
     def _tensors(self) -> dict[str, StoredTensor]:
-        """The tensors of the tower and of its ITC head by their keys. Raises ModelError."""
-        return {
-            key: tensor
-            for key, tensor in open_weights(self._checkpoint).items()
-            if key.startswith(("bridgetower.text_model.", "itc_text_head."))
-        }
+        """The tensors of the tower and of its ITC head by their keys. Raises ModelError, ResourceError."""
+        with readable(self._checkpoint.folder):
+            tensors = open_weights(self._checkpoint)
+            if replace(self._checkpoint).weights_sha256 != self._checkpoint.weights_sha256:  # a copy computes it again
+                raise ModelError(
+                    f"{self._checkpoint.folder}: the weights were replaced while they were read; run it again"
+                )
+        parts = ("bridgetower.text_model.", "itc_text_head.")
+        return {key: tensor for key, tensor in tensors.items() if key.startswith(parts)}
 
     def hidden(self, ids: npt.NDArray[np.int64]) -> list[Array]:
         """Return the outputs of the last `n_cross` layers, each [T, D], of one text with ids [T]. Raises ModelError."""
+        self._is_in_memory = True
         config = self._config
         real = ids != config.pad_token_id
         positions = real.cumsum() * real + config.pad_token_id  # padding has position `pad_token_id`
-        words, places, kinds = (
-            self._weight(f"text_tower.{part}.weight") for part in ("word", "position", "token_type")
-        )
-        x = self._norm("text_tower.norm", words[ids] + places[positions] + kinds[0])
+        first = np.zeros(1, np.int64)  # of the token types, of which only one is ever used
+        x = self._rows("word", ids) + self._rows("position", positions) + self._rows("token_type", first)
+        x = self._norm("text_tower.norm", x)
         outputs = []
         for k in range(config.num_hidden_layers):
             layer = f"text_tower.layers.{k}"
@@ -72,8 +78,12 @@ class TextTower:
 
     def let_go(self) -> None:
         """Free the memory of large weights; the next text maps them again."""
+        if not self._is_in_memory:
+            return
+        self._is_in_memory = False
         if sum(tensor.stop - tensor.start for tensor in self._tensors.values()) >= _LET_GO_BYTES:
-            self._converted.clear()
+            with self._lock:
+                self._converted.clear()
             for tensor in self._tensors.values():
                 tensor.let_go()
 
@@ -98,6 +108,11 @@ class TextTower:
         normed: Array = centred / deviation * self._weight(f"{name}.weight")
         return normed + self._weight(f"{name}.bias")
 
+    def _rows(self, table: str, rows: npt.NDArray[np.int64]) -> Array:
+        """Return rows [n] of a table of embeddings -> [n, D]."""
+        [key] = hf_names(f"text_tower.{table}.weight", self._checkpoint.config)
+        return self._tensors[key].array(rows)
+
     def _weight(self, name: str) -> Array:
         """Return a parameter that the checkpoint has as one tensor, by the name of the network."""
         [weight] = self._parts(name)
@@ -111,10 +126,10 @@ class TextTower:
         stored = self._tensors[key]
         if stored.dtype == "F32":
             return stored.array()
-        converted = self._converted.get(key)
-        if converted is None:
-            converted = self._converted[key] = stored.array()
-        return converted
+        with self._lock:  # threads that convert the same weights would hold them twice
+            if key not in self._converted:
+                self._converted[key] = stored.array()
+            return self._converted[key]
 
 
 def _product(x: Array, weight: Array) -> Array:

@@ -42,7 +42,9 @@ class TorchEncoder:
         self._recent: dict[str, list[Array]] = {}
 
     def __repr__(self) -> str:
-        return f"<TorchEncoder {self.name!r}, {self.runtime.precision} on {self.runtime.device}>"
+        chosen = self.__dict__.get("runtime", self._runtime)  # choosing it imports PyTorch
+        on = f", {chosen.precision} on {chosen.device}" if isinstance(chosen, Runtime) else ""
+        return f"<TorchEncoder {self.name!r}{on}>"
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -112,33 +114,37 @@ class TorchEncoder:
     def _hidden(self, texts: Sequence[str]) -> list[list[Array]]:
         """Return the outputs of the last layers of the text tower for each text, which runs alone in its own thread."""
         ids = {text: np.array(self._tokenizer.encode(text).ids) for text in texts}
-        known = {text: self._recent[text] for text in ids if text in self._recent}
+        recent = self._recent  # another thread may replace it
+        known = {text: recent[text] for text in ids if text in recent}
         new = [text for text in ids if text not in known]
         if len(new) > 1:
             with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1)) as threads:
                 known |= zip(new, threads.map(lambda text: self._text_tower.hidden(ids[text]), new), strict=True)
         elif new:
             known[new[0]] = self._text_tower.hidden(ids[new[0]])
-        if new:
-            self._text_tower.let_go()
-        self._recent = dict(list(known.items())[-_RECENT:])
+        self._recent = dict(list((recent | known).items())[-_RECENT:])
         return [known[text] for text in texts]
 
     # Pictures and pairs
 
+    def _for_pictures(self) -> "TorchNetwork":
+        """Return the network; the memory of the text tower is free for it."""
+        self._text_tower.let_go()
+        return self.load()
+
     def embed_images(self, pixels: Pixels) -> Vectors:
-        return self.load().embed_images(pixels)
+        return self._for_pictures().embed_images(pixels)
 
     def encode_images(self, pixels: Pixels) -> Pictures:
-        return self.load().encode_images(pixels)
+        return self._for_pictures().encode_images(pixels)
 
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         require_heads(self.heads, Head.ITM)
-        return self.load().match(texts, images, pairs)
+        return self._for_pictures().match(texts, images, pairs)
 
     def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
         require_heads(self.heads, Head.MLM)
-        return self.load().predict_masked(text, images)
+        return self._for_pictures().predict_masked(text, images)
 
     @property
     def features_id(self) -> str:

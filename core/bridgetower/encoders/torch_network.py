@@ -37,7 +37,7 @@ from bridgetower.resources import shortages
 # each tensor, which the kernel has to zero.
 _WIDEST_BYTES = 16 * 1024**2
 _WIDEST_BYTES_INT8 = 4 * 1024**2  # in int8 pictures of a pass are multiplied one by one, so more only leave the cache
-_PASS = 16  # pictures or pairs of every pass on other devices; a smaller rest is filled up
+_PASS = 4  # pictures or pairs of each pass on other devices, as many as a search verifies at once; a rest is filled up
 
 _VISION = ("vision_tower.", "image_transforms.")
 _CROSS_MODAL = ("text_stream.", "image_stream.")
@@ -76,6 +76,7 @@ class TorchNetwork:
             weight_cache.read_ahead(checkpoint, runtime.precision)
         self._weights = weight_cache.load(checkpoint, runtime.precision, runtime.device, say=say)
         self._model = self._weights.network
+        self._part: tuple[str, ...] | None = None  # of the weights, that was used last
 
     def _thread_limit(self, pictures: int = 0) -> AbstractContextManager[None]:
         narrow = self._runtime.device == "cpu" and compute_with_one(self._checkpoint.config, pictures)
@@ -84,15 +85,21 @@ class TorchNetwork:
     def embed_images(self, pixels: Pixels) -> Vectors:
         """Embed pixels [B, 3, H, W] -> unit vectors [B, E]."""
         with shortages(), torch.inference_mode(), self._thread_limit(len(pixels)):
+            self._begin(_VISION)
             vectors = [self._model.embed_image(chunk)[:number] for chunk, number in self._pixel_passes(pixels)]
-            self._weights.let_go(*_VISION)
             return self._unit(torch.cat(vectors))
+
+    def _begin(self, part: tuple[str, ...]) -> None:
+        """Free the memory of the other part of the weights when this one begins."""
+        if self._part not in (None, part):
+            self._weights.let_go(*(self._part or ()))
+        self._part = part
 
     @_runs_network
     def encode_images(self, pixels: Pixels) -> Pictures:
         """Compute vectors and features of pixels [B, 3, H, W]."""
+        self._begin(_VISION)
         passes = [self._model.encode_image(chunk).first(number) for chunk, number in self._pixel_passes(pixels)]
-        self._weights.let_go(*_VISION)
         features = ImageFeatures.join(passes)
         return Pictures(None if features.itc is None else self._unit(features.itc), features)
 
@@ -117,7 +124,8 @@ class TorchNetwork:
         shape = config.n_cross, config.vision.num_tokens, config.hidden_size
         unpacked = torch.from_numpy(packing.unpack(packed, shape, self._dtype.itemsize)).view(self._dtype)
         layers = self._copied(unpacked)[:, None].unbind()  # n_cross x [1, N, D]
-        return Pictures(None, ImageFeatures(layers, self._model.image_alone(layers[0]), None))
+        filled = torch.from_numpy(self._filled(np.zeros(1, np.int64))).to(self._device)
+        return Pictures(None, ImageFeatures(layers, self._model.image_alone(layers[0][filled])[:1], None))
 
     @_runs_network
     def join(self, batches: Sequence[Pictures]) -> Pictures:
@@ -127,11 +135,11 @@ class TorchNetwork:
     @_runs_network
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return ITM logits [P, 2] of pairs [P, 2] = (row of `texts`, row of `images`)."""
+        self._begin(_CROSS_MODAL)
         logits = np.zeros((len(pairs), 2), np.float32)
         for rows, text, image in self._pair_passes(texts.features, images.features, pairs):
             found = self._model.itm(self._model.fuse(text, image, keep_text=1, keep_image=1))
             logits[rows] = self._finite(found[: len(rows)])
-        self._weights.let_go(*_CROSS_MODAL)
         return logits
 
     @_runs_network
@@ -143,6 +151,7 @@ class TorchNetwork:
                 'no <mask> in what the network reads of the text: write it where a word is wanted, as in "a <mask> '
                 'looking out"'
             )
+        self._begin(_CROSS_MODAL)
         masks = torch.tensor(where, device=self._device)
         pairs = np.array([[0, row] for row in range(len(images.features.alone))], np.int64)
         itm, words = [], []
@@ -152,7 +161,6 @@ class TorchNetwork:
                 itm.append(self._finite(self._model.itm(fused)[: len(rows)]))
             at_masks = replace(fused, text=fused.text[:, masks])
             words.append(self._finite(self._model.mlm(at_masks)[: len(rows)].float().log_softmax(-1)))
-        self._weights.let_go(*_CROSS_MODAL)
         return MaskedPrediction(np.concatenate(itm) if itm else None, np.concatenate(words))
 
     def _copied(self, tensor: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class Model:
         `device` is auto, cpu, cuda or mps; `precision` auto, fp32, bf16 or int8; `preprocessing` "hf", as the
         weights are served everywhere, "plain", as they were trained, or None for the default of the checkpoint. While
         the model is fetched, `progress` shows bars on stderr; `say` gets notes for people, now and later. Raises
-        ModelError, and UsageError for a device or precision that this machine lacks.
+        ModelError, and UsageError for an unknown device or precision. One that this machine lacks raises it before a
+        fetch, or when the network is first needed: texts become vectors without it.
         """
         from bridgetower.checkpoints.find import resolve
 
@@ -139,7 +140,7 @@ class Model:
         return model
 
     def __repr__(self) -> str:
-        runtime = self.runtime
+        runtime = None if self._checkpoint is None else self._chosen  # choosing it imports PyTorch
         on = "" if runtime is None else f", {runtime.precision} on {runtime.device}"
         return f"<Model {self.name!r} ({' '.join(sorted(head.name for head in self.heads))}{on})>"
 

@@ -20,7 +20,7 @@ from bridgetower.network.layers import Activation, Linear
 # 7 bits, so that a sum of two products fits into int16.
 _FULL_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
 
-# What oneDNN applies to the outputs of a product: its name, arguments and algorithm.
+# The operation that oneDNN applies to the outputs of a product: name, arguments, algorithm.
 _POST_OPERATIONS: dict[Activation | None, tuple[str, list[float], str]] = {
     None: ("none", [], "none"),
     F.gelu: ("gelu", [], "none"),

@@ -150,9 +150,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        x = self.up.activated(x, self._activation)
-        x = self.down(x)
-        return x
+        narrow: Tensor = self.down(self.up.activated(x, self._activation))
+        return narrow
 
     @property
     def _activation(self) -> Activation:

@@ -294,8 +294,9 @@ class _Ranking:
     def verify(self, judge: Judge, text: str, cache: FeatureCache | None, on_progress: OnProgress) -> None:
         """Verify the first candidates, and show the hits after each batch."""
         require_heads(judge.heads, Head.ITM)
+        encoded = judge.encode_texts([text])  # may read the weights, which takes nothing of the budget
         deadline = time.monotonic() + self._request.budget
-        encoded = judge.encode_texts([text])
+        on_progress(0, 0)
         self.depth = judge.default_depth if self._request.depth is None else self._request.depth
 
         def tell(done: int, total: int) -> None:

@@ -1,4 +1,5 @@
 import json
+import mmap
 import re
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import torch
 
 import bridgetower.encoders.torch_network
 from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.safetensors_files import StoredTensor, open_tensors, write_tensors
+from bridgetower.encoders import text_tower, weight_cache
 from bridgetower.encoders.protocol import Pixels
 from bridgetower.encoders.runtime import Runtime, choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder, fingerprint_of
@@ -314,3 +317,52 @@ def test_what_changes_features_changes_their_name(encoder: TorchEncoder, folder:
     }
     assert len(names) == 3
     assert all(re.fullmatch(r"[A-Za-z0-9-]+", name) for name in names)
+
+
+def test_parts_of_the_weights_are_let_go_when_the_next_part_begins(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_cache, "_TAKES_SECONDS", 0)
+    monkeypatch.setattr(text_tower, "_LET_GO_BYTES", 0)
+    weight_cache.load(resolve(str(folder)), "fp32")  # later starts map the file
+    encoder = TorchEncoder(resolve(str(folder)), FP32)
+    gone: list[str] = []
+
+    def let_go(stored: StoredTensor) -> None:
+        names = {name for name, one in encoder.load()._weights.stored.items() if one is stored}
+        gone.append(next(iter(names), "text").partition(".")[0])
+
+    monkeypatch.setattr(StoredTensor, "let_go", let_go)
+    encoder.embed_texts(TEXTS)
+    assert gone == []  # further texts may follow
+    texts, images = encoder.encode_texts(TEXTS), encoder.encode_images(pictures(2))
+    assert set(gone) == {"text"}
+    encoder.encode_images(pictures(1))
+    assert set(gone) == {"text"}
+    first = encoder.match(texts, images, np.array([[0, 0]]))
+    assert set(gone) == {"text", "vision_tower", "image_transforms"}
+    gone.clear()
+    encoder.encode_images(pictures(1))
+    assert set(gone) == {"text_stream", "image_stream"}
+    monkeypatch.undo()
+    for stored in encoder.load()._weights.stored.values():
+        stored.let_go()
+    assert np.array_equal(encoder.match(texts, images, np.array([[0, 0]])), first)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells what is resident")
+def test_what_is_let_go_leaves_the_memory(tmp_path: Path) -> None:
+    path, size = tmp_path / "tensors.safetensors", 64 * 1024**2
+    write_tensors(path, {"much": torch.ones(size // 4)})
+    [stored] = open_tensors([path]).values()
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * mmap.PAGESIZE
+
+    before = resident()
+    array = stored.array()
+    assert array.sum() == size // 4
+    assert resident() - before > 0.9 * size
+    stored.let_go()
+    assert resident() - before < 0.1 * size
+    assert array[:10].tolist() == [1.0] * 10
