@@ -186,6 +186,8 @@ class KeptFeatures:
         return self._add(hash, date, _DIGEST_BYTES + len(content), lambda to: _write(to, content))
 
     def _add(self, hash: bytes, date: int, size: int, write: Callable[[Path], bool]) -> bool:
+        if hash in self:  # an older index left the file
+            return True
         with suppress(OSError):
             self._directory.mkdir(exist_ok=True)
         if size > self._capacity or os.path.islink(self._directory):

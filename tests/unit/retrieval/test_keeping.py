@@ -1,6 +1,7 @@
 """Features that `bt index` keeps: of which pictures, how many, and what searches read of them."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,21 @@ def test_the_newest_that_fit_are_kept(tmp_path: Path, photos: Path) -> None:
         assert library.summary().kept is None
         library.index([photos])
         assert kept(tmp_path / "index") == []
+
+
+def test_features_that_an_older_index_left_are_counted_once(tmp_path: Path, photos: Path) -> None:
+    directory = tmp_path / "index"
+    with opened(directory) as library:
+        library.index([photos], keep_features=4 * ONE + 100)
+    (directory / "features").rename(tmp_path / "features")
+    shutil.rmtree(directory)
+    directory.mkdir()
+    with opened(directory) as library:
+        library.index([photos / "p00.png"])
+        (tmp_path / "features").rename(directory / "features")
+        report = library.index([photos], keep_features=4 * ONE + 100)
+    assert kept(directory) == [6, 7, 8, 9]
+    assert report.kept is not None and report.kept.bytes == 4 * ONE
 
 
 def test_pictures_that_are_indexed_already_are_read_once_more(tmp_path: Path, photos: Path) -> None:
