@@ -164,11 +164,20 @@ class Keeper:
         self._held: dict[bytes, bytes] = {}  # features by hash, until the index has the images
         self._mtime_ns: int | None = None  # of the oldest file that may be among the newest pictures
 
+    def accept_model(self) -> KeepingModel:
+        """Find the model, once; then store what is to be kept. Raises ModelError for a judge that verifies nothing."""
+        if self._model is None:
+            model = self._find_model()
+            require_heads(model.heads, Head.ITM, way_out="; or keep no features: --keep-features 0")
+            self._model = model
+            self._store_keeping(self._keeping)
+        return self._model
+
     # During a run
 
     def engine(self) -> ImageEngine:
         """Return the engine of the model, which also returns features if one pass gives both."""
-        return self._found().engine_with_features(lambda place: bool(self._wanted[place]))
+        return self.accept_model().engine_with_features(lambda place: bool(self._wanted[place]))
 
     def expect(self, file: File) -> None:
         """Decide, by its mtime, whether the features of the next content of the engine are wanted.
@@ -190,7 +199,7 @@ class Keeper:
     def store(self) -> None:
         """Keep what is held, after the commit."""
         if self._held and self._kept is None:
-            self._open(self._found())
+            self._open(self.accept_model())
         for content, packed in self._held.items():
             date = self._date_of(content)
             if date is not None and self._kept is not None:
@@ -209,7 +218,7 @@ class Keeper:
         if kept is None and self._model is None and not compare and made_by is not None:
             kept = self._kept_of(made_by)
         if kept is None or next(self._lacking(kept), None) is not None:
-            model = self._found()
+            model = self.accept_model()
             kept = self._kept or self._open(model)
             if not model.has_one_pass and next(self._lacking(kept), None) is not None:
                 say(
@@ -246,19 +255,16 @@ class Keeper:
                 if file is not None:
                     yield Candidate(file.path, content=content), date
 
-    def _found(self) -> KeepingModel:
-        if self._model is None:
-            self._model = self._find_model()
-            require_heads(self._model.heads, Head.ITM)
-        return self._model
-
     def _open(self, model: KeepingModel) -> KeptFeatures:
         made_by = model.judge.features_id
-        if made_by != self._keeping.made_by:
-            self._keeping = self._keeping._replace(made_by=made_by)
-            self._writer.keep(self._keeping)
+        self._store_keeping(self._keeping._replace(made_by=made_by))
         self._kept = self._kept_of(made_by)
         return self._kept
+
+    def _store_keeping(self, keeping: Keeping) -> None:
+        self._keeping = keeping
+        if keeping != self._writer.catalog.keeping():
+            self._writer.keep(keeping)
 
     def _kept_of(self, made_by: str) -> KeptFeatures:
         return KeptFeatures(self._directory, self._keeping.capacity, made_by, self._date_of)

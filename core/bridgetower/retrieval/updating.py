@@ -120,19 +120,22 @@ class Update:
         return report if keeper is None else replace(report, kept=self._kept())
 
     def _keeper(self, writer: IndexWriter, find_model: Callable[[], "KeepingModel"]) -> "Keeper | None":
-        """Store which features are to be kept; return the keeper, or None if there are none."""
+        """Return what keeps features, once its model is accepted where an option asks for it; None to keep none."""
         before = writer.catalog.keeping()
         keeping = self.keep.applied(before)
-        if keeping != before:
-            writer.keep(keeping)
         if keeping is None:
-            for file in writer.features().files() if before is not None else ():
-                if file.kept:
-                    file.remove()
+            if before is not None:
+                writer.keep(None)
+                for file in writer.features().files():
+                    if file.kept:
+                        file.remove()
             return None
         from bridgetower.retrieval.encode_pictures import Keeper
 
-        return Keeper(writer, keeping, find_model)
+        keeper = Keeper(writer, keeping, find_model)
+        if self.keep != UNCHANGED:
+            keeper.accept_model()
+        return keeper
 
     def _kept(self) -> Kept | None:
         with IndexReader.open(self.directory, self.recall_store) as reader:

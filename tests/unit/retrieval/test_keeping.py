@@ -264,10 +264,19 @@ def test_what_searches_have_cached_makes_room(tmp_path: Path, photos: Path) -> N
     assert kept(tmp_path / "index") == [6, 7, 8, 9] and len(files) == 4
 
 
-def test_a_judge_that_verifies_nothing_is_refused(tmp_path: Path, photos: Path) -> None:
-    judge = FakeEncoder(heads=frozenset({Head.ITC, Head.MLM}))
-    with opened(tmp_path / "index", judge) as library, pytest.raises(ModelError, match="ITM"):
-        library.index([photos], keep_features=10**6)
+@pytest.mark.parametrize("judge", [None, FakeEncoder(heads=frozenset({Head.ITC, Head.MLM}))])
+def test_a_judge_that_verifies_nothing_is_refused_before_anything_is_stored(
+    tmp_path: Path, photos: Path, judge: FakeEncoder | None
+) -> None:
+    encoder = FakeEncoder()
+    with Library(tmp_path / "index", Model.from_parts(encoder, judge)) as library:
+        with pytest.raises(ModelError, match=r"ITM.*--keep-features 0$"):
+            library.index([photos], keep_features=10**6)
+        assert encoder.encoded == 0
+        assert library.index([photos]).kept is None
+        with pytest.raises(ModelError, match=r"ITM.*--keep-features 0$"):
+            library.index([photos], keep_features=10**6)
+        assert library.index([photos], keep_features=0).encoded == 0
 
 
 def test_prune_removes_what_is_gone_or_of_another_judge(tmp_path: Path, photos: Path) -> None:
