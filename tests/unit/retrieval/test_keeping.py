@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower import Library, Model, ModelError, UsageError
+from bridgetower import Library, Model, ModelError, UnknownPlaceError, UsageError
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.index import feature_cache
 from bridgetower.index.feature_cache import FeatureCache
@@ -188,6 +189,36 @@ def test_only_pictures_under_a_place_are_kept(tmp_path: Path, photos: Path) -> N
         assert summary.kept is not None and summary.kept.under == photos / "family"
         with pytest.raises(UsageError, match="no room for them"):
             library.index([photos], keep_features=0, keep_under=photos)
+
+
+def test_a_place_is_known_by_any_of_its_names(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(photos / "été", 30)
+    place = photos / "été"
+    (tmp_path / "link").symlink_to(photos)
+    (photos / "inner").symlink_to(place)
+    monkeypatch.chdir(photos)
+    names = [tmp_path / "link" / "été", photos / "inner", photos / unicodedata.normalize("NFD", "été"), Path("été")]
+    for number, name in enumerate(names):
+        with opened(tmp_path / f"index{number}") as library:
+            for _ in range(2):  # of the walk, then of the index
+                report = library.index([photos], keep_features=10**6, keep_under=name)
+                assert report.kept is not None and (report.kept.images, report.kept.under) == (1, place)
+    with opened(tmp_path / "index0") as library:
+        report = library.index([place], keep_features=10**6, keep_under=tmp_path)
+        assert report.kept is not None and (report.kept.images, report.kept.under) == (11, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["photos/none", "photos/.hidden", "elsewhere"])
+def test_an_unknown_place_is_refused_before_anything_is_encoded(tmp_path: Path, photos: Path, name: str) -> None:
+    add(photos / ".hidden", 1)
+    add(tmp_path / "elsewhere", 2)
+    encoder = Counting()
+    with opened(tmp_path / "index", encoder) as library:
+        for _ in range(2):
+            with pytest.raises(UnknownPlaceError, match=f"lies under .*{name}"):
+                library.index([photos], keep_features=10**6, keep_under=tmp_path / name)
+            assert (encoder.computed, encoder.encoded) == (0, 0)
+        assert library.index([photos]).kept is None
 
 
 def test_a_place_needs_room(tmp_path: Path, photos: Path) -> None:
