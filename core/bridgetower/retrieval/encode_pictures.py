@@ -184,11 +184,10 @@ class Keeper:
 
         Its date is known only later. Where more new pictures come than fit, most features are so never written.
         """
-        fits = None if self._kept is None else self._kept.number_that_fits()
+        under, fits = self._keeping.place, None if self._kept is None else self._kept.number_that_fits()
         if self._mtime_ns is None and fits is not None:
-            oldest = self._writer.catalog.newest_met(fits)
+            oldest = self._writer.catalog.newest_met(fits, under)
             self._mtime_ns = -LARGEST if oldest is None else oldest
-        under = self._keeping.place
         is_under = under is None or file.path.is_relative_to(under)
         self._wanted.append(is_under and (self._mtime_ns is None or file.mtime_ns >= self._mtime_ns))
 

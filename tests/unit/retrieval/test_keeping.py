@@ -395,6 +395,16 @@ def test_most_pictures_of_a_large_run_are_never_written(tmp_path: Path, monkeypa
     assert len(written) < 99 - 16
 
 
+def test_pictures_of_an_old_place_are_encoded_once(tmp_path: Path) -> None:
+    photos, encoder = tmp_path / "photos", Counting()
+    add(photos / "a-old", *range(80))
+    add(photos / "b-new", *range(80, 155))
+    with opened(tmp_path / "index", encoder) as library:
+        library.index([photos], keep_features=75 * ONE, keep_under=photos / "a-old")
+    assert kept(tmp_path / "index") == [*range(5, 80)]
+    assert encoder.computed + encoder.encoded == 155
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_the_index_has_the_same_bits_with_and_without(tmp_path: Path, precision: str) -> None:
     if precision == "int8" and not int8.is_possible():
