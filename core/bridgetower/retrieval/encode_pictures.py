@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encoders.protocol import ImageEngine, Judge, Pictures
-from bridgetower.errors import PictureError, ResourceError, UsageError
+from bridgetower.errors import ModelError, PictureError, ResourceError, UsageError
 from bridgetower.files.content import read
 from bridgetower.files.regular_files import is_in_cloud
 from bridgetower.index.catalog.rows import Keeping
@@ -152,8 +152,8 @@ class KeepingModel(Protocol):
 class Keeper:
     """Keeps features of the newest pictures of an index, as many as fit under its capacity.
 
-    During a run it takes those that come with the vectors of new pictures. Then `fill` computes those that lack. A run
-    that is broken off keeps what it has.
+    During a run it takes those that come with the vectors of new pictures. Then `fill` computes those that are missing.
+    A run that is broken off keeps what it has.
     """
 
     def __init__(self, writer: IndexWriter, keeping: Keeping, find_model: Callable[[], KeepingModel]) -> None:
@@ -207,30 +207,44 @@ class Keeper:
 
     # After the run
 
-    def fill(self, *, compare: bool, say: Say, on_progress: OnProgress) -> None:
-        """Compute the features that lack, newest first. Without `compare` the model is found only if some lack.
+    def fill(self, *, say: Say, on_progress: OnProgress) -> None:
+        """Compute the features that are missing, newest first. A model that was not needed yet is found only if some
+        are missing; if it cannot be found, `say` gets a line.
 
         `on_progress(done, total)` counts pictures. Raises as `encoded` does, and ModelError for a judge that verifies
         nothing.
         """
-        kept, made_by = self._kept, self._keeping.made_by
-        if kept is None and self._model is None and not compare and made_by is not None:
-            kept = self._kept_of(made_by)
-        if kept is None or next(self._lacking(kept), None) is not None:
-            model = self.accept_model()
-            kept = self._kept or self._open(model)
-            if not model.has_one_pass and next(self._lacking(kept), None) is not None:
+        was_needed, kept = self._model is not None, self._kept
+        if not was_needed and self._keeping.made_by is not None:
+            kept = self._kept_of(self._keeping.made_by)
+        if kept is None or self._are_missing(kept):
+            try:
+                model = self.accept_model()
+                kept = self._kept or self._open(model)
+            except ModelError as error:
+                if was_needed:
+                    raise
+                say(f"note: the features of some pictures are missing: {error}")
+                return
+            if not model.has_one_pass and self._are_missing(kept):
                 say(
                     "note: features do not come with the vectors of this model: to keep them, pictures are read once "
                     f"more, and go through the vision tower of {model.judge.name}, too"
                 )
             self._compute(model.judge, kept, on_progress)
+        if not kept and kept.too_large is not None:
+            say(
+                f"note: no features are kept from now on: those of a picture take {kept.too_large} bytes, more than "
+                f"the {self._keeping.capacity} bytes that were given"
+            )
+            self._writer.keep(None)
+            return
         FeatureCache(self._directory, self._keeping.capacity).make_room()
 
     def _compute(self, judge: Judge, kept: KeptFeatures, on_progress: OnProgress) -> None:
         total = self._writer.catalog.count_live()
-        lacking, fits = self._lacking(kept), True
-        while fits and (some := list(islice(lacking, PICTURES_AT_ONCE))):
+        missing, fits = self._missing(kept), True
+        while fits and (some := list(islice(missing, PICTURES_AT_ONCE))):
             candidates = [candidate for candidate, _ in some]
             for there, pictures in encoded(judge, candidates, []):
                 packed = dict(zip((candidate.content for candidate in there), judge.pack(pictures), strict=True))
@@ -239,20 +253,26 @@ class Keeper:
                         fits = fits and kept.put(candidate.content, date, packed[candidate.content])
             on_progress(len(kept), min(total, kept.number_that_fits() or total))
 
-    def _lacking(self, kept: KeptFeatures) -> Iterator[tuple[Candidate, int]]:
-        """Yield the pictures whose features lack, newest first, with their dates, while there is room for them.
+    def _are_missing(self, kept: KeptFeatures) -> bool:
+        return next(self._missing(kept), None) is not None
 
-        Features that a search has cached are kept, and do not lack."""
+    def _missing(self, kept: KeptFeatures) -> Iterator[tuple[Candidate, int]]:
+        """Yield the pictures whose features are missing, newest first, with their dates, while there is room for them.
+
+        Pictures above the usual limit of pixels are left out: only a run that is given a higher one can read them.
+        """
         catalog = self._writer.catalog
         for content, date in catalog.newest(self._keeping.place):
             if content in kept:
                 continue
             if not kept.has_room(date):
                 return
-            if not kept.adopt(content, date):
-                file = next(filter(_is_readable, catalog.entry(content).files), None)
-                if file is not None:
-                    yield Candidate(file.path, content=content), date
+            from bridgetower.pictures.decode import MAX_PIXELS
+
+            entry = catalog.entry(content)
+            file = next(filter(_is_readable, entry.files), None)
+            if file is not None and entry.width * entry.height <= MAX_PIXELS:
+                yield Candidate(file.path, content=content), date
 
     def _open(self, model: KeepingModel) -> KeptFeatures:
         made_by = model.judge.features_id
@@ -266,7 +286,9 @@ class Keeper:
             self._writer.keep(keeping)
 
     def _kept_of(self, made_by: str) -> KeptFeatures:
-        return KeptFeatures(self._directory, self._keeping.capacity, made_by, self._date_of)
+        kept = KeptFeatures(self._directory, self._keeping.capacity, made_by, self._date_of)
+        kept.adopt_cached()
+        return kept
 
     @property
     def _directory(self) -> Path:

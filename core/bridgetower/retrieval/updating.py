@@ -117,7 +117,7 @@ class Update:
                 on_progress=self.on_progress,
             )
             if keeper is not None:
-                keeper.fill(compare=self.keep != UNCHANGED, say=self.say, on_progress=self.on_keep)
+                keeper.fill(say=self.say, on_progress=self.on_keep)
         return report if keeper is None else replace(report, kept=self._kept())
 
     def _keeper(

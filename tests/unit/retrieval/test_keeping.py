@@ -1,5 +1,6 @@
 """Features that `bt index` keeps: of which pictures, how many, and what searches read of them."""
 
+import hashlib
 import os
 import shutil
 import unicodedata
@@ -36,6 +37,10 @@ class Counting(FakeEncoder):
 @pytest.fixture(autouse=True)
 def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridgetower.encoders.local_engine.DecodePool", DecodePoolHere)
+
+
+def hash_of(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def add(folder: Path, *numbers: int) -> None:
@@ -146,7 +151,7 @@ def test_features_that_a_search_has_cached_are_not_computed_again(tmp_path: Path
     assert kept(tmp_path / "index") == [*range(10)] and encoder.computed == 10
 
 
-def test_a_run_in_which_nothing_lacks_needs_no_model(tmp_path: Path, photos: Path) -> None:
+def test_a_run_in_which_nothing_is_missing_needs_no_model(tmp_path: Path, photos: Path) -> None:
     with opened(tmp_path / "index") as library:
         library.index([photos], keep_features=4 * ONE + 100)
 
@@ -158,6 +163,77 @@ def test_a_run_in_which_nothing_lacks_needs_no_model(tmp_path: Path, photos: Pat
     with opened(tmp_path / "index", Broken()) as library:
         report = library.index([photos])
     assert report.kept is not None and report.kept.images == 4
+
+
+class Unusable(FakeEncoder):
+    @property
+    def features_id(self) -> str:
+        raise AssertionError("the judge was asked")
+
+
+def test_a_size_below_that_of_a_picture_is_told_once_and_keeps_none(tmp_path: Path, photos: Path) -> None:
+    said: list[str] = []
+    for indexed in (False, True):
+        directory = tmp_path / f"index{indexed}"
+        with opened(directory, say=said.append) as library:
+            if indexed:
+                library.index([photos])
+            library.index([photos], keep_features=ONE - 1)
+            assert library.summary().kept is None
+        with opened(directory, Unusable(), say=said.append) as library:
+            library.index([photos])
+        assert [line for line in said if f"take {ONE} bytes" in line and f"the {ONE - 1} bytes" in line] == said
+        assert len(said) == 1
+        said.clear()
+
+
+def test_a_full_disk_needs_no_model(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_cache, "LEFT_FREE", 2**62)
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=10**6)
+    with opened(tmp_path / "index", Unusable()) as library:
+        report = library.index([photos])
+    assert report.kept is not None and report.kept.images == 0
+
+
+def test_pictures_above_the_limit_of_pixels_need_no_model(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(photos / "p20.png", "red", (100, 100))
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=10**6)
+        [file] = [file for file in caches(tmp_path / "index", None).files() if file.hash == hash_of(photos / "p20.png")]
+        file.remove()
+    monkeypatch.setattr("bridgetower.pictures.decode.MAX_PIXELS", 9_999)
+    with opened(tmp_path / "index", Unusable()) as library:
+        library.index([photos])
+    assert kept(tmp_path / "index") == [*range(10)]
+
+
+@pytest.mark.parametrize("model", [None, Model.from_parts(FakeEncoder())])
+def test_a_missing_model_that_no_new_picture_needs_is_told(tmp_path: Path, photos: Path, model: Model | None) -> None:
+    said: list[str] = []
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=10**6)
+    [file] = (tmp_path / "index" / "features").glob(f"{hash_of(photos / 'p05.png').hex()}*")
+    file.unlink()
+    (photos / "p00.png").unlink()
+    with Library(tmp_path / "index", model, say=said.append) as library:
+        report = library.index([photos])
+    assert report.removed == 1 and report.kept is not None and report.kept.images == 8
+    assert len(said) == 1 and "features of some pictures are missing: " in said[0]
+
+
+def test_features_that_a_search_has_cached_are_kept_without_a_model(tmp_path: Path, photos: Path) -> None:
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=10**6)
+        for file in (tmp_path / "index" / "features").iterdir():
+            file.unlink()
+        library.search("red", depth=10)
+    assert kept(tmp_path / "index") == []
+    with opened(tmp_path / "index", Unusable()) as library:
+        library.index([photos])
+    assert kept(tmp_path / "index") == [*range(10)]
 
 
 def test_deleted_and_damaged_features_are_computed_again(tmp_path: Path, photos: Path) -> None:
