@@ -6,7 +6,7 @@
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Union, cast
 
@@ -115,21 +115,16 @@ def encoded(
         fetched = zip(candidates, ahead(threads, fetch, candidates, 2 * PICTURES_AT_ONCE), strict=True)
         while batch := list(islice(fetched, PICTURES_AT_ONCE)):
             skipped += [item for _, item in batch if isinstance(item, Skipped)]
-            there = [candidate for candidate, item in batch if not isinstance(item, Skipped)]
-            pixels = [item for _, item in batch if isinstance(item, np.ndarray)]
-            if pixels and len(pixels) == len(there):
-                fresh = judge.encode_images(np.stack(pixels))
-                store(there, fresh)
-                yield there, fresh
-            elif there:  # one batch in this order, whichever features are from the cache: scores may depend on it
-                parts: list[Pictures] = []
-                for candidate, item in batch:
-                    if isinstance(item, np.ndarray):
-                        parts.append(judge.encode_images(np.stack([item])))  # `item[None]` may lie otherwise in memory
-                        store([candidate], parts[-1])
-                    elif isinstance(item, Pictures):
-                        parts.append(item)
-                yield there, judge.join(parts)
+            readable = [(candidate, item) for candidate, item in batch if not isinstance(item, Skipped)]
+            parts: list[Pictures] = []  # in this order; neighbours without features are encoded together
+            for _, neighbours in groupby(readable, key=lambda one: isinstance(one[1], Pictures)):
+                some = list(neighbours)
+                parts += [item for _, item in some if isinstance(item, Pictures)]
+                if pixels := [item for _, item in some if isinstance(item, np.ndarray)]:
+                    parts.append(judge.encode_images(np.stack(pixels)))
+                    store([candidate for candidate, _ in some], parts[-1])
+            if parts:
+                yield [candidate for candidate, _ in readable], parts[0] if len(parts) == 1 else judge.join(parts)
 
 
 def cache_name(judge: Judge, content: bytes) -> str:
