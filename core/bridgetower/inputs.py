@@ -193,7 +193,7 @@ def whole_or_none(name: str, value: object) -> int | None:
 
 def room_to_keep(capacity: object, under: AnyPath | None) -> tuple[int | None, Path | None]:
     """Return bytes for features, and the place of their pictures, absolute."""
-    return whole_or_none("keep_features", capacity), None if under is None else Path(os.path.abspath(path(under)))
+    return whole_or_none("keep_features", capacity), None if under is None else lasting(under)
 
 
 def number(name: str, value: object, *, least: float, most: float = math.inf) -> float:

@@ -18,6 +18,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,7 +147,10 @@ class KeptFeatures:
         self._directory, self._capacity, self._made_by = directory, capacity, made_by
         self._sizes: dict[bytes, int] = {}
         self._oldest: list[tuple[int, bytes]] = []  # a heap of the dates of these
+        self._date_of = date_of
+        self._largest = 0  # bytes
         self.bytes = 0
+        self.too_large: int | None = None  # the least bytes of features that were larger than the capacity
         for file in _files_in(directory):
             date = date_of(file.hash) if file.kept and file.made_by == made_by else None
             if date is not None:
@@ -168,16 +172,19 @@ class KeptFeatures:
 
     def has_room(self, date: int) -> bool:
         """Return whether features of an image of this date, of the usual size, would be kept."""
-        if os.path.islink(self._directory):
+        folder = self._directory if self._directory.is_dir() else self._directory.parent
+        if os.path.islink(self._directory) or not _has_space(folder, self._largest):
             return False
         if not self._sizes or self._oldest[0][0] < date:
             return True
-        return self.bytes + 1.05 * max(self._sizes.values()) <= self._capacity
+        return self.bytes + 1.05 * self._largest <= self._capacity
 
-    def adopt(self, hash: bytes, date: int) -> bool:
-        """Keep what a search has cached of an image; return whether it is kept."""
-        cached = file_of(self._directory, self._name(hash), _CACHED)
-        return is_own(cached) and self._add(hash, date, cached.lstat().st_size, lambda to: _rename(cached, to))
+    def adopt_cached(self) -> None:
+        """Keep what searches have cached of the newest images."""
+        files = (file for file in _files_in(self._directory) if not file.kept and file.made_by == self._made_by)
+        dated = [(date, file) for file in files if (date := self._date_of(file.hash)) is not None]
+        for date, file in sorted(dated, reverse=True):
+            self._add(file.hash, date, file.size(), partial(_rename, file.path))
 
     def put(self, hash: bytes, date: int, content: bytes) -> bool:
         """Keep the features of an image in the place of those of older ones; return whether they are kept.
@@ -186,8 +193,12 @@ class KeptFeatures:
         return self._add(hash, date, _DIGEST_BYTES + len(content), lambda to: _write(to, content))
 
     def _add(self, hash: bytes, date: int, size: int, write: Callable[[Path], bool]) -> bool:
+        if hash in self:  # an older index left the file
+            return True
         with suppress(OSError):
             self._directory.mkdir(exist_ok=True)
+        if size > self._capacity:
+            self.too_large = min(size, self.too_large or size)
         if size > self._capacity or os.path.islink(self._directory):
             return False
         while self.bytes + size > self._capacity:
@@ -204,6 +215,7 @@ class KeptFeatures:
 
     def _count(self, hash: bytes, date: int, size: int) -> None:
         self._sizes[hash] = size
+        self._largest = max(self._largest, size)
         self.bytes += size
         heapq.heappush(self._oldest, (date, hash))
 
@@ -242,7 +254,7 @@ def _write(path: Path, content: bytes) -> bool:
     stored = _digest(content) + content
     unfinished = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        if shutil.disk_usage(path.parent).free < len(stored) + LEFT_FREE:
+        if not _has_space(path.parent, len(stored)):
             return False
         # No fsync: after a power cut, an incomplete file has the wrong digest.
         with open(unfinished, "xb") as file:
@@ -255,6 +267,12 @@ def _write(path: Path, content: bytes) -> bool:
             raise
         return False
     return True
+
+
+def _has_space(folder: Path, size: int) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free >= size + LEFT_FREE
+    return False
 
 
 def _rename(path: Path, to: Path) -> bool:

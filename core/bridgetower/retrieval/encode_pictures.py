@@ -6,7 +6,7 @@
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Union, cast
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.encoders.protocol import ImageEngine, Judge, Pictures
-from bridgetower.errors import PictureError, ResourceError, UsageError
+from bridgetower.errors import ModelError, PictureError, ResourceError, UsageError
 from bridgetower.files.content import read
 from bridgetower.files.regular_files import is_in_cloud
 from bridgetower.index.catalog.rows import Keeping
@@ -115,21 +115,16 @@ def encoded(
         fetched = zip(candidates, ahead(threads, fetch, candidates, 2 * PICTURES_AT_ONCE), strict=True)
         while batch := list(islice(fetched, PICTURES_AT_ONCE)):
             skipped += [item for _, item in batch if isinstance(item, Skipped)]
-            there = [candidate for candidate, item in batch if not isinstance(item, Skipped)]
-            pixels = [item for _, item in batch if isinstance(item, np.ndarray)]
-            if pixels and len(pixels) == len(there):
-                fresh = judge.encode_images(np.stack(pixels))
-                store(there, fresh)
-                yield there, fresh
-            elif there:  # one batch in this order, whichever features are from the cache: scores may depend on it
-                parts: list[Pictures] = []
-                for candidate, item in batch:
-                    if isinstance(item, np.ndarray):
-                        parts.append(judge.encode_images(np.stack([item])))  # `item[None]` may lie otherwise in memory
-                        store([candidate], parts[-1])
-                    elif isinstance(item, Pictures):
-                        parts.append(item)
-                yield there, judge.join(parts)
+            readable = [(candidate, item) for candidate, item in batch if not isinstance(item, Skipped)]
+            parts: list[Pictures] = []  # in this order; neighbours without features are encoded together
+            for _, neighbours in groupby(readable, key=lambda one: isinstance(one[1], Pictures)):
+                some = list(neighbours)
+                parts += [item for _, item in some if isinstance(item, Pictures)]
+                if pixels := [item for _, item in some if isinstance(item, np.ndarray)]:
+                    parts.append(judge.encode_images(np.stack(pixels)))
+                    store([candidate for candidate, _ in some], parts[-1])
+            if parts:
+                yield [candidate for candidate, _ in readable], parts[0] if len(parts) == 1 else judge.join(parts)
 
 
 def cache_name(judge: Judge, content: bytes) -> str:
@@ -152,8 +147,8 @@ class KeepingModel(Protocol):
 class Keeper:
     """Keeps features of the newest pictures of an index, as many as fit under its capacity.
 
-    During a run it takes those that come with the vectors of new pictures. Then `fill` computes those that lack. A run
-    that is broken off keeps what it has.
+    During a run it takes those that come with the vectors of new pictures. Then `fill` computes those that are missing.
+    A run that is broken off keeps what it has.
     """
 
     def __init__(self, writer: IndexWriter, keeping: Keeping, find_model: Callable[[], KeepingModel]) -> None:
@@ -164,22 +159,30 @@ class Keeper:
         self._held: dict[bytes, bytes] = {}  # features by hash, until the index has the images
         self._mtime_ns: int | None = None  # of the oldest file that may be among the newest pictures
 
+    def accept_model(self) -> KeepingModel:
+        """Find the model, once; then store what is to be kept. Raises ModelError for a judge that verifies nothing."""
+        if self._model is None:
+            model = self._find_model()
+            require_heads(model.heads, Head.ITM, way_out="; or keep no features: --keep-features 0")
+            self._model = model
+            self._store_keeping(self._keeping)
+        return self._model
+
     # During a run
 
     def engine(self) -> ImageEngine:
         """Return the engine of the model, which also returns features if one pass gives both."""
-        return self._found().engine_with_features(lambda place: bool(self._wanted[place]))
+        return self.accept_model().engine_with_features(lambda place: bool(self._wanted[place]))
 
     def expect(self, file: File) -> None:
         """Decide, by its mtime, whether the features of the next content of the engine are wanted.
 
         Its date is known only later. Where more new pictures come than fit, most features are so never written.
         """
-        fits = None if self._kept is None else self._kept.number_that_fits()
+        under, fits = self._keeping.place, None if self._kept is None else self._kept.number_that_fits()
         if self._mtime_ns is None and fits is not None:
-            oldest = self._writer.catalog.newest_met(fits)
+            oldest = self._writer.catalog.newest_met(fits, under)
             self._mtime_ns = -LARGEST if oldest is None else oldest
-        under = self._keeping.place
         is_under = under is None or file.path.is_relative_to(under)
         self._wanted.append(is_under and (self._mtime_ns is None or file.mtime_ns >= self._mtime_ns))
 
@@ -190,7 +193,7 @@ class Keeper:
     def store(self) -> None:
         """Keep what is held, after the commit."""
         if self._held and self._kept is None:
-            self._open(self._found())
+            self._open(self.accept_model())
         for content, packed in self._held.items():
             date = self._date_of(content)
             if date is not None and self._kept is not None:
@@ -199,30 +202,44 @@ class Keeper:
 
     # After the run
 
-    def fill(self, *, compare: bool, say: Say, on_progress: OnProgress) -> None:
-        """Compute the features that lack, newest first. Without `compare` the model is found only if some lack.
+    def fill(self, *, say: Say, on_progress: OnProgress) -> None:
+        """Compute the features that are missing, newest first. A model that was not needed yet is found only if some
+        are missing; if it cannot be found, `say` gets a line.
 
         `on_progress(done, total)` counts pictures. Raises as `encoded` does, and ModelError for a judge that verifies
         nothing.
         """
-        kept, made_by = self._kept, self._keeping.made_by
-        if kept is None and self._model is None and not compare and made_by is not None:
-            kept = self._kept_of(made_by)
-        if kept is None or next(self._lacking(kept), None) is not None:
-            model = self._found()
-            kept = self._kept or self._open(model)
-            if not model.has_one_pass and next(self._lacking(kept), None) is not None:
+        was_needed, kept = self._model is not None, self._kept
+        if not was_needed and self._keeping.made_by is not None:
+            kept = self._kept_of(self._keeping.made_by)
+        if kept is None or self._are_missing(kept):
+            try:
+                model = self.accept_model()
+                kept = self._kept or self._open(model)
+            except ModelError as error:
+                if was_needed:
+                    raise
+                say(f"note: the features of some pictures are missing: {error}")
+                return
+            if not model.has_one_pass and self._are_missing(kept):
                 say(
                     "note: features do not come with the vectors of this model: to keep them, pictures are read once "
                     f"more, and go through the vision tower of {model.judge.name}, too"
                 )
             self._compute(model.judge, kept, on_progress)
+        if not kept and kept.too_large is not None:
+            say(
+                f"note: no features are kept from now on: those of a picture take {kept.too_large} bytes, more than "
+                f"the {self._keeping.capacity} bytes that were given"
+            )
+            self._writer.keep(None)
+            return
         FeatureCache(self._directory, self._keeping.capacity).make_room()
 
     def _compute(self, judge: Judge, kept: KeptFeatures, on_progress: OnProgress) -> None:
         total = self._writer.catalog.count_live()
-        lacking, fits = self._lacking(kept), True
-        while fits and (some := list(islice(lacking, PICTURES_AT_ONCE))):
+        missing, fits = self._missing(kept), True
+        while fits and (some := list(islice(missing, PICTURES_AT_ONCE))):
             candidates = [candidate for candidate, _ in some]
             for there, pictures in encoded(judge, candidates, []):
                 packed = dict(zip((candidate.content for candidate in there), judge.pack(pictures), strict=True))
@@ -231,37 +248,42 @@ class Keeper:
                         fits = fits and kept.put(candidate.content, date, packed[candidate.content])
             on_progress(len(kept), min(total, kept.number_that_fits() or total))
 
-    def _lacking(self, kept: KeptFeatures) -> Iterator[tuple[Candidate, int]]:
-        """Yield the pictures whose features lack, newest first, with their dates, while there is room for them.
+    def _are_missing(self, kept: KeptFeatures) -> bool:
+        return next(self._missing(kept), None) is not None
 
-        Features that a search has cached are kept, and do not lack."""
+    def _missing(self, kept: KeptFeatures) -> Iterator[tuple[Candidate, int]]:
+        """Yield the pictures whose features are missing, newest first, with their dates, while there is room for them.
+
+        Pictures above the usual limit of pixels are left out: only a run that is given a higher one can read them.
+        """
         catalog = self._writer.catalog
         for content, date in catalog.newest(self._keeping.place):
             if content in kept:
                 continue
             if not kept.has_room(date):
                 return
-            if not kept.adopt(content, date):
-                file = next(filter(_is_readable, catalog.entry(content).files), None)
-                if file is not None:
-                    yield Candidate(file.path, content=content), date
+            from bridgetower.pictures.decode import MAX_PIXELS
 
-    def _found(self) -> KeepingModel:
-        if self._model is None:
-            self._model = self._find_model()
-            require_heads(self._model.heads, Head.ITM)
-        return self._model
+            entry = catalog.entry(content)
+            file = next(filter(_is_readable, entry.files), None)
+            if file is not None and entry.width * entry.height <= MAX_PIXELS:
+                yield Candidate(file.path, content=content), date
 
     def _open(self, model: KeepingModel) -> KeptFeatures:
         made_by = model.judge.features_id
-        if made_by != self._keeping.made_by:
-            self._keeping = self._keeping._replace(made_by=made_by)
-            self._writer.keep(self._keeping)
+        self._store_keeping(self._keeping._replace(made_by=made_by))
         self._kept = self._kept_of(made_by)
         return self._kept
 
+    def _store_keeping(self, keeping: Keeping) -> None:
+        self._keeping = keeping
+        if keeping != self._writer.catalog.keeping():
+            self._writer.keep(keeping)
+
     def _kept_of(self, made_by: str) -> KeptFeatures:
-        return KeptFeatures(self._directory, self._keeping.capacity, made_by, self._date_of)
+        kept = KeptFeatures(self._directory, self._keeping.capacity, made_by, self._date_of)
+        kept.adopt_cached()
+        return kept
 
     @property
     def _directory(self) -> Path:

@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError, UsageError
+from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError, UnknownPlaceError, UsageError
 from bridgetower.files.ignore import Rules
-from bridgetower.files.walk import scan
+from bridgetower.files.walk import is_in_walk, scan
 from bridgetower.files.watch import watching
+from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Keeping
 from bridgetower.index.compatibility import made_by, require_ours
 from bridgetower.index.directory import require_apart, require_place
 from bridgetower.index.reader import IndexReader, Kept
 from bridgetower.index.reader_pool import ReaderPool
-from bridgetower.index.roots import nothing_in
+from bridgetower.index.roots import known_place, nothing_in, suggestion
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Fingerprint, OnProgress, Say
@@ -104,7 +105,7 @@ class Update:
             IndexWriter.open(self.directory, fingerprint, recall_store=self.recall_store) as writer,
         ):
             writer.on_publish = self.on_publish
-            keeper = self._keeper(writer, find_model)
+            keeper = self._keeper(paths, writer, find_model)
             report = index(
                 paths,
                 writer,
@@ -116,23 +117,42 @@ class Update:
                 on_progress=self.on_progress,
             )
             if keeper is not None:
-                keeper.fill(compare=self.keep != UNCHANGED, say=self.say, on_progress=self.on_keep)
+                keeper.fill(say=self.say, on_progress=self.on_keep)
         return report if keeper is None else replace(report, kept=self._kept())
 
-    def _keeper(self, writer: IndexWriter, find_model: Callable[[], "KeepingModel"]) -> "Keeper | None":
-        """Store which features are to be kept; return the keeper, or None if there are none."""
+    def _keeper(
+        self, paths: Sequence[Path], writer: IndexWriter, find_model: Callable[[], "KeepingModel"]
+    ) -> "Keeper | None":
+        """Return what keeps features, once its model is accepted where an option asks for it; None to keep none."""
         before = writer.catalog.keeping()
         keeping = self.keep.applied(before)
-        if keeping != before:
-            writer.keep(keeping)
         if keeping is None:
-            for file in writer.features().files() if before is not None else ():
-                if file.kept:
-                    file.remove()
+            if before is not None:
+                writer.keep(None)
+                for file in writer.features().files():
+                    if file.kept:
+                        file.remove()
             return None
         from bridgetower.retrieval.encode_pictures import Keeper
 
-        return Keeper(writer, keeping, find_model)
+        if self.keep.under is not None:
+            keeping = keeping._replace(under=os.fsencode(self._known(self.keep.under, paths, writer.catalog)))
+        keeper = Keeper(writer, keeping, find_model)
+        if self.keep != UNCHANGED:
+            keeper.accept_model()
+        return keeper
+
+    def _known(self, under: Path, paths: Sequence[Path], catalog: Catalog) -> Path:
+        """Return a place as the index knows it, or will know it after the walk of `paths`. Raises UnknownPlaceError."""
+        roots = [Path(os.path.abspath(path)) for path in paths]
+
+        def knows(place: Path) -> bool:
+            return catalog.knows(place) or any(is_in_walk(root, place, self.rules) for root in roots)
+
+        if (known := known_place(under, knows)) is None:
+            hint = suggestion(catalog, under)
+            raise UnknownPlaceError(f"nothing in the index, or in this run, lies under {under}{hint}")
+        return known
 
     def _kept(self) -> Kept | None:
         with IndexReader.open(self.directory, self.recall_store) as reader:

@@ -1,6 +1,9 @@
 """Features that `bt index` keeps: of which pictures, how many, and what searches read of them."""
 
+import hashlib
 import os
+import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bridgetower import Library, Model, ModelError, UsageError
+from bridgetower import Library, Model, ModelError, UnknownPlaceError, UsageError
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.index import feature_cache
 from bridgetower.index.feature_cache import FeatureCache
@@ -34,6 +37,10 @@ class Counting(FakeEncoder):
 @pytest.fixture(autouse=True)
 def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridgetower.encoders.local_engine.DecodePool", DecodePoolHere)
+
+
+def hash_of(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def add(folder: Path, *numbers: int) -> None:
@@ -109,6 +116,21 @@ def test_the_newest_that_fit_are_kept(tmp_path: Path, photos: Path) -> None:
         assert kept(tmp_path / "index") == []
 
 
+def test_features_that_an_older_index_left_are_counted_once(tmp_path: Path, photos: Path) -> None:
+    directory = tmp_path / "index"
+    with opened(directory) as library:
+        library.index([photos], keep_features=4 * ONE + 100)
+    (directory / "features").rename(tmp_path / "features")
+    shutil.rmtree(directory)
+    directory.mkdir()
+    with opened(directory) as library:
+        library.index([photos / "p00.png"])
+        (tmp_path / "features").rename(directory / "features")
+        report = library.index([photos], keep_features=4 * ONE + 100)
+    assert kept(directory) == [6, 7, 8, 9]
+    assert report.kept is not None and report.kept.bytes == 4 * ONE
+
+
 def test_pictures_that_are_indexed_already_are_read_once_more(tmp_path: Path, photos: Path) -> None:
     counts: list[tuple[int, int]] = []
     encoder = Counting()
@@ -129,7 +151,7 @@ def test_features_that_a_search_has_cached_are_not_computed_again(tmp_path: Path
     assert kept(tmp_path / "index") == [*range(10)] and encoder.computed == 10
 
 
-def test_a_run_in_which_nothing_lacks_needs_no_model(tmp_path: Path, photos: Path) -> None:
+def test_a_run_in_which_nothing_is_missing_needs_no_model(tmp_path: Path, photos: Path) -> None:
     with opened(tmp_path / "index") as library:
         library.index([photos], keep_features=4 * ONE + 100)
 
@@ -141,6 +163,77 @@ def test_a_run_in_which_nothing_lacks_needs_no_model(tmp_path: Path, photos: Pat
     with opened(tmp_path / "index", Broken()) as library:
         report = library.index([photos])
     assert report.kept is not None and report.kept.images == 4
+
+
+class Unusable(FakeEncoder):
+    @property
+    def features_id(self) -> str:
+        raise AssertionError("the judge was asked")
+
+
+def test_a_size_below_that_of_a_picture_is_told_once_and_keeps_none(tmp_path: Path, photos: Path) -> None:
+    said: list[str] = []
+    for indexed in (False, True):
+        directory = tmp_path / f"index{indexed}"
+        with opened(directory, say=said.append) as library:
+            if indexed:
+                library.index([photos])
+            library.index([photos], keep_features=ONE - 1)
+            assert library.summary().kept is None
+        with opened(directory, Unusable(), say=said.append) as library:
+            library.index([photos])
+        assert [line for line in said if f"take {ONE} bytes" in line and f"the {ONE - 1} bytes" in line] == said
+        assert len(said) == 1
+        said.clear()
+
+
+def test_a_full_disk_needs_no_model(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_cache, "LEFT_FREE", 2**62)
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=10**6)
+    with opened(tmp_path / "index", Unusable()) as library:
+        report = library.index([photos])
+    assert report.kept is not None and report.kept.images == 0
+
+
+def test_pictures_above_the_limit_of_pixels_need_no_model(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(photos / "p20.png", "red", (100, 100))
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=10**6)
+        [file] = [file for file in caches(tmp_path / "index", None).files() if file.hash == hash_of(photos / "p20.png")]
+        file.remove()
+    monkeypatch.setattr("bridgetower.pictures.decode.MAX_PIXELS", 9_999)
+    with opened(tmp_path / "index", Unusable()) as library:
+        library.index([photos])
+    assert kept(tmp_path / "index") == [*range(10)]
+
+
+@pytest.mark.parametrize("model", [None, Model.from_parts(FakeEncoder())])
+def test_a_missing_model_that_no_new_picture_needs_is_told(tmp_path: Path, photos: Path, model: Model | None) -> None:
+    said: list[str] = []
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=10**6)
+    [file] = (tmp_path / "index" / "features").glob(f"{hash_of(photos / 'p05.png').hex()}*")
+    file.unlink()
+    (photos / "p00.png").unlink()
+    with Library(tmp_path / "index", model, say=said.append) as library:
+        report = library.index([photos])
+    assert report.removed == 1 and report.kept is not None and report.kept.images == 8
+    assert len(said) == 1 and "features of some pictures are missing: " in said[0]
+
+
+def test_features_that_a_search_has_cached_are_kept_without_a_model(tmp_path: Path, photos: Path) -> None:
+    with opened(tmp_path / "index") as library:
+        library.index([photos], keep_features=10**6)
+        for file in (tmp_path / "index" / "features").iterdir():
+            file.unlink()
+        library.search("red", depth=10)
+    assert kept(tmp_path / "index") == []
+    with opened(tmp_path / "index", Unusable()) as library:
+        library.index([photos])
+    assert kept(tmp_path / "index") == [*range(10)]
 
 
 def test_deleted_and_damaged_features_are_computed_again(tmp_path: Path, photos: Path) -> None:
@@ -172,6 +265,36 @@ def test_only_pictures_under_a_place_are_kept(tmp_path: Path, photos: Path) -> N
         assert summary.kept is not None and summary.kept.under == photos / "family"
         with pytest.raises(UsageError, match="no room for them"):
             library.index([photos], keep_features=0, keep_under=photos)
+
+
+def test_a_place_is_known_by_any_of_its_names(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(photos / "été", 30)
+    place = photos / "été"
+    (tmp_path / "link").symlink_to(photos)
+    (photos / "inner").symlink_to(place)
+    monkeypatch.chdir(photos)
+    names = [tmp_path / "link" / "été", photos / "inner", photos / unicodedata.normalize("NFD", "été"), Path("été")]
+    for number, name in enumerate(names):
+        with opened(tmp_path / f"index{number}") as library:
+            for _ in range(2):  # of the walk, then of the index
+                report = library.index([photos], keep_features=10**6, keep_under=name)
+                assert report.kept is not None and (report.kept.images, report.kept.under) == (1, place)
+    with opened(tmp_path / "index0") as library:
+        report = library.index([place], keep_features=10**6, keep_under=tmp_path)
+        assert report.kept is not None and (report.kept.images, report.kept.under) == (11, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["photos/none", "photos/.hidden", "elsewhere"])
+def test_an_unknown_place_is_refused_before_anything_is_encoded(tmp_path: Path, photos: Path, name: str) -> None:
+    add(photos / ".hidden", 1)
+    add(tmp_path / "elsewhere", 2)
+    encoder = Counting()
+    with opened(tmp_path / "index", encoder) as library:
+        for _ in range(2):
+            with pytest.raises(UnknownPlaceError, match=f"lies under .*{name}"):
+                library.index([photos], keep_features=10**6, keep_under=tmp_path / name)
+            assert (encoder.computed, encoder.encoded) == (0, 0)
+        assert library.index([photos]).kept is None
 
 
 def test_a_place_needs_room(tmp_path: Path, photos: Path) -> None:
@@ -248,10 +371,19 @@ def test_what_searches_have_cached_makes_room(tmp_path: Path, photos: Path) -> N
     assert kept(tmp_path / "index") == [6, 7, 8, 9] and len(files) == 4
 
 
-def test_a_judge_that_verifies_nothing_is_refused(tmp_path: Path, photos: Path) -> None:
-    judge = FakeEncoder(heads=frozenset({Head.ITC, Head.MLM}))
-    with opened(tmp_path / "index", judge) as library, pytest.raises(ModelError, match="ITM"):
-        library.index([photos], keep_features=10**6)
+@pytest.mark.parametrize("judge", [None, FakeEncoder(heads=frozenset({Head.ITC, Head.MLM}))])
+def test_a_judge_that_verifies_nothing_is_refused_before_anything_is_stored(
+    tmp_path: Path, photos: Path, judge: FakeEncoder | None
+) -> None:
+    encoder = FakeEncoder()
+    with Library(tmp_path / "index", Model.from_parts(encoder, judge)) as library:
+        with pytest.raises(ModelError, match=r"ITM.*--keep-features 0$"):
+            library.index([photos], keep_features=10**6)
+        assert encoder.encoded == 0
+        assert library.index([photos]).kept is None
+        with pytest.raises(ModelError, match=r"ITM.*--keep-features 0$"):
+            library.index([photos], keep_features=10**6)
+        assert library.index([photos], keep_features=0).encoded == 0
 
 
 def test_prune_removes_what_is_gone_or_of_another_judge(tmp_path: Path, photos: Path) -> None:
@@ -337,6 +469,16 @@ def test_most_pictures_of_a_large_run_are_never_written(tmp_path: Path, monkeypa
         library.index([tmp_path / "photos"], keep_features=5 * ONE)
     assert kept(tmp_path / "index") == [94, 95, 96, 97, 98]
     assert len(written) < 99 - 16
+
+
+def test_pictures_of_an_old_place_are_encoded_once(tmp_path: Path) -> None:
+    photos, encoder = tmp_path / "photos", Counting()
+    add(photos / "a-old", *range(80))
+    add(photos / "b-new", *range(80, 155))
+    with opened(tmp_path / "index", encoder) as library:
+        library.index([photos], keep_features=75 * ONE, keep_under=photos / "a-old")
+    assert kept(tmp_path / "index") == [*range(5, 80)]
+    assert encoder.computed + encoder.encoded == 155
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
