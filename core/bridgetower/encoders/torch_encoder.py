@@ -96,7 +96,9 @@ class TorchEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Texts:
         network = self.load()
         with shortages():
+            network.rest()
             hidden = self._hidden(texts)
+            self._text_tower.let_go()  # pictures follow
             vectors = self._text_vectors(hidden) if Head.ITC in self.heads else None
         masks = tuple(self._tokenizer.encode(text).masks for text in texts)
         return Texts(vectors, masks, tuple(network.text_features(layers) for layers in hidden))

@@ -76,7 +76,7 @@ class TorchNetwork:
             weight_cache.read_ahead(checkpoint, runtime.precision)
         self._weights = weight_cache.load(checkpoint, runtime.precision, runtime.device, say=say)
         self._model = self._weights.network
-        self._part: tuple[str, ...] | None = None  # of the weights, that was used last
+        self._part: tuple[str, ...] = ()  # the sections of the weights that were used last
 
     def _thread_limit(self, pictures: int = 0) -> AbstractContextManager[None]:
         narrow = self._runtime.device == "cpu" and compute_with_one(self._checkpoint.config, pictures)
@@ -91,9 +91,13 @@ class TorchNetwork:
 
     def _begin(self, part: tuple[str, ...]) -> None:
         """Free the memory of the other part of the weights when this one begins."""
-        if self._part not in (None, part):
-            self._weights.let_go(*(self._part or ()))
+        if self._part not in ((), part):
+            self._weights.let_go(*self._part)
         self._part = part
+
+    def rest(self) -> None:
+        """Free the memory of the part of the weights that was used last."""
+        self._begin(())
 
     @_runs_network
     def encode_images(self, pixels: Pixels) -> Pictures:
