@@ -43,7 +43,7 @@ class Build:
         return {Path(row["path"]).name: row["match"] for row in map(json.loads, lines)}
 
     def _bt(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "bridgetower_cli", *arguments]
+        command = [sys.executable, "-P", "-m", "bridgetower_cli", *arguments]  # not what is in the current folder
         return subprocess.run(command, env=self._environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -68,6 +68,7 @@ def main() -> None:
             model = checkpoint(size, args.work).absolute()
             for precision in args.precision:
                 place = Path(scratch) / f"{size}-{precision}"
+                place.mkdir()
                 old = Build(before, model, precision, photos, place / "before")
                 cold = Build(ROOT, model, precision, photos, place / "cold")
                 kept = Build(ROOT, model, precision, photos, place / "kept", "--keep-features", KEEP)
