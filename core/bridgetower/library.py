@@ -155,15 +155,15 @@ class Library:
         `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound when pictures
         were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by default 20 on a
         CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified, `min_similarity`
-        what was found without a text. `on_progress(done, total)` counts pictures that are being verified. `on_hits`
-        gets the hits as they stand: as recalled, before the judge is loaded; after each verified batch; at last.
-
+        what was found without a text. `on_progress(done, total)` counts verified pictures, from (0, 0) when the judge
+        is loaded. `on_hits` gets the hits as they stand: as recalled; after each verified batch; at last.
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
         from bridgetower.retrieval.search import SearchRequest
 
-        listener(on_progress), listener(on_hits)
+        for told in (on_progress, on_hits):
+            listener(told)
         limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken)
         request = SearchRequest.of(text, image, vector, *limits)  # checked before anything is opened
         with self._readers.lend() as reader:
