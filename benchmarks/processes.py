@@ -1,6 +1,8 @@
 """Whole processes, as a person starts them: their time is taken from outside, their memory from the system."""
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -25,12 +27,32 @@ def said(command: list[str]) -> str:
 
 
 def _done(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BT_")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode beside it
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
     return done
+
+
+def _environment() -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BT_")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode beside it
+    return environment
+
+
+def until(command: list[str], shown: bytes) -> None:
+    """Run a command on a terminal until it shows this, then kill it. SystemExit if it ends before."""
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=subprocess.DEVNULL, env=_environment())
+    os.close(terminal)
+    output = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
+        while shown not in output and (some := os.read(screen, 65536)):
+            output += some
+    process.kill()
+    process.wait()
+    os.close(screen)
+    if shown not in output:
+        raise SystemExit(f"{' '.join(command)} never showed {shown!r}")
 
 
 def peak(command: list[str]) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.records import File
 
+FIRST_ROW = "bt search, its first row on a terminal"
 PYTHON, TORCH = "python -c pass", 'python -c "import torch"'
 QUERY = "two cats on a couch"
 
@@ -103,7 +105,11 @@ def main() -> None:
             images = images_for(size)
             index = synthetic_index(checkpoint(size, args.work).absolute(), images, args.work)
             check(index, images)
-            runs = {name: partial(processes.run, command) for name, command in commands(index).items()}
+            runs: dict[str, Callable[[], object]] = {
+                name: partial(processes.run, command) for name, command in commands(index).items()
+            }
+            search = [processes.BT, "search", QUERY, "--index", str(index)]
+            runs[FIRST_ROW] = partial(processes.until, search, b".jpg")
             times = take_turns(runs, args.rounds)
             for name, measured in times.items():
                 report.add(
@@ -113,6 +119,7 @@ def main() -> None:
                     images=images,
                     more_than_python=measured.median - times[PYTHON].median,
                     more_than_torch=measured.median - times[TORCH].median,
+                    x_torch=measured.median / times[TORCH].median,
                 )
 
 

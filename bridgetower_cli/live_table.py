@@ -42,12 +42,17 @@ class LiveTable:
             render.table(self._columns, self._rows)
 
     def update(self, done: int, total: int) -> None:
-        """Let the next table say that `done` of `total` units are done."""
-        self._progress = f"{done} of {total} {self._unit}"
+        """Say that `done` of `total` units are done; a `total` of 0 is not known yet."""
+        self._progress = f"{done} of {total} {self._unit}" if total else f"the first {self._unit}"
+        if not total:  # else rows follow, which are drawn with it
+            self._draw_if_due()
 
     def show(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """Draw the table, unless it was just drawn. A part that is larger than the terminal is cut off."""
         self._columns, self._rows = columns, rows
+        self._draw_if_due()
+
+    def _draw_if_due(self) -> None:
         if (now := self._clock()) - self._drawn_at >= _DRAW_EVERY_S:
             self._drawn_at = now
             self._draw()

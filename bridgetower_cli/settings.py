@@ -15,8 +15,6 @@ from bridgetower.records import DEVICES, MOST_PIXELS, PRECISIONS
 from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
 from bridgetower_cli import render
 
-DEFAULT_FEATURES_CACHE = "2GB"
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -29,7 +27,7 @@ class Settings:
     device: str
     precision: str
     named_precision: str | None  # the value of --precision, which alone an index may refuse
-    features_cache: int  # bytes
+    features_cache: int | None  # bytes; None as the index says
     features_dir: Path | None  # its folder, if not in the index
 
 
@@ -53,8 +51,8 @@ def settle(
         precision=_one_of(PRECISIONS, "precision", precision or _environment("BT_PRECISION")),
         named_precision=precision,
         features_cache=(
-            byte_size(_environment("BT_FEATURES_CACHE") or DEFAULT_FEATURES_CACHE)
-            if features_cache is None
+            byte_size(named)
+            if features_cache is None and (named := _environment("BT_FEATURES_CACHE"))
             else features_cache
         ),
         features_dir=features_dir or (features_folder(named) if (named := _environment("BT_FEATURES_DIR")) else None),
@@ -254,7 +252,8 @@ FeaturesCache = Annotated[
         metavar="SIZE",
         parser=byte_size,
         help="Disk space for what the model saw in pictures, so that the next search need not look again; 0 for none. "
-        f"[env: BT_FEATURES_CACHE; default: {DEFAULT_FEATURES_CACHE}]",
+        "What `bt index --keep-features` keeps is never removed for it. [env: BT_FEATURES_CACHE; default: 2GB, or as "
+        "the index keeps]",
     ),
 ]
 FeaturesDir = Annotated[

@@ -65,17 +65,15 @@ class FakeEncoder:
     def features_id(self) -> str:
         return f"{self.fingerprint.weights_sha256}-1"
 
-    @property
-    def features_bytes(self) -> int:
-        return 2 * 3 * self.preprocessing.crop_size**2
-
     def pack(self, images: Pictures) -> list[bytes]:
-        return [picture.astype(np.float16).tobytes() for picture in images.features]
+        return [picture.tobytes() for picture in images.features]
 
-    def unpack(self, stored: Sequence[bytes]) -> Pictures:
+    def unpack(self, packed: bytes) -> Pictures:
         side = self.preprocessing.crop_size
-        arrays = [np.frombuffer(one, np.float16).reshape(3, side, side) for one in stored]
-        return Pictures(None, np.stack(arrays).astype(np.float32))
+        return Pictures(None, np.frombuffer(packed, np.float32).reshape(1, 3, side, side))
+
+    def join(self, batches: Sequence[Pictures]) -> Pictures:
+        return Pictures(None, np.concatenate([batch.features for batch in batches]))
 
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         self.matched += len(pairs)

@@ -25,7 +25,15 @@ from bridgetower.network.bridgetower import BridgeTower
 
 ROOT = Path(__file__).parents[1]
 IN_PROCESS = ("embedding", "reranking", "text", "decoding")
-IN_MANY = ("indexing", "formats", "starting", "unchanged", "busy", "memory")  # processes, each of which loads torch
+IN_MANY = (
+    "indexing",
+    "formats",
+    "starting",
+    "unchanged",
+    "busy",
+    "kept",
+    "memory",
+)  # processes, each of which loads torch
 SCRIPTS = (*IN_PROCESS, *IN_MANY)
 
 
@@ -47,7 +55,7 @@ def test_each_benchmark_gives_a_table_and_json_lines(
     lines = tmp_path / "lines.jsonl"
     options = ["--size", "tiny", "--rounds", "1", "--work", str(work), "--json", str(lines)]
     options += ["--of", "starting"] if script == "memory" else []  # of all of them would take a minute
-    options += ["--before", str(ROOT)] if script == "busy" else []
+    options += ["--before", str(ROOT)] if script in ("busy", "kept") else []
     run(script, *options, monkeypatch=monkeypatch)
     rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     heading, _, header, rule, *body = capsys.readouterr().out.strip().splitlines()
@@ -205,8 +213,9 @@ def test_arithmetic_is_what_torch_counts(size: str, work: Path) -> None:
     model = BridgeTower(config).initialise(torch.Generator()).eval()
     pixels = torch.zeros(1, 3, config.vision.image_size, config.vision.image_size)
     ids, mask = torch.full((1, 12), 9), torch.ones(1, 12, dtype=torch.bool)
-    # The kernels for attention alone are not all known to the counter; its plain products are.
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+    # The kernels for attention alone are not all known to the counter; its plain products are. While gradients are
+    # recorded, no rows are filled up.
+    with sdpa_kernel(SDPBackend.MATH):
         text, image = model.encode_text(ids, mask), model.encode_image(pixels)
         counted = {
             "image": counted_by_torch(lambda: model.encode_image(pixels)),

@@ -19,6 +19,7 @@ from bridgetower_cli.settings import (
     Model,
     Precision,
     Quiet,
+    byte_size,
     completing,
     named_path,
     pixel_count,
@@ -84,6 +85,21 @@ def index(
             help="Skip pictures that have more pixels, as 400MP; each takes up to 48 bytes of memory. [default: 179MP]",
         ),
     ] = None,
+    keep_features: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SIZE",
+            parser=byte_size,
+            help="From now on, keep in the index what verification needs of the newest pictures, as many as fit into "
+            "SIZE, as 5GB: searches need not read these again. 0 for none.",
+        ),
+    ] = None,
+    keep_under: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", parser=named_path, help="With --keep-features: only of pictures at or below PATH."
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = None,
     quiet: Quiet = False,
@@ -110,6 +126,9 @@ def index(
             "max_pixels": max_pixels,
             "on_progress": lambda progress: meter.update(progress.done, progress.total, "indexing", "files"),
             "on_publish": lambda done, total: meter.update(done, total, "arranging for search"),
+            "keep_features": keep_features,
+            "keep_under": keep_under,
+            "on_keep": lambda done, total: meter.update(done, total, "keeping features", "pictures"),
         }
         if watch:
             _report_watch(pictures.watch(paths, **how), meter, len(paths), json=json)
@@ -146,6 +165,9 @@ def _report_run(report: "IndexReport", seconds: float, *, json: bool) -> None:
         + (f"; left out {report.excluded} by patterns" if report.excluded else "")
         + (f"; passed over {render.counted(report.links, 'link')} (--follow-symlinks)" if report.links else "")
     )
+    if report.kept is not None:
+        kept = report.kept
+        render.say(f"kept the features of {render.counted(kept.images, 'picture')}, {render.size(kept.bytes)}")
 
 
 def _more(report: "IndexReport") -> str:
@@ -176,6 +198,8 @@ def _print_run(report: "IndexReport", skipped: Sequence[Skipped], seconds: float
             "links": report.links,
             "absent": report.absent,
             "note": report.note,
+            "kept": None if report.kept is None else report.kept.images,
+            "kept_bytes": None if report.kept is None else report.kept.bytes,
             "seconds": seconds,
         }
     )

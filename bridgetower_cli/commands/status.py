@@ -13,7 +13,7 @@ from bridgetower_cli.settings import Device, Index, Json, Precision, Quiet, sett
 FEW = 5  # reasons, and indexed single files, that are shown
 
 if TYPE_CHECKING:
-    from bridgetower import Fingerprint, Root, Runtime, Summary, Tuning
+    from bridgetower import Fingerprint, Kept, Root, Runtime, Summary, Tuning
 
 
 def status(
@@ -75,6 +75,8 @@ def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:
         "uncovered": summary.uncovered,
         "exact": summary.tuning is None,
         "tuning": None if summary.tuning is None else summary.tuning._asdict(),
+        "keep_features": 0 if summary.kept is None else summary.kept.capacity,
+        "kept": None if summary.kept is None else _kept_fields(summary.kept),
         "created_at": summary.created_at,
         "updated_at": summary.updated_at,
     }
@@ -95,6 +97,8 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
     ]
     if summary.undated:
         rows.append(["undated", f"{counted(summary.undated, 'file')}, for which the time of the file stands"])
+    if summary.kept is not None:
+        rows.append(["kept features", _kept(summary.kept, summary.images)])
     if summary.tuning is not None:
         rows.append(["recall", _recall(summary.tuning)])
     if summary.orphans:
@@ -115,6 +119,17 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
             ["precision", runtime.reason],
         ]
     return rows
+
+
+def _kept_fields(kept: "Kept") -> dict[str, Any]:
+    return {"pictures": kept.images, "bytes": kept.bytes, "precision": kept.precision, "under": kept.under}
+
+
+def _kept(kept: "Kept", pictures: int) -> str:
+    precision = "" if kept.precision is None else f", {kept.precision}"
+    place = "" if kept.under is None else f", under {visible(str(kept.under))}"
+    size = f"{render.size(kept.bytes)} of at most {render.size(kept.capacity)}"
+    return f"of {kept.images} of {counted(pictures, 'picture')}, newest first{place}: {size}{precision}"
 
 
 def _family(made_by: "Fingerprint") -> str:

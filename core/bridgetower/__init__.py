@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.index.maintenance import ForgetReport as ForgetReport
     from bridgetower.index.maintenance import Forgotten as Forgotten
     from bridgetower.index.maintenance import Pruned as Pruned
+    from bridgetower.index.reader import Kept as Kept
     from bridgetower.index.reader import Root as Root
     from bridgetower.index.reader import Summary as Summary
     from bridgetower.index.recovery.backup import Restored as Restored
@@ -89,7 +90,7 @@ _HOMES = {
     "index.catalog.rows": "Tuning",
     "index.check": "Finding Repaired",
     "index.maintenance": "ForgetReport Forgotten Pruned",
-    "index.reader": "Root Summary",
+    "index.reader": "Kept Root Summary",
     "index.recovery.backup": "Restored",
     "index.roots": "nothing_in",
     "index.vectors.protocol": "RecallStore RecallView",

@@ -186,6 +186,16 @@ def whole(name: str, value: object, *, least: int) -> int:
     return found
 
 
+def whole_or_none(name: str, value: object) -> int | None:
+    """Return None, or a whole number of at least 0."""
+    return None if value is None else whole(name, value, least=0)
+
+
+def room_to_keep(capacity: object, under: AnyPath | None) -> tuple[int | None, Path | None]:
+    """Return bytes for features, and the place of their pictures, absolute."""
+    return whole_or_none("keep_features", capacity), None if under is None else lasting(under)
+
+
 def number(name: str, value: object, *, least: float, most: float = math.inf) -> float:
     """Return a real number of any type but bool, from `least` to `most`."""
     try:

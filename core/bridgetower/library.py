@@ -61,7 +61,7 @@ class Library:
         preprocessing: str | None = None,
         default_model: AnyPath | None = None,
         default_precision: str = "auto",
-        features_cache: int = 2 * 1000**3,
+        features_cache: int | None = None,
         features_dir: AnyPath | None = None,
         store: "RecallStore | None" = None,
         progress: bool = False,
@@ -76,12 +76,12 @@ class Library:
         none of them is given beside it.
 
         `features_cache` is the disk space in bytes for features of pictures, so that the next search need not compute
-        them; 0 for none. `features_dir` is a place for them outside the folder of the index. `store` recalls, FAISS by
-        default. While a model is fetched, `progress` shows bars on stderr; `say` gets notes for people. Raises
-        UsageError.
+        them: 0 for none, None for that which the index keeps, else 2 GB. `features_dir` is a place for them outside
+        the folder of the index. `store` recalls, FAISS by default. While a model is fetched, `progress` shows bars on
+        stderr; `say` gets notes for people. Raises UsageError.
         """
         self.directory = Path(os.path.abspath(own_folder(directory)))
-        self._features_cache = inputs.whole("features_cache", features_cache, least=0)
+        self._features_cache = inputs.whole_or_none("features_cache", features_cache)
         self._features_dir = None if features_dir is None else Path(os.path.realpath(own_folder(features_dir)))
         if store is not None:
             from bridgetower.index.vectors.protocol import RecallStore
@@ -155,15 +155,15 @@ class Library:
         `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound when pictures
         were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by default 20 on a
         CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified, `min_similarity`
-        what was found without a text. `on_progress(done, total)` counts pictures that are being verified. `on_hits`
-        gets the hits as they stand: as recalled, before the judge is loaded; after each verified batch; at last.
-
+        what was found without a text. `on_progress(done, total)` counts verified pictures, from (0, 0) when the judge
+        is loaded. `on_hits` gets the hits as they stand: as recalled; after each verified batch; at last.
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
         from bridgetower.retrieval.search import SearchRequest
 
-        listener(on_progress), listener(on_hits)
+        for told in (on_progress, on_hits):
+            listener(told)
         limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken)
         request = SearchRequest.of(text, image, vector, *limits)  # checked before anything is opened
         with self._readers.lend() as reader:
@@ -220,33 +220,39 @@ class Library:
         default_excludes: bool = True,
         retry: bool = False,
         max_pixels: int | None = None,
+        keep_features: int | None = None,
+        keep_under: AnyPath | None = None,
         on_progress: "Callable[[Progress], None]" = quiet,
         on_publish: OnProgress = quiet,
+        on_keep: OnProgress = quiet,
     ) -> "IndexReport":
         """Bring the index up to date with these folders and files, creating it if need be.
 
         Only new and changed files are read. `exclude` holds patterns as in .gitignore, anchored at each folder;
         `default_excludes` leaves out folders of thumbnails, recycle bins and their like. They, `hidden` and
         `follow_symlinks` hold for this run only. With `retry`, files that were skipped are tried again.
-        Pictures that cannot be read, or have more than `max_pixels`, are named in the report. `on_progress` gets the
-        progress of the run; `on_publish(done, total)` counts images while they are arranged for search. Raises
-        InputError, UsageError, ModelError, StoreError, ProcessError.
+        Pictures that cannot be read, or have more than `max_pixels`, are named in the report.
+
+        From now on `keep_features` bytes hold the features of the newest pictures, or of those at or below
+        `keep_under`: 0 for none, None as the index says. `on_progress` gets the progress of the run;
+        `on_publish(done, total)` counts images that are arranged for search, `on_keep(done, total)` those whose
+        features are kept. Raises InputError, UsageError, ModelError, StoreError, ProcessError.
         """
-        update = self._update(exclude, hidden, follow_symlinks, default_excludes, max_pixels, on_progress, on_publish)
+        rules, keep = (exclude, hidden, follow_symlinks, default_excludes), (keep_features, keep_under)
+        update = self._update(rules, keep, max_pixels, on_progress, on_publish, on_keep)
         return update.run(inputs.paths_to_index(paths), retry=retry)
 
     def _update(
         self,
-        exclude: Iterable[str],
-        hidden: bool,
-        follow_symlinks: bool,
-        default_excludes: bool,
+        rules: tuple[Iterable[str], bool, bool, bool],
+        keep: tuple[int | None, AnyPath | None],
         max_pixels: int | None,
         on_progress: "Callable[[Progress], None]",
         on_publish: OnProgress,
+        on_keep: OnProgress,
     ) -> "Update":
         from bridgetower.files.ignore import Rules
-        from bridgetower.retrieval.updating import Update
+        from bridgetower.retrieval.updating import Keep, Update
 
         return Update(
             directory=self.directory,
@@ -254,10 +260,13 @@ class Library:
             readers=self._readers,
             find_model=self._models.to_add,
             must_compare=self._options.must_compare,
-            rules=Rules(inputs.list_of_patterns(exclude), hidden, follow_symlinks, default_excludes),
+            rules=Rules(inputs.list_of_patterns(rules[0]), *rules[1:]),
             max_pixels=inputs.pixel_limit(max_pixels),
+            keep=Keep(*inputs.room_to_keep(*keep)),
             on_progress=listener(on_progress),
             on_publish=listener(on_publish),
+            on_keep=listener(on_keep),
+            say=self._say,
         )
 
     def watch(
@@ -270,8 +279,11 @@ class Library:
         default_excludes: bool = True,
         retry: bool = False,
         max_pixels: int | None = None,
+        keep_features: int | None = None,
+        keep_under: AnyPath | None = None,
         on_progress: "Callable[[Progress], None]" = quiet,
         on_publish: OnProgress = quiet,
+        on_keep: OnProgress = quiet,
     ) -> "Iterator[IndexReport]":
         """Run `index`, and again whenever something has changed below `paths`: yield a report for each, without end.
 
@@ -279,8 +291,9 @@ class Library:
         later runs wait until it ends. Raises as `index` does, InputError where the system cannot watch, and
         ResourceError.
         """
-        update = self._update(exclude, hidden, follow_symlinks, default_excludes, max_pixels, on_progress, on_publish)
-        return update.watch([inputs.lasting(one) for one in inputs.paths_to_index(paths)], retry=retry, say=self._say)
+        rules, keep = (exclude, hidden, follow_symlinks, default_excludes), (keep_features, keep_under)
+        update = self._update(rules, keep, max_pixels, on_progress, on_publish, on_keep)
+        return update.watch([inputs.lasting(one) for one in inputs.paths_to_index(paths)], retry=retry)
 
     def _resumed(self) -> "IndexWriter":
         from bridgetower.index.writer import IndexWriter
@@ -358,14 +371,9 @@ class Library:
         """
         from bridgetower.transfer.import_index import import_folder
 
+        moved, store, told = inputs.path_map(moves), self._recall_store, listener(on_progress)
         with self._readers.changing():
-            return import_folder(
-                inputs.path(folder),
-                self.directory,
-                moves=inputs.path_map(moves),
-                recall_store=self._recall_store,
-                on_progress=listener(on_progress),
-            )
+            return import_folder(inputs.path(folder), self.directory, moves=moved, recall_store=store, on_progress=told)
 
     def import_vectors(
         self,
@@ -385,14 +393,8 @@ class Library:
         """
         from bridgetower.transfer.import_index import import_vectors
 
+        given = inputs.path(vectors), inputs.path(paths), inputs.spaced(name)
+        asked, moved = None if queries is None else inputs.path(queries), inputs.path_map(moves)
+        at, store, told = self.directory, self._recall_store, listener(on_progress)
         with self._readers.changing():
-            return import_vectors(
-                inputs.path(vectors),
-                inputs.path(paths),
-                inputs.spaced(name),
-                self.directory,
-                queries=None if queries is None else inputs.path(queries),
-                moves=inputs.path_map(moves),
-                recall_store=self._recall_store,
-                on_progress=listener(on_progress),
-            )
+            return import_vectors(*given, at, queries=asked, moves=moved, recall_store=store, on_progress=told)

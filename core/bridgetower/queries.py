@@ -18,7 +18,7 @@ class Queries:
     """Answer queries with the reader that the caller lends. Raises as `Library` does."""
 
     models: ModelChoice
-    features_cache: int  # bytes
+    features_cache: int | None  # bytes; None as the index says
     features_dir: Path | None  # absolute
     notes: Notes
 

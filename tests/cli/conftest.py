@@ -51,7 +51,7 @@ class Models:
         )
 
     def load(self, checkpoint: SimpleNamespace, runtime: Any, **options: object) -> FakeEncoder:
-        self.loaded.append((checkpoint.name, runtime.device))
+        self.loaded.append((checkpoint.name, runtime().device))
         encoder: FakeEncoder = checkpoint.encoder
         return encoder
 

@@ -33,6 +33,8 @@ COUNTS = {
     "links": 0,
     "absent": [],
     "note": None,
+    "kept": None,
+    "kept_bytes": None,
 }
 
 

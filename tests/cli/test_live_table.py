@@ -286,7 +286,7 @@ def test_below_the_least_match_rows_go_when_they_are_verified(folder: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "options", [{"term": "dumb"}, {"arguments": ["--quiet"]}, {"arguments": ["--paths"], "apart": True}]
+    "options", [{"term": "dumb"}, {"arguments": ["--quiet"]}, {"arguments": ["--paths"], "apart": True, "width": 300}]
 )
 def test_without_a_wish_for_it_no_table_settles(folder: Path, options: dict[str, object]) -> None:
     arguments = options.pop("arguments", [])

@@ -45,6 +45,49 @@ def test_status_for_people(bt: Bt, library: Path) -> None:
     assert "precision" not in done.stdout
 
 
+def test_status_shows_kept_features(bt: Bt, library: Path) -> None:
+    status = json.loads(bt("status", "--json").stdout)
+    assert (status["keep_features"], status["kept"]) == (0, None)
+    assert "kept features" not in bt("status").stdout
+    done = bt("index", library, "--keep-features", "30kB")
+    assert done.exit_code == 0 and "kept the features of 2 pictures, 24.6 kB" in done.stderr
+    status = json.loads(bt("status", "--json").stdout)
+    assert status["keep_features"] == 30_000
+    assert status["kept"] == {"pictures": 2, "bytes": 24608, "precision": None, "under": None}
+    [row] = [line for line in bt("status").stdout.splitlines() if line.startswith("kept features")]
+    assert row.split(maxsplit=2)[2] == "of 2 of 4 pictures, newest first: 24.6 kB of at most 30 kB"
+    bt("index", library, "--keep-features", "1MB", "--keep-under", library / "red.png")
+    assert json.loads(bt("status", "--json").stdout)["kept"]["under"] == str(library / "red.png")
+    assert f"under {library / 'red.png'}" in bt("status").stdout
+
+
+def test_the_cache_of_a_search_is_as_large_as_the_index_says(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cached() -> int:
+        return len(list((library.parent / "index" / "features").glob("*.features")))
+
+    bt("index", library, "--keep-features", "40kB", "--keep-under", library / "red.png")
+    bt("search", "red")
+    assert cached() == 2
+    bt("search", "red", "--features-cache", "30kB")
+    assert cached() == 1
+    monkeypatch.setenv("BT_FEATURES_CACHE", "1MB")
+    bt("search", "red")
+    assert cached() == 3
+    assert json.loads(bt("status", "--json").stdout)["kept"]["pictures"] == 1
+
+
+def test_a_place_to_keep_without_room_is_wrong_usage(bt: Bt, library: Path) -> None:
+    done = bt("index", library, "--keep-under", library)
+    assert done.exit_code == 2 and "no room for them" in done.stderr
+
+
+def test_kept_features_are_counted_in_json(bt: Bt, library: Path) -> None:
+    counts = json.loads(bt("index", library, "--json", "--keep-features", "1MB").stdout)
+    assert (counts["kept"], counts["kept_bytes"]) == (4, 49216)
+
+
 def test_status_names_the_skipped_files_when_asked(bt: Bt, library: Path) -> None:
     (library / "bad.jpg").write_bytes(b"no picture")
     (library / "link.jpg").symlink_to("nowhere")  # may lead somewhere tomorrow: skipped by each run, and not remembered

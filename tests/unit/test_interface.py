@@ -43,6 +43,7 @@ from bridgetower import (
 from bridgetower.checkpoints.checkpoint import Checkpoint
 from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.protocol import Vectors
+from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.index.vectors.faiss_store import FaissStore
 from bridgetower.moments import Moment
 from bridgetower.records import DEMO
@@ -391,11 +392,14 @@ def test_want_of_memory_is_told_by_whatever_computes(model: Model, monkeypatch: 
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    for name in ("embed_text", "embed_image"):
-        monkeypatch.setattr(model.encoder._model, name, exhausted)  # type: ignore[attr-defined]
-    for work in (lambda: model.embed_texts(["a cat"]), lambda: model.embed_images([CATS])):
-        with pytest.raises(ResourceError, match="not enough memory on the GPU"):
-            work()
+    encoder = model.encoder
+    assert isinstance(encoder, TorchEncoder)
+    monkeypatch.setattr(encoder.load()._model, "embed_image", exhausted)
+    with pytest.raises(ResourceError, match="not enough memory on the GPU"):
+        model.embed_images([CATS])
+    monkeypatch.setattr(encoder._text_tower, "hidden", lambda ids: np.zeros((1 << 50, 8)))
+    with pytest.raises(ResourceError, match="not enough memory"):
+        model.embed_texts(["a text that is new"])
 
 
 def test_want_of_handles_in_a_search_or_a_change_is_told(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -719,7 +723,12 @@ def resolved(function: Callable[..., object]) -> dict[str, object]:
     """The annotations of a public function, those that are imported for a type checker only included."""
     module = importlib.import_module(function.__module__)
     names: dict[str, object] = {name: getattr(bridgetower, name) for name in bridgetower.__all__}
-    for part in ("retrieval.encode_pictures.AnyPicture", "encoders.protocol.Vectors", "transfer.path_map.PathMap"):
+    for part in (
+        "retrieval.encode_pictures.AnyPicture",
+        "pictures.decode.AnyImage",
+        "encoders.protocol.Vectors",
+        "transfer.path_map.PathMap",
+    ):
         home, _, name = part.rpartition(".")
         names[name] = getattr(importlib.import_module(f"bridgetower.{home}"), name)
     return typing.get_type_hints(function, vars(module), names)

@@ -43,7 +43,7 @@ def names(found: Found) -> list[str]:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for step in range(10):
-        paint(tmp_path / "photos" / f"r{step}.png", (28 * step, 252 - 28 * step, 0))
+        paint(tmp_path / "photos" / f"r{step}.png", (25 * step, 252 - 25 * step, 0))
     return tmp_path / "photos"
 
 
@@ -108,7 +108,8 @@ def test_one_network_gives_threads_what_it_gives_one() -> None:
         encoded, pictures = encoder.encode_texts(said), encoder.encode_images(pixels)
         pairs = np.array([[row, row] for row in range(len(said))])
         one = encoder.encode_texts([f"{said[0]} and a <mask>"])
-        reading = encoder.predict_masked(one, encoder.unpack(encoder.pack(pictures)))
+        kept = encoder.join([encoder.unpack(packed) for packed in encoder.pack(pictures)])
+        reading = encoder.predict_masked(one, kept)
         return [
             encoder.embed_texts(said),
             encoder.embed_images(pixels),

@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
-import torch
-
 from bridgetower.checkpoints.cache import remembered
-from bridgetower.checkpoints.safetensors_files import StoredTensor, open_tensors, raw_bytes
+from bridgetower.checkpoints.safetensors_files import StoredTensor, TensorHeader, open_tensors
 from bridgetower.checkpoints.tensor_names import (
     IGNORED_KEYS,
     TIED_KEY,
@@ -24,8 +22,8 @@ from bridgetower.checkpoints.tensor_names import (
 from bridgetower.checkpoints.tokenizer import Tokenizer, digest_of_tokenizer, tokenizer_files
 from bridgetower.errors import ModelError, ResourceError
 from bridgetower.files.os_errors import unreadable
-from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.config import ModelConfig
+from bridgetower.network.shapes import parameter_shapes
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Head
 from bridgetower.resources import shortage
@@ -124,7 +122,7 @@ def open_weights(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
 
 
 def check_layout(
-    tensors: Mapping[str, StoredTensor], config: ModelConfig, heads: frozenset[Head], folder: Path
+    tensors: Mapping[str, TensorHeader], config: ModelConfig, heads: frozenset[Head], folder: Path
 ) -> None:
     """Raise ModelError unless every key that the network needs has the right shape, and any other key is ignored."""
     expected = dict(_expected_shapes(config, heads))
@@ -155,13 +153,10 @@ def check_layout(
 @cache
 def _expected_shapes(config: ModelConfig, heads: frozenset[Head]) -> Mapping[str, tuple[int, ...]]:
     """Return the key and shape of every tensor that the network reads."""
-    with torch.device("meta"):
-        model = BridgeTower(config, heads)
     expected: dict[str, tuple[int, ...]] = {}
-    for name, parameter in model.named_parameters():
+    for name, shape in parameter_shapes(config, heads).items():
         keys = hf_names(name, config)
-        rows = (parameter.shape[0] // len(keys),) if parameter.ndim else ()
-        expected |= dict.fromkeys(keys, (*rows, *parameter.shape[1:]))
+        expected |= dict.fromkeys(keys, (shape[0] // len(keys), *shape[1:]) if shape else ())
     return expected
 
 
@@ -170,7 +165,7 @@ def _digest_of_tensors(tensors: Mapping[str, StoredTensor], names: Iterable[str]
     for name in sorted(names):
         stored = tensors[name]
         digest.update(json.dumps([name, stored.dtype, stored.shape]).encode() + b"\n")
-        digest.update(raw_bytes(stored.read()))
+        digest.update(stored.bytes())
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgetower.checkpoints import hub, pickles
+from bridgetower.checkpoints import hub
 from bridgetower.checkpoints.cache import cache_folder, digest_of_files, remembered
 from bridgetower.checkpoints.checkpoint import Checkpoint, check_layout, readable
 from bridgetower.checkpoints.documents import read_json
@@ -168,6 +168,8 @@ def _convert_pickles(files: tuple[Path, ...], config: ModelConfig, folder: Path)
     target = cache_folder() / "converted" / before / SAFETENSORS
     if target.is_file():
         return target
+    from bridgetower.checkpoints import pickles  # needs PyTorch
+
     tensors = pickles.open_pickles(files, normalised_key)
     check_layout(pickles.stored(tensors), config, _heads_of(tensors), folder)
     tensors = {key: tensor for key, tensor in tensors.items() if not IGNORED_KEYS.fullmatch(key)}

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bridgetower.checkpoints.safetensors_files import StoredTensor, first_line, require_new, write_tensors
+from bridgetower.checkpoints.safetensors_files import TensorHeader, first_line, require_new, write_tensors
 from bridgetower.errors import ModelError
 
 _MOST_BYTES = 10_000_000  # of the pickle itself, which holds names and shapes; the numbers are stored separately
@@ -45,10 +45,10 @@ def open_pickles(files: Iterable[Path], rename: Callable[[str], str]) -> dict[st
     return tensors
 
 
-def stored(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
+def stored(tensors: Mapping[str, Tensor]) -> dict[str, TensorHeader]:
     """Describe tensors like those of a safetensors file."""
     return {
-        key: StoredTensor(tuple(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype)), tensor.contiguous)
+        key: TensorHeader(tuple(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype)))
         for key, tensor in tensors.items()
     }
 

@@ -6,12 +6,13 @@ cross-attention, stacked in that order along the first axis. All other parameter
 
 import re
 from collections.abc import Callable, Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from bridgetower.network.config import ModelConfig
 from bridgetower.records import Head
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOWERS_PREFIX = "bridgetower."  # of every key outside the heads; files of the class without heads omit it
 HEAD_PREFIXES = {
@@ -132,13 +133,15 @@ def hf_names(name: str, config: ModelConfig) -> tuple[str, ...]:
     return tuple(before + part + after for part in parts.split(","))
 
 
-def from_hf(name: str, config: ModelConfig, tensor: Callable[[str], Tensor]) -> Tensor:
+def from_hf(name: str, config: ModelConfig, tensor: "Callable[[str], Tensor]") -> "Tensor":
     """Return our parameter `name` from the tensors of a checkpoint; only fused ones are copied."""
+    import torch
+
     parts = [tensor(key) for key in hf_names(name, config)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def to_hf(parameters: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def to_hf(parameters: "Mapping[str, Tensor]", config: ModelConfig) -> "dict[str, Tensor]":
     """Return the tensors of a checkpoint from all our parameters, as views: the inverse of `from_hf`."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():

@@ -54,6 +54,8 @@ def require_embedded(engine: ImageEngine, found: object, dim: int) -> Embedded |
             raise _fault(engine, "embed", f"{short(found)}: sizes and times are whole numbers")
         vector: object = found.vector
         _vectors(engine, "embed", vector[None] if isinstance(vector, np.ndarray) else vector, 1, dim)
+        if found.features is not None:
+            _of_kind(engine, "embed", found.features, bytes)
         return found
     if isinstance(found, Refused):
         return found
@@ -149,23 +151,21 @@ class CheckedPart:
             raise _fault(self._part, "features_id", problem)
         return name
 
-    @property
-    def features_bytes(self) -> int:
-        return _whole(self._part, "features_bytes", self._part.features_bytes, least=1)
-
     def pack(self, images: Pictures) -> list[bytes]:
-        packed, wanted = self._part.pack(images.features.pictures), (images.features.number, self.features_bytes)
-        if not isinstance(packed, list) or not all(isinstance(one, bytes) for one in packed):
+        packed, number = self._part.pack(images.features.pictures), images.features.number
+        if not isinstance(packed, list) or not all(isinstance(one, bytes) and one for one in packed):
             raise _fault(self._part, "pack", f"{short(packed)} instead of a list of bytes")
-        if len(packed) != wanted[0] or any(len(one) != wanted[1] for one in packed):
-            sizes = ", ".join(sorted({str(len(one)) for one in packed})) or "0"
-            problem = f"{len(packed)} times {sizes} bytes instead of {wanted[0]} times {wanted[1]}"
-            raise _fault(self._part, "pack", problem)
+        if len(packed) != number:
+            raise _fault(self._part, "pack", f"features of {len(packed)} pictures instead of {number}")
         return packed
 
-    def unpack(self, stored: Sequence[bytes]) -> Pictures:
-        unpacked = _of_kind(self._part, "unpack", self._part.unpack(stored), Pictures)
-        return Pictures(None, _Features(len(stored), unpacked))
+    def unpack(self, packed: bytes) -> Pictures:
+        return Pictures(None, _Features(1, _of_kind(self._part, "unpack", self._part.unpack(packed), Pictures)))
+
+    def join(self, batches: Sequence[Pictures]) -> Pictures:
+        joined = self._part.join([batch.features.pictures for batch in batches])
+        number = sum(batch.features.number for batch in batches)
+        return Pictures(None, _Features(number, _of_kind(self._part, "join", joined, Pictures)))
 
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         logits = self._part.match(texts, images.features.pictures, pairs)

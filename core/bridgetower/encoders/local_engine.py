@@ -1,16 +1,19 @@
 """Turn the contents of picture files into vectors: decode them ahead in worker processes, encode them in batches."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from bridgetower.encoders.protocol import Embedded, RecallEncoder
+from bridgetower.encoders.protocol import Embedded, Judge, RecallEncoder
 from bridgetower.pictures.decode_pool import DecodePool, Picture
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Refused
 
+_Array = npt.NDArray[np.float32]
+_FEATURES_SHARE = 4  # features of this part of a batch are in memory together: they are large
 READ_AHEAD = 500 * 1000**2  # bytes of contents that may wait to be decoded
 
 
@@ -18,9 +21,18 @@ class LocalEngine:
     """The `ImageEngine` of this process. It loads its encoder after the first picture is decoded."""
 
     def __init__(
-        self, preprocessing: Preprocessing, load_encoder: Callable[[], RecallEncoder], batch_size: int
+        self,
+        preprocessing: Preprocessing,
+        load_encoder: Callable[[], RecallEncoder],
+        batch_size: int,
+        *,
+        load_judge: Callable[[], Judge] | None = None,
+        wants: Callable[[int], bool] = lambda place: False,
     ) -> None:
+        """`wants` returns whether the features of a content are wanted, by its place from 0. `load_judge` returns the
+        encoder in its other role, which makes them."""
         self._preprocessing, self._load_encoder, self.batch_size = preprocessing, load_encoder, batch_size
+        self._load_judge, self._wants = load_judge, wants
 
     def __repr__(self) -> str:
         return f"<LocalEngine, preprocessing {self._preprocessing.name}, batches of {self.batch_size}>"
@@ -35,20 +47,35 @@ class LocalEngine:
         with workers() as threads, DecodePool(self._preprocessing, max_pixels=max_pixels) as pool:
             window = 2 * self.batch_size
             batch: list[Picture | Refused] = []
+            done = 0
             for decoded in ahead(threads, pool.decode, contents, window, weigh=len, most=READ_AHEAD):
                 batch.append(decoded)
                 if isinstance(decoded, Picture):
                     _ = self._encoder  # load it while the pool decodes further pictures
                 if len(batch) == self.batch_size:
-                    yield from self._embedded(batch)
+                    yield from self._embedded(batch, done)
+                    done += len(batch)
                     batch = []
-            yield from self._embedded(batch)
+            yield from self._embedded(batch, done)
 
-    def _embedded(self, batch: Sequence[Picture | Refused]) -> Generator[Embedded | Refused]:
+    def _embedded(self, batch: Sequence[Picture | Refused], start: int) -> Generator[Embedded | Refused]:
         pixels = [decoded.pixels for decoded in batch if isinstance(decoded, Picture)]
-        vectors = iter(self._encoder.embed_images(np.stack(pixels)) if pixels else ())
+        encoded: Iterator[tuple[_Array, bytes | None]]
+        if any(self._wants(start + place) for place in range(len(batch))):
+            encoded = self._with_features(pixels)
+        else:
+            encoded = ((vector, None) for vector in (self._encoder.embed_images(np.stack(pixels)) if pixels else ()))
         for decoded in batch:
             if isinstance(decoded, Refused):
                 yield decoded
             else:
-                yield Embedded(decoded.width, decoded.height, decoded.taken_at, next(vectors))
+                yield Embedded(decoded.width, decoded.height, decoded.taken_at, *next(encoded))
+
+    def _with_features(self, pixels: Sequence[_Array]) -> Iterator[tuple[_Array, bytes]]:
+        assert self._load_judge is not None
+        judge = self._load_judge()
+        step = max(1, self.batch_size // _FEATURES_SHARE)
+        for start in range(0, len(pixels), step):
+            pictures = judge.encode_images(np.stack(pixels[start : start + step]))
+            assert pictures.vectors is not None  # an encoder has an ITC head
+            yield from zip(pictures.vectors, judge.pack(pictures), strict=True)

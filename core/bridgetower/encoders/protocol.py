@@ -89,6 +89,7 @@ class Embedded:
     height: int
     taken_at: int | None  # seconds since 1970, local time of the camera
     vector: npt.NDArray[np.float32]  # [E], unit length
+    features: bytes | None = None  # packed by the judge that is one with the encoder, where they are wanted
 
 
 class ImageEngine(Protocol):
@@ -144,17 +145,20 @@ class Judge(Protocol):
         """
         ...
 
-    @property
-    def features_bytes(self) -> int:
-        """The size of the packed features of one picture, in bytes, at least 1."""
-        ...
-
     def pack(self, images: Pictures) -> list[bytes]:
-        """Return the features of each picture as bytes, for the feature cache."""
+        """Return the features of each picture as bytes, without loss, for the feature cache."""
         ...
 
-    def unpack(self, stored: Sequence[bytes]) -> Pictures:
-        """Return pictures, without vectors, from features that were packed under the same `features_id`."""
+    def unpack(self, packed: bytes) -> Pictures:
+        """Return one picture, without a vector, from features that were packed under the same `features_id`.
+
+        Every score of it is the same as before it was packed. Threads may call this. Raises ValueError if these bytes
+        are no features of this judge.
+        """
+        ...
+
+    def join(self, batches: Sequence[Pictures]) -> Pictures:
+        """Return the pictures of at least one batch, encoded or unpacked, as one batch without vectors."""
         ...
 
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

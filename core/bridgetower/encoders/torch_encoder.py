@@ -1,74 +1,66 @@
-"""Run the network in this process with PyTorch, in batches, from NumPy to NumPy.
+"""The model of a checkpoint in this process: texts in NumPy, pictures and pairs in PyTorch.
 
-`TorchEncoder` has both roles of `bridgetower.encoders.protocol`, which defines the shapes.
+`TorchEncoder` has both roles of `bridgetower.encoders.protocol`, which defines the shapes. A text becomes a vector
+without PyTorch, which is imported when a picture is encoded or a pair matched.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from bridgetower.checkpoints.checkpoint import Checkpoint
-from bridgetower.encoders import weight_cache
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts, Vectors
 from bridgetower.encoders.runtime import Runtime
-from bridgetower.encoders.threads import compute_with_one, one_thread
-from bridgetower.errors import ModelError, UsageError
-from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
+from bridgetower.encoders.text_tower import Array, TextTower, damaged_weights, unit
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
 from bridgetower.records import DECODING_VERSION, INT8, Fingerprint, Head, Say, quiet, require_heads
 from bridgetower.resources import shortages
 
-# Bytes of the widest tensor of a layer, which limit the pictures or pairs of one pass. On a CPU this tensor should stay
-# in the cache of the processor between operations, and below 32 MB, because from there on glibc maps new memory for
-# each tensor, which the kernel has to zero. A GPU is fast only with large tensors.
-_WIDEST_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3, "mps": 256 * 1024**2}
+if TYPE_CHECKING:
+    from bridgetower.encoders.torch_network import TorchNetwork
 
-
-_FEATURES_VERSION = 1  # of the format of packed features
-
-
-_Params = ParamSpec("_Params")
-_Result = TypeVar("_Result")
-
-
-def _runs_network(
-    method: Callable[Concatenate["TorchEncoder", _Params], _Result],
-) -> Callable[Concatenate["TorchEncoder", _Params], _Result]:
-    """Make a method run without gradients, and with one thread if the network is narrow.
-
-    It raises ResourceError if memory runs out.
-    """
-
-    @wraps(method)
-    def computed(encoder: "TorchEncoder", /, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
-        with shortages(), torch.inference_mode(), encoder._thread_limit():
-            return method(encoder, *args, **kwargs)
-
-    return computed
+_FEATURES_VERSION = 2  # of the format of packed features, and of the numbers in them
+_RECENT = 16  # texts whose hidden states are kept: recall and verification read the same text
 
 
 class TorchEncoder:
-    """The network in this process, on one device."""
+    """The network in this process, on one device. Its weights are read when they are first needed."""
 
-    def __init__(self, checkpoint: Checkpoint, runtime: Runtime, *, say: Say = quiet) -> None:
-        """Load the weights; `say` gets a line before a step that takes seconds. Raises ModelError."""
-        self._checkpoint = checkpoint
-        self.runtime = runtime
+    def __init__(self, checkpoint: Checkpoint, runtime: Runtime | Callable[[], Runtime], *, say: Say = quiet) -> None:
+        """Read the tokenizer; `runtime` may be chosen later, as that imports PyTorch. `say` gets a line before a step
+        that takes seconds. Raises ModelError."""
+        self._checkpoint, self._runtime, self._say = checkpoint, runtime, say
         self._tokenizer = checkpoint.tokenizer()
-        self._device = torch.device(runtime.device)
-        self._dtype = weight_cache.DTYPES[runtime.precision]
-        self._model = weight_cache.load(checkpoint, runtime.precision, runtime.device, say=say)
-        self._is_read_ahead = runtime.device != "cpu"  # only the CPU memory-maps its weights
+        self._text_tower = TextTower(checkpoint)
+        self._lock = threading.RLock()  # held while a thread reads the weights
+        self._recent: dict[str, list[Array]] = {}
 
     def __repr__(self) -> str:
-        return f"<TorchEncoder {self.name!r}, {self.runtime.precision} on {self.runtime.device}>"
+        chosen = self.__dict__.get("runtime", self._runtime)  # choosing it imports PyTorch
+        on = f", {chosen.precision} on {chosen.device}" if isinstance(chosen, Runtime) else ""
+        return f"<TorchEncoder {self.name!r}{on}>"
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The device and the precision."""
+        return self._runtime if isinstance(self._runtime, Runtime) else self._runtime()
+
+    def load(self) -> "TorchNetwork":
+        """Return the network; the first call reads its weights. Raises ModelError."""
+        with self._lock:
+            return self._network
+
+    @cached_property
+    def _network(self) -> "TorchNetwork":
+        from bridgetower.encoders.torch_network import TorchNetwork
+
+        return TorchNetwork(self._checkpoint, self.runtime, say=self._say)
 
     @property
     def name(self) -> str:
@@ -94,31 +86,67 @@ class TorchEncoder:
     def default_depth(self) -> int:
         return self.runtime.default_depth
 
-    def _thread_limit(self, pictures: int = 0) -> AbstractContextManager[None]:
-        narrow = self.runtime.device == "cpu" and compute_with_one(self._checkpoint.config, pictures)
-        return one_thread() if narrow else nullcontext()
+    # Texts
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        require_heads(self.heads, Head.ITC)
+        with shortages():
+            return self._text_vectors(self._hidden(texts))
+
+    def encode_texts(self, texts: Sequence[str]) -> Texts:
+        network = self.load()
+        with shortages():
+            network.rest()
+            hidden = self._hidden(texts)
+            self._text_tower.let_go()  # pictures follow
+            vectors = self._text_vectors(hidden) if Head.ITC in self.heads else None
+        masks = tuple(self._tokenizer.encode(text).masks for text in texts)
+        return Texts(vectors, masks, tuple(network.text_features(layers) for layers in hidden))
+
+    def truncates(self, text: str) -> bool:
+        return self._tokenizer.encode(text).truncated
+
+    def word(self, token: int) -> str:
+        return "" if self._tokenizer.is_special(token) else self._tokenizer.word(token)
+
+    def _text_vectors(self, hidden: Sequence[Sequence[Array]]) -> Vectors:
+        vectors = np.stack([self._text_tower.vector(layers[-1]) for layers in hidden])
+        return unit(vectors, lambda what: damaged_weights(self._checkpoint, what))
+
+    def _hidden(self, texts: Sequence[str]) -> list[list[Array]]:
+        """Return the outputs of the last layers of the text tower for each text, which runs alone in its own thread."""
+        ids = {text: np.array(self._tokenizer.encode(text).ids) for text in texts}
+        recent = self._recent  # another thread may replace it
+        known = {text: recent[text] for text in ids if text in recent}
+        new = [text for text in ids if text not in known]
+        if len(new) > 1:
+            with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1)) as threads:
+                known |= zip(new, threads.map(lambda text: self._text_tower.hidden(ids[text]), new), strict=True)
+        elif new:
+            known[new[0]] = self._text_tower.hidden(ids[new[0]])
+        self._recent = dict(list((recent | known).items())[-_RECENT:])
+        return [known[text] for text in texts]
+
+    # Pictures and pairs
+
+    def _for_pictures(self) -> "TorchNetwork":
+        """Return the network; the memory of the text tower is free for it."""
+        self._text_tower.let_go()
+        return self.load()
 
     def embed_images(self, pixels: Pixels) -> Vectors:
-        with shortages(), torch.inference_mode(), self._thread_limit(len(pixels)):
-            return self._unit(torch.cat([self._model.embed_image(chunk) for chunk in self._pixel_chunks(pixels)]))
+        return self._for_pictures().embed_images(pixels)
 
-    @_runs_network
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        return self._unit(self._model.embed_text(*self._tokens(texts)))
-
-    @_runs_network
-    def encode_texts(self, texts: Sequence[str]) -> Texts:
-        if not self._is_read_ahead:  # pictures follow texts, so read their weights meanwhile
-            weight_cache.read_ahead(self._checkpoint, self.runtime.precision)
-            self._is_read_ahead = True
-        features = self._model.encode_text(*self._tokens(texts))
-        masks = tuple(self._tokenizer.encode(text).masks for text in texts)
-        return Texts(None if features.itc is None else self._unit(features.itc), masks, features)
-
-    @_runs_network
     def encode_images(self, pixels: Pixels) -> Pictures:
-        features = ImageFeatures.join([self._model.encode_image(chunk) for chunk in self._pixel_chunks(pixels)])
-        return Pictures(None if features.itc is None else self._unit(features.itc), features)
+        return self._for_pictures().encode_images(pixels)
+
+    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        require_heads(self.heads, Head.ITM)
+        return self._for_pictures().match(texts, images, pairs)
+
+    def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
+        require_heads(self.heads, Head.MLM)
+        return self._for_pictures().predict_masked(text, images)
 
     @property
     def features_id(self) -> str:
@@ -127,114 +155,14 @@ class TorchEncoder:
         recipe = f"{made_by.preprocessing.name}{PREPROCESSING_VERSION}d{DECODING_VERSION}"
         return f"{digests}-{recipe}-{self.runtime.precision}-{_FEATURES_VERSION}"
 
-    @property
-    def features_bytes(self) -> int:
-        return int(np.prod(self._features_shape)) * np.dtype(np.float16).itemsize
-
-    @property
-    def _features_shape(self) -> tuple[int, int, int]:
-        """[1 + n_cross, N, D]: `ImageFeatures.alone`, then `ImageFeatures.layers`."""
-        config = self._checkpoint.config
-        return 1 + config.n_cross, config.vision.num_tokens, config.hidden_size
-
-    @_runs_network
     def pack(self, images: Pictures) -> list[bytes]:
-        features: ImageFeatures = images.features
-        stacked = torch.stack([features.alone, *features.layers], dim=1)  # [B, 1 + n_cross, N, D]
-        return [picture.tobytes() for picture in stacked.to("cpu", torch.float16).numpy()]
+        return self.load().pack(images)
 
-    @_runs_network
-    def unpack(self, stored: Sequence[bytes]) -> Pictures:
-        arrays = [np.frombuffer(one, np.float16).reshape(self._features_shape) for one in stored]
-        alone, *layers = torch.from_numpy(np.stack(arrays)).to(self._device, self._dtype).unbind(dim=1)
-        return Pictures(None, ImageFeatures(tuple(layers), alone, None))
+    def unpack(self, packed: bytes) -> Pictures:
+        return self.load().unpack(packed)
 
-    @_runs_network
-    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        require_heads(self.heads, Head.ITM)
-        if not len(pairs):
-            return np.zeros((0, 2), np.float32)
-        rows = torch.from_numpy(pairs).to(self._device)
-        logits = [
-            self._model.itm(self._model.fuse(*chunk, keep_text=1, keep_image=1))
-            for chunk in self._pair_chunks(texts.features, images.features, rows)
-        ]
-        return self._finite(torch.cat(logits))
-
-    @_runs_network
-    def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
-        require_heads(self.heads, Head.MLM)
-        [where] = text.masks
-        if not where:
-            raise UsageError(
-                'no <mask> in what the network reads of the text: write it where a word is wanted, as in "a <mask> '
-                'looking out"'
-            )
-        masks = torch.tensor(where, device=self._device)
-        rows = torch.tensor([[0, row] for row in range(len(images.features.alone))], device=self._device)
-        itm, words = [], []
-        for chunk in self._pair_chunks(text.features, images.features, rows):
-            fused = self._model.fuse(*chunk, keep_image=1)
-            if Head.ITM in self.heads:
-                itm.append(self._model.itm(fused))
-            at_masks = replace(fused, text=fused.text[:, masks])
-            words.append(self._model.mlm(at_masks).float().log_softmax(-1))
-        return MaskedPrediction(self._finite(torch.cat(itm)) if itm else None, self._finite(torch.cat(words)))
-
-    def word(self, token: int) -> str:
-        return "" if self._tokenizer.is_special(token) else self._tokenizer.word(token)
-
-    def truncates(self, text: str) -> bool:
-        return self._tokenizer.encode(text).truncated
-
-    def _unit(self, vectors: Tensor) -> Vectors:
-        """Normalise vectors in fp32, as bf16 rounds. Raises ModelError for vectors that are zero or not finite."""
-        unit = _numpy(torch.nn.functional.normalize(vectors.float(), dim=-1))
-        if not np.allclose(np.linalg.norm(unit, axis=-1), 1, atol=1e-3):  # also true for NaN
-            raise self._damaged_weights("vectors that are zero or no numbers")
-        return unit
-
-    def _finite(self, scores: Tensor) -> npt.NDArray[np.float32]:
-        """Return scores as fp32. Raises ModelError for NaN and infinity, which cannot be ranked."""
-        array = _numpy(scores)
-        if not np.isfinite(array).all():
-            raise self._damaged_weights("scores that are no numbers or infinite")
-        return array
-
-    def _damaged_weights(self, what: str) -> ModelError:
-        weight_cache.forget(self._checkpoint, self.runtime.precision, self.runtime.device)  # it may be damaged
-        return ModelError(
-            f"{self._checkpoint.name}: this model computes {what}, as with damaged weights; fetch or convert it again, "
-            "or use another"
-        )
-
-    def _pixel_chunks(self, pixels: Pixels) -> Iterator[Tensor]:
-        """Split pixels into chunks [B', 3, H, W] of the best size for the vision tower, on the device."""
-        vision = self._checkpoint.config.vision
-        step = self._chunk_size(vision.num_tokens, 4 * vision.hidden_size)
-        for start in range(0, len(pixels), step):
-            chunk = torch.from_numpy(pixels[start : start + step])
-            if self.runtime.device == "cuda":  # copied from pinned memory without waiting
-                yield chunk.pin_memory().to(self._device, non_blocking=True).to(self._dtype)
-            else:
-                yield chunk.to(self._device, self._dtype)
-
-    def _pair_chunks(
-        self, text: TextFeatures, image: ImageFeatures, pairs: Tensor
-    ) -> Iterator[tuple[TextFeatures, ImageFeatures]]:
-        """Split pairs int64 [P, 2] = (row of text, row of image) into chunks for the cross-modal encoder."""
-        config = self._checkpoint.config
-        step = self._chunk_size(config.vision.num_tokens, config.text.intermediate_size)
-        for start in range(0, len(pairs), step):
-            chunk = pairs[start : start + step]
-            yield text.select(chunk[:, 0]), image.select(chunk[:, 1])
-
-    def _chunk_size(self, tokens: int, width: int) -> int:
-        return max(1, _WIDEST_BYTES[self.runtime.device] // (tokens * width * self._dtype.itemsize))
-
-    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        ids, mask = self._tokenizer.encode_batch(texts)
-        return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
+    def join(self, batches: Sequence[Pictures]) -> Pictures:
+        return self.load().join(batches)
 
 
 def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:
@@ -256,8 +184,3 @@ def fingerprint_of(checkpoint: Checkpoint, precision: str) -> Fingerprint:
         dim=checkpoint.config.contrastive_hidden_size,
         tokenizer_sha256=checkpoint.tokenizer_sha256,
     )
-
-
-def _numpy(tensor: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = tensor.float().cpu().numpy()
-    return array

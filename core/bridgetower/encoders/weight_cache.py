@@ -12,8 +12,9 @@ absent; if a file cannot be written, the next start prepares the network again.
 import errno
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,16 +39,31 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 # The least cosine between the vectors of a precision and of fp32 with which the precision may be used.
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.99}
 
-_VERSION = 1
+_VERSION = 2
 _NAME = r"[0-9a-f]{16}-[0-9a-f]{16}-[\w.+-]+\.safetensors"  # see `_cached_file`
 _MOST_FILES = 6
 _STORED = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int8: "I8"}  # as safetensors calls them
-_TAKES_SECONDS = 500 * 1000**2  # bytes of weights
-_PROBES = 2
+_TAKES_SECONDS = 500 * 1000**2  # bytes of weights from which they take seconds to prepare, and much of the memory
+_PROBES = 4
 
 
-def load(checkpoint: Checkpoint, precision: str, device: str = "cpu", *, say: Say = quiet) -> BridgeTower:
-    """Return the network in `precision` ("fp32", "bf16" or "int8"), for inference on `device`.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network for inference, and the tensors of the file that its weights are mapped from, if it is on the CPU."""
+
+    network: BridgeTower
+    stored: Mapping[str, StoredTensor]
+
+    def let_go(self, *sections: str) -> None:
+        """Free the memory of the weights of these sections, if they are large; their next use maps them again."""
+        if sum(tensor.stop - tensor.start for tensor in self.stored.values()) >= _TAKES_SECONDS:
+            for name, tensor in self.stored.items():
+                if name.startswith(sections):
+                    tensor.let_go()
+
+
+def load(checkpoint: Checkpoint, precision: str, device: str = "cpu", *, say: Say = quiet) -> Prepared:
+    """Return the network in `precision` ("fp32", "bf16" or "int8"), without its text tower, for inference on `device`.
 
     `say` gets a line before a conversion that takes seconds, and if its result cannot be saved. Raises ModelError, also
     if the vectors in this precision differ too much from those in fp32.
@@ -56,11 +72,11 @@ def load(checkpoint: Checkpoint, precision: str, device: str = "cpu", *, say: Sa
         return _load(checkpoint, precision, device, say)
 
 
-def _load(checkpoint: Checkpoint, precision: str, device: str, say: Say) -> BridgeTower:
+def _load(checkpoint: Checkpoint, precision: str, device: str, say: Say) -> Prepared:
     place = _cached_file(checkpoint, precision, device)
-    network = _load_cached(place, checkpoint, precision)
-    if network is not None:
-        return network.to(device)
+    cached = _load_cached(place, checkpoint, precision, device)
+    if cached is not None:
+        return cached
     takes_seconds = sum(file.stat().st_size for file in checkpoint.weights) > _TAKES_SECONDS
     if takes_seconds:
         say(f"preparing the weights of {checkpoint.name} in {precision}, once: this takes a moment")
@@ -73,7 +89,9 @@ def _load(checkpoint: Checkpoint, precision: str, device: str, say: Say) -> Brid
         if takes_seconds:  # at every start
             why = error.strerror or error
             say(f"note: {place}: the prepared weights cannot be kept ({why}); each start takes as long until they can")
-    return network
+        return Prepared(network, {})
+    # Read the file, as later starts do: its pages are memory that the system may take back.
+    return _load_cached(place, checkpoint, precision, device) or Prepared(network, {})
 
 
 def forget(checkpoint: Checkpoint, precision: str, device: str) -> None:
@@ -96,7 +114,7 @@ def read_ahead(checkpoint: Checkpoint, precision: str) -> None:
 
 
 def _prepare(checkpoint: Checkpoint, precision: str, device: str) -> BridgeTower:
-    network = load_model(checkpoint).to(device)
+    network = load_model(checkpoint, text_tower=False).to(device)
     vectors = _probe_vectors(network)
     for module in network.modules():
         if isinstance(module, FeedForward):
@@ -122,25 +140,17 @@ def _prepare(checkpoint: Checkpoint, precision: str, device: str) -> BridgeTower
 
 @torch.inference_mode()
 def _probe_vectors(network: BridgeTower) -> Tensor:
-    """Return vectors of random inputs, float32 [2 * _PROBES, E]: ITC vectors, or tower outputs without an ITC head."""
+    """Return vectors of random pixels, float32 [_PROBES, E]: by the ITC head, or those of the tower without one."""
     config, generator = network.config, torch.Generator().manual_seed(0)
     size, position = config.vision.image_size, network.vision_tower.position
     coarse = torch.randn(_PROBES, 3, 8, 8, generator=generator)
     pixels = F.interpolate(coarse, size=(size, size), mode="bicubic")  # smooth with some grain, like photos
     pixels += 0.3 * torch.randn(pixels.shape, generator=generator)
-    length = min(12, config.text.max_tokens)
-    ids = torch.randint(config.text.vocab_size, (_PROBES, length), generator=generator)
-    ids[ids == config.text.pad_token_id] = config.text.vocab_size - 1
-    ids, pixels = ids.to(position.device), pixels.to(position.device, position.dtype)
-    mask = torch.ones_like(ids, dtype=torch.bool)
+    pixels = pixels.to(position.device, position.dtype)
     if Head.ITC in network.heads:
-        image, text = network.embed_image(pixels), network.embed_text(ids, mask)
-        return torch.cat([image, text]).float().cpu()
-    image = network.vision_tower(pixels, config.text.num_hidden_layers, 1)[0][:, 0]
-    text = network.text_tower(ids, mask, 1)[0][:, 0]
-    # The towers may differ in width; padding with zeros changes no cosine.
-    width = max(image.shape[1], text.shape[1])
-    return torch.cat([F.pad(x.float(), (0, width - x.shape[1])) for x in (image, text)]).cpu()
+        return network.embed_image(pixels).float().cpu()
+    tower: Tensor = network.vision_tower(pixels, config.text.num_hidden_layers, 1)[0][:, 0]
+    return tower.float().cpu()
 
 
 # The cache
@@ -159,12 +169,12 @@ def _tensors(network: BridgeTower) -> dict[str, Tensor]:
     return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
-def _load_cached(place: Path, checkpoint: Checkpoint, precision: str) -> BridgeTower | None:
-    """Return the network from the cached weights, on the CPU; None if they are absent or do not fit."""
+def _load_cached(place: Path, checkpoint: Checkpoint, precision: str, device: str) -> Prepared | None:
+    """Return the network from the cached weights; None if they are absent or do not fit."""
     if not _is_own_file(place):
         return None
     with torch.device("meta"):  # shapes without memory: every tensor is replaced below
-        network = BridgeTower(checkpoint.config, checkpoint.heads)
+        network = BridgeTower(checkpoint.config, checkpoint.heads).without_text_tower()
     if precision == INT8:
         int8.quantize(network, int8.QuantizedLinear.blank)
     elif DTYPES[precision] != torch.float32:
@@ -179,11 +189,10 @@ def _load_cached(place: Path, checkpoint: Checkpoint, precision: str) -> BridgeT
         return None
     if stored.keys() != wanted.keys() or not all(_fits(stored[name], wanted[name]) for name in wanted):
         return None
-    network.load_state_dict({name: tensor.read() for name, tensor in stored.items()}, strict=False, assign=True)
-    network.tie_words()
+    network.load_state_dict({name: tensor.tensor() for name, tensor in stored.items()}, strict=False, assign=True)
     with suppress(OSError):
         os.utime(place)  # for the order of use
-    return network.eval()
+    return Prepared(network.eval().to(device), stored if device == "cpu" else {})
 
 
 def _fits(stored: StoredTensor, wanted: Tensor) -> bool:

@@ -126,6 +126,22 @@ def passes_over(folder: Path, path: Path, rules: Rules, *, is_file: bool) -> boo
     return is_file and _extension(names[-1]) not in _EXTENSIONS
 
 
+def is_in_walk(folder: Path, place: Path, rules: Rules) -> bool:
+    """Return whether the walk of `folder` meets `place`, by exactly this name; also where `place` is above `folder`."""
+    if not place.is_relative_to(folder):
+        return folder.is_relative_to(place)
+    if not all(_is_listed(part) for part in (place, *place.parents) if part != folder and part.is_relative_to(folder)):
+        return False
+    return place == folder or not passes_over(folder, place, rules, is_file=place.is_file())
+
+
+def _is_listed(path: Path) -> bool:
+    """Return whether the folder of `path` lists its name as it is spelled; some file systems open others, too."""
+    with suppress(OSError):
+        return path.name in os.listdir(path.parent)
+    return False
+
+
 def _default_exclude(parent: bytes, name: bytes) -> DefaultExclude | None:
     folder = os.path.join(parent, name)
     return excluded_by_name(parent, name) or excluded_by_mark(

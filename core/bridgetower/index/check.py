@@ -181,10 +181,9 @@ def _published(reader: IndexReader) -> tuple[int, list[Path]]:
 
 
 def _look_at_features(reader: IndexReader) -> Iterator[Finding]:
-    features = reader.features()
-    for name in features.names():
-        if features.is_damaged(name):
-            yield Finding("features", "what was kept of a picture is not as it was written", features.path(name))
+    for file in reader.features().files():
+        if file.is_damaged():
+            yield Finding("features", "what was kept of a picture is not as it was written", file.path)
 
 
 def repair_index(
@@ -229,8 +228,10 @@ def repair_index(
             writer.mend(files, lost, roots)
         if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):
             writer.publish_from_scratch()
-        for path in _paths("features", now):
-            writer.features().remove(path.stem)
+        damaged = {*_paths("features", now)}
+        for file in writer.features().files():
+            if file.path in damaged:
+                file.remove()
         writer.remove_strays()
         note = writer.back_up() if _of("backup", now) else writer.back_up_if_behind()
     left = tuple(check_index(directory, recall_store=recall_store, on_progress=on_progress))

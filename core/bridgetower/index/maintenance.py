@@ -13,7 +13,7 @@ from pathlib import Path
 from bridgetower.errors import UnknownPlaceError
 from bridgetower.files.regular_files import has_stub
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.index.feature_cache import FeatureFile
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import is_away, suggestion
 from bridgetower.index.writer import IndexWriter
@@ -34,7 +34,7 @@ class Pruned:
 
     files: int  # that are gone from the disk
     images: int  # orphans
-    features: int  # cached for images that the index does not have any more
+    features: int  # files of images that the index does not have any more, or kept of another judge
     bytes: int  # by which the index on the disk is smaller; an estimate if nothing was removed
     absent: tuple[Path, ...]  # roots that have files in the index and none on the disk: all kept
     note: str | None  # why the disk did not get the space back, or the manifest was not copied
@@ -82,10 +82,10 @@ def would_prune(reader: IndexReader, *, on_progress: OnProgress = quiet) -> Prun
     gone, absent = _find_gone(catalog, on_progress)
     lost = {hash for hash, orphan in catalog.contents() if orphan} | set(catalog.orphaned_by(gone))
     orphans = len(lost)
-    features = [name for name in reader.features().names() if _hash_of(name) in lost or not _is_known(catalog, name)]
+    features = [file for file in reader.features().files() if file.hash in lost or _is_useless(catalog, file)]
     counts = catalog.counts()
     share = orphans / max(1, counts.images + counts.orphans)
-    freed = round(share * catalog.space().used) + sum(map(reader.features().size, features))
+    freed = round(share * catalog.space().used) + sum(file.size() for file in features)
     return Pruned(len(gone), orphans, len(features), freed, absent, None)
 
 
@@ -100,13 +100,15 @@ def prune(writer: IndexWriter, *, on_progress: OnProgress = quiet) -> Pruned:
     if gone:
         writer.drop(gone)
     images = sum(writer.prune())
-    features = _prune_features(writer.features(), writer.catalog)
+    useless = [file for file in writer.features().files() if _is_useless(writer.catalog, file)]
+    for file in useless:
+        file.remove()
     writer.tidy()
     notes = [writer.compact()]
     writer.remove_strays()
     freed = max(0, before - writer.bytes_on_disk())
     notes.append(writer.back_up_if_behind())
-    return Pruned(len(gone), images, features, freed, absent, "; ".join(filter(None, notes)) or None)
+    return Pruned(len(gone), images, len(useless), freed, absent, "; ".join(filter(None, notes)) or None)
 
 
 def _find_gone(catalog: Catalog, on_progress: OnProgress) -> tuple[list[Path], tuple[Path, ...]]:
@@ -156,18 +158,8 @@ def _is_gone(path: Path) -> bool:
     return False
 
 
-def _prune_features(features: FeatureCache, catalog: Catalog) -> int:
-    """Remove the features of images that the index does not have; return how many files were removed."""
-    unknown = [name for name in features.names() if not _is_known(catalog, name)]
-    for name in unknown:
-        features.remove(name)
-    return len(unknown)
-
-
-def _is_known(catalog: Catalog, name: str) -> bool:
-    return catalog.image_id(_hash_of(name)) is not None
-
-
-def _hash_of(name: str) -> bytes:
-    """Return the hash of the image whose features are cached under `name`."""
-    return bytes.fromhex(name.partition("-")[0])
+def _is_useless(catalog: Catalog, file: FeatureFile) -> bool:
+    """Return whether the index has not the image of these features, or keeps those that another judge has made."""
+    if file.kept and ((keeping := catalog.keeping()) is None or file.made_by != keeping.made_by):
+        return True
+    return catalog.image_id(file.hash) is None

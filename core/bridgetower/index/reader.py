@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.rows import Tuning
+from bridgetower.index.catalog.rows import Keeping, Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.compatibility import require_ours, require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.vectors.faiss_store import FaissStore, FaissView
 from bridgetower.index.vectors.protocol import RecallStore, RecallView
-from bridgetower.records import EVERYTHING, File, Filter, Fingerprint
+from bridgetower.records import EVERYTHING, PRECISIONS, File, Filter, Fingerprint
 
 # numpy and FAISS take longer to import than most commands take to run. So the methods that use a vector import
 # `float16`, and `faiss_store` imports FAISS for a search: `bt status` needs neither.
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 _REASONS = 10  # shown for skipped files, at most
+FEATURES_BYTES = 2 * 1000**3  # capacity of the feature cache where the index does not say
+_PRECISION = re.compile(rf"-({'|'.join(PRECISIONS)})-[0-9]+$")  # in the name of features, by docs/index-format.md
 _FIGURE = re.compile(r"(\d+(?:[.,]\d+)*)")
 _NEAREST_AT_FIRST = 100  # images in the first recall; each further one asks for four times as many
 
@@ -61,6 +63,17 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The features of images that the index keeps."""
+
+    capacity: int  # bytes, of all features in the folder of the index
+    under: Path | None  # only of images with a file there; None for all
+    images: int
+    bytes: int
+    precision: str | None  # of the judge that made them; None before the first, and if the judge does not say
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The figures of an index."""
 
@@ -78,6 +91,7 @@ class Summary:
     roots: tuple[Root, ...]
     bytes_on_disk: int
     generation: int  # of the vector files; 0: none was published yet
+    kept: Kept | None  # features; None if the index keeps none
     tuning: Tuning | None  # of the approximate search; None: search is exact
     vectors_file: bool  # whether it exists
     uncovered: int  # images that the vector file lacks, so that searches read them from the manifest
@@ -92,6 +106,7 @@ class IndexReader:
         self.catalog = catalog  # public: callers query it directly
         self._state = catalog.state()
         self._tuning = catalog.tuning()
+        self._keeping = catalog.keeping()
         self._vector_files = recall_store.files(directory, catalog)
         # Opened now, not at the first search: an open file stays readable after the writer removes its name.
         self._recall = _checked(recall_store.open(directory, catalog), catalog, recall_store)
@@ -139,18 +154,22 @@ class IndexReader:
         """Return the feature cache in the index, for checks and removal; it keeps nothing new."""
         return FeatureCache(self.directory / FEATURES, 0)
 
-    def feature_cache(self, capacity: int, folder: Path | None = None) -> FeatureCache | None:
-        """Return a feature cache of at most `capacity` bytes for the images of this index; None for 0.
+    def feature_cache(self, capacity: int | None, folder: Path | None = None) -> FeatureCache | None:
+        """Return a feature cache of at most `capacity` bytes for the images of this index, or None.
 
-        Its folder is `folder`, by default one in the index, which is not used if it is a link. Raises StoreError if
-        `folder` cannot be created.
+        With `capacity` None it is that of what the index keeps, else FEATURES_BYTES; with 0 only kept features are
+        used. The folder is `folder`, by default one in the index, which is not used if it is a link. Raises StoreError
+        if `folder` cannot be created.
         """
-        if not capacity:
+        if capacity is None:
+            capacity = FEATURES_BYTES if self._keeping is None or folder is not None else self._keeping.capacity
+        if not capacity and self._keeping is None:
             return None
-        if folder is not None:
+        if folder is not None and capacity:
             with explained(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-        return FeatureCache(folder or self.directory / FEATURES, capacity)
+        own = self.directory / FEATURES
+        return FeatureCache(folder or own, capacity, kept_in=own)
 
     def check(self, fingerprint: Fingerprint) -> None:
         """Raise StoreError unless a query with this fingerprint can be compared with the vectors of the index.
@@ -213,6 +232,10 @@ class IndexReader:
                 return
             k *= 4
 
+    def kept(self) -> Kept | None:
+        """Return the features that the index keeps; None if it keeps none."""
+        return None if self._keeping is None else _kept(self._keeping, self.features())
+
     def summary(self) -> Summary:
         """Return the figures of the index; needs neither numpy nor FAISS."""
         catalog, state, counts = self.catalog, self._state, self.catalog.counts()
@@ -232,6 +255,7 @@ class IndexReader:
             roots=_roots(catalog),
             bytes_on_disk=bytes_below(self.directory),
             generation=state.generation,
+            kept=self.kept(),
             tuning=self._tuning,
             vectors_file=vectors_file,
             uncovered=catalog.count_live(after=state.covered if vectors_file else 0),
@@ -253,6 +277,12 @@ def _checked(view: RecallView, catalog: Catalog, recall_store: RecallStore) -> "
     from bridgetower.index.checked_view import CheckedView
 
     return CheckedView(view, catalog, recall_store)
+
+
+def _kept(keeping: Keeping, features: FeatureCache) -> Kept:
+    sizes = [file.size() for file in features.files() if file.kept and file.made_by == keeping.made_by]
+    precision = _PRECISION.search(keeping.made_by or "")
+    return Kept(keeping.capacity, keeping.place, len(sizes), sum(sizes), precision and precision[1])
 
 
 def _roots(catalog: Catalog) -> tuple[Root, ...]:

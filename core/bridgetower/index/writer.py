@@ -16,6 +16,7 @@ from bridgetower.files.atomic import fsync_directory
 from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.reader import Catalog
+from bridgetower.index.catalog.rows import Keeping
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.compatibility import differences, require_same
@@ -228,6 +229,11 @@ class IndexWriter:
         packed = [pack(query, self._dim) for query in queries]
         with self.catalog.transaction():
             self.catalog.set_queries(packed)
+
+    def keep(self, keeping: Keeping | None) -> None:
+        """Store which features the index keeps; None: none."""
+        with self.catalog.transaction():
+            self.catalog.set_keeping(keeping)
 
     def add_root(self, root: Path) -> None:
         """Store a root before its scan."""

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -26,6 +26,9 @@ from bridgetower.records import (
     DEFAULT_DEPTH,
     DEFAULT_MODEL,
     DEMO,
+    DEVICES,
+    INT8,
+    PRECISIONS,
     PREPROCESSINGS,
     Fingerprint,
     Head,
@@ -46,6 +49,11 @@ if TYPE_CHECKING:
     from bridgetower.retrieval.evaluation import Evaluation
     from bridgetower.retrieval.fill import Filled
     from bridgetower.retrieval.matching import Results
+
+
+def never(place: int) -> bool:
+    """Want no features."""
+    return False
 
 
 class Model:
@@ -73,15 +81,18 @@ class Model:
         `device` is auto, cpu, cuda or mps; `precision` auto, fp32, bf16 or int8; `preprocessing` "hf", as the
         weights are served everywhere, "plain", as they were trained, or None for the default of the checkpoint. While
         the model is fetched, `progress` shows bars on stderr; `say` gets notes for people, now and later. Raises
-        ModelError, and UsageError for a device or precision that this machine lacks.
+        ModelError, and UsageError for an unknown device or precision. One that this machine lacks raises it before a
+        fetch, or when the network is first needed: texts become vectors without it.
         """
         from bridgetower.checkpoints.find import resolve
-        from bridgetower.encoders.runtime import choose_runtime
 
         self._say, self._lock = listener(say), threading.RLock()
         if preprocessing is not None:
             one_of(PREPROCESSINGS, "preprocessing", preprocessing)
-        self.runtime: Runtime | None = choose_runtime(device, precision)  # before the fetch, as it may raise
+        self._device, self._precision = one_of(DEVICES, "device", device), one_of(PRECISIONS, "precision", precision)
+        self._chosen: Runtime | None = None
+        if fetch and (device not in ("auto", "cpu") or precision == INT8):
+            self._choose_runtime()  # before the fetch, as it may raise
         checkpoint = resolve(model_name(name), fetch=fetch, progress=progress, say=say)
         self._checkpoint: Checkpoint | None = (
             checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
@@ -118,7 +129,7 @@ class Model:
                 require_part(part, role)
         model = cls.__new__(cls)
         model._say, model._lock = listener(say), threading.RLock()
-        model.runtime, model._checkpoint, model._parts, model._engine = None, None, checked(encoder, judge), engine
+        model._checkpoint, model._parts, model._engine = None, checked(encoder, judge), engine
         encoder, judge = model._parts
         if judge is not None:
             model.name = judge.name
@@ -129,7 +140,8 @@ class Model:
         return model
 
     def __repr__(self) -> str:
-        on = f", {self.runtime.precision} on {self.runtime.device}" if self.runtime is not None else ""
+        runtime = None if self._checkpoint is None else self._chosen  # choosing it imports PyTorch
+        on = "" if runtime is None else f", {runtime.precision} on {runtime.device}"
         return f"<Model {self.name!r} ({' '.join(sorted(head.name for head in self.heads))}{on})>"
 
     @property
@@ -143,13 +155,25 @@ class Model:
         return heads | {Head.ITC} if encoder is not None else heads - {Head.ITC}
 
     @property
+    def runtime(self) -> "Runtime | None":
+        """The device and the precision; the first call imports PyTorch. None for given parts. Raises UsageError."""
+        return None if self._checkpoint is None else self._choose_runtime()
+
+    def _choose_runtime(self) -> "Runtime":
+        from bridgetower.encoders.runtime import choose_runtime
+
+        with self._lock:
+            self._chosen = self._chosen or choose_runtime(self._device, self._precision)
+        return self._chosen
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of its vectors; reads no weights. Raises ModelError without an ITC head."""
-        if self._checkpoint is None or self.runtime is None:
+        if self._checkpoint is None:
             return self.encoder.fingerprint
         from bridgetower.encoders.torch_encoder import fingerprint_of
 
-        return fingerprint_of(self._checkpoint, self.runtime.precision)
+        return fingerprint_of(self._checkpoint, self._precision)
 
     @property
     def preprocessing(self) -> "Preprocessing":
@@ -162,21 +186,21 @@ class Model:
 
     @cached_property
     def _network(self) -> "tuple[RecallEncoder | None, Judge | None]":
-        if self._checkpoint is None or self.runtime is None:
+        if self._checkpoint is None:
             assert self._parts is not None
             return self._parts
         from bridgetower.encoders.torch_encoder import TorchEncoder
 
-        both = TorchEncoder(self._checkpoint, self.runtime, say=self._say)
+        both = TorchEncoder(self._checkpoint, self._choose_runtime, say=self._say)
         return (both if Head.ITC in self.heads else None), both
 
     def _loaded(self) -> "tuple[RecallEncoder | None, Judge | None]":
-        with self._lock:  # one thread reads the weights
+        with self._lock:  # one thread makes the parts
             return self._network
 
     @property
     def encoder(self) -> "RecallEncoder":
-        """The part that makes vectors; reads the weights. Raises ModelError."""
+        """The part that makes vectors; it reads weights when it needs them. Raises ModelError."""
         from bridgetower.records import require_heads
 
         require_heads(self.heads, Head.ITC)
@@ -186,7 +210,7 @@ class Model:
 
     @property
     def judge(self) -> "Judge":
-        """The part that verifies and fills; reads the weights. Raises ModelError."""
+        """The part that verifies and fills; it reads weights when it needs them. Raises ModelError."""
         _, judge = self._loaded()
         if judge is None:
             raise ModelError(f"{self.name}: this model only makes vectors: give one that judges, too")
@@ -195,13 +219,31 @@ class Model:
     @property
     def engine(self) -> "ImageEngine":
         """Decodes in worker processes and encodes for an index; reads the weights with the first picture."""
+        return self.engine_with_features(never)
+
+    def engine_with_features(self, wants: "Callable[[int], bool]") -> "ImageEngine":
+        """Return `engine`; if `has_one_pass`, it also returns the features of the contents that `wants` accepts, by
+        their places from 0."""
         if self._engine is not None:
             return self._engine
         from bridgetower.encoders.local_engine import LocalEngine
 
         # A checkpoint's encoder is not loaded for it; one that was given is there already.
-        batch_size = self.encoder.batch_size if self.runtime is None else self.runtime.batch_size
-        return LocalEngine(self.preprocessing, lambda: self.encoder, batch_size)
+        runtime = self.runtime
+        batch_size = self.encoder.batch_size if runtime is None else runtime.batch_size
+        return LocalEngine(
+            self.preprocessing,
+            lambda: self.encoder,
+            batch_size,
+            load_judge=lambda: self.judge,
+            wants=wants if self.has_one_pass else never,
+        )
+
+    @property
+    def has_one_pass(self) -> bool:
+        """Whether one pass through a network gives the vector of a picture and the features for its judge."""
+        one: object = None if self._parts is None else self._parts[0]
+        return self._engine is None and (self._parts is None or self._parts[1] is one)
 
     def tell_truncated(self, text: str, *readers: "RecallEncoder | Judge") -> None:
         """Note if one of these parts reads only the beginning of the text."""

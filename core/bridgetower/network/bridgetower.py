@@ -52,6 +52,14 @@ class TextFeatures:
         itc = None if self.itc is None else self.itc[rows]
         return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], self.mask[rows], itc)
 
+    @classmethod
+    def join(cls, texts: Sequence[Self]) -> Self:
+        """Concatenate texts of one length along B."""
+        layers = tuple(torch.cat(same) for same in zip(*(text.layers for text in texts), strict=True))
+        itc = [text.itc for text in texts if text.itc is not None]
+        alone, mask = torch.cat([text.alone for text in texts]), torch.cat([text.mask for text in texts])
+        return cls(layers, alone, mask, torch.cat(itc) if itc else None)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
@@ -65,6 +73,13 @@ class ImageFeatures:
         """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
         itc = None if self.itc is None else self.itc[rows]
         return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], itc)
+
+    def first(self, number: int) -> Self:
+        """The first rows of the batch."""
+        if number == len(self.alone):
+            return self
+        itc = None if self.itc is None else self.itc[:number]
+        return type(self)(tuple(layer[:number] for layer in self.layers), self.alone[:number], itc)
 
     @classmethod
     def join(cls, batches: Sequence[Self]) -> Self:
@@ -264,7 +279,7 @@ class WordHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
-        logits: Tensor = self.decoder(self.norm(F.gelu(self.transform(x))))
+        logits: Tensor = self.decoder(self.norm(self.transform.activated(x, F.gelu)))
         return logits
 
 
@@ -308,11 +323,19 @@ class BridgeTower(nn.Module):
         if self.mlm_head is not None and self.config.tie_word_embeddings:
             self.mlm_head.decoder.weight = self.text_tower.word.weight
 
+    def without_text_tower(self) -> Self:
+        """Remove the text tower, which inference has in NumPy: `text_features` takes the outputs of its layers."""
+        del self.text_tower
+        return self
+
     # The towers
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """Encode texts: ids int64 [B, T], padded with `pad_token_id`; mask bool [B, T], True = token."""
-        hidden = self.text_tower(ids, mask, self.config.n_cross)
+        return self.text_features(self.text_tower(ids, mask, self.config.n_cross), mask)
+
+    def text_features(self, hidden: Sequence[Tensor], mask: Tensor) -> TextFeatures:
+        """Encode texts from the outputs of the last `n_cross` layers of the text tower, each [B, T, D]."""
         first, *later = (self._text_input(x, k) for k, x in enumerate(hidden))
         first = self.text_norm(first)
         alone = _layer(self.text_stream, 0).alone(first, as_key_mask(mask))
@@ -322,9 +345,13 @@ class BridgeTower(nn.Module):
         """Encode pictures: pixels [B, 3, image_size, image_size], normalised, of any float dtype."""
         hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, self.config.n_cross)
         first, *later = (self._image_input(x, k) for k, x in enumerate(hidden))
-        itc = None if self.itc_head is None else self._itc_image(later[-1] if later else first)
+        itc = None if self.itc_head is None else self._itc_image(hidden[-1])
         first = self.image_norm(first)
-        return ImageFeatures((first, *later), _layer(self.image_stream, 0).alone(first, None), itc)
+        return ImageFeatures((first, *later), self.image_alone(first), itc)
+
+    def image_alone(self, first: Tensor) -> Tensor:
+        """Compute `ImageFeatures.alone` from `ImageFeatures.layers[0]`: [B, N, D] -> [B, N, D]."""
+        return _layer(self.image_stream, 0).alone(first, None)
 
     def embed_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the ITC vectors [B, E], unit length, without computing the other features."""
@@ -332,8 +359,7 @@ class BridgeTower(nn.Module):
 
     def embed_image(self, pixels: Tensor) -> Tensor:
         """Return the ITC vectors [B, E], unit length, without computing the other features."""
-        hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, 1)[0]
-        return self._itc_image(self._image_input(hidden[:, :1], self.config.n_cross - 1))
+        return self._itc_image(self.vision_tower(pixels, self.config.text.num_hidden_layers, 1)[0])
 
     def _text_input(self, x: Tensor, k: int) -> Tensor:
         """Project a text layer to the input of cross-modal layer k: [B, T, D] -> [B, T, D]."""
@@ -402,11 +428,14 @@ class BridgeTower(nn.Module):
         """The last output of the text tower [B, T, D], *not* projected, -> [B, E]."""
         return F.normalize(self._require(self.itc_head, Head.ITC).text(hidden[:, 0]), dim=-1)
 
-    def _itc_image(self, projected: Tensor) -> Tensor:
-        """The last output of the vision tower, projected for the last cross-modal layer, [B, N, D] -> [B, E].
+    def _itc_image(self, hidden: Tensor) -> Tensor:
+        """The last output of the vision tower [B, N, D], *not* projected, -> [B, E].
 
-        The reference has no ITC with separate projections; taking the projection of the last layer is our choice.
+        The class token alone is projected, for the last cross-modal layer, so that `embed_image` and `encode_image`
+        return equal bits. The reference has no ITC with separate projections; taking the projection of the last layer
+        is our choice.
         """
+        projected = self._image_input(hidden[:, :1], self.config.n_cross - 1)
         return F.normalize(self._require(self.itc_head, Head.ITC).image(projected[:, 0]), dim=-1)
 
     def _require(self, module: _ModuleT | None, head: Head) -> _ModuleT:

@@ -1,7 +1,7 @@
 """Linear layers in int8: weights are rounded once, inputs at each call.
 
-Each row of a weight matrix has its own scale, but an input tensor has a single scale, so the vector of a picture
-depends slightly on the other pictures of its batch. Everything but the weights and inputs of these layers (norms,
+Each row of a weight matrix has its own scale, and so has each picture or pair of the input, so that its numbers do not
+depend on the others of its batch. Everything but the weights and inputs of these layers (norms,
 attention, biases, sums, the text tower) stays fp32.
 """
 
@@ -10,14 +10,22 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bridgetower.network.bridgetower import BridgeTower
-from bridgetower.network.layers import Linear
+from bridgetower.network.layers import Activation, Linear
 
 # Instructions that multiply int8 without an intermediate sum in int16. On other processors inputs are rounded to
 # 7 bits, so that a sum of two products fits into int16.
 _FULL_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
+
+# The operation that oneDNN applies to the outputs of a product: name, arguments, algorithm.
+_POST_OPERATIONS: dict[Activation | None, tuple[str, list[float], str]] = {
+    None: ("none", [], "none"),
+    F.gelu: ("gelu", [], "none"),
+    F.silu: ("swish", [], "none"),
+}
 
 
 class QuantizedLinear(nn.Module):
@@ -53,10 +61,22 @@ class QuantizedLinear(nn.Module):
         """float32 [..., in] -> float32 [..., out]."""
         return self.part(x, 0, len(self.weight))
 
-    def part(self, x: Tensor, start: int, stop: int) -> Tensor:
+    def activated(self, x: Tensor, activation: Activation) -> Tensor:
+        """[..., in] -> the activation of [..., out]."""
+        return self.part(x, 0, len(self.weight), activation)
+
+    def part(self, x: Tensor, start: int, stop: int, activation: Activation | None = None) -> Tensor:
         """Compute only the outputs `start` to `stop`: [..., in] -> [..., stop - start]."""
         if (start, stop) not in self._packed_rows:  # on first use, so that unused layers are never read from the disk
             self._packed_rows[start, stop] = self._pack(slice(start, stop))
+        if x.dim() == 2:
+            return self._product(x, start, stop, activation)
+        if len(x) == 1:
+            return self._product(x[0], start, stop, activation)[None]
+        return torch.stack([self._product(item, start, stop, activation) for item in x])
+
+    def _product(self, x: Tensor, start: int, stop: int, activation: Activation | None) -> Tensor:
+        """Compute outputs of one picture or pair: [N, in] -> [N, stop - start]."""
         weight, scale, zeros, bias = self._packed_rows[start, stop]
         least, greatest = (float(bound) for bound in x.aminmax())
         if not math.isfinite(greatest - least):  # no scale fits; the caller checks for NaN
@@ -65,7 +85,7 @@ class QuantizedLinear(nn.Module):
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             *(quantized, x_scale, zero_point, weight, scale, zeros, bias),
             *(1.0, 0, torch.float32),  # the output is not rounded
-            *("none", [], "none"),  # no operation is fused after it
+            *_POST_OPERATIONS[activation],  # on each output while it is in a register
         )
         return y
 

@@ -3,6 +3,8 @@
 Shapes: B batch, T tokens of one stream, N tokens of the other stream, D hidden size, H heads.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,8 +20,54 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None,
 
     `key_mask` is bool [B, 1, 1, K], True = is attended to; None, which is faster, means all True.
     """
+    queries = q.shape[1]
+    if queries < _FEWEST_QUERIES and not torch.is_grad_enabled():
+        q = F.pad(q, (0, 0, 0, _FEWEST_QUERIES - queries))
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # [B, H, Q or K, D / H]
-    return F.scaled_dot_product_attention(q, k, v, key_mask, dropout).transpose(1, 2).flatten(2)
+    attended = F.scaled_dot_product_attention(q, k, v, key_mask, dropout)
+    return attended[:, :, :queries].transpose(1, 2).flatten(2)
+
+
+Activation = Callable[[Tensor], Tensor]
+
+# Products of fewer rows are computed by other kernels, and threads divide them in other ways, so that the last bits of
+# a row would depend on how many rows are beside it. From 12 rows on they do not, on processors with AVX2, AVX-512 and
+# avx512_bf16: docs/decisions/2026-11-29-same-number.md.
+_FEWEST_ROWS = 16
+_FEWEST_QUERIES = 8  # of attention: the bits of fewer than 4 depend on the threads and on the batch
+# PyTorch divides the numbers of a tensor among its threads, and computes what does not fill two vectors at the end of a
+# part one by one, with other last bits. So each thread gets whole rows, in full vectors.
+_GRAIN = 32768  # numbers, from which PyTorch divides them (at::internal::GRAIN_SIZE)
+_TWO_VECTORS = 64  # bfloat16 numbers in 512 bits, twice
+
+
+def _divisible(rows: int, width: int) -> int:
+    """Return the least number of rows, at least `rows`, that PyTorch divides among its threads by whole rows."""
+    threads = torch.get_num_threads()
+    while True:
+        parts = min(threads, -(-rows * width // _GRAIN))
+        if rows % parts == 0 and rows // parts * width % _TWO_VECTORS == 0:
+            return rows
+        rows += 1
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, activation: Activation | None = None) -> Tensor:
+    """[..., D] -> the activation of [..., O], each row with the same bits whatever rows are beside it.
+
+    While gradients are recorded, few rows are computed as they are.
+    """
+    rows = x.reshape(-1, x.shape[-1])  # one layout, as PyTorch has other kernels for other layouts
+    number = len(rows)
+    if not torch.is_grad_enabled():
+        wanted = max(number, _FEWEST_ROWS)
+        if activation is not None:
+            wanted = _divisible(wanted, len(weight))
+        if wanted > number:
+            rows = F.pad(rows, (0, 0, 0, wanted - number))
+    product = F.linear(rows, weight, bias)
+    if activation is not None:
+        product = activation(product)
+    return product[:number].view(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):
@@ -28,9 +76,17 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         """Leave the weights undefined: drawing them, even on the meta device, is most of the time of construction."""
 
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., D] -> [..., O]."""
+        return linear(input, self.weight, self.bias)
+
+    def activated(self, x: Tensor, activation: Activation) -> Tensor:
+        """[..., D] -> the activation of [..., O]."""
+        return linear(x, self.weight, self.bias, activation)
+
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Compute only the outputs `start` to `stop`: [..., D] -> [..., stop - start]."""
-        return F.linear(x, self.weight[start:stop], self.bias[start:stop])
+        return linear(x, self.weight[start:stop], self.bias[start:stop])
 
 
 class SelfAttention(nn.Module):
@@ -77,6 +133,11 @@ class CrossAttention(nn.Module):
 _QUICK_FACTOR = 1.702  # the quick GELU of CLIP is x * sigmoid(1.702 x)
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """[...] -> [...]."""
+    return x * torch.sigmoid(_QUICK_FACTOR * x)
+
+
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between them: exact, or the quick GELU that CLIP was trained with."""
 
@@ -89,15 +150,14 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        x = self.up(x)
+        narrow: Tensor = self.down(self.up.activated(x, self._activation))
+        return narrow
+
+    @property
+    def _activation(self) -> Activation:
         if not self.quick:
-            x = F.gelu(x)
-        elif self.folded:
-            x = F.silu(x, inplace=True)
-        else:
-            x = x * torch.sigmoid(_QUICK_FACTOR * x)
-        x = self.down(x)
-        return x
+            return F.gelu
+        return F.silu if self.folded else quick_gelu
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -14,15 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from PIL import Image
-
 from bridgetower.errors import ModelError
-from bridgetower.pictures.colour import to_srgb
-from bridgetower.pictures.decode import Decoded
 
 if TYPE_CHECKING:  # it takes longer to import than the rest, and decode workers do not need it
     import numpy as np
     import numpy.typing as npt
+    from PIL import Image
+
+    from bridgetower.pictures.decode import Decoded
 
 PREPROCESSING_VERSION = 1  # raise it with any change that alters pixels: stored vectors are then refused, not mixed
 
@@ -35,6 +34,8 @@ LONG_SIDE_LIMIT = 1333 / 800  # of the short side, in `hf`
 # vectors less than bf16 does, so it needs no other version (docs/decisions/2026-11-21-jpeg-draft.md).
 OVERSAMPLING = 2
 
+_BICUBIC = 3  # `PIL.Image.Resampling.BICUBIC`; a search that decodes nothing imports no Pillow
+
 # Keys that the reference image processor uses, with the only value that we support. Other keys in such a file belong to
 # other programs (the published files contain whole training configurations) and change no pixel.
 _REQUIRED: dict[str, object] = {
@@ -42,7 +43,7 @@ _REQUIRED: dict[str, object] = {
     "do_center_crop": True,
     "do_rescale": True,
     "do_normalize": True,
-    "resample": int(Image.Resampling.BICUBIC),
+    "resample": _BICUBIC,
 }
 _RESCALE_FACTOR = 1 / 255
 _MOST_PX = 4096  # larger than for any vision tower, so that a typing error does not exhaust the memory
@@ -137,17 +138,21 @@ class Preprocessing:
         }
 
 
-def preprocess(picture: Image.Image | Decoded, spec: Preprocessing) -> "npt.NDArray[np.float32]":
+def preprocess(picture: "Image.Image | Decoded", spec: Preprocessing) -> "npt.NDArray[np.float32]":
     """Turn one upright RGB picture of any size into float32 [3, H, W], contiguous, H = W = `spec.crop_size`.
 
     A picture that was decoded at a fraction of its size gets the crop of the whole picture.
     """
+    from bridgetower.pictures.decode import Decoded
+
     decoded = picture if isinstance(picture, Decoded) else Decoded(picture, picture.width, picture.height, None)
     return normalise(square(decoded, spec).tobytes(), spec)
 
 
-def square(decoded: Decoded, spec: Preprocessing) -> Image.Image:
+def square(decoded: "Decoded", spec: Preprocessing) -> "Image.Image":
     """Resize, crop and convert to sRGB of `spec.crop_size` x `spec.crop_size`."""
+    from bridgetower.pictures.colour import to_srgb
+
     if decoded.image.mode != "RGB":
         raise ValueError(f"preprocess takes RGB, not {decoded.image.mode}")
     resized = _plain_square(decoded, spec.crop_size) if spec.name == "plain" else _hf_square(decoded, spec)
@@ -167,10 +172,10 @@ def normalise(rgb: bytes | bytearray, spec: Preprocessing) -> "npt.NDArray[np.fl
     return pixels
 
 
-def _hf_square(picture: Decoded, spec: Preprocessing) -> Image.Image:
+def _hf_square(picture: "Decoded", spec: Preprocessing) -> "Image.Image":
     # Use the size of the whole picture: the rounded sides of a smaller copy could change it by 32 pixels.
     size = _hf_size(picture.width, picture.height, spec)
-    resized = picture.image.resize(size, Image.Resampling.BICUBIC, box=picture.box)
+    resized = picture.image.resize(size, _BICUBIC, box=picture.box)
     left, top = (resized.width - spec.crop_size) // 2, (resized.height - spec.crop_size) // 2
     # Offsets may be negative, as `crop` gives black outside the picture: it also adds frame and bars.
     return resized.crop((left, top, left + spec.crop_size, top + spec.crop_size))
@@ -195,12 +200,12 @@ def _hf_size(width: int, height: int, spec: Preprocessing) -> tuple[int, int]:
     return new_width, new_height
 
 
-def _plain_square(picture: Decoded, crop_size: int) -> Image.Image:
+def _plain_square(picture: "Decoded", crop_size: int) -> "Image.Image":
     left, top, right, bottom = picture.box or (0, 0, *picture.image.size)
     side = min(right - left, bottom - top)
     left, top = (left + right - side) / 2, (top + bottom - side) / 2
     box = (left, top, left + side, top + side)
-    return picture.image.resize((crop_size, crop_size), Image.Resampling.BICUBIC, box=box)
+    return picture.image.resize((crop_size, crop_size), _BICUBIC, box=box)
 
 
 def _edge(value: object, key: str, source: str) -> int:

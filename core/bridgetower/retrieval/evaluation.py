@@ -85,7 +85,8 @@ def evaluate(
         vectors.append(encoder.embed_images(pixels(rows, encoder.preprocessing)))
         on_progress(rows.stop, len(captioned))
     text_vectors = [encoder.embed_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)]
-    similarity = np.concatenate(text_vectors) @ np.concatenate(vectors).T  # [Q, B]
+    stored = np.concatenate(vectors).astype(np.float16).astype(np.float32)  # as an index rounds them
+    similarity = np.concatenate(text_vectors) @ stored.T  # [Q, B]
     yield measured("recall", 0, similarity, similarity.T)
     if judge is None or not depths:
         return

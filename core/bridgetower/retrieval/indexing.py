@@ -26,6 +26,7 @@ from bridgetower.files.walk import passes_over, scan
 from bridgetower.index.catalog.changed_files import ChangedFiles
 from bridgetower.index.catalog.rows import Image
 from bridgetower.index.directory import require_apart
+from bridgetower.index.reader import Kept
 from bridgetower.index.roots import is_away, of_their_own
 from bridgetower.index.writer import Confirmed, IndexWriter, NewImage
 from bridgetower.inputs import short
@@ -36,6 +37,7 @@ from bridgetower.records import (
     File,
     Fingerprint,
     LeftOut,
+    Refused,
     Skipped,
     WalkedFile,
     path_of,
@@ -55,7 +57,7 @@ from bridgetower.retrieval.contents import (
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Embedded, ImageEngine, Vectors
-    from bridgetower.records import Refused
+    from bridgetower.retrieval.encode_pictures import Keeper
 
 COMMIT_FILES = 1024  # files without a new picture that are committed together
 
@@ -100,6 +102,7 @@ class IndexReport:
     in_cloud: int  # pictures that were not opened, as their content is in the cloud only; not among `files`
     absent: tuple[Path, ...]  # folders in which nothing was met though the index has files there: these are kept
     note: str | None = None  # why the backup of the catalog was not renewed
+    kept: Kept | None = None  # features, after the run; None if the index keeps none
 
 
 def index(
@@ -110,12 +113,14 @@ def index(
     *,
     retry: bool = False,
     max_pixels: int | None = None,
+    keeper: "Keeper | None" = None,
     on_progress: Callable[[Progress], None] = quiet,
 ) -> IndexReport:
     """Bring the index up to date with the files in and at `paths`, as far as `rules` let them in.
 
     `find_model` is called once, and only if there is content that the index does not have. With `retry`, files that
-    were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped.
+    were skipped are tried again though they have not changed. Pictures of more than `max_pixels` are skipped. `keeper`
+    keeps features of new pictures.
     Raises InputError where one of `paths` does not exist, UsageError for `rules` and where one of `paths` lies in the
     folder of the index, StoreError where the index cannot be written, ProcessError where the worker
     processes that decode cannot run, ModelError for an engine that does not return one result for each picture, and the
@@ -129,7 +134,7 @@ def index(
     with writer.catalog.transaction():
         for root in of_their_own(roots, [root for root, _ in writer.catalog.roots()]):
             writer.add_root(root)
-    run = _Run(writer, on_progress)
+    run = _Run(writer, on_progress, keeper)
     run.tell()
     changed = run.meet(walk, retry, max_pixels)
     if changed:
@@ -208,11 +213,10 @@ def _sweep(
 class _Run:
     """The counts of one run, and the batch that is being filled."""
 
-    def __init__(self, writer: IndexWriter, report: Callable[[Progress], None]) -> None:
-        self._writer, self._report = writer, report
+    def __init__(self, writer: IndexWriter, report: Callable[[Progress], None], keeper: "Keeper | None") -> None:
+        self._writer, self._report, self._keeper = writer, report, keeper
         self._model: IndexModel | None = None  # found with the first new content
         self._batch_size = 1  # of its engine
-        self._dim = 0  # of its vectors
         self._under_way: dict[bytes, list[Dated]] = {}  # files of the contents in the engine, by hash, in order
         self._new: dict[bytes, NewImage] = {}  # encoded contents, by hash
         self._files: list[tuple[File, bytes]] = []
@@ -265,12 +269,12 @@ class _Run:
         """
         with workers() as readers, DecodingCheck(max_pixels) as check:
             catalog = self._writer.catalog
-            older = catalog.has_older(DECODING_VERSION)
-            checked = contents(readers, files, catalog.image_of, check if older else None)
-            new = self._new_contents(checked)
+            older = check if catalog.has_older(DECODING_VERSION) else None
+            new = self._new_contents(contents(readers, files, catalog.image_of, older))
             if (first := next(new, None)) is not None:
                 self._model = find_model()
-                self._embed(self._model.engine, chain([first], new), max_pixels)
+                engine = self._model.engine if self._keeper is None else self._keeper.engine()
+                self._embed(engine, chain([first], new), max_pixels)
         self._commit()
         self.tell()
 
@@ -279,7 +283,7 @@ class _Run:
         each content."""
         from bridgetower.encoders.checked import require_batch_size, require_embedded
 
-        self._batch_size, self._dim = require_batch_size(engine), self._writer.catalog.fingerprint().dim
+        self._batch_size, dim = require_batch_size(engine), self._writer.catalog.fingerprint().dim
         results: Iterable[object] = engine.embed(contents, max_pixels=max_pixels)
         name = f"{type(engine).__name__}.embed"
         if not isinstance(results, Iterable):
@@ -289,7 +293,7 @@ class _Run:
             for found in results:
                 if too_many := not self._under_way:
                     break
-                self._settle(require_embedded(engine, found, self._dim))
+                self._settle(require_embedded(engine, found, dim))
         finally:
             if callable(close := getattr(results, "close", None)):
                 close()
@@ -322,6 +326,8 @@ class _Run:
                 if item.decoding is not None:
                     self._outdated.add(item.hash)
                 self._under_way[item.hash] = [item.found]
+                if self._keeper is not None:
+                    self._keeper.expect(item.found.file)
                 yield item.data
             if len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
@@ -333,7 +339,7 @@ class _Run:
         return None if image is None or image.decoding < DECODING_VERSION else image
 
     def _reuse(self, file: File, hash: bytes) -> None:
-        """Take a file whose content the index has. It is unchanged if it was only read for the sake of the program."""
+        """Take a file whose content the index has. It is unchanged if it was read for the sake of the program alone."""
         known = self._writer.catalog.known(file.path)
         if known is not None and known.image is not None and known.file.is_unchanged(file):
             self.unchanged += 1
@@ -344,22 +350,20 @@ class _Run:
 
     def _settle(self, found: "Embedded | Refused") -> None:
         """Take the result of the oldest content under way: the engine returns them in order."""
-        from bridgetower.records import Refused
-
         hash = next(iter(self._under_way))
-        files = self._under_way.pop(hash)
+        files, outdated = self._under_way.pop(hash), hash in self._outdated
+        self._outdated.discard(hash)
         if isinstance(found, Refused):
-            self._outdated.discard(hash)
             for dated in files:
                 self._fail(dated.file, found.reason, lasting=found.lasting)
         else:
             taken_at = files[0].taken_at(found.taken_at)
             self._new[hash] = NewImage(hash, found.width, found.height, taken_at, found.vector)
+            if self._keeper is not None and found.features is not None:
+                self._keeper.hold(hash, found.features)
             self._files += ((dated.with_date(found.taken_at), hash) for dated in files)
             self.reused += len(files) - 1
-            if hash in self._outdated:
-                self._outdated.remove(hash)
-                self.renewed += 1
+            self.renewed += outdated
         if len(self._new) >= self._batch_size:
             self._commit()
         self.tell()
@@ -376,17 +380,19 @@ class _Run:
 
     def _commit(self) -> None:
         if self._files or self._failed:
-            same = self._same.values()
-            self._writer.commit(images=self._new.values(), files=self._files, skipped=self._failed, confirmed=same)
+            new, same = self._new.values(), self._same.values()
+            self._writer.commit(images=new, files=self._files, skipped=self._failed, confirmed=same)
         self.encoded += len(self._new)
+        if self._keeper is not None:
+            self._keeper.store()
         if self._model is not None and self._new:
             ensure_calibration(self._writer, self._model.embed_texts)
             self._writer.publish_if_behind()
         self._new, self._files, self._failed, self._same = {}, [], [], {}
 
     def _done(self) -> int:
-        skipped = len(self.skipped) + self.unread.total()
-        return self.encoded + len(self._new) + self.reused + self.unchanged + skipped
+        others = self.reused + self.unchanged + len(self.skipped) + self.unread.total()
+        return self.encoded + len(self._new) + others
 
     def tell(self) -> None:
         self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from bridgetower.encoders.protocol import Judge, Pictures, Texts, match_probability
 from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.index.vectors.float16 import exact_scores
 from bridgetower.inputs import short
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet, require_heads
@@ -168,7 +169,8 @@ def _scores(
     logits = judge.match(encoded, pictures, pairs) if Head.ITM in judge.heads else None
     similarity = None
     if encoded.vectors is not None and pictures.vectors is not None:
-        similarity = encoded.vectors @ pictures.vectors.T  # [Q, B]
+        stored = pictures.vectors.astype(np.float16).astype(np.float32)  # as an index rounds them
+        similarity = np.stack([exact_scores(text, stored) for text in encoded.vectors])  # [Q, B]
     for row, candidate in enumerate(candidates):
         for column, text in enumerate(texts):
             pair = None if logits is None else logits[column * len(candidates) + row]

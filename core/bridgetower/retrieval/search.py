@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -57,8 +57,11 @@ from bridgetower.records import (
     require_heads,
 )
 from bridgetower.retrieval.candidates import Candidates
-from bridgetower.retrieval.encode_pictures import AnyPicture, candidate_of, load
+from bridgetower.retrieval.encode_pictures import candidate_of, load
 from bridgetower.retrieval.matching import Results, Verified, matching, verify
+
+if TYPE_CHECKING:
+    from bridgetower.retrieval.encode_pictures import AnyPicture
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -92,7 +95,7 @@ class SearchRequest:
     """
 
     text: str | None = None
-    image: AnyPicture | Sequence[AnyPicture] | None = None  # a tuple or list holds several
+    image: "AnyPicture | Sequence[AnyPicture] | None" = None  # a tuple or list holds several
     vector: Vectors | AnyPath | BinaryIO | None = None  # [E] or [1, E], or an npy file of it; of any length but 0
     # Only pictures at or below one of these folders or files of the index, by any of their names, or that fit a glob.
     under: AnyPath | Iterable[AnyPath] | None = None
@@ -212,11 +215,11 @@ class SearchRequest:
         )
 
     @property
-    def images(self) -> tuple[AnyPicture, ...]:
+    def images(self) -> "tuple[AnyPicture, ...]":
         """The pictures that recall."""
         if self.image is None:
             return ()
-        return tuple(self.image) if isinstance(self.image, list | tuple) else (cast(AnyPicture, self.image),)
+        return tuple(self.image) if isinstance(self.image, list | tuple) else (cast("AnyPicture", self.image),)
 
     @property
     def verifies(self) -> bool:
@@ -291,8 +294,9 @@ class _Ranking:
     def verify(self, judge: Judge, text: str, cache: FeatureCache | None, on_progress: OnProgress) -> None:
         """Verify the first candidates, and show the hits after each batch."""
         require_heads(judge.heads, Head.ITM)
+        encoded = judge.encode_texts([text])  # may read the weights, which takes nothing of the budget
         deadline = time.monotonic() + self._request.budget
-        encoded = judge.encode_texts([text])
+        on_progress(0, 0)
         self.depth = judge.default_depth if self._request.depth is None else self._request.depth
 
         def tell(done: int, total: int) -> None:
@@ -344,7 +348,7 @@ class _Ranking:
         return hits[: self._request.top]
 
 
-def _held(picture: AnyPicture) -> object:
+def _held(picture: "AnyPicture") -> object:
     """Return a picture that may be used later: a path becomes absolute."""
     candidate = candidate_of(picture)
     return lasting(candidate.path) if candidate.picture is None else candidate.picture
@@ -366,12 +370,14 @@ def _query(reader: IndexReader, request: SearchRequest, encoder: RecallEncoder |
         return request.vector_for(reader)
     if encoder is None:
         raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
-    vectors = []
+    vectors: list[Vectors] = []  # each [E]
     if request.text is not None:
         vectors += list(encoder.embed_texts([request.text]))
     if request.images:
         pixels = [load(candidate_of(picture), encoder.preprocessing) for picture in request.images]
         vectors += list(encoder.embed_images(np.stack(pixels)))
+    if len(vectors) == 1:  # as it is, so that its similarities are those of a match
+        return vectors[0][None]
     mean: Vectors = np.sum(vectors, axis=0)
     length = np.linalg.norm(mean)
     if length < _LEAST_LENGTH:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
-from bridgetower.checkpoints import safetensors_files
 from bridgetower.checkpoints import save as save_module
 from bridgetower.checkpoints.find import resolve
 from bridgetower.checkpoints.load import load_model
@@ -82,7 +82,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(folder: Path, monkeypatch
         file.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(safetensors_files, "save_file", interrupted)
+    monkeypatch.setattr(safetensors.torch, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(tiny_model(seed=1), folder)
     assert contents(folder) == before

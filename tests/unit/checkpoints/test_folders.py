@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -334,7 +335,7 @@ def test_and_so_it_is_while_pickles_are_read_and_converted(
         with pytest.raises(ResourceError, match=re.escape(message)):
             save.convert(str(folder), tmp_path / "converted")
     as_pickle(folder)
-    for place in ((torch, "load"), (safetensors_files, "save_file")):
+    for place in ((torch, "load"), (safetensors.torch, "save_file")):
         with monkeypatch.context() as patched:
             patched.setattr(*place, wanting)
             with pytest.raises(ResourceError, match=re.escape(message)):

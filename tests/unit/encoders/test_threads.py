@@ -53,9 +53,10 @@ def test_a_network_computes_with_its_number_of_threads_and_leaves_that_of_others
 ) -> None:
     encoder = made(tmp_path)
     seen = []
-    for tower in (encoder._model.text_tower, encoder._model.vision_tower):
-        tower.register_forward_pre_hook(lambda *given: seen.append(torch.get_num_threads()))
-    encoder.embed_texts(TEXTS)
+    model = encoder.load()._model
+    model.vision_tower.register_forward_pre_hook(lambda *given: seen.append(torch.get_num_threads()))
+    model.text_norm.register_forward_pre_hook(lambda *given: seen.append(torch.get_num_threads()))
+    encoder.encode_texts(TEXTS[:1])
     assert torch.get_num_threads() == 2
     encoder.embed_images(np.zeros((1, 3, 96, 96), np.float32))
     assert torch.get_num_threads() == 2
@@ -117,7 +118,7 @@ def test_one_thread_finds_what_all_find(monkeypatch: pytest.MonkeyPatch) -> None
         return [texts.vectors, images.vectors, encoder.match(texts, images, every_pair(3, 3))]
 
     with_one = computed()
-    monkeypatch.setattr(encoder, "_thread_limit", nullcontext)
+    monkeypatch.setattr(encoder.load(), "_thread_limit", nullcontext)
     for one, all in zip(with_one, computed(), strict=True):
         np.testing.assert_allclose(one, all, rtol=0, atol=1e-5)
 

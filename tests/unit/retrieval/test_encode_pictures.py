@@ -1,14 +1,17 @@
 """Pictures on their way to the encoder."""
 
 import threading
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import bridgetower.retrieval.encode_pictures
 from bridgetower.encoders.protocol import Pictures, Pixels
 from bridgetower.errors import ResourceError
+from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.records import Candidate, Skipped
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidate_of, encoded
 from tests.fakes import COLOURS, FakeEncoder, paint
@@ -64,3 +67,28 @@ def test_want_of_memory_is_no_fault_of_the_pictures(tmp_path: Path, monkeypatch:
         with pytest.raises(ResourceError, match="not enough memory to decode it"):
             list(encoded(FakeEncoder(), [candidate], skipped))
     assert not skipped
+
+
+def test_neighbours_without_features_are_encoded_together_and_in_order(tmp_path: Path) -> None:
+    class Counting(FakeEncoder):
+        numbers: list[int]
+
+        def encode_images(self, pixels: Pixels) -> Pictures:
+            self.numbers.append(len(pixels))
+            return super().encode_images(pixels)
+
+    judge, cache, pictures = Counting(), FeatureCache(tmp_path / "features", 10**6), []
+    for number, colour in enumerate(["red", "green", "blue", "white"]):
+        path = paint(tmp_path / f"{number}.png", colour)
+        pictures.append(Candidate(path, content=sha256(path.read_bytes()).digest()))
+    judge.numbers = []
+    [(_, cold)] = encoded(judge, pictures, [])
+    list(encoded(judge, [pictures[1]], [], cache))
+    judge.numbers = []
+    [(there, mixed)] = encoded(judge, pictures, [], cache)
+    assert (there, judge.numbers) == (pictures, [1, 2])
+    np.testing.assert_array_equal(mixed.features, cold.features)
+    judge.numbers = []
+    [(there, warm)] = encoded(judge, pictures, [], cache)
+    assert (there, judge.numbers) == (pictures, [])
+    np.testing.assert_array_equal(warm.features, cold.features)

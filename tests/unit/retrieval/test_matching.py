@@ -68,7 +68,8 @@ def test_match_scores_every_pair_in_order(pictures: dict[str, Path]) -> None:
     for score in scores:
         assert score.itm_logits is not None
         assert score.similarity is not None
-        assert score.itm_logits[1] == pytest.approx(20 * (score.similarity - 0.9), abs=1e-4)
+        # The similarity is that of an index, which rounds vectors to float16.
+        assert score.itm_logits[1] == pytest.approx(20 * (score.similarity - 0.9), abs=2e-2)
         assert score.match == pytest.approx(match_probability(np.array(score.itm_logits)), abs=1e-6)
 
 

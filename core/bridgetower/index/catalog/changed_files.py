@@ -80,6 +80,14 @@ class ChangedFiles(Catalog):
         """Return whether a file was met at or below `path`."""
         return self._one(f"SELECT 1 FROM seen WHERE {UNDER} LIMIT 1", range_of(path)) is not None
 
+    def newest_met(self, place: int, under: Path | None = None) -> int | None:
+        """Return the mtime (ns) of the file that is the newest but `place` of those met at or below `under`; None if
+        none is."""
+        where, parameters = ("true", {}) if under is None else (UNDER, range_of(under))
+        sql = f"SELECT mtime_ns FROM seen WHERE {where} ORDER BY mtime_ns DESC LIMIT 1 OFFSET :place"
+        row = self._one(sql, {**parameters, "place": place})
+        return None if row is None else row[0]
+
     def count_unchanged(self) -> int:
         """Return how many files that have an image are unchanged and up to date."""
         return self._count(f"seen JOIN files USING (path) WHERE {_UP_TO_DATE} AND reason IS NULL")

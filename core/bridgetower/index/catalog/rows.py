@@ -1,8 +1,9 @@
 """Types of the results of queries on a catalog: rows, and counts of rows."""
 
+from pathlib import Path
 from typing import NamedTuple
 
-from bridgetower.records import File
+from bridgetower.records import File, path_of
 
 
 class Known(NamedTuple):
@@ -42,6 +43,18 @@ class Tuning(NamedTuple):
     recall: float  # recall@100: share of the exact 100 nearest that is found, in [0, 1]
     texts: int  # queries that recall was measured with
     pictures: int  # likewise
+
+
+class Keeping(NamedTuple):
+    """Which features of images the index keeps."""
+
+    capacity: int  # bytes, of all features in the folder of the index
+    under: bytes | None  # only of images with a file at or below this path; None for all
+    made_by: str | None  # `Judge.features_id` of those that are kept; None before the first
+
+    @property
+    def place(self) -> Path | None:
+        return None if self.under is None else path_of(self.under)
 
 
 class Entry(NamedTuple):

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 APPLICATION_ID = 0x42546978  # "BTix"
+KEEPING_SINCE = 5  # the format that has the table keeping
 HASH_BYTES = 32  # of SHA-256
 PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; a page of 4096, the default, would stay a quarter empty
 
@@ -47,6 +48,13 @@ SCHEMA = (
         recall REAL NOT NULL,
         texts INTEGER NOT NULL,
         pictures INTEGER NOT NULL,
+        crc32 INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE keeping (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        capacity INTEGER NOT NULL,
+        under BLOB,
+        made_by TEXT,
         crc32 INTEGER NOT NULL
     ) STRICT""",
     """CREATE TABLE queries (
@@ -129,6 +137,7 @@ SUMMED = {
     "precision_family, dim, tokenizer_sha256",
     "state": "created_at, updated_at, generation, covered, vectors_sha256",
     "tuning": "lists, trained, effort, candidates, recall, texts, pictures",
+    "keeping": "capacity, under, made_by",
     "queries": "vector",
     "roots": "path, scanned_at",
     "images": "hash, width, height, taken_at, decoding, vector",
@@ -140,7 +149,7 @@ _SUMMED_3 = SUMMED | {
     "files": "path, size, mtime_ns, hash, reason",
 }
 _SUMMED_2 = _SUMMED_3 | {"fingerprint": SUMMED["fingerprint"].removesuffix(", tokenizer_sha256")}
-SUMMED_IN = {2: _SUMMED_2, 3: _SUMMED_3, FORMAT_VERSION: SUMMED}  # by format
+SUMMED_IN = {2: _SUMMED_2, 3: _SUMMED_3, 4: SUMMED, FORMAT_VERSION: SUMMED}  # by format
 
 _INTEGER, _REAL = struct.Struct("<cq").pack, struct.Struct("<cd").pack
 _TO_BYTES: dict[type, Callable[[Any], bytes]] = {
@@ -207,7 +216,11 @@ _UPGRADE_3: tuple[str | tuple[str, ...], ...] = (
     "DROP TABLE old_images",
     *_only("CREATE INDEX", "CREATE TRIGGER"),
 )
-UPGRADES: dict[int, tuple[str | tuple[str, ...], ...]] = {2: _UPGRADE_2, 3: _UPGRADE_3}
+UPGRADES: dict[int, tuple[str | tuple[str, ...], ...]] = {
+    2: _UPGRADE_2,
+    3: _UPGRADE_3,
+    4: _only("CREATE TABLE keeping"),
+}
 
 
 def upgrade(db: sqlite3.Connection, version: int) -> None:
@@ -221,8 +234,9 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
                 pass
 
 
+_LAYOUT_4 = tuple(statement for statement in SCHEMA if not statement.startswith("CREATE TABLE keeping"))
 _LAYOUT_3 = (
-    *(statement for statement in SCHEMA if not statement.startswith(_CHANGED_IN_4)),
+    *(statement for statement in _LAYOUT_4 if not statement.startswith(_CHANGED_IN_4)),
     """CREATE TABLE images (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         hash BLOB NOT NULL UNIQUE,
@@ -249,6 +263,7 @@ _LAYOUT_3 = (
 )
 LAYOUTS = {
     FORMAT_VERSION: frozenset(SCHEMA),
+    4: frozenset(_LAYOUT_4),
     3: frozenset(_LAYOUT_3),
     2: frozenset([SCHEMA[0].replace("        tokenizer_sha256 TEXT,\n", ""), *_LAYOUT_3[1:]]),
 }

@@ -1,10 +1,24 @@
 """The queries on a catalog as a whole: what made it, its state, its counts."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from bridgetower.index.catalog.connection import Connection
-from bridgetower.index.catalog.rows import Counts, Space, State, Tuning
-from bridgetower.index.catalog.schema import SUMMED, crc32_of
+from bridgetower.index.catalog.filters import UNDER, range_of
+from bridgetower.index.catalog.rows import Counts, Keeping, Space, State, Tuning
+from bridgetower.index.catalog.schema import KEEPING_SINCE, SUMMED, crc32_of
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.records import Fingerprint
+
+# The date of a picture, as a filter compares it: in seconds since 1970 on the clock where it was taken.
+_DATE = """coalesce(files.taken_at, {},
+    CAST(strftime('%s', files.mtime_ns / 1000000000, 'unixepoch', 'localtime') AS INTEGER), 0)"""
+# The dates of images from their SQL index, because rows of images are large; the limit keeps SQLite from reading all
+# hashes before it sorts.
+_NEWEST = f"""WITH times (id, at) AS MATERIALIZED (SELECT id, taken_at FROM images INDEXED BY images_by_time)
+    SELECT (SELECT hash FROM images WHERE id = image), date FROM (
+        SELECT image, max({_DATE.format("at")}) AS date FROM files JOIN times ON times.id = image
+        WHERE {{}} GROUP BY image ORDER BY date DESC, image DESC LIMIT -1)"""
 
 
 class CatalogSummary(Connection):
@@ -57,6 +71,24 @@ class CatalogSummary(Connection):
         """Return how the vector file is searched; None if it is searched exactly, or there is none."""
         row = self._only("tuning")
         return None if row is None else Tuning(*row)
+
+    def keeping(self) -> Keeping | None:
+        """Return which features the index keeps; None if it keeps none."""
+        row = self._only("keeping") if self.format_version() >= KEEPING_SINCE else None
+        return None if row is None else Keeping(*row)
+
+    def newest(self, under: Path | None = None) -> Iterator[tuple[bytes, int]]:
+        """Yield hash and date of each image with a file at or below `under`, newest first; None is everywhere."""
+        where, parameters = ("true", {}) if under is None else (UNDER, range_of(under))
+        return self._typed(self._all(_NEWEST.format(where), parameters), bytes, int)
+
+    def date_of(self, hash: bytes, under: Path | None = None) -> int | None:
+        """Return the date of an image with a file at or below `under`, as `newest` does; None if it has none."""
+        where, parameters = ("true", {}) if under is None else (UNDER, range_of(under))
+        sql = f"""SELECT max({_DATE.format("images.taken_at")}) FROM files JOIN images ON images.id = image
+            WHERE hash = :hash AND {where}"""
+        row = self._one(sql, {**parameters, "hash": hash})
+        return None if row is None else row[0]
 
     def count_images(self, after: int = 0) -> int:
         """Return how many images have an id above `after`, orphans included."""

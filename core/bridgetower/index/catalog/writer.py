@@ -15,7 +15,7 @@ from bridgetower.index.catalog.changed_files import TABLES, ChangedFiles
 from bridgetower.index.catalog.connection import absent, backup_of
 from bridgetower.index.catalog.filters import UNDER, range_of
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.rows import Tuning
+from bridgetower.index.catalog.rows import Keeping, Tuning
 from bridgetower.index.catalog.schema import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -271,6 +271,14 @@ class CatalogWriter(ChangedFiles):
         if tuning is not None:
             sql = "INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)"
             self._db.execute(sql, (*tuning, crc32_of(*tuning)))
+
+    def set_keeping(self, keeping: Keeping | None) -> None:
+        """Store which features the index keeps; None: none."""
+        self._db.execute("DELETE FROM keeping")
+        if keeping is not None:
+            made_by = None if keeping.made_by is None else _valid_utf8(keeping.made_by)
+            row = keeping._replace(made_by=made_by)
+            self._db.execute("INSERT INTO keeping VALUES (1, ?, ?, ?, ?)", (*row, crc32_of(*row)))
 
     def drop_derived(self) -> None:
         """Drop the name of the vector file, its tuning and the vectors of texts, which are of another model."""

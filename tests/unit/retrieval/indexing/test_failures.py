@@ -125,7 +125,7 @@ def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(tmp_pa
 def test_a_model_that_gives_no_vectors_ends_the_run_and_leaves_nothing_of_it(photos: Path, tmp_path: Path) -> None:
     encoder = TorchEncoder(resolve(str(tiny_checkpoint(tmp_path / "model"))), Runtime("cpu", "fp32", ""))
     with torch.no_grad():
-        for parameter in encoder._model.vision_tower.parameters():
+        for parameter in encoder.load()._model.vision_tower.parameters():
             parameter.fill_(float("nan"))
     with IndexWriter.open(tmp_path / "index", encoder.fingerprint) as writer, pytest.raises(ModelError, match="model"):
         index([photos], writer, lambda: Model.from_parts(encoder))
