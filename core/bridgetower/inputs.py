@@ -10,7 +10,7 @@ from reprlib import Repr
 from typing import TypeVar
 
 from bridgetower.errors import UsageError
-from bridgetower.records import DEMO, MOST_PIXELS
+from bridgetower.records import DEMO, LARGEST, MOST_PIXELS
 
 AnyPath = str | os.PathLike[str]
 
@@ -187,8 +187,11 @@ def whole(name: str, value: object, *, least: int) -> int:
 
 
 def whole_or_none(name: str, value: object) -> int | None:
-    """Return None, or a whole number of at least 0."""
-    return None if value is None else whole(name, value, least=0)
+    """Return None, or a whole number of at least 0 that an index can hold."""
+    found = None if value is None else whole(name, value, least=0)
+    if found is not None and found > LARGEST:
+        raise UsageError(f"{name} {short(value)}: at most {LARGEST}")
+    return found
 
 
 def room_to_keep(capacity: object, under: AnyPath | None) -> tuple[int | None, Path | None]:

@@ -81,6 +81,20 @@ class FeatureCache:
         self._size: int | None = None  # bytes in use; computed by the first `put`
         self._kept = 0  # of these, bytes of kept features
 
+    @property
+    def refusal(self) -> str | None:
+        """Return why nothing can be stored now, apart from the capacity; None if it can."""
+        if self.is_link:
+            return "it is a link, which is not used: remove it"
+        if os.path.lexists(self.directory) and not self.directory.is_dir():
+            return "it is no folder: remove it"
+        folder = self.directory if self.directory.is_dir() else self.directory.parent
+        if not os.access(folder, os.W_OK):
+            return "it cannot be written: check its permissions"
+        if not _has_space(folder, 0):
+            return f"the disk has less than {LEFT_FREE // 1000**2} MB free, which are left free"
+        return None
+
     def get(self, name: str) -> bytes | None:
         """Return the content that was put under `name`; None if it is missing or damaged."""
         kept = _read(self.kept_in, name, _KEPT)

@@ -234,7 +234,10 @@ class Keeper:
             )
             self._writer.keep(None)
             return
-        FeatureCache(self._directory, self._keeping.capacity).make_room()
+        cache = FeatureCache(self._directory, self._keeping.capacity)
+        cache.make_room()
+        if not kept and self._writer.catalog.count_live() and (why := cache.refusal) is not None:
+            say(f"note: {self._directory}: no features are kept: {why}")
 
     def _compute(self, judge: Judge, kept: KeptFeatures, on_progress: OnProgress) -> None:
         total = self._writer.catalog.count_live()

@@ -524,3 +524,30 @@ def test_the_setting_is_in_the_manifest_and_its_damage_is_found(tmp_path: Path, 
         assert finding.part == "manifest" and "keeping" in finding.problem
         assert library.repair().left == ()  # from the copy
         assert library.summary().kept is not None
+
+
+@pytest.mark.parametrize("obstacle", ["link", "file", "full disk"])
+def test_a_run_that_can_keep_nothing_says_why(
+    obstacle: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with opened(tmp_path / "index", say=said.append) as library:
+        library.index([photos])
+        features = tmp_path / "index" / "features"
+        if obstacle == "link":
+            features.symlink_to(tmp_path)
+        elif obstacle == "file":
+            features.touch()
+        else:
+            monkeypatch.setattr(feature_cache, "LEFT_FREE", 10**18)
+        library.index([photos], keep_features=10**6)
+    assert kept(tmp_path / "index") == []
+    reasons = {"link": "it is a link", "file": "it is no folder", "full disk": "the disk has less than"}
+    assert any("no features are kept" in line and reasons[obstacle] in line for line in said), said
+
+
+def test_a_size_beyond_what_an_index_holds_is_wrong_usage(photos: Path, tmp_path: Path) -> None:
+    with opened(tmp_path / "index") as library, pytest.raises(UsageError, match=r"keep_features .*at most"):
+        library.index([photos], keep_features=2**63)
+    with pytest.raises(UsageError, match=r"features_cache .*at most"):
+        opened(tmp_path / "index", features_cache=2**63)
