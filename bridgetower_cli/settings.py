@@ -11,7 +11,7 @@ import typer
 
 from bridgetower.errors import UsageError
 from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
-from bridgetower.records import DEVICES, MOST_PIXELS, PRECISIONS
+from bridgetower.records import DEVICES, LARGEST, MOST_PIXELS, PRECISIONS
 from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
 from bridgetower_cli import render
 
@@ -113,7 +113,10 @@ def byte_size(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *(B|kB|MB|GB|TB)?", text.strip(), re.IGNORECASE)
     if found is None or (found[2] is None and float(found[1]) != 0):
         raise UsageError(f"{text!r} is no size: write it as 500MB or 2GB, or 0 for none")
-    return int(float(found[1]) * 1000 ** ("b", "kb", "mb", "gb", "tb").index((found[2] or "B").lower()))
+    size = int(float(found[1]) * 1000 ** ("b", "kb", "mb", "gb", "tb").index((found[2] or "B").lower()))
+    if size > LARGEST:
+        raise UsageError(f"{text!r} is more than any disk has: write it as 500MB or 2GB, or 0 for none")
+    return size
 
 
 def pixel_count(text: str) -> int:

@@ -92,3 +92,10 @@ def test_a_model_without_a_name_is_wrong_usage(bt: Bt, library: Path, models: Mo
     done = bt(*arguments)
     assert (done.exit_code, done.stdout, models.resolved) == (2, "", [])
     assert done.stderr.startswith("error: an empty name is no model")
+
+
+@pytest.mark.parametrize("command", [["index", ".", "--keep-features"], ["search", "red", "--features-cache"]])
+def test_a_size_beyond_any_disk_is_wrong_usage(command: list[str], bt: Bt) -> None:
+    done = bt(*command, "99999999TB")
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1 and "'99999999TB' is more than any disk has" in done.stderr

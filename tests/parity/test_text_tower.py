@@ -40,7 +40,7 @@ def test_each_layer_and_the_vector(width: str, dtype: torch.dtype, tmp_path: Pat
     ids, mask, pixels = inputs(96, LENGTHS)
     pad_id = config.text_config.pad_token_id
     ids = ids.masked_fill(ids == pad_id, 7).masked_fill(~mask, pad_id)
-    layers = record(dict(enumerate(reference.bridgetower.text_model.encoder.layer)))  # type: ignore[arg-type]
+    layers = record({str(k): layer for k, layer in enumerate(reference.bridgetower.text_model.encoder.layer)})
     with torch.no_grad():
         vectors = reference(input_ids=ids, attention_mask=mask.long(), pixel_values=pixels).text_embeds
 
@@ -51,7 +51,7 @@ def test_each_layer_and_the_vector(width: str, dtype: torch.dtype, tmp_path: Pat
         hidden = tower.hidden(ids[row, :length].numpy())
         assert len(hidden) == n_cross
         for ours, k in zip(hidden, range(depth - n_cross, depth), strict=True):
-            theirs = layers[k][row, :length].numpy()  # type: ignore[index]
+            theirs = layers[str(k)][row, :length].numpy()
             assert np.abs(ours - theirs).max() <= TOLERANCE * np.abs(theirs).max()
         vector = tower.vector(hidden[-1])
         assert np.abs(vector / np.linalg.norm(vector) - vectors[row].numpy()).max() <= TOLERANCE

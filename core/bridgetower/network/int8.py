@@ -1,8 +1,8 @@
 """Linear layers in int8: weights are rounded once, inputs at each call.
 
 Each row of a weight matrix has its own scale, and so has each picture or pair of the input, so that its numbers do not
-depend on the others of its batch. Everything but the weights and inputs of these layers (norms,
-attention, biases, sums, the text tower) stays fp32.
+depend on the others of its batch. Activations are applied inside the product. Everything but the weights and inputs of
+these layers (norms, attention, biases, sums) stays fp32.
 """
 
 import math

@@ -9,6 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Activation = Callable[[Tensor], Tensor]
+
+# Products of fewer rows are computed by other kernels, and threads divide them in other ways, so that the last bits of
+# a row would depend on how many rows are beside it. From 12 rows on they do not, on processors with AVX2, AVX-512 and
+# avx512_bf16: docs/decisions/2026-11-29-same-number.md.
+_FEWEST_ROWS = 16
+_FEWEST_QUERIES = 8  # of attention: the bits of fewer than 4 depend on the threads and on the batch
+# PyTorch divides the numbers of a tensor among its threads, and computes what does not fill two vectors at the end of a
+# part one by one, with other last bits. So each thread gets whole rows, in full vectors.
+_GRAIN = 32768  # numbers, from which PyTorch divides them (at::internal::GRAIN_SIZE)
+_TWO_VECTORS = 64  # bfloat16 numbers in 512 bits, twice
+
 
 def as_key_mask(mask: Tensor) -> Tensor | None:
     """bool [B, T] -> bool [B, 1, 1, T], or None if nothing is padded, as attention is faster without a mask."""
@@ -26,19 +38,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None,
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # [B, H, Q or K, D / H]
     attended = F.scaled_dot_product_attention(q, k, v, key_mask, dropout)
     return attended[:, :, :queries].transpose(1, 2).flatten(2)
-
-
-Activation = Callable[[Tensor], Tensor]
-
-# Products of fewer rows are computed by other kernels, and threads divide them in other ways, so that the last bits of
-# a row would depend on how many rows are beside it. From 12 rows on they do not, on processors with AVX2, AVX-512 and
-# avx512_bf16: docs/decisions/2026-11-29-same-number.md.
-_FEWEST_ROWS = 16
-_FEWEST_QUERIES = 8  # of attention: the bits of fewer than 4 depend on the threads and on the batch
-# PyTorch divides the numbers of a tensor among its threads, and computes what does not fill two vectors at the end of a
-# part one by one, with other last bits. So each thread gets whole rows, in full vectors.
-_GRAIN = 32768  # numbers, from which PyTorch divides them (at::internal::GRAIN_SIZE)
-_TWO_VECTORS = 64  # bfloat16 numbers in 512 bits, twice
 
 
 def _divisible(rows: int, width: int) -> int:
@@ -134,7 +133,7 @@ _QUICK_FACTOR = 1.702  # the quick GELU of CLIP is x * sigmoid(1.702 x)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """[...] -> [...]."""
+    """Return the quick GELU of each number, [...] -> [...]."""
     return x * torch.sigmoid(_QUICK_FACTOR * x)
 
 
