@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bridgetower.encoders.torch_network import TorchNetwork
 
 _FEATURES_VERSION = 2  # of the format of packed features, and of the numbers in them
+_TEXTS_AT_ONCE = 256  # whose hidden states are in memory together: 400 kB a text in the large model
 _RECENT = 16  # texts whose hidden states are kept: recall and verification read the same text
 
 
@@ -91,7 +92,8 @@ class TorchEncoder:
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         require_heads(self.heads, Head.ITC)
         with shortages():
-            return self._text_vectors(self._hidden(texts))
+            parts = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
+            return np.concatenate([self._text_vectors(self._hidden(part)) for part in parts])
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
         network = self.load()

@@ -1,6 +1,7 @@
 import json
 import mmap
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +318,21 @@ def test_what_changes_features_changes_their_name(encoder: TorchEncoder, folder:
     }
     assert len(names) == 3
     assert all(re.fullmatch(r"[A-Za-z0-9-]+", name) for name in names)
+
+
+def test_many_texts_are_embedded_part_by_part(encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{number} cats" for number in range(5)]
+    expected, hidden = encoder.embed_texts(texts), encoder._hidden
+    held: list[int] = []
+
+    def counted(some: Sequence[str]) -> list[list[np.ndarray]]:
+        held.append(len(some))
+        return hidden(some)
+
+    monkeypatch.setattr("bridgetower.encoders.torch_encoder._TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(encoder, "_hidden", counted)
+    assert np.array_equal(encoder.embed_texts(texts), expected)
+    assert held == [2, 2, 1]
 
 
 def test_parts_of_the_weights_are_let_go_when_the_next_part_begins(
