@@ -6,16 +6,16 @@ terminal.
 """
 
 import errno
-import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import takewhile
+from itertools import repeat, takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 UNKNOWN = "-"  # in a table, for a missing value
 NARROWEST = 8  # characters; the least width of a column of text
+_BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"  # on a terminal; no colours, so NO_COLOR leaves them
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,26 +118,45 @@ def table_lines(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, hea
     A cell breaks at a space, or after the separator of a path, and never within a word: where a word is wider than the
     terminal, the line runs over.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     terminal = _is_terminal(sys.stdout)
-    drawn = io.StringIO()
-    console = Console(file=drawn, force_terminal=terminal, color_system="auto" if terminal else None)
-    grid = Table(box=None, pad_edge=False, show_header=header, header_style="bold")
+    names = [column.name for column in columns]
     rows = [list(row) for row in rows]
     if terminal:
-        room = console.width - 2 * (len(columns) - 1)  # two spaces between columns
-        widths = _widths(columns, [[column.name for column in columns], *rows], room)
-        rows = [list(map(_wrapped, row, widths, columns)) for row in rows]
-    for column in columns:
-        grid.add_column(column.name, justify="right" if column.number else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row))
-    console.width = 1_000_000  # cells are wrapped already
-    console.print(grid)
-    return [line.rstrip() for line in drawn.getvalue().splitlines()]
+        room = shutil.get_terminal_size().columns - 2 * (len(columns) - 1)  # two spaces between columns
+        widths = _widths(columns, [names, *rows], room)
+        cells = [list(map(_wrapped, row, widths, columns)) for row in rows]
+    else:
+        cells = [[[cell] for cell in row] for row in rows]
+    if header:
+        cells.insert(0, [[name] for name in names])
+    widths = [max(_width(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
+    styled = terminal and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    lines = []
+    for number, row in enumerate(cells):
+        styles = [_BOLD if header and number == 0 else _DIM if cell == [UNKNOWN] else "" for cell in row]
+        for parts in zip_longest(*row, fillvalue=""):
+            aligned = map(_aligned, parts, widths, columns, styles if styled else repeat(""))
+            lines.append("  ".join(aligned).rstrip())
+    return lines
+
+
+def _aligned(text: str, width: int, column: Column, style: str) -> str:
+    """Return a line of a cell, filled up to `width`, in a style of the terminal."""
+    if column.number:
+        text = text.rstrip()
+    blank = " " * (width - _width(text))
+    if style and text:
+        text = f"{style}{text}{_PLAIN}"
+    return blank + text if column.number else text + blank
+
+
+def _width(text: str) -> int:
+    """Return the number of columns that a text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> list[int]:
@@ -144,12 +164,10 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int)
 
     The widest columns of text give way first, but none becomes narrower than its longest word.
     """
-    from rich.cells import cell_len
-
     cells = list(zip(*rows, strict=True))
-    widths = [max(map(cell_len, column)) for column in cells]
+    widths = [max(map(_width, column)) for column in cells]
     least = [
-        max(cell_len(word) for cell in texts for word in _words(cell, column))
+        max(_width(word) for cell in texts for word in _words(cell, column))
         for texts, column in zip(cells, columns, strict=True)
     ]
     while sum(widths) > room:
@@ -170,16 +188,14 @@ def _words(cell: str, column: Column) -> list[str]:
     return re.findall(f"[^{separator}{space}]*{separator}+|[^{separator}{space}]+ *| +", cell) or [""]
 
 
-def _wrapped(cell: str, width: int, column: Column) -> str:
+def _wrapped(cell: str, width: int, column: Column) -> list[str]:
     """Return a cell in lines of this width, or longer where a word is longer."""
-    from rich.cells import cell_len
-
     lines = [""]
     for word in _words(cell, column):
-        if lines[-1] and cell_len((lines[-1] + word).rstrip()) > width:
+        if lines[-1] and _width((lines[-1] + word).rstrip()) > width:
             lines.append("")
         lines[-1] += word
-    return "\n".join(lines)
+    return lines
 
 
 def score(value: float | None) -> str:

@@ -1,8 +1,9 @@
 """Errors of usage in one line, with the command or option that was meant, by its spelling or by its meaning."""
 
 from collections import Counter
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self, get_args, get_origin
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -63,7 +64,43 @@ _OPTIONS = {
 }
 
 
-class Command(TyperCommand):
+class _Conversion:
+    """Convert the values of a parameter as typer 0.29 and later do, but without pydantic, which takes long to load.
+
+    Texts and values with a parser of their own are converted here; others, which `bt` does not have, by typer.
+    """
+
+    def __init__(self, parameter: Any) -> None:
+        annotation, information = parameter.type_descriptor.annotation, parameter.type_descriptor.parameter_info
+        self._is_list = get_origin(annotation) is list
+        kind = get_args(annotation)[0] if self._is_list else annotation
+        self._parse = information.parser or (str if kind is str else None)
+        self._of_typer = parameter.get_runtime_param
+
+    def __call__(self) -> Self:
+        return self
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return what the command gets for a value of the command line, or for a tuple of them; None if not given."""
+        if value is None:
+            return () if self._is_list else None
+        if self._parse is not None:
+            with suppress(ValueError):  # typer meets the same error, and words it
+                return [self._parse(item) for item in value] if self._is_list else self._parse(value)
+        return self._of_typer().coerce(value, param=param, ctx=ctx)
+
+
+class _WithoutPydantic:
+    """A command whose parameters are converted by `_Conversion`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in self.params:  # type: ignore[attr-defined]  # of typer's class
+            if hasattr(parameter, "get_runtime_param"):  # earlier versions do without pydantic
+                parameter.get_runtime_param = _Conversion(parameter)
+
+
+class Command(_WithoutPydantic, TyperCommand):
     """A command that refuses an option with one value that is given twice: the last would silently win."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # these types are private to typer
@@ -76,7 +113,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-class Group(TyperGroup):
+class Group(_WithoutPydantic, TyperGroup):
     """Commands; of one that does not exist, the error names the command that was meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from bridgetower import inputs
 from bridgetower.index.reader_pool import ReaderPool
 from bridgetower.index.roots import known_place
-from bridgetower.inputs import AnyPath, listener
-from bridgetower.inputs import masked as masked
-from bridgetower.inputs import own_folder as own_folder
+from bridgetower.inputs import AnyPath, listener, own_folder
 from bridgetower.models.model import Model as Model
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.moments import Moment
