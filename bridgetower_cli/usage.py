@@ -91,13 +91,15 @@ class _Conversion:
 
 
 class _WithoutPydantic:
-    """A command whose parameters are converted by `_Conversion`."""
+    """A command whose parameters are converted by `_Conversion`; typer adds some after the command is made."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        for parameter in self.params:  # type: ignore[attr-defined]  # of typer's class
-            if hasattr(parameter, "get_runtime_param"):  # earlier versions do without pydantic
+    def get_params(self, ctx: Any) -> Any:
+        parameters = super().get_params(ctx)  # type: ignore[misc]  # of typer's class
+        for parameter in parameters:
+            of_typer = getattr(parameter, "get_runtime_param", None)  # before 0.29 typer does without pydantic
+            if of_typer is not None and not isinstance(of_typer, _Conversion):
                 parameter.get_runtime_param = _Conversion(parameter)
+        return parameters
 
 
 class Command(_WithoutPydantic, TyperCommand):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
-HEAVY = {"PIL", "faiss", "huggingface_hub", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
+HEAVY = set("PIL faiss huggingface_hub numpy pydantic rich safetensors tokenizers torch transformers".split())
 
 # Runs its first argument as a program with the others as its command line, then lists what that loaded.
 PROBE = """
@@ -56,6 +56,35 @@ def test_status_of_an_index_that_is_not_there_loads_nothing_heavy(tmp_path: Path
     assert loaded == set()
 
 
+# Values of every kind: texts, lists, and those with a parser; each command ends before it has anything to do.
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["index", "nowhere", "--exclude", "*.gif", "--max-pixels", "2MP"],
+        ["search", "a", "--image", "a.png", "--under", "b", "--since", "2000", "--top", "3", "--budget", "2s"],
+        ["search", "a", "--index", "index", "--min-match", "0.5", "--device", "cpu", "--json", "--quiet"],
+        ["search"],
+        ["fill", "a <mask>", "--depth", "3", "--features-cache", "1GB", "--features-dir", "features"],
+        ["rerank", "a cat", "--top"],
+        ["eval", "captions.jsonl", "--depth", "1", "--depth", "2"],
+        ["export", "there"],
+        ["import", "export", "--map", "a=b"],
+        ["status", "--verbose"],
+        ["forget", "a.png", "b.png"],
+        ["prune", "--dry-run"],
+        ["verify", "--repair"],
+        ["model"],
+        ["model", "convert", "nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_loads_pydantic(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BT_INDEX", str(tmp_path / "index"))
+    done, loaded = bt(command, tmp_path)
+    assert done.returncode in (2, 5, 6), done.stderr
+    assert "pydantic" not in loaded
+
+
 @pytest.mark.parametrize("command", [["search", "two cats"], ["search", "--image", "a.png"], ["fill", "a <mask>"]])
 def test_a_query_to_an_index_that_is_not_there_loads_no_engine(command: list[str], tmp_path: Path) -> None:
     done, loaded = bt([*command, "--index", str(tmp_path / "index"), "--model", "demo"], tmp_path)
@@ -64,7 +93,7 @@ def test_a_query_to_an_index_that_is_not_there_loads_no_engine(command: list[str
     assert loaded <= {"PIL", "numpy"}
 
 
-def test_an_index_run_that_finds_nothing_to_do_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_status_and_an_index_run_that_finds_nothing_to_do_load_nothing_heavy(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         shutil.copy(GALLERY / "two-cats-on-a-couch-in-the-desert.jpg", tmp_path / "photos" / name / "cats.jpg")
@@ -76,6 +105,9 @@ def test_an_index_run_that_finds_nothing_to_do_loads_nothing_heavy(tmp_path: Pat
         assert done.returncode == 3, done.stderr
         assert "indexed 0, reused 0, unchanged 2, removed 0, skipped 1: 3 files" in done.stderr
         assert loaded == set()
+    done, loaded = bt(["status", "--index", str(tmp_path / "index")], tmp_path)
+    assert "1, in 2 files" in done.stdout
+    assert loaded == set()
 
 
 def test_wrong_usage_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
