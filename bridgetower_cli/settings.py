@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from bridgetower.errors import UsageError
-from bridgetower.inputs import own_folder
 from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.records import DEVICES, LARGEST, MOST_PIXELS, PRECISIONS
 from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
@@ -78,11 +77,15 @@ def _default_index() -> str:
 
 def index_folder(name: str) -> Path:
     """Return the absolute path of the folder of an index; "~" is a home. Raises UsageError."""
+    from bridgetower.inputs import own_folder
+
     return Path(os.path.abspath(own_folder(name)))
 
 
 def features_folder(name: str) -> Path:
     """Return the real path of a folder for features: the user named it, so a link is followed. Raises UsageError."""
+    from bridgetower.inputs import own_folder
+
     return Path(os.path.realpath(own_folder(name)))
 
 

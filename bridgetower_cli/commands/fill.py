@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridgetower.errors import NoIndexError, PictureError
-from bridgetower.inputs import masked
 from bridgetower.records import Word
 from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
@@ -67,6 +66,8 @@ def fill(
 
     Exits with 1 if there is nothing to read, as in an empty index.
     """
+    from bridgetower.inputs import masked
+
     masked(text)  # may raise, so before a model is fetched
     settings = settle(
         index=index,
