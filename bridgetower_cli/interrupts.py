@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -31,6 +32,23 @@ def install() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def hand_over(end: Callable[[], object]) -> None:
+    """Let the first signal from now on call `end`, for a command that ends by itself; a second one ends the process."""
+    signal.set_wakeup_fd(-1)
+    called = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal called
+        if called:
+            leave(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        called = True
+        end()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:

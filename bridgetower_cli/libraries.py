@@ -1,15 +1,82 @@
-"""Make the library or the model of a command from its settings."""
+"""Make the library or the model of a command from its settings: that of a running server, or one of this process."""
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
+from bridgetower.records import Say
+from bridgetower.serving.local.client import INDEX, PICTURES, NoServer, RemoteLibrary, RemoteModel, Server, Wanted
 from bridgetower_cli import render
 from bridgetower_cli.settings import Settings
 
 if TYPE_CHECKING:
     from bridgetower.library import Library, Model
 
+_T = TypeVar("_T")
 
-def library(settings: Settings, *, preprocessing: str | None = None) -> "Library":
+
+def ask_library(settings: Settings, ask: "Callable[[Library | RemoteLibrary], _T]") -> _T:
+    """Return what `ask` gets from the library of a server, or of this process if no server answers: then it is called
+    again."""
+
+    def own(say: Say) -> _T:
+        with library(settings, say=say) as asked:
+            return ask(asked)
+
+    return _answer(settings, INDEX, lambda server, say: ask(RemoteLibrary(server, say)), own)
+
+
+def ask_model(settings: Settings, ask: "Callable[[Model | RemoteModel], _T]") -> _T:
+    """Return what `ask` gets from the model of a server, or of this process, as `ask_library` does."""
+    return _answer(
+        settings,
+        PICTURES,
+        lambda server, say: ask(RemoteModel(server, say)),
+        lambda say: ask(model(settings, say=say)),
+    )
+
+
+def _answer(settings: Settings, pictures: str, served: Callable[[Server, Say], _T], own: Callable[[Say], _T]) -> _T:
+    told: Counter[str] = Counter()  # lines of a server that was lost; they are not said twice
+
+    def first(line: str) -> None:
+        told[line] += 1
+        render.say(line)
+
+    def again(line: str) -> None:
+        if told[line]:
+            told[line] -= 1
+        else:
+            render.say(line)
+
+    try:
+        with _server(settings, pictures) as server:
+            if settings.verbose:
+                render.say(f"served by {server}")
+            return served(server, first)
+    except NoServer as why:
+        if settings.verbose:
+            render.say(f"no server: {why}")
+    return own(again)
+
+
+def _server(settings: Settings, pictures: str) -> Server:
+    """Connect to the server that answers as this process would. Raises NoServer."""
+    if settings.server_off is not None:
+        raise NoServer(settings.server_off)
+    wanted = Wanted(
+        settings.index,
+        settings.named_model,
+        settings.model,
+        settings.device,
+        settings.precision,
+        settings.features_cache,
+        settings.features_dir,
+    )
+    return Server(wanted, pictures)
+
+
+def library(settings: Settings, *, preprocessing: str | None = None, say: Say = render.say) -> "Library":
     """Return the library for the index, model and device of the settings. Nothing is read or fetched yet."""
     from bridgetower.library import Library
 
@@ -24,11 +91,11 @@ def library(settings: Settings, *, preprocessing: str | None = None) -> "Library
         features_cache=settings.features_cache,
         features_dir=settings.features_dir,
         progress=render.talks_to_terminal(),
-        say=render.say,
+        say=say,
     )
 
 
-def model(settings: Settings) -> "Model":
+def model(settings: Settings, *, say: Say = render.say) -> "Model":
     """Return the model of the settings, fetched if need be, for commands without an index. Reads no weights yet."""
     from bridgetower.library import Model
 
@@ -37,5 +104,5 @@ def model(settings: Settings) -> "Model":
         device=settings.device,
         precision=settings.precision,
         progress=render.talks_to_terminal(),
-        say=render.say,
+        say=say,
     )

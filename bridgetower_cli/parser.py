@@ -17,6 +17,7 @@ from bridgetower_cli.commands.model import convert_model, list_models, pull_mode
 from bridgetower_cli.commands.prune import prune
 from bridgetower_cli.commands.rerank import rerank
 from bridgetower_cli.commands.search import search
+from bridgetower_cli.commands.serve import serve
 from bridgetower_cli.commands.status import status
 from bridgetower_cli.commands.verify import verify
 from bridgetower_cli.failures import ReportingGroup
@@ -111,6 +112,7 @@ command(
     ),
 )(import_)
 command(epilog=examples("bt status", "bt status -v", "bt status --index ./scans.index --json"))(status)
+command(epilog=examples("bt serve --background", "bt serve --index ./scans.index --idle 2h", "bt serve --stop"))(serve)
 command(epilog=examples("bt forget ~/Pictures/2009", "bt forget old.jpg /media/camera --json"))(forget)
 command(epilog=examples("bt prune --dry-run", "bt prune"))(prune)
 command(epilog=examples("bt verify", "bt verify --repair"))(verify)

@@ -15,6 +15,8 @@ from bridgetower.records import DEVICES, LARGEST, MOST_PIXELS, PRECISIONS
 from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
 from bridgetower_cli import render
 
+_SERVER = ("auto", "off")  # values of BT_SERVER
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -29,6 +31,8 @@ class Settings:
     named_precision: str | None  # the value of --precision, which alone an index may refuse
     features_cache: int | None  # bytes; None as the index says
     features_dir: Path | None  # its folder, if not in the index
+    server_off: str | None  # the option or variable by which no server is asked
+    verbose: bool  # whether to say who answers
 
 
 def settle(
@@ -39,9 +43,12 @@ def settle(
     precision: str | None = None,
     features_cache: int | None = None,
     features_dir: Path | None = None,
+    no_server: bool = False,
+    verbose: bool = False,
 ) -> Settings:
     """Resolve the options of a command; None is an option not given; `index` is absolute. Raises UsageError."""
     given_model = model or _environment("BT_MODEL")
+    is_off = _one_of(_SERVER, "BT_SERVER", _environment("BT_SERVER")) == "off"
     return Settings(
         index=index or index_folder(_environment("BT_INDEX") or _default_index()),
         model=given_model or DEFAULT_MODEL,
@@ -56,6 +63,8 @@ def settle(
             else features_cache
         ),
         features_dir=features_dir or (features_folder(named) if (named := _environment("BT_FEATURES_DIR")) else None),
+        server_off="--no-server" if no_server else "BT_SERVER=off" if is_off else None,
+        verbose=verbose,
     )
 
 
@@ -289,6 +298,13 @@ Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", callback=render.hush, is_eager=True, help="Say nothing on stderr but errors."),
 ]
+NoServer = Annotated[
+    bool,
+    typer.Option(
+        "--no-server", help="Ask no `bt serve` that is running; do the work in this process. [env: BT_SERVER=off]"
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr which process answers, and why.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 RequiredText = Annotated[str, typer.Argument(metavar="TEXT", callback=_a_text, help="Your words, in quotes.")]
 OptionalText = Annotated[

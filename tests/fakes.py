@@ -58,6 +58,11 @@ class FakeEncoder:
         masks = tuple(tuple(range(text.count("<mask>"))) for text in texts)
         return Texts(self.embed_texts(texts) if Head.ITC in self.heads else None, masks, tuple(texts))
 
+    def join_texts(self, batches: Sequence[Texts]) -> Texts:
+        masks = tuple(mask for batch in batches for mask in batch.masks)
+        texts = tuple(text for batch in batches for text in batch.features)
+        return Texts(self.embed_texts(texts) if Head.ITC in self.heads else None, masks, texts)
+
     def encode_images(self, pixels: Pixels) -> Pictures:
         return Pictures(self._colour(pixels) if Head.ITC in self.heads else None, pixels)
 

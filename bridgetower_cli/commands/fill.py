@@ -10,8 +10,7 @@ from bridgetower.errors import NoIndexError, PictureError
 from bridgetower.records import Word
 from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
-from bridgetower_cli.libraries import library
-from bridgetower_cli.libraries import model as the_model
+from bridgetower_cli.libraries import ask_library, ask_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
@@ -20,18 +19,21 @@ from bridgetower_cli.settings import (
     FeaturesDir,
     Index,
     Json,
+    NoServer,
     Precision,
     Quiet,
     RequiredText,
     Settings,
     Top,
+    Verbose,
     model_name,
     named_path,
     settle,
 )
 
 if TYPE_CHECKING:
-    from bridgetower import Filled
+    from bridgetower import Filled, Library
+    from bridgetower.serving.local.client import RemoteLibrary
 
 
 def fill(
@@ -57,6 +59,8 @@ def fill(
     ] = None,
     device: Device = None,
     precision: Precision = None,
+    no_server: NoServer = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Fill in each <mask> of a text from pictures.
@@ -76,6 +80,8 @@ def fill(
         precision=precision,
         features_cache=features_cache,
         features_dir=features_dir,
+        no_server=no_server,
+        verbose=verbose,
     )
     filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
     render.skipped(filled.skipped)
@@ -93,19 +99,25 @@ def fill(
 def _from_images(text: str, images: list[Path], top: int, settings: Settings) -> "Filled":
     paths = [Path(os.path.abspath(path)) for path in images]
     with Meter("reading", "pictures") as meter:
-        filled = the_model(settings).fill(text, paths, top=top, on_progress=meter.update)
+        filled = ask_model(settings, lambda asked: asked.fill(text, paths, top=top, on_progress=meter.update))
     for skip in filled.skipped:  # the user named each picture, so a result without one would mislead
         raise PictureError(skip.path, skip.reason)
     return filled
 
 
 def _from_library(text: str, top: int, settings: Settings) -> "Filled":
-    with library(settings) as searched, Meter("reading", "pictures") as meter:
+    with Meter("reading", "pictures") as meter:
+
+        def ask(asked: "Library | RemoteLibrary") -> "tuple[Filled, bool]":
+            """Return the words, and whether the index holds no picture."""
+            filled = asked.fill(text, top=top, on_progress=meter.update)
+            return filled, not filled.words and not len(asked)
+
         try:
-            filled = searched.fill(text, top=top, on_progress=meter.update)
+            filled, is_empty = ask_library(settings, ask)
         except NoIndexError as error:
             raise NoIndexError(f"{error}, or name a picture with --image FILE") from error
-        if not filled.words and not len(searched):
+        if is_empty:
             raise no_match(f"{render.empty_index(settings.index)}, or name a picture with --image FILE")
     return filled
 

@@ -8,10 +8,10 @@ import typer
 
 from bridgetower.records import PairScore
 from bridgetower_cli import render
-from bridgetower_cli.libraries import model as the_model
+from bridgetower_cli.libraries import ask_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Json, Model, Precision, Quiet, named_path, settle
+from bridgetower_cli.settings import Device, Json, Model, NoServer, Precision, Quiet, Verbose, named_path, settle
 
 
 def match(
@@ -23,6 +23,8 @@ def match(
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    no_server: NoServer = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Score every picture with every text.
@@ -30,10 +32,10 @@ def match(
     "match" is the probability that the text describes the picture; "similarity" is the cosine by which an index
     finds candidates. A model that lacks the head for one of the two leaves it out.
     """
-    settings = settle(model=model, device=device, precision=precision)
+    settings = settle(model=model, device=device, precision=precision, no_server=no_server, verbose=verbose)
     paths = [Path(os.path.abspath(image)) for image in images]
     with Meter("matching", "pictures") as meter:
-        scores = the_model(settings).match(paths, text, on_progress=meter.update)
+        scores = ask_model(settings, lambda asked: asked.match(paths, text, on_progress=meter.update))
     if json:
         for pair in scores:
             render.json_line(_fields(pair))

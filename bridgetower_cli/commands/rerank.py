@@ -10,16 +10,18 @@ import typer
 from bridgetower.errors import UsageError
 from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
-from bridgetower_cli.libraries import model as the_model
+from bridgetower_cli.libraries import ask_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import (
     Device,
     Json,
     MinMatch,
     Model,
+    NoServer,
     Precision,
     Quiet,
     RequiredText,
+    Verbose,
     least_match,
     settle,
     whole,
@@ -39,6 +41,8 @@ def rerank(
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    no_server: NoServer = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Order pictures from any other tool by their match.
@@ -48,14 +52,15 @@ def rerank(
 
     Exits with 1 if there is nothing to print, as when nothing reaches --min-match.
     """
-    settings = settle(model=model, device=device, precision=precision)
+    settings = settle(model=model, device=device, precision=precision, no_server=no_server, verbose=verbose)
     min_match = least_match(min_match)
     spelled = _read_paths(b"\0" if null else b"\n")
     if not spelled:
         raise no_match("no paths came in on stdin")
     with Meter("verifying", "pictures") as meter:
-        found = the_model(settings).rerank(
-            text, list(spelled), min_match=least_match(min_match), on_progress=meter.update
+        found = ask_model(
+            settings,
+            lambda asked: asked.rerank(text, list(spelled), min_match=min_match, on_progress=meter.update),
         )
     render.skipped(found.skipped)
     rows = [(path, hit.match) for hit in found.hits for path in spelled[hit.path]][:top]

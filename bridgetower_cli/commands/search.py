@@ -3,7 +3,7 @@
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
@@ -12,7 +12,7 @@ from bridgetower.records import Hit
 from bridgetower.records import quiet as nobody
 from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
-from bridgetower_cli.libraries import library
+from bridgetower_cli.libraries import ask_library
 from bridgetower_cli.live_table import LiveTable
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
@@ -25,10 +25,12 @@ from bridgetower_cli.settings import (
     IndexModel,
     Json,
     MinMatch,
+    NoServer,
     OptionalText,
     Precision,
     Quiet,
     Top,
+    Verbose,
     cosine,
     duration,
     least_match,
@@ -36,6 +38,10 @@ from bridgetower_cli.settings import (
     named_place,
     settle,
 )
+
+if TYPE_CHECKING:
+    from bridgetower import Found, Library
+    from bridgetower.serving.local.client import RemoteLibrary
 
 FITS = 0.5  # the least probability with which a picture fits a text
 _UNVERIFIED = "unverified"  # in the place of a match
@@ -120,6 +126,8 @@ def search(
     model: IndexModel = None,
     device: Device = None,
     precision: Precision = None,
+    no_server: NoServer = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Find pictures by what they show.
@@ -140,6 +148,8 @@ def search(
         precision=precision,
         features_cache=features_cache,
         features_dir=features_dir,
+        no_server=no_server,
+        verbose=verbose,
     )
     verifies = text is not None and not no_rerank and depth != 0
     if verifies:
@@ -147,12 +157,15 @@ def search(
     live = None
     if verifies and not (json or paths or null) and render.shows_live_tables():
         live = LiveTable("verifying", "pictures")
-    with library(settings) as searched, live or Meter("searching", "pictures") as progress:
-        try:
+    stdin = _Stdin() if query_vector == Path("-") else None
+    with live or Meter("searching", "pictures") as progress:
+
+        def ask(searched: "Library | RemoteLibrary") -> "tuple[Found, bool]":
+            """Return the results, and whether the index holds no picture."""
             found = searched.search(
                 text,
                 image=image,
-                vector=_stdin() if query_vector == Path("-") else query_vector,
+                vector=query_vector if stdin is None else stdin.from_the_start(),
                 under=under,
                 not_under=not_under or (),
                 since=since,
@@ -166,9 +179,13 @@ def search(
                 on_progress=progress.update,
                 on_hits=nobody if live is None else lambda hits: live.show(*_laid_out(hits, settling=True)),
             )
+            return found, not found.hits and not len(searched)
+
+        try:
+            found, is_empty = ask_library(settings, ask)
         except UnknownPlaceError as error:
             raise no_match(str(error)) from error
-        if not found.hits and not len(searched):
+        if is_empty:
             raise no_match(render.empty_index(settings.index))
     if found.damage is not None:
         render.say(f"note: {found.damage}; the search did without it, which is slower: `bt verify --repair` mends it")
@@ -202,10 +219,23 @@ def search(
         raise no_match(why, best_match=best, best_similarity=similarity, verified=found.verified)
 
 
-def _stdin() -> BinaryIO:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("a vector is read from stdin, as in `make-vector | bt search --query-vector -`")
-    return sys.stdin.buffer
+class _Stdin:
+    """Standard input, which can be read again after a server was lost."""
+
+    def __init__(self) -> None:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("a vector is read from stdin, as in `make-vector | bt search --query-vector -`")
+        self.name = getattr(sys.stdin.buffer, "name", "the stream")
+        self._read, self._at = b"", 0
+
+    def from_the_start(self) -> BinaryIO:
+        self._at = 0
+        return cast(BinaryIO, self)  # it is only read
+
+    def read(self, size: int) -> bytes:
+        self._read += sys.stdin.buffer.read(max(0, self._at + size - len(self._read)))
+        self._at += size
+        return self._read[self._at - size : self._at]
 
 
 def _fields(hit: Hit) -> dict[str, object]:

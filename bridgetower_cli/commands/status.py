@@ -1,10 +1,13 @@
 """`bt status`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bridgetower import __version__
 from bridgetower.records import FOREIGN
+from bridgetower.serving.local.client import Greeting, NoServer, look
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.render import Column, counted, visible
@@ -32,20 +35,44 @@ def status(
     with library(settings) as pictures:
         summary = pictures.summary()
         skipped = pictures.skipped() if verbose else []
+    server = _server(settings.index)
     runtime = None
     if verbose:
         from bridgetower import choose_runtime
 
         runtime = choose_runtime(settings.device, settings.precision)
     if json:
-        fields = _fields(summary, runtime)
+        fields = _fields(summary, runtime) | {"server": _server_fields(server)}
         if verbose:
             fields["skipped_files"] = [{"path": file.path, "reason": file.reason} for file in skipped]
         render.json_line(fields)
     else:
-        rows = _rows(summary, runtime)
+        rows = [*_rows(summary, runtime), ["server", _served(server)]]
         rows += [["skipped file", f"{visible(str(file.path))}: {visible(file.reason)}"] for file in skipped]
         render.table([Column(""), Column("")], rows, header=False)
+
+
+def _server(index: Path) -> Greeting | str:
+    """Return what the server of an index tells about itself, or why there is none."""
+    try:
+        return look(index)
+    except NoServer as why:
+        return str(why)
+
+
+def _server_fields(server: Greeting | str) -> dict[str, Any] | None:
+    if isinstance(server, str):
+        return None
+    names = ("url", "pid", "awake", "since", "version")
+    return {name: getattr(server, name) for name in names}
+
+
+def _served(server: Greeting | str) -> str:
+    if isinstance(server, str):
+        return f"not serving: {server}"
+    other = "" if server.version == __version__ else f", of version {server.version}, which this one does not ask"
+    state = "awake" if server.awake else "asleep"
+    return f"process {server.pid}, {state}, since {render.moment(server.since)}{other}"
 
 
 def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:

@@ -56,6 +56,8 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models.model import available_models as available_models
     from bridgetower.models.model import convert_model as convert_model
     from bridgetower.models.model import pull_model as pull_model
+    from bridgetower.pictures.decode_pool import GuardedDecoder as GuardedDecoder
+    from bridgetower.pictures.decode_pool import GuardedPicture as GuardedPicture
     from bridgetower.pictures.extras.extra import how_to_install as how_to_install
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
     from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
@@ -68,11 +70,11 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Skipped as Skipped
     from bridgetower.records import Word as Word
     from bridgetower.retrieval.evaluation import Evaluation as Evaluation
-    from bridgetower.retrieval.fill import Filled as Filled
     from bridgetower.retrieval.indexing import IndexReport as IndexReport
     from bridgetower.retrieval.indexing import Progress as Progress
-    from bridgetower.retrieval.matching import Results as Results
-    from bridgetower.retrieval.search import Found as Found
+    from bridgetower.retrieval.results import Filled as Filled
+    from bridgetower.retrieval.results import Found as Found
+    from bridgetower.retrieval.results import Results as Results
     from bridgetower.retrieval.search import SearchRequest as SearchRequest
     from bridgetower.transfer.export import Exported as Exported
     from bridgetower.transfer.import_index import ImportReport as ImportReport
@@ -96,14 +98,14 @@ _HOMES = {
     "index.vectors.protocol": "RecallStore RecallView",
     "library": "Library",
     "models.model": "Model available_models convert_model pull_model",
+    "pictures.decode_pool": "GuardedDecoder GuardedPicture",
     "pictures.extras.extra": "how_to_install",
     "pictures.preprocess": "Preprocessing",
     "records": "DEFAULT_MODEL Fingerprint Head Hit LeftOut PairScore Refused Skipped Word",
     "retrieval.evaluation": "Evaluation",
-    "retrieval.fill": "Filled",
     "retrieval.indexing": "IndexReport Progress",
-    "retrieval.matching": "Results",
-    "retrieval.search": "Found SearchRequest",
+    "retrieval.results": "Filled Found Results",
+    "retrieval.search": "SearchRequest",
     "transfer.export": "Exported",
     "transfer.import_index": "ImportReport",
 }

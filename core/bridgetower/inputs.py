@@ -3,11 +3,12 @@
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import getattr_static
 from pathlib import Path
 from reprlib import Repr
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from bridgetower.errors import UsageError
 from bridgetower.records import DEMO, LARGEST, MOST_PIXELS
@@ -111,10 +112,30 @@ def list_of_paths(paths: Iterable[AnyPath]) -> list[Path]:
     return [path(one) for one in iterable(paths, "paths")]
 
 
-def places(name: str, value: object) -> list[tuple[Path, str]]:
-    """Return one or several folders, files or globs, each as an absolute path and as given; `name` is the argument."""
-    several = isinstance(value, Iterable) and not isinstance(value, str | bytes | os.PathLike)
-    found = [(lasting(one), os.fspath(one)) for one in (value if several else [value])]  # type: ignore[attr-defined]
+def sha256(value: object) -> bytes:
+    """Return the bytes of a SHA-256 in 64 hexadecimal digits. Raises UsageError."""
+    if not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
+        raise UsageError(f"{short(value)}: a SHA-256 is wanted, in 64 digits of 0 to 9 and a to f")
+    return bytes.fromhex(value)
+
+
+class ResolvedPlace(NamedTuple):
+    """A folder, file or glob of an index as another process has resolved it, in its own current folder."""
+
+    path: Path | None  # absolute; None if it is a glob only, for which the file system is not asked
+    glob: str | None  # as `files.patterns.glob` writes it; None if it is no glob
+
+
+def places(name: str, value: object, glob: Callable[[str], str | None]) -> list[ResolvedPlace]:
+    """Return one or several folders, files or globs, resolved; `name` is the argument, `glob` that of `files.patterns`.
+
+    Raises UsageError.
+    """
+    single = isinstance(value, str | bytes | os.PathLike | ResolvedPlace) or not isinstance(value, Iterable)
+    found = [
+        one if isinstance(one, ResolvedPlace) else ResolvedPlace(lasting(one), glob(os.fspath(one)))
+        for one in ([value] if single else value)  # type: ignore[attr-defined]
+    ]
     if len(found) > _MOST_PLACES:
         raise UsageError(f"{name} names {len(found)} places: at most {_MOST_PLACES} can be given, or a pattern")
     return found

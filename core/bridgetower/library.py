@@ -10,7 +10,8 @@ Every command of `bt` on an index calls this class. The stages do the work; they
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -21,7 +22,7 @@ from bridgetower.inputs import AnyPath, listener, own_folder
 from bridgetower.models.model import Model as Model
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.moments import Moment
-from bridgetower.records import OnHits, OnProgress, Say, Skipped, quiet
+from bridgetower.records import Fingerprint, Hit, OnHits, OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Vectors
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from bridgetower.index.writer import IndexWriter
     from bridgetower.queries import Queries
     from bridgetower.retrieval.encode_pictures import AnyPicture
-    from bridgetower.retrieval.fill import Filled
     from bridgetower.retrieval.indexing import IndexReport, Progress
-    from bridgetower.retrieval.search import Found, SearchRequest
+    from bridgetower.retrieval.results import Filled, Found
+    from bridgetower.retrieval.search import SearchRequest
     from bridgetower.retrieval.updating import Update
     from bridgetower.transfer.export import Exported
     from bridgetower.transfer.import_index import ImportReport
@@ -114,10 +115,15 @@ class Library:
     @property
     def model(self) -> Model:
         """The model of the index, or the model for a new one. Raises ModelError, StoreError."""
+        made = self.fingerprint
+        return self._models.for_new() if made is None else self._models.that_made(made)
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """The fingerprint of the vectors of the index as it is now; None if there are none yet. Raises StoreError."""
         from bridgetower.index.compatibility import made_by
 
-        made = made_by(self.directory)
-        return self._models.for_new() if made is None else self._models.that_made(made)
+        return made_by(self.directory)
 
     # Reading
 
@@ -160,12 +166,35 @@ class Library:
         """
         from bridgetower.retrieval.search import SearchRequest
 
-        for told in (on_progress, on_hits):
-            listener(told)
+        on_progress, on_hits = listener(on_progress), listener(on_hits)
         limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken)
         request = SearchRequest.of(text, image, vector, *limits)  # checked before anything is opened
+        with closing(self._pages(request, on_progress, on_hits)) as pages:
+            return next(pages)
+
+    def pages(
+        self, request: "SearchRequest", *, on_progress: OnProgress = quiet, on_hits: OnHits = quiet
+    ) -> "Generator[Found]":
+        """Search, and yield the results in pages of at most `request.top` hits, all of one state of the index.
+
+        The first page is that of `search`. Later ones go on, unverified, until the end of the index or until the
+        iterator is closed; one thread at a time uses it. Raises as `search` does, mostly with the first page.
+        """
+        return self._pages(request, listener(on_progress), listener(on_hits))
+
+    def _pages(self, request: "SearchRequest", on_progress: OnProgress, on_hits: OnHits) -> "Generator[Found]":
         with self._readers.lend() as reader:
-            return self._queries().search(reader, request, on_progress, on_hits)
+            yield from self._queries().pages(reader, request, on_progress, on_hits)
+
+    def find(self, hash: str) -> Hit | None:
+        """Return the picture of the index whose content has this `hash`, without scores; None if no file has it.
+
+        Its `path` is the first of its files that exists. Raises UsageError, StoreError.
+        """
+        from bridgetower.retrieval.candidates import picture_with
+
+        with self._readers.lend() as reader:
+            return picture_with(reader.catalog, inputs.sha256(hash))
 
     def locate(self, place: AnyPath) -> Path | None:
         """Return a folder or file as the index knows it, by any of its names; None if unknown."""

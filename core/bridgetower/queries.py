@@ -1,6 +1,6 @@
 """Answer queries to one index: find the parts of a model and the feature cache that each one needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.models.model_choice import ModelChoice, Notes
 from bridgetower.records import Head, OnHits, OnProgress, require_heads
-from bridgetower.retrieval.fill import Filled, fill_library
-from bridgetower.retrieval.search import NOTHING, Found, SearchRequest, search
+from bridgetower.retrieval.fill import fill_library
+from bridgetower.retrieval.results import Filled, Found
+from bridgetower.retrieval.search import NOTHING, SearchRequest, pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +23,17 @@ class Queries:
     features_dir: Path | None  # absolute
     notes: Notes
 
-    def search(self, reader: IndexReader, request: SearchRequest, on_progress: OnProgress, on_hits: OnHits) -> Found:
-        """Find pictures. The judge is loaded when `on_hits` has got the first ones."""
+    def pages(
+        self, reader: IndexReader, request: SearchRequest, on_progress: OnProgress, on_hits: OnHits
+    ) -> Generator[Found]:
+        """Find pictures, and yield them in pages. The judge is loaded when `on_hits` has got the first ones."""
         request.filter_in(reader)  # raises for a place that is not known, before a model is loaded
         if not len(reader):  # an empty index may have no model yet
             on_hits(NOTHING.hits)
-            return NOTHING
+            yield NOTHING
+            return
         encoder, load_judge = self._parts(reader, request)
-        cache = self._cache(reader)
-        return search(reader, request, encoder, load_judge, cache=cache, on_progress=on_progress, on_hits=on_hits)
+        yield from pages(reader, request, encoder, load_judge, self._cache(reader), on_progress, on_hits)
 
     def fill(self, reader: IndexReader, text: str, top: int, depth: int | None, on_progress: OnProgress) -> Filled:
         """Fill the masks of a normalised text from the `depth` pictures that it fits best."""

@@ -25,7 +25,7 @@ def test_a_defect_shows_its_traceback_and_asks_for_a_report(
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr("bridgetower.queries.search", broken)
+    monkeypatch.setattr("bridgetower.queries.pages", broken)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (70, "")
     assert "Traceback" in done.stderr and "ZeroDivisionError: of ours" in done.stderr
@@ -47,7 +47,7 @@ def test_want_of_memory_or_handles_is_no_defect(
     def exhausted(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("bridgetower.queries.search", exhausted)
+    monkeypatch.setattr("bridgetower.queries.pages", exhausted)
     done = bt("search", "red")
     assert (done.exit_code, done.stdout) == (71, "")
     assert done.stderr.startswith(f"error: {said}") and done.stderr.count("\n") == 1
@@ -112,7 +112,7 @@ def test_version(bt: Bt) -> None:
 def test_an_unknown_command(bt: Bt) -> None:
     done = bt("serch", "red")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == "error: serch is no command of bt: did you mean bt search?\n"
+    assert done.stderr == "error: serch is no command of bt: did you mean bt search, or bt serve?\n"
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from bridgetower import Library, Model, ModelError
-from bridgetower_cli import app, render
-from bridgetower_cli.commands import search
+from bridgetower_cli import app, libraries, render
 from tests.fakes import FakeEncoder
 
 passed = 0
@@ -64,10 +63,10 @@ class Judge(FakeEncoder):
         wait()
         return -super().match(*arguments)
 
-def library(settings):
-    return Library(settings.index, Model.from_parts(FakeEncoder(), Judge()), features_cache=0, say=render.say)
+def library(settings, *, say):
+    return Library(settings.index, Model.from_parts(FakeEncoder(), Judge()), features_cache=0, say=say)
 
-search.library = library
+libraries.library = library
 app.main()
 """
 

@@ -406,7 +406,7 @@ def test_want_of_handles_in_a_search_or_a_change_is_told(library: Library, monke
     def exhausted(*_: object, **__: object) -> None:
         raise ImportError("libfaiss.so: cannot open shared object file: Too many open files")
 
-    monkeypatch.setattr("bridgetower.queries.search", exhausted)
+    monkeypatch.setattr("bridgetower.queries.pages", exhausted)
     monkeypatch.setattr("bridgetower.index.maintenance.prune", exhausted)
     for work in (lambda: library.search("red"), library.prune):
         with pytest.raises(ResourceError, match="too many open files"):
@@ -588,6 +588,8 @@ LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
     "Library.import_vectors on_progress": lambda library, model, none: library.import_vectors(
         "a", "b", "c", on_progress=none
     ),
+    "Library.pages on_progress": lambda library, model, none: library.pages(SearchRequest("a"), on_progress=none),
+    "Library.pages on_hits": lambda library, model, none: library.pages(SearchRequest("a"), on_hits=none),
     "Model say": lambda library, model, none: Model("demo", say=none),
     "Model.from_parts say": lambda library, model, none: Model.from_parts(FakeEncoder(), say=none),
     "Model.match on_progress": lambda library, model, none: model.match([CATS], ["a"], on_progress=none),

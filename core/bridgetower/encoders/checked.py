@@ -127,11 +127,18 @@ class CheckedPart:
         return _whole(self._part, "default_depth", self._part.default_depth, least=0)
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
-        encoded = _of_kind(self._part, "encode_texts", self._part.encode_texts(texts), Texts)
-        self._require_vectors("encode_texts", encoded.vectors, len(texts))
-        if len(encoded.masks) != len(texts):
-            raise _fault(self._part, "encode_texts", f"masks of {len(encoded.masks)} texts instead of {len(texts)}")
-        return encoded
+        return self._texts("encode_texts", self._part.encode_texts(texts), len(texts))
+
+    def join_texts(self, batches: Sequence[Texts]) -> Texts:
+        number = sum(len(batch.masks) for batch in batches)
+        return self._texts("join_texts", self._part.join_texts(batches), number)
+
+    def _texts(self, member: str, value: object, number: int) -> Texts:
+        texts = _of_kind(self._part, member, value, Texts)
+        self._require_vectors(member, texts.vectors, number)
+        if len(texts.masks) != number:
+            raise _fault(self._part, member, f"masks of {len(texts.masks)} texts instead of {number}")
+        return texts
 
     def encode_images(self, pixels: Pixels) -> Pictures:
         encoded = _of_kind(self._part, "encode_images", self._part.encode_images(pixels), Pictures)

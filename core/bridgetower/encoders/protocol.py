@@ -133,6 +133,10 @@ class Judge(Protocol):
         """Compute vectors and features of Q texts. Raises UsageError on an empty text."""
         ...
 
+    def join_texts(self, batches: Sequence[Texts]) -> Texts:
+        """Return the texts of at least one batch as one batch. Threads may call this."""
+        ...
+
     def encode_images(self, pixels: Pixels) -> Pictures:
         """Compute vectors and features of pixels float32 [B, 3, H, W], B >= 1."""
         ...

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,6 +105,12 @@ class TorchEncoder:
             vectors = self._text_vectors(hidden) if Head.ITC in self.heads else None
         masks = tuple(self._tokenizer.encode(text).masks for text in texts)
         return Texts(vectors, masks, tuple(network.text_features(layers) for layers in hidden))
+
+    def join_texts(self, batches: Sequence[Texts]) -> Texts:
+        vectors = [batch.vectors for batch in batches if batch.vectors is not None]
+        masks = tuple(chain.from_iterable(batch.masks for batch in batches))
+        features = tuple(chain.from_iterable(batch.features for batch in batches))
+        return Texts(np.concatenate(vectors) if vectors else None, masks, features)
 
     def truncates(self, text: str) -> bool:
         return self._tokenizer.encode(text).truncated

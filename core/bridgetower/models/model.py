@@ -47,8 +47,7 @@ if TYPE_CHECKING:
     from bridgetower.pictures.preprocess import Preprocessing
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.retrieval.evaluation import Evaluation
-    from bridgetower.retrieval.fill import Filled
-    from bridgetower.retrieval.matching import Results
+    from bridgetower.retrieval.results import Filled, Results
 
 
 def never(place: int) -> bool:
@@ -97,6 +96,7 @@ class Model:
         self._checkpoint: Checkpoint | None = (
             checkpoint if preprocessing is None else checkpoint.with_preprocessing(preprocessing)
         )
+        self.has_default_preprocessing = preprocessing in (None, checkpoint.preprocessing.name)  # of the checkpoint
         self._parts: tuple[RecallEncoder | None, Judge | None] | None = None
         self._engine: ImageEngine | None = None
         self.name = checkpoint.name
@@ -129,6 +129,7 @@ class Model:
                 require_part(part, role)
         model = cls.__new__(cls)
         model._say, model._lock = listener(say), threading.RLock()
+        model.has_default_preprocessing = True
         model._checkpoint, model._parts, model._engine = None, checked(encoder, judge), engine
         encoder, judge = model._parts
         if judge is not None:

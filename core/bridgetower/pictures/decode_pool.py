@@ -15,12 +15,13 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.errors import ProcessError
+from bridgetower.errors import MissingExtraError, PictureError, PixelLimitError, ProcessError
 from bridgetower.pictures.decode import MAX_PIXELS
 from bridgetower.pictures.decode_worker import (
     HEADER,
@@ -29,11 +30,13 @@ from bridgetower.pictures.decode_worker import (
     LONGEST_REASON,
     NO_MEMORY,
     NO_TIME,
+    OVER_LIMIT,
     PICTURE,
     READY,
     REFUSED,
     allowed,
 )
+from bridgetower.pictures.extras.extra import needed
 from bridgetower.pictures.preprocess import Preprocessing, normalise
 from bridgetower.records import MAX_PICTURE_BYTES, Refused
 from bridgetower.resources import shortage
@@ -182,6 +185,53 @@ class DecodePool:
                     if process.ticks < 0:
                         process.expired = True
                         process.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedPicture:
+    """The bytes of a picture from elsewhere, which a worker process decodes when its pixels are needed."""
+
+    name: Path  # for messages and results; no file of this name is opened
+    content: bytes
+    decoder: "GuardedDecoder"
+
+    def pixels(self, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+        """Return pixels [3, H, W], as `decode` and `preprocess` give them. Raises PictureError, ResourceError."""
+        return self.decoder.pixels(self, preprocessing)
+
+
+class GuardedDecoder:
+    """Decodes pictures that nobody vouches for in worker processes. May be used by several threads."""
+
+    def __init__(self, *, max_pixels: int | None = None) -> None:
+        """Set the most pixels of a picture (default MAX_PIXELS); a process starts with the first picture."""
+        self._max_pixels = max_pixels
+        self._pools: dict[Preprocessing, DecodePool] = {}
+        self._lock = threading.Lock()
+
+    def picture(self, content: bytes, name: Path) -> GuardedPicture:
+        """Return a picture, to be given wherever one in memory can be given."""
+        return GuardedPicture(name, content, self)
+
+    def pixels(self, picture: GuardedPicture, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+        """Return the pixels [3, H, W] of a picture. Raises PictureError, ResourceError."""
+        with self._lock:
+            pool = self._pools.get(preprocessing)
+            if pool is None:
+                pool = self._pools[preprocessing] = DecodePool(preprocessing, max_pixels=self._max_pixels)
+        found = pool.decode(picture.content)
+        if isinstance(found, Picture):
+            return found.pixels
+        if found.reason.endswith(OVER_LIMIT):
+            raise PixelLimitError(picture.name, found.reason.removesuffix(OVER_LIMIT))
+        raise (PictureError if needed(found.reason) is None else MissingExtraError)(picture.name, found.reason)
+
+    def close(self) -> None:
+        """End the processes; the next picture starts others. Calls in progress raise ProcessError."""
+        with self._lock:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
 
 
 class _Process:

@@ -12,7 +12,8 @@ those weights were trained with it.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from bridgetower.errors import ModelError
 
@@ -136,6 +137,20 @@ class Preprocessing:
             "image_mean": list(self.mean),
             "image_std": list(self.std),
         }
+
+
+@runtime_checkable
+class PictureSource(Protocol):
+    """A picture that makes its own pixels, wherever it comes from."""
+
+    @property
+    def name(self) -> Path:
+        """What it is called in messages and results; no file of this name is opened."""
+        ...
+
+    def pixels(self, preprocessing: Preprocessing) -> "npt.NDArray[np.float32]":
+        """Return preprocessed pixels [3, H, W]. Raises PictureError."""
+        ...
 
 
 def preprocess(picture: "Image.Image | Decoded", spec: Preprocessing) -> "npt.NDArray[np.float32]":

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from bridgetower.encoders.protocol import Vectors
 from bridgetower.files.regular_files import has_stub, is_in_cloud
 from bridgetower.files.walk import HEIF_EXTENSIONS, RAW_EXTENSIONS
+from bridgetower.index.catalog.reader import Catalog
+from bridgetower.index.catalog.rows import Entry
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import is_away
 from bridgetower.moments import shown
@@ -111,14 +113,7 @@ class Candidates:
         """Return a hit of a candidate with what the index knows of its picture."""
         if hit.path not in self._facts:
             entry = self._catalog.entry(self._recalled.contents[hit.path])
-            dates = {file.path: file.taken_at for file in entry.files}
-            self._facts[hit.path] = {
-                "taken_at": shown(entry.taken_at if dates[hit.path] is None else dates[hit.path]),
-                "width": entry.width,
-                "height": entry.height,
-                "hash": entry.hash.hex(),
-                "paths": (hit.path, *sorted({*dates, *self._shot(hit.path)} - {hit.path}, key=os.fsencode)),
-            }
+            self._facts[hit.path] = _facts(entry, hit.path, self._shot(hit.path))
         return replace(hit, **self._facts[hit.path])
 
     def _next(self) -> Candidate | None:
@@ -205,6 +200,30 @@ class _Recalled:
 class _Present(NamedTuple):
     file: File
     in_cloud: bool
+
+
+def picture_with(catalog: Catalog, hash: bytes) -> Hit | None:
+    """Return the picture of an index with this content, under the first of its files that exists; None if it has none.
+
+    Raises StoreError.
+    """
+    if catalog.image_id(hash) is None or not (entry := catalog.entry(hash)).files:
+        return None
+    there = _first_present(entry.files)
+    path = there.file.path if isinstance(there, _Present) else entry.files[0].path
+    return Hit(path, None, None, verified=False, **_facts(entry, path, ()))
+
+
+def _facts(entry: Entry, path: Path, shot: Iterable[Path]) -> dict[str, Any]:
+    """Return what the index knows of the picture of a hit."""
+    dates = {file.path: file.taken_at for file in entry.files}
+    return {
+        "taken_at": shown(entry.taken_at if dates[path] is None else dates[path]),
+        "width": entry.width,
+        "height": entry.height,
+        "hash": entry.hash.hex(),
+        "paths": (path, *sorted({*dates, *shot} - {path}, key=os.fsencode)),
+    }
 
 
 def _first_present(files: Iterable[File]) -> _Present | Skipped | None:

@@ -21,15 +21,16 @@ from bridgetower.index.catalog.rows import Keeping
 from bridgetower.index.feature_cache import FeatureCache, KeptFeatures
 from bridgetower.index.writer import IndexWriter
 from bridgetower.inputs import AnyPath, path
-from bridgetower.pictures.preprocess import Preprocessing, preprocess
+from bridgetower.pictures.preprocess import PictureSource, Preprocessing, preprocess
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import LARGEST, Candidate, File, Head, OnProgress, Say, Skipped, require_heads
 
 if TYPE_CHECKING:  # Pillow, which a search that decodes nothing does without
     from bridgetower.pictures.decode import AnyImage
 
-# A path; or, in memory, a PIL image, an array uint8 [H, W, 3] (RGB) or [H, W] (grey), or the bytes of a file.
-AnyPicture = Union[AnyPath, bytes, bytearray, memoryview, npt.NDArray[np.uint8], "AnyImage"]
+# A path; or, in memory, a PIL image, an array uint8 [H, W, 3] (RGB) or [H, W] (grey), or the bytes of a file; or an
+# object that makes pixels, as `GuardedDecoder` does.
+AnyPicture = Union[AnyPath, bytes, bytearray, memoryview, npt.NDArray[np.uint8], "AnyImage", PictureSource]
 
 # Pictures in a batch: more gain nothing on a CPU, and progress is reported after each batch.
 PICTURES_AT_ONCE = 4
@@ -46,10 +47,12 @@ def candidates_of(pictures: "Iterable[AnyPicture]") -> list[Candidate]:
 
 
 def candidate_of(picture: "AnyPicture", place: int = 0, files: Container[Path] = ()) -> Candidate:
-    """Return a candidate for a picture; in memory, its path is `<picture N>`, in more brackets if `files` has that.
-    Raises UsageError for other types."""
+    """Return a candidate for a picture; in memory, its path is `<picture N>`, in more brackets if `files` has that, or
+    its own name. Raises UsageError for other types."""
     if isinstance(picture, str | os.PathLike):
         return Candidate(path(picture))
+    if isinstance(picture, PictureSource):
+        return Candidate(picture.name, picture=picture)
     name = Path(f"<picture {place}>")
     while name in files:
         name = Path(f"<{name}>")
@@ -75,6 +78,8 @@ def _load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.
     from bridgetower.pictures.decode import decode, in_memory
 
     picture, name = candidate.picture, candidate.path
+    if isinstance(picture, PictureSource):
+        return picture.pixels(preprocessing)
     if picture is None or isinstance(picture, bytes):
         data = read(name) if picture is None else picture
         decoded = decode(data, name, min_side=preprocessing.min_side, convert=False)

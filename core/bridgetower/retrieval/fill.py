@@ -6,7 +6,7 @@ The masked text itself recalls the pictures of a library. A picture that the tex
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +18,9 @@ from bridgetower.index.reader import IndexReader
 from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet, require_heads
 from bridgetower.retrieval.candidates import Candidates
 from bridgetower.retrieval.encode_pictures import encoded
+from bridgetower.retrieval.results import Filled
 
 SUPPORTERS = 3  # pictures that are listed for a word
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """Words, ordered by mask and then by probability."""
-
-    words: tuple[Word, ...]
-    best_match: float | None  # the highest ITM probability of the masked text with any picture; None if there is none
-    skipped: tuple[Skipped, ...]  # pictures that could not be read
-    gone: int = 0  # pictures of the library that were passed over, as none of their files exists
-    barred: tuple[Skipped, ...] = ()  # pictures whose files cannot be accessed: one file of each, and why
-    away: tuple[Path, ...] = ()  # indexed folders that were passed over, as they are empty or missing now
-    in_cloud: int = 0  # pictures of the library that were not read, as that would download them
 
 
 def fill_library(

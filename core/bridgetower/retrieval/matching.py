@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,48 +16,10 @@ import numpy.typing as npt
 from bridgetower.encoders.protocol import Judge, Pictures, Texts, match_probability
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.vectors.float16 import exact_scores
-from bridgetower.inputs import short
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Skipped, quiet, require_heads
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, encoded, load
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Results:
-    """A sequence of hits, best first."""
-
-    hits: tuple[Hit, ...]
-    verified: int  # pictures that went through the full encoder
-    best_match: float | None  # the highest ITM probability among them, before any cut
-    skipped: tuple[Skipped, ...]  # pictures that could not be read
-
-    def __iter__(self) -> Iterator[Hit]:
-        return iter(self.hits)
-
-    def __len__(self) -> int:
-        return len(self.hits)
-
-    @overload
-    def __getitem__(self, place: int) -> Hit: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
-    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
-        return self.hits[place]
-
-    def __repr__(self) -> str:
-        """Show how many, and the best one with its match, or its similarity if it was not verified."""
-        best = ""
-        if self.hits:
-            hit = self.hits[0]
-            score = hit.similarity if hit.match is None else hit.match
-            best = f", best {'' if score is None else f'{score:.2f} '}{short(hit.path.name)}"
-        return f"<{type(self).__name__} {len(self)} {'hit' if len(self) == 1 else 'hits'}{best}>"
-
-    def _repr_html_(self) -> str:
-        """Show the pictures and their scores in a notebook."""
-        from bridgetower.retrieval.notebook import as_html
-
-        return as_html(self.hits, self.best_match)
+from bridgetower.retrieval.results import Results
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ one takes its place.
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -30,6 +32,7 @@ from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import known_place, suggestion
 from bridgetower.inputs import (
     AnyPath,
+    ResolvedPlace,
     count_of,
     depth_of,
     lasting,
@@ -42,6 +45,7 @@ from bridgetower.inputs import (
     short,
 )
 from bridgetower.moments import Moment, times
+from bridgetower.pictures.preprocess import PictureSource
 from bridgetower.records import (
     DEFAULT_DEPTH,
     EVERYTHING,
@@ -58,28 +62,14 @@ from bridgetower.records import (
 )
 from bridgetower.retrieval.candidates import Candidates
 from bridgetower.retrieval.encode_pictures import candidate_of, load
-from bridgetower.retrieval.matching import Results, Verified, matching, verify
+from bridgetower.retrieval.matching import Verified, matching, verify
+from bridgetower.retrieval.results import Found
 
 if TYPE_CHECKING:
     from bridgetower.retrieval.encode_pictures import AnyPicture
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Found(Results):
-    """The results of a search, best first."""
-
-    gone: int  # pictures that would rank before the last one, but none of whose files exists
-    barred: tuple[Skipped, ...]  # pictures whose files cannot be accessed: one file of each, and why
-    away: tuple[Path, ...]  # indexed folders that were passed over, as they are empty or missing now
-    damage: str | None  # a fault of the recall store, which the search did without; `repair` mends it
-    depth: int  # the limit of candidates to verify
-    in_cloud: int = 0  # candidates that were not verified, as that would download them
-    best_similarity: float | None = None  # the highest, before the cut of a request with a least similarity
-
-
 _LEAST_LENGTH = 1e-3  # of the sum of unit vectors: below it, rounding decides on its direction
-
-_Places = tuple[tuple[Path, str | None], ...]  # each an absolute path, and the glob that it may be
 
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
@@ -109,8 +99,8 @@ class SearchRequest:
     not_under: AnyPath | Iterable[AnyPath] = ()  # no pictures there; given as for `under`
     taken: Moment | None = None  # only pictures taken in this span, or in a range of two: "2024-05..2024-08"
     _limits: Filter = field(init=False, repr=False, default=EVERYTHING)
-    _under: _Places = field(init=False, repr=False, default=())
-    _not_under: _Places = field(init=False, repr=False, default=())
+    _under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
+    _not_under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
     _file: str | None = field(init=False, repr=False, default=None)  # that the vector came from
 
     @classmethod
@@ -153,12 +143,12 @@ class SearchRequest:
         object.__setattr__(self, name, value)
 
     def _hold_places(self) -> None:
-        """Set `under` and `not_under` to absolute paths, and hold for each what it is as a glob."""
+        """Set `under` and `not_under` to absolute paths and globs, so that the current folder may change."""
         for name in ("under", "not_under"):
             if (value := getattr(self, name)) is not None:
-                given = places(name, value)
-                self._hold(name, tuple(place for place, _ in given))
-                self._hold(f"_{name}", tuple((place, glob(text)) for place, text in given))
+                resolved = tuple(places(name, value, glob))
+                self._hold(name, tuple(place.path or place.glob for place in resolved))
+                self._hold(f"_{name}", resolved)
         if self.under == ():
             raise UsageError("under names no place: give at least one, or leave it out")
 
@@ -196,7 +186,8 @@ class SearchRequest:
 
     def files_in(self, reader: IndexReader) -> tuple[Path, ...]:
         """Return the files of the pictures that recall, as the index knows them, if it does."""
-        paths = [picture for picture in self.images if isinstance(picture, Path)]
+        named = [picture.name if isinstance(picture, PictureSource) else picture for picture in self.images]
+        paths = [name for name in named if isinstance(name, Path) and name.is_absolute()]
         return tuple(place for path in paths if (place := known_place(path, reader.catalog.knows)) is not None)
 
     def vector_for(self, reader: IndexReader) -> Vectors:
@@ -242,11 +233,26 @@ def search(
     on_progress: OnProgress = quiet,
     on_hits: OnHits = quiet,
 ) -> Found:
-    """Find pictures. `encoder` may be None where a vector recalls, `load_judge` where nothing is verified.
+    """Find pictures: the first page of `pages`."""
+    with closing(pages(reader, request, encoder, load_judge, cache, on_progress, on_hits)) as results:
+        return next(results)
 
-    The judge is loaded after `on_hits` has got the recalled pictures; `on_hits` then gets the hits after each verified
-    batch, as if verification ended there, and at last those of the result. With a least match, pictures that are still
-    to be verified are among them until the last. `cache` keeps the features of pictures for the next search.
+
+def pages(
+    reader: IndexReader,
+    request: SearchRequest,
+    encoder: RecallEncoder | None,
+    load_judge: Callable[[], Judge] | None,
+    cache: FeatureCache | None = None,
+    on_progress: OnProgress = quiet,
+    on_hits: OnHits = quiet,
+) -> Generator[Found]:
+    """Find pictures, and yield them in pages of at most `request.top` hits; at least one page, which may be empty.
+
+    `encoder` may be None where a vector recalls, `load_judge` where nothing is verified. The judge is loaded after
+    `on_hits` has got the recalled pictures; `on_hits` then gets the hits of the first page after each verified batch,
+    as if verification ended there, and at last as they are. With a least match, pictures that are still to be verified
+    are among them until the last. `cache` keeps the features of pictures for the next search.
     `on_progress(done, total)` counts verified pictures.
     Raises UnknownPlaceError, UsageError or InputError for a vector that is not of this index, PictureError
     for the picture of the request; StoreError, ModelError.
@@ -259,26 +265,33 @@ def search(
     if load_judge is not None and request.text is not None and request.verifies:
         ranking.show()
         ranking.verify(load_judge(), request.text, cache, on_progress)
-    hits = ranking.hits()
-    best_similarity = None
-    if request.min_similarity is not None:
-        best_similarity = hits[0].similarity if hits else None
-        hits = [hit for hit in hits if hit.similarity is not None and hit.similarity >= request.min_similarity]
-    found = Found(
-        hits=tuple(candidates.described(hit) for hit in hits),
-        verified=len(ranking.verified),
-        best_match=ranking.verified[0].hit.match if ranking.verified else None,
-        skipped=tuple(ranking.unreadable),
-        gone=candidates.gone,
-        barred=tuple(candidates.barred),
-        away=tuple(candidates.away),
-        damage=reader.damage,
-        depth=ranking.depth,
-        in_cloud=sum(candidate.in_cloud for candidate in ranking.left),
-        best_similarity=best_similarity,
-    )
-    on_hits(found.hits)
-    return found
+    ordered, is_first, is_last = ranking.ordered(), True, False
+    best_similarity: float | None = None
+    while not is_last:
+        hits = list(islice(ordered, request.top))
+        is_last = len(hits) < request.top
+        if request.min_similarity is not None:
+            best_similarity = hits[0].similarity if is_first and hits else best_similarity
+            similar = [hit for hit in hits if hit.similarity is not None and hit.similarity >= request.min_similarity]
+            is_last, hits = is_last or len(similar) < len(hits), similar
+        found = Found(
+            hits=tuple(candidates.described(hit) for hit in hits),
+            verified=len(ranking.verified),
+            best_match=ranking.verified[0].hit.match if ranking.verified else None,
+            skipped=tuple(ranking.unreadable),
+            gone=candidates.gone,
+            barred=tuple(candidates.barred),
+            away=tuple(candidates.away),
+            damage=reader.damage,
+            depth=ranking.depth,
+            in_cloud=sum(candidate.in_cloud for candidate in ranking.left),
+            best_similarity=best_similarity,
+        )
+        if is_first:
+            on_hits(found.hits)
+        if is_first or hits:
+            yield found
+        is_first = False
 
 
 class _Ranking:
@@ -332,20 +345,18 @@ class _Ranking:
         ahead.verified, ahead.unreadable, ahead.left = [*self.verified], [*self.unreadable], [*self.left]
         ahead._candidates = self._candidates.fork()
         ahead._add(some, verified, unreadable)
-        self._on_hits(tuple(map(self._candidates.described, ahead.hits(pending=True))))
+        hits = islice(ahead.ordered(pending=True), self._request.top)
+        self._on_hits(tuple(map(self._candidates.described, hits)))
 
-    def hits(self, *, pending: bool = False) -> list[Hit]:
-        """Sort and cut; with `pending`, a least match keeps what is still to be verified, too."""
+    def ordered(self, *, pending: bool = False) -> Iterator[Hit]:
+        """Yield all hits; with `pending`, a least match keeps what is still to be verified, too."""
         self.verified.sort(key=lambda v: -v.margin)
-        hits = matching([v.hit for v in self.verified], self._request.min_match)
-        room = max(0, self._request.top - len(hits))
+        yield from matching([v.hit for v in self.verified], self._request.min_match)
+        rest: Iterator[Candidate] = chain(self.left, chain.from_iterable(iter(partial(self._candidates.take, 1), [])))
         if self._request.min_match is not None:
-            room = min(room, self.depth - len(self.verified)) if pending else 0
-        rest = self.left + self._candidates.take(room - len(self.left))
-        if self._request.min_match is not None:
-            rest = [candidate for candidate in rest if not candidate.in_cloud]
-        hits += [Hit(one.path, None, one.similarity, verified=False) for one in rest[:room]]
-        return hits[: self._request.top]
+            to_verify = self.depth - len(self.verified) if pending else 0
+            rest = (candidate for candidate in islice(rest, to_verify) if not candidate.in_cloud)
+        yield from (Hit(one.path, None, one.similarity, verified=False) for one in rest)
 
 
 def _held(picture: "AnyPicture") -> object:
@@ -354,13 +365,15 @@ def _held(picture: "AnyPicture") -> object:
     return lasting(candidate.path) if candidate.picture is None else candidate.picture
 
 
-def _known(given: _Places, catalog: Catalog) -> tuple[Place, ...]:
+def _known(given: tuple[ResolvedPlace, ...], catalog: Catalog) -> tuple[Place, ...]:
     """Return each place as the index knows it, else as a glob. Raises UnknownPlaceError."""
     found: dict[Place, None] = {}
     for place, line in given:
-        if (known := known_place(place, catalog.knows) or line) is None:
+        known: Place | None = line
+        if place is not None and (known := known_place(place, catalog.knows) or line) is None:
             raise UnknownPlaceError(f"nothing in the index lies under {place}{suggestion(catalog, place)}")
-        found[known] = None
+        if known is not None:
+            found[known] = None
     return tuple(found)
 
 

@@ -13,8 +13,9 @@ from bridgetower.models.model import Model
 from bridgetower.records import Head
 from bridgetower.retrieval import fill
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidates_of
-from bridgetower.retrieval.fill import Filled, fill_library
+from bridgetower.retrieval.fill import fill_library
 from bridgetower.retrieval.indexing import index
+from bridgetower.retrieval.results import Filled
 from tests.clouds import evict
 from tests.fakes import FakeEncoder, paint
 

@@ -19,7 +19,8 @@ from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Head, Hit
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
-from bridgetower.retrieval.search import Found, SearchRequest, search
+from bridgetower.retrieval.results import Found
+from bridgetower.retrieval.search import SearchRequest, search
 from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint
 

@@ -10,7 +10,7 @@ from bridgetower.errors import ModelError, PictureError, UsageError
 from bridgetower.records import Head, PairScore
 from bridgetower.retrieval import matching
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, candidates_of
-from bridgetower.retrieval.matching import Results
+from bridgetower.retrieval.results import Results
 from tests.fakes import FakeEncoder, paint
 
 

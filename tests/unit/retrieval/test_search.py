@@ -16,8 +16,8 @@ from bridgetower.models.model import Model
 from bridgetower.records import Head, quiet
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
-from bridgetower.retrieval.matching import Results
-from bridgetower.retrieval.search import Found, SearchRequest, search
+from bridgetower.retrieval.results import Found, Results
+from bridgetower.retrieval.search import SearchRequest, search
 from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint
 

@@ -1,0 +1,188 @@
+"""`bt serve`."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgetower.errors import ResourceError, StoreError, UsageError
+from bridgetower.serving.local.client import NoServer, look, model_id
+from bridgetower.serving.local.client import stop as stop_server
+from bridgetower_cli import interrupts, render
+from bridgetower_cli.settings import (
+    Device,
+    FeaturesCache,
+    FeaturesDir,
+    Index,
+    IndexModel,
+    Precision,
+    Quiet,
+    Settings,
+    duration,
+    settle,
+)
+
+_START_S = 60.0  # in which a server in the background must answer
+_END_S = 65.0  # in which one must end: what runs may take a minute
+_LOOK_EVERY_S = 0.1
+
+
+def serve(
+    idle: Annotated[
+        float,
+        typer.Option(
+            metavar="TIME", parser=duration, help="Let the weights go after this time without a request: 15m, 2h."
+        ),
+    ] = "15m",  # type: ignore[assignment]  # typer parses it
+    background: Annotated[
+        bool, typer.Option("--background", help="Return when it answers, and leave it running.")
+    ] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="End the server of the index, when it has answered what it is asked.")
+    ] = False,
+    features_cache: FeaturesCache = None,
+    features_dir: FeaturesDir = None,
+    index: Index = None,
+    model: IndexModel = None,
+    device: Device = None,
+    precision: Precision = None,
+    quiet: Quiet = False,
+) -> None:
+    """Keep the model of an index in memory, so that commands answer at once.
+
+    While it runs, bt search, fill, match and rerank ask it instead of loading the model, where it serves the same
+    index, model and precision. They give the same answer. It sees what `bt index` adds without a restart.
+
+    SIGTERM and Ctrl-C end it when what it is asked is answered.
+    """
+    if background and stop:
+        raise UsageError("--background starts a server, --stop ends one: choose one")
+    settings = settle(
+        index=index,
+        model=model,
+        device=device,
+        precision=precision,
+        features_cache=features_cache,
+        features_dir=features_dir,
+    )
+    if stop:
+        _stop(settings.index)
+    elif background:
+        _start(settings, idle)
+    else:
+        _serve(settings, idle)
+
+
+def _serve(settings: Settings, idle: float) -> None:
+    from bridgetower.serving.engine import Options
+    from bridgetower.serving.process import serve as run
+
+    ended = threading.Event()
+    interrupts.hand_over(ended.set)
+    options = Options(
+        settings.index,
+        settings.named_model,
+        settings.device,
+        settings.named_precision,
+        settings.given_model,
+        settings.precision if settings.named_precision is None else "auto",
+        settings.features_cache,
+        settings.features_dir,
+    )
+    run(options, ended, idle=idle, say=render.say, defect=_defect)
+
+
+def _defect(error: BaseException) -> None:
+    """Write an error that is a defect to stderr; the server goes on."""
+    if sys.stderr is not None:
+        traceback.print_exception(error, file=sys.stderr)
+
+
+def _start(settings: Settings, idle: float) -> None:
+    """Start a server in the background, and wait until it answers."""
+    try:
+        running = look(settings.index)
+    except NoServer:
+        pass
+    else:
+        render.say(f"process {running.pid} serves {settings.index} already")
+        return
+    log = _log(settings.index)
+    options = ["--index", settings.index, "--idle", f"{idle:.3f}s"]
+    options += ["--device", settings.device, "--precision", settings.precision]
+    if settings.named_model is not None:
+        options += ["--model", model_id(settings.named_model)]
+    if settings.features_cache is not None:
+        options += ["--features-cache", f"{settings.features_cache}B"]
+    if settings.features_dir is not None:
+        options += ["--features-dir", settings.features_dir]
+    with open(log, "wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "bridgetower_cli", "serve", *map(str, options)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+            cwd="/",
+        )
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            lines = log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            raise StoreError(f"the server ended at once: {lines[-1].removeprefix('error: ')}")
+        try:
+            running = look(settings.index)
+        except NoServer:
+            time.sleep(_LOOK_EVERY_S)
+            continue
+        process.returncode = 0  # it is left running: Python need not warn of that
+        render.say(f"process {running.pid} serves {settings.index}; it writes to {log}")
+        return
+    raise ResourceError(f"process {process.pid} does not answer after {_START_S:g} s: {log} says more")
+
+
+def _log(index: Path) -> Path:
+    """Return the file to which the server of an index writes in the background."""
+    from hashlib import sha256
+
+    import platformdirs
+
+    folder = Path(platformdirs.user_log_dir("bridgetower", appauthor=False))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: no log can be written there: {error.strerror or error}") from error
+    return folder / f"serve-{sha256(os.fsencode(os.path.realpath(index))).hexdigest()[:16]}.log"
+
+
+def _stop(index: Path) -> None:
+    """Ask the server of an index to end, and wait until it has."""
+    try:
+        running = stop_server(index)
+    except NoServer as why:
+        render.say(f"nothing to stop: {why}")
+        return
+    until = time.monotonic() + _END_S
+    while time.monotonic() < until:
+        if not _is_running(running.pid):
+            render.say(f"process {running.pid} has ended")
+            return
+        time.sleep(_LOOK_EVERY_S)
+    raise ResourceError(f"process {running.pid} has not ended after {_END_S:g} s: end it with `kill {running.pid}`")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    try:  # a child of a process that does not wait for it
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return sys.platform != "linux"

@@ -1,0 +1,185 @@
+"""A server gives the answers of the commands, to the byte, and commands do the work themselves when they lose it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from bridgetower import Library
+from bridgetower.serving.local.client import NoServer, look
+from bridgetower_cli.parser import app
+
+GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
+PICTURES = (
+    "two-cats-on-a-couch-in-the-desert",
+    "four-cats-on-a-couch-by-the-sea",
+)
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with pictures, an index of them, and a runtime folder for the socket; it is the current folder."""
+    place = tmp_path_factory.mktemp("served")
+    (place / "photos").mkdir()
+    for path in [*(GALLERY / f"{name}.jpg" for name in PICTURES), *sorted(GALLERY.glob("*.jpg"))[:8]]:
+        shutil.copy(path, place / "photos")
+    (place / "broken.jpg").write_bytes(b"no picture")
+    (place / "run").mkdir(mode=0o700)
+    before, here = dict(os.environ), os.getcwd()
+    os.environ |= {"XDG_RUNTIME_DIR": str(place / "run"), "BT_MODEL": "demo", "XDG_STATE_HOME": str(place / "state")}
+    os.environ |= {"BT_PRECISION": "fp32", "BT_INDEX": str(place / "index")}
+    os.chdir(place)
+    with Library(place / "index", "demo", precision="fp32") as library:
+        library.index([place / "photos"])
+        np.save(place / "vector.npy", library.model.encoder.embed_texts(["a cat"])[0])
+    yield place
+    os.chdir(here)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def start(place: Path) -> "subprocess.Popen[str]":
+    """Start a server, and wait until it answers."""
+    command = [sys.executable, "-P", "-m", "bridgetower_cli", "serve"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        try:
+            look(place / "index")
+        except NoServer:
+            time.sleep(0.05)
+        else:
+            return process
+    raise AssertionError("the server does not answer")
+
+
+@pytest.fixture(scope="module")
+def server(place: Path) -> "Iterator[subprocess.Popen[str]]":
+    process = start(place)
+    yield process
+    if process.returncode is None:
+        process.kill()
+        process.communicate()
+
+
+def bt(*arguments: str, input: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=input, prog_name="bt")
+
+
+CATS = f"photos/{PICTURES[0]}.jpg"
+COMMANDS: dict[str, tuple[list[str], str | None]] = {
+    "text": (["search", "two cats on a couch"], None),
+    "JSON": (["search", "two cats on a couch", "--json", "--depth", "3", "--top", "20"], None),
+    "no rerank": (["search", "two cats", "--no-rerank", "--top", "3"], None),
+    "picture": (["search", "--image", CATS, "--json"], None),
+    "text and picture": (["search", "cats", "--image", CATS, "--paths", "--depth", "2"], None),
+    "relative folder": (["search", "cats", "--under", "photos", "--json", "--depth", "1"], None),
+    "relative glob": (["search", "cats", "--under", "./photos/two-*", "--json", "--depth", "1"], None),
+    "dates": (["search", "cats", "--taken", "2001"], None),
+    "no match": (["search", "cats", "--min-match", "1", "--json", "--depth", "1"], None),
+    "unknown place": (["search", "cats", "--under", "elsewhere"], None),
+    "broken picture": (["search", "--image", "broken.jpg"], None),
+    "picture that is gone": (["search", "--image", "gone.jpg", "--json"], None),
+    "vector": (["search", "--query-vector", "vector.npy", "--json"], None),
+    "long text": (["search", "a cat " * 200, "--depth", "1", "-0"], None),
+    "wrong usage": (["search"], None),
+    "fill": (["fill", "a <mask> on a couch", "--json"], None),
+    "fill from a picture": (["fill", "a <mask> on a couch", "--image", CATS], None),
+    "fill from a broken picture": (["fill", "a <mask>", "--image", "broken.jpg"], None),
+    "match": (["match", CATS, "--text", "two cats", "--text", "a dog", "--json"], None),
+    "match of a broken picture": (["match", "broken.jpg", "--text", "two cats"], None),
+    "rerank": (["rerank", "two cats", "--json"], f"{CATS}\n./{CATS}\nbroken.jpg\ngone.jpg\n{CATS}\n"),
+}
+
+
+@pytest.mark.parametrize(("command", "stdin"), COMMANDS.values(), ids=COMMANDS)
+def test_the_answer_is_the_same_line_for_line(
+    server: "subprocess.Popen[str]", command: list[str], stdin: str | None
+) -> None:
+    served, own = bt(*command, input=stdin), bt(*command, "--no-server", input=stdin)
+    assert served.stdout_bytes == own.stdout_bytes
+    assert served.stderr_bytes == own.stderr_bytes
+    assert served.exit_code == own.exit_code
+
+
+def test_it_is_the_server_that_answers(server: "subprocess.Popen[str]") -> None:
+    for command in (["search", "cats", "--depth", "1"], ["fill", "a <mask>", "--image", CATS]):
+        assert f"served by bt serve, process {server.pid}" in bt(*command, "-v").stderr
+    assert "no server: --no-server" in bt("search", "cats", "--no-rerank", "-v", "--no-server").stderr
+    assert f"process {server.pid}, awake" in bt("status").stdout
+    assert "it serves precision fp32, not bf16" in bt("search", "a", "--no-rerank", "-v", "--precision", "bf16").stderr
+
+
+def test_random_queries_have_equal_scores(server: "subprocess.Popen[str]", place: Path) -> None:
+    from bridgetower.serving.local.client import INDEX, RemoteLibrary, Server, Wanted
+
+    rng = np.random.default_rng(7)
+    words = "a two small cat cats dog owl on in couch desert sea night red car piano by".split()
+    with Library(place / "index", "demo", precision="fp32") as library:
+        for _ in range(20):
+            text = " ".join(rng.choice(words, rng.integers(1, 8)))
+            wanted = Wanted(place / "index", None, "demo", "auto", "fp32")
+            with Server(wanted, INDEX) as asked:
+                assert RemoteLibrary(asked).search(text, depth=3) == library.search(text, depth=3)
+
+
+def test_it_sees_what_is_indexed_without_a_restart(server: "subprocess.Popen[str]", place: Path) -> None:
+    name = sorted(GALLERY.glob("*.jpg"))[20]
+    shutil.copy(name, place / "photos")
+    with Library(place / "index", "demo", precision="fp32") as library:
+        library.index([place / "photos"])
+    assert name.name in bt("search", "a", "--no-rerank", "--top", "50", "--paths", "-v").stdout
+
+
+def test_two_servers_of_one_index_are_refused(server: "subprocess.Popen[str]") -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "bridgetower_cli", "serve"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 5
+    assert f"process {server.pid} serves it already" in done.stderr
+
+
+def test_a_server_that_is_stopped_or_killed_is_done_without(place: Path, server: "subprocess.Popen[str]") -> None:
+    os.kill(server.pid, signal.SIGSTOP)
+    halted = bt("search", "cats", "--no-rerank", "-v")
+    os.kill(server.pid, signal.SIGCONT)
+    assert halted.exit_code == 0 and "no server: no answer in 1 s" in halted.stderr
+    server.kill()
+    server.communicate()
+    lost = bt("search", "cats", "--no-rerank", "-v")
+    assert lost.exit_code == 0 and "no server: none is running for this index" in lost.stderr
+    assert lost.stdout == halted.stdout
+    other = start(place)
+    other.send_signal(signal.SIGTERM)
+    other.communicate(timeout=60)
+    assert other.returncode == 0
+    assert "no server" in bt("search", "cats", "--no-rerank", "-v").stderr
+
+
+def test_a_server_in_the_background_is_started_and_stopped(place: Path) -> None:
+    begun = bt("serve", "--background")
+    assert begun.exit_code == 0 and "serves" in begun.stderr
+    assert "already" in bt("serve", "--background").stderr
+    ended = bt("serve", "--stop")
+    assert ended.exit_code == 0 and "has ended" in ended.stderr
+    assert "nothing to stop" in bt("serve", "--stop").stderr
+
+
+def test_a_server_without_an_index_is_refused(tmp_path: Path) -> None:
+    done = bt("serve", "--index", str(tmp_path / "none"), "--background")
+    assert done.exit_code == 5 and "no index at" in done.stderr
