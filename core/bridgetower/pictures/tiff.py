@@ -187,6 +187,9 @@ def _page(data: bytes, offset: int, order: str, *, big: bool) -> tuple[_Page, in
     return _Page(offset, **found), following  # type: ignore[arg-type]
 
 
+_MOST_SAMPLES = 8  # whose bits a reason names; a damaged file may say that it has thousands
+
+
 def refuse(data: bytes) -> None:
     """Raise NeedsDeep or KindNotRead for a TIFF file that Pillow does not read; return if it is none, or is damaged."""
     page = next(_pages(data), None) if data[:4] in _MAGIC else None
@@ -197,7 +200,8 @@ def refuse(data: bytes) -> None:
 def _refusal(page: _Page, data: bytes) -> Exception:
     if page.is_deep:
         return NeedsDeep()
-    depth = " + ".join(map(str, page.bits)) if len(set(page.bits)) > 1 else f"{page.samples} x {page.bits[0]}"
+    first = " + ".join(map(str, page.bits[:_MOST_SAMPLES])) + (" + ..." if len(page.bits) > _MOST_SAMPLES else "")
+    depth = first if len(set(page.bits)) > 1 else f"{page.samples} x {page.bits[0]}"
     words = [
         _PHOTOMETRIC.get(page.photometric, f"photometric interpretation {page.photometric}"),
         f"{depth} bits",
