@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install $$(test -t 2 || echo --quiet) \
 	--disable-pip-version-check --constraint constraints.txt
 DEMO_INDEX := .demo/index
-BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept memory
+BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-samples quick check format bench clean

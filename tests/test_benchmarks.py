@@ -32,6 +32,7 @@ IN_MANY = (
     "unchanged",
     "busy",
     "kept",
+    "serving",
     "memory",
 )  # processes, each of which loads torch
 SCRIPTS = (*IN_PROCESS, *IN_MANY)
