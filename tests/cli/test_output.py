@@ -52,6 +52,7 @@ def put_in_place(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Stream:
     """As stdout and stderr of `bt`, not of the whole process: pytest changes those between fixture and test."""
     for module in (render, progress):
         monkeypatch.setattr(module, "sys", SimpleNamespace(stdout=stream, stderr=stream))
+    monkeypatch.setattr(render, "_quiet", False)  # whatever the last command of this process was told
     return stream
 
 
@@ -125,6 +126,20 @@ def test_columns_of_text_share_the_width_and_break_between_words(terminal: Strea
 def test_a_name_wider_than_the_terminal_is_whole(terminal: Stream) -> None:
     render.table(COLUMNS, ROWS)
     assert ROWS[0][1].removeprefix("/a/") in terminal.text()
+
+
+@pytest.mark.parametrize("term", ["xterm", "", "dumb", "Unknown"])
+def test_a_terminal_gets_a_bold_header_and_dims_what_is_unknown(
+    terminal: Stream, monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    render.table([*COLUMNS, Column("text")], [[render.UNKNOWN, "猫.jpg", "-"], ["0.5", "b.jpg", "a - b"]])
+    bold, dim, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if term in ("xterm", "") else ("", "", "")
+    assert terminal.text().splitlines() == [
+        f"{bold}match{plain}  {bold}picture{plain}  {bold}text{plain}",
+        f"    {dim}-{plain}  猫.jpg   {dim}-{plain}",
+        "  0.5  b.jpg    a - b",
+    ]
 
 
 def test_no_color_is_honoured(terminal: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
