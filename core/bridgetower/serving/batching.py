@@ -86,8 +86,9 @@ class Turns:
     def take(self, kind: str, share: "Callable[[list[Any]], Sequence[Any]]", work: Any, items: int) -> Any:
         """Wait for a turn, run `share` on a list of works that has this one, and return its result. Raises its error.
 
-        `share` gets the works of as many waiting calls of the same kind as fit in SLICE_S, and returns a result for
-        each. If it fails, each work runs by itself, so that a request suffers from no other.
+        `share` gets the works of as many waiting calls with the same `share` as fit in SLICE_S, and returns a result
+        for each. If it fails, each work runs by itself, so that a request suffers from no other. `kind` is the name
+        under which passes are counted.
         """
         call = _Call(kind, share, work, items)
         with self._changed:
@@ -110,11 +111,11 @@ class Turns:
         return call.result
 
     def _next(self) -> list[_Call]:
-        """Take the call that has waited longest, and those of its kind that fit into the same pass."""
+        """Take the call that has waited longest, and those with the same `share` that fit into the same pass."""
         first = self._waiting.popleft()
         together, items = [first], first.items
         most = self.kinds.setdefault(first.kind, Batches()).most
-        for call in [call for call in self._waiting if call.kind == first.kind]:
+        for call in [call for call in self._waiting if call.share == first.share]:
             if items + call.items > most:
                 break
             together.append(call)
@@ -168,7 +169,7 @@ class BatchedEncoder:
         return self._encoder.truncates(text)
 
     def embed_images(self, pixels: npt.NDArray[np.float32]) -> _Vectors:
-        vectors: _Vectors = self._turns.take("pictures", self._embed_images, pixels, len(pixels))
+        vectors: _Vectors = self._turns.take("vectors", self._embed_images, pixels, len(pixels))
         return vectors
 
     def _embed_images(self, several: list[npt.NDArray[np.float32]]) -> list[_Vectors]:

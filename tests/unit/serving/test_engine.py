@@ -81,6 +81,24 @@ def test_a_shared_pass_gives_the_numbers_of_single_ones() -> None:
     np.testing.assert_array_equal(several[0], judge.embed_texts(["red"]))
 
 
+def test_pictures_that_recall_and_pictures_that_are_verified_share_no_pass() -> None:
+    judge, turns, gate = FakeEncoder(), Turns(), Gate()
+    encoder, batched = BatchedEncoder(judge, turns), BatchedJudge(judge, turns)
+    pixels = np.random.default_rng(3).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    for kind in ("vectors", "pictures"):
+        turns.kinds[kind] = Batches()
+        turns.kinds[kind].add(1, 1000, 0.001)  # a pace at which both would fit into one pass
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(turns.take, "x", gate.share, 0, 1)
+        assert gate.begun.wait(10)
+        vectors, pictures = threads.submit(encoder.embed_images, pixels), threads.submit(batched.encode_images, pixels)
+        while len(turns._waiting) < 2:
+            pass
+        gate.open.set()
+        np.testing.assert_array_equal(vectors.result(), judge.embed_images(pixels))
+        np.testing.assert_array_equal(pictures.result().features.pictures.features, pixels)
+
+
 def test_the_queue_is_bounded_and_drains() -> None:
     queue, hold = RequestQueue(running=1, waiting=1), threading.Event()
     running, waiting = queue.submit(hold.wait), queue.submit(lambda: 2)
