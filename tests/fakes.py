@@ -5,9 +5,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from bridgetower.pictures.decode_pool import DecodePool, Picture, read_answer
 from bridgetower.pictures.decode_worker import answer
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Fingerprint, Head, Refused
+from bridgetower.retrieval.results import Found
+from bridgetower.retrieval.search import pages
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 WORDS = ("", *COLOURS)  # column 0 is no word
@@ -29,6 +32,12 @@ def stored(store: IndexReader, image: int) -> npt.NDArray[np.float32]:
     """The vector `[E]` of an image, as it was stored."""
     [[(_, vector)]] = store.catalog.vectors_of([image])
     return np.frombuffer(vector, "<f2").astype(np.float32)
+
+
+def search(*parts: Any, **options: Any) -> Found:
+    """The first page of `bridgetower.retrieval.search.pages` with these arguments."""
+    with closing(pages(*parts, **options)) as results:
+        return next(results)
 
 
 class FakeEncoder:

@@ -12,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -221,21 +220,6 @@ class SearchRequest:
     def needs_encoder(self) -> bool:
         """Whether a text or a picture recalls; a vector needs no encoder."""
         return self.vector is None
-
-
-def search(
-    reader: IndexReader,
-    request: SearchRequest,
-    encoder: RecallEncoder | None,
-    load_judge: Callable[[], Judge] | None,
-    *,
-    cache: FeatureCache | None = None,
-    on_progress: OnProgress = quiet,
-    on_hits: OnHits = quiet,
-) -> Found:
-    """Find pictures: the first page of `pages`."""
-    with closing(pages(reader, request, encoder, load_judge, cache, on_progress, on_hits)) as results:
-        return next(results)
 
 
 def pages(

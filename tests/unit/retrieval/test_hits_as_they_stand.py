@@ -20,9 +20,9 @@ from bridgetower.records import Head, Hit
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
 from bridgetower.retrieval.results import Found
-from bridgetower.retrieval.search import SearchRequest, search
+from bridgetower.retrieval.search import SearchRequest
 from tests.clouds import evict, leave_stub
-from tests.fakes import FakeEncoder, paint
+from tests.fakes import FakeEncoder, paint, search
 
 STEPS = 10
 SECOND = {3: ".cr2", 6: ".cr2", 9: ".heic"}  # steps of which there is another file, one shade off

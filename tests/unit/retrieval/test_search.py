@@ -17,9 +17,9 @@ from bridgetower.records import Head, quiet
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
 from bridgetower.retrieval.results import Found, Results
-from bridgetower.retrieval.search import SearchRequest, search
+from bridgetower.retrieval.search import SearchRequest
 from tests.clouds import evict, leave_stub
-from tests.fakes import FakeEncoder, paint
+from tests.fakes import FakeEncoder, paint, search
 
 
 @pytest.fixture
