@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bridgetower.errors import ResourceError, StoreError, UsageError
+from bridgetower.errors import BridgeTowerError, ResourceError, UsageError
 from bridgetower.serving.local.client import NoServer, look, model_id
 from bridgetower.serving.local.client import stop as stop_server
 from bridgetower_cli import interrupts, render
@@ -28,6 +28,7 @@ from bridgetower_cli.settings import (
     settle,
 )
 
+_IDLE_S = 15 * 60.0
 _START_S = 60.0  # in which a server in the background must answer
 _END_S = 65.0  # in which one must end: what runs may take a minute
 _LOOK_EVERY_S = 0.1
@@ -35,11 +36,13 @@ _LOOK_EVERY_S = 0.1
 
 def serve(
     idle: Annotated[
-        float,
+        float | None,
         typer.Option(
-            metavar="TIME", parser=duration, help="Let the weights go after this time without a request: 15m, 2h."
+            metavar="TIME",
+            parser=duration,
+            help="Let the weights go after this time without a request: 15m, 2h. [default: 15m]",
         ),
-    ] = "15m",  # type: ignore[assignment]  # typer parses it
+    ] = None,
     background: Annotated[
         bool, typer.Option("--background", help="Return when it answers, and leave it running.")
     ] = False,
@@ -71,6 +74,7 @@ def serve(
         features_cache=features_cache,
         features_dir=features_dir,
     )
+    idle = _IDLE_S if idle is None else idle
     if stop:
         _stop(settings.index)
     elif background:
@@ -135,7 +139,9 @@ def _start(settings: Settings, idle: float) -> None:
     while time.monotonic() < until:
         if process.poll() is not None:
             lines = log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-            raise StoreError(f"the server ended at once: {lines[-1].removeprefix('error: ')}")
+            error = BridgeTowerError(f"the server ended at once: {lines[-1].removeprefix('error: ')}")
+            error.exit_code = process.returncode
+            raise error
         try:
             running = look(settings.index)
         except NoServer:

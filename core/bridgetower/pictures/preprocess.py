@@ -145,7 +145,7 @@ class PictureSource(Protocol):
 
     @property
     def name(self) -> Path:
-        """What it is called in messages and results; no file of this name is opened."""
+        """The name of the picture in messages and results; no file of this name is opened."""
         ...
 
     def pixels(self, preprocessing: Preprocessing) -> "npt.NDArray[np.float32]":

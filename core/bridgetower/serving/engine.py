@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridgetower.serving.batching import Batches
 
 _LOOK_EVERY_S = 1.0  # at most; how often an engine looks whether it has been idle for long enough
+_LEAST_LOOK_S = 0.01
 _MANIFEST = ("manifest.sqlite", "manifest.sqlite-wal")  # one of these changes with each commit
 
 
@@ -288,7 +289,7 @@ class Engine:
         self._library, self._warm, self._standing, self._state = self._new_library(), None, {}, None
 
     def _sleep_when_idle(self) -> None:
-        while not self._closed.wait(min(_LOOK_EVERY_S, self._idle / 4)):
+        while not self._closed.wait(min(_LOOK_EVERY_S, max(_LEAST_LOOK_S, self._idle / 4))):
             if self.is_awake and not self._active and time.monotonic() - self._last_use >= self._idle:
                 self.sleep()
 

@@ -47,3 +47,4 @@ def serve(
     if not queue.wait(DRAIN_S):
         say(f"note: some requests did not end in {DRAIN_S:g} s; the commands do the work themselves")
     listener.close()
+    engine.close()
