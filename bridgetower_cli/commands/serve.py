@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bridgetower.errors import BridgeTowerError, ResourceError, UsageError
+from bridgetower.errors import BridgeTowerError, InputError, ResourceError, UsageError
+from bridgetower.serving.http.config import DEFAULT_HOST, DEFAULT_PORT, Config, is_installed
 from bridgetower.serving.local.client import NoServer, look, model_id
 from bridgetower.serving.local.client import stop as stop_server
 from bridgetower_cli import interrupts, render
@@ -25,6 +27,7 @@ from bridgetower_cli.settings import (
     Quiet,
     Settings,
     duration,
+    named_path,
     settle,
 )
 
@@ -32,6 +35,7 @@ _IDLE_S = 15 * 60.0
 _START_S = 60.0  # in which a server in the background must answer
 _END_S = 65.0  # in which one must end: what runs may take a minute
 _LOOK_EVERY_S = 0.1
+_LONGEST_TOKEN = 4096  # bytes of its file that are read
 
 
 def serve(
@@ -49,6 +53,39 @@ def serve(
     stop: Annotated[
         bool, typer.Option("--stop", help="End the server of the index, when it has answered what it is asked.")
     ] = False,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST",
+            help="The address or name to listen at; any but this machine's own needs --token-file. "
+            f"[default: {DEFAULT_HOST}]",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="N",
+            help=f"The port; 0 is any free one. [default: {DEFAULT_PORT}, or the next one that is free]",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=named_path,
+            help="Want the token in this file of each request: `Authorization: Bearer TOKEN`.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further name under which it is asked, as behind a proxy. Repeatable."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="A site whose pages may ask it, as https://photos.example. Repeatable."),
+    ] = None,
     features_cache: FeaturesCache = None,
     features_dir: FeaturesDir = None,
     index: Index = None,
@@ -57,15 +94,20 @@ def serve(
     precision: Precision = None,
     quiet: Quiet = False,
 ) -> None:
-    """Keep the model of an index in memory, so that commands answer at once.
+    """Keep the model of an index in memory, so that commands answer at once, and answer HTTP.
 
     While it runs, bt search, fill, match and rerank ask it instead of loading the model, where it serves the same
     index, model and precision. They give the same answer. It sees what `bt index` adds without a restart.
+
+    Programs ask it by HTTP, as in `curl 'http://127.0.0.1:7860/search?text=two+cats'`; /openapi.json describes it.
 
     SIGTERM and Ctrl-C end it when what it is asked is answered.
     """
     if background and stop:
         raise UsageError("--background starts a server, --stop ends one: choose one")
+    asked = Http(host, port, token_file, tuple(allow_host or ()), tuple(allow_origin or ()))
+    if stop and asked != Http():
+        raise UsageError("--stop ends the server of an index, wherever it listens: give it without an address")
     settings = settle(
         index=index,
         model=model,
@@ -78,15 +120,67 @@ def serve(
     if stop:
         _stop(settings.index)
     elif background:
-        _start(settings, idle)
+        asked.config()  # so that a mistake is told here
+        _start(settings, idle, asked)
     else:
-        _serve(settings, idle)
+        _serve(settings, idle, asked)
 
 
-def _serve(settings: Settings, idle: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Http:
+    """The options for HTTP, as they are given."""
+
+    host: str | None = None
+    port: int | None = None
+    token_file: Path | None = None
+    allow_host: tuple[str, ...] = ()
+    allow_origin: tuple[str, ...] = ()
+
+    def config(self) -> Config | None:
+        """Return where to listen; None, after a note, if the extra is missing and no option asks for HTTP.
+
+        Raises UsageError, InputError if the token cannot be read.
+        """
+        if not is_installed():
+            from bridgetower import how_to_install
+
+            missing = f"HTTP needs the extra serve: {how_to_install('serve')}"
+            if self != Http():
+                raise UsageError(missing)
+            render.say(f"note: only commands are answered: {missing}")
+            return None
+        token = None if self.token_file is None else _token(self.token_file)
+        return Config(self.host or DEFAULT_HOST, self.port, token, self.allow_host, self.allow_origin)
+
+    def options(self) -> list[object]:
+        """Return the options as a command takes them."""
+        options: list[object] = []
+        token_file = None if self.token_file is None else os.path.abspath(self.token_file)
+        for name, value in (("--host", self.host), ("--port", self.port), ("--token-file", token_file)):
+            options += [] if value is None else [name, value]
+        for name, values in (("--allow-host", self.allow_host), ("--allow-origin", self.allow_origin)):
+            options += [part for value in values for part in (name, value)]
+        return options
+
+
+def _token(file: Path) -> str:
+    """Return the token in a file. Raises InputError."""
+    try:
+        with open(file, "rb") as source:
+            if os.fstat(source.fileno()).st_mode & 0o077 and os.name == "posix":
+                render.say(f"note: {file}: other users may read the token: `chmod 600` keeps it from them")
+            return source.read(_LONGEST_TOKEN).decode("ascii").strip()
+    except OSError as error:
+        raise InputError(f"{file}: the token cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: this is no token: it has signs beyond ASCII") from error
+
+
+def _serve(settings: Settings, idle: float, asked: Http) -> None:
     from bridgetower.serving.engine import Options
     from bridgetower.serving.process import serve as run
 
+    http = asked.config()
     ended = threading.Event()
     interrupts.hand_over(ended.set)
     options = Options(
@@ -99,7 +193,7 @@ def _serve(settings: Settings, idle: float) -> None:
         settings.features_cache,
         settings.features_dir,
     )
-    run(options, ended, idle=idle, say=render.say, defect=_defect)
+    run(options, http, ended, idle=idle, say=render.say, defect=_defect)
 
 
 def _defect(error: BaseException) -> None:
@@ -108,14 +202,15 @@ def _defect(error: BaseException) -> None:
         traceback.print_exception(error, file=sys.stderr)
 
 
-def _start(settings: Settings, idle: float) -> None:
+def _start(settings: Settings, idle: float, asked: Http) -> None:
     """Start a server in the background, and wait until it answers."""
     try:
         running = look(settings.index)
     except NoServer:
         pass
     else:
-        render.say(f"process {running.pid} serves {settings.index} already")
+        at = f" at {running.url}" if running.url else ""
+        render.say(f"process {running.pid} serves {settings.index} already{at}")
         return
     log = _log(settings.index)
     options = ["--index", settings.index, "--idle", f"{idle:.3f}s"]
@@ -126,6 +221,7 @@ def _start(settings: Settings, idle: float) -> None:
         options += ["--features-cache", f"{settings.features_cache}B"]
     if settings.features_dir is not None:
         options += ["--features-dir", settings.features_dir]
+    options += asked.options()
     with open(log, "wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bridgetower_cli", "serve", *map(str, options)],
@@ -148,7 +244,8 @@ def _start(settings: Settings, idle: float) -> None:
             time.sleep(_LOOK_EVERY_S)
             continue
         process.returncode = 0  # it is left running: Python need not warn of that
-        render.say(f"process {running.pid} serves {settings.index}; it writes to {log}")
+        at = f" at {running.url}" if running.url else ""
+        render.say(f"process {running.pid} serves {settings.index}{at}; it writes to {log}")
         return
     raise ResourceError(f"process {process.pid} does not answer after {_START_S:g} s: {log} says more")
 

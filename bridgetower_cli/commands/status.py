@@ -72,7 +72,8 @@ def _served(server: Greeting | str) -> str:
         return f"not serving: {server}"
     other = "" if server.version == __version__ else f", of version {server.version}, which this one does not ask"
     state = "awake" if server.awake else "asleep"
-    return f"process {server.pid}, {state}, since {render.moment(server.since)}{other}"
+    at = f", at {server.url}" if server.url else ""
+    return f"process {server.pid}, {state}, since {render.moment(server.since)}{at}{other}"
 
 
 def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:

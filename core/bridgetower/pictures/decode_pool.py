@@ -12,11 +12,11 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,8 @@ _CLOCK_FACTOR = 10 if KEEPS_TIME else 1
 _BYTES_PER_PIXEL = 48
 _BYTES_FIXED = 2 * MAX_PICTURE_BYTES + 1024**3
 
+_Answer = TypeVar("_Answer")
+
 _EXIT_TIMEOUT = 1.0  # seconds to wait for a process to end by itself
 _TICKS = 60  # ticks per time limit
 # Signals that end a process for an error of its own code; others come from outside, as when memory runs out.
@@ -73,8 +75,9 @@ class Picture:
     pixels: npt.NDArray[np.float32]  # [3, H, W]
 
 
-class DecodePool:
-    """Processes that decode and preprocess, started on demand: as many as there are concurrent calls."""
+class WorkerPool:
+    """Processes that make something of the contents of files, started on demand: as many as there are concurrent
+    calls."""
 
     def __init__(
         self,
@@ -123,16 +126,16 @@ class DecodePool:
         for process in idle:  # the calls in progress end the busy ones
             process.end()
 
-    def decode(self, content: bytes) -> Picture | Refused:
-        """Decode the content of one file with `bridgetower.pictures.decode` and `preprocess`. Threads may call it.
+    def ask(self, content: bytes, read: "Callable[[IO[bytes]], _Answer | Refused]") -> "_Answer | Refused":
+        """Send content to a process; `read` reads its answer. Threads may call it.
 
         Raises ProcessError if no process can be started, ResourceError if there are no handles left.
         """
         seconds = allowed(self._time_limit, len(content))
         process = self._take(_CLOCK_FACTOR * seconds)
-        answer: Picture | Refused | None = None
+        answer: _Answer | Refused | None = None
         try:
-            answer = process.ask(content, self._preprocessing)
+            answer = process.ask(content, read)
         finally:
             with self._lock:
                 self._busy.discard(process)
@@ -187,6 +190,14 @@ class DecodePool:
                         process.kill()
 
 
+class DecodePool(WorkerPool):
+    """Processes that decode and preprocess."""
+
+    def decode(self, content: bytes) -> Picture | Refused:
+        """Decode the content of one file with `bridgetower.pictures.decode` and `preprocess`. Raises as `ask`."""
+        return self.ask(content, lambda source: read_answer(source, self._preprocessing))
+
+
 @dataclass(frozen=True, slots=True)
 class GuardedPicture:
     """The bytes of a picture from elsewhere, which a worker process decodes when its pixels are needed."""
@@ -222,9 +233,7 @@ class GuardedDecoder:
         found = pool.decode(picture.content)
         if isinstance(found, Picture):
             return found.pixels
-        if found.reason.endswith(OVER_LIMIT):
-            raise PixelLimitError(picture.name, found.reason.removesuffix(OVER_LIMIT))
-        raise (PictureError if needed(found.reason) is None else MissingExtraError)(picture.name, found.reason)
+        raise error_of(found, picture.name)
 
     def close(self) -> None:
         """End the processes; the next picture starts others. Calls in progress raise ProcessError."""
@@ -250,8 +259,8 @@ class _Process:
         self.ticks = 0  # left for its picture
         self.expired = False  # whether it was killed at the time limit
 
-    def ask(self, content: bytes, spec: Preprocessing) -> Picture | Refused | None:
-        """Decode the content of a file; return None if the process died."""
+    def ask(self, content: bytes, read: Callable[[IO[bytes]], _Answer]) -> _Answer | None:
+        """Send content, and return the answer; None if the process died."""
         try:
             if not self.ready:
                 self._stdin.write(self._settings)
@@ -262,7 +271,7 @@ class _Process:
             self._stdin.write(LENGTH.pack(len(content)))
             self._stdin.write(content)
             self._stdin.flush()
-            return read_answer(self._stdout, spec)
+            return read(self._stdout)
         except (OSError, ValueError, struct.error):  # the answer is incomplete
             return None
 
@@ -296,7 +305,19 @@ def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
     if kind == PICTURE:
         pixels = normalise(source.read(3 * spec.crop_size**2), spec)
         return Picture(width, height, None if taken_at == NO_TIME else taken_at, since, pixels)
+    return read_refusal(source, kind, length)
+
+
+def read_refusal(source: IO[bytes], kind: bytes, length: int) -> Refused:
+    """Read the reason of `length` bytes that follows the header of a refusal."""
     return Refused(source.read(min(length, LONGEST_REASON)).decode(errors="replace"), lasting=kind == REFUSED)
+
+
+def error_of(refused: Refused, name: Path) -> PictureError:
+    """Return the error that tells a refusal of the picture `name`."""
+    if refused.reason.endswith(OVER_LIMIT):
+        return PixelLimitError(name, refused.reason.removesuffix(OVER_LIMIT))
+    return (PictureError if needed(refused.reason) is None else MissingExtraError)(name, refused.reason)
 
 
 def environment() -> dict[str, str]:

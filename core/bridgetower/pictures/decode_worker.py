@@ -13,14 +13,18 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bridgetower.errors import PictureError, PixelLimitError
-from bridgetower.pictures.decode import decode, let_pass
+from bridgetower.pictures.decode import Decoded, decode, let_pass
 from bridgetower.pictures.preprocess import Preprocessing, square
 from bridgetower.pictures.versions import recorded
+
+# Returns an answer for the content of a file, the preprocessing, the most pixels, and the limit of memory in bytes.
+Answer = Callable[[bytes, Preprocessing, int, int | None], bytes]
 
 LENGTH = struct.Struct("<Q")
 HEADER = struct.Struct("<cQQqHQ")  # kind, width, height, time taken, version of its pixels, bytes that follow
@@ -39,8 +43,8 @@ def allowed(seconds: float, size: int) -> float:
     return seconds * (1 + size / 60e6)
 
 
-def serve() -> None:
-    """Decode pictures from stdin until it is closed."""
+def serve(make: Answer | None = None) -> None:
+    """Answer pictures from stdin until it is closed. `make` returns an answer; None for the pixels of `answer`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent handles it
     to = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "wb") as nowhere:  # output of libraries must not mix with answers
@@ -59,17 +63,26 @@ def serve() -> None:
         (size,) = LENGTH.unpack(length)
         _limit_processor_time(allowed(settings["time_limit"], size))
         content = source.read(size)
-        to.write(answer(content, preprocessing, settings["max_pixels"], memory_limit))
+        to.write((make or answer)(content, preprocessing, settings["max_pixels"], memory_limit))
         del content
         to.flush()
 
 
 def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory_limit: int | None) -> bytes:
     """Return the bytes of the answer for the content of one file."""
+
+    def pixels() -> tuple[Decoded, bytes]:
+        decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side, convert=False)
+        return decoded, square(decoded, preprocessing).tobytes()
+
+    return answered(pixels, memory_limit)
+
+
+def answered(make: Callable[[], tuple[Decoded, bytes]], memory_limit: int | None) -> bytes:
+    """Return the bytes of an answer: what `make` returns, or the reason why it raises."""
     try:
         with recorded() as since:
-            decoded = decode(content, Path(), max_pixels=max_pixels, min_side=preprocessing.min_side, convert=False)
-            rgb = square(decoded, preprocessing).tobytes()
+            decoded, made = make()
     except PixelLimitError as error:
         kind, reason = REFUSED, error.reason + OVER_LIMIT
     except PictureError as error:
@@ -80,7 +93,7 @@ def answer(content: bytes, preprocessing: Preprocessing, max_pixels: int, memory
         kind, reason = _out_of_memory("not enough memory to decode it", memory_limit)
     else:
         taken_at = NO_TIME if decoded.taken_at is None else decoded.taken_at
-        return HEADER.pack(PICTURE, decoded.width, decoded.height, taken_at, since.version, len(rgb)) + rgb
+        return HEADER.pack(PICTURE, decoded.width, decoded.height, taken_at, since.version, len(made)) + made
     written = reason.encode(errors="replace")[:LONGEST_REASON]
     return HEADER.pack(kind, 0, 0, NO_TIME, 0, len(written)) + written
 

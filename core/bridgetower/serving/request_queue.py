@@ -57,7 +57,13 @@ class RequestQueue:
                 self.refused += 1
                 raise Busy(f"{self._taken} requests wait or run: ask again later", 1 + self._taken // 16)
             self._taken += 1
-        return self._threads.submit(self._run, work)
+        try:
+            future = self._threads.submit(self._run, work)
+        except RuntimeError:  # no thread can be started
+            self._end()
+            raise
+        future.add_done_callback(self._end)  # called also for a request that is cancelled while it waits
+        return future
 
     def _run(self, work: Callable[[], _T]) -> _T:
         with self._lock:
@@ -67,8 +73,11 @@ class RequestQueue:
         finally:
             with self._lock:
                 self.running -= 1
-                self._taken -= 1
-                self._lock.notify_all()
+
+    def _end(self, _: object = None) -> None:
+        with self._lock:
+            self._taken -= 1
+            self._lock.notify_all()
 
     def drain(self) -> None:
         """Take no further request."""

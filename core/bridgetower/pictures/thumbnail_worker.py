@@ -1,0 +1,43 @@
+"""A process that makes small upright JPEG files of pictures: `python -m bridgetower.pictures.thumbnail_worker`.
+
+It is started and ended by `thumbnail_pool`, and speaks as `decode_worker`, but for two bytes before each content, the
+longest side in pixels, and for a JPEG file in the answer.
+"""
+
+import os
+import struct
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from bridgetower.pictures.decode import Decoded, decode
+from bridgetower.pictures.decode_worker import NO_MEMORY, answered, serve
+from bridgetower.pictures.preprocess import Preprocessing
+
+SIDE = struct.Struct("<H")
+
+_QUALITY = 85
+
+
+def answer(sized: bytes, _: Preprocessing, max_pixels: int, memory_limit: int | None) -> bytes:
+    """Return the bytes of the answer for a side and the content of one file."""
+    side: int = SIDE.unpack_from(sized)[0]
+
+    def jpeg() -> tuple[Decoded, bytes]:
+        # A short side of the length of the long one is more than enough.
+        decoded = decode(sized[SIDE.size :], Path(), max_pixels=max_pixels, min_side=side)
+        decoded.image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        decoded.image.info.clear()  # no EXIF, no profile: it is upright sRGB
+        file = BytesIO()
+        decoded.image.save(file, "JPEG", quality=_QUALITY, optimize=True)
+        return decoded, file.getvalue()
+
+    return answered(jpeg, memory_limit)
+
+
+if __name__ == "__main__":
+    try:
+        serve(answer)
+    except MemoryError:
+        os._exit(NO_MEMORY)

@@ -1,0 +1,160 @@
+"""Every failure of a request as one form: a status, a word for programs, a line for people.
+
+    {"error": {"code": "busy", "message": "80 requests wait or run: ask again later"}}
+
+A message never comes from an exception, unless its words are for the one who asks: those of a UsageError and the reason
+for which a picture cannot be decoded. Others may name folders of this machine, so they go to the log.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bridgetower.errors import (
+    BridgeTowerError,
+    MissingExtraError,
+    ModelError,
+    NoIndexError,
+    PictureError,
+    PixelLimitError,
+    ResourceError,
+    StoreError,
+    UsageError,
+)
+from bridgetower.serving.request_queue import Busy, Draining
+
+log = logging.getLogger("bridgetower.serving.http")
+
+_LONGEST = 500  # characters of a message
+_NO_LONGER_THERE = 499  # the status of a request whose client has gone, for metrics alone: nobody reads the answer
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
+
+
+class Problem(Exception):
+    """A request is refused, with this status. The message is one line for the one who asks."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, " ".join(message.split())[:_LONGEST]
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        """Return the answer, as JSON."""
+        return json.dumps({"error": {"code": self.code, "message": self.message}}).encode()
+
+    def response(self) -> Response:
+        """Return the answer."""
+        return Response(self.body(), self.status, self.headers, "application/json")
+
+
+class ClientGone(Exception):
+    """The client has closed its connection; the work for it ends."""
+
+
+def unusable(message: str) -> Problem:
+    """Return the refusal of values that are out of range or cannot go together."""
+    return Problem(422, "invalid", message)
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Return the answer to an exception; log those that need the one who runs the server."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Busy | Draining):
+        code, status = ("busy", 429) if isinstance(error, Busy) else ("draining", 503)
+        return Problem(status, code, str(error), {"Retry-After": str(error.retry_after)})
+    if isinstance(error, ClientGone | ClientDisconnect):
+        return Problem(_NO_LONGER_THERE, "gone", "the client has gone")
+    if isinstance(error, RequestValidationError):
+        return unusable(words_of(error.errors()[0], skip=1))
+    if isinstance(error, HTTPException):
+        code = _CODES.get(error.status_code, "refused")
+        return Problem(error.status_code, code, HTTPStatus(error.status_code).phrase, error.headers)
+    if isinstance(error, BridgeTowerError):
+        return _expected(error)
+    if isinstance(error, MemoryError):
+        return _expected(ResourceError("not enough memory"))
+    log.error("a defect", exc_info=error)
+    return Problem(500, "defect", "a defect of the server: its log says more")
+
+
+def _expected(error: BridgeTowerError) -> Problem:
+    if isinstance(error, UsageError):
+        return unusable(str(error))
+    if isinstance(error, PictureError):
+        return _picture(error)
+    log.error("%s", error)
+    later = {"Retry-After": "60"}
+    if isinstance(error, NoIndexError):
+        return Problem(503, "no_index", "there is no index yet", later)
+    if isinstance(error, StoreError):
+        return Problem(503, "index", "the index cannot be read: the log of the server says more", later)
+    if isinstance(error, ModelError):
+        return Problem(
+            503, "model", "the model is not there, or cannot do this: the log of the server says more", later
+        )
+    if isinstance(error, ResourceError):
+        later = {"Retry-After": "5"}
+        return Problem(503, "resources", "the server lacks memory, file handles or threads: ask again later", later)
+    return unusable("an input cannot be read")
+
+
+def _picture(error: PictureError) -> Problem:
+    name = "a picture of the index" if error.path.is_absolute() else str(error.path)
+    if isinstance(error, PixelLimitError):
+        return Problem(413, "too_many_pixels", f"{name}: {error.reason}")
+    if isinstance(error, MissingExtraError):
+        return Problem(415, "unsupported_picture", f"{name}: the server lacks the library that reads its format")
+    return Problem(422, "unreadable_picture", f"{name}: {error.reason}")
+
+
+def words_of(error: Mapping[str, object], *, skip: int = 0) -> str:
+    """Return a line for a fault that pydantic found, without the value; `skip` drops the first parts of its place."""
+    place = error["loc"]
+    names = [str(part)[:50] for part in place][skip:] if isinstance(place, tuple) else []
+    if error["type"] == "extra_forbidden":
+        return f"there is no field {names[-1]!a}"
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(names)!s}: {said}".removeprefix(": ").encode("ascii", "backslashreplace").decode()
+
+
+async def answer_problem(_: Request, error: Exception) -> Response:
+    """Answer an exception of a route."""
+    return problem_of(error).response()
+
+
+def install(app: FastAPI) -> None:
+    """Let the exceptions that routes raise on purpose be answered in this form."""
+    expected = (BridgeTowerError, Busy, ClientDisconnect, ClientGone, Draining, HTTPException, Problem)
+    for kind in (*expected, RequestValidationError, Exception):  # Exception: of what is outside of `Defects`
+        app.add_exception_handler(kind, answer_problem)
+
+
+class Defects:
+    """ASGI middleware that answers every other exception with 500, so that no text of it reaches a client."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if started or scope["type"] != "http":  # the connection is cut, which shows that the answer is not whole
+                raise
+            await problem_of(error).response()(scope, receive, noting)

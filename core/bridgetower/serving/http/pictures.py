@@ -1,0 +1,175 @@
+"""Pictures of the index by their ids. A client gives no path: a file is read only where the index says that it lies."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from bridgetower.files.regular_files import is_in_cloud, open_regular
+from bridgetower.resources import shortage
+from bridgetower.serving.engine import Engine
+from bridgetower.serving.http.errors import Problem
+from bridgetower.serving.http.schemas import Id, failures
+from bridgetower.serving.http.thumbnails import SIDES, Thumbnails, side_of
+
+MOST_FILE = 250_000_000  # bytes of a file of the index that is read
+_AT_A_TIME = 8  # files that are read together
+Wide = Annotated[
+    int,
+    Query(
+        ge=16,
+        le=SIDES[-1],
+        description=f"The longest side in pixels, raised to one of {', '.join(map(str, SIDES))}.",
+    ),
+]
+_CHUNK = 262_144  # bytes
+_KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}  # an id never has another content
+
+_UNKNOWN = "application/octet-stream"
+_STARTS = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+)
+
+
+def router(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
+    """Return the routes of pictures. They do not wait in the queue."""
+    routes = APIRouter()
+    limiter = anyio.CapacityLimiter(_AT_A_TIME)
+    answers = failures(404, 413, 422)
+    any_picture = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+    answers[200] = {"description": "The file.", "content": {"image/*": any_picture}}
+    answers[304] = {"description": "The client has this picture."}
+
+    @routes.get("/images/{id}", responses=answers, response_class=Response, operation_id="image")
+    async def image(request: Request, id: Id) -> Response:
+        """Return the file of a picture of the index, as it is."""
+        if is_known(request, f'"{id}"'):
+            await anyio.to_thread.run_sync(partial(file_of, engine, id), limiter=limiter)
+            return Response(status_code=304, headers={"ETag": f'"{id}"', **_KEPT})
+        opened = await anyio.to_thread.run_sync(partial(open_indexed, engine, id), limiter=limiter)
+        return _FileResponse(opened, {"ETag": f'"{id}"', **_KEPT})
+
+    answers = failures(404, 413, 415, 422)
+    answers[200] = {"description": "The thumbnail.", "content": {"image/jpeg": any_picture}}
+    answers[304] = {"description": "The client has this thumbnail."}
+
+    @routes.get("/thumbs/{id}", responses=answers, response_class=Response, operation_id="thumbnail")
+    async def thumbnail(request: Request, id: Id, w: Wide = 256) -> Response:
+        """Return a small upright JPEG file of a picture of the index."""
+        side = side_of(w)
+        tag = f'"{id}-{side}"'
+        headers = {"ETag": tag, **_KEPT}
+
+        def made() -> bytes | None:
+            name = file_of(engine, id)
+            return None if is_known(request, tag) else thumbnails.get(id, side, partial(read_indexed, engine, id), name)
+
+        content = await anyio.to_thread.run_sync(made, limiter=limiter)
+        if content is None:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type="image/jpeg", headers=headers)
+
+    return routes
+
+
+def is_known(request: Request, tag: str) -> bool:
+    """Return whether a client has the picture of an ETag."""
+    return tag in (given.strip() for given in request.headers.get("if-none-match", "").split(","))
+
+
+def file_of(engine: Engine, id: str) -> Path:
+    """Return the first file of a picture. Raises Problem, StoreError."""
+    if (hit := engine.find(id)) is None:
+        raise Problem(404, "not_found", "the index has no such picture")
+    return hit.path
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPicture:
+    """A file of the index, at its start, whose content has been compared with its id."""
+
+    file: BinaryIO
+    size: int  # bytes
+    media_type: str
+
+
+def open_indexed(engine: Engine, id: str) -> OpenPicture:
+    """Open the file of a picture. Raises Problem where its content is another now, ResourceError, StoreError."""
+    path = file_of(engine, id)
+    try:
+        if is_in_cloud(os.stat(path)):
+            raise Problem(404, "in_cloud", "the content of this picture is in the cloud only")
+        file = open_regular(path)
+    except OSError as error:
+        raise shortage(error) or _missing() from error
+    try:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_FILE:
+            raise Problem(413, "too_large", f"the file is larger than {MOST_FILE // 1_000_000} MB")
+        if hashlib.file_digest(file, "sha256").hexdigest() != id:
+            raise _missing()
+        file.seek(0)
+        start = file.read(16)
+        file.seek(0)
+        return OpenPicture(file, size, _media_type(start))
+    except BaseException as error:
+        file.close()
+        if isinstance(error, OSError):
+            raise shortage(error) or _missing() from error
+        raise
+
+
+def read_indexed(engine: Engine, id: str) -> bytes:
+    """Return the content of a picture of the index. Raises as `open_indexed`."""
+    opened = open_indexed(engine, id)
+    with opened.file as file:
+        return file.read(opened.size)
+
+
+def _missing() -> Problem:
+    return Problem(404, "not_found", "the file of this picture is gone or has changed")
+
+
+def _media_type(start: bytes) -> str:
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "image/webp"
+    if start[4:8] == b"ftyp":
+        return {b"avif": "image/avif", b"heic": "image/heic", b"heix": "image/heic"}.get(start[8:12], _UNKNOWN)
+    return next((media for head, media in _STARTS if start.startswith(head)), _UNKNOWN)
+
+
+class _FileResponse(StreamingResponse):
+    """The content of an open file, in small pieces; the file is closed at the end."""
+
+    def __init__(self, opened: OpenPicture, headers: dict[str, str]) -> None:
+        headers = {**headers, "Content-Length": str(opened.size)}
+        super().__init__(_pieces(opened), headers=headers, media_type=opened.media_type)
+        self._file = opened.file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+
+def _pieces(opened: OpenPicture) -> Iterator[bytes]:
+    left = opened.size
+    while left and (piece := opened.file.read(min(_CHUNK, left))):
+        left -= len(piece)
+        yield piece

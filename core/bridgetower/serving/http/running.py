@@ -1,0 +1,112 @@
+"""Run the work of a request in the queue, and end it when its client goes."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.types import Receive
+
+from bridgetower.serving.http.errors import ClientGone, Problem
+from bridgetower.serving.request_queue import RequestQueue
+
+_T = TypeVar("_T")
+
+BEAT_S = 15.0  # the longest time without an event
+
+
+class Listener:
+    """Gets what a task tells about itself, in its thread. After `leave`, each callback raises ClientGone."""
+
+    def __init__(self, on_event: Callable[[str, Any], object] | None = None) -> None:
+        self._on_event, self._gone = on_event, threading.Event()
+        self._progress = (0, 0)
+        self._recalled = False
+        self.notes: list[str] = []
+
+    def say(self, note: str) -> None:
+        """Take a note for the one who asks."""
+        self._check()
+        self.notes.append(note)
+
+    def on_progress(self, done: int, total: int) -> None:
+        """Take the numbers of verified pictures, and of those to verify."""
+        self._check()
+        self._progress = done, total
+
+    def on_hits(self, hits: Any) -> None:
+        """Take the hits as they stand: first those that are recalled."""
+        self._check()
+        if self._on_event is not None:
+            self._on_event("verified" if self._recalled else "recalled", (hits, *self._progress))
+        self._recalled = True
+
+    def leave(self) -> None:
+        """Let the next callback end the task."""
+        self._gone.set()
+
+    def _check(self) -> None:
+        if self._gone.is_set():
+            raise ClientGone
+
+
+async def run(request: Request, queue: RequestQueue, work: Callable[[Listener], _T]) -> _T:
+    """Return the result of `work`. Raises as it does, Busy, Draining, and ClientGone."""
+    listener = Listener()
+    future = asyncio.wrap_future(queue.submit(partial(work, listener)))
+    gone = asyncio.create_task(_until_gone(request.receive))
+    try:
+        await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not future.done():
+            raise ClientGone
+        return future.result()
+    finally:
+        gone.cancel()
+        if not future.done():
+            listener.leave()
+            future.cancel()  # it leaves the queue, if it has not begun
+
+
+async def _until_gone(receive: Receive) -> None:
+    with suppress(Problem):  # a body that a request should not have, and that is refused
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+async def stream(queue: RequestQueue, work: Callable[[Listener], _T]) -> AsyncIterator[tuple[str, Any]]:
+    """Yield the events of `work` as (name, what it tells), at last ("result", what it returns); else a "beat".
+
+    A client that reads slowly misses events between the first and the last. Closing the iterator ends the work.
+    Raises as `run`.
+    """
+    loop = asyncio.get_running_loop()
+    events: deque[tuple[str, Any]] = deque()
+    there = asyncio.Event()
+
+    def put(name: str, value: Any) -> None:
+        if events and events[-1][0] == name == "verified":
+            events.pop()
+        events.append((name, value))
+        there.set()
+
+    listener = Listener(lambda name, value: loop.call_soon_threadsafe(put, name, value))
+    future = asyncio.wrap_future(queue.submit(partial(work, listener)))
+    future.add_done_callback(lambda _: there.set())
+    try:
+        while not future.done() or events:
+            try:
+                await asyncio.wait_for(there.wait(), BEAT_S)
+            except TimeoutError:
+                yield "beat", None
+            there.clear()
+            while events:
+                yield events.popleft()
+        yield "result", future.result()
+    finally:
+        if not future.done():
+            listener.leave()
+            future.cancel()
