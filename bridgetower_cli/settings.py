@@ -145,13 +145,14 @@ def duration(text: str) -> float:
     return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
-def whole(example: int, *, least: int = 1) -> Callable[[object], int]:
-    """Return a parser of whole numbers of at least `least`; its UsageError names an example."""
+def whole(example: int, *, least: int = 1, most: int | None = None) -> Callable[[object], int]:
+    """Return a parser of whole numbers from `least` to `most`; its UsageError names an example."""
+    wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
 
     def parse(value: object) -> int:
         found = re.fullmatch(r"[+-]?\d+", str(value).strip(), re.ASCII)
-        if found is None or int(found[0]) < least:
-            raise UsageError(f"{str(value)!r}: a whole number of at least {least} is wanted, as {example}")
+        if found is None or int(found[0]) < least or (most is not None and int(found[0]) > most):
+            raise UsageError(f"{str(value)!r}: a whole number {wanted} is wanted, as {example}")
         return int(found[0])
 
     return parse

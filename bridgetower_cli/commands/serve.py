@@ -29,6 +29,7 @@ from bridgetower_cli.settings import (
     duration,
     named_path,
     settle,
+    whole,
 )
 
 _IDLE_S = 15 * 60.0
@@ -64,8 +65,7 @@ def serve(
     port: Annotated[
         int | None,
         typer.Option(
-            min=0,
-            max=65535,
+            parser=whole(DEFAULT_PORT, least=0, most=65_535),
             metavar="N",
             help=f"The port; 0 is any free one. [default: {DEFAULT_PORT}, or the next one that is free]",
         ),

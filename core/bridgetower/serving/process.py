@@ -31,8 +31,9 @@ def serve(
     is no index, or another process serves it; UsageError where servers are not possible, or not at that address.
     """
     engine, queue = Engine(options, idle=idle), RequestQueue()
-    pictures = engine.size()
     with ExitStack() as stack:
+        stack.callback(engine.close)
+        pictures = engine.size()
         listening, url = (None, "") if http is None else bind(http)
         if listening is not None:
             stack.callback(listening.close)
@@ -55,7 +56,6 @@ def serve(
         queue.drain()
         if not queue.wait(DRAIN_S):
             say(f"note: some requests did not end in {DRAIN_S:g} s; the commands do the work themselves")
-    engine.close()
 
 
 def _warm_up(engine: Engine, say: Say) -> None:

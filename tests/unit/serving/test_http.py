@@ -1,109 +1,32 @@
 """The HTTP server, driven in process: refusals, limits, the routes and their forms."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
 
-from bridgetower import Hit, Library, Model
+from bridgetower import Hit
 from bridgetower.errors import StoreError, UsageError
 from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.http import bodies
-from bridgetower.serving.http.app import create_app
 from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.places import places
 from bridgetower.serving.request_queue import RequestQueue
-from tests.fakes import COLOURS, FakeEncoder, paint
+from tests.fakes import COLOURS
+from tests.unit.serving.http_server import TOKEN, Server, colours_served, data_url, names, png, refused, serving
 
-TOKEN = "a-token-of-the-tests"
 STREAM = {"Accept": "text/event-stream"}
-
-
-class FakeEngine(Engine):
-    """An engine over an index of colours, whose model sees colours alone."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(Options(directory))
-        fake = FakeEncoder()
-        self.fake = Model.from_parts(fake, fake)
-        self.colours = Library(directory, self.fake)
-
-    def _model(self) -> Model:
-        return self.fake
-
-    def _library_for(self, request: Any) -> Library:
-        self._refresh()
-        return self.colours
-
-    def close(self) -> None:
-        self.colours.close()
-        super().close()
-
-
-@dataclass
-class Server:
-    engine: FakeEngine
-    queue: RequestQueue
-    client: TestClient
-    photos: Path
-    ids: dict[str, str] = field(default_factory=dict)
-
-
-@contextmanager
-def serving(engine: Engine, config: Config | None = None, queue: RequestQueue | None = None) -> Iterator[TestClient]:
-    queue = queue or RequestQueue(running=2, waiting=2)
-    app = create_app(engine, queue, config or Config())
-    with TestClient(app, base_url="http://127.0.0.1:8765") as client:
-        yield client
-    queue.drain()
-    assert queue.wait(10)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("http")
-    photos = folder / "photos"
-    files = {name: paint(photos / f"{name}.png", name) for name in COLOURS}
-    engine = FakeEngine(folder / "index")
-    engine.colours.index([photos])
-    queue = RequestQueue(running=2, waiting=2)
-    with serving(engine, queue=queue) as client:
-        ids = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-        yield Server(engine, queue, client, photos, ids)
-    engine.close()
-
-
-def png(colour: str = "red", size: tuple[int, int] = (40, 32)) -> bytes:
-    file = BytesIO()
-    Image.new("RGB", size, COLOURS[colour]).save(file, "PNG")
-    return file.getvalue()
-
-
-def data_url(content: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-
-
-def refused(answer: Any, status: int, code: str) -> str:
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
-    error = answer.json()["error"]
-    assert set(error) == {"code", "message"} and error["code"] == code
-    message: str = error["message"]
-    return message
-
-
-def names(answer: Any) -> list[str]:
-    assert answer.status_code == 200, answer.text
-    return [Path(hit["path"]).stem for hit in answer.json()["hits"]]
+    with colours_served(tmp_path_factory.mktemp("http")) as server:
+        yield server
 
 
 # Who may ask
@@ -461,34 +384,6 @@ def test_status(server: Server) -> None:
     told = server.client.get("/status").json()
     assert told["index"]["pictures"] == len(COLOURS) and told["index"]["roots"] == [str(server.photos)]
     assert told["awake"] is False and told["queue"]["running"] == 0
-
-
-def test_image_by_id(server: Server) -> None:
-    red = server.ids["red"]
-    answer = server.client.get(f"/images/{red}")
-    assert answer.content == (server.photos / "red.png").read_bytes()
-    assert answer.headers["content-type"] == "image/png" and "immutable" in answer.headers["cache-control"]
-    known = server.client.get(f"/images/{red}", headers={"If-None-Match": answer.headers["etag"]})
-    assert known.status_code == 304 and not known.content
-    refused(server.client.get(f"/images/{'0' * 64}"), 404, "not_found")
-    for name in ("red.png", red.upper(), "..%2f..%2fetc%2fpasswd"):
-        assert server.client.get(f"/images/{name}").status_code in (404, 422)
-
-
-def test_image_whose_file_has_changed(server: Server, tmp_path: Path) -> None:
-    white, secret = server.photos / "white.png", tmp_path / "secret"
-    before = white.read_bytes()
-    secret.write_text("a secret")
-    try:
-        white.unlink()
-        refused(server.client.get(f"/images/{server.ids['white']}"), 404, "not_found")
-        white.symlink_to(secret)
-        refused(server.client.get(f"/images/{server.ids['white']}"), 404, "not_found")
-        answer = server.client.post("/search", json={"images": [{"id": server.ids["white"]}]})
-        refused(answer, 404, "not_found")
-    finally:
-        white.unlink()
-        white.write_bytes(before)
 
 
 def test_document_has_every_status(server: Server) -> None:
