@@ -15,7 +15,7 @@ from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.http import bodies
 from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.errors import Problem
-from bridgetower.serving.http.places import places
+from bridgetower.serving.http.routes.places import places
 from bridgetower.serving.request_queue import RequestQueue
 from tests.fakes import COLOURS
 from tests.unit.serving.http_server import TOKEN, Server, colours_served, data_url, names, png, refused, serving

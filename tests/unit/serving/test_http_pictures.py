@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridgetower.serving.http.thumbnails import Thumbnails, side_of
+from bridgetower.serving.thumbnails.store import Thumbnails, side_of
 from tests.fakes import COLOURS
 from tests.unit.serving.http_server import Server, colours_served, names, refused
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridgetower import __version__
 from bridgetower.serving.engine import Engine
-from bridgetower.serving.http.schemas import failures
+from bridgetower.serving.http.routes.schemas import failures
 from bridgetower.serving.request_queue import RequestQueue
 
 _KIND = "text/plain; version=0.0.4; charset=utf-8"

@@ -18,8 +18,8 @@ from bridgetower.files.regular_files import is_in_cloud, open_regular
 from bridgetower.resources import shortage
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.errors import Problem
-from bridgetower.serving.http.schemas import Id, failures
-from bridgetower.serving.http.thumbnails import SIDES, Thumbnails, side_of
+from bridgetower.serving.http.routes.schemas import Id, failures
+from bridgetower.serving.thumbnails.store import SIDES, Thumbnails, side_of
 
 MOST_FILE = 250_000_000  # bytes of a file of the index that is read
 _AT_A_TIME = 8  # files that are read together

@@ -8,10 +8,10 @@ from typing import IO
 from bridgetower.pictures.decode_pool import WorkerPool, error_of, read_refusal
 from bridgetower.pictures.decode_worker import HEADER, PICTURE
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.pictures.thumbnail_worker import SIDE
 from bridgetower.records import Refused
+from bridgetower.serving.thumbnails.worker import SIDE
 
-_COMMAND = (sys.executable, "-P", "-m", "bridgetower.pictures.thumbnail_worker")
+_COMMAND = (sys.executable, "-P", "-m", "bridgetower.serving.thumbnails.worker")
 _MOST = 2  # processes: a picture of the largest size takes gigabytes
 _NO_PIXELS = Preprocessing(1, 1)  # the processes make no pixels
 

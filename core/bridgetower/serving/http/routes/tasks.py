@@ -8,9 +8,9 @@ from starlette.responses import Response
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.bodies import MOST_PAIRS, GivenPicture, given_pictures, read_fields
 from bridgetower.serving.http.errors import unusable
+from bridgetower.serving.http.routes.schemas import FillAnswer, FillFields, MatchAnswer, MatchFields, body_of, failures
+from bridgetower.serving.http.routes.search import as_json, engine_pictures, finite, skipped_of
 from bridgetower.serving.http.running import Listener, run
-from bridgetower.serving.http.schemas import FillAnswer, FillFields, MatchAnswer, MatchFields, body_of, failures
-from bridgetower.serving.http.search import as_json, engine_pictures, finite, skipped_of
 from bridgetower.serving.request_queue import RequestQueue
 
 

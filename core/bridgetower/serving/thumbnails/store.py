@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bridgetower.errors import ResourceError
 from bridgetower.files.atomic import remove_abandoned, replace_file
-from bridgetower.pictures.thumbnail_pool import ThumbnailPool
+from bridgetower.serving.thumbnails.pool import ThumbnailPool
 
 SIDES = (128, 256, 512, 1024, 2048)  # pixels; few, so that nearly equal wishes share a file
 MOST_BYTES = 1_000_000_000  # of all files

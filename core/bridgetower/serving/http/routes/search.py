@@ -13,12 +13,11 @@ from starlette.responses import Response, StreamingResponse
 from bridgetower import Found, Hit, SearchRequest, Skipped
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.bodies import GivenPicture, given_pictures, read_fields
-from bridgetower.serving.http.cursors import Cursors, UnknownCursor
 from bridgetower.serving.http.errors import Problem, problem_of, unusable
-from bridgetower.serving.http.pictures import read_indexed
-from bridgetower.serving.http.places import places
-from bridgetower.serving.http.running import Listener, run, stream
-from bridgetower.serving.http.schemas import (
+from bridgetower.serving.http.routes.cursors import Cursors, UnknownCursor
+from bridgetower.serving.http.routes.pictures import read_indexed
+from bridgetower.serving.http.routes.places import places
+from bridgetower.serving.http.routes.schemas import (
     PictureReference,
     SearchAnswer,
     SearchFields,
@@ -26,6 +25,7 @@ from bridgetower.serving.http.schemas import (
     body_of,
     failures,
 )
+from bridgetower.serving.http.running import Listener, run, stream
 from bridgetower.serving.request_queue import RequestQueue
 
 _EVENTS = "text/event-stream"

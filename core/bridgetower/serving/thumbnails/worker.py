@@ -1,6 +1,6 @@
-"""A process that makes small upright JPEG files of pictures: `python -m bridgetower.pictures.thumbnail_worker`.
+"""A process that makes small upright JPEG files of pictures: `python -m bridgetower.serving.thumbnails.worker`.
 
-It is started and ended by `thumbnail_pool`, and speaks as `decode_worker`, but for two bytes before each content, the
+It is started and ended by `pool`, and speaks as `decode_worker`, but for two bytes before each content, the
 longest side in pixels, and for a JPEG file in the answer.
 """
 
