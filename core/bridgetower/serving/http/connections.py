@@ -5,6 +5,7 @@ that nobody reads. The time of a body is limited by `bodies`.
 """
 
 import asyncio
+import socket
 import sys
 from http import HTTPStatus
 
@@ -29,6 +30,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of all that is not read
+        # asyncio does so for sockets alone that name their protocol. Else each answer waits 40 ms for an ACK.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > MOST:
             self._refuse(503, "busy", "there are too many connections: ask again later", {"Retry-After": "5"})
         else:
@@ -90,8 +94,9 @@ class Connection(H11Protocol):
             head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
             head += [f"{name}: {value}" for name, value in {**lines, **problem.headers}.items()]
             self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
-        self._stop_timers()
-        self.transport.close()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self.transport.close()  # when all is read; the timer of `pause_writing` ends the wait for that
 
     def _stop_timers(self) -> None:
         for timer in (self._head_timer, self._stall_timer):
