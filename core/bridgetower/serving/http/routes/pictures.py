@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import anyio
 import anyio.to_thread
@@ -21,8 +22,15 @@ from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.routes.schemas import Id, failures
 from bridgetower.serving.thumbnails.store import SIDES, Thumbnails, side_of
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from bridgetower import Preprocessing
+
 MOST_FILE = 250_000_000  # bytes of a file of the index that is read
 _AT_A_TIME = 8  # files that are read together
+_reading = threading.BoundedSemaphore(_AT_A_TIME)  # for pictures of requests in the queue
 Wide = Annotated[
     int,
     Query(
@@ -132,6 +140,21 @@ def open_indexed(engine: Engine, id: str) -> OpenPicture:
         if isinstance(error, OSError):
             raise shortage(error) or _missing() from error
         raise
+
+
+class IndexedPicture:
+    """A picture of the index, read when its pixels are needed: the files of a request do not fit in memory together."""
+
+    def __init__(self, engine: Engine, id: str, name: Path) -> None:
+        """`name` is for messages and results. Raises as `file_of`."""
+        file_of(engine, id)
+        self._engine, self._id, self.name = engine, id, name
+
+    def pixels(self, preprocessing: "Preprocessing") -> "npt.NDArray[np.float32]":
+        """Return pixels, as `GuardedPicture`. Raises as that and as `open_indexed`."""
+        with _reading:
+            content = read_indexed(self._engine, self._id)
+            return self._engine.picture(content, self.name).pixels(preprocessing)
 
 
 def read_indexed(engine: Engine, id: str) -> bytes:

@@ -15,7 +15,7 @@ from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.bodies import GivenPicture, given_pictures, read_fields
 from bridgetower.serving.http.errors import Problem, problem_of, unusable
 from bridgetower.serving.http.routes.cursors import Cursors, UnknownCursor
-from bridgetower.serving.http.routes.pictures import read_indexed
+from bridgetower.serving.http.routes.pictures import IndexedPicture
 from bridgetower.serving.http.routes.places import places
 from bridgetower.serving.http.routes.schemas import (
     PictureReference,
@@ -130,9 +130,10 @@ def _request(engine: Engine, fields: SearchFields, pictures: list[GivenPicture])
 
 
 def engine_pictures(engine: Engine, pictures: Iterable[GivenPicture]) -> list[Any]:
-    """Return pictures as the engine takes them; those of the index are read, by its own paths. Raises Problem."""
+    """Return pictures as the engine takes them. Raises Problem, StoreError."""
     return [
-        engine.picture(one.content if one.id is None else read_indexed(engine, one.id), one.name) for one in pictures
+        engine.picture(one.content, one.name) if one.id is None else IndexedPicture(engine, one.id, one.name)
+        for one in pictures
     ]
 
 
