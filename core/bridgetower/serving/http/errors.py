@@ -126,9 +126,13 @@ def words_of(error: Mapping[str, object], *, skip: int = 0) -> str:
     return f"{'.'.join(names)!s}: {said}".removeprefix(": ").encode("ascii", "backslashreplace").decode()
 
 
-async def answer_problem(_: Request, error: Exception) -> Response:
+async def answer_problem(request: Request, error: Exception) -> Response:
     """Answer an exception of a route."""
-    return problem_of(error).response()
+    problem = problem_of(error)
+    path = getattr(request.scope.get("route"), "path", None)
+    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED and path in (paths := request.app.openapi()["paths"]):
+        problem.headers = {"Allow": ", ".join(sorted(paths[path])).upper()}  # Starlette names those of one route alone
+    return problem.response()
 
 
 def install(app: FastAPI) -> None:
