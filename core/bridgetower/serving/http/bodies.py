@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ _STALL_S = 20.0  # the longest time without a byte
 _LEAST_RATE = 16_000  # bytes a second, after the first _STALL_S seconds
 # Signs of JSON that may begin a value: the most that such texts can have. Each value takes up to a hundred bytes.
 _MOST_SIGNS = 2 * MOST_TEXTS * LONGEST_TEXT
+_parsing = threading.Lock()  # pydantic holds the GIL as it parses; so the values of one body alone take memory
 _LONGEST_FIELD = 65_536  # bytes of a field of a form
 _MOST_FIELDS = 1_000
 
@@ -57,10 +59,18 @@ class Bodies:
         length = Headers(scope=scope).get("content-length", "0")
         declared = int(length) if re.fullmatch("[0-9]{1,18}", length) else 0
         loop = asyncio.get_running_loop()
-        begun, held, complete = loop.time(), 0, False
+        begun, held, complete, answering = loop.time(), 0, False, False
+
+        async def noting(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
 
         async def limited() -> Message:
             nonlocal held, complete
+            while answering:  # a body can be refused no more: it is dropped as it comes
+                if (message := await receive())["type"] == "http.disconnect":
+                    return message
             if complete:
                 return await receive()
             if declared > MOST_BODY:
@@ -81,7 +91,7 @@ class Bodies:
             return message
 
         try:
-            await self._app(scope, limited, send)
+            await self._app(scope, limited, noting)
         finally:
             self._held -= held
 
@@ -110,13 +120,14 @@ async def read_fields(request: Request, kind: type[_Fields]) -> tuple[_Fields, l
 def _from_json(body: bytes, kind: type[_Fields]) -> _Fields:
     if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_SIGNS:
         raise Problem(413, "too_large", "there are too many values in the JSON")
-    try:
-        given = from_json(body, allow_inf_nan=False)  # refuses a depth of more than 200
-    except ValueError as error:
-        raise Problem(400, "bad_request", "the body is no JSON") from error
-    if not isinstance(given, dict):
-        raise unusable("the JSON is an object")
-    return checked(kind, given, strict=True)
+    with _parsing:
+        try:
+            given = from_json(body, allow_inf_nan=False)  # refuses a depth of more than 200
+        except ValueError as error:
+            raise Problem(400, "bad_request", "the body is no JSON") from error
+        if not isinstance(given, dict):
+            raise unusable("the JSON is an object")
+        return checked(kind, given, strict=True)
 
 
 def checked(kind: type[_Fields], given: Mapping[str, Any], *, strict: bool) -> _Fields:

@@ -4,10 +4,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
+import anyio
 from starlette.requests import Request
 from starlette.types import Receive
 
@@ -55,26 +56,38 @@ class Listener:
 
 
 async def run(request: Request, queue: RequestQueue, work: Callable[[Listener], _T]) -> _T:
-    """Return the result of `work`. Raises as it does, Busy, Draining, and ClientGone."""
+    """Return the result of `work`. Raises as it does, Busy, Draining, ClientGone, and Problem for the body of a GET."""
     listener = Listener()
-    future = asyncio.wrap_future(queue.submit(partial(work, listener)))
+    submitted = queue.submit(partial(work, listener))
+    future = asyncio.wrap_future(submitted)
     gone = asyncio.create_task(_until_gone(request.receive))
     try:
         await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
-            raise ClientGone
+            raise gone.result()
         return future.result()
     finally:
         gone.cancel()
-        if not future.done():
-            listener.leave()
-            future.cancel()  # it leaves the queue, if it has not begun
+        await _end(submitted, listener)
 
 
-async def _until_gone(receive: Receive) -> None:
-    with suppress(Problem):  # a body that a request should not have, and that is refused
+async def _until_gone(receive: Receive) -> Exception:
+    """Return why the work can end."""
+    try:
         while (await receive())["type"] != "http.disconnect":
             pass
+    except Problem as problem:  # a body that the request should not have
+        return problem
+    return ClientGone()
+
+
+async def _end(submitted: Future[Any], listener: Listener) -> None:
+    """End work that nobody waits for. What runs holds its body until the next callback, and is waited for."""
+    if submitted.done() or submitted.cancel():
+        return
+    listener.leave()
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait((asyncio.wrap_future(submitted),))
 
 
 async def stream(queue: RequestQueue, work: Callable[[Listener], _T]) -> AsyncIterator[tuple[str, Any]]:
@@ -94,7 +107,8 @@ async def stream(queue: RequestQueue, work: Callable[[Listener], _T]) -> AsyncIt
         there.set()
 
     listener = Listener(lambda name, value: loop.call_soon_threadsafe(put, name, value))
-    future = asyncio.wrap_future(queue.submit(partial(work, listener)))
+    submitted = queue.submit(partial(work, listener))
+    future = asyncio.wrap_future(submitted)
     future.add_done_callback(lambda _: there.set())
     try:
         while not future.done() or events:
@@ -107,6 +121,4 @@ async def stream(queue: RequestQueue, work: Callable[[Listener], _T]) -> AsyncIt
                 yield events.popleft()
         yield "result", future.result()
     finally:
-        if not future.done():
-            listener.leave()
-            future.cancel()
+        await _end(submitted, listener)

@@ -25,6 +25,15 @@ Depth = Annotated[int, Field(ge=0, le=MOST_HITS, description="How many candidate
 class _Given(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_more(cls, given: Any) -> Any:
+        """Refuse an unknown field where there are many: pydantic describes each in most of a kilobyte."""
+        if isinstance(given, dict) and len(given) > len(cls.model_fields):
+            unknown = next(name for name in given if name not in cls.model_fields)
+            raise ValueError(f"there is no field {unknown[:50]!a}")
+        return given
+
 
 class PictureReference(_Given):
     """A picture: the id of one of the index, or the content of a file. No path is read and no other URL is opened."""
@@ -217,22 +226,23 @@ class Failure(BaseModel):
 
 
 _MEANINGS = {
-    400: "The body cannot be read.",
+    400: "The body, or the request as HTTP, cannot be read.",
     401: "The token is missing or wrong.",
     403: "A page of another site asks.",
     404: "There is no such picture.",
     405: "The path has no such method.",
-    408: "The body arrives too slowly.",
+    408: "The request arrives too slowly.",
     410: "The cursor leads nowhere any more: ask again without it.",
     413: "The body, a picture, or its number of pixels is too large.",
     415: "The body, or a picture, is of a kind that is not read.",
     421: "The Host is none of the names of the server.",
     422: "A value is out of range, or a picture cannot be read.",
     429: "Too many requests: ask again after Retry-After seconds.",
+    431: "The head of the request is too large.",
     500: "A defect of the server.",
     503: "The server ends, or lacks its index, its model or memory.",
 }
-_ALWAYS = (401, 403, 405, 421, 500, 503)
+_ALWAYS = (400, 401, 403, 405, 408, 421, 431, 500, 503)
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
