@@ -69,6 +69,7 @@ def verify(
             break
     if told < (done := len(verified) + len(skipped)):  # none of the last ones could be read
         on_progress(done, len(candidates))
+        on_batch(verified, skipped)
     return sorted(verified, key=lambda v: -v.margin), skipped
 
 

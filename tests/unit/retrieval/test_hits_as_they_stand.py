@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridgetower import Library, Model
@@ -181,6 +181,7 @@ FILES = [f"r{step}{end}" for step in range(STEPS) for end in (".jpg", *filter(No
     text=st.sampled_from(["red", "green", "red green"]),
     min_match=st.none() | st.sampled_from([0.01, 0.2, 0.5]),
 )
+@example(states={"r0.jpg": "unreadable"}, top=1, depth=1, text="green", min_match=None)  # none of a batch is verified
 def test_to_look_on_changes_no_result_and_the_last_look_is_the_result(
     directory: Path, states: dict[str, str], top: int, depth: int | None, text: str, min_match: float | None
 ) -> None:
