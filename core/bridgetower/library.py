@@ -196,6 +196,11 @@ class Library:
         with self._readers.lend() as reader:
             return picture_with(reader.catalog, inputs.sha256(hash))
 
+    def require_places(self, request: "SearchRequest") -> None:
+        """Raise UnknownPlaceError for a place of a request that the index does not know; needs no model."""
+        with self._readers.lend() as reader:
+            request.filter_in(reader)
+
     def locate(self, place: AnyPath) -> Path | None:
         """Return a folder or file as the index knows it, by any of its names; None if unknown."""
         with self._readers.lend() as reader:

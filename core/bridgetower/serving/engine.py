@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgetower.errors import StoreError, UnknownPlaceError
+from bridgetower.errors import StoreError
 from bridgetower.library import Library, Model
 from bridgetower.records import FOREIGN, Head, Hit, OnHits, OnProgress, PairScore, Say, quiet
 
@@ -88,29 +88,15 @@ class Engine:
             began = time.perf_counter()
             recalled: float | None = None
 
-            notes: list[str] = []  # on the model, which an unknown place comes before
-
-            def tell() -> None:
-                while notes:
-                    say(notes.pop(0))
-
             def heard(hits: tuple[Hit, ...]) -> None:
                 nonlocal recalled
                 recalled = recalled or time.perf_counter()
-                tell()
                 on_hits(hits)
 
-            with self._heard_by(notes.append):
+            with self._heard_by(say):
                 library = self._library_for(request)
                 pages = library.pages(request, on_progress=on_progress, on_hits=heard)
-                try:
-                    first = next(pages)
-                except UnknownPlaceError:
-                    raise
-                except BaseException:
-                    tell()
-                    raise
-            tell()
+                first = next(pages)
             ended = time.perf_counter()
             self._count("recall", (recalled or ended) - began)
             if first.verified:
@@ -249,6 +235,7 @@ class Engine:
     def _library_for(self, request: "SearchRequest") -> Library:
         """Return the library of the warm model; of none, if the request or the index needs none."""
         self._refresh()
+        self._library.require_places(request)  # before a model is found, which says its notes
         if not (request.needs_encoder or request.verifies) or not len(self._library):
             return self._library
         made = self._library.fingerprint
