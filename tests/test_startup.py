@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.serving.local_server import FakeEngine, runtime_folder, serving
+
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 HEAVY = set("PIL faiss huggingface_hub numpy pydantic rich safetensors tokenizers torch transformers".split())
 
@@ -128,6 +130,24 @@ def test_a_stage_loads_no_engine_as_others_may_stand_behind_the_seams(stage: str
     done, loaded = run(f"import bridgetower.{stage}", [], tmp_path)
     assert done.returncode == 0, done.stderr
     assert loaded <= {"PIL", "numpy"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix sockets and users")
+def test_a_command_that_a_server_answers_loads_nothing_heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"no picture, which the client does not know")
+    monkeypatch.setenv("BT_INDEX", str(tmp_path / "index"))
+    monkeypatch.setenv("BT_MODEL", "demo")
+    commands = [
+        ["search", "two cats", "--no-rerank"],
+        ["search", "--image", str(picture), "--under", "*"],
+        ["match", str(picture), "--text", "a cat"],
+    ]
+    with runtime_folder(), serving(FakeEngine(), tmp_path / "index", default_model="demo"):
+        for command in commands:
+            done, loaded = bt([*command, "-v"], tmp_path)
+            assert done.stderr.startswith("served by bt serve"), done.stderr
+            assert loaded == set()
 
 
 # How the threads of OpenMP wait for each other

@@ -430,6 +430,8 @@ class RemoteModel:
 
 def _places(given: Sequence[str]) -> list[tuple[Path, str | None]]:
     """Return folders, files and globs as absolute paths, and as the globs that they may be, from the current folder."""
+    if not given:
+        return []
     from bridgetower.files.patterns import glob
 
     return [(Path(one).absolute(), glob(one)) for one in given]
