@@ -16,6 +16,7 @@ from bridgetower.errors import BridgeTowerError, InputError, ResourceError, Usag
 from bridgetower.serving.http.config import DEFAULT_HOST, DEFAULT_PORT, Config, is_installed
 from bridgetower.serving.local.client import NoServer, look, model_id
 from bridgetower.serving.local.client import stop as stop_server
+from bridgetower.serving.local.place import file_name
 from bridgetower_cli import interrupts, render
 from bridgetower_cli.settings import (
     Device,
@@ -252,8 +253,6 @@ def _start(settings: Settings, idle: float, asked: Http) -> None:
 
 def _log(index: Path) -> Path:
     """Return the file to which the server of an index writes in the background."""
-    from hashlib import sha256
-
     import platformdirs
 
     folder = Path(platformdirs.user_log_dir("bridgetower", appauthor=False))
@@ -261,7 +260,7 @@ def _log(index: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{folder}: no log can be written there: {error.strerror or error}") from error
-    return folder / f"serve-{sha256(os.fsencode(os.path.realpath(index))).hexdigest()[:16]}.log"
+    return folder / f"serve-{file_name(index)}.log"
 
 
 def _stop(index: Path) -> None:

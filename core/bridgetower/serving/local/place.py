@@ -20,13 +20,17 @@ def socket_path(index: Path) -> Path:
     """Return the path of the socket for an index, whose folder need not exist. Raises NotOffered."""
     if not _UNIX_SOCKETS:
         raise NotOffered("this system has no Unix sockets")
-    from hashlib import sha256
-
-    name = sha256(os.fsencode(os.path.realpath(index))).hexdigest()[:16]
-    path = Path(_runtime_folder(), "bridgetower", f"{name}.sock")
+    path = Path(_runtime_folder(), "bridgetower", f"{file_name(index)}.sock")
     if len(os.fsencode(path)) >= LONGEST:
         raise NotOffered(f"{path}: longer than the path of a socket can be: set XDG_RUNTIME_DIR to a shorter folder")
     return path
+
+
+def file_name(index: Path) -> str:
+    """Return the name, without a suffix, of the files of the server of an index; equal for all paths of the index."""
+    from hashlib import sha256
+
+    return sha256(os.fsencode(os.path.realpath(index))).hexdigest()[:16]
 
 
 def _runtime_folder() -> str:
