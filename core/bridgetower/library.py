@@ -118,6 +118,13 @@ class Library:
         made = self.fingerprint
         return self._models.for_new() if made is None else self._models.that_made(made)
 
+    def require_model(self) -> None:
+        """Raise the error that every search would meet, where no weights need be loaded and none fetched to know it.
+
+        It is a UsageError for a device or precision that this machine lacks, ModelError, or StoreError.
+        """
+        self._models.require_usable(self.fingerprint)
+
     @property
     def fingerprint(self) -> Fingerprint | None:
         """The fingerprint of the vectors of the index as it is now; None if there are none yet. Raises StoreError."""

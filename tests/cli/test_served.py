@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from bridgetower import Library
 from bridgetower.serving.local.client import NoServer, look
 from bridgetower_cli.parser import app
+from tests.tiny import tiny_checkpoint
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
 PICTURES = (
@@ -178,6 +180,43 @@ def test_a_server_in_the_background_is_started_and_stopped(place: Path) -> None:
     ended = bt("serve", "--stop")
     assert ended.exit_code == 0 and "has ended" in ended.stderr
     assert "nothing to stop" in bt("serve", "--stop").stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        pytest.param(
+            ["--device", "cuda"],
+            2,
+            "device cuda: this machine, or this build of PyTorch, has none",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+        (["--device", "mps", "--precision", "int8"], 2, " mps"),
+        (["--model", "deom"], 4, "deom: no such folder, and no repository id either"),
+        (["--model", "/gone"], 4, "/gone: no such folder, and no repository id either"),
+        (["--model", "other"], 5, "whose vectors cannot be compared with those of "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_server_that_could_answer_no_search_is_refused(options: list[str], code: int, told: str, place: Path) -> None:
+    tiny_checkpoint(place / "other")
+    before = bt("search", "cats", "--no-server", *options)
+    done = bt("serve", "--background", *options)
+    assert (done.exit_code, done.stdout) == (code, "") and done.exit_code == before.exit_code
+    assert done.stderr.startswith("error: the server ended at once: ") and told in done.stderr
+    assert done.stderr.count("\n") == 1 and told in before.stderr
+    assert "none is running for this index" in bt("search", "cats", "--no-rerank", "-v").stderr
+
+
+def test_a_server_whose_model_is_to_be_fetched_starts_and_says_what_it_lacks(place: Path) -> None:
+    done = bt("serve", "--background", "--model", "nobody/nothing")
+    assert done.exit_code == 0
+    log = Path(done.stderr.split()[-1])
+    until = time.monotonic() + 30
+    while "the model is not ready: nobody/nothing is not on this machine" not in log.read_text():
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.05)
+    assert "has ended" in bt("serve", "--stop").stderr
 
 
 def test_a_server_without_an_index_is_refused(tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def resolve(
     return _read(name, snapshot, snapshot.name)
 
 
+def asks_the_hub(name: str) -> bool:
+    """Return whether `resolve` would have to ask the Hub for a name that a person gave."""
+    if name == DEMO or os.path.lexists(os.path.expanduser(name)) or not hub.is_repository_id(name):
+        return False
+    return hub.find(name)[0] is None
+
+
 def _resolve_recorded(name: str) -> Checkpoint:
     """Find the model that an index records: an absolute folder, or a repository in the cache of the Hub."""
     if os.path.isabs(name):

@@ -27,6 +27,11 @@ class Runtime:
         return 20 if self.device == "cpu" else 100
 
 
+def is_on_every_machine(device: str, precision: str) -> bool:
+    """Return whether `choose_runtime` cannot fail; imports nothing."""
+    return device in ("auto", "cpu") and precision != INT8
+
+
 def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """Replace "auto" by the best device present, and by bf16 if this device computes in it natively, else fp32.
 

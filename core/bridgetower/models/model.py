@@ -27,7 +27,6 @@ from bridgetower.records import (
     DEFAULT_MODEL,
     DEMO,
     DEVICES,
-    INT8,
     PRECISIONS,
     PREPROCESSINGS,
     Fingerprint,
@@ -84,13 +83,14 @@ class Model:
         fetch, or when the network is first needed: texts become vectors without it.
         """
         from bridgetower.checkpoints.find import resolve
+        from bridgetower.encoders.runtime import is_on_every_machine
 
         self._say, self._lock = listener(say), threading.RLock()
         if preprocessing is not None:
             one_of(PREPROCESSINGS, "preprocessing", preprocessing)
         self._device, self._precision = one_of(DEVICES, "device", device), one_of(PRECISIONS, "precision", precision)
         self._chosen: Runtime | None = None
-        if fetch and (device not in ("auto", "cpu") or precision == INT8):
+        if fetch and not is_on_every_machine(device, precision):
             self._choose_runtime()  # before the fetch, as it may raise
         checkpoint = resolve(model_name(name), fetch=fetch, progress=progress, say=say)
         self._checkpoint: Checkpoint | None = (

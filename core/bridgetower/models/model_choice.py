@@ -2,7 +2,7 @@
 
 import os
 import threading
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +125,30 @@ class ModelChoice:
         precision = options.precision or options.default_precision
         preprocessing = options.preprocessing or begun.preprocessing
         return self._find(begun.model, precision, preprocessing, fetch=begun.model == DEFAULT_MODEL)
+
+    def require_usable(self, made_by: Fingerprint | None) -> None:
+        """Raise what a search of the index with this fingerprint would meet, where no model need be fetched to know.
+
+        The weights are not loaded; those of a model in another place than the index says are hashed once. Raises
+        UsageError for a device or a precision that this machine lacks, ModelError, StoreError.
+        """
+        from bridgetower.checkpoints.find import asks_the_hub
+        from bridgetower.encoders.runtime import choose_runtime, is_on_every_machine
+        from bridgetower.index.compatibility import require_same
+
+        options = self._options
+        precision = options.precision or options.default_precision
+        if not is_on_every_machine(options.device, precision):
+            choose_runtime(options.device, precision)
+        if made_by is None or made_by.precision_family == FOREIGN or isinstance(options.given, Model):
+            return
+        name = options.given or made_by.model
+        if name in (options.given, options.default_model) and asks_the_hub(name):
+            return
+        model = self.that_made(made_by)
+        if model.name != made_by.model:
+            given = replace(model.fingerprint, precision_family=made_by.precision_family)  # queries may differ in it
+            require_same(self._directory, made_by, given)
 
     def of(self, reader: "IndexReader") -> Model:
         """Return the model of an open index. Raises as `that_made` does, and StoreError if it does not fit."""

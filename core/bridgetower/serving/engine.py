@@ -220,6 +220,10 @@ class Engine:
         """Return whether `Model(name)` would preprocess pictures as the model of the index does."""
         return self._warmed().found.has_default_preprocessing
 
+    def require_model(self) -> None:
+        """Raise the error that every search would meet, as `Library.require_model`."""
+        self._library.require_model()
+
     def warm_up(self) -> None:
         """Read the index and the weights now, so that the first request need not wait. Raises as a search does."""
         if not self.size():

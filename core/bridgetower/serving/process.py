@@ -28,12 +28,14 @@ def serve(
 
     With `http`, HTTP is answered, too, which needs the extra `serve`. The weights are read now, and let go after `idle`
     seconds without a request. `say` gets lines for people, `defect` errors that are defects. Raises StoreError if there
-    is no index, or another process serves it; UsageError where servers are not possible, or not at that address.
+    is no index, or another process serves it; UsageError where servers are not possible, or not at that address;
+    and as `Library.require_model`.
     """
     engine, queue = Engine(options, idle=idle), RequestQueue()
     with ExitStack() as stack:
         stack.callback(engine.close)
         pictures = engine.size()
+        engine.require_model()
         listening, url = (None, "") if http is None else bind(http)
         if listening is not None:
             stack.callback(listening.close)
