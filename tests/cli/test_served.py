@@ -15,8 +15,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from bridgetower import Library
-from bridgetower.serving.local.client import NoServer, look
 from bridgetower_cli.parser import app
+from tests.servers import start
 from tests.tiny import tiny_checkpoint
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
@@ -50,25 +50,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.update(before)
 
 
-def start(place: Path) -> "subprocess.Popen[str]":
-    """Start a server, and wait until it answers."""
-    command = [sys.executable, "-P", "-m", "bridgetower_cli", "serve"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        try:
-            look(place / "index")
-        except NoServer:
-            time.sleep(0.05)
-        else:
-            return process
-    raise AssertionError("the server does not answer")
-
-
 @pytest.fixture(scope="module")
 def server(place: Path) -> "Iterator[subprocess.Popen[str]]":
-    process = start(place)
+    process = start(place / "index")
     yield process
     if process.returncode is None:
         process.kill()
@@ -166,7 +150,7 @@ def test_a_server_that_is_stopped_or_killed_is_done_without(place: Path, server:
     lost = bt("search", "cats", "--no-rerank", "-v")
     assert lost.exit_code == 0 and "no server: none is running for this index" in lost.stderr
     assert lost.stdout == halted.stdout
-    other = start(place)
+    other = start(place / "index")
     other.send_signal(signal.SIGTERM)
     other.communicate(timeout=60)
     assert other.returncode == 0
