@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from bridgetower import Library, __version__
 from bridgetower.pictures.decode_pool import environment
 from bridgetower.serving.engine import Engine, Options
-from bridgetower.serving.local import client, listener
+from bridgetower.serving.local import client, listener, named_files
 from bridgetower.serving.local.listener import Listener
 from bridgetower_cli.parser import app
 from tests.unit.serving.local_server import URL, runtime_folder, serving
@@ -249,13 +249,13 @@ def test_many_pictures_are_sent_one_after_the_other(here: Path, monkeypatch: pyt
     for number in range(60):
         shutil.copy(GALLERY / (CATS + OTHERS)[number % 5], here / "many" / f"{number}.jpg")
     sent: list[Path] = []
-    content = client._content
+    content = named_files.content_of
 
     def heard(name: Path) -> tuple[dict[str, Any], bytes]:
         sent.append(name)
         return content(name)
 
-    monkeypatch.setattr(client, "_content", heard)
+    monkeypatch.setattr(client, "content_of", heard)
     names = [f"many/{number}.jpg" for number in range(60)]
     both("rerank", "two cats", "--json", stdin="\n".join(names).encode())
     assert sorted(sent) == sorted(map(Path, names))  # each once, when it is asked for

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from bridgetower import __version__
-from bridgetower.errors import ModelError, PictureError, ResourceError, StoreError
+from bridgetower.errors import ModelError, ResourceError, StoreError
 from bridgetower.records import DEMO, OnHits, OnProgress, PairScore, Say, quiet
 from bridgetower.retrieval.results import Filled, Found, Results
+from bridgetower.serving.local.named_files import VectorFile, content_of
 from bridgetower.serving.local.place import NotOffered, is_ours, require_private, socket_path
 from bridgetower.serving.local.wire import PROTOCOL, Broken, Message, receive, send
 
@@ -163,7 +164,7 @@ class Server:
         arguments: Message,
         *,
         names: Sequence[Path] = (),
-        vector: "_Vector | None" = None,
+        vector: VectorFile | None = None,
         say: Say = quiet,
         on_progress: OnProgress = quiet,
         on_hits: OnHits = quiet,
@@ -198,7 +199,7 @@ class Server:
                     elif event == "hits":
                         on_hits(message["hits"])
                     elif event == "picture":
-                        _reply(connection, *_content(names[message["place"]]))
+                        _reply(connection, *content_of(names[message["place"]]))
                     elif event == "vector" and vector is not None:
                         _reply(connection, *vector.read(message["size"]))
             except Broken as error:
@@ -285,46 +286,6 @@ def stop(index: Path) -> Greeting:
     return greeting
 
 
-def _content(name: Path) -> tuple[Message, bytes]:
-    """Return the bytes of a picture, or the error in their place. Raises ResourceError."""
-    from bridgetower.files.content import read
-
-    try:
-        return {}, read(name)
-    except PictureError as error:
-        if isinstance(error.__cause__, MemoryError):
-            raise ResourceError(str(error)) from error
-        return {"error": error}, b""
-
-
-class _Vector:
-    """The file of a vector, opened when the server asks for it; or a stream."""
-
-    def __init__(self, source: Path | BinaryIO) -> None:
-        self._path = source if isinstance(source, Path) else None
-        self._file = None if isinstance(source, Path) else source
-        self.name = str(source if isinstance(source, Path) else getattr(source, "name", "the stream"))
-
-    def close(self) -> None:
-        """Close a file that was opened here."""
-        if self._path is not None and self._file is not None:
-            self._file.close()
-
-    def read(self, size: int) -> tuple[Message, bytes]:
-        """Return the next bytes, or the error in their place."""
-        if self._path is None:
-            assert self._file is not None
-            return {}, self._file.read(size)
-        from bridgetower.files.os_errors import unreadable
-        from bridgetower.files.regular_files import open_regular
-
-        try:
-            self._file = self._file or open_regular(self._path)
-            return {}, self._file.read(size)
-        except OSError as error:
-            return {"error": unreadable(self._path, error)}, b""
-
-
 class RemoteLibrary:
     """The part of `Library` that a server answers. Each method raises as that of `Library`, and NoServer."""
 
@@ -351,7 +312,7 @@ class RemoteLibrary:
         on_hits: OnHits = quiet,
     ) -> Found:
         """Find pictures, as `Library.search`."""
-        sent = None if vector is None else _Vector(vector)
+        sent = None if vector is None else VectorFile(vector)
         arguments = {
             "text": text,
             "vector": None if sent is None else sent.name,
