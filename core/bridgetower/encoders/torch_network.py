@@ -128,8 +128,7 @@ class TorchNetwork:
         shape = config.n_cross, config.vision.num_tokens, config.hidden_size
         unpacked = torch.from_numpy(packing.unpack(packed, shape, self._dtype.itemsize)).view(self._dtype)
         layers = self._copied(unpacked)[:, None].unbind()  # n_cross x [1, N, D]
-        filled = torch.from_numpy(self._filled(np.zeros(1, np.int64))).to(self._device)
-        return Pictures(None, ImageFeatures(layers, self._model.image_alone(layers[0][filled])[:1], None))
+        return Pictures(None, ImageFeatures(layers, None, None))
 
     @_runs_network
     def join(self, batches: Sequence[Pictures]) -> Pictures:
@@ -157,7 +156,7 @@ class TorchNetwork:
             )
         self._begin(_CROSS_MODAL)
         masks = torch.tensor(where, device=self._device)
-        pairs = np.array([[0, row] for row in range(len(images.features.alone))], np.int64)
+        pairs = np.array([[0, row] for row in range(len(images.features.layers[0]))], np.int64)
         itm, words = [], []
         for rows, features, image in self._pair_passes(text.features, images.features, pairs):
             fused = self._model.fuse(features, image, keep_image=1)

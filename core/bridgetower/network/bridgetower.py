@@ -66,29 +66,36 @@ class ImageFeatures:
     """The features of a batch of pictures: everything that is computed from them alone, so reusable for every text."""
 
     layers: tuple[Tensor, ...]  # n_cross x [B, N, D]: input of the cross-modal encoder, then what is bridged into it
-    alone: Tensor  # [B, N, D]: `layers[0]` after the self-attention of the first cross-modal layer
+    # [B, N, D]: `layers[0]` after the self-attention of the first cross-modal layer. If it is None, `fuse` computes it.
+    alone: Tensor | None
     itc: Tensor | None  # [B, E], unit length; None without an ITC head
 
     def select(self, rows: Tensor) -> Self:
         """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
-        itc = None if self.itc is None else self.itc[rows]
-        return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], itc)
+        alone, itc = (None if part is None else part[rows] for part in (self.alone, self.itc))
+        return type(self)(tuple(layer[rows] for layer in self.layers), alone, itc)
 
     def first(self, number: int) -> Self:
         """The first rows of the batch."""
-        if number == len(self.alone):
+        if number == len(self.layers[0]):
             return self
-        itc = None if self.itc is None else self.itc[:number]
-        return type(self)(tuple(layer[:number] for layer in self.layers), self.alone[:number], itc)
+        alone, itc = (None if part is None else part[:number] for part in (self.alone, self.itc))
+        return type(self)(tuple(layer[:number] for layer in self.layers), alone, itc)
 
     @classmethod
     def join(cls, batches: Sequence[Self]) -> Self:
-        """Concatenate at least one batch along B."""
+        """Concatenate at least one batch along B, each part that all of them have."""
         if len(batches) == 1:
             return batches[0]
         layers = tuple(torch.cat(same) for same in zip(*(batch.layers for batch in batches), strict=True))
-        itc = [batch.itc for batch in batches if batch.itc is not None]
-        return cls(layers, torch.cat([batch.alone for batch in batches]), torch.cat(itc) if itc else None)
+        alone, itc = [batch.alone for batch in batches], [batch.itc for batch in batches]
+        return cls(layers, _joined(alone), _joined(itc))
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Concatenate tensors along the first axis; None if one is missing."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) == len(parts) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +400,8 @@ class BridgeTower(nn.Module):
             text_keep, image_keep = (keep_text, keep_image) if last else (None, None)
             text_layer, image_layer = _layer(self.text_stream, k), _layer(self.image_stream, k)
             if k == 0:
-                x_alone, y_alone = text.alone[:, :text_keep], image.alone[:, :image_keep]
+                image_alone = self.image_alone(y) if image.alone is None else image.alone
+                x_alone, y_alone = text.alone[:, :text_keep], image_alone[:, :image_keep]
             else:
                 x = self.text_bridges[k - 1](text.layers[k], x)
                 y = self.image_bridges[k - 1](image.layers[k], y)
