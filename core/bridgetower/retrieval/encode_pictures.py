@@ -32,8 +32,10 @@ if TYPE_CHECKING:  # Pillow, which a search that decodes nothing does without
 # object that makes pixels, as `GuardedDecoder` does.
 AnyPicture = Union[AnyPath, bytes, bytearray, memoryview, npt.NDArray[np.uint8], "AnyImage", PictureSource]
 
-# Pictures in a batch: more gain nothing on a CPU, and progress is reported after each batch.
+# Pictures in a batch: more gain nothing on a CPU, and progress is reported after each batch. With features from the
+# cache a batch takes more of them up to these bytes: of a narrow network, for which a batch is mostly overhead.
 PICTURES_AT_ONCE = 4
+_FEATURES_AT_ONCE = 1 << 20  # bytes, packed
 
 
 def candidates_of(pictures: "Iterable[AnyPicture]") -> list[Candidate]:
@@ -91,23 +93,24 @@ def _load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.
 def encoded(
     judge: Judge, candidates: Sequence[Candidate], skipped: list[Skipped], cache: FeatureCache | None = None
 ) -> Iterator[tuple[list[Candidate], Pictures]]:
-    """Encode the pictures that can be read, in order, in batches of at most PICTURES_AT_ONCE.
+    """Encode the pictures that can be read, in order, in batches.
 
-    The others are added to `skipped`. For candidates with a known content, features are read from the `cache`, and new
-    ones stored in it. Raises ResourceError if memory runs out.
+    A batch has PICTURES_AT_ONCE, or more if the cache has small features of all of them. The pictures that cannot be
+    read are added to `skipped`. For candidates with a known content, features are read from the `cache`, and new ones
+    stored in it. Raises ResourceError if memory runs out.
     """
 
-    def fetch(candidate: Candidate) -> Pictures | npt.NDArray[np.float32] | Skipped:
+    def fetch(candidate: Candidate) -> "_Fetched":
         """Return a picture with features from the cache, or its pixels [3, H, W], or why there are neither."""
         if cache is not None and candidate.content is not None:
             packed = cache.get(cache_name(judge, candidate.content))
             if packed is not None:
                 with suppress(ValueError):
-                    return judge.unpack(packed)
+                    return judge.unpack(packed), len(packed)
         try:
-            return load(candidate, judge.preprocessing)
+            return load(candidate, judge.preprocessing), _FEATURES_AT_ONCE
         except PictureError as error:
-            return Skipped(candidate.path, error.reason)
+            return Skipped(candidate.path, error.reason), _FEATURES_AT_ONCE
 
     def store(fresh: Sequence[Candidate], pictures: Pictures) -> None:
         if cache is None or cache.is_full or all(candidate.content is None for candidate in fresh):
@@ -117,8 +120,8 @@ def encoded(
                 cache.put(cache_name(judge, candidate.content), packed)
 
     with workers(PICTURES_AT_ONCE) as threads:
-        fetched = zip(candidates, ahead(threads, fetch, candidates, 2 * PICTURES_AT_ONCE), strict=True)
-        while batch := list(islice(fetched, PICTURES_AT_ONCE)):
+        fetched = ahead(threads, fetch, candidates, 2 * PICTURES_AT_ONCE)
+        for batch in _batches(zip(candidates, fetched, strict=True)):
             skipped += [item for _, item in batch if isinstance(item, Skipped)]
             readable = [(candidate, item) for candidate, item in batch if not isinstance(item, Skipped)]
             parts: list[Pictures] = []  # in this order; neighbours without features are encoded together
@@ -130,6 +133,25 @@ def encoded(
                     store([candidate for candidate, _ in some], parts[-1])
             if parts:
                 yield [candidate for candidate, _ in readable], parts[0] if len(parts) == 1 else judge.join(parts)
+
+
+# The features of a picture, its pixels [3, H, W], or the reason why there are neither; and what it takes of a batch.
+_Item = Pictures | npt.NDArray[np.float32] | Skipped
+_Fetched = tuple[_Item, int]
+
+
+def _batches(fetched: Iterable[tuple[Candidate, _Fetched]]) -> Iterator[list[tuple[Candidate, _Item]]]:
+    """End a batch with the first item that makes it PICTURES_AT_ONCE and _FEATURES_AT_ONCE, or more."""
+    batch: list[tuple[Candidate, _Item]] = []
+    size = 0
+    for candidate, (item, item_size) in fetched:
+        batch.append((candidate, item))
+        size += item_size
+        if len(batch) >= PICTURES_AT_ONCE and size >= _FEATURES_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def cache_name(judge: Judge, content: bytes) -> str:

@@ -92,3 +92,29 @@ def test_neighbours_without_features_are_encoded_together_and_in_order(tmp_path:
     [(there, warm)] = encoded(judge, pictures, [], cache)
     assert (there, judge.numbers) == (pictures, [])
     np.testing.assert_array_equal(warm.features, cold.features)
+
+
+def test_a_batch_takes_more_pictures_while_their_features_are_cached_and_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, cache, number = FakeEncoder(), FeatureCache(tmp_path / "features", 10**6), 2 * PICTURES_AT_ONCE + 1
+    pictures = []
+    for place in range(number):
+        path = paint(tmp_path / f"{place}.png", (place, 0, 0))
+        pictures.append(Candidate(path, content=sha256(path.read_bytes()).digest()))
+
+    def sizes(cache: FeatureCache | None = None) -> list[int]:
+        found = [(there, pictures) for there, pictures in encoded(judge, pictures, [], cache)]
+        assert [one for there, _ in found for one in there] == pictures
+        assert [len(some.features) for _, some in found] == [len(there) for there, _ in found]
+        return [len(there) for there, _ in found]
+
+    in_fours = [PICTURES_AT_ONCE, PICTURES_AT_ONCE, 1]
+    assert sizes() == sizes(cache) == in_fours
+    assert sizes(cache) == [number]
+    [(_, one)] = encoded(judge, pictures[:1], [])
+    a_picture = len(judge.pack(one)[0])
+    monkeypatch.setattr(bridgetower.retrieval.encode_pictures, "_FEATURES_AT_ONCE", (number - 1) * a_picture)
+    assert sizes(cache) == [number - 1, 1]
+    monkeypatch.setattr(bridgetower.retrieval.encode_pictures, "_FEATURES_AT_ONCE", 1)
+    assert sizes(cache) == in_fours
