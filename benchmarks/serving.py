@@ -2,12 +2,14 @@
 
     python benchmarks/serving.py --rounds 15
 
-Whole processes: `bt search` with a server and without. In one process: 16 threads that ask an engine at once beside the
-same queries one after the other; the median and the 99th percentile of a query. Then the memory of an engine after many
-queries beside that after 100.
+Whole processes: `bt search` with a server and without. By HTTP: searches of 10,000 pictures that verify nothing, beside
+the encoder and recall alone. In one process: 16 threads that ask an engine at once beside the same queries one after
+the other; the median and the 99th percentile of a query. Then the memory of an engine after many queries beside that
+after 100.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -16,18 +18,24 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.client import HTTPConnection
 from itertools import product
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 from benchmarks import processes
 from benchmarks.checkpoints import checkpoint
 from benchmarks.harness import Report, Times, command_line, take_turns
-from bridgetower import SearchRequest
+from benchmarks.starting import synthetic_index
+from bridgetower import Library, SearchRequest
+from bridgetower.index.reader import IndexReader
 from bridgetower.serving.engine import Engine, Options
+from bridgetower.serving.local.client import look
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 QUERY = "two cats on a couch"
 CLIENTS = 16
+HTTP_QUERIES = 200
 TEXTS = [
     " ".join(words)
     for words in product(
@@ -78,6 +86,49 @@ def served(index: Path, report: Report, size: str, rounds: int) -> None:
             contender=name,
             x_help=measured.median / times["bt --help"].median,
             x_faster=of.median / measured.median,
+        )
+
+
+def by_http(model: Path, work: Path, report: Report, size: str, rounds: int) -> None:
+    """Searches by HTTP at depth 0 and the encoder and recall alone, in turns; texts that no one has asked before.
+
+    Raises SystemExit unless both find the same.
+    """
+    index = synthetic_index(model, 100 if size == "tiny" else 10_000, work)
+    at = ["--index", str(index)]
+    processes.run([processes.BT, "serve", "--background", "--port", "0", *at])
+    try:
+        url = urlsplit(look(index).url)
+        client = HTTPConnection(url.hostname or "", url.port)
+        encoder = Library(index).model.encoder
+        waits: dict[str, list[float]] = {name: [] for name in ("encoder and recall", "HTTP, depth 0")}
+        with IndexReader.open(index) as reader:
+            for number in range(rounds + 1):
+                text = f"{TEXTS[number % len(TEXTS)]} {number}"
+                began = time.perf_counter()
+                [found] = reader.recall(encoder.embed_texts([text]), 10)
+                middle = time.perf_counter()
+                client.request("GET", f"/search?{urlencode({'text': text, 'depth': 0})}")
+                answer = client.getresponse().read()
+                seconds = middle - began, time.perf_counter() - middle
+                told = [hit["similarity"] for hit in json.loads(answer)["hits"]]
+                if told != [neighbour.similarity for neighbour in found]:
+                    raise SystemExit("HTTP: the server gives another answer, or none")
+                if number:  # the first one has read the index
+                    for name, wait in zip(waits, seconds, strict=True):
+                        waits[name].append(wait)
+    finally:
+        subprocess.run([processes.BT, "serve", "--stop", *at], check=True, stderr=subprocess.DEVNULL)
+    alone = statistics.median(waits["encoder and recall"])
+    for name, measured in waits.items():
+        p50 = statistics.median(measured)
+        report.add(
+            Times(tuple(measured)),
+            size=size,
+            contender=name,
+            p50_ms=1e3 * p50,
+            more_ms=1e3 * (p50 - alone),
+            x_alone=p50 / alone,
         )
 
 
@@ -150,8 +201,10 @@ def main() -> None:
     with Report(Path(__file__).stem, args) as report:
         for size in args.size:
             pictures = 25 if size == "tiny" else 150
-            index = index_of_gallery(checkpoint(size, args.work).absolute(), pictures, args.work.absolute())
+            model = checkpoint(size, args.work).absolute()
+            index = index_of_gallery(model, pictures, args.work.absolute())
             served(index, report, size, args.rounds)
+            by_http(model, args.work.absolute(), report, size, HTTP_QUERIES)
             engine = Engine(Options(index))
             engine.warm_up()
             asked(engine, TEXTS)

@@ -68,7 +68,7 @@ class TorchEncoder:
     def name(self) -> str:
         return self._checkpoint.name
 
-    @property
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         return fingerprint_of(self._checkpoint, self.runtime.precision)
 

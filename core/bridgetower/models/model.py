@@ -167,7 +167,7 @@ class Model:
             self._chosen = self._chosen or choose_runtime(self._device, self._precision)
         return self._chosen
 
-    @property
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of its vectors; reads no weights. Raises ModelError without an ITC head."""
         if self._checkpoint is None:

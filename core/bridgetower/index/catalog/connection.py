@@ -25,6 +25,7 @@ class Connection:
         self.path = path
         self._db = db
         self._stat = _identity(path) if immutable else None
+        self._fixed_format: int | None = None  # of a snapshot, which no writer changes
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -67,6 +68,7 @@ class Connection:
             catalog._require_format()
             if lost := lost_commits(path):
                 raise DamagedLogError(log_of(path), lost)
+            catalog._fixed_format = catalog.format_version()
         except BaseException:
             catalog.close()
             raise
@@ -150,6 +152,8 @@ class Connection:
 
     def format_version(self) -> int:
         """Return the format version of the file, which may be older than FORMAT_VERSION."""
+        if self._fixed_format is not None:
+            return self._fixed_format
         with explained(self.path):
             return self._pragma("user_version")
 
