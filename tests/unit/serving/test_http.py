@@ -1,6 +1,7 @@
 """The HTTP server, driven in process: refusals, limits, the routes and their forms."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -402,3 +403,17 @@ def test_document_has_every_status(server: Server) -> None:
         assert asked <= found[route]
     assert "410" in found["post /search"] and {"304", "404", "413", "422"} <= found["get /images/{id}"]
     assert "HTTPValidationError" not in text
+
+
+def test_page_names_every_route_field_and_status(server: Server) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    document = server.client.get("/openapi.json").json()
+    routes = {f"{verb.upper()} {path}" for path, verbs in document["paths"].items() for verb in verbs}
+    named = {route.partition("?")[0] for route in re.findall(r"`((?:GET|POST) /[^`]*)`", page)}
+    assert named == routes | {"GET /openapi.json"}
+    fields = set(document["components"]["schemas"]["SearchFields"]["properties"])
+    table = page.partition("| field | is |")[2].partition("\n\n")[0]
+    assert {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split(" | ")[0])} == fields
+    statuses = {status for path in document["paths"].values() for verb in path.values() for status in verb["responses"]}
+    table = page.partition("| status | when |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| (\d+) ", table, re.MULTILINE)) == statuses - {"200", "304", "405", "500"}
