@@ -16,32 +16,22 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from bridgetower import __version__
 from bridgetower.errors import BridgeTowerError, StoreError
 from bridgetower.inputs import ResolvedPlace
-from bridgetower.records import DEFAULT_MODEL, FOREIGN, Fingerprint, Hit, quiet
+from bridgetower.records import DEFAULT_MODEL, FOREIGN, Fingerprint, quiet
 from bridgetower.serving.engine import Engine, Options
+from bridgetower.serving.local.channel import LAST_S, Channel, ClientGone, NotSent, SentPicture, SentVector
 from bridgetower.serving.local.client import PICTURES, local_zone, model_id
 from bridgetower.serving.local.place import NotOffered, is_ours, make_private, socket_path
 from bridgetower.serving.local.wire import PROTOCOL, Broken, Message, receive, send
 from bridgetower.serving.request_queue import Refusal, RequestQueue
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from bridgetower.pictures.preprocess import Preprocessing
-
 ALIVE_S = 1.0  # between two signs of life to a client that waits
 PATIENCE_S = 60.0  # in which a client must send or take what it is to; it may read from a slow disk
-LAST_S = 5.0  # in which a client must go when it has its answer
 MOST_CLIENTS = 256
-
-
-class _ClientGone(Exception):
-    """The client has ended, or takes nothing: its request ends."""
 
 
 class Listener:
@@ -141,7 +131,7 @@ class Listener:
             request, _ = receive(client)
             with self._changed:
                 self._answering += 1
-            channel = _Channel(client)
+            channel = Channel(client)
             try:
                 self._answer(request, channel)
             finally:
@@ -149,7 +139,7 @@ class Listener:
                     self._answering -= 1
                     self._changed.notify_all()
             channel.end()
-        except (Broken, _ClientGone):
+        except (Broken, ClientGone):
             pass
         except Exception as error:  # noqa: BLE001 - a thread of its own: it would be lost
             self._defect(error)
@@ -198,7 +188,7 @@ class Listener:
 
         return made_by(self._options.directory)
 
-    def _answer(self, request: Message, channel: "_Channel") -> None:
+    def _answer(self, request: Message, channel: Channel) -> None:
         """Send signs of life until the request is answered, then its result or error."""
         do = request.pop("do", None)
         if do == "stop":
@@ -206,7 +196,7 @@ class Listener:
             self._stop()
             return
         names = [Path(name) for name in request.pop("names", ())]
-        pictures = [_SentPicture(name, place, channel, self._engine) for place, name in enumerate(names)]
+        pictures = [SentPicture(name, place, channel, self._engine) for place, name in enumerate(names)]
         works: dict[str, Callable[..., Any]] = {
             "search": self._search,
             "fill": self._fill,
@@ -232,11 +222,11 @@ class Listener:
     def _last_event(self, future: Future[Any]) -> Message:
         try:
             return {"event": "result", "result": future.result()}
-        except _NotSent as lack:
+        except NotSent as lack:
             return {"event": "error", "error": lack.error}
         except BridgeTowerError as error:
             return {"event": "error", "error": error}
-        except _ClientGone:
+        except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the command does the work itself
             self._defect(error)
@@ -246,8 +236,8 @@ class Listener:
 
     def _search(
         self,
-        pictures: list["_SentPicture"],
-        channel: "_Channel",
+        pictures: list[SentPicture],
+        channel: Channel,
         *,
         vector: str | None,
         under: Any,
@@ -259,7 +249,7 @@ class Listener:
 
         request = SearchRequest(
             image=pictures or None,
-            vector=None if vector is None else cast(BinaryIO, _SentVector(vector, channel)),  # it is only read
+            vector=None if vector is None else cast(BinaryIO, SentVector(vector, channel)),  # it is only read
             under=None if under is None else _resolved(under),
             not_under=_resolved(not_under),
             **limits,
@@ -267,109 +257,25 @@ class Listener:
         on_hits = channel.hits if wants_hits else quiet
         return self._engine.search(request, say=channel.say, on_progress=channel.progress, on_hits=on_hits)
 
-    def _fill(self, pictures: list["_SentPicture"], channel: "_Channel", **arguments: Any) -> Any:
+    def _fill(self, pictures: list[SentPicture], channel: Channel, **arguments: Any) -> Any:
         return self._engine.fill(**arguments, say=channel.say, on_progress=channel.progress)
 
-    def _fill_pictures(self, pictures: list["_SentPicture"], channel: "_Channel", text: str, top: int) -> Any:
+    def _fill_pictures(self, pictures: list[SentPicture], channel: Channel, text: str, top: int) -> Any:
         return self._engine.fill(text, pictures, top=top, say=channel.say, on_progress=channel.progress)
 
-    def _match(self, pictures: list["_SentPicture"], channel: "_Channel", texts: list[str]) -> Any:
+    def _match(self, pictures: list[SentPicture], channel: Channel, texts: list[str]) -> Any:
         return self._engine.match(pictures, texts, say=channel.say, on_progress=channel.progress)
 
-    def _rerank(self, pictures: list["_SentPicture"], channel: "_Channel", text: str, **limits: Any) -> Any:
+    def _rerank(self, pictures: list[SentPicture], channel: Channel, text: str, **limits: Any) -> Any:
         return self._engine.rerank(text, pictures, **limits, say=channel.say, on_progress=channel.progress)
 
-    def _size(self, pictures: list["_SentPicture"], channel: "_Channel") -> Any:
+    def _size(self, pictures: list[SentPicture], channel: Channel) -> Any:
         return self._engine.size()
 
 
 def _resolved(places: list[tuple[Path, str | None]]) -> Any:
     """Return places as the client has resolved them."""
     return [ResolvedPlace(*place) for place in places]
-
-
-class _Channel:
-    """The connection of a request, on which several threads may tell and ask. Raises _ClientGone."""
-
-    def __init__(self, client: socket.socket) -> None:
-        self._client = client
-        self._sending, self._asking = threading.Lock(), threading.Lock()
-        self._gone = False
-
-    def tell(self, event: Message) -> None:
-        with self._sending:
-            if self._gone:
-                raise _ClientGone
-            try:
-                send(self._client, event)
-            except Broken as error:
-                self._gone = True
-                raise _ClientGone from error
-
-    def ask(self, event: Message) -> bytes:
-        """Ask the client for bytes. Raises the error that it sends in their place."""
-        with self._asking:
-            self.tell(event)
-            try:
-                reply, content = receive(self._client)
-            except Broken as error:
-                self._gone = True
-                raise _ClientGone from error
-        lack = reply.get("error")
-        if isinstance(lack, BridgeTowerError):
-            raise lack
-        return content
-
-    def end(self) -> None:
-        """Wait until the client has gone with its answer. Threads that read ahead may still ask it for pictures."""
-        self._client.settimeout(LAST_S)
-        with self._asking:
-            self._gone = True
-            with suppress(OSError):
-                while self._client.recv(1 << 16):
-                    pass
-
-    def say(self, line: str) -> None:
-        self.tell({"event": "say", "line": line})
-
-    def progress(self, done: int, total: int) -> None:
-        self.tell({"event": "progress", "done": done, "total": total})
-
-    def hits(self, hits: tuple[Hit, ...]) -> None:
-        self.tell({"event": "hits", "hits": hits})
-
-
-class _SentPicture:
-    """A picture whose bytes the client sends when its pixels are needed."""
-
-    def __init__(self, name: Path, place: int, channel: _Channel, engine: Engine) -> None:
-        self.name, self._place, self._channel, self._engine = name, place, channel, engine
-
-    def pixels(self, preprocessing: "Preprocessing") -> "npt.NDArray[np.float32]":
-        """Return pixels [3, H, W]. Raises PictureError, also for a file that the client cannot read."""
-        content = self._channel.ask({"event": "picture", "place": self._place})
-        return self._engine.picture(content, self.name).pixels(preprocessing)
-
-
-class _NotSent(OSError):
-    """The client cannot read the file of a vector; `error` says why."""
-
-    def __init__(self, error: BridgeTowerError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class _SentVector:
-    """The file of a vector, which the client reads."""
-
-    def __init__(self, name: str, channel: _Channel) -> None:
-        self.name, self._channel = name, channel
-
-    def read(self, size: int) -> bytes:
-        try:
-            return self._channel.ask({"event": "vector", "size": size})
-        except BridgeTowerError as error:
-            raise _NotSent(error) from error  # an OSError, as a reader of npy files takes others for a damaged header
 
 
 def _lock(path: Path, index: Path, url: str) -> int:
