@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,13 @@ pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix sockets and users"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may keep the server from greeting in time; then a command would do the work itself."""
+    monkeypatch.setattr(client, "GREETING_S", 30.0)
+    monkeypatch.setattr(client, "SILENCE_S", 60.0)
 
 
 @contextmanager
@@ -212,9 +220,12 @@ def test_a_run_of_several_commits_is_seen_commit_by_commit(tmp_path: Path) -> No
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as writer:
             is_over = False
             while not is_over:
+                time.sleep(0.1)
                 is_over = writer.poll() is not None  # then one more answer follows
+                writer.send_signal(signal.SIGSTOP)  # so that it commits but little between two answers
                 with Server(wanted, INDEX) as server:
                     seen.append({hit.path.name for hit in RemoteLibrary(server).search("a cat", top=1000, depth=0)})
+                writer.send_signal(signal.SIGCONT)
             _, said = writer.communicate(timeout=60)
         assert writer.returncode == 0 and "indexed 70" in said
         assert len(seen[-1]) == 8 + 70
@@ -237,7 +248,7 @@ ENDS: dict[str, tuple[list[str], str, str, int]] = {
 
 @pytest.mark.parametrize(("command", "stdin", "event", "times"), ENDS.values(), ids=ENDS)
 def test_a_command_whose_server_is_killed_meanwhile_does_the_work_itself(
-    command: list[str], stdin: str, event: str, times: int, place: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str], stdin: str, event: str, times: int, place: Path
 ) -> None:
     shutil.rmtree(place / "index" / "features", ignore_errors=True)  # the server writes there while it dies
     told: list[str] = []
@@ -250,9 +261,9 @@ def test_a_command_whose_server_is_killed_meanwhile_does_the_work_itself(
                 server.kill()
             return message, content
 
-        monkeypatch.setattr(client, "receive", receive_and_kill)
-        code, results, lines = bt(*command, "-v", stdin=stdin)
-        monkeypatch.undo()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "receive", receive_and_kill)
+            code, results, lines = bt(*command, "-v", stdin=stdin)
         assert told.count(event) >= times and "result" not in told
         assert lines[0] == f"served by bt serve, process {server.pid}"
         [lost] = [line for line in lines[1:] if line.startswith("no server: ")]
