@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
@@ -100,28 +101,45 @@ def encoded(
     stored in it. Raises ResourceError if memory runs out.
     """
 
-    def fetch(candidate: Candidate) -> "_Fetched":
-        """Return a picture with features from the cache, or its pixels [3, H, W], or why there are neither."""
+    made_by = "" if cache is None else judge.features_id
+
+    def cached(candidate: Candidate) -> "_Fetched | None":
+        """Return a picture with features from the cache, if it has them."""
         if cache is not None and candidate.content is not None:
-            packed = cache.get(cache_name(judge, candidate.content))
+            packed = cache.get(cache_name(made_by, candidate.content))
             if packed is not None:
                 with suppress(ValueError):
                     return judge.unpack(packed), len(packed)
+        return None
+
+    def fetch(candidate: Candidate) -> "_Fetched":
+        """Return a picture with features from the cache, or its pixels [3, H, W], or why there are neither."""
+        if (found := cached(candidate)) is not None:
+            return found
         try:
             return load(candidate, judge.preprocessing), _FEATURES_AT_ONCE
         except PictureError as error:
             return Skipped(candidate.path, error.reason), _FEATURES_AT_ONCE
+
+    def fetched(threads: ThreadPoolExecutor) -> Iterator["_Fetched"]:
+        """Fetch in threads, but small features, which take less time than the exchange of threads."""
+        place = 0
+        while place < len(candidates) and (found := cached(candidates[place])) is not None:
+            yield found
+            place += 1
+            if found[1] >= _FEATURES_AT_ONCE // PICTURES_AT_ONCE:
+                break
+        yield from ahead(threads, fetch, candidates[place:], 2 * PICTURES_AT_ONCE)
 
     def store(fresh: Sequence[Candidate], pictures: Pictures) -> None:
         if cache is None or cache.is_full or all(candidate.content is None for candidate in fresh):
             return
         for candidate, packed in zip(fresh, judge.pack(pictures), strict=True):
             if candidate.content is not None:
-                cache.put(cache_name(judge, candidate.content), packed)
+                cache.put(cache_name(made_by, candidate.content), packed)
 
     with workers(PICTURES_AT_ONCE) as threads:
-        fetched = ahead(threads, fetch, candidates, 2 * PICTURES_AT_ONCE)
-        for batch in _batches(zip(candidates, fetched, strict=True)):
+        for batch in _batches(zip(candidates, fetched(threads), strict=True)):
             skipped += [item for _, item in batch if isinstance(item, Skipped)]
             readable = [(candidate, item) for candidate, item in batch if not isinstance(item, Skipped)]
             parts: list[Pictures] = []  # in this order; neighbours without features are encoded together
@@ -154,9 +172,9 @@ def _batches(fetched: Iterable[tuple[Candidate, _Fetched]]) -> Iterator[list[tup
         yield batch
 
 
-def cache_name(judge: Judge, content: bytes) -> str:
+def cache_name(features_id: str, content: bytes) -> str:
     """Return the name of a picture's features in the cache."""
-    return f"{content.hex()}-{judge.features_id}"
+    return f"{content.hex()}-{features_id}"
 
 
 class KeepingModel(Protocol):
