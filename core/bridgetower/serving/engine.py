@@ -88,14 +88,14 @@ class Engine:
             began = time.perf_counter()
             recalled: float | None = None
 
-            def heard(hits: tuple[Hit, ...]) -> None:
+            def progressed(done: int, total: int) -> None:
                 nonlocal recalled
                 recalled = recalled or time.perf_counter()
-                on_hits(hits)
+                on_progress(done, total)
 
             with self._heard_by(say):
                 library = self._library_for(request)
-                pages = library.pages(request, on_progress=on_progress, on_hits=heard)
+                pages = library.pages(request, on_progress=progressed, on_hits=on_hits)
                 first = next(pages)
             ended = time.perf_counter()
             self._count("recall", (recalled or ended) - began)
