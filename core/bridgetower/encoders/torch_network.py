@@ -37,7 +37,7 @@ from bridgetower.resources import shortages
 # each tensor, which the kernel has to zero.
 _WIDEST_BYTES = 16 * 1024**2
 _WIDEST_BYTES_INT8 = 4 * 1024**2  # in int8 pictures of a pass are multiplied one by one, so more only leave the cache
-_PASS = 4  # pictures or pairs of each pass on other devices, as many as a search verifies at once; a rest is filled up
+_PASS = 4  # pictures or pairs of each pass on other devices; a rest is filled up
 
 _VISION = ("vision_tower.", "image_transforms.")
 _CROSS_MODAL = ("text_stream.", "image_stream.")

@@ -11,6 +11,8 @@ import pytest
 
 from bridgetower import Library, SearchRequest
 from bridgetower.errors import ModelError
+from bridgetower.records import Hit
+from bridgetower.retrieval.candidates import Candidates
 from bridgetower.serving.batching import BatchedEncoder, BatchedJudge, Batches, Turns
 from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.request_queue import Busy, Draining, RequestQueue
@@ -133,6 +135,35 @@ def test_requests_that_run_together_get_what_a_library_gives(index: Path) -> Non
         assert [hit for page in pages for hit in page] == list(whole)
         assert engine.find(whole[0].hash or "") is not None and engine.find("0" * 64) is None
     assert engine.batches()["pairs"][2] == 9 * 10 + 2
+    engine.close()
+
+
+def test_hits_before_the_last_are_computed_for_listeners_alone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forks: list[Candidates] = []
+    fork = Candidates.fork
+
+    def counted(candidates: Candidates) -> Candidates:
+        forks.append(candidates)
+        return fork(candidates)
+
+    monkeypatch.setattr(Candidates, "fork", counted)
+    engine, request = Engine(Options(index, precision="fp32")), SearchRequest("cats", depth=2)
+    found = engine.search(request)
+    assert found.verified == 2 and not forks
+    heard: list[tuple[Hit, ...]] = []
+    notes: list[str] = []
+    told: list[int] = []
+
+    def hear(hits: tuple[Hit, ...]) -> None:
+        heard.append(hits)
+        told.append(len(notes))
+
+    assert engine.search(request, say=notes.append, on_hits=hear) == found
+    assert [sum(hit.verified for hit in hits) for hits in heard] == [0, 2, 2]
+    assert heard[-1] == found.hits and len(forks) == 2
+    assert told == [1, 1, 1]  # the note on the demo model comes first
+    stages = engine.stages()
+    assert stages["recall"][0] == stages["verify"][0] == 2 and min(seconds for _, seconds in stages.values()) > 0
     engine.close()
 
 

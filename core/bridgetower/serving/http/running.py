@@ -12,6 +12,7 @@ import anyio
 from starlette.requests import Request
 from starlette.types import Receive
 
+from bridgetower.records import quiet
 from bridgetower.serving.http.errors import ClientGone, Problem
 from bridgetower.serving.request_queue import RequestQueue
 
@@ -39,11 +40,15 @@ class Listener:
         self._check()
         self._progress = done, total
 
-    def on_hits(self, hits: Any) -> None:
-        """Take the hits as they stand: first those that are recalled."""
+    @property
+    def on_hits(self) -> Callable[[Any], object]:
+        """What takes the hits as they stand, first those that are recalled; `quiet` if nobody waits for events."""
+        return quiet if self._on_event is None else self._take_hits
+
+    def _take_hits(self, hits: Any) -> None:
         self._check()
-        if self._on_event is not None:
-            self._on_event("verified" if self._recalled else "recalled", (hits, *self._progress))
+        assert self._on_event is not None
+        self._on_event("verified" if self._recalled else "recalled", (hits, *self._progress))
         self._recalled = True
 
     def leave(self) -> None:
