@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bridgetower.serving.http.bodies import LONGEST_TEXT, MOST_PICTURES, MOST_TEXTS
 
@@ -19,7 +19,9 @@ Glob = Annotated[
     str,
     Field(max_length=4096, description="An absolute folder of the index, or a pattern over the names of its files."),
 ]
-Depth = Annotated[int, Field(ge=0, le=MOST_HITS, description="How many candidates are verified; 0: none.")]
+# In JSON Schema and JavaScript, 5.0 is an integer.
+_whole = BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
+Depth = Annotated[int, Field(ge=0, le=MOST_HITS, description="How many candidates are verified; 0: none."), _whole]
 
 
 class _Given(BaseModel):
@@ -55,7 +57,7 @@ class _Limits(_Given):
     since: Moment | None = None
     before: Moment | None = None
     taken: Moment | None = None
-    top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most hits of a page.")] = 10
+    top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most hits of a page."), _whole] = 10
     depth: Depth | None = None
     min_match: Annotated[float, Field(ge=0, le=1)] | None = None
     min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
@@ -89,8 +91,10 @@ class FillFields(_Given):
 
     text: Annotated[str, Field(max_length=LONGEST_TEXT, examples=["a <mask> looking out"])]
     images: Annotated[list[PictureReference], Field(max_length=MOST_PICTURES)] = []
-    top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most words for each mask.")] = 5
-    depth: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many pictures of the index.")] | None = None
+    top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most words for each mask."), _whole] = 5
+    depth: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many pictures of the index."), _whole] | None = (
+        None
+    )
 
 
 # Answers
