@@ -9,7 +9,7 @@ DEMO_INDEX := .demo/index
 BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-samples quick check format bench clean
+.PHONY: help demo test test-samples test-serve quick check format bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -33,6 +33,9 @@ test: check  ## all of check, then all tests (ARGS="-k search" for some)
 test-samples: $(VENV)/.installed-dev  ## read files of many encoders, and real ones of cameras: needs a network
 	$(BIN)/python tests/samples/encoders.py
 	$(BIN)/python tests/samples/fetch.py $(ARGS)
+
+test-serve: $(VENV)/.installed-fuzz  ## ask a real server 5,000 generated requests, damaged and slow ones: minutes
+	$(BIN)/python tests/serving/fuzz.py
 
 quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: about a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 --dist=loadfile -r fE $(ARGS)
@@ -72,3 +75,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo '== install bt, the libraries that it needs and the development tools: this takes minutes'
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	@echo '== install schemathesis'
+	$(PIP_INSTALL) --editable '.[dev,fuzz]'
+	@touch $@

@@ -1,0 +1,155 @@
+"""Hooks of schemathesis: valid requests about pictures of an index, and what every answer has to be.
+
+The document of a server cannot tell which ids its index has, nor which fields exclude each other. Requests that are
+meant to be valid are completed here, so that they reach the model. FUZZ_DATA names a file that `fuzz.py` has written.
+"""
+
+import atexit
+import base64
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import schemathesis
+from schemathesis.specs.openapi.checks import negative_data_rejection
+
+DATA = json.loads(Path(os.environ["FUZZ_DATA"]).read_text("utf-8"))
+IDS: list[str] = DATA["ids"]
+FILES = [Path(name).read_bytes() for name in DATA["files"]]
+TEXTS = ("two cats", "a dog in the snow", "a bat, above a pumpkin", "ЖЖЖ \U0001f600", "<mask>", "x" * 10_000)
+MOMENTS = ("2024", "2024-05", "2024-05-17", "last week", "3 days ago", "1900")
+PLACES = ("/", "*.jpg", DATA["folder"], "/nowhere/*", "**/*cat*")
+UNKNOWN = "0" * 64
+MOST_DEPTH = 3  # verifying takes most of the time
+
+answers: Counter[str] = Counter()
+completed: set[str] = set()  # ids of cases
+cursors: list[str] = []  # of the newest searches
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    """Complete a case that is meant to be valid."""
+    if not case.meta.generation.mode.is_positive:
+        return
+    completed.add(case.id)
+    body = case.body if isinstance(case.body, dict) else None
+    draw = Random(repr((case.path_parameters, case.query, body)))
+    if "id" in case.path_parameters:
+        case.path_parameters["id"] = draw.choice((*IDS, UNKNOWN))
+    fields = case.query if case.method == "GET" else body
+    complete = {"search_by_url": _search, "search": _search, "match": _match, "fill": _fill}
+    if fields is not None and case.operation.definition.raw["operationId"] in complete:
+        for name in [name for name, value in fields.items() if value is None]:
+            del fields[name]
+        _pictures(fields, draw, is_form=case.media_type == "multipart/form-data")
+        complete[case.operation.definition.raw["operationId"]](fields, draw)
+        if case.media_type == "multipart/form-data" and "images" in fields:
+            fields["image"] = [draw.choice(FILES) for _ in fields.pop("images")]
+
+
+def _pictures(fields: dict[str, Any], draw: Random, *, is_form: bool) -> None:
+    """Give pictures that there are, few of them."""
+    if "image" in fields:
+        there = [draw.choice(FILES) if is_form else draw.choice(IDS) for _ in fields["image"][:3]]
+        fields["image"] = there
+    if "images" in fields:
+        fields["images"] = [
+            {"id": draw.choice(IDS)} if draw.random() < 0.6 else {"data": _data_url(draw.choice(FILES))}
+            for _ in fields["images"][:3]
+        ]
+
+
+def _data_url(content: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+
+def _text(any_text: str) -> str:
+    """Return a text with a word."""
+    return f"a {any_text}"[:10_000]
+
+
+def _search(fields: dict[str, Any], draw: Random) -> None:
+    if "cursor" in fields:
+        if cursors and draw.random() < 0.3:
+            cursor = cursors.pop()
+            fields.clear()
+            fields["cursor"] = cursor
+            return
+        del fields["cursor"]
+    pictures = bool(fields.get("image") or fields.get("images"))
+    if not pictures or "text" in fields:
+        fields["text"] = draw.choice((_text(fields.get("text", "")), *TEXTS))
+    fields["depth"] = min(int(fields.get("depth", MOST_DEPTH)), MOST_DEPTH)
+    verifies = "text" in fields and fields["depth"] > 0
+    for name, fits in (("min_match", verifies), ("budget_s", verifies), ("min_similarity", "text" not in fields)):
+        if not fits:
+            fields.pop(name, None)
+    times = [name for name in ("taken", "since", "before") if name in fields]
+    for name in times:
+        del fields[name]
+    if times:
+        fields[draw.choice(times)] = draw.choice(MOMENTS)
+    for name in ("under", "not_under"):
+        if name in fields:
+            fields[name] = [draw.choice(PLACES) for _ in fields[name][:3] or [""]]
+
+
+def _match(fields: dict[str, Any], draw: Random) -> None:
+    fields["texts"] = [draw.choice((_text(text), *TEXTS)) for text in fields["texts"][:3]]
+    if not fields.get("image") and not fields.get("images"):
+        fields["images"] = [{"id": draw.choice(IDS)}]
+
+
+def _fill(fields: dict[str, Any], draw: Random) -> None:
+    fields["text"] = draw.choice(("a <mask> looking out", "<mask>", "two <mask> on a <mask>", "Ж <mask> x"))
+    if fields.get("image") or fields.get("images"):
+        fields.pop("depth", None)
+    else:
+        fields["depth"] = min(int(fields.get("depth", MOST_DEPTH)), MOST_DEPTH)
+
+
+@schemathesis.hook
+def after_call(context: Any, case: Any, response: Any) -> None:
+    """Count an answer, and keep its cursor."""
+    name = case.operation.definition.raw["operationId"]
+    answers[f"{name} {response.status_code}"] += 1
+    if name in ("search", "search_by_url") and response.status_code == 200 and (found := response.json()["cursor"]):
+        cursors.append(found)
+        del cursors[:-4]
+
+
+@schemathesis.check
+def completed_cases_are_answered(ctx: Any, response: Any, case: Any) -> None:
+    """A valid request succeeds; an id may be unknown, and a place may be none of the index."""
+    if case.id in completed and response.status_code not in (200, 404):
+        raise AssertionError(f"a valid request was answered with {response.status_code}: {response.text}")
+
+
+@schemathesis.check
+def invalid_json_is_refused(ctx: Any, response: Any, case: Any) -> None:
+    """An invalid request is refused. The fields of a form are texts, so that what is no text becomes valid there."""
+    if case.media_type != "multipart/form-data":
+        negative_data_rejection(ctx, response, case)
+
+
+@schemathesis.check
+def failures_have_one_form(ctx: Any, response: Any, case: Any) -> None:
+    """Every failure is {"error": {"code", "message"}}."""
+    if response.status_code < 400:
+        return
+    error = response.json()["error"]
+    if (
+        set(response.json()) != {"error"}
+        or set(error) != {"code", "message"}
+        or not all(map(str.strip, error.values()))
+    ):
+        raise AssertionError(f"not the form of a failure: {response.text}")
+
+
+@atexit.register
+def _write_answers() -> None:
+    Path(os.environ["FUZZ_ANSWERS"]).write_text(json.dumps(answers), "utf-8")
