@@ -56,21 +56,16 @@ class Bodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] != "POST":
+            await self._app(scope, _without_body(receive), send)
+            return
         length = Headers(scope=scope).get("content-length", "0")
         declared = int(length) if re.fullmatch("[0-9]{1,18}", length) else 0
         loop = asyncio.get_running_loop()
-        begun, held, complete, answering = loop.time(), 0, False, False
-
-        async def noting(message: Message) -> None:
-            nonlocal answering
-            answering = True
-            await send(message)
+        begun, held, complete = loop.time(), 0, False
 
         async def limited() -> Message:
             nonlocal held, complete
-            while answering:  # a body can be refused no more: it is dropped as it comes
-                if (message := await receive())["type"] == "http.disconnect":
-                    return message
             if complete:
                 return await receive()
             if declared > MOST_BODY:
@@ -91,9 +86,25 @@ class Bodies:
             return message
 
         try:
-            await self._app(scope, limited, noting)
+            await self._app(scope, limited, send)
         finally:
             self._held -= held
+
+
+def _without_body(receive: Receive) -> Receive:
+    """Return a `receive` that drops the body as it comes: a refusal could meet an answer that has begun."""
+    begun = False
+
+    async def empty() -> Message:
+        nonlocal begun
+        if not begun:
+            begun = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        return message
+
+    return empty
 
 
 def _too_large() -> Problem:

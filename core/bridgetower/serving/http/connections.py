@@ -18,8 +18,12 @@ MOST = 512  # connections
 HEADERS_S = 10.0  # for the head of a request, from the begin of the connection or the end of the answer before
 STALL_S = 30.0  # for a client to read a part of an answer
 
-_CODES = {408: "too_slow", 431: "too_large"}
-_MESSAGES = {408: "the request arrives too slowly", 431: "the head of the request is too large"}
+_CODES = {400: "bad_request", 408: "too_slow", 431: "too_large"}
+_MESSAGES = {
+    400: "this is no valid HTTP request",
+    408: "the request arrives too slowly",
+    431: "the head of the request is too large",
+}
 
 
 class Connection(H11Protocol):
@@ -65,8 +69,9 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; uvicorn calls it while it handles the error of h11."""
         error = sys.exc_info()[1]
-        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        self._refuse(status, _CODES.get(status, "bad_request"), _MESSAGES.get(status, "this is no valid HTTP request"))
+        hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        status = hint if hint in _CODES else 400
+        self._refuse(status, _CODES[status], _MESSAGES[status])
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle

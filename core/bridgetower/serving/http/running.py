@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from bridgetower.records import quiet
-from bridgetower.serving.http.errors import ClientGone, Problem
+from bridgetower.serving.http.errors import ClientGone
 from bridgetower.serving.request_queue import RequestQueue
 
 _T = TypeVar("_T")
@@ -61,7 +61,7 @@ class Listener:
 
 
 async def run(request: Request, queue: RequestQueue, work: Callable[[Listener], _T]) -> _T:
-    """Return the result of `work`. Raises as it does, Busy, Draining, ClientGone, and Problem for the body of a GET."""
+    """Return the result of `work`. Raises as it does, Busy, Draining, and ClientGone."""
     listener = Listener()
     submitted = queue.submit(partial(work, listener))
     future = asyncio.wrap_future(submitted)
@@ -69,21 +69,16 @@ async def run(request: Request, queue: RequestQueue, work: Callable[[Listener], 
     try:
         await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
-            raise gone.result()
+            raise ClientGone
         return future.result()
     finally:
         gone.cancel()
         await _end(submitted, listener)
 
 
-async def _until_gone(receive: Receive) -> Exception:
-    """Return why the work can end."""
-    try:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-    except Problem as problem:  # a body that the request should not have
-        return problem
-    return ClientGone()
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _end(submitted: Future[Any], listener: Listener) -> None:
