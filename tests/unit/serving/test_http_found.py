@@ -17,8 +17,8 @@ from bridgetower.serving.http.app import create_app
 from bridgetower.serving.http.bodies import Bodies, checked
 from bridgetower.serving.http.config import Config, bind
 from bridgetower.serving.http.errors import ClientGone, Problem
+from bridgetower.serving.http.routes.schemas import MatchFields, SearchFields, failures
 from bridgetower.serving.http.running import run
-from bridgetower.serving.http.schemas import MatchFields, SearchFields, failures
 from bridgetower.serving.http.server import HttpServer
 from bridgetower.serving.request_queue import RequestQueue
 
