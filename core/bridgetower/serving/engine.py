@@ -45,9 +45,13 @@ class Engine:
     some time. Each request sees one committed state of the index, the newest when it begins.
     """
 
-    def __init__(self, options: Options, *, idle: float = 900.0, on_sleep: Callable[[], object] = quiet) -> None:
-        """Nothing is read now. The weights are let go after `idle` seconds without a request, and `on_sleep` called."""
-        self.options, self._idle, self._on_sleep = options, idle, on_sleep
+    def __init__(self, options: Options, *, idle: float = 900.0) -> None:
+        """Nothing is read now. The weights are let go after `idle` seconds without a request."""
+        self.options, self._idle = options, idle
+        self.on_sleep: Callable[[], object] = quiet  # called when the weights are let go, to close open pages
+        # The device and the precision of the model, once `warm_up` has found them; they stay while it sleeps. None
+        # again if another index takes the place of this one.
+        self.runtime: Runtime | None = None
         self._lock = threading.Lock()
         self._waking = threading.Lock()  # held while the model is found
         self._library = self._new_library()
@@ -82,7 +86,8 @@ class Engine:
         """Yield the results in pages of at most `request.top` hits, all from one state of the index.
 
         The first page is that of `search`. The others go on with hits that are not verified, until the end of the index
-        or until the iterator is closed. One thread at a time may use it.
+        or until the iterator is closed. One thread at a time may use it. They need no model, so an iterator that waits
+        keeps nothing awake, but it holds the weights in memory: `on_sleep` is to close it.
         """
         with self._busy():
             began = time.perf_counter()
@@ -101,9 +106,9 @@ class Engine:
             self._count("recall", (recalled or ended) - began)
             if first.verified:
                 self._count("verify", ended - (recalled or ended))
-            with closing(pages):
-                yield first
-                yield from pages
+        with closing(pages):
+            yield first
+            yield from pages
 
     def fill(
         self,
@@ -196,6 +201,7 @@ class Engine:
         if warm is not None and self._library.fingerprint != warm.fingerprint:  # another index has taken its place
             with self._lock:
                 self._forget_model()
+                self.runtime = None
 
     # The model
 
@@ -209,12 +215,6 @@ class Engine:
         """The name of the model, if a request has needed it since the last sleep."""
         warm = self._warm
         return None if warm is None else warm.model.name
-
-    @property
-    def runtime(self) -> "Runtime | None":
-        """The device and the precision of the model, once `warm_up` has found them."""
-        warm = self._warm
-        return None if warm is None else warm.runtime
 
     def has_default_preprocessing(self) -> bool:
         """Return whether `Model(name)` would preprocess pictures as the model of the index does."""
@@ -233,8 +233,7 @@ class Engine:
             model.encoder.embed_texts(["a"])
             if Head.ITM in model.heads:
                 model.judge.encode_texts(["a"])
-            warm = self._warmed()
-            warm.runtime = warm.found.runtime
+            self.runtime = self._warmed().found.runtime
 
     def _library_for(self, request: "SearchRequest") -> Library:
         """Return the library of the warm model; of none, if the request or the index needs none."""
@@ -271,7 +270,7 @@ class Engine:
             self._forget_model()
             if "_decoder" in self.__dict__:
                 self._decoder.close()
-        self._on_sleep()
+        self.on_sleep()
         return True
 
     def _forget_model(self) -> None:
@@ -360,7 +359,6 @@ class _Warm:
         if self.fingerprint is None:
             raise StoreError(f"the index in {index.directory} is empty; fill it with `bt index PHOTOS`")
         self.found = index.model
-        self.runtime: Runtime | None = None
         self.turns = Turns(kinds)
         encoder = BatchedEncoder(self.found.encoder, self.turns) if Head.ITC in self.found.heads else None
         self.model = Model.from_parts(encoder, BatchedJudge(self.found.judge, self.turns), say=tell)

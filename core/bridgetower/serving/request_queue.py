@@ -5,6 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from bridgetower.errors import ResourceError
+
 _T = TypeVar("_T")
 
 RUNNING = 16  # requests that run together: each waits for its turn at the model after every few pictures
@@ -49,7 +51,7 @@ class RequestQueue:
         return self._draining
 
     def submit(self, work: Callable[[], _T]) -> Future[_T]:
-        """Run `work` in a thread when its turn comes. Raises Busy, Draining."""
+        """Run `work` in a thread when its turn comes. Raises Busy, Draining, ResourceError."""
         with self._lock:
             if self._draining:
                 raise Draining("the server ends: ask again when it has started again", 5)
@@ -57,24 +59,31 @@ class RequestQueue:
                 self.refused += 1
                 raise Busy(f"{self._taken} requests wait or run: ask again later", 1 + self._taken // 16)
             self._taken += 1
+        held = [work]  # the executor keeps a cancelled call until a thread is free, but not what it has to do
         try:
-            future = self._threads.submit(self._run, work)
-        except RuntimeError:  # no thread can be started
+            future = self._threads.submit(self._run, held)
+        except RuntimeError as error:  # no thread can be started; the executor has taken the call all the same
+            held.clear()
             self._end()
-            raise
-        future.add_done_callback(self._end)  # called also for a request that is cancelled while it waits
+            raise ResourceError("no thread can be started: there are too many, or too little memory") from error
+
+        def end(_: Future[_T]) -> None:  # called also for a request that is cancelled while it waits
+            held.clear()
+            self._end()
+
+        future.add_done_callback(end)
         return future
 
-    def _run(self, work: Callable[[], _T]) -> _T:
+    def _run(self, held: list[Callable[[], _T]]) -> _T:
         with self._lock:
             self.running += 1
         try:
-            return work()
+            return held.pop()()
         finally:
             with self._lock:
                 self.running -= 1
 
-    def _end(self, _: object = None) -> None:
+    def _end(self) -> None:
         with self._lock:
             self._taken -= 1
             self._lock.notify_all()

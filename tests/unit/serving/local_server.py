@@ -30,11 +30,8 @@ class FakeEngine:
         self.gate.set()
         self.requests: list[Any] = []
         self.ended: list[BaseException] = []  # errors that callbacks raised
+        self.runtime: SimpleNamespace | None = None  # as before `warm_up`
         self.default_preprocessing, self.note = True, "note: it begins"
-
-    @property
-    def runtime(self) -> SimpleNamespace:
-        return SimpleNamespace(device="cpu", precision="fp32")
 
     def has_default_preprocessing(self) -> bool:
         return self.default_preprocessing

@@ -11,7 +11,7 @@ import pytest
 
 from bridgetower import Library, SearchRequest
 from bridgetower.errors import ModelError
-from bridgetower.records import Hit
+from bridgetower.records import Hit, quiet
 from bridgetower.retrieval.candidates import Candidates
 from bridgetower.serving.batching import BatchedEncoder, BatchedJudge, Batches, Turns
 from bridgetower.serving.engine import Engine, Options
@@ -169,7 +169,8 @@ def test_hits_before_the_last_are_computed_for_listeners_alone(index: Path, monk
 
 def test_it_sleeps_when_idle_and_wakes_again(index: Path) -> None:
     asleep = threading.Event()
-    engine = Engine(Options(index, precision="fp32"), idle=0.05, on_sleep=asleep.set)
+    engine = Engine(Options(index, precision="fp32"), idle=0.05)
+    engine.on_sleep = asleep.set
     notes: list[str] = []
     first = engine.search(SearchRequest("cats", depth=0), say=notes.append)
     assert engine.is_awake or asleep.is_set()
@@ -177,6 +178,24 @@ def test_it_sleeps_when_idle_and_wakes_again(index: Path) -> None:
     assert engine.summary().images == 10 and not engine.is_awake
     assert engine.search(SearchRequest("cats", depth=0), say=notes.append) == first
     assert len(notes) == 2 and "demo model" in notes[0] and notes[0] == notes[1]
+    engine.close()
+
+
+def test_pages_that_wait_keep_nothing_awake(index: Path) -> None:
+    engine = Engine(Options(index, precision="fp32"), idle=3600)
+    engine.warm_up()
+    runtime = engine.runtime
+    pages = engine.pages(SearchRequest("cats", depth=2, top=3))
+    first = next(pages)
+    engine.on_sleep = pages.close
+    assert engine.sleep() and not engine.is_awake
+    assert not list(pages)
+    assert engine.runtime == runtime and runtime is not None  # a client that wants this device is still served
+    again = engine.pages(SearchRequest("cats", depth=2, top=3))
+    assert next(again) == first
+    engine.on_sleep = quiet
+    assert engine.sleep()
+    assert sum(len(page.hits) for page in again) == 7  # or they go on, from the state that they began with
     engine.close()
 
 

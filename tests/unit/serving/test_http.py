@@ -361,6 +361,27 @@ def test_pages_by_cursor(server: Server) -> None:
     refused(server.client.get("/search?cursor=unknown", headers=STREAM), 410, "unknown_cursor")
 
 
+def test_all_pages_come_from_one_state_of_the_index(tmp_path: Path) -> None:
+    with colours_served(tmp_path) as server:
+        fields = {"images": [{"data": data_url(png())}], "text": "red", "top": 1, "depth": 1}
+        first = server.client.post("/search", json=fields).json()
+        server.engine.colours.forget([server.photos / "blue.png", server.photos / "green.png"])
+        found, cursor = [first["hits"][0]["path"]], first["cursor"]
+        while cursor is not None:
+            page = server.client.post("/search", json={"cursor": cursor}).json()
+            found += [hit["path"] for hit in page["hits"]]
+            cursor = page["cursor"]
+        assert sorted(Path(path).stem for path in found) == sorted(COLOURS)
+        assert sorted(names(server.client.get("/search?text=red"))) == ["red", "white"]
+
+
+def test_sleep_ends_the_searches_that_wait_for_a_page(tmp_path: Path) -> None:
+    with colours_served(tmp_path) as server:
+        cursor = server.client.get("/search?text=red&top=1").json()["cursor"]
+        assert cursor is not None and server.engine.sleep()
+        refused(server.client.get("/search", params={"cursor": cursor}), 410, "unknown_cursor")
+
+
 def test_match(server: Server) -> None:
     fields = {"texts": ["red", "blue"], "images": [{"id": server.ids["blue"]}, {"data": data_url(png())}]}
     scores = server.client.post("/match", json=fields).json()["scores"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,8 +164,8 @@ def reason(wanted: Wanted, pictures: str = INDEX) -> str | None:
 def test_a_server_fits_by_what_was_asked_for_or_by_what_that_came_to(engine: FakeEngine, wanted: Wanted) -> None:
     with serving(engine, wanted.index):
         assert reason(wanted) is None
-        assert reason(replace(wanted, device="cpu")) == "it serves device auto, not cpu"  # not known while it sleeps
-        engine.is_awake = True
+        assert reason(replace(wanted, device="cpu")) == "it serves device auto, not cpu"  # not known yet
+        engine.runtime = SimpleNamespace(device="cpu", precision="fp32")
         assert reason(replace(wanted, device="cpu", precision="fp32")) is None
         assert reason(replace(wanted, precision="int8")) == "it serves precision auto, not int8"
         assert reason(replace(wanted, features_cache=5)) == "it keeps features elsewhere, or has another limit for them"

@@ -27,8 +27,12 @@ _SCHEMAS = "#/components/schemas/{model}"
 
 
 def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
-    """Return the application. The caller drains the queue and closes the engine after the last request."""
+    """Return the application. The caller drains the queue and closes the engine after the last request.
+
+    Searches that wait for a next page end when the engine sleeps.
+    """
     cursors: Cursors[search.Page] = Cursors(lambda page: page.is_last)
+    engine.on_sleep = cursors.clear
     thumbnails = Thumbnails(config.thumbnails or cache_folder() / "thumbnails")
     figures = metrics.Metrics(engine, queue)
 

@@ -156,8 +156,7 @@ class Listener:
         with suppress(BridgeTowerError):  # the request raises it
             if hello.get("pictures") == PICTURES or hello.get("named_model") is not None or hello.get("model") != model:
                 made_by = self._made_by()
-            awake = self._engine.is_awake
-            if awake and (hello.get("device"), hello.get("precision")) != (options.device, precision):
+            if (hello.get("device"), hello.get("precision")) != (options.device, precision):
                 runtime = self._engine.runtime
             if hello.get("pictures") == PICTURES:
                 default_preprocessing = self._engine.has_default_preprocessing()

@@ -34,7 +34,11 @@ class _Open(Generic[_Page]):
 
 
 class Cursors(Generic[_Page]):
-    """Iterators of pages by cursor; the one that was used least recently is closed for a new one."""
+    """Iterators of pages by cursor.
+
+    Where there are too many, the oldest whose cursor was never used is closed for a new one, as most clients want one
+    page; if there is none, the one that was used least recently.
+    """
 
     def __init__(
         self,
@@ -58,9 +62,13 @@ class Cursors(Generic[_Page]):
         """Keep an iterator, and return the cursor of its next page."""
         kept = _Open(pages, self._clock() + self._seconds, cursor := _new())
         with self._lock:
-            self._open[id(kept)] = kept
-            most = 0 if self._closed else self._most
-            over = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - most)]
+            over = [kept] if self._closed else []
+            if not self._closed:
+                if len(self._open) >= self._most:
+                    others = self._open.values()
+                    over.append(next((one for one in others if one.used is None), next(iter(others))))
+                    del self._open[id(over[0])]
+                self._open[id(kept)] = kept
         _close(over)
         return cursor
 
@@ -95,10 +103,14 @@ class Cursors(Generic[_Page]):
         now = self._clock()
         self._close_those(lambda kept: kept.until <= now)
 
+    def clear(self) -> None:
+        """Close all searches."""
+        self._close_those(lambda kept: True)
+
     def close(self) -> None:
         """Close all searches, now and later."""
         self._closed = True
-        self._close_those(lambda kept: True)
+        self.clear()
 
     def _find(self, cursor: str) -> _Open[_Page]:
         self.expire()

@@ -5,7 +5,8 @@ import math
 from collections.abc import AsyncIterator, Generator, Iterable
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
@@ -27,6 +28,12 @@ from bridgetower.serving.http.routes.schemas import (
 )
 from bridgetower.serving.http.running import Listener, run, stream
 from bridgetower.serving.request_queue import RequestQueue
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from bridgetower import Preprocessing
 
 _EVENTS = "text/event-stream"
 
@@ -91,10 +98,14 @@ class _Searching:
         return StreamingResponse(_written(first, events), media_type=_EVENTS)
 
     def _first_page(self, fields: SearchFields, files: list[bytes], listener: Listener) -> dict[str, Any]:
-        request = _request(self.engine, fields, given_pictures(fields.images, files))
+        images = engine_pictures(self.engine, given_pictures(fields.images, files))
+        request = _request(fields, images)
         found = self.engine.pages(request, say=listener.say, on_progress=listener.on_progress, on_hits=listener.on_hits)
         pages = _pages(found, request.top)
         page = next(pages)
+        for image in images:
+            if isinstance(image, UploadedPicture):
+                image.forget()  # further pages need none, and may wait for minutes
         if page.is_last:
             pages.close()
         return answer_of(page, None if page.is_last else self.cursors.keep(pages), listener.notes)
@@ -111,11 +122,11 @@ def _empty(fields: SearchFields) -> set[str]:
     return {name for name in ("images",) if not getattr(fields, name)}
 
 
-def _request(engine: Engine, fields: SearchFields, pictures: list[GivenPicture]) -> SearchRequest:
+def _request(fields: SearchFields, images: "list[EnginePicture]") -> SearchRequest:
     """Return the request of the library. Raises UsageError, Problem."""
     return SearchRequest(
         text=fields.text,
-        image=engine_pictures(engine, pictures) or None,
+        image=images or None,
         under=None if fields.under is None else places(fields.under),
         not_under=places(fields.not_under or []),
         since=fields.since,
@@ -129,10 +140,28 @@ def _request(engine: Engine, fields: SearchFields, pictures: list[GivenPicture])
     )
 
 
-def engine_pictures(engine: Engine, pictures: Iterable[GivenPicture]) -> list[Any]:
+class UploadedPicture:
+    """A picture of a request, decoded when its pixels are needed."""
+
+    def __init__(self, engine: Engine, content: bytes, name: Path) -> None:
+        self.name, self._engine, self._content = name, engine, content
+
+    def pixels(self, preprocessing: "Preprocessing") -> "npt.NDArray[np.float32]":
+        """Return pixels [3, H, W]. Raises PictureError, ResourceError."""
+        return self._engine.picture(self._content, self.name).pixels(preprocessing)
+
+    def forget(self) -> None:
+        """Let the content go."""
+        self._content = b""
+
+
+EnginePicture = UploadedPicture | IndexedPicture
+
+
+def engine_pictures(engine: Engine, pictures: Iterable[GivenPicture]) -> list[EnginePicture]:
     """Return pictures as the engine takes them. Raises Problem, StoreError."""
     return [
-        engine.picture(one.content, one.name) if one.id is None else IndexedPicture(engine, one.id, one.name)
+        UploadedPicture(engine, one.content, one.name) if one.id is None else IndexedPicture(engine, one.id, one.name)
         for one in pictures
     ]
 
