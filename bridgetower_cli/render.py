@@ -23,6 +23,7 @@ from bridgetower.errors import OutputError
 from bridgetower.records import INT8, Skipped
 
 # Control characters, line separators, changes of writing direction, and bytes that are not UTF-8.
+_DIGITS = 6  # of numbers in JSON
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -82,7 +83,7 @@ def _json(row: Mapping[str, Any]) -> str:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, Mapping):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -22,6 +22,7 @@ from bridgetower import Library
 from bridgetower.serving.local import client, wire
 from bridgetower.serving.local.client import INDEX, RemoteLibrary, Server, Wanted
 from bridgetower.serving.local.place import socket_path
+from bridgetower_cli import render
 from bridgetower_cli.parser import app
 from tests.servers import running
 from tests.unit.serving.local_server import runtime_folder
@@ -105,7 +106,7 @@ def random_search(choose: random.Random) -> list[str]:
     perhaps(0.15, "--not-under", choose.choice(PLACES))
     perhaps(0.15, "--since", choose.choice(["2001", "2010-05", "2020-01-01", "3 days ago"]))
     perhaps(0.5, "--top", choose.randint(1, 30))
-    perhaps(0.3, choose.choice(["--json", "--paths", "-0"]))
+    perhaps(0.8, choose.choice(["--json", "--json", "--json", "--paths", "-0"]))
     if kind == "picture":
         perhaps(0.2, "--min-similarity", choose.choice([0, 0.3, 0.9]))
     elif choose.random() < 0.4:
@@ -127,7 +128,10 @@ def one_network(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_two_hundred_random_searches_say_the_same(place: Path, one_network: None) -> None:
+def test_two_hundred_random_searches_say_the_same(
+    place: Path, one_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "_DIGITS", 17)  # JSON shows every bit
     choose = random.Random(20)
     codes = []
     with running(place / "index") as server:
