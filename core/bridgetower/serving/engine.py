@@ -57,6 +57,7 @@ class Engine:
         self._library = self._new_library()
         self._warm: _Warm | None = None
         self._state: object = None  # of the files of the index that the readers have open
+        self._is_foreign: bool | None = None  # whether its vectors are of another program; None: to be read
         self._standing: dict[str, None] = {}  # notes on the index and the model, which each request gets
         self._hearing = threading.local()  # `say`: where the notes of the request of this thread go
         self._active, self._last_use = 0, time.monotonic()
@@ -193,7 +194,7 @@ class Engine:
         with self._lock:
             if state == self._state:
                 return
-            self._state = state
+            self._state, self._is_foreign = state, None
             self._library.refresh()
             warm = self._warm
             if warm is not None:
@@ -241,8 +242,10 @@ class Engine:
         self._library.require_places(request)  # before a model is found, which says its notes
         if not (request.needs_encoder or request.verifies) or not len(self._library):
             return self._library
-        made = self._library.fingerprint
-        if made is not None and made.precision_family == FOREIGN:  # only vectors recall
+        if self._is_foreign is None:
+            made = self._library.fingerprint
+            self._is_foreign = made is not None and made.precision_family == FOREIGN
+        if self._is_foreign:  # only vectors recall
             return self._library
         return self._warmed().library
 

@@ -245,8 +245,9 @@ class Catalog(CatalogSummary):
         """Return the files with an image whose paths are that of `path` but for the extension."""
         start = os.fsencode(path.with_suffix("")) + b"."
         sql = """SELECT path FROM files WHERE path > :start AND path < :after AND image IS NOT NULL
-            AND NOT instr(substr(path, length(:start)), :separator) ORDER BY path"""
-        parameters = {"start": start, "after": start[:-1] + b"/", "separator": os.fsencode(os.sep)}
+            AND path <> :own AND NOT instr(substr(path, length(:start)), :separator) ORDER BY path"""
+        after, own = start[:-1] + b"/", os.fsencode(path)
+        parameters = {"start": start, "after": after, "own": own, "separator": os.fsencode(os.sep)}
         found = (path_of(other) for (other,) in self._typed(self._all(sql, parameters), bytes))
         return [other for other in found if other.stem == path.stem and other != path]
 
