@@ -51,6 +51,9 @@ _CLOCK_FACTOR = 10 if KEEPS_TIME else 1
 _BYTES_PER_PIXEL = 48
 _BYTES_FIXED = 2 * MAX_PICTURE_BYTES + 1024**3
 
+# Processes of a `GuardedDecoder`: each may take gigabytes for a small file of many pixels.
+_MOST_GUARDED = min(4, max(2, os.cpu_count() or 1))
+
 _Answer = TypeVar("_Answer")
 
 _EXIT_TIMEOUT = 1.0  # seconds to wait for a process to end by itself
@@ -212,13 +215,14 @@ class GuardedPicture:
 
 
 class GuardedDecoder:
-    """Decodes pictures that nobody vouches for in worker processes. May be used by several threads."""
+    """Decodes pictures that nobody vouches for in worker processes, a few at a time. Threads may use it."""
 
     def __init__(self, *, max_pixels: int | None = None) -> None:
         """Set the most pixels of a picture (default MAX_PIXELS); a process starts with the first picture."""
         self._max_pixels = max_pixels
         self._pools: dict[Preprocessing, DecodePool] = {}
         self._lock = threading.Lock()
+        self._turns = threading.Semaphore(_MOST_GUARDED)
 
     def picture(self, content: bytes, name: Path) -> GuardedPicture:
         """Return a picture, to be given wherever one in memory can be given."""
@@ -226,11 +230,12 @@ class GuardedDecoder:
 
     def pixels(self, picture: GuardedPicture, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
         """Return the pixels [3, H, W] of a picture. Raises PictureError, ResourceError."""
-        with self._lock:
-            pool = self._pools.get(preprocessing)
-            if pool is None:
-                pool = self._pools[preprocessing] = DecodePool(preprocessing, max_pixels=self._max_pixels)
-        found = pool.decode(picture.content)
+        with self._turns:
+            with self._lock:
+                pool = self._pools.get(preprocessing)
+                if pool is None:
+                    pool = self._pools[preprocessing] = DecodePool(preprocessing, max_pixels=self._max_pixels)
+            found = pool.decode(picture.content)
         if isinstance(found, Picture):
             return found.pixels
         raise error_of(found, picture.name)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from bridgetower.errors import PictureError, ProcessError, ResourceError
 from bridgetower.pictures import decode_pool as pool_module
 from bridgetower.pictures import decode_worker
 from bridgetower.pictures.decode import decode
-from bridgetower.pictures.decode_pool import DecodePool, Picture
+from bridgetower.pictures.decode_pool import DecodePool, GuardedDecoder, Picture
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.records import Refused
 from tests.fakes import HOSTILE, handles_left
@@ -223,6 +224,19 @@ def test_there_are_no_more_processes_than_are_needed(tmp_path: Path) -> None:
         for shade in range(5):
             decoders.decode(picture(shade))
         assert len(started(tmp_path)) == 1
+
+
+def test_many_uploads_share_few_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "COMMAND", [*HOSTILE, str(tmp_path)])
+    monkeypatch.setattr(pool_module, "_MOST_GUARDED", 2)
+    decoder = GuardedDecoder()
+    pictures = [decoder.picture(b"wait" + picture(shade), Path(f"{shade}.png")) for shade in range(5)]
+    with ThreadPoolExecutor(len(pictures)) as threads:
+        pixels = list(threads.map(lambda one: one.pixels(SPEC), pictures))
+    assert all(one.shape == (3, 64, 64) for one in pixels)
+    assert len(started(tmp_path)) == 2
+    decoder.close()
+    assert not any(runs(pid) for pid in started(tmp_path))
 
 
 def test_they_all_end_with_the_pool(tmp_path: Path) -> None:
