@@ -1,10 +1,10 @@
 """Batch the work of requests that run together, fairly.
 
 A request asks its model for little at a time: a text, or the match of a few pictures. Each such call waits for its turn
-with the calls of other requests, in the order in which they came. When a turn comes, further calls of the same kind
-share one pass through the network. So a request with a hundred candidates takes no more turns in a row than one with
-five, and many requests cost less than one after the other. No number depends on who shares a pass: see
-`bridgetower.encoders.torch_network`.
+with the calls of other requests, in the order in which they came. A call with many texts or pairs is split into slices,
+each of which waits for a turn. When a turn comes, further calls of the same kind share one pass through the network. So
+a request with a hundred candidates takes no more turns in a row than one with five, and many requests cost less than
+one after the other. No number depends on who shares a pass: see `bridgetower.encoders.torch_network`.
 """
 
 import threading
@@ -23,6 +23,8 @@ from bridgetower import Fingerprint, Head, Judge, MaskedPrediction, Pictures, Pr
 _Vectors = npt.NDArray[np.float32]  # [B, E]
 
 SLICE_S = 0.1  # most seconds of a shared pass, by the pace of those before it, so that nobody waits long for a turn
+_LEAST_PAIRS = 4  # in a slice, also before a pace is known: as many as a search asks for at once
+_LEAST_TEXTS = 16  # in a slice: the tower may map its weights again for each
 _OLDER = 0.8  # the weight of earlier passes in the pace: the first one may have read the weights
 
 
@@ -109,6 +111,28 @@ class Turns:
         if call.error is not None:
             raise call.error
         return call.result
+
+    def take_slices(
+        self,
+        kind: str,
+        share: "Callable[[list[Any]], Sequence[Any]]",
+        work: Callable[[slice], Any],
+        items: int,
+        least: int,
+    ) -> list[Any]:
+        """Take a turn for each slice of the items of one call, and return the results of the slices in order.
+
+        A slice has as many items as fill SLICE_S, but at least `least`; `work` returns the work of a slice. Calls of
+        others have their turn between two slices. Raises as `take`.
+        """
+        results: list[Any] = []
+        start = 0
+        while start < items or not results:
+            pace = self.kinds.get(kind)
+            stop = min(items, start + max(least, 0 if pace is None else int(pace.most)))
+            results.append(self.take(kind, share, work(slice(start, stop)), stop - start))
+            start = stop
+        return results
 
     def _next(self) -> list[_Call]:
         """Take the call that has waited longest, and those with the same `share` that fit into the same pass."""
@@ -218,8 +242,10 @@ class BatchedJudge:
         return self._judge.word(token)
 
     def encode_texts(self, texts: Sequence[str]) -> Texts:
-        encoded: Texts = self._turns.take("texts of pairs", self._encode_texts, texts, len(texts))
-        return encoded
+        encoded: list[Texts] = self._turns.take_slices(
+            "texts of pairs", self._encode_texts, lambda part: texts[part], len(texts), _LEAST_TEXTS
+        )
+        return encoded[0] if len(encoded) == 1 else self._judge.join_texts(encoded)
 
     def _encode_texts(self, several: list[Sequence[str]]) -> list[Texts]:
         return [self._judge.encode_texts(texts) for texts in several]
@@ -245,8 +271,10 @@ class BatchedJudge:
         return _counted(sum(batch.features.number for batch in batches), joined)
 
     def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = self._turns.take("pairs", self._match, (texts, images, pairs), len(pairs))
-        return logits
+        logits: list[npt.NDArray[np.float32]] = self._turns.take_slices(
+            "pairs", self._match, lambda part: (texts, images, pairs[part]), len(pairs), _LEAST_PAIRS
+        )
+        return np.concatenate(logits)
 
     def _match(self, several: list[tuple[Texts, Pictures, npt.NDArray[np.int64]]]) -> list[npt.NDArray[np.float32]]:
         if len(several) == 1:

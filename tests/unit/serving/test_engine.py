@@ -1,18 +1,24 @@
 """Many requests share one engine: their work is batched, their numbers stay, and each sees one state of the index."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from bridgetower import Library, SearchRequest
+from bridgetower import Library, Pictures, SearchRequest, Texts
 from bridgetower.errors import ModelError
-from bridgetower.records import Hit, quiet
+from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.records import Candidate, Hit, quiet
 from bridgetower.retrieval.candidates import Candidates
+from bridgetower.retrieval.encode_pictures import cache_name
+from bridgetower.retrieval.matching import every_pair, verify
+from bridgetower.serving import batching
 from bridgetower.serving.batching import BatchedEncoder, BatchedJudge, Batches, Turns
 from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.request_queue import Busy, Draining, RequestQueue
@@ -99,6 +105,102 @@ def test_pictures_that_recall_and_pictures_that_are_verified_share_no_pass() -> 
         gate.open.set()
         np.testing.assert_array_equal(vectors.result(), judge.embed_images(pixels))
         np.testing.assert_array_equal(pictures.result().features.pictures.features, pixels)
+
+
+class CountedJudge(FakeEncoder):
+    """Takes 1/128 s for each pair or text, by a clock that nothing else moves. Its first pass waits until `open`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.open, self.begun = threading.Event(), threading.Event()
+        self.passes: list[tuple[int, frozenset[Any]]] = []  # the items of each pass, and its texts
+        self._seconds = 0.0
+        monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: self._seconds))
+
+    def _count(self, items: int, texts: Iterable[Any]) -> None:
+        self.passes.append((items, frozenset(texts)))
+        self._seconds += items / 128
+        self.begun.set()
+        assert self.open.wait(20)
+
+    def encode_texts(self, texts: Sequence[str]) -> Texts:
+        self._count(len(texts), texts)
+        return super().encode_texts(texts)
+
+    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        self._count(len(pairs), (texts.features[row] for row in pairs[:, 0]))
+        return super().match(texts, images, pairs)
+
+
+def in_turns(judge: CountedJudge, turns: Turns, first: Callable[[], Any], later: Callable[[], Any]) -> tuple[Any, Any]:
+    """The results of two calls, of which the second comes while the first pass of the first one runs."""
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(first)
+        assert judge.begun.wait(10)
+        other = threads.submit(later)
+        while not turns._waiting:
+            pass
+        judge.open.set()
+        return one.result(), other.result()
+
+
+def random_pictures(number: int) -> Pictures:
+    pixels = np.random.default_rng(3).standard_normal((number, 3, 32, 32)).astype(np.float32)
+    return BatchedJudge(FakeEncoder(), Turns()).encode_images(pixels)
+
+
+def test_many_pairs_keep_few_that_come_later_waiting_for_a_slice_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, turns, plain = CountedJudge(monkeypatch), Turns(), FakeEncoder()
+    batched, colours = BatchedJudge(judge, turns), ("red", "green", "blue", "white")
+    texts, pictures = plain.encode_texts([f"{colours[n % 4]} {n}" for n in range(100)]), random_pictures(4)
+    text, every = plain.encode_texts(["later"]), pictures.features.pictures
+    many, few = every_pair(100, 4), every_pair(1, 4)
+    logits, later = in_turns(
+        judge, turns, lambda: batched.match(texts, pictures, many), lambda: batched.match(text, pictures, few)
+    )
+    assert [items for items, _ in judge.passes[:3]] == [4, 4, 12]  # 12 fill SLICE_S
+    assert judge.passes[1] == (4, frozenset(["later"]))
+    assert sum(items for items, _ in judge.passes) == 404 and max(items for items, _ in judge.passes) == 12
+    np.testing.assert_array_equal(logits, plain.match(texts, every, many))
+    np.testing.assert_array_equal(later, plain.match(text, every, few))
+    assert batched.match(text, pictures, few[:0]).shape == (0, 2)
+
+
+def test_many_texts_keep_one_that_comes_later_waiting_for_a_slice_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, turns = CountedJudge(monkeypatch), Turns()
+    batched, texts = BatchedJudge(judge, turns), [f"red {n}" for n in range(100)]
+    encoded, later = in_turns(
+        judge, turns, lambda: batched.encode_texts(texts), lambda: batched.encode_texts(["later"])
+    )
+    assert [items for items, _ in judge.passes] == [16, 1, 16, 16, 16, 16, 16, 4]
+    assert judge.passes[1] == (1, frozenset(["later"])) and later.features == ("later",)
+    expected = FakeEncoder().encode_texts(texts)
+    assert encoded.features == expected.features and encoded.masks == expected.masks
+    assert encoded.vectors is not None and expected.vectors is not None
+    np.testing.assert_array_equal(encoded.vectors, expected.vectors)
+
+
+def test_a_hundred_candidates_of_one_search_do_not_hold_up_five_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With small features in the cache, a search asks for 86 pairs in one call."""
+    judge, turns = CountedJudge(monkeypatch), Turns()
+    turns.kinds["pairs"] = Batches()
+    turns.kinds["pairs"].add(1, 128, 1.0)
+    batched, cache = BatchedJudge(judge, turns), FeatureCache(tmp_path, 10**7)
+    candidates = [Candidate(Path(f"{place}.jpg"), content=bytes([place] * 32)) for place in range(100)]
+    for one, packed in zip(candidates, judge.pack(random_pictures(100).features.pictures), strict=True):
+        cache.put(cache_name(judge.features_id, one.content or b""), packed)
+    many, few = FakeEncoder().encode_texts(["many"]), FakeEncoder().encode_texts(["few"])
+    verified, later = in_turns(
+        judge,
+        turns,
+        lambda: verify(batched, many, candidates, cache=cache),
+        lambda: verify(batched, few, candidates[:5], cache=cache),
+    )
+    assert [len(verified[0]), len(later[0])] == [100, 5]
+    assert judge.passes[:2] == [(12, frozenset(["many"])), (5, frozenset(["few"]))]
+    assert max(items for items, _ in judge.passes) == 12
 
 
 def test_the_queue_is_bounded_and_drains() -> None:
