@@ -1,6 +1,8 @@
 """A server and the client of the command line, on a socket; tests/cli/test_served.py has the commands."""
 
+import errno
 import os
+import shutil
 import socket
 import threading
 import time
@@ -231,6 +233,39 @@ def test_two_servers_cannot_serve_one_index(engine: FakeEngine, wanted: Wanted) 
         with pytest.raises(StoreError, match=told), serving(engine, wanted.index):
             pass
         assert reason(wanted) is None
+
+
+def close(listening: listener.Listener) -> None:
+    """Close a listener, or fail if that takes too long."""
+    closing = threading.Thread(target=listening.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
+@pytest.mark.parametrize("wakes", [True, False], ids=["a system that wakes accept", "one that does not"])
+def test_a_server_whose_socket_is_gone_ends(
+    wakes: bool, engine: FakeEngine, wanted: Wanted, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: socket.socket, how: int) -> None:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    with serving(engine, wanted.index) as listening:
+        shutil.rmtree(runtime)  # as at the end of the session of the user
+        if not wakes:
+            monkeypatch.setattr(socket.socket, "shutdown", refuse)
+        close(listening)
+    runtime.mkdir()
+
+
+def test_a_server_leaves_the_socket_of_another_that_has_taken_its_place(engine: FakeEngine, wanted: Wanted) -> None:
+    with serving(engine, wanted.index) as first:
+        shutil.rmtree(first.path.parent)
+        with serving(engine, wanted.index) as second:
+            assert second.path == first.path
+            close(first)
+            assert reason(wanted) is None
+    assert not first.path.exists()
 
 
 @pytest.fixture

@@ -63,6 +63,8 @@ class Listener:
         except BaseException:
             os.close(self._descriptor)
             raise
+        self._socket.settimeout(ALIVE_S)
+        self._inode = _inode(self.path)
         self._clients: set[socket.socket] = set()
         self._answering = 0
         self._changed = threading.Condition()  # guards the two
@@ -78,12 +80,12 @@ class Listener:
         if self._closing:
             return
         self._closing = True
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as wake:
-            wake.settimeout(1)
-            wake.connect(os.fspath(self.path))
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # ends `accept` at once on Linux
         self._thread.join()
         with suppress(OSError):
-            os.unlink(self.path)
+            if _inode(self.path) == self._inode:  # else another server has bound the path, after it was removed
+                os.unlink(self.path)
         self._socket.close()
         with self._changed:
             self._changed.wait_for(lambda: not self._answering, seconds)
@@ -93,17 +95,15 @@ class Listener:
         os.close(self._descriptor)
 
     def _accept(self) -> None:
-        while True:
+        while not self._closing:
             try:
                 client, _ = self._socket.accept()
-            except OSError:  # no file handle is left
-                if self._closing:
-                    return
-                time.sleep(ALIVE_S)
+            except TimeoutError:
                 continue
-            if self._closing:
-                client.close()
-                return
+            except OSError:  # no file handle is left, or `close` is called
+                if not self._closing:
+                    time.sleep(ALIVE_S)
+                continue
             with self._changed:
                 takes = len(self._clients) < MOST_CLIENTS
                 if takes:
@@ -308,6 +308,15 @@ def _holder(descriptor: int) -> str:
         return f"process {found['pid']} serves it"
     except (OSError, ValueError, KeyError, TypeError):  # it has not written that yet
         return "another process serves it"
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Return the device and the inode of a socket; None if it is gone."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _bound(path: Path) -> socket.socket:
