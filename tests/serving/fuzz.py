@@ -45,6 +45,7 @@ ROUTES: tuple[tuple[str, dict[str, Any]], ...] = (("/search", {"depth": 0}), ("/
 FLIPS, CUTS = 4, 5  # for each format
 
 SLOW = 80  # clients of each kind but the last
+LATE = SLOW - 4  # of these that must be told so; some may find the connection reset before they read the answer
 UNREAD = 10  # clients that never read; loopback takes megabytes of answers before one of them waits
 PIPELINED = 150  # requests of each
 SLOW_S = 45  # the limits are 10 s for a head, 20 s for a body and 10 s for its rest, 30 s for an answer
@@ -285,6 +286,7 @@ def slow(server: Server) -> None:
         late = sum(answers.get(client, b"").startswith(b"HTTP/1.1 408 ") for client in clients)
         print(f"{len(clients)} slow {name}: {late} x 408")
         require(not open_ones, f"{open_ones} of {len(clients)} slow {name} are still open after {SLOW_S} s")
+        require(late >= LATE, f"fewer than {LATE} of {len(clients)} slow {name} were answered with 408")
     held = sum(not _is_closed(client) for client in readers)
     require(not held, f"{held} of {UNREAD} clients that do not read are still open after {SLOW_S} s")
     print(f"{len(seconds)} searches meanwhile: median {statistics.median(seconds):.3f} s, longest {max(seconds):.3f} s")
