@@ -35,7 +35,6 @@ from bridgetower_cli.settings import (
 
 _IDLE_S = 15 * 60.0
 _START_S = 60.0  # in which a server in the background must answer
-_END_S = 65.0  # in which one must end: what runs may take a minute
 _LOOK_EVERY_S = 0.1
 _LONGEST_TOKEN = 4096  # bytes of its file that are read
 
@@ -270,13 +269,15 @@ def _stop(index: Path) -> None:
     except NoServer as why:
         render.say(f"nothing to stop: {why}")
         return
-    until = time.monotonic() + _END_S
+    from bridgetower.serving.process import END_S
+
+    until = time.monotonic() + END_S
     while time.monotonic() < until:
         if not _is_running(running.pid):
             render.say(f"process {running.pid} has ended")
             return
         time.sleep(_LOOK_EVERY_S)
-    raise ResourceError(f"process {running.pid} has not ended after {_END_S:g} s: end it with `kill {running.pid}`")
+    raise ResourceError(f"process {running.pid} has not ended after {END_S:g} s: end it with `kill {running.pid}`")
 
 
 def _is_running(process: int) -> bool:

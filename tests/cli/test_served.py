@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from bridgetower import Library
+from bridgetower.errors import ResourceError
+from bridgetower.serving import process as process_module
+from bridgetower.serving.http import server as server_module
+from bridgetower.serving.local import channel, listener
+from bridgetower_cli.commands import serve
 from bridgetower_cli.parser import app
 from tests.servers import start
 from tests.tiny import tiny_checkpoint
@@ -164,6 +170,27 @@ def test_a_server_in_the_background_is_started_and_stopped(place: Path) -> None:
     ended = bt("serve", "--stop")
     assert ended.exit_code == 0 and "has ended" in ended.stderr
     assert "nothing to stop" in bt("serve", "--stop").stderr
+
+
+def test_a_server_is_waited_for_as_long_as_it_may_take_to_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """By a clock that sleeping alone moves."""
+    answers_s = 2 * server_module.LAST_S + listener.ALIVE_S + channel.LAST_S
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(serve, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr(serve, "stop_server", lambda index: SimpleNamespace(pid=7))
+    monkeypatch.setattr(serve, "_is_running", lambda process: now < process_module.DRAIN_S + answers_s)
+    serve._stop(tmp_path)
+    assert "process 7 has ended" in capsys.readouterr().err
+    monkeypatch.setattr(serve, "_is_running", lambda process: True)
+    with pytest.raises(ResourceError, match="process 7 has not ended after 90 s"):
+        serve._stop(tmp_path)
 
 
 @pytest.mark.parametrize(

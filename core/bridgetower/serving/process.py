@@ -13,6 +13,7 @@ from bridgetower.serving.local.place import NotOffered
 from bridgetower.serving.request_queue import RequestQueue
 
 DRAIN_S = 60.0  # for requests that run when the process is asked to end
+END_S = DRAIN_S + 30.0  # in which the process must end: clients have 16 s after the drain to read their answers
 
 
 def serve(
