@@ -12,13 +12,13 @@ import pytest
 from starlette.requests import Request
 
 from bridgetower.serving.engine import Engine, Options
-from bridgetower.serving.http import connections
+from bridgetower.serving.http import connections, running
 from bridgetower.serving.http.app import create_app
 from bridgetower.serving.http.bodies import Bodies, checked
 from bridgetower.serving.http.config import Config, bind
 from bridgetower.serving.http.errors import ClientGone, Problem
 from bridgetower.serving.http.routes.schemas import MatchFields, SearchFields, failures
-from bridgetower.serving.http.running import run
+from bridgetower.serving.http.running import run, stream
 from bridgetower.serving.http.server import HttpServer
 from bridgetower.serving.request_queue import RequestQueue
 
@@ -127,6 +127,63 @@ def test_work_ends_before_its_body_is_let_go() -> None:
     with pytest.raises(ClientGone):
         asyncio.run(run(request, RequestQueue(running=1, waiting=1), work))
     assert finished.is_set()
+
+
+def asked_by(*messages: str) -> Request:
+    """A request whose client sends these messages, and then nothing."""
+    left = list(messages)
+
+    async def receive() -> dict[str, str]:
+        if not left:
+            await asyncio.Event().wait()
+        return {"type": left.pop(0)}
+
+    return Request({"type": "http"}, receive)
+
+
+def test_client_that_goes_before_the_first_event_ends_its_search() -> None:
+    ended = threading.Event()
+
+    def work(listener: Any) -> None:
+        try:
+            while True:
+                time.sleep(0.01)
+                listener.on_progress(1, 2)
+        finally:
+            ended.set()
+
+    async def first() -> None:
+        events = stream(asked_by("http.request", "http.disconnect"), RequestQueue(running=1, waiting=1), work)
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(anext(events), 10)
+        assert ended.is_set()
+
+    asyncio.run(first())
+
+
+def test_refusal_after_a_long_wait_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "BEAT_S", 0.01)
+
+    def refused(listener: Any) -> None:
+        time.sleep(0.2)
+        raise Problem(410, "unknown_cursor", "")
+
+    def told(listener: Any) -> str:
+        listener.on_hits("hits")
+        time.sleep(0.2)
+        return "all"
+
+    names: list[str] = []
+
+    async def listen(work: Any) -> None:
+        async for name, _ in stream(asked_by("http.request"), RequestQueue(running=1), work):
+            names.append(name)
+
+    with pytest.raises(Problem):
+        asyncio.run(listen(refused))
+    assert not names
+    asyncio.run(listen(told))
+    assert (names[0], names[1], names[-1]) == ("recalled", "beat", "result")
 
 
 def test_body_of_a_get_is_dropped() -> None:

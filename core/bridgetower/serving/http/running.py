@@ -90,11 +90,14 @@ async def _end(submitted: Future[Any], listener: Listener) -> None:
         await asyncio.wait((asyncio.wrap_future(submitted),))
 
 
-async def stream(queue: RequestQueue, work: Callable[[Listener], _T]) -> AsyncIterator[tuple[str, Any]]:
+async def stream(
+    request: Request, queue: RequestQueue, work: Callable[[Listener], _T]
+) -> AsyncIterator[tuple[str, Any]]:
     """Yield the events of `work` as (name, what it tells), at last ("result", what it returns); else a "beat".
 
-    A client that reads slowly misses events between the first and the last. Closing the iterator ends the work.
-    Raises as `run`.
+    No beat comes before the first event, as the status of a refusal is not sent yet; until then a client that goes is
+    noticed. A client that reads slowly misses events between the first and the last. Closing the iterator ends the
+    work. Raises as `run`.
     """
     loop = asyncio.get_running_loop()
     events: deque[tuple[str, Any]] = deque()
@@ -110,7 +113,12 @@ async def stream(queue: RequestQueue, work: Callable[[Listener], _T]) -> AsyncIt
     submitted = queue.submit(partial(work, listener))
     future = asyncio.wrap_future(submitted)
     future.add_done_callback(lambda _: there.set())
+    first, gone = asyncio.create_task(there.wait()), asyncio.create_task(_until_gone(request.receive))
     try:
+        await asyncio.wait((first, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not there.is_set():
+            raise ClientGone
+        gone.cancel()  # the response reads `receive` from now on
         while not future.done() or events:
             try:
                 await asyncio.wait_for(there.wait(), BEAT_S)
@@ -121,4 +129,6 @@ async def stream(queue: RequestQueue, work: Callable[[Listener], _T]) -> AsyncIt
                 yield events.popleft()
         yield "result", future.result()
     finally:
+        first.cancel()
+        gone.cancel()
         await _end(submitted, listener)

@@ -93,7 +93,7 @@ class _Searching:
 
         if not _wants_events(request):
             return as_json(await run(request, self.queue, work))
-        events = stream(self.queue, work)
+        events = stream(request, self.queue, work)
         first = await anext(events)  # so that a refusal has its status
         return StreamingResponse(_written(first, events), media_type=_EVENTS)
 
