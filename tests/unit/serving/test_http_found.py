@@ -1,6 +1,7 @@
 """Faults of the HTTP server that generated and hostile requests have shown."""
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -159,6 +160,29 @@ def test_client_that_goes_before_the_first_event_ends_its_search() -> None:
         assert ended.is_set()
 
     asyncio.run(first())
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("a defect of a test")])
+def test_log_has_defects_alone_where_a_client_has_gone(
+    error: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = threading.Event()
+
+    def work(listener: Any) -> None:
+        begun.set()
+        time.sleep(0.3)
+        if error is not None:
+            raise error
+        listener.on_progress(1, 2)
+
+    async def receive() -> dict[str, str]:
+        await asyncio.to_thread(begun.wait)
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientGone):
+        asyncio.run(run(Request({"type": "http"}, receive), RequestQueue(running=1, waiting=1), work))
+    gc.collect()
+    assert [record.message for record in caplog.records] == ([] if error is None else ["a defect"])
 
 
 def test_refusal_after_a_long_wait_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:

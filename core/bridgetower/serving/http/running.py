@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from bridgetower.records import quiet
-from bridgetower.serving.http.errors import ClientGone
+from bridgetower.serving.http.errors import ClientGone, problem_of
 from bridgetower.serving.request_queue import RequestQueue
 
 _T = TypeVar("_T")
@@ -73,7 +73,7 @@ async def run(request: Request, queue: RequestQueue, work: Callable[[Listener], 
         return future.result()
     finally:
         gone.cancel()
-        await _end(submitted, listener)
+        await _end(submitted, future, listener)
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -81,13 +81,16 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def _end(submitted: Future[Any], listener: Listener) -> None:
+async def _end(submitted: Future[Any], future: "asyncio.Future[Any]", listener: Listener) -> None:
     """End work that nobody waits for. What runs holds its body until the next callback, and is waited for."""
-    if submitted.done() or submitted.cancel():
+    if future.done() or submitted.cancel():
         return
     listener.leave()
     with anyio.CancelScope(shield=True):
-        await asyncio.wait((asyncio.wrap_future(submitted),))
+        await asyncio.wait((future,))
+    error = future.exception()  # asyncio logs an error that nobody takes
+    if error is not None and not isinstance(error, ClientGone):
+        problem_of(error)  # logs a defect
 
 
 async def stream(
@@ -131,4 +134,4 @@ async def stream(
     finally:
         first.cancel()
         gone.cancel()
-        await _end(submitted, listener)
+        await _end(submitted, future, listener)
