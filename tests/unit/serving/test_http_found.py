@@ -13,7 +13,7 @@ import pytest
 from starlette.requests import Request
 
 from bridgetower.serving.engine import Engine, Options
-from bridgetower.serving.http import connections, running
+from bridgetower.serving.http import bodies, connections, running
 from bridgetower.serving.http.app import create_app
 from bridgetower.serving.http.bodies import Bodies, checked
 from bridgetower.serving.http.config import Config, bind
@@ -227,6 +227,31 @@ def test_body_of_a_get_is_dropped() -> None:
     scope = {"type": "http", "method": "GET", "headers": [(b"content-length", b"100000000")]}
     asyncio.run(Bodies(app)(scope, receive, send))
     assert not messages
+
+
+def test_bytes_already_sent_earn_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "_MOST_S", 0.3)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with pytest.raises(Problem) as raised:
+            while True:
+                await receive()
+        assert raised.value.status == 408
+
+    sent = 0
+
+    async def receive() -> Any:
+        nonlocal sent
+        await asyncio.sleep(0.01 if sent else 0)
+        sent += 1
+        return {"type": "http.request", "body": bytes(1 if sent > 1 else 50_000_000), "more_body": True}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing is sent")
+
+    began = time.monotonic()
+    asyncio.run(asyncio.wait_for(Bodies(app)({"type": "http", "method": "POST", "headers": []}, receive, send), 10))
+    assert 0.3 <= time.monotonic() - began < 5
 
 
 def test_encoding_that_is_not_known_is_no_http(port: int) -> None:

@@ -1,7 +1,7 @@
 """Read what a request brings, within limits: JSON or a form, texts and pictures.
 
-A body counts while it arrives, with or without a Content-Length. It has to arrive at a least rate, and all bodies that
-the server holds share one room of memory.
+A body counts while it arrives, with or without a Content-Length. Its time is limited, and all bodies that the server
+holds share one room of memory.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ LONGEST_TEXT = 10_000  # characters
 
 _ROOM = 256_000_000  # bytes of all bodies that are held at a time
 _STALL_S = 20.0  # the longest time without a byte
-_LEAST_RATE = 16_000  # bytes a second, after the first _STALL_S seconds
+_MOST_S = 120.0  # for a whole body
 # Signs of JSON that may begin a value: the most that such texts can have. Each value takes up to a hundred bytes.
 _MOST_SIGNS = 2 * MOST_TEXTS * LONGEST_TEXT
 _parsing = threading.Lock()  # pydantic holds the GIL as it parses; so the values of one body alone take memory
@@ -62,7 +62,7 @@ class Bodies:
         length = Headers(scope=scope).get("content-length", "0")
         declared = int(length) if re.fullmatch("[0-9]{1,18}", length) else 0
         loop = asyncio.get_running_loop()
-        begun, held, complete = loop.time(), 0, False
+        until, held, complete = loop.time() + _MOST_S, 0, False
 
         async def limited() -> Message:
             nonlocal held, complete
@@ -70,9 +70,8 @@ class Bodies:
                 return await receive()
             if declared > MOST_BODY:
                 raise _too_large()
-            left = begun + _STALL_S + held / _LEAST_RATE - loop.time()
             try:
-                message = await asyncio.wait_for(receive(), max(0.0, min(_STALL_S, left)))
+                message = await asyncio.wait_for(receive(), max(0.0, min(_STALL_S, until - loop.time())))
             except TimeoutError as error:
                 raise Problem(408, "too_slow", "the body arrives too slowly") from error
             complete = not message.get("more_body", False)
