@@ -12,8 +12,8 @@ from bridgetower.serving.local.listener import Listener
 from bridgetower.serving.local.place import NotOffered
 from bridgetower.serving.request_queue import RequestQueue
 
-DRAIN_S = 60.0  # for requests that run when the process is asked to end
-END_S = DRAIN_S + 30.0  # in which the process must end: clients have 16 s after the drain to read their answers
+DRAIN_S = 60  # seconds, for requests that run when the process is asked to end
+END_S = DRAIN_S + 30  # seconds in which the process must end: clients have some after the drain to read their answers
 
 
 def serve(
@@ -33,6 +33,7 @@ def serve(
     and as `Library.require_model`.
     """
     engine, queue = Engine(options, idle=idle), RequestQueue()
+    server = None
     with ExitStack() as stack:
         stack.callback(engine.close)
         pictures = engine.size()
@@ -54,11 +55,14 @@ def serve(
             from bridgetower.serving.http.app import create_app  # takes a second, in which commands are served
             from bridgetower.serving.http.server import HttpServer
 
-            stack.callback(HttpServer(create_app(engine, queue, http), listening).close)
+            server = HttpServer(create_app(engine, queue, http), listening, DRAIN_S)
+            stack.callback(server.close)
         ended.wait()
         queue.drain()
+        if server is not None:
+            server.drain()
         if not queue.wait(DRAIN_S):
-            say(f"note: some requests did not end in {DRAIN_S:g} s; the commands do the work themselves")
+            say(f"note: some requests did not end in {DRAIN_S} s; the commands do the work themselves")
 
 
 def _warm_up(engine: Engine, say: Say) -> None:

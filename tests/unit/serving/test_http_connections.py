@@ -1,5 +1,6 @@
 """The HTTP server on a socket: clients that are slow, silent, too many or no HTTP, and its end."""
 
+import hashlib
 import json
 import socket
 import threading
@@ -28,10 +29,10 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextmanager
-def running(colours: Server) -> Iterator[tuple[HttpServer, int]]:
+def running(colours: Server, drain_s: int = 5) -> Iterator[tuple[HttpServer, int]]:
     config = Config(port=0)
     listening, url = bind(config)
-    server = HttpServer(create_app(colours.engine, colours.queue, config), listening)
+    server = HttpServer(create_app(colours.engine, colours.queue, config), listening, drain_s)
     yield server, int(url.rpartition(":")[2])
     server.close()
 
@@ -114,22 +115,35 @@ def test_slow_and_silent_clients(port: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert time.monotonic() - began < 10
 
 
-def test_client_that_reads_no_answer(colours: Server, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "STALL_S", 1.0)
+@pytest.fixture
+def large(colours: Server) -> Iterator[str]:
+    """The id of a picture whose file is larger than all buffers of a connection."""
     path = colours.photos / "large.png"
     Image.effect_noise((4000, 4000), 100).convert("RGB").save(path, compress_level=0)  # 48 MB
     colours.engine.colours.index([colours.photos])
     [hit] = colours.client.post("/search", json={"text": "red", "under": [str(path)]}).json()["hits"]
-    got, whole = 0, path.stat().st_size
-    with connect(port) as client, suppress(ConnectionResetError):
-        client.sendall(f"GET /images/{hit['id']} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    yield hit["id"]
+    path.unlink()
+    colours.engine.colours.index([colours.photos])
+
+
+@contextmanager
+def reading(port: int, id: str) -> Iterator[socket.socket]:
+    """A client that has read the begin of a picture."""
+    with connect(port) as client:
+        client.sendall(f"GET /images/{id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert client.recv(15) == b"HTTP/1.1 200 OK"
+        yield client
+
+
+def test_client_that_reads_no_answer(port: int, large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "STALL_S", 1.0)
+    got = 0
+    with reading(port, large) as client, suppress(ConnectionResetError):
         time.sleep(3)
         while piece := client.recv(1_000_000):
             got += len(piece)
-    assert got < whole
-    path.unlink()
-    colours.engine.colours.index([colours.photos])
+    assert got < 48_000_000
 
 
 def test_too_many_connections(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +206,45 @@ def test_end_completes_what_runs(colours: Server, monkeypatch: pytest.MonkeyPatc
         assert not closing.is_alive()
         with pytest.raises(ConnectionRefusedError):
             connect(port)
+
+
+def test_end_completes_pictures(colours: Server, large: str) -> None:
+    with running(colours, 20) as (server, port), reading(port, large) as client:
+        server.drain()
+        until = time.monotonic() + 10
+        with suppress(ConnectionRefusedError):
+            while time.monotonic() < until:
+                connect(port).close()
+                time.sleep(0.05)
+        time.sleep(5.5)  # for the old limit
+        answer = b"".join(iter(lambda: client.recv(1_000_000), b""))
+        assert hashlib.sha256(answer.partition(b"\r\n\r\n")[2]).hexdigest() == large
+        server.close()
+        assert time.monotonic() < until + 15
+
+
+def test_end_cancels_what_takes_too_long(
+    colours: Server, large: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    go, begun = threading.Event(), threading.Event()
+
+    def waiting(*_: object, **__: object) -> Iterator[object]:
+        begun.set()
+        assert go.wait(20)
+        yield None
+
+    monkeypatch.setattr(colours.engine, "pages", waiting)
+    with running(colours, 1) as (server, port), reading(port, large) as client, connect(port) as searching:
+        searching.sendall(WHOLE)
+        assert begun.wait(10)
+        server.close()
+        status, body = read(searching)
+        assert (status, code(body)) == (503, "draining")
+        with suppress(ConnectionResetError):
+            assert len(b"".join(iter(lambda: client.recv(1_000_000), b""))) < 48_000_000
+    go.set()
+    assert colours.queue.wait(10)
+    assert not [record for record in caplog.records if record.exc_info], caplog.text
 
 
 def test_bind(monkeypatch: pytest.MonkeyPatch) -> None:

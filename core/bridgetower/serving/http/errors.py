@@ -6,6 +6,7 @@ A message never comes from an exception, unless its words are for the one who as
 for which a picture cannot be decoded. Others may name folders of this machine, so they go to the log.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -57,6 +58,11 @@ class Problem(Exception):
 
 class ClientGone(Exception):
     """The client has closed its connection; the work for it ends."""
+
+
+def ending() -> Problem:
+    """Return the refusal of a server that drains."""
+    return Problem(503, "draining", "the server ends: ask again when it has started again", {"Retry-After": "5"})
 
 
 def unusable(message: str) -> Problem:
@@ -143,7 +149,10 @@ def install(app: FastAPI) -> None:
 
 
 class Defects:
-    """ASGI middleware that answers every other exception with 500, so that no text of it reaches a client."""
+    """ASGI middleware that answers every other exception with 500, so that no text of it reaches a client.
+
+    uvicorn cancels requests when the time to drain is over: they get 503.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -162,3 +171,8 @@ class Defects:
             if started or scope["type"] != "http":  # the connection is cut, which shows that the answer is not whole
                 raise
             await problem_of(error).response()(scope, receive, noting)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            if not started:
+                await ending().response()(scope, receive, noting)

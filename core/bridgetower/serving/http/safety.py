@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridgetower.serving.http.config import HOST, Config, as_host
-from bridgetower.serving.http.errors import Problem
+from bridgetower.serving.http.errors import Problem, ending
 from bridgetower.serving.request_queue import RequestQueue
 
 _SAFE_SITES = ("same-origin", "none")  # of Sec-Fetch-Site; "none" is a person's own request, as from the address bar
@@ -69,7 +69,7 @@ class Safety:
                 return
             self._check_token(scope, headers)
             if self._queue.is_draining:
-                raise Problem(503, "draining", "the server ends: ask again when it has started again", _SOON)
+                raise ending()
         except Problem as problem:
             await problem.response()(scope, receive, with_headers)
             return
@@ -100,9 +100,6 @@ class Safety:
         if scheme.lower() != "bearer" or not right:
             wanted = {"WWW-Authenticate": 'Bearer realm="bt"'}
             raise Problem(401, "no_token", "the token of the server is wanted: Authorization: Bearer TOKEN", wanted)
-
-
-_SOON = {"Retry-After": "5"}
 
 
 async def _answer_preflight(send: Send) -> None:
