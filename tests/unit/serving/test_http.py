@@ -62,6 +62,16 @@ def test_own_page_may_ask(server: Server) -> None:
     assert names(server.client.post("/search", json={"text": "red"}, headers=headers))[0] == "red"
 
 
+def test_own_page_behind_a_proxy_with_tls(server: Server) -> None:
+    with serving(server.engine, Config(names=("photos.example",))) as client:
+        for host in ("photos.example", "photos.example:8443"):
+            headers = {"Host": host, "Origin": f"https://{host}", "Sec-Fetch-Site": "same-origin"}
+            assert names(client.post("/search", json={"text": "red"}, headers=headers))[0] == "red"
+        for origin in ("https://photos.example:1", "https://evil.example", "https://127.0.0.1:8765"):
+            headers = {"Host": "photos.example", "Origin": origin}
+            refused(client.post("/search", json={"text": "red"}, headers=headers), 403, "cross_origin")
+
+
 def test_token_and_origins(server: Server) -> None:
     config = Config("0.0.0.0", token=TOKEN, names=("photos.example",), allow_origins=("https://a.example",))
     with serving(server.engine, config) as client:

@@ -63,7 +63,7 @@ class Safety:
 
         try:
             self._check_name(scope, headers)
-            self._check_page(scope, headers, allowed)
+            self._check_page(headers, allowed)
             if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 await _answer_preflight(with_headers)
                 return
@@ -83,12 +83,13 @@ class Safety:
         if found is None or not (found[1] in self._names or found[1] == address):
             raise Problem(421, "misdirected", "the server does not answer to the Host of this request")
 
-    def _check_page(self, scope: Scope, headers: Headers, allowed: str | None) -> None:
+    def _check_page(self, headers: Headers, allowed: str | None) -> None:
         origins, sites = headers.getlist("origin"), headers.getlist("sec-fetch-site")
         if len(origins) == 1 and allowed is not None:
             return
-        own = f"{scope['scheme']}://{headers['host']}".lower()
-        if any(origin.lower() != own for origin in origins) or any(site not in _SAFE_SITES for site in sites):
+        host = headers["host"].lower()
+        own = (f"http://{host}", f"https://{host}")  # a proxy may add TLS
+        if any(origin.lower() not in own for origin in origins) or any(site not in _SAFE_SITES for site in sites):
             raise Problem(403, "cross_origin", "pages of other sites may not ask this server")
 
     def _check_token(self, scope: Scope, headers: Headers) -> None:
