@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -47,6 +48,25 @@ def test_image_whose_file_has_changed(server: Server, tmp_path: Path) -> None:
     finally:
         white.unlink()
         white.write_bytes(before)
+
+
+def test_picture_whose_first_file_has_changed(server: Server) -> None:
+    first, copy = server.photos / "a.png", server.photos / "b.png"
+    Image.new("RGB", (50, 40), (1, 2, 3)).save(first)
+    content, id = first.read_bytes(), sha256(first.read_bytes()).hexdigest()
+    copy.write_bytes(content)
+    server.engine.colours.index([server.photos])
+    try:
+        first.write_bytes((server.photos / "red.png").read_bytes())
+        assert server.client.get(f"/images/{id}").content == content
+        assert opened(server.client.get(f"/thumbs/{id}").content).size == (50, 40)
+        assert names(server.client.post("/search", json={"images": [{"id": id}]}))
+        copy.unlink()
+        refused(server.client.get(f"/images/{id}"), 404, "not_found")
+    finally:
+        first.unlink()
+        copy.unlink(missing_ok=True)
+        server.engine.colours.index([server.photos])
 
 
 # Thumbnails

@@ -102,9 +102,14 @@ def is_known(request: Request, tag: str) -> bool:
 
 def file_of(engine: Engine, id: str) -> Path:
     """Return the first file of a picture. Raises Problem, StoreError."""
+    return _files_of(engine, id)[0]
+
+
+def _files_of(engine: Engine, id: str) -> tuple[Path, ...]:
+    """Return all files of a picture, first one that exists. Raises Problem, StoreError."""
     if (hit := engine.find(id)) is None:
         raise Problem(404, "not_found", "the index has no such picture")
-    return hit.path
+    return hit.paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +122,17 @@ class OpenPicture:
 
 
 def open_indexed(engine: Engine, id: str) -> OpenPicture:
-    """Open the file of a picture. Raises Problem where its content is another now, ResourceError, StoreError."""
-    path = file_of(engine, id)
+    """Open a file of a picture. Raises Problem where all have another content now, ResourceError, StoreError."""
+    problems = []
+    for path in _files_of(engine, id):
+        try:
+            return _opened(path, id)
+        except Problem as problem:
+            problems.append(problem)
+    raise problems[0]
+
+
+def _opened(path: Path, id: str) -> OpenPicture:
     try:
         if is_in_cloud(os.stat(path)):
             raise Problem(404, "in_cloud", "the content of this picture is in the cloud only")
