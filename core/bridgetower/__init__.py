@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import InputError as InputError
     from bridgetower.errors import LockedError as LockedError
     from bridgetower.errors import MissingExtraError as MissingExtraError
+    from bridgetower.errors import MissingHeadError as MissingHeadError
     from bridgetower.errors import ModelError as ModelError
     from bridgetower.errors import NoIndexError as NoIndexError
     from bridgetower.errors import OutputError as OutputError
@@ -85,9 +86,8 @@ _HOMES = {
     "encoders.protocol": "Embedded ImageEngine Judge MaskedPrediction Pictures RecallEncoder Texts",
     "encoders.runtime": "Runtime choose_runtime",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError DamagedLogError InputError LockedError "
-    "MissingExtraError ModelError NoIndexError OutputError PictureError PixelLimitError ProcessError ResourceError "
-    "StoreError UnknownPlaceError "
-    "UsageError",
+    "MissingExtraError MissingHeadError ModelError NoIndexError OutputError PictureError PixelLimitError ProcessError "
+    "ResourceError StoreError UnknownPlaceError UsageError",
     "files.captions": "Captioned read_captions",
     "index.catalog.rows": "Tuning",
     "index.check": "Finding Repaired",

@@ -2,7 +2,8 @@
 
     BridgeTowerError                 exit code
     ├── UsageError                   2   options or values that cannot go together
-    ├── ModelError                   4   the checkpoint: not found, unreadable, wrong, or lacks a head
+    ├── ModelError                   4   the checkpoint: not found, unreadable, wrong
+    │   └── MissingHeadError             it lacks a head that the task needs
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   ├── NoIndexError                 there is no index; a writer creates one
     │   ├── LockedError                  another process is writing the index; a later attempt may succeed
@@ -52,6 +53,10 @@ class ModelError(BridgeTowerError):
     """A checkpoint cannot be found, fetched, verified or loaded, or lacks a head that the task needs."""
 
     exit_code = 4
+
+
+class MissingHeadError(ModelError):
+    """The checkpoint lacks a head that the task needs."""
 
 
 class StoreError(BridgeTowerError):

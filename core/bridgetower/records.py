@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from bridgetower.errors import ModelError
+from bridgetower.errors import MissingHeadError
 
 # Raise it with any change that gives some pictures other pixels, and call `pictures.versions.changed_in` where they get
 # them: the next run encodes these pictures again. Preprocessing has a version of its own, in the fingerprint.
@@ -38,11 +38,11 @@ class Head(StrEnum):
 
 
 def require_heads(heads: frozenset[Head], *needed: Head, way_out: str = "") -> None:
-    """Raise `ModelError` unless `heads` has all of `needed`; the message names a checkpoint that has, and `way_out`."""
+    """Raise MissingHeadError unless `heads` has all of `needed`; it names a checkpoint that has, and `way_out`."""
     for head in needed:
         if head not in heads:
             published = "large-itm-mlm-itc" if Head.ITC in needed else "base-itm-mlm"
-            raise ModelError(
+            raise MissingHeadError(
                 f"this checkpoint has no {head.name} head: use one that has, such as "
                 f"BridgeTower/bridgetower-{published}{way_out}"
             )

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bridgetower import Hit
-from bridgetower.errors import StoreError, UsageError
+from bridgetower import Hit, Model
+from bridgetower.errors import ModelError, StoreError, UsageError
+from bridgetower.records import Head
 from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.http import bodies
 from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.routes.places import places
 from bridgetower.serving.request_queue import RequestQueue
-from tests.fakes import COLOURS
+from tests.fakes import COLOURS, FakeEncoder
 from tests.unit.serving.http_server import TOKEN, Server, colours_served, data_url, names, png, refused, serving
 
 STREAM = {"Accept": "text/event-stream"}
@@ -157,6 +158,21 @@ def test_fault_of_the_index_names_no_folder(server: Server, monkeypatch: pytest.
     monkeypatch.setattr(server.engine, "pages", broken)
     answer = server.client.get("/search?text=red")
     assert "/home" not in refused(answer, 503, "index") and answer.headers["retry-after"] == "60"
+
+
+def test_model_without_a_head_is_not_asked_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeEncoder(frozenset({Head.ITC}))
+    monkeypatch.setattr(server.engine, "fake", Model.from_parts(fake, fake))
+    answer = server.client.post("/fill", json={"text": "a <mask>", "images": [{"data": data_url(png())}]})
+    refused(answer, 422, "no_head")
+    assert "retry-after" not in answer.headers
+
+    def absent() -> None:
+        raise ModelError("/home/me/model is not there")
+
+    monkeypatch.setattr(server.engine, "_model", absent)
+    answer = server.client.post("/fill", json={"text": "a <mask>", "images": [{"data": data_url(png())}]})
+    assert "/home" not in refused(answer, 503, "model") and answer.headers["retry-after"] == "60"
 
 
 def test_no_index(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bridgetower.errors import (
     BridgeTowerError,
     MissingExtraError,
+    MissingHeadError,
     ModelError,
     NoIndexError,
     PictureError,
@@ -97,6 +98,8 @@ def _expected(error: BridgeTowerError) -> Problem:
         return unusable(str(error))
     if isinstance(error, PictureError):
         return _picture(error)
+    if isinstance(error, MissingHeadError):
+        return Problem(422, "no_head", "the model of this server lacks a head that this task needs")
     log.error("%s", error)
     later = {"Retry-After": "60"}
     if isinstance(error, NoIndexError):
@@ -104,9 +107,7 @@ def _expected(error: BridgeTowerError) -> Problem:
     if isinstance(error, StoreError):
         return Problem(503, "index", "the index cannot be read: the log of the server says more", later)
     if isinstance(error, ModelError):
-        return Problem(
-            503, "model", "the model is not there, or cannot do this: the log of the server says more", later
-        )
+        return Problem(503, "model", "the model is not there: the log of the server says more", later)
     if isinstance(error, ResourceError):
         later = {"Retry-After": "5"}
         return Problem(503, "resources", "the server lacks memory, file handles or threads: ask again later", later)

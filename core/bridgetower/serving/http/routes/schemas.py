@@ -240,7 +240,7 @@ _MEANINGS = {
     413: "The body, a picture, or its number of pixels is too large.",
     415: "The body, or a picture, is of a kind that is not read.",
     421: "The Host is none of the names of the server.",
-    422: "A value is out of range, or a picture cannot be read.",
+    422: "A value is out of range, a picture cannot be read, or the model lacks a head for the task.",
     429: "Too many requests: ask again after Retry-After seconds.",
     431: "The head of the request is too large.",
     500: "A defect of the server.",
