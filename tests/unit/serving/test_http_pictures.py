@@ -148,6 +148,25 @@ def test_least_recently_used_thumbnails_go(thumbnails: Thumbnails, tmp_path: Pat
     assert thumbnails.get(ids[0], 128, never, Path("a"))
 
 
+def test_servers_share_the_room_of_thumbnails(tmp_path: Path) -> None:
+    both = [Thumbnails(tmp_path / "thumbnails", most_bytes=40_000) for _ in range(2)]
+    for place in range(64):
+        both[place % 2].get(f"{place:064x}"[::-1], 128, lambda place=place: noise(place), Path("a"))  # type: ignore[misc]
+    sizes = [file.stat().st_size for file in (tmp_path / "thumbnails").rglob("*.jpg")]
+    assert len(sizes) < 64 and sum(sizes) <= 44_000
+    for one in both:
+        one.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of folders are of POSIX")
+def test_folders_of_thumbnails_are_private(tmp_path: Path) -> None:
+    thumbnails = Thumbnails(tmp_path / "cache" / "thumbnails")
+    thumbnails.get("0" * 64, 128, lambda: noise(1), Path("a"))
+    folders = [tmp_path / "cache" / "thumbnails", *(tmp_path / "cache" / "thumbnails").rglob("*/")]
+    assert [folder.stat().st_mode & 0o777 for folder in folders if folder.is_dir()] == [0o700] * 3
+    thumbnails.close()
+
+
 def test_thumbnails_without_a_disk(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     thumbnails = Thumbnails(tmp_path / "file")

@@ -15,6 +15,7 @@ SIDES = (128, 256, 512, 1024, 2048)  # pixels; few, so that nearly equal wishes 
 MOST_BYTES = 1_000_000_000  # of all files
 
 _LEFT = 0.9  # of MOST_BYTES, after the least recently used files are removed
+_COUNT_AFTER = 0.05  # of MOST_BYTES, in new files: other servers add files, too
 _FRESH_S = 3600.0  # the time of a use is written no more often
 _VERSION = "1"  # a folder; another one when thumbnails of the same picture would look otherwise
 _FORM = r"[0-9a-f]{64}-[0-9]+\.jpg"
@@ -33,7 +34,8 @@ class Thumbnails:
         self._folder, self._most = folder / _VERSION, most_bytes
         self._lock = threading.Lock()
         self._pool = ThumbnailPool()
-        self._held: int | None = None  # bytes of the files; None: not counted yet
+        self._held: int | None = None  # bytes of the files when they were counted; None: not counted yet
+        self._added = 0  # bytes since then
 
     def get(self, id: str, side: int, read: Callable[[], bytes], name: Path) -> bytes:
         """Return the JPEG file of the picture with this id, at most `side` pixels long and wide; `side` is in SIDES.
@@ -49,7 +51,8 @@ class Thumbnails:
             return kept
         made = self._pool.thumbnail(read(), name, side)
         with suppress(OSError, ResourceError):
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self._folder.parent, self._folder, file.parent):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is for the last level alone
             replace_file(file, lambda unfinished: unfinished.write_bytes(made))
             self._add(len(made))
         return made
@@ -61,10 +64,9 @@ class Thumbnails:
     def _add(self, size: int) -> None:
         """Count a new file, and remove the least recently used ones if all take too much."""
         with self._lock:
-            if self._held is not None:
-                self._held += size
-            if self._held is None or self._held > self._most:
-                self._held = self._reduce()
+            self._added += size
+            if self._held is None or self._held + self._added > self._most or self._added > _COUNT_AFTER * self._most:
+                self._held, self._added = self._reduce(), 0
 
     def _reduce(self) -> int:
         """Return the bytes of all files after the least recently used are removed, if need be."""
