@@ -93,8 +93,8 @@ def test_what_is_no_request(port: int, content: bytes, status: int, word: str) -
 
 
 def test_slow_and_silent_clients(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEADERS_S", 1.0)
-    monkeypatch.setattr(bodies, "_STALL_S", 1.0)
+    monkeypatch.setattr(connections, "HEADERS_S", 3.0)  # a whole search takes less
+    monkeypatch.setattr(bodies, "_STALL_S", 3.0)
     began = time.monotonic()
     silent, slow, halved = connect(port), connect(port), connect(port)
     slow.sendall(WHOLE[:20])
@@ -104,15 +104,16 @@ def test_slow_and_silent_clients(port: int, monkeypatch: pytest.MonkeyPatch) -> 
     while b"hits" not in second.recv(65_536):
         pass
     second.sendall(WHOLE[:20])
-    for _ in range(3):
-        time.sleep(0.25)
-        slow.sendall(b"x")  # a byte now and then helps nobody
+    with suppress(OSError):  # the server may have closed it
+        for _ in range(3):
+            time.sleep(0.25)
+            slow.sendall(b"x")  # a byte now and then helps nobody
     assert asked(port, WHOLE)[0] == 200  # the others are answered meanwhile
     assert read(silent) == (0, b"")
     for client in (slow, halved, second):
         status, body = read(client)
         assert (status, code(body)) == (408, "too_slow")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
 
 
 @pytest.fixture
@@ -148,15 +149,19 @@ def test_client_that_reads_no_answer(port: int, large: str, monkeypatch: pytest.
 
 def test_too_many_connections(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MOST", 3)
-    kept = [connect(port) for _ in range(3)]
-    for one in kept:
-        one.sendall(WHOLE[:5])
-    time.sleep(0.3)
-    status, body = read(connect(port))
+    kept = []
+    for _ in range(3):
+        kept.append(connect(port))
+        kept[-1].sendall(WHOLE[:5])
+    status, body = read(connect(port))  # connections are accepted in the order in which they were made
     assert (status, code(body)) == (503, "busy")
     kept.pop().close()
-    time.sleep(0.3)
-    assert asked(port, WHOLE)[0] == 200
+    until, status = time.monotonic() + 10, 0
+    while status != 200 and time.monotonic() < until:  # the server has to notice the end first
+        time.sleep(0.05)
+        with suppress(OSError):
+            status, _ = asked(port, WHOLE)
+    assert status == 200
     for one in kept:
         one.close()
 
