@@ -29,6 +29,10 @@ class Draining(Refusal):
     """The server ends: what runs is completed, nothing new begins."""
 
 
+class ClientGone(Exception):
+    """The client has ended, or takes nothing: the work of its request ends."""
+
+
 class RequestQueue:
     """Threads that run requests, first come, first served."""
 

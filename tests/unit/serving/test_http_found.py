@@ -17,11 +17,11 @@ from bridgetower.serving.http import bodies, connections, running
 from bridgetower.serving.http.app import create_app
 from bridgetower.serving.http.bodies import Bodies, checked
 from bridgetower.serving.http.config import Config, bind
-from bridgetower.serving.http.errors import ClientGone, Problem
+from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.routes.schemas import MatchFields, SearchFields, failures
 from bridgetower.serving.http.running import run, stream
 from bridgetower.serving.http.server import HttpServer
-from bridgetower.serving.request_queue import RequestQueue
+from bridgetower.serving.request_queue import ClientGone, RequestQueue
 
 HOST = b"Host: 127.0.0.1\r\n"
 

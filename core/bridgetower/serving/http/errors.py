@@ -31,7 +31,7 @@ from bridgetower.errors import (
     StoreError,
     UsageError,
 )
-from bridgetower.serving.request_queue import Busy, Draining
+from bridgetower.serving.request_queue import Busy, ClientGone, Draining
 
 log = logging.getLogger("bridgetower.serving.http")
 
@@ -55,10 +55,6 @@ class Problem(Exception):
     def response(self) -> Response:
         """Return the answer."""
         return Response(self.body(), self.status, self.headers, "application/json")
-
-
-class ClientGone(Exception):
-    """The client has closed its connection; the work for it ends."""
 
 
 def ending() -> Problem:

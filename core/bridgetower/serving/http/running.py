@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from bridgetower.records import quiet
-from bridgetower.serving.http.errors import ClientGone, problem_of
-from bridgetower.serving.request_queue import RequestQueue
+from bridgetower.serving.http.errors import problem_of
+from bridgetower.serving.request_queue import ClientGone, RequestQueue
 
 _T = TypeVar("_T")
 

@@ -10,6 +10,7 @@ from bridgetower.errors import BridgeTowerError
 from bridgetower.records import Hit
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.local.wire import Broken, Message, receive, send
+from bridgetower.serving.request_queue import ClientGone as ClientGone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from bridgetower.pictures.preprocess import Preprocessing
 
 LAST_S = 5.0  # in which a client must go when it has its answer
-
-
-class ClientGone(Exception):
-    """The client has ended, or takes nothing: its request ends."""
 
 
 class Channel:
