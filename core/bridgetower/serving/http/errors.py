@@ -36,7 +36,7 @@ from bridgetower.serving.request_queue import Busy, ClientGone, Draining
 log = logging.getLogger("bridgetower.serving.http")
 
 _LONGEST = 500  # characters of a message
-_NO_LONGER_THERE = 499  # the status of a request whose client has gone, for metrics alone: nobody reads the answer
+GONE = 499  # the status of a request whose client has gone, for metrics alone: nobody reads the answer
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 
 
@@ -75,7 +75,7 @@ def problem_of(error: BaseException) -> Problem:
         code, status = ("busy", 429) if isinstance(error, Busy) else ("draining", 503)
         return Problem(status, code, str(error), {"Retry-After": str(error.retry_after)})
     if isinstance(error, ClientGone | ClientDisconnect):
-        return Problem(_NO_LONGER_THERE, "gone", "the client has gone")
+        return Problem(GONE, "gone", "the client has gone")
     if isinstance(error, RequestValidationError):
         return unusable(words_of(error.errors()[0], skip=1))
     if isinstance(error, HTTPException):

@@ -17,13 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridgetower import __version__
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.http.errors import GONE
 from bridgetower.serving.http.routes.schemas import failures
 from bridgetower.serving.request_queue import RequestQueue
 
 _KIND = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST"})  # others count as one: a client may name any
-_GONE = 499  # the status of a request whose client has gone before the answer
 
 
 class Metrics:
@@ -90,7 +90,7 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), _GONE
+        began, status = time.perf_counter(), GONE
 
         async def noting(message: Message) -> None:
             nonlocal status
