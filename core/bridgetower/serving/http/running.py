@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 BEAT_S = 15.0  # the longest time without an event
 
 
-class Listener:
+class Hearing:
     """Gets what a task tells about itself, in its thread. After `leave`, each callback raises ClientGone."""
 
     def __init__(self, on_event: Callable[[str, Any], object] | None = None) -> None:
@@ -60,9 +60,9 @@ class Listener:
             raise ClientGone
 
 
-async def run(request: Request, queue: RequestQueue, work: Callable[[Listener], _T]) -> _T:
+async def run(request: Request, queue: RequestQueue, work: Callable[[Hearing], _T]) -> _T:
     """Return the result of `work`. Raises as it does, Busy, Draining, and ClientGone."""
-    listener = Listener()
+    listener = Hearing()
     submitted = queue.submit(partial(work, listener))
     future = asyncio.wrap_future(submitted)
     gone = asyncio.create_task(_until_gone(request.receive))
@@ -81,7 +81,7 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def _end(submitted: Future[Any], future: "asyncio.Future[Any]", listener: Listener) -> None:
+async def _end(submitted: Future[Any], future: "asyncio.Future[Any]", listener: Hearing) -> None:
     """End work that nobody waits for. What runs holds its body until the next callback, and is waited for."""
     if future.done() or submitted.cancel():
         return
@@ -94,7 +94,7 @@ async def _end(submitted: Future[Any], future: "asyncio.Future[Any]", listener: 
 
 
 async def stream(
-    request: Request, queue: RequestQueue, work: Callable[[Listener], _T]
+    request: Request, queue: RequestQueue, work: Callable[[Hearing], _T]
 ) -> AsyncIterator[tuple[str, Any]]:
     """Yield the events of `work` as (name, what it tells), at last ("result", what it returns); else a "beat".
 
@@ -112,7 +112,7 @@ async def stream(
         events.append((name, value))
         there.set()
 
-    listener = Listener(lambda name, value: loop.call_soon_threadsafe(put, name, value))
+    listener = Hearing(lambda name, value: loop.call_soon_threadsafe(put, name, value))
     submitted = queue.submit(partial(work, listener))
     future = asyncio.wrap_future(submitted)
     future.add_done_callback(lambda _: there.set())

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from bridgetower.files.regular_files import is_in_cloud, open_regular
 from bridgetower.resources import shortage
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.http.bodies import GivenPicture
 from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.routes.schemas import Id, failures
 from bridgetower.serving.thumbnails.store import SIDES, Thumbnails, side_of
@@ -169,6 +170,32 @@ class IndexedPicture:
         with _reading:
             content = read_indexed(self._engine, self._id)
             return self._engine.picture(content, self.name).pixels(preprocessing)
+
+
+class UploadedPicture:
+    """A picture of a request, decoded when its pixels are needed."""
+
+    def __init__(self, engine: Engine, content: bytes, name: Path) -> None:
+        self.name, self._engine, self._content = name, engine, content
+
+    def pixels(self, preprocessing: "Preprocessing") -> "npt.NDArray[np.float32]":
+        """Return pixels, as `GuardedPicture`. Raises as that."""
+        return self._engine.picture(self._content, self.name).pixels(preprocessing)
+
+    def forget(self) -> None:
+        """Let the content go."""
+        self._content = b""
+
+
+EnginePicture = UploadedPicture | IndexedPicture
+
+
+def engine_pictures(engine: Engine, pictures: Iterable[GivenPicture]) -> list[EnginePicture]:
+    """Return pictures as the engine takes them. Raises Problem, StoreError."""
+    return [
+        UploadedPicture(engine, one.content, one.name) if one.id is None else IndexedPicture(engine, one.id, one.name)
+        for one in pictures
+    ]
 
 
 def read_indexed(engine: Engine, id: str) -> bytes:

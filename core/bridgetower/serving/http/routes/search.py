@@ -1,22 +1,21 @@
 """The routes of a search: one answer, a stream of events, and the pages after the first."""
 
-import json
 import math
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Generator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from bridgetower import Found, Hit, SearchRequest, Skipped
+from bridgetower import Found, SearchRequest
 from bridgetower.serving.engine import Engine
-from bridgetower.serving.http.bodies import GivenPicture, given_pictures, read_fields
+from bridgetower.serving.http.bodies import given_pictures, read_fields
 from bridgetower.serving.http.errors import Problem, problem_of, unusable
+from bridgetower.serving.http.routes.answers import as_json, finite, hits_of, skipped_of, to_json
 from bridgetower.serving.http.routes.cursors import Cursors, UnknownCursor
-from bridgetower.serving.http.routes.pictures import IndexedPicture
+from bridgetower.serving.http.routes.pictures import EnginePicture, UploadedPicture, engine_pictures
 from bridgetower.serving.http.routes.places import places
 from bridgetower.serving.http.routes.schemas import (
     PictureReference,
@@ -26,14 +25,8 @@ from bridgetower.serving.http.routes.schemas import (
     body_of,
     failures,
 )
-from bridgetower.serving.http.running import Listener, run, stream
+from bridgetower.serving.http.running import Hearing, run, stream
 from bridgetower.serving.request_queue import RequestQueue
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from bridgetower import Preprocessing
 
 _EVENTS = "text/event-stream"
 
@@ -86,7 +79,7 @@ class _Searching:
         if fields.cursor is not None and (files or fields.model_fields_set - {"cursor"} - _empty(fields)):
             raise unusable("a cursor goes on with its search as it was: give it alone")
 
-        def work(listener: Listener) -> dict[str, Any]:
+        def work(listener: Hearing) -> dict[str, Any]:
             return (
                 self._first_page(fields, files, listener) if fields.cursor is None else self._next_page(fields.cursor)
             )
@@ -97,7 +90,7 @@ class _Searching:
         first = await anext(events)  # so that a refusal has its status
         return StreamingResponse(_written(first, events), media_type=_EVENTS)
 
-    def _first_page(self, fields: SearchFields, files: list[bytes], listener: Listener) -> dict[str, Any]:
+    def _first_page(self, fields: SearchFields, files: list[bytes], listener: Hearing) -> dict[str, Any]:
         images = engine_pictures(self.engine, given_pictures(fields.images, files))
         request = _request(fields, images)
         found = self.engine.pages(request, say=listener.say, on_progress=listener.on_progress, on_hits=listener.on_hits)
@@ -122,7 +115,7 @@ def _empty(fields: SearchFields) -> set[str]:
     return {name for name in ("images",) if not getattr(fields, name)}
 
 
-def _request(fields: SearchFields, images: "list[EnginePicture]") -> SearchRequest:
+def _request(fields: SearchFields, images: list[EnginePicture]) -> SearchRequest:
     """Return the request of the library. Raises UsageError, Problem."""
     return SearchRequest(
         text=fields.text,
@@ -138,32 +131,6 @@ def _request(fields: SearchFields, images: "list[EnginePicture]") -> SearchReque
         min_similarity=fields.min_similarity,
         budget=math.inf if fields.budget_s is None else fields.budget_s,
     )
-
-
-class UploadedPicture:
-    """A picture of a request, decoded when its pixels are needed."""
-
-    def __init__(self, engine: Engine, content: bytes, name: Path) -> None:
-        self.name, self._engine, self._content = name, engine, content
-
-    def pixels(self, preprocessing: "Preprocessing") -> "npt.NDArray[np.float32]":
-        """Return pixels [3, H, W]. Raises PictureError, ResourceError."""
-        return self._engine.picture(self._content, self.name).pixels(preprocessing)
-
-    def forget(self) -> None:
-        """Let the content go."""
-        self._content = b""
-
-
-EnginePicture = UploadedPicture | IndexedPicture
-
-
-def engine_pictures(engine: Engine, pictures: Iterable[GivenPicture]) -> list[EnginePicture]:
-    """Return pictures as the engine takes them. Raises Problem, StoreError."""
-    return [
-        UploadedPicture(engine, one.content, one.name) if one.id is None else IndexedPicture(engine, one.id, one.name)
-        for one in pictures
-    ]
 
 
 def _pages(pages: Generator[Found], top: int) -> Generator[Page, None, None]:
@@ -232,45 +199,3 @@ def answer_of(page: Page, cursor: str | None, notes: list[str]) -> dict[str, Any
         "notes": notes,
         "cursor": cursor,
     }
-
-
-def hits_of(hits: Iterable[Hit], before: int) -> list[dict[str, Any]]:
-    """Return hits with their ranks, of which the first follows `before` others."""
-    return [
-        {
-            "rank": rank,
-            "id": hit.hash,
-            "path": str(hit.path),
-            "paths": [str(path) for path in hit.paths],
-            "match": finite(hit.match),
-            "similarity": finite(hit.similarity),
-            "verified": hit.verified,
-            "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(),
-            "width": hit.width,
-            "height": hit.height,
-        }
-        for rank, hit in enumerate(hits, before + 1)
-    ]
-
-
-def skipped_of(skipped: Iterable[Skipped]) -> list[dict[str, str]]:
-    """Return the files that could not be read."""
-    return [{"path": str(one.path), "reason": one.reason} for one in skipped]
-
-
-def finite(value: float | None) -> float | None:
-    """Return a number as JSON can have it."""
-    return value if value is None or math.isfinite(value) else None
-
-
-def to_json(value: Any) -> bytes:
-    """Return JSON; a name that is no Unicode is written in escapes."""
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-
-
-def as_json(value: Any) -> Response:
-    """Return an answer of JSON."""
-    return Response(to_json(value), media_type="application/json")

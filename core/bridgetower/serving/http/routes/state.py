@@ -9,8 +9,8 @@ from starlette.responses import Response
 from bridgetower import Summary, __version__
 from bridgetower.errors import NoIndexError
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.http.routes.answers import as_json
 from bridgetower.serving.http.routes.schemas import Health, Status, failures
-from bridgetower.serving.http.routes.search import as_json
 from bridgetower.serving.request_queue import RequestQueue
 
 

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.bodies import MOST_PAIRS, GivenPicture, given_pictures, read_fields
 from bridgetower.serving.http.errors import unusable
+from bridgetower.serving.http.routes.answers import as_json, finite, skipped_of
+from bridgetower.serving.http.routes.pictures import engine_pictures
 from bridgetower.serving.http.routes.schemas import FillAnswer, FillFields, MatchAnswer, MatchFields, body_of, failures
-from bridgetower.serving.http.routes.search import as_json, engine_pictures, finite, skipped_of
-from bridgetower.serving.http.running import Listener, run
+from bridgetower.serving.http.running import Hearing, run
 from bridgetower.serving.request_queue import RequestQueue
 
 
@@ -30,7 +31,7 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
         """Score every picture with every text."""
         fields, files = await read_fields(request, MatchFields)
 
-        def work(listener: Listener) -> dict[str, Any]:
+        def work(listener: Hearing) -> dict[str, Any]:
             return _match(engine, fields, given_pictures(fields.images, files), listener)
 
         return as_json(await run(request, queue, work))
@@ -46,7 +47,7 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
         """Predict the word of each `<mask>` from the pictures; without any, from the pictures of the index."""
         fields, files = await read_fields(request, FillFields)
 
-        def work(listener: Listener) -> dict[str, Any]:
+        def work(listener: Hearing) -> dict[str, Any]:
             return _fill(engine, fields, given_pictures(fields.images, files), listener)
 
         return as_json(await run(request, queue, work))
@@ -54,7 +55,7 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
     return routes
 
 
-def _match(engine: Engine, fields: MatchFields, pictures: list[GivenPicture], listener: Listener) -> dict[str, Any]:
+def _match(engine: Engine, fields: MatchFields, pictures: list[GivenPicture], listener: Hearing) -> dict[str, Any]:
     """Return a MatchAnswer. Raises Problem."""
     if not pictures:
         raise unusable("no picture: give at least one")
@@ -76,7 +77,7 @@ def _match(engine: Engine, fields: MatchFields, pictures: list[GivenPicture], li
     return {"scores": scores, "notes": listener.notes}
 
 
-def _fill(engine: Engine, fields: FillFields, pictures: list[GivenPicture], listener: Listener) -> dict[str, Any]:
+def _fill(engine: Engine, fields: FillFields, pictures: list[GivenPicture], listener: Hearing) -> dict[str, Any]:
     """Return a FillAnswer. Raises Problem."""
     if pictures and fields.depth is not None:
         raise unusable("depth is for the pictures of the index: give it without pictures")
