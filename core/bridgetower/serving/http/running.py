@@ -62,8 +62,8 @@ class Hearing:
 
 async def run(request: Request, queue: RequestQueue, work: Callable[[Hearing], _T]) -> _T:
     """Return the result of `work`. Raises as it does, Busy, Draining, and ClientGone."""
-    listener = Hearing()
-    submitted = queue.submit(partial(work, listener))
+    hearing = Hearing()
+    submitted = queue.submit(partial(work, hearing))
     future = asyncio.wrap_future(submitted)
     gone = asyncio.create_task(_until_gone(request.receive))
     try:
@@ -73,7 +73,7 @@ async def run(request: Request, queue: RequestQueue, work: Callable[[Hearing], _
         return future.result()
     finally:
         gone.cancel()
-        await _end(submitted, future, listener)
+        await _end(submitted, future, hearing)
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -81,11 +81,11 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def _end(submitted: Future[Any], future: "asyncio.Future[Any]", listener: Hearing) -> None:
+async def _end(submitted: Future[Any], future: "asyncio.Future[Any]", hearing: Hearing) -> None:
     """End work that nobody waits for. What runs holds its body until the next callback, and is waited for."""
     if future.done() or submitted.cancel():
         return
-    listener.leave()
+    hearing.leave()
     with anyio.CancelScope(shield=True):
         await asyncio.wait((future,))
     error = future.exception()  # asyncio logs an error that nobody takes
@@ -112,8 +112,8 @@ async def stream(
         events.append((name, value))
         there.set()
 
-    listener = Hearing(lambda name, value: loop.call_soon_threadsafe(put, name, value))
-    submitted = queue.submit(partial(work, listener))
+    hearing = Hearing(lambda name, value: loop.call_soon_threadsafe(put, name, value))
+    submitted = queue.submit(partial(work, hearing))
     future = asyncio.wrap_future(submitted)
     future.add_done_callback(lambda _: there.set())
     first, gone = asyncio.create_task(there.wait()), asyncio.create_task(_until_gone(request.receive))
@@ -134,4 +134,4 @@ async def stream(
     finally:
         first.cancel()
         gone.cancel()
-        await _end(submitted, future, listener)
+        await _end(submitted, future, hearing)

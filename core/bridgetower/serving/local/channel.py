@@ -10,7 +10,7 @@ from bridgetower.errors import BridgeTowerError
 from bridgetower.records import Hit
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.local.wire import Broken, Message, receive, send
-from bridgetower.serving.request_queue import ClientGone as ClientGone
+from bridgetower.serving.request_queue import ClientGone
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,11 +23,11 @@ from bridgetower.errors import BridgeTowerError, StoreError
 from bridgetower.inputs import ResolvedPlace
 from bridgetower.records import DEFAULT_MODEL, FOREIGN, Fingerprint, quiet
 from bridgetower.serving.engine import Engine, Options
-from bridgetower.serving.local.channel import LAST_S, Channel, ClientGone, NotSent, SentPicture, SentVector
+from bridgetower.serving.local.channel import LAST_S, Channel, NotSent, SentPicture, SentVector
 from bridgetower.serving.local.client import PICTURES, local_zone, model_id
 from bridgetower.serving.local.place import NotOffered, is_ours, make_private, socket_path
 from bridgetower.serving.local.wire import PROTOCOL, Broken, Message, receive, send
-from bridgetower.serving.request_queue import Refusal, RequestQueue
+from bridgetower.serving.request_queue import ClientGone, Refusal, RequestQueue
 
 ALIVE_S = 1.0  # between two signs of life to a client that waits
 PATIENCE_S = 60.0  # in which a client must send or take what it is to; it may read from a slow disk

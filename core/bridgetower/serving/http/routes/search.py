@@ -79,10 +79,8 @@ class _Searching:
         if fields.cursor is not None and (files or fields.model_fields_set - {"cursor"} - _empty(fields)):
             raise unusable("a cursor goes on with its search as it was: give it alone")
 
-        def work(listener: Hearing) -> dict[str, Any]:
-            return (
-                self._first_page(fields, files, listener) if fields.cursor is None else self._next_page(fields.cursor)
-            )
+        def work(hearing: Hearing) -> dict[str, Any]:
+            return self._first_page(fields, files, hearing) if fields.cursor is None else self._next_page(fields.cursor)
 
         if not _wants_events(request):
             return as_json(await run(request, self.queue, work))
@@ -90,10 +88,10 @@ class _Searching:
         first = await anext(events)  # so that a refusal has its status
         return StreamingResponse(_written(first, events), media_type=_EVENTS)
 
-    def _first_page(self, fields: SearchFields, files: list[bytes], listener: Hearing) -> dict[str, Any]:
+    def _first_page(self, fields: SearchFields, files: list[bytes], hearing: Hearing) -> dict[str, Any]:
         images = engine_pictures(self.engine, given_pictures(fields.images, files))
         request = _request(fields, images)
-        found = self.engine.pages(request, say=listener.say, on_progress=listener.on_progress, on_hits=listener.on_hits)
+        found = self.engine.pages(request, say=hearing.say, on_progress=hearing.on_progress, on_hits=hearing.on_hits)
         pages = _pages(found, request.top)
         page = next(pages)
         for image in images:
@@ -101,7 +99,7 @@ class _Searching:
                 image.forget()  # further pages need none, and may wait for minutes
         if page.is_last:
             pages.close()
-        return answer_of(page, None if page.is_last else self.cursors.keep(pages), listener.notes)
+        return answer_of(page, None if page.is_last else self.cursors.keep(pages), hearing.notes)
 
     def _next_page(self, cursor: str) -> dict[str, Any]:
         try:

@@ -31,8 +31,8 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
         """Score every picture with every text."""
         fields, files = await read_fields(request, MatchFields)
 
-        def work(listener: Hearing) -> dict[str, Any]:
-            return _match(engine, fields, given_pictures(fields.images, files), listener)
+        def work(hearing: Hearing) -> dict[str, Any]:
+            return _match(engine, fields, given_pictures(fields.images, files), hearing)
 
         return as_json(await run(request, queue, work))
 
@@ -47,22 +47,22 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
         """Predict the word of each `<mask>` from the pictures; without any, from the pictures of the index."""
         fields, files = await read_fields(request, FillFields)
 
-        def work(listener: Hearing) -> dict[str, Any]:
-            return _fill(engine, fields, given_pictures(fields.images, files), listener)
+        def work(hearing: Hearing) -> dict[str, Any]:
+            return _fill(engine, fields, given_pictures(fields.images, files), hearing)
 
         return as_json(await run(request, queue, work))
 
     return routes
 
 
-def _match(engine: Engine, fields: MatchFields, pictures: list[GivenPicture], listener: Hearing) -> dict[str, Any]:
+def _match(engine: Engine, fields: MatchFields, pictures: list[GivenPicture], hearing: Hearing) -> dict[str, Any]:
     """Return a MatchAnswer. Raises Problem."""
     if not pictures:
         raise unusable("no picture: give at least one")
     if len(pictures) * len(fields.texts) > MOST_PAIRS:
         raise unusable(f"at most {MOST_PAIRS} pairs of a picture and a text can be scored")
     found = engine.match(
-        engine_pictures(engine, pictures), fields.texts, say=listener.say, on_progress=listener.on_progress
+        engine_pictures(engine, pictures), fields.texts, say=hearing.say, on_progress=hearing.on_progress
     )
     scores = [
         {
@@ -74,16 +74,16 @@ def _match(engine: Engine, fields: MatchFields, pictures: list[GivenPicture], li
         }
         for place, score in enumerate(found)
     ]
-    return {"scores": scores, "notes": listener.notes}
+    return {"scores": scores, "notes": hearing.notes}
 
 
-def _fill(engine: Engine, fields: FillFields, pictures: list[GivenPicture], listener: Hearing) -> dict[str, Any]:
+def _fill(engine: Engine, fields: FillFields, pictures: list[GivenPicture], hearing: Hearing) -> dict[str, Any]:
     """Return a FillAnswer. Raises Problem."""
     if pictures and fields.depth is not None:
         raise unusable("depth is for the pictures of the index: give it without pictures")
     given = engine_pictures(engine, pictures) or None
     found = engine.fill(
-        fields.text, given, top=fields.top, depth=fields.depth, say=listener.say, on_progress=listener.on_progress
+        fields.text, given, top=fields.top, depth=fields.depth, say=hearing.say, on_progress=hearing.on_progress
     )
     labels = {picture.name: picture.label for picture in pictures}
     words = [
@@ -102,5 +102,5 @@ def _fill(engine: Engine, fields: FillFields, pictures: list[GivenPicture], list
         "skipped": skipped_of(found.skipped),
         "gone": found.gone,
         "in_cloud": found.in_cloud,
-        "notes": listener.notes,
+        "notes": hearing.notes,
     }
