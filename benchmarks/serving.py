@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection
 from itertools import product
@@ -89,7 +90,7 @@ def served(index: Path, report: Report, size: str, rounds: int) -> None:
         )
 
 
-def by_http(model: Path, work: Path, report: Report, size: str, rounds: int) -> None:
+def by_http(model: Path, work: Path, report: Report, size: str, queries: int) -> None:
     """Searches by HTTP at depth 0 and the encoder and recall alone, in turns; texts that no one has asked before.
 
     Raises SystemExit unless both find the same.
@@ -99,11 +100,14 @@ def by_http(model: Path, work: Path, report: Report, size: str, rounds: int) -> 
     processes.run([processes.BT, "serve", "--background", "--port", "0", *at])
     try:
         url = urlsplit(look(index).url)
-        client = HTTPConnection(url.hostname or "", url.port)
-        encoder = Library(index).model.encoder
         waits: dict[str, list[float]] = {name: [] for name in ("encoder and recall", "HTTP, depth 0")}
-        with IndexReader.open(index) as reader:
-            for number in range(rounds + 1):
+        with (
+            closing(HTTPConnection(url.hostname or "", url.port)) as client,
+            Library(index) as library,
+            IndexReader.open(index) as reader,
+        ):
+            encoder = library.model.encoder
+            for number in range(queries + 1):
                 text = f"{TEXTS[number % len(TEXTS)]} {number}"
                 began = time.perf_counter()
                 [found] = reader.recall(encoder.embed_texts([text]), 10)
@@ -123,9 +127,9 @@ def by_http(model: Path, work: Path, report: Report, size: str, rounds: int) -> 
     for name, measured in waits.items():
         p50 = statistics.median(measured)
         report.add(
-            Times(tuple(measured)),
+            Times((p50,)),
             size=size,
-            contender=name,
+            contender=f"{queries} queries, {name}",
             p50_ms=1e3 * p50,
             more_ms=1e3 * (p50 - alone),
             x_alone=p50 / alone,

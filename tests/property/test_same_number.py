@@ -96,8 +96,9 @@ def test_a_number_depends_on_its_text_and_its_picture_alone(
     assert images.vectors is not None and texts.vectors is not None
     assert np.array_equal(logits, np.stack([pair for pair, _, _ in expected]))
     kept = [encoder.unpack(packed) for packed in encoder.pack(images)]
-    for first in (kept[0], encoder.encode_images(batch[:1])):  # all of them kept; the others beside one that is read
-        assert np.array_equal(encoder.match(texts, encoder.join([first, *kept[1:]]), pairs), logits)
+    if len(kept) > 1:  # kept ones beside one that is read
+        kept[0] = encoder.encode_images(batch[:1])
+    assert np.array_equal(encoder.match(texts, encoder.join(kept), pairs), logits)
     assert np.array_equal(images.vectors[pairs[:, 1]], np.stack([image for _, image, _ in expected]))
     assert np.array_equal(texts.vectors[pairs[:, 0]], np.stack([text for _, _, text in expected]))
     assert np.array_equal(encoder.embed_images(batch), images.vectors)

@@ -167,9 +167,13 @@ class Model:
             self._chosen = self._chosen or choose_runtime(self._device, self._precision)
         return self._chosen
 
-    @cached_property
+    @property
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of its vectors; reads no weights. Raises ModelError without an ITC head."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> Fingerprint:
         if self._checkpoint is None:
             return self.encoder.fingerprint
         from bridgetower.encoders.torch_encoder import fingerprint_of
