@@ -46,7 +46,8 @@ def hand_over(end: Callable[[], object]) -> None:
         called = True
         end()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # the terminal is closed
+    for number in (signal.SIGINT, signal.SIGTERM, *hangup):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
 

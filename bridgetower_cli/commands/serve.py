@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 
 from bridgetower.errors import BridgeTowerError, InputError, ResourceError, UsageError
-from bridgetower.serving.http.config import DEFAULT_HOST, DEFAULT_PORT, Config, is_installed
+from bridgetower.serving.http.config import DEFAULT_HOST, DEFAULT_PORT, TOKEN, Config, is_installed
 from bridgetower.serving.local.client import NoServer, look, model_id
 from bridgetower.serving.local.client import stop as stop_server
-from bridgetower.serving.local.place import file_name
+from bridgetower.serving.local.place import NotOffered, file_name, holder
 from bridgetower_cli import interrupts, render
 from bridgetower_cli.settings import (
     Device,
@@ -36,6 +36,7 @@ from bridgetower_cli.settings import (
 _IDLE_S = 15 * 60.0
 _START_S = 60.0  # in which a server in the background must answer
 _LOOK_EVERY_S = 0.1
+_LARGEST_LOG = 1_000_000  # bytes, from which it begins again
 _LONGEST_TOKEN = 4096  # bytes of its file that are read
 
 
@@ -169,11 +170,17 @@ def _token(file: Path) -> str:
         with open(file, "rb") as source:
             if os.fstat(source.fileno()).st_mode & 0o077 and os.name == "posix":
                 render.say(f"note: {file}: other users may read the token: `chmod 600` keeps it from them")
-            return source.read(_LONGEST_TOKEN).decode("ascii").strip()
+            token = source.read(_LONGEST_TOKEN).decode("ascii").strip()
     except OSError as error:
         raise InputError(f"{file}: the token cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: this is no token: it has signs beyond ASCII") from error
+    if not TOKEN.fullmatch(token):
+        raise InputError(
+            f"{file}: this is no token, which is 16 to 512 letters, digits and signs without spaces: "
+            "`openssl rand -hex 32` makes one"
+        )
+    return token
 
 
 def _serve(settings: Settings, idle: float, asked: Http) -> None:
@@ -210,7 +217,10 @@ def _start(settings: Settings, idle: float, asked: Http) -> None:
         pass
     else:
         at = f" at {running.url}" if running.url else ""
-        render.say(f"process {running.pid} serves {settings.index} already{at}")
+        already = f"process {running.pid} serves {settings.index} already{at}"
+        if asked != Http():
+            raise UsageError(f"{already}: `bt serve --stop` ends it, so that another can have these options")
+        render.say(already)
         return
     log = _log(settings.index)
     options = ["--index", settings.index, "--idle", f"{idle:.3f}s"]
@@ -222,7 +232,9 @@ def _start(settings: Settings, idle: float, asked: Http) -> None:
     if settings.features_dir is not None:
         options += ["--features-dir", settings.features_dir]
     options += asked.options()
-    with open(log, "wb") as stderr:
+    begin = log.stat().st_size if log.exists() else 0
+    with open(log, "wb" if begin > _LARGEST_LOG else "ab") as stderr:
+        begin = stderr.tell()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bridgetower_cli", "serve", *map(str, options)],
             stdin=subprocess.DEVNULL,
@@ -234,7 +246,8 @@ def _start(settings: Settings, idle: float, asked: Http) -> None:
     until = time.monotonic() + _START_S
     while time.monotonic() < until:
         if process.poll() is not None:
-            lines = log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            said = log.read_bytes()[begin:].decode("utf-8", "replace")
+            lines = said.strip().splitlines() or ["it said nothing"]
             error = BridgeTowerError(f"the server ended at once: {lines[-1].removeprefix('error: ')}")
             error.exit_code = process.returncode
             raise error
@@ -267,6 +280,10 @@ def _stop(index: Path) -> None:
     try:
         running = stop_server(index)
     except NoServer as why:
+        if (hung := _holder(index)) is not None:
+            raise ResourceError(
+                f"process {hung} serves {index}, but {why}: end it with `kill {hung}`, or with `kill -9 {hung}`"
+            ) from why
         render.say(f"nothing to stop: {why}")
         return
     from bridgetower.serving.process import END_S
@@ -278,6 +295,13 @@ def _stop(index: Path) -> None:
             return
         time.sleep(_LOOK_EVERY_S)
     raise ResourceError(f"process {running.pid} has not ended after {END_S:g} s: end it with `kill {running.pid}`")
+
+
+def _holder(index: Path) -> int | None:
+    try:
+        return holder(index)
+    except NotOffered:
+        return None
 
 
 def _is_running(process: int) -> bool:

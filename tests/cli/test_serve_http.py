@@ -119,6 +119,8 @@ def test_commands_know_where_it_listens(url: str) -> None:
     assert f"at {url}" in bt("status").stdout
     again = bt("serve", "--background")
     assert again.exit_code == 0 and f"already at {url}" in again.stderr
+    other = bt("serve", "--background", "--port", "1")
+    assert other.exit_code == 2 and f"already at {url}: `bt serve --stop` ends it" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_commands_know_where_it_listens(url: str) -> None:
         (["--host", "0.0.0.0"], 2, "can be reached from other machines: give a token"),
         (["--token-file", "none"], 6, "none: the token cannot be read: No such file"),
         (["--token-file", "photos"], 6, "photos: the token cannot be read"),
-        (["--token-file", "short"], 2, "16 to 512"),
+        (["--token-file", "short"], 6, "short: this is no token, which is 16 to 512"),
         (["--token-file", "strange"], 6, "signs beyond ASCII"),
         (["--allow-host", "http://a"], 2, "name of a server"),
         (["--allow-origin", "*"], 2, "an origin is wanted"),
@@ -190,13 +192,41 @@ def test_port_that_is_taken(url: str) -> None:
     port = url.rpartition(":")[2]
     assert bt("index", "photos", "--index", "third").exit_code == 0
     result = bt("serve", "--index", "third", "--port", port)
-    assert result.exit_code == 2 and f"port {port} of 127.0.0.1 cannot be had" in result.stderr
+    assert result.exit_code == 2
+    assert f"port {port} of 127.0.0.1 cannot be had: address already in use; --port takes" in result.stderr
 
 
-def test_sigterm_ends_it(place: Path) -> None:
-    assert bt("index", "photos", "--index", "fourth").exit_code == 0
-    with serving("--index", "fourth") as (process, url):
+def test_a_server_that_does_not_answer_is_named(place: Path) -> None:
+    assert bt("index", "photos", "--index", "fifth").exit_code == 0
+    with serving("--index", "fifth") as (process, _):
+        process.send_signal(signal.SIGSTOP)
+        result = bt("serve", "--stop", "--index", "fifth")
+        assert result.exit_code == 71 and f"process {process.pid} serves" in result.stderr
+        assert f"`kill -9 {process.pid}`" in result.stderr
+    assert "nothing to stop" in bt("serve", "--stop", "--index", "fifth").stderr
+
+
+def test_a_log_goes_on(place: Path) -> None:
+    assert bt("index", "photos", "--index", "sixth").exit_code == 0
+    with serving("--index", "sixth") as (process, _):
+        process.send_signal(signal.SIGSTOP)
+        failed = bt("serve", "--background", "--index", "sixth")
+        assert failed.exit_code == 5 and f"process {process.pid} serves it already" in failed.stderr
+        process.send_signal(signal.SIGCONT)
+    started = bt("serve", "--background", "--port", "0", "--index", "sixth")
+    found = re.search(r"it writes to (\S+)", started.stderr)
+    assert found, started.stderr
+    assert bt("serve", "--stop", "--index", "sixth").exit_code == 0
+    log = Path(found[1]).read_text()
+    assert "serves it already" in log and "serving" in log
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_it(place: Path, by: signal.Signals) -> None:
+    index = f"signal-{by}"
+    assert bt("index", "photos", "--index", index).exit_code == 0
+    with serving("--index", index) as (process, url):
         assert get(f"{url}/search?text=cats", None)["hits"]
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(by)
         assert process.wait(20) == 0
         assert process.stderr is not None and "Traceback" not in process.stderr.read()

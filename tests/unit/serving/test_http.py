@@ -207,6 +207,11 @@ def test_full_queue_and_draining(server: Server) -> None:
 # Limits
 
 
+def test_large_heads(server: Server) -> None:
+    refused(server.client.get("/healthz", headers={"X": "x" * 33_000}), 431, "too_large")
+    refused(server.client.get(f"/search?text={'x' * 33_000}"), 431, "too_large")
+
+
 def test_too_large_bodies(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "MOST_BODY", 10_000)
     refused(server.client.post("/search", json={"text": "a" * 10_001}), 413, "too_large")

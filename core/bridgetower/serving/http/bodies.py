@@ -124,7 +124,9 @@ async def read_fields(request: Request, kind: type[_Fields]) -> tuple[_Fields, l
             return checked(kind, _fields_of(form, kind), strict=False), await _files_of(form)
         finally:
             await form.close()
-    raise Problem(415, "unsupported_media_type", "the body is application/json or multipart/form-data")
+    raise Problem(
+        415, "unsupported_media_type", "the Content-Type of a body is application/json or multipart/form-data"
+    )
 
 
 def _from_json(body: bytes, kind: type[_Fields]) -> _Fields:

@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from bridgetower.errors import UsageError
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7860
 _NEXT_PORTS = 20  # that are tried where the default one is taken
+MOST_HEAD = 32_768  # bytes of a request without its body
 _BACKLOG = 512  # connections that wait to be accepted
 
 MODULES = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")  # of the extra
@@ -20,7 +22,7 @@ MODULES = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")  # of 
 HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-_TOKEN = re.compile(r"[!-~]{16,512}")
+TOKEN = re.compile(r"[!-~]{16,512}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Config:
                 f"{self.host} can be reached from other machines: give a token with --token-file, "
                 f"or bind to {DEFAULT_HOST}"
             )
-        if self.token is not None and not _TOKEN.fullmatch(self.token):
+        if self.token is not None and not TOKEN.fullmatch(self.token):
             raise UsageError("a token is 16 to 512 letters, digits and signs without spaces")
         for name in self.names:
             if not (found := HOST.fullmatch(name.lower())) or found[2]:
@@ -94,7 +96,7 @@ def bind(config: Config) -> tuple[socket.socket, str]:
             if port < last and error.errno == errno.EADDRINUSE:
                 port += 1
                 continue
-            why = (error.strerror or str(error)).lower()
+            why = os.strerror(error.errno).lower() if error.errno else str(error)  # `create_server` adds the address
             raise UsageError(
                 f"port {port} of {config.host} cannot be had: {why}; --port takes another, and 0 any free one"
             ) from error

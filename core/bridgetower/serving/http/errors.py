@@ -80,7 +80,9 @@ def problem_of(error: BaseException) -> Problem:
         return unusable(words_of(error.errors()[0], skip=1))
     if isinstance(error, HTTPException):
         code = _CODES.get(error.status_code, "refused")
-        return Problem(error.status_code, code, HTTPStatus(error.status_code).phrase, error.headers)
+        phrase = HTTPStatus(error.status_code).phrase
+        message = "there is no such path: /openapi.json names those that there are" if code == "not_found" else phrase
+        return Problem(error.status_code, code, message, error.headers)
     if isinstance(error, BridgeTowerError):
         return _expected(error)
     if isinstance(error, MemoryError):
@@ -99,7 +101,7 @@ def _expected(error: BridgeTowerError) -> Problem:
     log.error("%s", error)
     later = {"Retry-After": "60"}
     if isinstance(error, NoIndexError):
-        return Problem(503, "no_index", "there is no index yet", later)
+        return Problem(503, "no_index", "there is no index in the folder that is served", later)
     if isinstance(error, StoreError):
         return Problem(503, "index", "the index cannot be read: the log of the server says more", later)
     if isinstance(error, ModelError):

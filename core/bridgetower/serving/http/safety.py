@@ -10,7 +10,7 @@ import hmac
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridgetower.serving.http.config import HOST, Config, as_host
+from bridgetower.serving.http.config import HOST, MOST_HEAD, Config, as_host
 from bridgetower.serving.http.errors import Problem, ending
 from bridgetower.serving.request_queue import RequestQueue
 
@@ -62,6 +62,7 @@ class Safety:
             await send(message)
 
         try:
+            _check_size(scope)
             self._check_name(scope, headers)
             self._check_page(headers, allowed)
             if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
@@ -81,7 +82,7 @@ class Safety:
         # The address that the connection has come to is ours, and no name that leads elsewhere later.
         address = as_host(scope["server"][0]) if scope.get("server") else None
         if found is None or not (found[1] in self._names or found[1] == address):
-            raise Problem(421, "misdirected", "the server does not answer to the Host of this request")
+            raise Problem(421, "misdirected", "the server does not answer to this Host: --allow-host adds a name")
 
     def _check_page(self, headers: Headers, allowed: str | None) -> None:
         origins, sites = headers.getlist("origin"), headers.getlist("sec-fetch-site")
@@ -107,3 +108,11 @@ async def _answer_preflight(send: Send) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in _PREFLIGHT.items()]
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body"})
+
+
+def _check_size(scope: Scope) -> None:
+    """Refuse a large head; uvicorn does that only where it arrives in several pieces."""
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    size += sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > MOST_HEAD:
+        raise Problem(431, "too_large", "the head of the request is too large")

@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from bridgetower.serving.http.config import MOST_HEAD
 from bridgetower.serving.http.connections import Connection
 
 LAST_S = 3.0  # for the application to end after its last request
@@ -36,7 +37,7 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             access_log=False,  # URLs hold what people search for
-            h11_max_incomplete_event_size=32_768,
+            h11_max_incomplete_event_size=MOST_HEAD,
             http=Connection,
             interface="asgi3",
             lifespan="on",

@@ -93,6 +93,25 @@ def make_private(folder: Path) -> None:
         raise NotOffered(f"{folder}: cannot be made: {error.strerror or error}") from error
 
 
+def holder(index: Path) -> int | None:
+    """Return the process that holds the lock of the socket of an index, whether or not it answers; None if none does.
+
+    Raises NotOffered.
+    """
+    import fcntl
+    import json
+
+    try:
+        with open(socket_path(index).with_suffix(".lock"), "rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(json.loads(lock.read(4096))["pid"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or it has not written that yet
+        pass
+    return None
+
+
 def peer_uid(connection: socket.socket) -> int:
     """Return the user of the process at the other end of a Unix socket. Raises OSError."""
     if hasattr(socket, "SO_PEERCRED"):
