@@ -200,7 +200,7 @@ def memory(engine: Engine, report: Report, size: str, queries: int) -> None:
 
 def parser() -> argparse.ArgumentParser:
     found = command_line(__doc__, sizes=["demo"], rounds=15)
-    found.add_argument("--queries", type=int, default=2000, help="queries before memory is measured")
+    found.add_argument("--queries", type=int, default=10_000, help="queries before memory is measured")
     return found
 
 
