@@ -51,7 +51,7 @@ class Metrics:
 
 
 class _State(Collector):
-    """What the parts of the server count by themselves."""
+    """The figures that the parts of the server count by themselves."""
 
     def __init__(self, engine: Engine, queue: RequestQueue) -> None:
         self._engine, self._queue = engine, queue

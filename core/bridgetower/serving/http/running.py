@@ -42,7 +42,7 @@ class Hearing:
 
     @property
     def on_hits(self) -> Callable[[Any], object]:
-        """What takes the hits as they stand, first those that are recalled; `quiet` if nobody waits for events."""
+        """A callback for the hits as they stand, first those that are recalled; `quiet` if nobody waits for events."""
         return quiet if self._on_event is None else self._take_hits
 
     def _take_hits(self, hits: Any) -> None:

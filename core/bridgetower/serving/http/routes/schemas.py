@@ -217,7 +217,7 @@ class Health(BaseModel):
 
 
 class Fault(BaseModel):
-    """What is wrong: a word for programs, and a line for people."""
+    """A fault: a word for programs, and a line for people."""
 
     code: str
     message: str
