@@ -214,7 +214,7 @@ def main() -> None:
             model = checkpoint(size, args.work).absolute()
             index = index_of_gallery(model, pictures, args.work.absolute())
             served(index, report, size, args.rounds)
-            by_http(model, args.work.absolute(), report, size, HTTP_QUERIES)
+            by_http(model, args.work.absolute(), report, size, 5 if size == "tiny" else HTTP_QUERIES)
             engine = Engine(Options(index))
             engine.warm_up()
             asked(engine, texts_for(size))

@@ -1,4 +1,7 @@
-"""A server gives the answers of the commands, to the byte, and commands do the work themselves when they lose it."""
+"""A server as a process: its start, its end, what it sees, and commands that do the work themselves when they lose it.
+
+That the answers are the same is the subject of `test_served_answers.py` and `test_served_whole.py`.
+"""
 
 import os
 import shutil
@@ -10,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner, Result
@@ -41,7 +43,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (place / "photos").mkdir()
     for path in [*(GALLERY / f"{name}.jpg" for name in PICTURES), *sorted(GALLERY.glob("*.jpg"))[:8]]:
         shutil.copy(path, place / "photos")
-    (place / "broken.jpg").write_bytes(b"no picture")
     (place / "run").mkdir(mode=0o700)
     before, here = dict(os.environ), os.getcwd()
     os.environ |= {"XDG_RUNTIME_DIR": str(place / "run"), "BT_MODEL": "demo", "XDG_STATE_HOME": str(place / "state")}
@@ -49,7 +50,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(place)
     with Library(place / "index", "demo", precision="fp32") as library:
         library.index([place / "photos"])
-        np.save(place / "vector.npy", library.model.encoder.embed_texts(["a cat"])[0])
     yield place
     os.chdir(here)
     os.environ.clear()
@@ -70,39 +70,6 @@ def bt(*arguments: str, input: str | bytes | None = None) -> Result:
 
 
 CATS = f"photos/{PICTURES[0]}.jpg"
-COMMANDS: dict[str, tuple[list[str], str | None]] = {
-    "text": (["search", "two cats on a couch"], None),
-    "JSON": (["search", "two cats on a couch", "--json", "--depth", "3", "--top", "20"], None),
-    "no rerank": (["search", "two cats", "--no-rerank", "--top", "3"], None),
-    "picture": (["search", "--image", CATS, "--json"], None),
-    "text and picture": (["search", "cats", "--image", CATS, "--paths", "--depth", "2"], None),
-    "relative folder": (["search", "cats", "--under", "photos", "--json", "--depth", "1"], None),
-    "relative glob": (["search", "cats", "--under", "./photos/two-*", "--json", "--depth", "1"], None),
-    "dates": (["search", "cats", "--taken", "2001"], None),
-    "no match": (["search", "cats", "--min-match", "1", "--json", "--depth", "1"], None),
-    "unknown place": (["search", "cats", "--under", "elsewhere"], None),
-    "broken picture": (["search", "--image", "broken.jpg"], None),
-    "picture that is gone": (["search", "--image", "gone.jpg", "--json"], None),
-    "vector": (["search", "--query-vector", "vector.npy", "--json"], None),
-    "long text": (["search", "a cat " * 200, "--depth", "1", "-0"], None),
-    "wrong usage": (["search"], None),
-    "fill": (["fill", "a <mask> on a couch", "--json"], None),
-    "fill from a picture": (["fill", "a <mask> on a couch", "--image", CATS], None),
-    "fill from a broken picture": (["fill", "a <mask>", "--image", "broken.jpg"], None),
-    "match": (["match", CATS, "--text", "two cats", "--text", "a dog", "--json"], None),
-    "match of a broken picture": (["match", "broken.jpg", "--text", "two cats"], None),
-    "rerank": (["rerank", "two cats", "--json"], f"{CATS}\n./{CATS}\nbroken.jpg\ngone.jpg\n{CATS}\n"),
-}
-
-
-@pytest.mark.parametrize(("command", "stdin"), COMMANDS.values(), ids=COMMANDS)
-def test_the_answer_is_the_same_line_for_line(
-    server: "subprocess.Popen[str]", command: list[str], stdin: str | None
-) -> None:
-    served, own = bt(*command, input=stdin), bt(*command, "--no-server", input=stdin)
-    assert served.stdout_bytes == own.stdout_bytes
-    assert served.stderr_bytes == own.stderr_bytes
-    assert served.exit_code == own.exit_code
 
 
 def test_it_is_the_server_that_answers(server: "subprocess.Popen[str]") -> None:
@@ -111,19 +78,6 @@ def test_it_is_the_server_that_answers(server: "subprocess.Popen[str]") -> None:
     assert "no server: --no-server" in bt("search", "cats", "--no-rerank", "-v", "--no-server").stderr
     assert f"process {server.pid}, awake" in bt("status").stdout
     assert "it serves precision fp32, not bf16" in bt("search", "a", "--no-rerank", "-v", "--precision", "bf16").stderr
-
-
-def test_random_queries_have_equal_scores(server: "subprocess.Popen[str]", place: Path) -> None:
-    from bridgetower.serving.local.client import INDEX, RemoteLibrary, Server, Wanted
-
-    rng = np.random.default_rng(7)
-    words = "a two small cat cats dog owl on in couch desert sea night red car piano by".split()
-    with Library(place / "index", "demo", precision="fp32") as library:
-        for _ in range(20):
-            text = " ".join(rng.choice(words, rng.integers(1, 8)))
-            wanted = Wanted(place / "index", None, "demo", "auto", "fp32")
-            with Server(wanted, INDEX) as asked:
-                assert RemoteLibrary(asked).search(text, depth=3) == library.search(text, depth=3)
 
 
 def test_it_sees_what_is_indexed_without_a_restart(server: "subprocess.Popen[str]", place: Path) -> None:

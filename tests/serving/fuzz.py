@@ -48,7 +48,7 @@ SLOW = 80  # clients of each kind but the last
 LATE = SLOW - 4  # of these that must be told so; some may find the connection reset before they read the answer
 UNREAD = 10  # clients that never read; loopback takes megabytes of answers before one of them waits
 PIPELINED = 150  # requests of each
-SLOW_S = 45  # the limits are 10 s for a head, 20 s for a body and 10 s for its rest, 30 s for an answer
+SLOW_S = 135  # the limits are 10 s for a head, 120 s for a body, 30 s for an answer that nobody reads
 
 
 class Server(NamedTuple):
