@@ -3,8 +3,8 @@
 A request asks its model for little at a time: a text, or the match of a few pictures. Each such call waits for its turn
 with the calls of other requests, in the order in which they came. A call with many texts or pairs is split into slices,
 each of which waits for a turn. When a turn comes, further calls of the same kind share one pass through the network. So
-a request with a hundred candidates takes no more turns in a row than one with five, and many requests cost less than
-one after the other. No number depends on who shares a pass: see `bridgetower.encoders.torch_network`.
+a request with a hundred candidates takes no more turns in a row than one with five. No number depends on who shares a
+pass: see `bridgetower.encoders.torch_network`.
 """
 
 import threading
@@ -23,7 +23,7 @@ from bridgetower import Fingerprint, Head, Judge, MaskedPrediction, Pictures, Pr
 _Vectors = npt.NDArray[np.float32]  # [B, E]
 
 SLICE_S = 0.1  # most seconds of a shared pass, by the pace of those before it, so that nobody waits long for a turn
-_LEAST_PAIRS = 4  # in a slice, also before a pace is known: as many as a search asks for at once
+_LEAST_PAIRS = 4  # in a slice, also before a pace is known: as many as a search of pictures that are read asks for
 _LEAST_TEXTS = 16  # in a slice: the tower may map its weights again for each
 _OLDER = 0.8  # the weight of earlier passes in the pace: the first one may have read the weights
 
