@@ -7,6 +7,7 @@
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   ├── NoIndexError                 there is no index; a writer creates one
     │   ├── LockedError                  another process is writing the index; a later attempt may succeed
+    │   ├── UnreachableStoreError        the database behind recall does not answer
     │   ├── DamagedIndexError            the manifest is damaged
     │   │   └── DamagedLogError              commits in the log of the manifest can no longer be read
     │   └── DamagedFileError             a file made from the manifest is damaged; a search works without it
@@ -75,6 +76,15 @@ class LockedError(StoreError):
     def __init__(self, directory: Path, holder: str) -> None:
         super().__init__(f"{directory}: {holder}: wait until it ends, then run it again")
         self.holder = holder
+
+
+class UnreachableStoreError(StoreError):
+    """The database that recalls for an index does not answer; `address` is its URL, without a password."""
+
+    def __init__(self, address: str, why: str) -> None:
+        why = " ".join(why.split())  # messages of drivers may have several lines
+        super().__init__(f"{address}: no answer ({why}): start it, or go back to files with `bt index --store faiss`")
+        self.address, self.why = address, why
 
 
 class DamagedIndexError(StoreError):
