@@ -42,7 +42,7 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py"))
         ),
         ("errors.py", "from bridgetower import records", "Imports of bridgetower point down"),
         ("library.py", "import rich", "Each third party has its owners"),
-        ("index/vectors/build.py", "import faiss", "Each third party has its owners"),
+        ("index/vectors/faiss/build.py", "import faiss", "Each third party has its owners"),
         (
             "encoders/checked.py",
             "def f():\n    from bridgetower.encoders import torch_encoder",
@@ -50,7 +50,7 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py"))
         ),
         (
             "index/vectors/protocol.py",
-            "from bridgetower.index.vectors import flat",
+            "from bridgetower.index.vectors.faiss import flat",
             "The seam for recall knows no implementation",
         ),
         (

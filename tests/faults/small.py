@@ -27,7 +27,7 @@ def searched(way: str) -> Iterator[None]:
     few, scanned = (20, 0.01) if way == "lists" else (1000, 4)
     with (
         patch("bridgetower.index.vectors.catalog_vectors.EXACT_MOST", few),
-        patch("bridgetower.index.vectors.faiss_search._SCAN_SHARE", scanned),
+        patch("bridgetower.index.vectors.faiss.search._SCAN_SHARE", scanned),
     ):
         yield
 

@@ -80,7 +80,7 @@ def test_a_vector_file_is_on_the_disk_before_it_gets_its_name_and_is_named(tmp_p
 
 def test_lists_that_are_trained_again_are_on_the_disk_before_a_name_changes(tmp_path: Path) -> None:
     """The file of codes is written twice: with the lists as they were, and with the new ones."""
-    with searched("lists"), patch("bridgetower.index.vectors.build.serves", lambda *_: False):
+    with searched("lists"), patch("bridgetower.index.vectors.faiss.build.serves", lambda *_: False):
         build(tmp_path / "index")
         with IndexWriter.open(tmp_path / "index", FINGERPRINT) as writer:
             added = range(100, 110)

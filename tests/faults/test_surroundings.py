@@ -80,7 +80,7 @@ def test_an_index_is_verified_beside_its_writer(directory: Path, monkeypatch: py
 READ_ONLY = """
 import os, sys
 from pathlib import Path
-import bridgetower.index.vectors.flat, bridgetower.index.maintenance
+import bridgetower.index.vectors.faiss.flat, bridgetower.index.maintenance
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.check import repair_index, check_index
 if os.geteuid() == 0:

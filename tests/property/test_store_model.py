@@ -18,7 +18,7 @@ from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.vectors.faiss_store import FaissStore
+from bridgetower.index.vectors.faiss.store import FaissStore
 from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.records import File, Fingerprint, WalkedFile
 

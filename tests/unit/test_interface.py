@@ -44,7 +44,7 @@ from bridgetower.checkpoints.checkpoint import Checkpoint
 from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.protocol import Vectors
 from bridgetower.encoders.torch_encoder import TorchEncoder
-from bridgetower.index.vectors.faiss_store import FaissStore
+from bridgetower.index.vectors.faiss.store import FaissStore
 from bridgetower.moments import Moment
 from bridgetower.records import DEMO
 from tests.clouds import evict

@@ -17,7 +17,7 @@ from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.compatibility import require_ours, require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.vectors.faiss_store import FaissStore, FaissView
+from bridgetower.index.vectors.faiss.store import FaissStore, FaissView
 from bridgetower.index.vectors.protocol import RecallStore, RecallView
 from bridgetower.records import EVERYTHING, PRECISIONS, File, Filter, Fingerprint
 

@@ -24,7 +24,7 @@ from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, r
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.lock import Lock
 from bridgetower.index.recovery import backup
-from bridgetower.index.vectors.faiss_store import FaissStore
+from bridgetower.index.vectors.faiss.store import FaissStore
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.records import DECODING_VERSION, File, Fingerprint, OnProgress, WalkedFile, quiet
 

@@ -100,7 +100,7 @@ def read_only(directory: Path) -> Iterator[Path]:
 READ_ONLY = (
     PRELUDE
     + """
-import bridgetower.index.vectors.flat  # before the rights go, which may be needed to import anything
+import bridgetower.index.vectors.faiss.flat  # before the rights go, which may be needed to import anything
 query = image(3).vector[None]
 if os.geteuid() == 0:
     os.setuid(65534)  # root may write anywhere

@@ -1,9 +1,9 @@
 """Recall: the images whose vectors are nearest to a query.
 
-`protocol` is the seam: a store proposes candidates and can be made from the catalog at any time. FAISS is the default:
-`flat` searches few images exactly, `ivf` and `scalar_codes` many approximately. A generation is one published set of
-vector files.
+`protocol` is the seam: a store proposes candidates and can be made from the catalog at any time. `faiss` is the
+default.
+`catalog_vectors` reads the vectors from the catalog, and `float16` says how they are stored and scored.
 
-Imports catalog and files; only this package imports faiss. Imported by the rest of index; `protocol` also by
-retrieval and the library.
+Imports catalog and files; only `faiss` imports faiss. Imported by the rest of index; `protocol` also by retrieval and
+the library.
 """

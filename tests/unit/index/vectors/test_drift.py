@@ -14,9 +14,9 @@ from benchmarks.clouds import Clouds
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.check import check_index
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.vectors import build
-from bridgetower.index.vectors.ivf import Effort, IvfVectors, serves
-from bridgetower.index.vectors.scalar_codes import Coder, ScalarCodes
+from bridgetower.index.vectors.faiss import build
+from bridgetower.index.vectors.faiss.ivf import Effort, IvfVectors, serves
+from bridgetower.index.vectors.faiss.scalar_codes import Coder, ScalarCodes
 from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.records import File, Fingerprint
 

@@ -19,9 +19,9 @@ from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.vectors.faiss_store import FaissStore
+from bridgetower.index.vectors.faiss.scalar_codes import ScalarCodes
+from bridgetower.index.vectors.faiss.store import FaissStore
 from bridgetower.index.vectors.float16 import pack
-from bridgetower.index.vectors.scalar_codes import ScalarCodes
 from bridgetower.index.writer import IndexWriter, NewImage
 from bridgetower.records import File, Filter, Fingerprint
 from tests.conftest import Zone
@@ -245,7 +245,7 @@ def test_a_filter_costs_no_recall(
 ) -> None:
     zone("UTC")
     if scanned:  # as with filters that many pass
-        monkeypatch.setattr("bridgetower.index.vectors.faiss_search._ROWS", 40)
+        monkeypatch.setattr("bridgetower.index.vectors.faiss.search._ROWS", 40)
     with IndexReader.open(directory) as store:
         for query in ASKED[:5]:
             found = list(store.nearest(query[None], filter))
@@ -419,7 +419,7 @@ def test_a_disk_that_cannot_read_the_files_is_found(directory: Path, monkeypatch
     def unreadable(*arguments: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("bridgetower.index.vectors.ivf.read_faiss", unreadable)
+    monkeypatch.setattr("bridgetower.index.vectors.faiss.ivf.read_faiss", unreadable)
     assert [finding.problem for finding in check_index(directory)] == [
         "the vector file cannot be read (Input/output error)"
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bridgetower.index.vectors.flat import FlatVectors
+from bridgetower.index.vectors.faiss.flat import FlatVectors
 from bridgetower.index.vectors.float16 import pack, unpack
 
 DIM = 24

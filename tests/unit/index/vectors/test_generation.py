@@ -7,8 +7,8 @@ import pytest
 
 from bridgetower.errors import ResourceError
 from bridgetower.index.check import check_index
-from bridgetower.index.vectors.generation import Generation, codes_path, vectors_path
-from bridgetower.index.vectors.scalar_codes import ScalarCodes
+from bridgetower.index.vectors.faiss.generation import Generation, codes_path, vectors_path
+from bridgetower.index.vectors.faiss.scalar_codes import ScalarCodes
 from tests.fakes import handles_left
 from tests.faults.small import build
 
@@ -39,6 +39,6 @@ def test_want_of_handles_is_not_taken_for_absence_or_damage(tmp_path: Path, monk
     def exhausted(path: Path) -> object:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("bridgetower.index.vectors.generation.open_own", exhausted)
+    monkeypatch.setattr("bridgetower.index.vectors.faiss.generation.open_own", exhausted)
     with pytest.raises(ResourceError, match="too many open files"):
         list(check_index(tmp_path / "index"))

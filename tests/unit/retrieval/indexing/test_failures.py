@@ -246,7 +246,7 @@ def test_a_run_that_finds_nothing_to_do_publishes_where_that_was_broken_off(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bridgetower.index.vectors.build._save", stop)
+    monkeypatch.setattr("bridgetower.index.vectors.faiss.build._save", stop)
     with pytest.raises(KeyboardInterrupt):
         run([photos], tmp_path / "index")
     monkeypatch.undo()

@@ -125,7 +125,7 @@ def test_a_run_with_nothing_to_do_publishes_a_vector_file_that_is_gone_and_reads
     photos: Path, tmp_path: Path
 ) -> None:
     run([photos], tmp_path / "index")
-    with patch("bridgetower.index.vectors.generation.Generation.intact", side_effect=AssertionError):
+    with patch("bridgetower.index.vectors.faiss.generation.Generation.intact", side_effect=AssertionError):
         run([photos], tmp_path / "index")
         (tmp_path / "index" / "vectors-1.faiss").unlink()
         run([photos], tmp_path / "index")

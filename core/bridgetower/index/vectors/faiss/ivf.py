@@ -17,9 +17,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.index.vectors.flat import read_faiss, write_faiss
+from bridgetower.index.vectors.faiss.flat import read_faiss, write_faiss
+from bridgetower.index.vectors.faiss.scalar_codes import ScalarCodes
 from bridgetower.index.vectors.float16 import Scored, best
-from bridgetower.index.vectors.scalar_codes import ScalarCodes
 
 RECALL_AT = 100
 RECALL_WANTED = 0.9925  # of the candidates that the byte codes score; then other queries reach 0.99 in the end

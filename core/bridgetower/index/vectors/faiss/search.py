@@ -15,11 +15,11 @@ from bridgetower.errors import DamagedFileError, DamagedIndexError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
-from bridgetower.index.vectors.flat import FlatVectors
+from bridgetower.index.vectors.faiss.flat import FlatVectors
+from bridgetower.index.vectors.faiss.generation import Generation
+from bridgetower.index.vectors.faiss.ivf import RECALL_AT, IvfVectors, shortlist
+from bridgetower.index.vectors.faiss.scalar_codes import ScalarCodes
 from bridgetower.index.vectors.float16 import Scored, best, exact_scores
-from bridgetower.index.vectors.generation import Generation
-from bridgetower.index.vectors.ivf import RECALL_AT, IvfVectors, shortlist
-from bridgetower.index.vectors.scalar_codes import ScalarCodes
 
 _ROWS = 32_768  # codes scored at a time; a filter with at most so many images is searched exactly
 _SCAN_SHARE = 4  # a search that would score more than 1/4 of all codes scores all

@@ -23,11 +23,11 @@ from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
-from bridgetower.index.vectors.flat import FlatVectors
+from bridgetower.index.vectors.faiss.flat import FlatVectors
+from bridgetower.index.vectors.faiss.generation import codes_path, vectors_path
+from bridgetower.index.vectors.faiss.ivf import RECALL_AT, Effort, IvfVectors, list_count, sample_size, serves, tune
+from bridgetower.index.vectors.faiss.scalar_codes import Coder, ScalarCodes
 from bridgetower.index.vectors.float16 import best, unpack
-from bridgetower.index.vectors.generation import codes_path, vectors_path
-from bridgetower.index.vectors.ivf import RECALL_AT, Effort, IvfVectors, list_count, sample_size, serves, tune
-from bridgetower.index.vectors.scalar_codes import Coder, ScalarCodes
 from bridgetower.records import OnProgress
 
 # Lists and byte ranges are trained again when the index has more than twice as many images as at their training, or

@@ -11,10 +11,10 @@ from bridgetower.errors import DamagedFileError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.vectors.catalog_vectors import all_vectors
-from bridgetower.index.vectors.flat import FlatVectors
-from bridgetower.index.vectors.generation import Generation, published
-from bridgetower.index.vectors.ivf import IvfVectors
-from bridgetower.index.vectors.scalar_codes import ScalarCodes
+from bridgetower.index.vectors.faiss.flat import FlatVectors
+from bridgetower.index.vectors.faiss.generation import Generation, published
+from bridgetower.index.vectors.faiss.ivf import IvfVectors
+from bridgetower.index.vectors.faiss.scalar_codes import ScalarCodes
 from bridgetower.resources import shortage
 
 _QUERIES = 8  # for which a search of the vector file is compared with the exact answer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bridgetower.files.regular_files import is_own
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.index.vectors.generation import codes_bytes, published, published_names
+from bridgetower.index.vectors.faiss.generation import codes_bytes, published, published_names
 from bridgetower.records import OnProgress
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bridgetower.index.catalog.writer import CatalogWriter
-    from bridgetower.index.vectors.faiss_search import FaissSearch
+    from bridgetower.index.vectors.faiss.search import FaissSearch
     from bridgetower.index.vectors.float16 import Scored
 
 _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
@@ -36,7 +36,7 @@ class FaissStore:
         return published_names(directory, catalog)
 
     def publish(self, directory: Path, catalog: "CatalogWriter", on_progress: OnProgress) -> None:
-        from bridgetower.index.vectors.build import publish
+        from bridgetower.index.vectors.faiss.build import publish
 
         publish(directory, catalog, on_progress)
 
@@ -51,7 +51,7 @@ class FaissStore:
     def differences(self, directory: Path, catalog: Catalog) -> Iterator[str]:
         if not published_names(directory, catalog):  # searches read it all from the manifest
             return
-        from bridgetower.index.vectors.faiss_check import differences
+        from bridgetower.index.vectors.faiss.check import differences
 
         yield from differences(directory, catalog)
 
@@ -90,7 +90,7 @@ class FaissView:
 
     def scored(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
         """As `search`, with the exact scores, which the search has computed already."""
-        from bridgetower.index.vectors.faiss_search import FaissSearch
+        from bridgetower.index.vectors.faiss.search import FaissSearch
 
         self._engine = self._engine or FaissSearch(self._catalog, self._files)
         return self._engine.search(query, k, images)
