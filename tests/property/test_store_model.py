@@ -231,9 +231,9 @@ class IndexWithListsEqualsDictionary(IndexEqualsDictionary):
 
     patched: ClassVar[dict[str, float]] = {
         "catalog_vectors.EXACT_MOST": 20,
-        **{f"{module}.RECALL_AT": 3 for module in ("ivf", "build", "faiss_search")},
-        "faiss_search._SCAN_SHARE": 0.1,
-        "faiss_search._ROWS": 8,
+        **{f"{module}.RECALL_AT": 3 for module in ("faiss.ivf", "faiss.search", "measure")},
+        "faiss.search._SCAN_SHARE": 0.1,
+        "faiss.search._ROWS": 8,
     }
 
     @initialize()

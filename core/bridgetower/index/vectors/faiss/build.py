@@ -7,7 +7,7 @@ into the present lists, until these no longer suit them: then lists and byte ran
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -22,12 +22,12 @@ from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.catalog.writer import CatalogWriter
-from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
+from bridgetower.index.vectors.catalog_vectors import all_vectors, few
 from bridgetower.index.vectors.faiss.flat import FlatVectors
 from bridgetower.index.vectors.faiss.generation import codes_path, vectors_path
-from bridgetower.index.vectors.faiss.ivf import RECALL_AT, Effort, IvfVectors, list_count, sample_size, serves, tune
+from bridgetower.index.vectors.faiss.ivf import Effort, IvfVectors, list_count, sample_size, serves, tune
 from bridgetower.index.vectors.faiss.scalar_codes import Coder, ScalarCodes
-from bridgetower.index.vectors.float16 import best, unpack
+from bridgetower.index.vectors.measure import Batches, ExactNearest, measuring_queries, sample
 from bridgetower.records import OnProgress
 
 # Lists and byte ranges are trained again when the index has more than twice as many images as at their training, or
@@ -40,15 +40,6 @@ _ADDED_SHARE = 16
 # The largest share of numbers of added vectors outside the byte ranges. A number lies outside the range of n others
 # like it with a probability of 2/(n + 1): 1/6 of this or less, as a large index has a sample of 12,288 or more.
 _CLIPPED_MOST = 0.001
-
-_PICTURE_QUERIES = 64  # vectors of the index used as queries, beside texts, for searches by picture
-_PICTURE_QUERIES_ALONE = 256  # used as queries without texts, moved as far from the pictures as texts are
-_LIKENESS = 0.35  # cosine between such a moved query and its centred picture
-_SEED = 20
-_NOISE = 1e-6  # of an inner product in float32: scores that differ by less tie
-_TIES = 16_384  # images kept for an exact answer with ties; if more tie, recall is measured too low
-
-_Batches = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]  # ids [n] and vectors [n, E], of all images
 
 
 def publish(directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
@@ -94,16 +85,16 @@ class _Lists(NamedTuple):
     def train(cls, catalog: Catalog) -> "_Lists":
         """Train empty lists on a sample of all images."""
         images = catalog.count_images()
-        sample = _sample(catalog, sample_size(images))
-        return cls(IvfVectors.train(sample, list_count(images)), Coder.train(sample), images, 0)
+        vectors = sample(catalog, sample_size(images))
+        return cls(IvfVectors.train(vectors, list_count(images)), Coder.train(vectors), images, 0)
 
 
 def _write_inverted(
     directory: Path, catalog: Catalog, generation: int, on_progress: OnProgress
 ) -> tuple[int, bytes, Tuning, bool]:
     """Add new images to the lists of the previous generation, or train lists if these do not suit the index."""
-    queries, texts = _queries(catalog)
-    nearest = _ExactNearest(queries)
+    queries, texts = measuring_queries(catalog)
+    nearest = ExactNearest(queries)
     batches = nearest.taking(all_vectors(catalog, on_progress=on_progress))
     lists = _load_present(directory, catalog) or _Lists.train(catalog)
     covered, codes = _write_codes(directory, generation, lists, batches)
@@ -120,7 +111,7 @@ def _write_inverted(
     return covered, sha256, tuning, not lists.held
 
 
-def _write_codes(directory: Path, generation: int, lists: _Lists, batches: _Batches) -> tuple[int, ScalarCodes]:
+def _write_codes(directory: Path, generation: int, lists: _Lists, batches: Batches) -> tuple[int, ScalarCodes]:
     """Write the codes of all images in `batches`, and add to the lists those that they lack.
 
     Returns the last id, and the codes. The file begins as a copy of that of the generation before if the lists do.
@@ -171,55 +162,6 @@ def _load_present(directory: Path, catalog: Catalog) -> _Lists | None:
         if index is not None and len(index) == len(codes) and codes.coder.dim == dim:
             return _Lists(index, codes.coder, tuning.trained, state.covered)
     return None
-
-
-class _ExactNearest:
-    """The exact nearest images of some queries, computed batch by batch: RECALL_AT, and all that tie with the last."""
-
-    def __init__(self, queries: NDArray[np.float32]) -> None:
-        self._queries = queries
-        self._least = np.full(len(queries), -np.inf)  # the lowest score in each answer
-        self._scores = [np.zeros(0, np.float32) for _ in queries]
-        self.ids = [np.zeros(0, np.int64) for _ in queries]
-
-    def taking(self, batches: _Batches) -> _Batches:
-        """Yield the batches and take them."""
-        for ids, vectors in batches:
-            self.take(ids, vectors)
-            yield ids, vectors
-
-    def take(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        for query, scores in enumerate(self._queries @ vectors.T):
-            near = scores >= self._least[query]
-            known = np.append(self.ids[query], ids[near]), np.append(self._scores[query], scores[near])
-            nearest, scores = best(*known, _TIES)
-            if len(scores) >= RECALL_AT:
-                self._least[query] = scores[RECALL_AT - 1] - _NOISE
-            near = scores >= self._least[query]
-            self.ids[query], self._scores[query] = nearest[near], scores[near]
-
-
-def _queries(catalog: Catalog) -> tuple[NDArray[np.float32], int]:
-    """Return unit vectors `[Q, E]` to measure recall with, texts first, and the number of texts."""
-    dim = catalog.fingerprint().dim
-    texts = unpack(catalog.queries(), dim)
-    pictures = _sample(catalog, _PICTURE_QUERIES if len(texts) else _PICTURE_QUERIES_ALONE)
-    if not len(texts):
-        away = pictures - pictures.mean(axis=0)
-        away /= np.linalg.norm(away, axis=1, keepdims=True).clip(min=1e-6)  # zero if all pictures are equal
-        anywhere = np.random.default_rng(_SEED).standard_normal(away.shape, np.float32)
-        anywhere /= np.linalg.norm(anywhere, axis=1, keepdims=True)
-        pictures = _LIKENESS * away + np.sqrt(1 - _LIKENESS**2, dtype=np.float32) * anywhere
-    queries = np.concatenate([texts, pictures]).astype(np.float32)
-    return queries / np.linalg.norm(queries, axis=1, keepdims=True), len(texts)
-
-
-def _sample(catalog: Catalog, number: int) -> NDArray[np.float32]:
-    """Return `number` vectors `[n, E]`, or all if there are fewer, drawn from the whole index with a fixed seed."""
-    there = np.sort(np.fromiter(catalog.image_ids(), np.int64))
-    ids = np.sort(np.random.default_rng(_SEED).choice(there, min(number, len(there)), replace=False))
-    found = [blob for rows in catalog.vectors_of(ids.tolist()) for _, blob in rows]
-    return unpacked(catalog, found)
 
 
 def _save(index: FlatVectors | IvfVectors, path: Path) -> bytes:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from bridgetower.index.vectors.faiss.flat import read_faiss, write_faiss
 from bridgetower.index.vectors.faiss.scalar_codes import ScalarCodes
 from bridgetower.index.vectors.float16 import Scored, best
+from bridgetower.index.vectors.measure import RECALL_AT
 
-RECALL_AT = 100
 RECALL_WANTED = 0.9925  # of the candidates that the byte codes score; then other queries reach 0.99 in the end
 _RECALL_LEAST = 0.99  # after the byte codes; lists that grew and find less are trained again
 

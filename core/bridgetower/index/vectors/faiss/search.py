@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from bridgetower.errors import DamagedFileError, DamagedIndexError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Tuning
-from bridgetower.index.vectors.catalog_vectors import all_vectors, few, unpacked
+from bridgetower.index.vectors.catalog_vectors import all_vectors, few, is_in, nearest_of_all, unpacked
 from bridgetower.index.vectors.faiss.flat import FlatVectors
 from bridgetower.index.vectors.faiss.generation import Generation
-from bridgetower.index.vectors.faiss.ivf import RECALL_AT, IvfVectors, shortlist
+from bridgetower.index.vectors.faiss.ivf import IvfVectors, shortlist
 from bridgetower.index.vectors.faiss.scalar_codes import ScalarCodes
 from bridgetower.index.vectors.float16 import Scored, best, exact_scores
+from bridgetower.index.vectors.measure import RECALL_AT
 
 _ROWS = 32_768  # codes scored at a time; a filter with at most so many images is searched exactly
 _SCAN_SHARE = 4  # a search that would score more than 1/4 of all codes scores all
 _NOT_EXCLUDED_SHARE = 0.9  # of the tuned number of candidates, that must remain without the excluded images
-_NOISE = 1e-5  # the largest error of an inner product in float32
 
 
 class _Lists(NamedTuple):
@@ -65,7 +65,7 @@ class FaissSearch:
             ids, scores = self._flat.search(query[None], k, beside)
             parts.append((ids[0], scores[0]))
         if self._read_after is not None:
-            parts.append(self._search_manifest(query, k, self._read_after, images))
+            parts.append(nearest_of_all(self._catalog, query, k, self._excluded, images, after=self._read_after))
         ids, scores = (np.concatenate(some) for some in zip(*parts, strict=True))
         return best(ids, scores, k)
 
@@ -88,7 +88,7 @@ class FaissSearch:
             return
         flat = flat or FlatVectors(self._dim)
         for ids, vectors in all_vectors(self._catalog, after=after):
-            found = ~_is_in(ids, self._excluded)
+            found = ~is_in(ids, self._excluded)
             try:
                 flat.add(ids[found], vectors[found])
             except ValueError as error:  # the vector file holds ids that the manifest does not count as covered
@@ -182,7 +182,7 @@ class FaissSearch:
 
     def _may_be_found(self, ids: NDArray[np.int64], images: NDArray[np.int64] | None) -> NDArray[np.bool_]:
         """Return which of `ids` `[n]` may be found, as a mask `[n]`."""
-        return ~_is_in(ids, self._excluded) if images is None else _is_in(ids, images)
+        return ~is_in(ids, self._excluded) if images is None else is_in(ids, images)
 
     def _score_exactly(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64]) -> Scored:
         """Return the best of `images` by exact scores. Raises StoreError if the manifest lacks one of them."""
@@ -197,23 +197,3 @@ class FaissSearch:
         if lost:  # removed images are excluded before, so none may be missing
             raise DamagedIndexError(self._catalog.path, f"{lost} of the images that are searched cannot be found")
         return ids, scores
-
-    def _search_manifest(
-        self, query: NDArray[np.float32], k: int, after: int, images: NDArray[np.int64] | None
-    ) -> Scored:
-        """Return the best images with an id above `after`, comparing all vectors in the manifest."""
-        ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        for some, vectors in all_vectors(self._catalog, after=after):
-            fit = self._may_be_found(some, images)
-            if len(scores) >= k > 0:
-                fit &= vectors @ query > scores[-1] - _NOISE
-            ids, scores = best(np.append(ids, some[fit]), np.append(scores, exact_scores(query, vectors[fit])), k)
-        return ids, scores
-
-
-def _is_in(ids: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which of `ids` `[n]` are in `known` `[m]`, which is ascending. `np.isin` would sort both each time."""
-    if not len(known):
-        return np.zeros(len(ids), np.bool_)
-    there: NDArray[np.bool_] = known[np.searchsorted(known, ids).clip(max=len(known) - 1)] == ids
-    return there
