@@ -220,6 +220,13 @@ def room_to_keep(capacity: object, under: AnyPath | None) -> tuple[int | None, P
     return whole_or_none("keep_features", capacity), None if under is None else lasting(under)
 
 
+def flag(name: str, value: object) -> bool:
+    """Return a value that is True or False. Raises UsageError."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is True or False, not {short(value)}")
+    return value
+
+
 def number(name: str, value: object, *, least: float, most: float = math.inf) -> float:
     """Return a real number of any type but bool, from `least` to `most`."""
     try:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from bridgetower import inputs
+from bridgetower.errors import UsageError
 from bridgetower.index.reader_pool import ReaderPool
 from bridgetower.index.roots import known_place
+from bridgetower.index.stores.named import NamedStore
 from bridgetower.inputs import AnyPath, listener, own_folder
 from bridgetower.models.model import Model as Model
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
@@ -63,6 +65,7 @@ class Library:
         features_cache: int | None = None,
         features_dir: AnyPath | None = None,
         store: "RecallStore | None" = None,
+        store_password: str | None = None,
         progress: bool = False,
         say: Say = quiet,
     ) -> None:
@@ -76,13 +79,17 @@ class Library:
 
         `features_cache` is the disk space in bytes for features of pictures, so that the next search need not compute
         them: 0 for none, None for that which the index keeps, else 2 GB. `features_dir` is a place for them outside
-        the folder of the index. `store` recalls, FAISS by default. While a model is fetched, `progress` shows bars on
+        the folder of the index. `store` recalls, by default what the index names: FAISS, or a database, for which
+        `store_password` is. While a model is fetched, `progress` shows bars on
         stderr; `say` gets notes for people. Raises UsageError.
         """
         self.directory = Path(os.path.abspath(own_folder(directory)))
         self._features_cache = inputs.whole_or_none("features_cache", features_cache)
         self._features_dir = None if features_dir is None else Path(os.path.realpath(own_folder(features_dir)))
-        if store is not None:
+        self._named_store = None
+        if store is None:
+            self._named_store = store = NamedStore(store_password)
+        else:
             from bridgetower.index.vectors.protocol import RecallStore
 
             inputs.require_part(store, RecallStore)
@@ -155,6 +162,7 @@ class Library:
         min_match: float | None = None,
         budget: float = math.inf,
         min_similarity: float | None = None,
+        exact: bool = False,
         on_progress: OnProgress = quiet,
         on_hits: OnHits = quiet,
     ) -> "Found":
@@ -166,7 +174,8 @@ class Library:
         `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound when pictures
         were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by default 20 on a
         CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified, `min_similarity`
-        what was found without a text. `on_progress(done, total)` counts verified pictures, from (0, 0) when the judge
+        what was found without a text. `exact` compares the vectors of all pictures, where the index would ask an
+        approximate search. `on_progress(done, total)` counts verified pictures, from (0, 0) when the judge
         is loaded. `on_hits` gets the hits as they stand: as recalled; after each verified batch; at last.
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
@@ -174,7 +183,7 @@ class Library:
         from bridgetower.retrieval.search import SearchRequest
 
         on_progress, on_hits = listener(on_progress), listener(on_hits)
-        limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken)
+        limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken, exact)
         request = SearchRequest.of(text, image, vector, *limits)  # checked before anything is opened
         with closing(self._pages(request, on_progress, on_hits)) as pages:
             return next(pages)
@@ -261,6 +270,7 @@ class Library:
         max_pixels: int | None = None,
         keep_features: int | None = None,
         keep_under: AnyPath | None = None,
+        store: str | None = None,
         on_progress: "Callable[[Progress], None]" = quiet,
         on_publish: OnProgress = quiet,
         on_keep: OnProgress = quiet,
@@ -274,17 +284,19 @@ class Library:
 
         From now on `keep_features` bytes hold the features of the newest pictures, or of those at or below
         `keep_under`: 0 for none, None as the index says. `on_progress` gets the progress of the run;
+        `store` lets another store recall from now on: "faiss", or the URL of a database without a password.
         `on_publish(done, total)` counts images that are arranged for search, `on_keep(done, total)` those whose
         features are kept. Raises InputError, UsageError, ModelError, StoreError, ProcessError.
         """
         rules, keep = (exclude, hidden, follow_symlinks, default_excludes), (keep_features, keep_under)
-        update = self._update(rules, keep, max_pixels, on_progress, on_publish, on_keep)
+        update = self._update(rules, keep, store, max_pixels, on_progress, on_publish, on_keep)
         return update.run(inputs.paths_to_index(paths), retry=retry)
 
     def _update(
         self,
         rules: tuple[Iterable[str], bool, bool, bool],
         keep: tuple[int | None, AnyPath | None],
+        store: str | None,
         max_pixels: int | None,
         on_progress: "Callable[[Progress], None]",
         on_publish: OnProgress,
@@ -302,11 +314,33 @@ class Library:
             rules=Rules(inputs.list_of_patterns(rules[0]), *rules[1:]),
             max_pixels=inputs.pixel_limit(max_pixels),
             keep=Keep(*inputs.room_to_keep(*keep)),
+            move=None if store is None else self._mover(store),
             on_progress=listener(on_progress),
             on_publish=listener(on_publish),
             on_keep=listener(on_keep),
             say=self._say,
         )
+
+    def _mover(self, store: str) -> "Callable[[IndexWriter], str | None]":
+        """Return a function that lets a store recall for the index of a writer. Raises UsageError."""
+        from bridgetower.index.maintenance import move
+        from bridgetower.index.stores.address import address_of
+
+        named, address = self._named_store, address_of(store)
+        if named is None:
+            raise UsageError("a RecallStore was given for this index: it cannot have another one")
+        return lambda writer: move(writer, named, address)
+
+    def move_store(self, store: str, *, on_publish: OnProgress = quiet) -> str | None:
+        """Let another store recall, and fill it: "faiss", or the URL of a database without a password.
+
+        Returns a note if the table in the database before could not be removed. `on_publish(done, total)` counts
+        images. Raises UsageError, StoreError.
+        """
+        move = self._mover(store)
+        with self._readers.changing(), self._resumed() as writer:
+            writer.on_publish = listener(on_publish)
+            return move(writer)
 
     def watch(
         self,
@@ -320,6 +354,7 @@ class Library:
         max_pixels: int | None = None,
         keep_features: int | None = None,
         keep_under: AnyPath | None = None,
+        store: str | None = None,
         on_progress: "Callable[[Progress], None]" = quiet,
         on_publish: OnProgress = quiet,
         on_keep: OnProgress = quiet,
@@ -331,7 +366,7 @@ class Library:
         ResourceError.
         """
         rules, keep = (exclude, hidden, follow_symlinks, default_excludes), (keep_features, keep_under)
-        update = self._update(rules, keep, max_pixels, on_progress, on_publish, on_keep)
+        update = self._update(rules, keep, store, max_pixels, on_progress, on_publish, on_keep)
         return update.watch([inputs.lasting(one) for one in inputs.paths_to_index(paths)], retry=retry)
 
     def _resumed(self) -> "IndexWriter":

@@ -43,6 +43,17 @@ class Rows:
     def files(self, directory: Path, catalog: Catalog) -> list[Path]:
         return []
 
+    def require_reachable(self, directory: Path, catalog: Catalog) -> None:
+        pass
+
+    def is_due(self, catalog: Catalog, uncovered: int, *, at_end: bool) -> bool:
+        return at_end and uncovered > 0
+
+    def vectors(
+        self, directory: Path, catalog: Catalog, images: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        return iter(())
+
     def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
         self.rows = self.truth(catalog)
         with catalog.transaction():

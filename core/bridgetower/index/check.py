@@ -221,11 +221,12 @@ def repair_index(
 
     with IndexWriter.resume(directory, mend=look, recall_store=recall_store) as writer:
         images = [finding.image for finding in _of("images", now) if finding.image is not None]
-        lost = sorted({*images} - take_back(writer.catalog, images))
+        lost = {*images} - take_back(writer.catalog, images)
+        lost -= writer.take_back(lost)
         files, roots = _paths("files", now), _paths("roots", now)
-        dropped = sorted({*files, *(path for image in lost for path in writer.catalog.paths_of(image))})
+        dropped = sorted({*files, *(path for image in sorted(lost) for path in writer.catalog.paths_of(image))})
         if any(_of(part, now) for part in ("images", "files", "parts", "roots", "queries", "counts")):
-            writer.mend(files, lost, roots)
+            writer.mend(files, sorted(lost), roots)
         if log or restored or any(_of(part, now) for part in ("images", "files", "counts", "vectors")):
             writer.publish_from_scratch()
         damaged = {*_paths("features", now)}

@@ -1,21 +1,25 @@
 """Maintenance of an index: remove files and images that it need not keep.
 
+move     lets another store recall, and fills it
 forget   drops folders and files from the index, whether or not they exist on the disk
 prune    drops files that are gone from the disk, removes the orphans, and returns their space to the disk
 """
 
 import os
+import secrets
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgetower.errors import UnknownPlaceError
+from bridgetower.errors import StoreError, UnknownPlaceError, UnreachableStoreError
 from bridgetower.files.regular_files import has_stub
 from bridgetower.index.catalog.reader import Catalog
+from bridgetower.index.catalog.rows import StoreRow
 from bridgetower.index.feature_cache import FeatureFile
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import is_away, suggestion
+from bridgetower.index.stores.named import NamedStore
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
 
@@ -47,6 +51,30 @@ class ForgetReport:
     forgotten: tuple[Forgotten, ...]
     orphans: int  # in the index after it; their vectors are kept until `prune`
     note: str | None = None  # why the manifest was not copied
+
+
+def move(writer: IndexWriter, store: NamedStore, address: str | None) -> str | None:
+    """Let the database at `address` recall for the index from now on, and fill it; None: vector files.
+
+    Returns a note if a table that the index does not use any more could not be removed. If the database is the present
+    one, it only gets what it lacks. Raises StoreError; if the new database does not answer, nothing was changed.
+    """
+    before, dim = writer.catalog.store(), writer.catalog.fingerprint().dim
+    generation = writer.catalog.state().generation
+    if (before and before.address) == address:
+        writer.publish_if_due()
+        return None
+    row = None if address is None else StoreRow(address, f"bt_{secrets.token_hex(8)}", "")
+    if row is not None:
+        store.require_answer(row, dim)
+    writer.set_store(row)
+    writer.publish_if_due()
+    if before is not None:
+        try:
+            store.drop(before, dim, generation)
+        except StoreError as error:
+            return f"{error}; its table {before.name} is not used any more: drop it there by hand"
+    return None
 
 
 def forget(writer: IndexWriter, paths: Iterable[Path]) -> ForgetReport:
@@ -103,8 +131,15 @@ def prune(writer: IndexWriter, *, on_progress: OnProgress = quiet) -> Pruned:
     useless = [file for file in writer.features().files() if _is_useless(writer.catalog, file)]
     for file in useless:
         file.remove()
-    writer.tidy()
-    notes = [writer.compact()]
+    notes: list[str | None] = []
+    try:
+        writer.tidy()
+    except UnreachableStoreError as error:
+        notes.append(
+            f"{error.address}: no answer ({error.why}): searches leave out what was removed, and the next `bt index` "
+            "or `bt prune` removes it there"
+        )
+    notes.append(writer.compact())
     writer.remove_strays()
     freed = max(0, before - writer.bytes_on_disk())
     notes.append(writer.back_up_if_behind())

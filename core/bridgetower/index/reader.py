@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.rows import Keeping, Tuning
+from bridgetower.index.catalog.rows import Keeping, StoreRow, Tuning
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.index.compatibility import require_ours, require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.vectors.faiss.store import FaissStore, FaissView
+from bridgetower.index.stores.named import NamedStore
+from bridgetower.index.vectors.faiss.store import FaissView
 from bridgetower.index.vectors.protocol import RecallStore, RecallView
 from bridgetower.records import EVERYTHING, PRECISIONS, File, Filter, Fingerprint
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bridgetower.index.checked_view import CheckedView
+    from bridgetower.index.vectors.float16 import Scored
 
 
 _REASONS = 10  # shown for skipped files, at most
@@ -92,6 +94,7 @@ class Summary:
     bytes_on_disk: int
     generation: int  # of the vector files; 0: none was published yet
     kept: Kept | None  # features; None if the index keeps none
+    store: StoreRow | None  # the database that recalls; None: vector files
     tuning: Tuning | None  # of the approximate search; None: search is exact
     vectors_file: bool  # whether it exists
     uncovered: int  # images that the vector file lacks, so that searches read them from the manifest
@@ -113,13 +116,13 @@ class IndexReader:
 
     @classmethod
     def open(cls, directory: Path, recall_store: RecallStore | None = None) -> Self:
-        """Open the index in `directory`; `recall_store` proposes the candidates, FAISS by default.
+        """Open the index in `directory`. `recall_store` proposes the candidates, by default what the manifest names.
 
         Raises:
             NoIndexError: there is no index.
             StoreError: the index has a format that this program does not know, or is damaged.
         """
-        directory, recall_store = directory.absolute(), recall_store or FaissStore()
+        directory, recall_store = directory.absolute(), recall_store or NamedStore()
         reader = cls._open(directory, recall_store)
         if reader.vector_files() and not reader._recall.is_there:  # a writer may just have published others
             reader.close()
@@ -186,30 +189,46 @@ class IndexReader:
         return self.catalog.count_live()
 
     def recall(
-        self, queries: "NDArray[np.float32]", k: int, within: "NDArray[np.int64] | None" = None
+        self,
+        queries: "NDArray[np.float32]",
+        k: int,
+        within: "NDArray[np.int64] | None" = None,
+        *,
+        exact: bool = False,
     ) -> list[list[Neighbour]]:
         """Return the most similar images for each of the unit vectors `queries` `[Q, E]`.
 
         Each list holds `min(k, len(self))` images, best first, ties by image id. `within` restricts the search to these
         ascending ids `[n]` of images that have a file. Similarities are exact. The choice of images is exact in a small
-        index; in a large one, `summary().tuning.recall` is the share of the exact answer that is found. Raises
-        ValueError if a query is not a unit vector of this index; StoreError if the manifest is damaged, or the store
-        breaks its protocol.
+        index; in a large one, `summary().tuning.recall` is the share of the exact answer that is found. With `exact`,
+        the vectors of all images in the manifest are compared, and the store is not asked. Raises ValueError if a query
+        is not a unit vector of this index; StoreError if the manifest is damaged, or the store breaks its protocol.
         """
         from bridgetower.index.vectors.float16 import require_unit
 
         require_unit(queries, self.fingerprint.dim)
-        found = [self._recall.scored(query, k, within) for query in queries]
+        scored = self._compare_all if exact else self._recall.scored
+        found = [scored(query, k, within) for query in queries]
         # Rounding to float16 can make a vector a little longer than 1, and its score with it; a cosine is at most 1.
         rows = [zip(ids.tolist(), scores.clip(-1, 1).tolist(), strict=True) for ids, scores in found]
         return [[Neighbour(*pair) for pair in row] for row in rows]
+
+    def _compare_all(self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None) -> "Scored":
+        import numpy as np
+
+        from bridgetower.index.vectors.catalog_vectors import nearest_of_all
+
+        self.catalog.require_consistent()
+        return nearest_of_all(self.catalog, query, k, np.array(list(self.catalog.orphans()), np.int64), images)
 
     @property
     def damage(self) -> str | None:
         """Damage of the vector files that searches met; they go on without these files. None if there is none."""
         return self._recall.damage
 
-    def nearest(self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING) -> Iterator[NearImage]:
+    def nearest(
+        self, query: "NDArray[np.float32]", filter: Filter = EVERYTHING, *, exact: bool = False
+    ) -> Iterator[NearImage]:
         """Yield every image with a file that passes the filter, in the order of `recall`, recalling more when needed.
 
         Each image comes with the files that pass. `query` is a unit vector `[1, E]`. Raises as `recall` does.
@@ -222,7 +241,7 @@ class IndexReader:
         seen: set[int] = set()
         k = _NEAREST_AT_FIRST
         while True:
-            [neighbours] = self.recall(query, k, within)
+            [neighbours] = self.recall(query, k, within, exact=exact)
             for neighbour in neighbours:
                 # An approximate search with a larger k may also find better images that the one before missed.
                 if neighbour.image not in seen:
@@ -256,6 +275,7 @@ class IndexReader:
             bytes_on_disk=bytes_below(self.directory),
             generation=state.generation,
             kept=self.kept(),
+            store=catalog.store(),
             tuning=self._tuning,
             vectors_file=vectors_file,
             uncovered=catalog.count_live(after=state.covered if vectors_file else 0),

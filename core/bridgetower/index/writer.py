@@ -16,7 +16,7 @@ from bridgetower.files.atomic import fsync_directory
 from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.rows import Keeping
+from bridgetower.index.catalog.rows import Keeping, StoreRow
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.compatibility import differences, require_same
@@ -24,7 +24,7 @@ from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, r
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.lock import Lock
 from bridgetower.index.recovery import backup
-from bridgetower.index.vectors.faiss.store import FaissStore
+from bridgetower.index.stores.named import NamedStore
 from bridgetower.index.vectors.protocol import RecallStore
 from bridgetower.records import DECODING_VERSION, File, Fingerprint, OnProgress, WalkedFile, quiet
 
@@ -33,13 +33,6 @@ from bridgetower.records import DECODING_VERSION, File, Fingerprint, OnProgress,
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-# A new vector file is published at the end of a run if the old one lacks more than 1/16 of the images; in the middle of
-# a run if it lacks more than 1/2, and more than 8192. So searches stay fast, and all publications together take linear
-# time.
-_UNCOVERED_AT_END = 16
-_UNCOVERED_MEANWHILE = 2
-_UNCOVERED_MIN = 8192
 
 _PRUNED_AT_ONCE = 4096  # images that are removed in one transaction
 _LOG_IN_USE = "a search that is still running needs the old state: the next `bt prune` gives its space back"
@@ -75,7 +68,7 @@ class IndexWriter:
         self, directory: Path, catalog: CatalogWriter, held: ExitStack, recall_store: RecallStore | None = None
     ) -> None:
         """Take over the resources in `held`, the lock and the catalog; if this fails, the caller keeps them."""
-        self.directory, self._recall_store = directory, recall_store or FaissStore()
+        self.directory, self._recall_store = directory, recall_store or NamedStore()
         self.catalog = catalog  # public for queries; changes go through the methods below
         self._dim = catalog.fingerprint().dim
         self._images = catalog.count_images()
@@ -205,8 +198,8 @@ class IndexWriter:
         self._uncovered += self.catalog.last_image() - last
 
     def publish_if_behind(self) -> None:
-        """Publish in the middle of a run if the vector file lacks so many images that searches are slow."""
-        if self._uncovered > _UNCOVERED_MIN and self._uncovered * _UNCOVERED_MEANWHILE > self._images:
+        """Publish in the middle of a run if the store lacks so many images that searches are slow."""
+        if self._recall_store.is_due(self.catalog, self._uncovered, at_end=False):
             self.publish()
 
     def _pack(self, image: NewImage) -> bytes:
@@ -229,6 +222,16 @@ class IndexWriter:
         packed = [pack(query, self._dim) for query in queries]
         with self.catalog.transaction():
             self.catalog.set_queries(packed)
+
+    def require_store(self) -> None:
+        """Raise StoreError if the store behind recall cannot be written now."""
+        self._recall_store.require_reachable(self.directory, self.catalog)
+
+    def set_store(self, store: StoreRow | None) -> None:
+        """Let this database recall from now on; None: vector files. `publish` fills it."""
+        with self.catalog.transaction():
+            self.catalog.set_store(store)
+        self._uncovered = self._images
 
     def keep(self, keeping: Keeping | None) -> None:
         """Store which features the index keeps; None: none."""
@@ -270,6 +273,22 @@ class IndexWriter:
             self.catalog.drop_files(files)
             self.catalog.touch()
 
+    def take_back(self, images: Collection[int]) -> set[int]:
+        """Restore damaged images from the store, where only the vector was damaged and the store has it without loss.
+
+        Returns the ids of the restored images. Raises StoreError.
+        """
+        if not images:
+            return set()
+        import numpy as np
+
+        ids = np.array(sorted(images), np.int64)
+        found = dict(self._recall_store.vectors(self.directory, self.catalog, ids))
+        with self.catalog.transaction():
+            return {
+                id for id, vector in found.items() if self.catalog.put_vector_back(id, vector.astype("<f2").tobytes())
+            }
+
     def mend(self, files: Iterable[Path], images: Iterable[int], roots: Iterable[Path]) -> None:
         """Correct the counts, and drop these files, these images with their files, these roots, and damaged parts and
         queries, in one transaction."""
@@ -303,7 +322,7 @@ class IndexWriter:
         """Publish a vector file if the present one is damaged, lacks too many images or holds too many removed ones."""
         covered = self.catalog.state().covered
         stale = self.catalog.count_pruned(covered) + self.catalog.count_images(covered)
-        if stale * _UNCOVERED_AT_END > self.catalog.count_images():
+        if self._recall_store.is_due(self.catalog, stale, at_end=True):
             self.publish()
         else:
             self._publish_if_needed(changed=True)
@@ -340,6 +359,10 @@ class IndexWriter:
 
         return not few(2 * self._images) and not self.catalog.has_queries()
 
+    def publish_if_due(self) -> None:
+        """Publish if the store lacks more images than it may at the end of a run, or is damaged. Raises StoreError."""
+        self._publish_if_needed(changed=True)
+
     def finish(self, *, changed: bool = True) -> str | None:
         """Publish a vector file if the present one is damaged or lacks too many images. Copy the manifest if its copy
         lacks too many changes; return why the copy could not be made, or None.
@@ -364,7 +387,7 @@ class IndexWriter:
 
     def _publish_if_needed(self, *, changed: bool) -> None:
         named = bool(self._images) or self.catalog.state().vectors_sha256 is not None
-        if self._uncovered * _UNCOVERED_AT_END > self._images or (
+        if self._recall_store.is_due(self.catalog, self._uncovered, at_end=True) or (
             named and not self._recall_store.is_intact(self.directory, self.catalog, whole=changed)
         ):
             self.publish()

@@ -41,14 +41,21 @@ class Candidates:
     """
 
     def __init__(
-        self, reader: IndexReader, query: Vectors, filter: Filter = EVERYTHING, first: Collection[Path] = ()
+        self,
+        reader: IndexReader,
+        query: Vectors,
+        filter: Filter = EVERYTHING,
+        first: Collection[Path] = (),
+        *,
+        exact: bool = False,
     ) -> None:
-        """`query` is a unit vector float32 [1, E]. Of several files of a picture, those in `first` come first.
+        """`query` is a unit vector float32 [1, E]. Of several files of a picture, those in `first` come first. With
+        `exact`, the vectors of all pictures are compared.
 
         The methods may raise StoreError.
         """
         self._catalog = reader.catalog
-        self._recalled = _Recalled(reader, query, filter, first)
+        self._recalled = _Recalled(reader, query, filter, first, exact=exact)
         self._steps = 0  # of `_recalled`, so far
         self._last = _Step(None, 0, 0, 0)
         self._taken: dict[Path, Path] = {}  # the candidate of each shot, by the first file of the shot
@@ -137,10 +144,12 @@ class _Step(NamedTuple):
 class _Recalled:
     """The pictures of an index that are there, by similarity. Each is recalled once, however often it is asked for."""
 
-    def __init__(self, reader: IndexReader, query: Vectors, filter: Filter, first: Collection[Path]) -> None:
-        self._reader, self._query, self._filter = reader, query, filter
+    def __init__(
+        self, reader: IndexReader, query: Vectors, filter: Filter, first: Collection[Path], *, exact: bool
+    ) -> None:
+        self._reader, self._query, self._filter, self._exact = reader, query, filter, exact
         self._not_under, self._first = filter.not_under, first
-        self._nearest = reader.nearest(query, filter)
+        self._nearest = reader.nearest(query, filter, exact=exact)
         self._steps: list[_Step] = []
         self._seen: set[bytes] = set()  # by content
         self._checked: set[Path] = set()  # indexed folders
@@ -194,7 +203,8 @@ class _Recalled:
         not_under = (*self._not_under, *self.away[:_MOST_AWAY])
         if self._in_away % _RESTART_EVERY == 0 and self._filter.not_under != not_under:
             self._filter = replace(self._filter, not_under=not_under)
-            self._nearest = self._reader.nearest(self._query, self._filter)  # from the start; `_seen` skips repeats
+            # From the start; `_seen` skips repeats.
+            self._nearest = self._reader.nearest(self._query, self._filter, exact=self._exact)
 
 
 class _Present(NamedTuple):

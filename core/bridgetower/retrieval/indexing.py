@@ -128,6 +128,7 @@ def index(
     and nothing is published: the next run does both.
     """
     passed_over = PassedOver()
+    writer.require_store()
     walk = scan(paths, rules, passed_over, apart=writer.directory, sidecars_of=sidecars_of)
     require_apart(writer.directory, paths)
     roots = sorted({Path(os.path.abspath(path)) for path in paths})

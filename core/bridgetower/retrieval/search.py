@@ -34,6 +34,7 @@ from bridgetower.inputs import (
     ResolvedPlace,
     count_of,
     depth_of,
+    flag,
     lasting,
     least_match,
     least_similarity,
@@ -97,6 +98,7 @@ class SearchRequest:
     min_similarity: float | None = None  # without a text: only pictures with at least this cosine
     not_under: AnyPath | Iterable[AnyPath] = ()  # no pictures there; given as for `under`
     taken: Moment | None = None  # only pictures taken in this span, or in a range of two: "2024-05..2024-08"
+    exact: bool = False  # recall by comparing the vectors of all pictures, whichever store the index has
     _limits: Filter = field(init=False, repr=False, default=EVERYTHING)
     _under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
     _not_under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
@@ -123,6 +125,7 @@ class SearchRequest:
         self._hold("min_match", least_match(self.min_match))
         self._hold("min_similarity", least_similarity(self.min_similarity))
         self._hold("budget", number("budget, in seconds,", self.budget, least=0))
+        self._hold("exact", flag("exact", self.exact))
         self._hold_places()
         self._hold("_limits", times(self.since, self.before, self.taken))
         if self.min_match is not None and not self.verifies:
@@ -244,7 +247,8 @@ def pages(
     if request.verifies and load_judge is None:
         raise UsageError("verifying needs a model that judges: give one, or a depth of 0")
     query = _query(reader, request, encoder)
-    candidates = Candidates(reader, query, request.filter_in(reader), request.files_in(reader))
+    limits, files = request.filter_in(reader), request.files_in(reader)
+    candidates = Candidates(reader, query, limits, files, exact=request.exact)
     ranking = _Ranking(request, candidates, on_hits)
     if load_judge is not None and request.text is not None and request.verifies:
         ranking.show()

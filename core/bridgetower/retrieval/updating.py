@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bridgetower.errors import BridgeTowerError, InputError, LockedError, StoreError, UnknownPlaceError, UsageError
+from bridgetower.errors import (
+    BridgeTowerError,
+    InputError,
+    LockedError,
+    StoreError,
+    UnknownPlaceError,
+    UnreachableStoreError,
+    UsageError,
+)
 from bridgetower.files.ignore import Rules
 from bridgetower.files.walk import is_in_walk, scan
 from bridgetower.files.watch import watching
@@ -77,6 +85,7 @@ class Update:
     rules: Rules
     max_pixels: int | None
     keep: Keep  # of the first run
+    move: Callable[[IndexWriter], str | None] | None  # in the first run: to another store; returns a note
     on_progress: Callable[[Progress], None]
     on_publish: OnProgress
     on_keep: OnProgress
@@ -105,6 +114,8 @@ class Update:
             IndexWriter.open(self.directory, fingerprint, recall_store=self.recall_store) as writer,
         ):
             writer.on_publish = self.on_publish
+            if self.move is not None and (note := self.move(writer)) is not None:
+                self.say(f"note: {note}")
             keeper = self._keeper(paths, writer, find_model)
             report = index(
                 paths,
@@ -162,13 +173,13 @@ class Update:
         """Run, and again whenever something has changed below `paths`: yield a report for each run, without end.
 
         A path that is away for a while is among the `absent` of the reports. Where another process writes the index,
-        later runs wait until it ends, and `say` gets a line.
+        or its database does not answer, later runs wait, and `say` gets a line.
         """
         # Watch before the first run, so that no change during it is missed.
         holds = partial(may_hold, self.directory)
         with watching(paths, self.rules, apart=self.directory, holds=holds, sidecars_of=sidecars_of) as bursts:
             yield self.run(paths, retry=retry)
-            later = replace(self, keep=UNCHANGED)
+            later = replace(self, keep=UNCHANGED, move=None)
             for _ in bursts:
                 there = [path for path in paths if os.path.exists(path)]
                 try:
@@ -184,9 +195,12 @@ class Update:
             try:
                 return self.run(paths)
             except LockedError as error:
-                if not told:
-                    self.say(f"note: {error.holder}: waiting until it ends")
-                told = True
+                note = f"{error.holder}: waiting until it ends"
+            except UnreachableStoreError as error:
+                note = f"{error.address}: no answer ({error.why}): waiting until it answers"
+            if not told:
+                self.say(f"note: {note}")
+            told = True
             time.sleep(LOCK_LOOK_S)
 
     def _require_there(self, paths: Sequence[Path]) -> None:

@@ -36,13 +36,21 @@ class State(NamedTuple):
 class Tuning(NamedTuple):
     """How the vector file is searched approximately, and the measured recall."""
 
-    lists: int  # that the vectors are sorted into
-    trained: int  # images in the index when the lists were trained
-    effort: int  # lists that a search reads
+    lists: int  # that the vectors are sorted into; 0 in a database
+    trained: int  # images in the index when the lists were trained; in a database, when recall was measured
+    effort: int  # lists that a search reads; in a database, `Effort.effort`
     candidates: int  # vectors that a search then scores again
     recall: float  # recall@100: share of the exact 100 nearest that is found, in [0, 1]
     texts: int  # queries that recall was measured with
     pictures: int  # likewise
+
+
+class StoreRow(NamedTuple):
+    """The database that recalls for the index, in place of vector files."""
+
+    address: str  # its URL, without a password
+    name: str  # of the table in it
+    arrangement: str  # how the table is arranged for search, in words; "" before the first time
 
 
 class Keeping(NamedTuple):

@@ -9,9 +9,10 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 APPLICATION_ID = 0x42546978  # "BTix"
 KEEPING_SINCE = 5  # the format that has the table keeping
+STORE_SINCE = 6  # the format that has the table store
 HASH_BYTES = 32  # of SHA-256
 PAGE_BYTES = 8192  # holds seven vectors of 512 numbers; a page of 4096, the default, would stay a quarter empty
 
@@ -55,6 +56,13 @@ SCHEMA = (
         capacity INTEGER NOT NULL,
         under BLOB,
         made_by TEXT,
+        crc32 INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE store (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        address TEXT NOT NULL,
+        name TEXT NOT NULL,
+        arrangement TEXT NOT NULL,
         crc32 INTEGER NOT NULL
     ) STRICT""",
     """CREATE TABLE queries (
@@ -138,6 +146,7 @@ SUMMED = {
     "state": "created_at, updated_at, generation, covered, vectors_sha256",
     "tuning": "lists, trained, effort, candidates, recall, texts, pictures",
     "keeping": "capacity, under, made_by",
+    "store": "address, name, arrangement",
     "queries": "vector",
     "roots": "path, scanned_at",
     "images": "hash, width, height, taken_at, decoding, vector",
@@ -149,7 +158,7 @@ _SUMMED_3 = SUMMED | {
     "files": "path, size, mtime_ns, hash, reason",
 }
 _SUMMED_2 = _SUMMED_3 | {"fingerprint": SUMMED["fingerprint"].removesuffix(", tokenizer_sha256")}
-SUMMED_IN = {2: _SUMMED_2, 3: _SUMMED_3, 4: SUMMED, FORMAT_VERSION: SUMMED}  # by format
+SUMMED_IN = {2: _SUMMED_2, 3: _SUMMED_3, 4: SUMMED, 5: SUMMED, FORMAT_VERSION: SUMMED}  # by format
 
 _INTEGER, _REAL = struct.Struct("<cq").pack, struct.Struct("<cd").pack
 _TO_BYTES: dict[type, Callable[[Any], bytes]] = {
@@ -220,6 +229,7 @@ UPGRADES: dict[int, tuple[str | tuple[str, ...], ...]] = {
     2: _UPGRADE_2,
     3: _UPGRADE_3,
     4: _only("CREATE TABLE keeping"),
+    5: _only("CREATE TABLE store"),
 }
 
 
@@ -234,7 +244,8 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
                 pass
 
 
-_LAYOUT_4 = tuple(statement for statement in SCHEMA if not statement.startswith("CREATE TABLE keeping"))
+_LAYOUT_5 = tuple(statement for statement in SCHEMA if not statement.startswith("CREATE TABLE store"))
+_LAYOUT_4 = tuple(statement for statement in _LAYOUT_5 if not statement.startswith("CREATE TABLE keeping"))
 _LAYOUT_3 = (
     *(statement for statement in _LAYOUT_4 if not statement.startswith(_CHANGED_IN_4)),
     """CREATE TABLE images (
@@ -263,6 +274,7 @@ _LAYOUT_3 = (
 )
 LAYOUTS = {
     FORMAT_VERSION: frozenset(SCHEMA),
+    5: frozenset(_LAYOUT_5),
     4: frozenset(_LAYOUT_4),
     3: frozenset(_LAYOUT_3),
     2: frozenset([SCHEMA[0].replace("        tokenizer_sha256 TEXT,\n", ""), *_LAYOUT_3[1:]]),

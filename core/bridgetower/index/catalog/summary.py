@@ -5,8 +5,8 @@ from pathlib import Path
 
 from bridgetower.index.catalog.connection import Connection
 from bridgetower.index.catalog.filters import UNDER, range_of
-from bridgetower.index.catalog.rows import Counts, Keeping, Space, State, Tuning
-from bridgetower.index.catalog.schema import KEEPING_SINCE, SUMMED, crc32_of
+from bridgetower.index.catalog.rows import Counts, Keeping, Space, State, StoreRow, Tuning
+from bridgetower.index.catalog.schema import KEEPING_SINCE, STORE_SINCE, SUMMED, crc32_of
 from bridgetower.index.catalog.sqlite_errors import explained
 from bridgetower.records import Fingerprint
 
@@ -76,6 +76,11 @@ class CatalogSummary(Connection):
         """Return which features the index keeps; None if it keeps none."""
         row = self._only("keeping") if self.format_version() >= KEEPING_SINCE else None
         return None if row is None else Keeping(*row)
+
+    def store(self) -> StoreRow | None:
+        """Return the database that recalls for the index; None if it has vector files."""
+        row = self._only("store") if self.format_version() >= STORE_SINCE else None
+        return None if row is None else StoreRow(*row)
 
     def newest(self, under: Path | None = None) -> Iterator[tuple[bytes, int]]:
         """Yield hash and date of each image with a file at or below `under`, newest first; None is everywhere."""

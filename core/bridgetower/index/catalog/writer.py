@@ -15,7 +15,7 @@ from bridgetower.index.catalog.changed_files import TABLES, ChangedFiles
 from bridgetower.index.catalog.connection import absent, backup_of
 from bridgetower.index.catalog.filters import UNDER, range_of
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.catalog.rows import Keeping, Tuning
+from bridgetower.index.catalog.rows import Keeping, StoreRow, Tuning
 from bridgetower.index.catalog.schema import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -232,6 +232,14 @@ class CatalogWriter(ChangedFiles):
             WHERE id = ? AND {columns} IS NOT (?, ?, ?, ?, ?, ?, ?)"""
         return self._db.execute(sql, (*content, id, *content)).rowcount == 1
 
+    def put_vector_back(self, image: int, vector: bytes) -> bool:
+        """Restore the vector of an image whose row has the right sum with it; return whether it has."""
+        row = self._one(f"SELECT {SUMMED['images']}, crc32 FROM images WHERE id = ?", (image,))
+        if row is None or crc32_of(*row[:-2], vector) != row[-1]:
+            return False
+        self._db.execute("UPDATE images SET vector = ? WHERE id = ?", (vector, image))
+        return True
+
     def drop_parts(self, parts: Iterable[tuple[int, int]]) -> None:
         """Drop parts of images, each given by the id of its image and its number."""
         self._db.executemany("DELETE FROM parts WHERE image = ? AND part = ?", parts)
@@ -257,11 +265,17 @@ class CatalogWriter(ChangedFiles):
         self._db.executemany("INSERT INTO queries (vector, crc32) VALUES (?, ?)", rows)
 
     def publish(
-        self, generation: int, covered: int, sha256: bytes, tuning: Tuning | None = None, *, holds_pruned: bool = False
+        self,
+        generation: int,
+        covered: int,
+        sha256: bytes | None,
+        tuning: Tuning | None = None,
+        *,
+        holds_pruned: bool = False,
     ) -> None:
         """Store which vector file readers use from now on, and how it is searched; `tuning` None: exactly.
 
-        `holds_pruned`: the file still holds images that were removed.
+        `sha256` is None for a table in a database. `holds_pruned`: the file still holds images that were removed.
         """
         # Images above `covered` were removed before any vector file held them.
         above = "WHERE image > (SELECT covered FROM state)" if holds_pruned else ""
@@ -271,6 +285,17 @@ class CatalogWriter(ChangedFiles):
         if tuning is not None:
             sql = "INSERT INTO tuning VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)"
             self._db.execute(sql, (*tuning, crc32_of(*tuning)))
+
+    def set_store(self, store: StoreRow | None) -> None:
+        """Store which database recalls from now on; None: vector files. The data of another one are named no more."""
+        before = self.store()
+        if (before and before[:2]) != (store and store[:2]):
+            self._set_state(covered=0, vectors_sha256=None)
+            for table in ("tuning", "pruned"):
+                self._db.execute(f"DELETE FROM {table}")
+        self._db.execute("DELETE FROM store")
+        if store is not None:
+            self._db.execute("INSERT INTO store VALUES (1, ?, ?, ?, ?)", (*store, crc32_of(*store)))
 
     def set_keeping(self, keeping: Keeping | None) -> None:
         """Store which features the index keeps; None: none."""

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from bridgetower.errors import UsageError
 
 POSTGRES, MILVUS = "postgresql", "milvus"
+FAISS = "faiss"  # the name of vector files beside the manifest
 _PORTS = {POSTGRES: 5432, MILVUS: 19530}
 _SPELLINGS = {"postgresql": POSTGRES, "postgres": POSTGRES, "milvus": MILVUS}
 _SECRETS = ("password", "passwd", "pwd", "token", "sslpassword", "secret", "api_key")
@@ -62,6 +63,11 @@ class Address:
         database = "" if self.database is None else "/" + quote(self.database, safe="")
         query = "" if not self.parameters else "?" + urlencode(self.parameters)
         return f"{self.scheme}://{user}{host}:{self.port}{database}{query}"
+
+
+def address_of(store: str) -> str | None:
+    """Return the address that `--store` names, in its one spelling; None for vector files. Raises UsageError."""
+    return None if store == FAISS else str(Address.of(store))
 
 
 def _shown(url: str) -> str:

@@ -62,6 +62,17 @@ class RecallStore(Protocol):
         """Return the paths of the files in `directory` that the state names."""
         ...
 
+    def require_reachable(self, directory: Path, catalog: Catalog) -> None:
+        """Raise StoreError if the store cannot be written now, so that a run fails before it encodes anything."""
+        ...
+
+    def is_due(self, catalog: Catalog, uncovered: int, *, at_end: bool) -> bool:
+        """Return whether `publish` is worth its cost now, at the end of a run or in the middle of one.
+
+        `uncovered` images were added since it was called last, or removed.
+        """
+        ...
+
     def publish(self, directory: Path, catalog: "CatalogWriter", on_progress: OnProgress) -> None:
         """Update the store from the manifest, durably, then name its new data in the manifest, in one transaction.
 
@@ -77,6 +88,15 @@ class RecallStore(Protocol):
         """Yield all differences between the store and the manifest, after reading both in full; none before `publish`.
 
         A writer may be at work: what it has published since this state is no difference.
+        """
+        ...
+
+    def vectors(
+        self, directory: Path, catalog: Catalog, images: "NDArray[np.int64]"
+    ) -> "Iterator[tuple[int, NDArray[np.float32]]]":
+        """Yield id and vector `[E]` of these images `[n]`, as far as the store keeps vectors without loss.
+
+        A repair takes a damaged image from here if its vector is the one that was stored.
         """
         ...
 

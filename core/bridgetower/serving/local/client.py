@@ -308,6 +308,7 @@ class RemoteLibrary:
         min_match: float | None = None,
         budget: float = math.inf,
         min_similarity: float | None = None,
+        exact: bool = False,
         on_progress: OnProgress = quiet,
         on_hits: OnHits = quiet,
     ) -> Found:
@@ -326,6 +327,7 @@ class RemoteLibrary:
             "min_match": min_match,
             "budget": budget,
             "min_similarity": min_similarity,
+            "exact": exact,
             "wants_hits": on_hits is not quiet,
         }
         found: Found = self._server.ask(

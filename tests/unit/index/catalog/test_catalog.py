@@ -324,7 +324,7 @@ def test_a_newer_format_is_refused_and_left_alone(catalog: CatalogWriter, path: 
     before = path.read_bytes()
     for open_it in (lambda: Catalog.read(path), lambda: CatalogWriter.open(path, FINGERPRINT)):
         with pytest.raises(
-            StoreError, match=f"index format {FORMAT_VERSION + 1}, this bt reads formats 2 to 5: update bt"
+            StoreError, match=f"index format {FORMAT_VERSION + 1}, this bt reads formats 2 to 6: update bt"
         ):
             open_it()
     assert path.read_bytes() == before

@@ -20,14 +20,14 @@ from bridgetower.index.writer import IndexWriter
 from bridgetower.records import Filter, Fingerprint
 from tests.fakes import stored
 
-# One index in three formats: 24 images, the last not in the vector file; one is an orphan, one a copy; odd names; a
+# One index in four formats: 24 images, the last not in the vector file; one is an orphan, one a copy; odd names; a
 # skipped file; three roots.
 DATA = Path(__file__).parents[3] / "data"
 FINGERPRINT = Fingerprint("some/model", "abc123", "f" * 64, "c" * 64, "hf", 1, "float", 16)
 ODD = Path(os.fsdecode(b"/photos/odd/\xff\n\xc3\xa9.jpg"))
 
 
-@pytest.fixture(params=[2, 3, 4])
+@pytest.fixture(params=[2, 3, 4, 5])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     shutil.copytree(DATA / f"index-format-{request.param}", tmp_path / "index")
     return tmp_path / "index"

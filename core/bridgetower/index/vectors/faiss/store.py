@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _FORM = re.compile(r"vectors-[0-9]+\.(faiss|codes)(\.tmp)?")
 
 
+# A new vector file is published at the end of a run if the old one lacks more than 1/16 of the images; in the middle of
+# a run if it lacks more than 1/2, and more than 8192. So searches stay fast, and all publications together take linear
+# time.
+_UNCOVERED_AT_END = 16
+_UNCOVERED_MEANWHILE = 2
+_UNCOVERED_MIN = 8192
+
+
 class FaissStore:
     """A store whose data lies in the directory of the index. Methods that need numpy or FAISS import them."""
 
@@ -34,6 +42,15 @@ class FaissStore:
 
     def files(self, directory: Path, catalog: Catalog) -> list[Path]:
         return published_names(directory, catalog)
+
+    def require_reachable(self, directory: Path, catalog: Catalog) -> None:
+        """The files lie beside the manifest."""
+
+    def is_due(self, catalog: Catalog, uncovered: int, *, at_end: bool) -> bool:
+        images = catalog.count_images()
+        if at_end:
+            return uncovered * _UNCOVERED_AT_END > images
+        return uncovered > _UNCOVERED_MIN and uncovered * _UNCOVERED_MEANWHILE > images
 
     def publish(self, directory: Path, catalog: "CatalogWriter", on_progress: OnProgress) -> None:
         from bridgetower.index.vectors.faiss.build import publish
@@ -54,6 +71,11 @@ class FaissStore:
         from bridgetower.index.vectors.faiss.check import differences
 
         yield from differences(directory, catalog)
+
+    def vectors(
+        self, directory: Path, catalog: Catalog, images: "NDArray[np.int64]"
+    ) -> "Iterator[tuple[int, NDArray[np.float32]]]":
+        return iter(())  # a repair writes the files again
 
     def clean(self, directory: Path, catalog: Catalog, *, everything: bool = False) -> None:
         named = f"vectors-{catalog.state().generation}"

@@ -127,6 +127,7 @@ def _request(fields: SearchFields, images: list[EnginePicture]) -> SearchRequest
         depth=fields.depth,
         min_match=fields.min_match,
         min_similarity=fields.min_similarity,
+        exact=fields.exact,
         budget=math.inf if fields.budget_s is None else fields.budget_s,
     )
 
