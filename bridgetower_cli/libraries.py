@@ -90,6 +90,7 @@ def library(settings: Settings, *, preprocessing: str | None = None, say: Say = 
         default_precision=settings.precision if settings.named_precision is None else "auto",
         features_cache=settings.features_cache,
         features_dir=settings.features_dir,
+        store_password=settings.store_password(),
         progress=render.talks_to_terminal(),
         say=say,
     )

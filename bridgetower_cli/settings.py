@@ -33,6 +33,15 @@ class Settings:
     features_dir: Path | None  # its folder, if not in the index
     server_off: str | None  # the option or variable by which no server is asked
     verbose: bool  # whether to say who answers
+    store_password_file: Path | None  # absolute
+
+    def store_password(self) -> str | None:
+        """Return the password of the database that recalls: of the file, else BT_STORE_PASSWORD. Raises InputError."""
+        if self.store_password_file is None:
+            return _environment("BT_STORE_PASSWORD")
+        from bridgetower.inputs import secret_in
+
+        return secret_in(self.store_password_file)
 
 
 def settle(
@@ -45,6 +54,7 @@ def settle(
     features_dir: Path | None = None,
     no_server: bool = False,
     verbose: bool = False,
+    store_password_file: Path | None = None,
 ) -> Settings:
     """Resolve the options of a command; None is an option not given; `index` is absolute. Raises UsageError."""
     given_model = model or _environment("BT_MODEL")
@@ -65,11 +75,17 @@ def settle(
         features_dir=features_dir or (features_folder(named) if (named := _environment("BT_FEATURES_DIR")) else None),
         server_off="--no-server" if no_server else "BT_SERVER=off" if is_off else None,
         verbose=verbose,
+        store_password_file=store_password_file or _named_file("BT_STORE_PASSWORD_FILE"),
     )
 
 
 def _environment(name: str) -> str | None:
     return os.environ.get(name) or None  # set but empty is not set
+
+
+def _named_file(variable: str) -> Path | None:
+    named = _environment(variable)
+    return None if named is None else secret_file(named)
 
 
 def _default_index() -> str:
@@ -96,6 +112,11 @@ def features_folder(name: str) -> Path:
     from bridgetower.inputs import own_folder
 
     return Path(os.path.realpath(own_folder(name)))
+
+
+def secret_file(name: str) -> Path:
+    """Parse the path of a file with a password for typer: absolute, as a server in the background reads it, too."""
+    return Path(os.path.abspath(named_path(name)))
 
 
 def named_path(name: str) -> Path:
@@ -276,6 +297,15 @@ FeaturesDir = Annotated[
         parser=features_folder,
         help="Where to keep it, as on another disk; only files of its own are ever removed there. "
         "[env: BT_FEATURES_DIR; default: in the index]",
+    ),
+]
+StorePasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=secret_file,
+        help="A file with the password of the database that recalls, where the index has one. "
+        "[env: BT_STORE_PASSWORD_FILE, or the password itself in BT_STORE_PASSWORD]",
     ),
 ]
 Top = Annotated[int, typer.Option(parser=whole(10), metavar="N", help="Show at most this many.")]

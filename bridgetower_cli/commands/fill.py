@@ -24,6 +24,7 @@ from bridgetower_cli.settings import (
     Quiet,
     RequiredText,
     Settings,
+    StorePasswordFile,
     Top,
     Verbose,
     model_name,
@@ -48,6 +49,7 @@ def fill(
     json: Json = False,
     features_cache: FeaturesCache = None,
     features_dir: FeaturesDir = None,
+    store_password_file: StorePasswordFile = None,
     index: Index = None,
     model: Annotated[
         str | None,
@@ -80,6 +82,7 @@ def fill(
         precision=precision,
         features_cache=features_cache,
         features_dir=features_dir,
+        store_password_file=store_password_file,
         no_server=no_server,
         verbose=verbose,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bridgetower.errors import UsageError
 from bridgetower.records import Skipped
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
@@ -19,6 +20,8 @@ from bridgetower_cli.settings import (
     Model,
     Precision,
     Quiet,
+    Settings,
+    StorePasswordFile,
     byte_size,
     completing,
     named_path,
@@ -34,9 +37,9 @@ SOME_SKIPPED = 3
 
 def index(
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(metavar="PATH", parser=named_path, help="Folders, walked to any depth, or files."),
-    ],
+    ] = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,6 +66,15 @@ def index(
     watch: Annotated[
         bool, typer.Option("--watch", help="Then go on: bring the index up to date whenever something has changed.")
     ] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="From now on, let a database recall: postgresql://USER@HOST/DATABASE or milvus://HOST:PORT, without a "
+            "password; faiss for files again. Needs no PATH. See docs/stores.md. [default: as the index has it, faiss]",
+        ),
+    ] = None,
+    store_password_file: StorePasswordFile = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print each skipped file, then the counts, as one JSON object a line.")
     ] = False,
@@ -111,7 +123,14 @@ def index(
 
     Exits with 3 if some files could not be read: each is named, with the reason, and the others are indexed.
     """
-    settings = settle(index=index, model=model, device=device, precision=precision)
+    settings = settle(
+        index=index, model=model, device=device, precision=precision, store_password_file=store_password_file
+    )
+    if not paths:
+        if store is None:
+            raise UsageError("nothing to index: give a folder or a file, as in `bt index ~/Pictures`")
+        _move(settings, store)
+        return
     if device is not None:  # refuse a missing device, also where nothing is to be encoded
         from bridgetower import choose_runtime
 
@@ -128,6 +147,7 @@ def index(
             "on_publish": lambda done, total: meter.update(done, total, "arranging for search"),
             "keep_features": keep_features,
             "keep_under": keep_under,
+            "store": store,
             "on_keep": lambda done, total: meter.update(done, total, "keeping features", "pictures"),
         }
         if watch:
@@ -137,6 +157,15 @@ def index(
         _report_run(report, meter.close(), json=json)
     if report.skipped:
         raise typer.Exit(SOME_SKIPPED)
+
+
+def _move(settings: Settings, store: str) -> None:
+    """Let another store recall for the index, and say so."""
+    with library(settings) as pictures, closing(Meter("arranging for search", "pictures")) as meter:
+        render.note(pictures.move_store(store, on_publish=meter.update))
+        summary = pictures.summary()
+    recalls = "FAISS" if summary.store is None else summary.store.address
+    render.say(f"{recalls} recalls for {render.counted(summary.images, 'picture')}")
 
 
 def _report_run(report: "IndexReport", seconds: float, *, json: bool) -> None:

@@ -8,7 +8,7 @@ from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Index, Json, Quiet, settle
+from bridgetower_cli.settings import Index, Json, Quiet, StorePasswordFile, settle
 
 
 def prune(
@@ -17,6 +17,7 @@ def prune(
     ] = False,
     json: Json = False,
     index: Index = None,
+    store_password_file: StorePasswordFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Remove what leads to no picture any more, and free its space.
@@ -25,7 +26,10 @@ def prune(
     what a disk that is not mounted looks like. Pictures without a file are removed; should one come back, it is encoded
     again.
     """
-    with library(settle(index=index)) as pictures, Meter("looking for", "files") as meter:
+    with (
+        library(settle(index=index, store_password_file=store_password_file)) as pictures,
+        Meter("looking for", "files") as meter,
+    ):
         pruned = pictures.prune(dry_run=dry_run, on_progress=meter.update)
     for root in pruned.absent:
         render.away(root)

@@ -29,6 +29,7 @@ from bridgetower_cli.settings import (
     OptionalText,
     Precision,
     Quiet,
+    StorePasswordFile,
     Top,
     Verbose,
     cosine,
@@ -96,6 +97,13 @@ def search(
         ),
     ] = None,
     top: Top = 10,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Compare the vectors of all pictures, also in an index so large that a search of it misses some.",
+        ),
+    ] = False,
     depth: Depth = None,
     no_rerank: Annotated[
         bool, typer.Option("--no-rerank", help="Verify nothing: faster, ordered by similarity alone.")
@@ -122,6 +130,7 @@ def search(
     null: Annotated[bool, typer.Option("--null", "-0", help="Print bare paths, each ended by a NUL byte.")] = False,
     features_cache: FeaturesCache = None,
     features_dir: FeaturesDir = None,
+    store_password_file: StorePasswordFile = None,
     index: Index = None,
     model: IndexModel = None,
     device: Device = None,
@@ -148,6 +157,7 @@ def search(
         precision=precision,
         features_cache=features_cache,
         features_dir=features_dir,
+        store_password_file=store_password_file,
         no_server=no_server,
         verbose=verbose,
     )
@@ -175,6 +185,7 @@ def search(
                 depth=0 if no_rerank else depth,
                 min_match=min_match,
                 min_similarity=min_similarity,
+                exact=exact,
                 budget=math.inf if budget is None else budget,
                 on_progress=progress.update,
                 on_hits=nobody if live is None else lambda hits: live.show(*_laid_out(hits, settling=True)),

@@ -27,6 +27,7 @@ from bridgetower_cli.settings import (
     Precision,
     Quiet,
     Settings,
+    StorePasswordFile,
     duration,
     named_path,
     settle,
@@ -89,6 +90,7 @@ def serve(
     ] = None,
     features_cache: FeaturesCache = None,
     features_dir: FeaturesDir = None,
+    store_password_file: StorePasswordFile = None,
     index: Index = None,
     model: IndexModel = None,
     device: Device = None,
@@ -116,6 +118,7 @@ def serve(
         precision=precision,
         features_cache=features_cache,
         features_dir=features_dir,
+        store_password_file=store_password_file,
     )
     idle = _IDLE_S if idle is None else idle
     if stop:
@@ -199,6 +202,7 @@ def _serve(settings: Settings, idle: float, asked: Http) -> None:
         settings.precision if settings.named_precision is None else "auto",
         settings.features_cache,
         settings.features_dir,
+        settings.store_password(),
     )
     run(options, http, ended, idle=idle, say=render.say, defect=_defect)
 
@@ -231,6 +235,8 @@ def _start(settings: Settings, idle: float, asked: Http) -> None:
         options += ["--features-cache", f"{settings.features_cache}B"]
     if settings.features_dir is not None:
         options += ["--features-dir", settings.features_dir]
+    if settings.store_password_file is not None:
+        options += ["--store-password-file", settings.store_password_file]
     options += asked.options()
     begin = log.stat().st_size if log.exists() else 0
     with open(log, "wb" if begin > _LARGEST_LOG else "ab") as stderr:

@@ -101,7 +101,8 @@ def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:
         "bytes": summary.bytes_on_disk,
         "generation": summary.generation,
         "uncovered": summary.uncovered,
-        "exact": summary.tuning is None,
+        "exact": summary.is_exact,
+        "store": None if summary.store is None else summary.store._asdict(),
         "tuning": None if summary.tuning is None else summary.tuning._asdict(),
         "keep_features": 0 if summary.kept is None else summary.kept.capacity,
         "kept": None if summary.kept is None else _kept_fields(summary.kept),
@@ -127,6 +128,8 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
         rows.append(["undated", f"{counted(summary.undated, 'file')}, for which the time of the file stands"])
     if summary.kept is not None:
         rows.append(["kept features", _kept(summary.kept, summary.images)])
+    if (store := summary.store) is not None:
+        rows.append(["store", f"{visible(store.address)}, table {store.name}"])
     if summary.tuning is not None:
         rows.append(["recall", _recall(summary.tuning)])
     if summary.orphans:
@@ -142,7 +145,7 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
                 f"of length {made_by.dim}, {_family(made_by)}preprocessing {made_by.preprocessing} "
                 f"{made_by.preprocessing_version}",
             ],
-            ["search file", _search_file(summary)],
+            *_search_plan(summary),
             ["device", runtime.device],
             ["precision", runtime.reason],
         ]
@@ -192,10 +195,24 @@ def _recall(tuning: "Tuning") -> str:
     return f"{tuning.recall:.1%} of the true 100 nearest, measured with {queries}"
 
 
-def _search_file(summary: "Summary") -> str:
-    said = f"generation {summary.generation}, {counted(summary.uncovered, 'picture')} not yet in it"
-    if (tuning := summary.tuning) is None:
-        return said
-    return (
-        f"{said}; {tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
-    )
+def _search_plan(summary: "Summary") -> list[list[str]]:
+    state = f"generation {summary.generation}, {counted(summary.uncovered, 'picture')} not yet in it"
+    tuning, store = summary.tuning, summary.store
+    if store is None:
+        lists = (
+            ""
+            if tuning is None
+            else (
+                f"; {tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
+            )
+        )
+        return [["search file", state + lists]]
+    rows = [["table", state], ["arranged as", store.arrangement or "nothing yet: all rows are compared"]]
+    if summary.is_exact:
+        return [*rows, ["search", "all rows are compared; with a filter, those that pass it, found by their ids"]]
+    assert tuning is not None  # else every search is exact
+    return [
+        *rows,
+        ["search", f"effort {tuning.effort}, {tuning.candidates} candidates for each 100 pictures"],
+        ["with a filter", "up to 50000 pictures that pass are all compared; of more, enough are asked for"],
+    ]

@@ -36,9 +36,11 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import ResourceError as ResourceError
     from bridgetower.errors import StoreError as StoreError
     from bridgetower.errors import UnknownPlaceError as UnknownPlaceError
+    from bridgetower.errors import UnreachableStoreError as UnreachableStoreError
     from bridgetower.errors import UsageError as UsageError
     from bridgetower.files.captions import Captioned as Captioned
     from bridgetower.files.captions import read_captions as read_captions
+    from bridgetower.index.catalog.rows import StoreRow as StoreRow
     from bridgetower.index.catalog.rows import Tuning as Tuning
     from bridgetower.index.check import Finding as Finding
     from bridgetower.index.check import Repaired as Repaired
@@ -87,9 +89,9 @@ _HOMES = {
     "encoders.runtime": "Runtime choose_runtime",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError DamagedLogError InputError LockedError "
     "MissingExtraError MissingHeadError ModelError NoIndexError OutputError PictureError PixelLimitError ProcessError "
-    "ResourceError StoreError UnknownPlaceError UsageError",
+    "ResourceError StoreError UnknownPlaceError UnreachableStoreError UsageError",
     "files.captions": "Captioned read_captions",
-    "index.catalog.rows": "Tuning",
+    "index.catalog.rows": "StoreRow Tuning",
     "index.check": "Finding Repaired",
     "index.maintenance": "ForgetReport Forgotten Pruned",
     "index.reader": "Kept Root Summary",

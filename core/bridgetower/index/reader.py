@@ -99,6 +99,11 @@ class Summary:
     vectors_file: bool  # whether it exists
     uncovered: int  # images that the vector file lacks, so that searches read them from the manifest
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search compares the vectors of all pictures."""
+        return self.tuning is None or (self.store is not None and self.tuning.effort == 0)
+
 
 class IndexReader:
     """A reader of an index: it sees the last state that was committed when it was opened, until it is closed."""

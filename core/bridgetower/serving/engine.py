@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ class Options:
     default_precision: str = "auto"
     features_cache: int | None = None  # bytes
     features_dir: Path | None = None
+    store_password: str | None = field(default=None, repr=False)
 
 
 class Engine:
@@ -370,6 +371,7 @@ class _Warm:
             self.model,
             features_cache=options.features_cache,
             features_dir=options.features_dir,
+            store_password=options.store_password,
             say=stand,
         )
 
