@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.index.roots import nothing_in as nothing_in
     from bridgetower.index.vectors.protocol import RecallStore as RecallStore
     from bridgetower.index.vectors.protocol import RecallView as RecallView
+    from bridgetower.installation import how_to_install as how_to_install
     from bridgetower.library import Library as Library
     from bridgetower.models.model import Model as Model
     from bridgetower.models.model import available_models as available_models
@@ -61,7 +62,6 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models.model import pull_model as pull_model
     from bridgetower.pictures.decode_pool import GuardedDecoder as GuardedDecoder
     from bridgetower.pictures.decode_pool import GuardedPicture as GuardedPicture
-    from bridgetower.pictures.extras.extra import how_to_install as how_to_install
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
     from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
     from bridgetower.records import Fingerprint as Fingerprint
@@ -98,10 +98,10 @@ _HOMES = {
     "index.recovery.backup": "Restored",
     "index.roots": "nothing_in",
     "index.vectors.protocol": "RecallStore RecallView",
+    "installation": "how_to_install",
     "library": "Library",
     "models.model": "Model available_models convert_model pull_model",
     "pictures.decode_pool": "GuardedDecoder GuardedPicture",
-    "pictures.extras.extra": "how_to_install",
     "pictures.preprocess": "Preprocessing",
     "records": "DEFAULT_MODEL Fingerprint Head Hit LeftOut PairScore Refused Skipped Word",
     "retrieval.evaluation": "Evaluation",

@@ -1,21 +1,17 @@
-"""Formats that need an optional library: which extra of the distribution brings it, and how to install that extra."""
+"""Formats that need an optional library, and which extra of the distribution brings it."""
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.errors import MissingExtraError
+from bridgetower.installation import how_to_install
 
 if TYPE_CHECKING:
     from PIL import Image
-
-DISTRIBUTION = "bridgetower-cli"
 
 
 class Extra(StrEnum):
@@ -65,42 +61,4 @@ class Opened:
     orientation: int = 1  # EXIF orientation that is still to be applied to `image`
 
 
-def _python(environment: Path) -> str:
-    """Return how to call pip of this environment: by its name where the environment is active, or is the only one."""
-    active = os.environ.get("VIRTUAL_ENV")
-    if sys.prefix == sys.base_prefix or (active is not None and Path(active).resolve() == environment.resolve()):
-        return ""
-    return f"{sys.executable} -m "
-
-
 CheckPixels = Callable[[int], None]  # raises PixelLimitError for too many pixels
-
-
-@cache
-def how_to_install(extra: str) -> str:
-    """Return the command that adds an extra to this installation.
-
-    pip notes in direct_url.json from which folder or file a distribution came; there is none where it came from an
-    index of packages. pipx and uv note their own installations in a file of the environment.
-    """
-    import json
-    from importlib.metadata import PackageNotFoundError, distribution
-    from urllib.parse import urlsplit
-    from urllib.request import url2pathname
-
-    environment = Path(sys.prefix)
-    if (environment / "pipx_metadata.json").exists():
-        install, pins = "pipx install --force", "--pip-args='-c constraints.txt' "
-    elif (environment / "uv-receipt.toml").exists():
-        install, pins = "uv tool install --force", "-c constraints.txt "
-    else:
-        install, pins = f"{_python(environment)}pip install", "-c constraints.txt "
-    try:
-        written = distribution(DISTRIBUTION).read_text("direct_url.json")
-        if written is None:
-            return f"{install} '{DISTRIBUTION}[{extra}]'"
-        folder = url2pathname(urlsplit(str(json.loads(written)["url"])).path)
-        clone = folder if (Path(folder) / "constraints.txt").is_file() else "the clone"
-    except (PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
-        clone = "the clone"
-    return f"{install} {pins}'.[{extra}]', in {clone}"
