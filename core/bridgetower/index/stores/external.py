@@ -49,7 +49,7 @@ class ExternalStore:
 
     def is_due(self, catalog: Catalog, uncovered: int, *, at_end: bool) -> bool:
         if at_end:
-            return uncovered > 0
+            return uncovered > 0 or catalog.count_pruned(catalog.state().covered) > 0
         return uncovered >= _UNCOVERED_MEANWHILE
 
     def require_reachable(self, directory: Path, catalog: Catalog) -> None:

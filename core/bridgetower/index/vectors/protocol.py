@@ -69,7 +69,7 @@ class RecallStore(Protocol):
     def is_due(self, catalog: Catalog, uncovered: int, *, at_end: bool) -> bool:
         """Return whether `publish` is worth its cost now, at the end of a run or in the middle of one.
 
-        `uncovered` images were added since it was called last, or removed.
+        `uncovered` images were added or removed since it was called last; a caller may count the added ones alone.
         """
         ...
 

@@ -1,0 +1,293 @@
+"""An index whose recall is a table in a database: how it is filled, asked, looked after and left again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridgetower.errors import StoreError, UnreachableStoreError
+from bridgetower.index.catalog.rows import StoreRow
+from bridgetower.index.check import check_index, repair_index
+from bridgetower.index.maintenance import move, prune
+from bridgetower.index.reader import IndexReader
+from bridgetower.index.stores.table import Stamp
+from bridgetower.index.writer import IndexWriter
+from tests.indexes import FINGERPRINT, add, answer, assert_answers, image, path_of, vector_files
+from tests.tables import Killed, MemoryDatabase, MemoryTable
+
+ADDRESS = "postgresql://reader@db.example:5432/photos"
+QUERY = image(-1 % 2**32).vector
+
+
+@pytest.fixture
+def database() -> MemoryDatabase:
+    return MemoryDatabase()
+
+
+@pytest.fixture
+def directory(tmp_path: Path, database: MemoryDatabase) -> Path:
+    """An index of 20 pictures in a table."""
+    with IndexWriter.open(tmp_path / "index", FINGERPRINT, recall_store=database.store()) as writer:
+        add(writer, *range(20))
+        assert move(writer, database.store(), ADDRESS) is None
+        writer.finish()
+    return tmp_path / "index"
+
+
+def writing(directory: Path, database: MemoryDatabase) -> IndexWriter:
+    return IndexWriter.open(directory, FINGERPRINT, recall_store=database.store())
+
+
+def reading(directory: Path, database: MemoryDatabase) -> IndexReader:
+    return IndexReader.open(directory, database.store())
+
+
+def assert_holds(directory: Path, database: MemoryDatabase, *numbers: int) -> None:
+    """The index finds exactly these pictures, in the table, and both sides agree."""
+    with reading(directory, database) as store:
+        assert_answers(store, QUERY, *numbers)
+        assert store.damage is None
+    assert list(check_index(directory, recall_store=database.store())) == []
+
+
+def the_table(database: MemoryDatabase) -> "tuple[str, object]":
+    [(name, table)] = database.tables.items()
+    return name, table
+
+
+def test_a_table_recalls_what_files_recall(directory: Path, database: MemoryDatabase) -> None:
+    assert_holds(directory, database, *range(20))
+    assert vector_files(directory) == []
+    with reading(directory, database) as store:
+        row = store.summary().store
+        assert row is not None and (row.address, row.arrangement) == (ADDRESS, "rows in memory")
+        assert row.name in database.tables
+    with writing(directory, database) as writer:
+        assert move(writer, database.store(), None) is None
+    assert vector_files(directory) and not database.tables
+    with IndexReader.open(directory) as store:
+        assert_answers(store, QUERY, *range(20))
+        assert store.summary().store is None
+    assert database.connections == 0
+
+
+def test_a_search_asks_the_table_for_what_it_covers_alone(directory: Path, database: MemoryDatabase) -> None:
+    with writing(directory, database) as writer:
+        add(writer, 20, 21)  # and the process is killed
+    database.asked.clear()
+    with reading(directory, database) as store:
+        assert_answers(store, QUERY, *range(22))
+    assert [asked for asked in database.asked if asked.startswith("search")] == ["search 1"]
+    assert store.damage is None
+
+
+def test_few_new_pictures_are_published_at_the_end_of_a_run(directory: Path, database: MemoryDatabase) -> None:
+    with writing(directory, database) as writer:
+        add(writer, 20)
+        writer.finish()
+        assert writer.catalog.count_images(after=writer.catalog.state().covered) == 0
+    assert_holds(directory, database, *range(21))
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_a_kill_in_a_publication_loses_and_doubles_nothing(
+    directory: Path, database: MemoryDatabase, writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.index.vectors.catalog_vectors._ROWS", 3)
+    monkeypatch.setattr("bridgetower.index.catalog.connection.ROWS", 3)
+    with writing(directory, database) as writer:
+        add(writer, *range(20, 30))
+        writer.forget(path_of(3))
+        assert sum(writer.prune()) == 1
+        database.kill_after = writes
+        with pytest.raises(Killed):
+            writer.publish()
+    database.kill_after = None
+    left = [number for number in range(30) if number != 3]
+    with reading(directory, database) as store:
+        assert_answers(store, QUERY, *left)
+    with writing(directory, database) as writer:
+        writer.finish()
+    assert_holds(directory, database, *left)
+
+
+def test_an_older_state_finds_what_was_removed_since(directory: Path, database: MemoryDatabase) -> None:
+    with reading(directory, database) as store:
+        with writing(directory, database) as writer:
+            writer.forget(path_of(3))
+            prune(writer)
+            add(writer, 30)
+            writer.finish()
+        assert_answers(store, QUERY, *range(20))  # from the manifest, as the table lacks one
+        assert store.damage is None
+    assert_holds(directory, database, *(number for number in range(20) if number != 3), 30)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda tables, name: tables.pop(name), "is not there"),
+        (lambda tables, name: setattr(tables[name], "stamp", Stamp(0, 0)), "is of generation 0, not"),
+        (lambda tables, name: tables[name].vectors.pop(5), "of an image that the table does not have (5)"),
+        (lambda tables, name: tables[name].vectors.update({2: tables[name].vectors[4]}), "another vector"),
+        (lambda tables, name: tables[name].vectors.update({0: tables[name].vectors[4]}), "of no image (0)"),
+    ],
+)
+def test_what_differs_is_found_and_mended(directory: Path, database: MemoryDatabase, harm, said: str) -> None:  # type: ignore[no-untyped-def]
+    name, _ = the_table(database)
+    harm(database.tables, name)
+    [finding] = check_index(directory, recall_store=database.store())
+    assert finding.part == "vectors" and said in finding.problem and finding.derived
+    repaired = repair_index(directory, recall_store=database.store())
+    assert repaired.left == () and repaired.dropped == ()
+    assert_holds(directory, database, *range(20))
+
+
+def test_a_damaged_vector_is_taken_from_the_table(directory: Path, database: MemoryDatabase) -> None:
+    (directory / "manifest.backup.sqlite").unlink()
+    with writing(directory, database) as writer, writer.catalog.transaction():
+        writer.catalog._db.execute("UPDATE images SET vector = (SELECT vector FROM images WHERE id = 9) WHERE id = 4")
+    [finding] = check_index(directory, recall_store=database.store())
+    assert (finding.part, finding.image) == ("images", 4)
+    repaired = repair_index(directory, recall_store=database.store())
+    assert repaired.dropped == () and repaired.left == ()
+    assert_holds(directory, database, *range(20))
+
+
+def test_a_database_that_is_away_is_told_about_removals_later(directory: Path, database: MemoryDatabase) -> None:
+    database.away = "connection refused"
+    with writing(directory, database) as writer:
+        writer.forget(path_of(3))
+        done = prune(writer)
+        assert (done.images, done.note) == (
+            1,
+            f"{ADDRESS}: no answer (connection refused): searches leave out what was removed, and the next `bt index` "
+            "or `bt prune` removes it there",
+        )
+        with pytest.raises(UnreachableStoreError, match="go back to files with `bt index --store faiss`"):
+            writer.require_store()
+    with reading(directory, database) as store:
+        with pytest.raises(UnreachableStoreError):
+            answer(store, QUERY)
+        assert store.summary().images == 19
+    database.away = None
+    with writing(directory, database) as writer:
+        writer.finish()
+    name, table = the_table(database)
+    assert 4 not in table.vectors  # type: ignore[attr-defined]
+    assert_holds(directory, database, *(number for number in range(20) if number != 3))
+
+
+def test_files_recall_again_while_the_database_is_away(directory: Path, database: MemoryDatabase) -> None:
+    name, _ = the_table(database)
+    database.away = "connection refused"
+    with writing(directory, database) as writer:
+        note = move(writer, database.store(), None)
+    assert note is not None and f"its table {name} is not used any more: drop it there by hand" in note
+    with IndexReader.open(directory) as store:
+        assert_answers(store, QUERY, *range(20))
+
+
+def test_nothing_changes_when_a_new_database_does_not_answer(directory: Path, database: MemoryDatabase) -> None:
+    away = MemoryDatabase(away="connection refused")
+    with writing(directory, database) as writer, pytest.raises(UnreachableStoreError):
+        move(writer, away.store(), "milvus://db.example:19530")
+    assert_holds(directory, database, *range(20))
+
+
+def test_a_copy_of_an_index_does_not_write_the_table_of_the_other(
+    directory: Path, database: MemoryDatabase, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(directory, tmp_path / "copy")
+    with writing(directory, database) as writer:
+        for number in (20, 21, 22):
+            add(writer, number)
+            writer.finish()
+    with writing(tmp_path / "copy", database) as writer:
+        add(writer, 99)
+        with pytest.raises(StoreError, match="written by another copy of this index"):
+            writer.finish()
+        before = writer.catalog.store()
+        assert move(writer, database.store(), None) is None
+        assert before is not None and before.name in database.tables  # the other copy uses it
+        assert move(writer, database.store(), ADDRESS) is None
+    assert len(database.tables) == 2
+    assert_holds(directory, database, *range(23))
+    assert_holds(tmp_path / "copy", database, *range(20), 99)
+
+
+def test_recall_is_measured_and_the_cheapest_effort_that_suffices_is_taken(
+    tmp_path: Path, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.index.vectors.measure.RECALL_AT", 5)
+    monkeypatch.setattr("bridgetower.index.stores.external.RECALL_AT", 5)
+    directory = tmp_path / "index"
+    with writing(directory, database) as writer:
+        writer.set_queries(np.stack([image(number).vector for number in range(500, 540)]))
+        add(writer, *range(200))
+        move(writer, database.store(), ADDRESS)
+        tuning = writer.catalog.tuning()
+        assert tuning is not None
+        assert (tuning.effort, tuning.trained, tuning.recall, tuning.texts) == (4, 200, 1.0, 40)
+        database.asked.clear()
+        add(writer, *range(200, 210))
+        writer.finish()
+        assert "arrange" not in database.asked  # only 1 in 20 is new
+        add(writer, *range(210, 220))
+        writer.finish()
+        assert "arrange" in database.asked
+        assert (tuning := writer.catalog.tuning()) is not None and tuning.trained == 220
+
+
+def test_recall_is_measured_again_when_the_database_has_rearranged_its_rows(
+    directory: Path, database: MemoryDatabase
+) -> None:
+    database.rearranged = True
+    [finding] = check_index(directory, recall_store=database.store())
+    assert "has rearranged the table" in finding.problem
+    with writing(directory, database) as writer:
+        writer.finish()
+    assert not database.rearranged
+    assert_holds(directory, database, *range(20))
+
+
+@pytest.mark.parametrize("few", [2, 100])
+def test_a_filter_costs_no_picture(
+    directory: Path, database: MemoryDatabase, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few pictures that pass are compared by their ids, in calls of `among_most`; for many, the table is asked for
+    more until enough of them pass."""
+    monkeypatch.setattr("bridgetower.index.vectors.catalog_vectors.EXACT_MOST", few)
+    with reading(directory, database) as store:
+        [everything] = store.recall(QUERY[None], 100)
+        worst = np.array(sorted(one.image for one in everything[12:]), np.int64)
+        database.asked.clear()
+        [found] = store.recall(QUERY[None], 3, worst)
+        assert found == everything[12:15]
+    searches = [asked for asked in database.asked if asked.startswith("search")]
+    assert searches == (["search 1"] if few == 2 else ["search_among"] * 3)
+
+
+def test_exact_asks_no_database(directory: Path, database: MemoryDatabase) -> None:
+    database.away = "connection refused"
+    with reading(directory, database) as store:
+        [found] = store.recall(QUERY[None], 1000, exact=True)
+        assert len(found) == 20
+
+
+def test_no_password_is_kept_or_shown(directory: Path, database: MemoryDatabase) -> None:
+    from bridgetower.index.stores.named import NamedStore
+
+    assert "hunter2" not in repr(NamedStore("hunter2"))
+    given: list[str | None] = []
+
+    def connect(row: StoreRow, dim: int, password: str | None) -> MemoryTable:
+        given.append(password)
+        return database.connect(row, dim, password)
+
+    with IndexReader.open(directory, NamedStore("hunter2", connect)) as store:
+        assert len(answer(store, QUERY)) == 20
+    assert given == ["hunter2"]
+    assert not any(b"hunter2" in path.read_bytes() for path in directory.iterdir() if path.is_file())
