@@ -173,7 +173,7 @@ def test_a_database_that_is_away_is_told_about_removals_later(directory: Path, d
     database.away = None
     with writing(directory, database) as writer:
         writer.finish()
-    name, table = the_table(database)
+    _, table = the_table(database)
     assert 4 not in table.vectors  # type: ignore[attr-defined]
     assert_holds(directory, database, *(number for number in range(20) if number != 3))
 
