@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from bridgetower.errors import UsageError
+from bridgetower.errors import InputError, UsageError
 from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.records import DEVICES, LARGEST, MOST_PIXELS, PRECISIONS
 from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
 from bridgetower_cli import render
 
+_LONGEST_SECRET = 4096  # bytes; more is not read
 _SERVER = ("auto", "off")  # values of BT_SERVER
 
 
@@ -39,9 +40,7 @@ class Settings:
         """Return the password of the database that recalls: of the file, else BT_STORE_PASSWORD. Raises InputError."""
         if self.store_password_file is None:
             return _environment("BT_STORE_PASSWORD")
-        from bridgetower.inputs import secret_in
-
-        return secret_in(self.store_password_file)
+        return _secret_in(self.store_password_file)
 
 
 def settle(
@@ -86,6 +85,21 @@ def _environment(name: str) -> str | None:
 def _named_file(variable: str) -> Path | None:
     named = _environment(variable)
     return None if named is None else secret_file(named)
+
+
+def _secret_in(file: Path) -> str:
+    """Return the secret in a file, without the line feed at its end. Raises InputError."""
+    try:
+        with open(file, "rb") as source:
+            secret = source.read(_LONGEST_SECRET).decode()
+    except OSError as error:
+        raise InputError(f"{file}: the password cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: no text: a file with a password and nothing else is wanted") from None
+    secret = secret.removesuffix("\n").removesuffix("\r")
+    if not secret or "\n" in secret:
+        raise InputError(f"{file}: a file with one line is wanted, the password")
+    return secret
 
 
 def _default_index() -> str:

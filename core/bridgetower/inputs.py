@@ -10,13 +10,12 @@ from pathlib import Path
 from reprlib import Repr
 from typing import NamedTuple, TypeVar
 
-from bridgetower.errors import InputError, UsageError
+from bridgetower.errors import UsageError
 from bridgetower.records import DEMO, LARGEST, MOST_PIXELS
 
 AnyPath = str | os.PathLike[str]
 
 MASK = "<mask>"
-_LONGEST_SECRET = 4096  # bytes; more is not read
 _MOST_PLACES = 100  # each is a condition of an SQL query
 
 _T = TypeVar("_T")
@@ -104,22 +103,6 @@ def model_name(value: object) -> str:
     name: str = os.fspath(value)  # type: ignore[call-overload]  # `path` took it; a Path would lose "./"
     folder = os.path.expanduser(name)
     return str(lasting(folder)) if name != DEMO and os.path.isdir(folder) else name
-
-
-def secret_in(file: Path) -> str:
-    """Return the secret in a file, without the line feed at its end. Raises InputError."""
-    from bridgetower.files.os_errors import unreadable
-
-    try:
-        secret = file.read_bytes()[:_LONGEST_SECRET].decode()
-    except OSError as error:
-        raise unreadable(file, error) from error
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: no text: a file with a password and nothing else is wanted") from None
-    secret = secret.removesuffix("\n").removesuffix("\r")
-    if not secret or "\n" in secret:
-        raise InputError(f"{file}: a file with one line is wanted, the password")
-    return secret
 
 
 def list_of_paths(paths: Iterable[AnyPath]) -> list[Path]:

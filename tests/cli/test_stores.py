@@ -137,7 +137,7 @@ def test_a_password_is_in_a_file_or_in_the_environment(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "cannot be read: No such file or directory"),
+        (None, "the password cannot be read: No such file or directory"),
         (b"", "a file with one line is wanted, the password"),
         (b"one\ntwo\n", "a file with one line is wanted, the password"),
         (b"\xff\xfe", "no text: a file with a password and nothing else is wanted"),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bridgetower.errors import StoreError, UnreachableStoreError, UsageError
 from bridgetower.index.stores.address import Address
 from bridgetower.index.stores.table import Effort, Stamp
-from bridgetower.index.vectors.ivf import RECALL_AT
+from bridgetower.index.vectors.measure import RECALL_AT
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -69,7 +69,7 @@ def _driver() -> Any:
     try:
         import pymilvus
     except ImportError as error:
-        from bridgetower.pictures.extras.extra import how_to_install
+        from bridgetower.installation import how_to_install
 
         raise UsageError(f"a store in Milvus needs the extra milvus: {how_to_install('milvus')}") from error
     finally:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bridgetower.errors import StoreError, UnreachableStoreError, UsageError
 from bridgetower.index.stores.address import Address
 from bridgetower.index.stores.table import Effort, Stamp
+from bridgetower.index.vectors.measure import RECALL_AT
 from bridgetower.installation import how_to_install
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 
     Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
-_RECALL_AT = 100
+
 _EXACT_UP_TO = 50_000  # rows that are compared in less time than a graph saves
 _M, _EF_CONSTRUCTION = 16, 200
 _EF_MOST = 1000  # the largest hnsw.ef_search
 # Each with hnsw.ef_search and the rows that are taken from the graph, in the order of their measured times.
 _EFFORTS = (Effort(100, 100), Effort(200, 200), Effort(400, 400), Effort(1000, 1000), Effort(400, 2000))
-_EXACT = Effort(0, _RECALL_AT)
+_EXACT = Effort(0, RECALL_AT)
 _ROWS_FOR_CANDIDATE = 45  # rows that are compared in the time in which a graph proposes one
 _AMONG_MOST = 65_536
 _BATCH_BYTES = 16 << 20  # of the vectors that are read at a time
@@ -266,9 +267,9 @@ class PostgresTable:
     def search(self, query: NDArray[np.float32], k: int, effort: Effort) -> NDArray[np.int64]:
         if effort.effort:
             candidates = max(k, effort.candidates)
-            if k > _RECALL_AT:
-                candidates = -(-effort.candidates * k // _RECALL_AT)
-            if k <= _RECALL_AT or candidates * _ROWS_FOR_CANDIDATE < self._rows():
+            if k > RECALL_AT:
+                candidates = -(-effort.candidates * k // RECALL_AT)
+            if k <= RECALL_AT or candidates * _ROWS_FOR_CANDIDATE < self._rows():
                 found = self._search_graph(query, k, effort.effort, candidates)
                 if len(found) >= k:
                     return found
@@ -278,7 +279,7 @@ class PostgresTable:
     def _search_graph(self, query: NDArray[np.float32], k: int, ef: int, candidates: int) -> NDArray[np.int64]:
         # The scan goes on behind the first ef rows until there are enough, about in their order.
         settings = _GRAPH_PLAN | {
-            "hnsw.ef_search": str(min(_EF_MOST, max(ef, ef * k // _RECALL_AT))),
+            "hnsw.ef_search": str(min(_EF_MOST, max(ef, ef * k // RECALL_AT))),
             "hnsw.iterative_scan": "relaxed_order",
             "hnsw.max_scan_tuples": "1000000000",  # LIMIT ends it
             "hnsw.scan_mem_multiplier": "32",
