@@ -337,9 +337,9 @@ class Library:
         Returns a note if the table in the database before could not be removed. `on_publish(done, total)` counts
         images. Raises UsageError, StoreError.
         """
-        move = self._mover(store)
+        move, on_publish = self._mover(store), listener(on_publish)
         with self._readers.changing(), self._resumed() as writer:
-            writer.on_publish = listener(on_publish)
+            writer.on_publish = on_publish
             return move(writer)
 
     def watch(

@@ -584,6 +584,7 @@ LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
     "Library.check on_progress": lambda library, model, none: library.check(on_progress=none),
     "Library.repair on_progress": lambda library, model, none: library.repair(on_progress=none),
     "Library.export on_progress": lambda library, model, none: library.export("nowhere", on_progress=none),
+    "Library.move_store on_publish": lambda library, model, none: library.move_store("faiss", on_publish=none),
     "Library.import_folder on_progress": lambda library, model, none: library.import_folder("a", on_progress=none),
     "Library.import_vectors on_progress": lambda library, model, none: library.import_vectors(
         "a", "b", "c", on_progress=none
