@@ -4,9 +4,10 @@
     name_stamp   one row: the stamp, written in the transaction of the rows; the file of the graph that was built last
     name_hnsw    the graph, over more than _EXACT_UP_TO rows
 
-The plan of a statement, and so its answer, would turn with the size of the table: near the rows of a filter the planner
-takes the graph, which then finds few of them. Every statement therefore switches off the plans that are not meant.
-All settings are of one transaction, and nothing is prepared on the server, so that PgBouncer may stand between.
+Left alone, the planner takes the graph for a filter, of whose rows it then finds few, and its choice for all rows turns
+with the size of the table. Exact searches therefore order by the distance + 0, which no graph serves, and searches of
+the graph switch the other plans off. All settings are of one transaction, and nothing is prepared on the server, so
+that PgBouncer may stand between.
 """
 
 import socket
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 _EXACT_UP_TO = 50_000  # rows that are compared in less time than a graph saves
 _M, _EF_CONSTRUCTION = 16, 200
 _EF_MOST = 1000  # the largest hnsw.ef_search
-# Each with hnsw.ef_search and the rows that are taken from the graph, in the order of their measured times.
-_EFFORTS = (Effort(100, 100), Effort(200, 200), Effort(400, 400), Effort(1000, 1000), Effort(400, 2000))
-_EXACT = Effort(0, RECALL_AT)
-_ROWS_FOR_CANDIDATE = 45  # rows that are compared in the time in which a graph proposes one
+# With hnsw.ef_search, and the rows that are taken from the graph: recall and time depend on these alone.
+_FEW = (Effort(100, 100), Effort(200, 200), Effort(400, 400), Effort(700, 700), Effort(1000, 1000))
+_EFFORTS = (*_FEW, Effort(700, 1400), Effort(1000, 2000), Effort(1000, 3000), Effort(1000, 5000))
+_EXACT = Effort(0, _RECALL_AT)
+_ROWS_FOR_CANDIDATE = 50  # rows that are compared in the time in which a graph proposes one
 _AMONG_MOST = 65_536
 _BATCH_BYTES = 16 << 20  # of the vectors that are read at a time
 
@@ -55,10 +57,12 @@ _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
 _BIGINT = 20  # the OID of the type
 
-_EXACT_PLAN = {"enable_indexscan": "off", "jit": "off"}
-_GRAPH_PLAN = {"enable_seqscan": "off", "enable_sort": "off", "enable_bitmapscan": "off", "jit": "off"}
-_AMONG_PLAN = {"enable_seqscan": "off", "enable_indexscan": "off", "jit": "off"}
-_ORDER_PLAN = {"enable_seqscan": "off", "enable_sort": "off", "enable_bitmapscan": "off", "jit": "off"}
+_ASCENDING = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
+_BY_GRAPH = _ASCENDING | {
+    "hnsw.iterative_scan": "relaxed_order",  # the scan goes on until there are as many as the limit
+    "hnsw.max_scan_tuples": "1000000000",
+    "hnsw.scan_mem_multiplier": "32",
+}
 
 Result = TypeVar("Result")
 
@@ -84,6 +88,7 @@ class PostgresTable:
         self._row = np.dtype([("fields", ">i2"), ("id_bytes", ">i4"), ("id", ">i8"), ("bytes", ">i4"), *half])
         self._batch = max(1, _BATCH_BYTES // self._half.itemsize)
         self._connection: Connection | None = None
+        self._is_closed = False
 
     @classmethod
     def connect(cls, address: Address, name: str, dim: int, password: str | None) -> Self:
@@ -97,7 +102,11 @@ class PostgresTable:
         except ImportError as error:
             raise UsageError(f"{address}: needs the extra postgres: {how_to_install('postgres')}") from error
         table = cls(address, name, dim, password)
-        table._read(table._check_extension)
+        try:
+            table._read(table._check_extension)
+        except BaseException:
+            table.close()
+            raise
         return table
 
     # The state
@@ -177,12 +186,11 @@ class PostgresTable:
         last = np.iinfo(np.int64).min
 
         def read(connection: "Connection") -> NDArray[Any]:
-            with _settings(connection, _ORDER_PLAN), connection.cursor() as cursor:
-                with cursor.copy(self._sql(statement), [last, self._batch]) as copy:
-                    data = b"".join(copy)
-                return np.frombuffer(data[len(_COPY_HEAD) : -len(_COPY_END)], self._row)
+            with connection.cursor() as cursor, cursor.copy(self._sql(statement), [last, self._batch]) as copy:
+                data = b"".join(copy)
+            return np.frombuffer(data[len(_COPY_HEAD) : -len(_COPY_END)], self._row)
 
-        while len(found := self._read(read)):
+        while len(found := self._read(read, _ASCENDING)):
             last = int(found["id"][-1])
             yield found["id"].astype(np.int64), found["vector"].astype(np.float32)
 
@@ -235,11 +243,11 @@ class PostgresTable:
         """Return the settings to build the graph of so many rows.
 
         A graph that has no room in maintenance_work_mem takes many times as long to build. The server does not tell how
-        much memory it has; a quarter of effective_cache_size, which its administrator or the default assumes, is taken.
+        much memory it has: half of effective_cache_size, which its administrator or the default assumes, may be taken.
         """
         need = rows * (2 * self._dim + 24 * _M + 200) * 5 // 4 // 1024
         statement = (
-            "SELECT greatest(m.setting::bigint, least(%s, c.setting::bigint * 8 / 4)), w.setting"
+            "SELECT greatest(m.setting::bigint, least(%s, c.setting::bigint * 8 / 2)), w.setting"
             " FROM pg_settings m, pg_settings c, pg_settings w WHERE m.name = 'maintenance_work_mem'"
             " AND c.name = 'effective_cache_size' AND w.name = 'max_parallel_workers'"
         )
@@ -273,22 +281,18 @@ class PostgresTable:
                 found = self._search_graph(query, k, effort.effort, candidates)
                 if len(found) >= k:
                     return found
-        statement = self._sql("SELECT id FROM {table} ORDER BY vector <#> %b::halfvec LIMIT %s")
-        return self._nearest(_EXACT_PLAN, statement, [self._bytes(query), k])
+        statement = self._sql("SELECT id FROM {table} ORDER BY (vector <#> %b::halfvec) + 0 LIMIT %s")
+        return self._nearest({}, statement, [self._bytes(query), k])
 
     def _search_graph(self, query: NDArray[np.float32], k: int, ef: int, candidates: int) -> NDArray[np.int64]:
-        # The scan goes on behind the first ef rows until there are enough, about in their order.
-        settings = _GRAPH_PLAN | {
-            "hnsw.ef_search": str(min(_EF_MOST, max(ef, ef * k // RECALL_AT))),
-            "hnsw.iterative_scan": "relaxed_order",
-            "hnsw.max_scan_tuples": "1000000000",  # LIMIT ends it
-            "hnsw.scan_mem_multiplier": "32",
-        }
+        ef = min(_EF_MOST, max(ef, ef * k // _RECALL_AT))
+        # The rows of the graph are only about in order. Without + 0, PostgreSQL 17 takes them for ordered and reads k.
         statement = self._sql(
             "SELECT id FROM (SELECT id, vector <#> %b::halfvec AS distance FROM {table}"
-            " ORDER BY vector <#> %b::halfvec LIMIT %s) AS found ORDER BY distance LIMIT %s"
+            " ORDER BY vector <#> %b::halfvec LIMIT %s) AS found ORDER BY distance + 0 LIMIT %s"
         )
-        return self._nearest(settings, statement, [self._bytes(query), self._bytes(query), candidates, k])
+        half = self._bytes(query)
+        return self._nearest(_BY_GRAPH | {"hnsw.ef_search": str(ef)}, statement, [half, half, candidates, k])
 
     @property
     def among_most(self) -> int:
@@ -296,17 +300,16 @@ class PostgresTable:
 
     def search_among(self, query: NDArray[np.float32], k: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         statement = self._sql(
-            "SELECT id FROM {table} WHERE id = ANY (%b::bigint[]) ORDER BY vector <#> %b::halfvec LIMIT %s"
+            "SELECT id FROM {table} WHERE id = ANY (%b::bigint[]) ORDER BY (vector <#> %b::halfvec) + 0 LIMIT %s"
         )
-        return self._nearest(_AMONG_PLAN, statement, [_array(ids), self._bytes(query), k])
+        return self._nearest({}, statement, [_array(ids), self._bytes(query), k])
 
     def _nearest(self, settings: Mapping[str, str], statement: Any, values: Sequence[object]) -> NDArray[np.int64]:
         def read(connection: "Connection") -> NDArray[np.int64]:
-            with _settings(connection, settings):
-                found = connection.execute(statement, values, binary=True).fetchall()
+            found = connection.execute(statement, values, binary=True).fetchall()
             return np.fromiter((id for (id,) in found), np.int64, len(found))
 
-        return self._read(read)
+        return self._read(read, settings)
 
     def _bytes(self, vector: NDArray[np.float32]) -> bytes:
         """Return a vector `[E]` as a binary halfvec."""
@@ -317,19 +320,24 @@ class PostgresTable:
     # The connection
 
     def close(self) -> None:
+        self._is_closed = True
         if self._connection is not None:
             self._connection.close()
 
-    def _read(self, run: "Callable[[Connection], Result]") -> Result:
-        """Return what `run` reads; if the connection was lost, once more on another one."""
+    def _read(self, run: "Callable[[Connection], Result]", settings: Mapping[str, str] | None = None) -> Result:
+        """Return what `run` reads, in a transaction with these settings; if the connection is lost, try a new one."""
+        limited = {"statement_timeout": f"{_STATEMENT_S}s", "jit": "off"} | dict(settings or {})
         with self._errors():
             connection, is_new = self._connected()
             try:
-                return run(connection)
+                with _transaction(connection, limited):
+                    return run(connection)
             except Exception:
                 if is_new or not connection.closed:
                     raise
-            return run(self._connected()[0])
+            connection, _ = self._connected()
+            with _transaction(connection, limited):
+                return run(connection)
 
     @contextmanager
     def _writing(self) -> "Iterator[Connection]":
@@ -337,11 +345,13 @@ class PostgresTable:
         self._read(lambda connection: connection.execute("SELECT 1"))  # replaces a connection that was lost since
         with self._errors():
             connection, _ = self._connected()
-            with _settings(connection, {"statement_timeout": "0"}):
+            with _transaction(connection, {"statement_timeout": "0"}):
                 yield connection
 
     def _connected(self) -> "tuple[Connection, bool]":
         """Return the connection, and whether it is a new one, because there was none or it was lost."""
+        if self._is_closed:
+            raise StoreError(f"{self._address}: the connection was closed")
         if self._connection is not None and not self._connection.closed:
             return self._connection, False
         self._connection = self._within_time()
@@ -419,18 +429,21 @@ class PostgresTable:
     # The extension
 
     def _check_extension(self, connection: "Connection") -> None:
-        statement = "SELECT extversion, to_regtype('halfvec') IS NOT NULL FROM pg_extension WHERE extname = 'vector'"
+        statement = (
+            "SELECT extversion, extnamespace::regnamespace::text, to_regtype('halfvec') IS NULL"
+            " FROM pg_extension WHERE extname = 'vector'"
+        )
         row = connection.execute(statement).fetchone()
         if row is None:
             return
-        version, is_seen = row
+        version, schema, is_hidden = row
         if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_VERSION:
             raise StoreError(
                 f"{self._address}: pgvector {version} is too old: install 0.8 or newer on the server, then run "
                 "ALTER EXTENSION vector UPDATE in this database"
             )
-        if not is_seen:
-            raise StoreError(f"{self._address}: the schema of pgvector is not in the search_path of this user: add it")
+        if is_hidden:
+            raise StoreError(f"{self._address}: pgvector is in the schema {schema}: add that to the search_path")
 
     def _create_extension(self) -> None:
         import psycopg
@@ -464,14 +477,14 @@ def _only(cursor: "psycopg.Cursor[tuple[Any, ...]]") -> Any:
 
 
 @contextmanager
-def _settings(connection: "Connection", settings: Mapping[str, str]) -> Iterator[None]:
+def _transaction(connection: "Connection", settings: Mapping[str, str]) -> Iterator[None]:
     """Run a transaction with these settings."""
     with connection.transaction():
-        _set(connection, {"statement_timeout": f"{_STATEMENT_S}s"} | dict(settings))
+        _set(connection, settings)
         yield
 
 
 def _set(connection: "Connection", settings: Mapping[str, str]) -> None:
-    """Set these settings for the present transaction, in one round trip."""
+    """Make these settings for the present transaction, in one round trip."""
     calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
     connection.execute(f"SELECT {calls}", [part for setting in settings.items() for part in setting])
