@@ -74,7 +74,7 @@ def test_make_bench_runs_all_of_them() -> None:
     listed = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
     assert listed is not None and sorted(listed[1].split()) == sorted(SCRIPTS)
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
-    assert scripts == {*SCRIPTS, "plain_indexing", "warm", "kills", "damages", "scale", "drift"}
+    assert scripts == {*SCRIPTS, "plain_indexing", "warm", "kills", "damages", "scale", "drift", "stores"}
     # two contenders, two trials, and what takes an hour or another build
 
 

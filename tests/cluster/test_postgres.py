@@ -376,16 +376,30 @@ def test_a_name_that_is_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
         ends.set()
 
 
+def read_startup(connection: socket.socket) -> None:
+    """Refuse encryption and read the startup message."""
+    while connection.recv(8)[4:] in (struct.pack("!i", 80877103), struct.pack("!i", 80877104)):
+        connection.sendall(b"N")
+
+
 def test_a_server_that_starts_up() -> None:
-    def start_up(connection: socket.socket) -> None:
-        while connection.recv(8)[4:] in (struct.pack("!i", 80877103), struct.pack("!i", 80877104)):
-            connection.sendall(b"N")  # no encryption
+    def refuse(connection: socket.socket) -> None:
+        read_startup(connection)
         body = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
         connection.sendall(b"E" + struct.pack("!i", len(body) + 4) + body)
         connection.shutdown(socket.SHUT_WR)
 
-    with listening(start_up) as address:
+    with listening(refuse) as address:
         unreachable(address, "the database system is starting up")
+
+
+def test_a_proxy_that_lets_in_and_finds_no_server() -> None:
+    def let_in(connection: socket.socket) -> None:
+        read_startup(connection)
+        connection.sendall(b"R" + struct.pack("!ii", 8, 0) + b"Z" + struct.pack("!i", 5) + b"I")
+
+    with listening(let_in) as address:
+        unreachable(address, "no connection within 5 s")
 
 
 def test_a_database_or_a_user_that_is_not_there(postgres: PostgresServer) -> None:

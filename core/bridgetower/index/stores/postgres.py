@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 _EXACT_UP_TO = 50_000  # rows that are compared in less time than a graph saves
 _M, _EF_CONSTRUCTION = 16, 200
 _EF_MOST = 1000  # the largest hnsw.ef_search
-# With hnsw.ef_search, and the rows that are taken from the graph: recall and time depend on these alone.
-_FEW = (Effort(100, 100), Effort(200, 200), Effort(400, 400), Effort(700, 700), Effort(1000, 1000))
-_EFFORTS = (*_FEW, Effort(700, 1400), Effort(1000, 2000), Effort(1000, 3000), Effort(1000, 5000))
+# hnsw.ef_search, and the rows that are taken from the graph: recall and time depend on these alone.
+_PAIRS = ((100, 100), (200, 200), (400, 400), (700, 700), (1000, 1000), (700, 1400), (1000, 2000), (1000, 3000))
+_EFFORTS = tuple(Effort(*pair) for pair in _PAIRS)
 _EXACT = Effort(0, _RECALL_AT)
 _ROWS_FOR_CANDIDATE = 50  # rows that are compared in the time in which a graph proposes one
 _AMONG_MOST = 65_536
@@ -102,11 +102,8 @@ class PostgresTable:
         except ImportError as error:
             raise UsageError(f"{address}: needs the extra postgres: {how_to_install('postgres')}") from error
         table = cls(address, name, dim, password)
-        try:
-            table._read(table._check_extension)
-        except BaseException:
-            table.close()
-            raise
+        with table._errors():
+            table._connected()
         return table
 
     # The state
@@ -183,7 +180,7 @@ class PostgresTable:
 
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         statement = "COPY (SELECT id, vector FROM {table} WHERE id > %s ORDER BY id LIMIT %s) TO STDOUT (FORMAT binary)"
-        last = np.iinfo(np.int64).min
+        last = -1
 
         def read(connection: "Connection") -> NDArray[Any]:
             with connection.cursor() as cursor, cursor.copy(self._sql(statement), [last, self._batch]) as copy:
@@ -358,7 +355,7 @@ class PostgresTable:
         return self._connection, True
 
     def _within_time(self) -> "Connection":
-        """Connect, in a thread: neither resolving a name nor a host with many addresses ends in time by itself."""
+        """Connect in a thread: slow resolvers, hosts with many addresses and proxies that queue do not end in time."""
         outcomes: SimpleQueue[Connection | BaseException] = SimpleQueue()
         lock, waits = threading.Lock(), True
 
@@ -371,17 +368,18 @@ class PostgresTable:
             with lock:
                 if waits:
                     outcomes.put(outcome)
-                elif not isinstance(outcome, BaseException):
-                    outcome.close()
+                    return
+            if not isinstance(outcome, BaseException):
+                outcome.close()
 
         threading.Thread(target=connect, name="bt-postgres", daemon=True).start()
         try:
             outcome = outcomes.get(timeout=_CONNECT_S)
         except Empty:
-            raise UnreachableStoreError(str(self._address), f"no connection within {_CONNECT_S} s") from None
-        finally:
             with lock:
                 waits = False
+            late = UnreachableStoreError(str(self._address), f"no connection within {_CONNECT_S} s")
+            outcome = late if outcomes.empty() else outcomes.get()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -408,6 +406,11 @@ class PostgresTable:
             **_NETWORK,
             **parameters,
         )
+        try:
+            self._check_extension(connection)
+        except BaseException:
+            connection.close()
+            raise
         # Bytes are values in the binary form of the type that the statement expects.
         connection.adapters.register_dumper(bytes, type("Untyped", (BytesBinaryDumper,), {"oid": 0}))
         return connection
