@@ -31,14 +31,13 @@ if TYPE_CHECKING:
 
     Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
-
 _EXACT_UP_TO = 50_000  # rows that are compared in less time than a graph saves
 _M, _EF_CONSTRUCTION = 16, 200
 _EF_MOST = 1000  # the largest hnsw.ef_search
 # hnsw.ef_search, and the rows that are taken from the graph: recall and time depend on these alone.
 _PAIRS = ((100, 100), (200, 200), (400, 400), (700, 700), (1000, 1000), (700, 1400), (1000, 2000), (1000, 3000))
 _EFFORTS = tuple(Effort(*pair) for pair in _PAIRS)
-_EXACT = Effort(0, _RECALL_AT)
+_EXACT = Effort(0, RECALL_AT)
 _ROWS_FOR_CANDIDATE = 50  # rows that are compared in the time in which a graph proposes one
 _AMONG_MOST = 65_536
 _BATCH_BYTES = 16 << 20  # of the vectors that are read at a time
@@ -282,7 +281,7 @@ class PostgresTable:
         return self._nearest({}, statement, [self._bytes(query), k])
 
     def _search_graph(self, query: NDArray[np.float32], k: int, ef: int, candidates: int) -> NDArray[np.int64]:
-        ef = min(_EF_MOST, max(ef, ef * k // _RECALL_AT))
+        ef = min(_EF_MOST, max(ef, ef * k // RECALL_AT))
         # The rows of the graph are only about in order. Without + 0, PostgreSQL 17 takes them for ordered and reads k.
         statement = self._sql(
             "SELECT id FROM (SELECT id, vector <#> %b::halfvec AS distance FROM {table}"
