@@ -1,6 +1,7 @@
 """A database in memory, for tests of what is done with the tables of databases."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,14 @@ from bridgetower.errors import UnreachableStoreError
 from bridgetower.index.catalog.rows import StoreRow
 from bridgetower.index.stores.named import NamedStore
 from bridgetower.index.stores.table import Effort, Stamp
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Return when a condition holds; fail if it does not within this time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 class Killed(Exception):

@@ -7,13 +7,15 @@ import pytest
 
 from bridgetower.index.stores.postgres import PostgresTable
 from bridgetower.index.stores.table import VectorTable
-from tests.cluster.postgres_server import PostgresServer, postgres_server
+from tests.cluster.postgres_server import PASSWORD, PostgresServer, postgres_server
 
 
 class Database(Protocol):
     """A server that can be killed, and started again with its data."""
 
     has_transactions: bool
+    url: str  # for --store
+    password: str
 
     def table(self, name: str, dim: int) -> VectorTable: ...
 
@@ -21,13 +23,27 @@ class Database(Protocol):
 
     def start(self) -> None: ...
 
+    def start_again(self) -> None:
+        """Start the server if it does not run."""
+
 
 class Postgres:
-    has_transactions = True
+    has_transactions, password = True, PASSWORD
 
     def __init__(self, server: PostgresServer) -> None:
         self.server = server
-        self.kill, self.start = server.kill, server.start
+        self.url = str(server.tcp)
+        self.start = server.start
+        self._is_killed = False
+
+    def kill(self) -> None:
+        self.server.kill()
+        self._is_killed = True
+
+    def start_again(self) -> None:
+        if self._is_killed:
+            self.server.start()
+            self._is_killed = False
 
     def table(self, name: str, dim: int) -> VectorTable:
         return PostgresTable.connect(self.server.local, name, dim, None)

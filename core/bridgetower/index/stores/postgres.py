@@ -42,7 +42,7 @@ _ROWS_FOR_CANDIDATE = 50  # rows that are compared in the time in which a graph 
 _AMONG_MOST = 65_536
 _BATCH_BYTES = 16 << 20  # of the vectors that are read at a time
 
-_CONNECT_S = 5
+_CONNECT_S = 4
 _STATEMENT_S = 300  # a search that takes longer is given up
 _NETWORK = {  # a peer that is gone is noticed within half a minute
     "keepalives": 1,
@@ -423,6 +423,9 @@ class PostgresTable:
             yield
         except (psycopg.Error, OSError) as error:
             why = getattr(getattr(error, "diag", None), "message_primary", None) or str(error).partition("\n")[0]
+            why = why.rpartition(" failed: ")[2]  # "connection to server at ..." repeats the address
+            if "password" in why:
+                raise StoreError(f"{self._address}: {why}: give it with --store-password-file FILE") from error
             lost = self._connection is None or self._connection.closed
             if lost or isinstance(error, OSError | psycopg.errors.QueryCanceled):
                 raise UnreachableStoreError(str(self._address), why) from error
