@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 _EXACT_UP_TO = 50_000  # rows that are compared in less time than a graph saves
-_M, _EF_CONSTRUCTION = 16, 200
+_M, _EF_CONSTRUCTION = 24, 200
 _EF_MOST = 1000  # the largest hnsw.ef_search
-# hnsw.ef_search, and the rows that are taken from the graph: recall and time depend on these alone.
-_PAIRS = ((100, 100), (200, 200), (400, 400), (700, 700), (1000, 1000), (700, 1400), (1000, 2000), (1000, 3000))
-_EFFORTS = tuple(Effort(*pair) for pair in _PAIRS)
-_EXACT = Effort(0, RECALL_AT)
-_ROWS_FOR_CANDIDATE = 50  # rows that are compared in the time in which a graph proposes one
+# hnsw.ef_search, and the rows of the graph that are compared: recall depends on these alone. More than ef_search are
+# read from the table, too, because they come in parts that are ordered each by itself.
+_PAIRS = ((100, 100), (200, 200), (400, 400), (600, 600), (800, 800), (1000, 1000), (700, 1400), (1000, 2000))
+_EFFORTS = tuple(Effort(*pair) for pair in (*_PAIRS, (1000, 3000), (1000, 5000), (1000, 10_000)))
+_EXACT = Effort(0, _RECALL_AT)
+_ROWS_FOR_CANDIDATE = 60  # rows that are compared in the time in which a graph proposes one
 _AMONG_MOST = 65_536
 _BATCH_BYTES = 16 << 20  # of the vectors that are read at a time
 
@@ -270,25 +271,23 @@ class PostgresTable:
 
     def search(self, query: NDArray[np.float32], k: int, effort: Effort) -> NDArray[np.int64]:
         if effort.effort:
-            candidates = max(k, effort.candidates)
-            if k > RECALL_AT:
-                candidates = -(-effort.candidates * k // RECALL_AT)
-            if k <= RECALL_AT or candidates * _ROWS_FOR_CANDIDATE < self._rows():
-                found = self._search_graph(query, k, effort.effort, candidates)
+            share = max(k, _RECALL_AT) / _RECALL_AT
+            ef, candidates = min(_EF_MOST, round(effort.effort * share)), round(effort.candidates * share)
+            if k <= _RECALL_AT or candidates * _ROWS_FOR_CANDIDATE < self._rows():
+                found = self._search_graph(query, k, ef, candidates)
                 if len(found) >= k:
                     return found
         statement = self._sql("SELECT id FROM {table} ORDER BY (vector <#> %b::halfvec) + 0 LIMIT %s")
         return self._nearest({}, statement, [self._bytes(query), k])
 
     def _search_graph(self, query: NDArray[np.float32], k: int, ef: int, candidates: int) -> NDArray[np.int64]:
-        ef = min(_EF_MOST, max(ef, ef * k // RECALL_AT))
-        # The rows of the graph are only about in order. Without + 0, PostgreSQL 17 takes them for ordered and reads k.
+        # All rows of the graph are only about in order. Without + 0, PostgreSQL 17 takes them for ordered and reads k.
         statement = self._sql(
             "SELECT id FROM (SELECT id, vector <#> %b::halfvec AS distance FROM {table}"
             " ORDER BY vector <#> %b::halfvec LIMIT %s) AS found ORDER BY distance + 0 LIMIT %s"
         )
-        half = self._bytes(query)
-        return self._nearest(_BY_GRAPH | {"hnsw.ef_search": str(ef)}, statement, [half, half, candidates, k])
+        half, read = self._bytes(query), k if candidates <= ef else candidates
+        return self._nearest(_BY_GRAPH | {"hnsw.ef_search": str(ef)}, statement, [half, half, read, k])
 
     @property
     def among_most(self) -> int:
