@@ -227,6 +227,7 @@ class ExternalView:
         self._effort = Effort(0, RECALL_AT) if tuning is None else Effort(tuning.effort, tuning.candidates)
         self._last = catalog.last_image()
         self._table: VectorTable | None = None
+        self._is_ahead = False  # whether the table may have rows that are newer than this state
         self._excluded: NDArray[np.int64] | None = None  # ids that no search may find, ascending; read by the first one
         self.damage: str | None = None
 
@@ -261,11 +262,13 @@ class ExternalView:
         self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None
     ) -> NDArray[np.int64] | None:
         """Return the nearest covered images; None if the manifest must be searched in place of the table."""
+        assert self._excluded is not None
         if not self._state.covered or (table := self._fitting_table()) is None:
             return None
         if images is None:
             live = self._catalog.count_live() - self._catalog.count_live(after=self._state.covered)
-            return self._ask(table, query, min(k, live), k + _SPARE, None)
+            spare = _SPARE if self._is_ahead or len(self._excluded) else 0
+            return self._ask(table, query, min(k, live), k + spare, None)
         images = images[images <= self._state.covered]
         if not len(images):
             return images
@@ -318,5 +321,6 @@ class ExternalView:
             self.damage = f"the table {row.name} is of generation {stamp.generation}, not {self._state.generation}"
         elif stamp.pruned <= self._state.generation:
             self.damage = None
+            self._is_ahead = stamp.generation > self._state.generation
             return table
         return None

@@ -38,7 +38,7 @@ _EF_MOST = 1000  # the largest hnsw.ef_search
 # read from the table, too, because they come in parts that are ordered each by itself.
 _PAIRS = ((100, 100), (200, 200), (400, 400), (600, 600), (800, 800), (1000, 1000), (700, 1400), (1000, 2000))
 _EFFORTS = tuple(Effort(*pair) for pair in (*_PAIRS, (1000, 3000), (1000, 5000), (1000, 10_000)))
-_EXACT = Effort(0, _RECALL_AT)
+_EXACT = Effort(0, RECALL_AT)
 _ROWS_FOR_CANDIDATE = 60  # rows that are compared in the time in which a graph proposes one
 _AMONG_MOST = 65_536
 _BATCH_BYTES = 16 << 20  # of the vectors that are read at a time
@@ -271,9 +271,9 @@ class PostgresTable:
 
     def search(self, query: NDArray[np.float32], k: int, effort: Effort) -> NDArray[np.int64]:
         if effort.effort:
-            share = max(k, _RECALL_AT) / _RECALL_AT
+            share = max(k, RECALL_AT) / RECALL_AT
             ef, candidates = min(_EF_MOST, round(effort.effort * share)), round(effort.candidates * share)
-            if k <= _RECALL_AT or candidates * _ROWS_FOR_CANDIDATE < self._rows():
+            if k <= RECALL_AT or candidates * _ROWS_FOR_CANDIDATE < self._rows():
                 found = self._search_graph(query, k, ef, candidates)
                 if len(found) >= k:
                     return found
