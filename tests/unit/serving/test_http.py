@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bridgetower import Hit, Model
-from bridgetower.errors import ModelError, StoreError, UsageError
+from bridgetower.errors import ModelError, StoreError, UnreachableStoreError, UsageError
 from bridgetower.records import Head
 from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.http import bodies
@@ -173,6 +173,16 @@ def test_model_without_a_head_is_not_asked_again(server: Server, monkeypatch: py
     monkeypatch.setattr(server.engine, "_model", absent)
     answer = server.client.post("/fill", json={"text": "a <mask>", "images": [{"data": data_url(png())}]})
     assert "/home" not in refused(answer, 503, "model") and answer.headers["retry-after"] == "60"
+
+
+def test_a_database_that_is_away_is_no_fault_of_the_request(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*arguments: object, **options: object) -> None:
+        raise UnreachableStoreError("postgresql://db.example:5432/photos", "refused")
+
+    monkeypatch.setattr("bridgetower.index.vectors.faiss.store.FaissView.scored", away)
+    answer = server.client.get("/search?text=red")
+    assert "db.example" not in refused(answer, 503, "store") and answer.headers["retry-after"] == "5"
+    assert server.client.get("/search?text=red&exact=true").status_code == 200
 
 
 def test_no_index(tmp_path: Path) -> None:

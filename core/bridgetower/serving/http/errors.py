@@ -29,6 +29,7 @@ from bridgetower.errors import (
     PixelLimitError,
     ResourceError,
     StoreError,
+    UnreachableStoreError,
     UsageError,
 )
 from bridgetower.serving.request_queue import Busy, ClientGone, Draining
@@ -102,6 +103,9 @@ def _expected(error: BridgeTowerError) -> Problem:
     later = {"Retry-After": "60"}
     if isinstance(error, NoIndexError):
         return Problem(503, "no_index", "there is no index in the folder that is served", later)
+    if isinstance(error, UnreachableStoreError):
+        later = {"Retry-After": "5"}
+        return Problem(503, "store", "the database that recalls does not answer: ask again later", later)
     if isinstance(error, StoreError):
         return Problem(503, "index", "the index cannot be read: the log of the server says more", later)
     if isinstance(error, ModelError):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bridgetower.serving.http.bodies import LONGEST_TEXT, MOST_PICTURES, MOST_TEXTS
 
@@ -62,7 +62,7 @@ class _Limits(_Given):
     min_match: Annotated[float, Field(ge=0, le=1)] | None = None
     min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
     budget_s: Annotated[float, Field(ge=0, le=3600, description="Seconds; then verifying stops.")] | None = None
-    exact: Annotated[bool, Field(description="Compare the vectors of all pictures to recall."), Strict()] = False
+    exact: Annotated[bool, Field(description="Compare the vectors of all pictures to recall.")] = False
     cursor: Annotated[
         str | None, Field(max_length=100, description="Of the page before, alone: the next page of the same state.")
     ] = None
