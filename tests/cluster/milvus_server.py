@@ -7,14 +7,22 @@ socket that listens there is made outside, and inherited by the process inside, 
 
 import fcntl
 import os
+import shutil
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
+
+from bridgetower.index.stores.address import Address
+from bridgetower.index.stores.milvus import MilvusTable
 
 ISOLATED = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 if os.geteuid() != 0:
@@ -24,6 +32,8 @@ if os.geteuid() != 0:
 QUICK = {
     "QUERYCOORD_UPDATENEXTTARGETINTERVAL": "1",
     "QUERYCOORD_CHECKHANDOFFINTERVAL": "500",
+    "QUERYCOORD_CHECKINTERVAL": "100",
+    "QUERYCOORD_DISTPULLINTERVAL": "100",
     "COMMON_SESSION_TTL": "5",
 }
 
@@ -47,38 +57,42 @@ def why_not() -> str | None:
     return None if tried.returncode == 0 else f"no network namespace can be made: {tried.stderr.strip()}"
 
 
-class MilvusServer:
+class Milvus:
     """A server with its data in a folder, from `start` to `kill`; it may be started again."""
 
-    def __init__(self, folder: Path, *, authorization: bool = False) -> None:
-        self._folder, self._authorization = folder, authorization
+    has_transactions = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0  # on 127.0.0.1, the same after each start
 
-    def launch(self) -> None:
-        """Start the server and wait until its port accepts connections; it answers much later."""
-        with socket.socket() as listener:
+    @property
+    def address(self) -> Address:
+        return Address("milvus", "127.0.0.1", self.port, "root", None)
+
+    def table(self, name: str, dim: int) -> MilvusTable:
+        return MilvusTable.connect(self.address, name, dim, PASSWORD)
+
+    def start(self) -> None:
+        """Start the server, and wait until it says that it is healthy."""
+        with socket.socket() as listener, (self._folder / "log").open("ab") as log:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", self.port))
             listener.listen(64)
             self.port = listener.getsockname()[1]
             descriptor = listener.fileno()
-            inside = [sys.executable, __file__, str(descriptor), str(self._folder), str(int(self._authorization))]
             self._process = subprocess.Popen(
-                [*ISOLATED, *inside],
+                [*ISOLATED, sys.executable, __file__, str(descriptor), str(self._folder / "data")],
                 pass_fds=[descriptor],
                 stdin=subprocess.PIPE,  # closed when this process ends, however it does
                 stdout=subprocess.PIPE,
-                stderr=(self._folder.parent / f"{self._folder.name}.log").open("ab"),
+                stderr=log,
             )
-
-    def start(self) -> None:
-        """Start the server and wait until it says that it is healthy."""
-        self.launch()
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process.stdout is not None
         if self._process.stdout.readline() != _STARTED:
             self.kill()
-            raise AssertionError("Milvus has not started")
+            raise AssertionError((self._folder / "log").read_text()[-2000:])
 
     def kill(self) -> None:
         """Kill all processes in the namespace with SIGKILL, which closes the port."""
@@ -92,6 +106,21 @@ class MilvusServer:
     def _accepts(self) -> bool:
         with socket.socket() as tried:
             return tried.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@contextmanager
+def milvus_server() -> Iterator[Milvus]:
+    """Run a server in a temporary folder, or skip the test; at the end both are gone."""
+    if (why := why_not()) is not None:
+        pytest.skip(f"no Milvus: {why}")
+    folder = Path(tempfile.mkdtemp(prefix="bt-milvus-"))
+    server = Milvus(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _forward(source: socket.socket, target: socket.socket) -> None:
@@ -122,14 +151,14 @@ def _let_in(listener: socket.socket, port: int) -> None:
             threading.Thread(target=_forward, args=sides, daemon=True).start()
 
 
-def _run(descriptor: int, folder: Path, authorization: bool) -> None:
+def _run(descriptor: int, folder: Path) -> None:
     """Run Milvus in this namespace until the process is killed."""
     import milvus
 
     with socket.socket() as any_socket:  # loopback is down in a new namespace: set IFF_UP by SIOCSIFFLAGS
         fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))
-    config = milvus.MilvusServerConfig(data_dir=str(folder), authorization_enabled=authorization)
-    config.set("authorization_enabled", authorization)
+    config = milvus.MilvusServerConfig(data_dir=str(folder))
+    config.set("authorization_enabled", True)
     config.set("log.level", "warn")
     config.set("log.stdout", "false")
     config.set("etcd_log_level", "warn")
@@ -146,4 +175,4 @@ def _run(descriptor: int, folder: Path, authorization: bool) -> None:
 
 
 if __name__ == "__main__":
-    _run(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "1")
+    _run(int(sys.argv[1]), Path(sys.argv[2]))

@@ -33,11 +33,12 @@ EFS = (100, 150, 200, 300, 400, 600, 800, 1000, 1500, 2000, 3000, 4000, 6000, 80
 EF_MOST: Final = 32_768
 LIMIT_MOST: Final = 16_384  # rows that Milvus returns for one query
 AMONG_MOST: Final = 4000
+ID_MOST: Final = 2**63 - 1
 # Milvus compares all rows of a segment that pass a filter if these are less than 7 % of it. Each part is 3 %.
 PARTS: Final = 32
 
 CONNECT_SECONDS: Final = 4.5
-ANSWER_SECONDS: Final = 60.0
+ANSWER_SECONDS: Final = 30.0
 RECOVERY_SECONDS: Final = 90.0  # a Milvus that was killed answers, but not all requests, until it has read its log
 FLUSH_SECONDS: Final = 600.0
 BUILD_SECONDS: Final = 3600.0  # without any progress
@@ -85,9 +86,10 @@ def _driver() -> Any:
 class MilvusTable:
     """A collection with the columns id and vector, searched by inner product."""
 
-    def __init__(self, client: "MilvusClient", address: Address, name: str, dim: int, version: str) -> None:
-        self._client, self._address, self._name, self._dim = client, address, name, dim
-        self._version = version
+    def __init__(self, open_client: Callable[[], "MilvusClient"], address: Address, name: str, dim: int) -> None:
+        self._open_client = open_client
+        self._opened: MilvusClient | None = None
+        self._address, self._name, self._dim = address, name, dim
         self._half: bool | None = None  # whether vectors are stored as float16; None: not known yet
         self._seen: str | None = None  # the stamp that was read last
         self._is_current = False  # whether reads see all rows of that stamp, and all that this process wrote
@@ -96,35 +98,33 @@ class MilvusTable:
     def connect(cls, address: Address, name: str, dim: int, password: str | None) -> "MilvusTable":
         """Connect to a Milvus for a collection of vectors with `dim` numbers.
 
-        Raises UnreachableStoreError within 5 seconds if nothing answers, or if the user or the password is wrong.
+        Raises UnreachableStoreError within 5 seconds if nothing answers, or if the user or the password is wrong, and
+        UsageError if pymilvus is not installed.
         """
         driver = _driver()
         secure = dict(address.parameters).get("secure", "false").lower() in ("1", "true", "yes", "on")
         host = f"[{address.host}]" if ":" in address.host else address.host
-        until = time.monotonic() + CONNECT_SECONDS
 
-        def left() -> float:
-            return max(0.1, until - time.monotonic())
-
-        def open_client() -> tuple["MilvusClient", str]:
-            client = driver.MilvusClient(
+        def open_client() -> "MilvusClient":
+            return driver.MilvusClient(
                 f"{'https' if secure else 'http'}://{host}:{address.port}",
                 user=address.user or "",
                 password=password or "",
                 db_name=address.database or "",
-                timeout=left(),
+                timeout=CONNECT_SECONDS,
                 dedicated=True,
                 secure=secure,
                 grpc_options={
                     # a deadline for requests that are sent once, without a deadline of their own
                     "grpc.service_config": f'{{"methodConfig": [{{"name": [{{}}], "timeout": "{ANSWER_SECONDS}s"}}]}}',
+                    "grpc.enable_http_proxy": 0,  # as drivers of databases do
                     "grpc.max_reconnect_backoff_ms": 1000,
                 },
             )
-            return client, str(client.get_server_version(timeout=left()))
 
-        client, version = _patiently(address, open_client)
-        return cls(client, address, name, dim, version)
+        table = cls(open_client, address, name, dim)
+        table._opened = _patiently(address, open_client)
+        return table
 
     def stamp(self) -> Stamp | None:
         if (described := self._described()) is None:
@@ -142,7 +142,7 @@ class MilvusTable:
         from pymilvus import DataType
 
         self.drop()
-        self._half = _numbers(self._version) >= (2, 4)
+        self._half = _numbers(self._ask(self._client.get_server_version)) >= (2, 4)
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
         kind = DataType.FLOAT16_VECTOR if self._half else DataType.FLOAT_VECTOR
@@ -234,6 +234,8 @@ class MilvusTable:
 
     def search_among(self, query: NDArray[np.float32], k: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         # With a limit of all the rows, an answer that has all of them has compared all of them.
+        if not len(ids):
+            return ids
         found, _ = self._nearest(query, len(ids), len(ids), _among(ids))
         if len(found) == len(ids):
             return found[:k]
@@ -244,9 +246,11 @@ class MilvusTable:
         return np.array([id for id, _ in rows], np.int64)[np.argsort(-scores)[:k]]
 
     def count(self) -> int:
+        self._is_current = False
         return self._count("")
 
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        self._is_current = False
         for page in self._pages(ROWS_A_CALL, ["id", _INDEX]):
             rows = {row["id"]: row[_INDEX] for row in page}
             ids = sorted(rows)
@@ -260,7 +264,15 @@ class MilvusTable:
                 yield id, self._read(rows[id])
 
     def close(self) -> None:
-        self._client.close()
+        client, self._opened = self._opened, None
+        if client is not None:
+            client.close()
+
+    @property
+    def _client(self) -> "MilvusClient":
+        if self._opened is None:
+            self._opened = _patiently(self._address, self._open_client)
+        return self._opened
 
     def _nearest(
         self, query: NDArray[np.float32], limit: int, ef: int, filter: str = ""
@@ -301,19 +313,23 @@ class MilvusTable:
         """
         above, span = -1, width
         while True:
-            within = f"id > {above} and id <= {above + span}"
-            if span == width and (page := self._query(within, fields)):
-                yield page
-                above += span
-            elif span > width and self._count(within):
+            last = min(above + span, ID_MOST)
+            within = f"id > {above} and id <= {last}"
+            if span > width and self._count(within):
                 span //= 2
-            elif span == width and not self._count(f"id > {above + span}"):
-                return
-            else:  # a gap
-                above, span = above + span, 2 * span
+                continue
+            if span == width:
+                if page := self._query(within, fields):
+                    yield page
+                    above = last
+                    continue
+                if not self._count(f"id > {last}"):
+                    return
+            above, span = last, 2 * span  # a gap
 
     def _query(self, filter: str, fields: list[str]) -> list[dict[str, Any]]:
-        return list(self._read_current(self._client.query, self._name, filter=filter, output_fields=fields))
+        query = self._client.query
+        return list(self._read_current(query, self._name, filter=filter, output_fields=fields, strict_float32=True))
 
     def _count(self, filter: str) -> int:
         return int(self._query(filter, ["count(*)"])[0]["count(*)"])
@@ -476,7 +492,7 @@ def _patiently(address: Address, request: Callable[[], Answer], load: Callable[[
         except (MilvusException, grpc.RpcError) as error:
             if (cause := _transport_error(error)) is not None:
                 raise _unreachable(address, cause) from error
-            why = " ".join(str(error).split())
+            why = " ".join(str(getattr(error, "message", error)).split())
             if error.code not in _RECOVERING_CODES and not _RECOVERING.search(why):
                 raise StoreError(f"{address}: {why}") from error
             if time.monotonic() > until:
@@ -491,10 +507,12 @@ def _transport_error(error: BaseException | None) -> Any:
     """Return the error of gRPC that is behind an error of pymilvus; None if Milvus has answered."""
     import grpc
 
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
         if isinstance(error, grpc.RpcError):
             return error
-        error = error.__cause__ if error.__cause__ is not error else None
+        seen.append(error)
+        error = error.__context__ if error.__cause__ in (None, error) else error.__cause__  # some are their own cause
     return None
 
 
@@ -502,11 +520,11 @@ def _unreachable(address: Address, error: Any) -> StoreError:
     import grpc
 
     code, details = error.code(), error.details() or ""
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED):
-        return UnreachableStoreError(str(address), details.rpartition("last error: ")[2])
+    if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.PERMISSION_DENIED):
+        return StoreError(f"{address}: {' '.join(details.split())}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return UnreachableStoreError(str(address), "it does not answer in time")
-    return StoreError(f"{address}: {' '.join(details.split())}")
+    return UnreachableStoreError(str(address), details.rpartition("last error: ")[2].removeprefix("UNKNOWN: "))
 
 
 def _among(ids: NDArray[np.int64]) -> str:

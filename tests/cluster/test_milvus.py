@@ -1,0 +1,244 @@
+"""What the table in Milvus promises beyond `VectorTable`, on a real Milvus 2.3.5."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bridgetower.errors import UnreachableStoreError
+from bridgetower.index.stores import milvus as adapter
+from bridgetower.index.stores.address import Address
+from bridgetower.index.stores.milvus import MilvusTable
+from bridgetower.index.stores.table import Effort, Stamp
+from tests.cluster.milvus_server import PASSWORD, Milvus
+
+DIM = 32
+FIRST, SECOND = Stamp(1, 0), Stamp(2, 0)
+
+
+@pytest.fixture
+def table(milvus: Milvus, monkeypatch: pytest.MonkeyPatch) -> Iterator[MilvusTable]:
+    """An empty table, which arranges more than 3,000 rows as it would very many."""
+    monkeypatch.setattr(adapter, "EXACT_MOST", 3000)
+    table = milvus.table("bt_milvus", DIM)
+    table.create(FIRST)
+    yield table
+    table.drop()
+    table.close()
+
+
+@pytest.fixture
+def client(table: MilvusTable) -> Any:
+    """The client of pymilvus that the table uses."""
+    return table._client
+
+
+def unit(number: int, seed: int = 0) -> NDArray[np.float32]:
+    vectors = np.random.default_rng(seed).standard_normal((number, DIM), np.float32)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
+
+
+def fill(table: MilvusTable, first: int, last: int) -> NDArray[np.float32]:
+    vectors = unit(last - first + 1, seed=first)
+    table.insert(np.arange(first, last + 1), vectors, SECOND)
+    return vectors
+
+
+# Connections
+
+
+def refused(address: Address, password: str | None) -> str:
+    """Return the message of a connection that fails, within 5 seconds and in one line."""
+    begin = time.monotonic()
+    with pytest.raises(UnreachableStoreError) as caught:
+        MilvusTable.connect(address, "bt_milvus", DIM, password)
+    assert time.monotonic() - begin < 5
+    message = str(caught.value)
+    assert "\n" not in message and (password is None or password not in message)
+    return message
+
+
+def test_a_wrong_password(milvus: Milvus) -> None:
+    assert "auth check failure" in refused(milvus.address, "s3cret")
+    assert "auth check failure" in refused(Address("milvus", "127.0.0.1", milvus.port, "nobody", None), PASSWORD)
+    assert "missing authorization" in refused(Address("milvus", "127.0.0.1", milvus.port, None, None), None)
+
+
+def test_a_closed_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert "Connection refused" in refused(Address("milvus", "127.0.0.1", port, "root", None), "s3cret")
+
+
+def test_a_server_that_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address("milvus", "127.0.0.1", silent.getsockname()[1], "root", None)
+        assert "does not answer in time" in refused(address, "s3cret")
+
+
+def test_a_host_that_is_not_there() -> None:
+    assert "no-such-host.invalid" in refused(Address("milvus", "no-such-host.invalid", 19530, None, None), None)
+
+
+def test_a_server_without_encryption(milvus: Milvus) -> None:
+    address = Address("milvus", "127.0.0.1", milvus.port, "root", None, (("secure", "true"),))
+    assert "handshake failed" in refused(address, PASSWORD)
+
+
+def test_nothing_is_written_to_the_terminal() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = (
+        "from bridgetower.index.stores.milvus import *\n"
+        f"try: MilvusTable.connect(Address('milvus', '127.0.0.1', {port}, None, None), 'bt_milvus', {DIM}, None)\n"
+        "except UnreachableStoreError: pass\n"
+        "else: raise SystemExit(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# Rows
+
+
+def test_it_says_that_the_vectors_are_float32(table: MilvusTable) -> None:
+    fill(table, 1, 50)
+    assert table.arrange() == "exact, float32 (this table was made by a Milvus before 2.4, which has no float16)"
+
+
+def test_an_attempt_that_failed_after_it_was_applied(
+    table: MilvusTable, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pymilvus.exceptions import MilvusException
+
+    insert, calls = client.insert, []
+
+    def apply_and_fail(*arguments: Any, **options: Any) -> None:
+        calls.append(len(arguments[1]))
+        insert(*arguments, **options)
+        raise MilvusException(1, "service not ready")
+
+    monkeypatch.setattr(client, "insert", apply_and_fail)
+    vectors = fill(table, 1, 5000)
+    assert calls == [2000, 2000, 1000]
+    assert table.count() == 5000
+    assert np.array_equal(np.concatenate([some for _, some in table.rows()]), vectors)
+
+
+def test_rows_that_milvus_holds_twice(table: MilvusTable, client: Any) -> None:
+    vectors = fill(table, 1, 1500)
+    client.flush("bt_milvus")
+    client.insert("bt_milvus", [{"id": id, "vector": vectors[id - 1]} for id in range(1, 1001)])
+    assert [id for ids, _ in table.rows() for id in ids] == list(range(1, 1501))
+    assert [id for id, _ in table.vectors(np.array([900, 7, 1200, 5000]))] == [7, 900, 1200]
+    found = table.search(vectors[0], 1500, Effort(0, 100))
+    assert sorted(found.tolist()) == list(range(1, 1501))
+    assert sorted(table.search_among(vectors[0], 9, np.arange(1, 10)).tolist()) == list(range(1, 10))
+    table.remove_above(500)
+    assert [id for ids, _ in table.rows() for id in ids] == list(range(1, 501))
+
+
+def test_ids_far_apart(table: MilvusTable) -> None:
+    ids = np.array([1, 5000, 10**6, 2**40, 2**40 + 1, 2**63 - 2])
+    table.insert(ids, unit(6), SECOND)
+    assert np.concatenate([some for some, _ in table.rows()]).tolist() == ids.tolist()
+    assert sorted(table.search(unit(1)[0], 20_000, Effort(0, 100)).tolist()) == ids.tolist()
+
+
+# Searches
+
+
+def test_the_last_effort_compares_all_rows_of_a_graph(table: MilvusTable) -> None:
+    """Rows whose ids share a remainder, and a setting that finds less, show that it is no luck."""
+    ids, vectors = np.arange(1, 12_001) * adapter.PARTS, unit(12_000)
+    table.insert(ids, vectors, SECOND)
+    assert table.arrange().startswith("HNSW, M 16, efConstruction 200, float32")
+    efforts = table.efforts()
+    assert efforts[-1] == Effort(0, 100) and [effort.effort for effort in efforts[:-1]] == list(adapter.EFS)
+    least, most = [], []
+    for query in unit(20, seed=7):
+        true = ids[np.argsort(-(vectors @ query))[:100]]
+        least.append(np.isin(true, table.search(query, 100, efforts[0])).mean())
+        most.append(np.isin(true, table.search(query, 100, efforts[-1])).mean())
+    assert np.mean(least) < 0.97
+    assert min(most) == 1
+
+
+def test_recall_does_not_fall_for_more_rows(table: MilvusTable) -> None:
+    ids, vectors = np.arange(1, 12_001), unit(12_000)
+    table.insert(ids, vectors, SECOND)
+    table.arrange()
+    effort = next(effort for effort in table.efforts() if effort.effort == 400)
+    recalls = []
+    for k in (10, 100, 1000, 8000):
+        for query in unit(10, seed=7):
+            true = ids[np.argsort(-(vectors @ query))[:k]]
+            recalls.append(np.isin(true, table.search(query, k, effort)).mean())
+    assert np.mean(np.reshape(recalls, (4, 10)), axis=1).min() > 0.97
+
+
+def test_an_index_without_a_graph_becomes_one_again(table: MilvusTable) -> None:
+    fill(table, 1, 4000)
+    assert table.arrange().startswith("HNSW")
+    table.prepare(10)
+    assert len(table.efforts()) > 1
+    table.prepare(4001)  # faster without the graph
+    assert table.efforts() == [Effort(0, 100)]
+    table.remove(np.arange(1, 2001), SECOND)
+    assert table.arrange().startswith("exact")
+    assert table.count() == 2000
+
+
+# Compaction, and work that was broken off
+
+
+def test_compaction(table: MilvusTable, client: Any) -> None:
+    for first in (1, 1501, 3001):
+        fill(table, first, first + 1499)
+        table.arrange()
+    assert not table.compacted()
+    fill(table, 4501, 4600)
+    assert not table.compacted()  # new rows rearrange none
+    client.compact("bt_milvus")
+    until = time.monotonic() + 60
+    while not table.compacted():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    table.arrange()
+    assert not table.compacted()
+    assert len(client.list_persistent_segments("bt_milvus")) < 4
+    assert [id for ids, _ in table.rows() for id in ids] == list(range(1, 4601))
+
+
+def test_an_index_that_was_dropped_is_made_again(table: MilvusTable, client: Any) -> None:
+    fill(table, 1, 100)
+    client.release_collection("bt_milvus")
+    client.drop_index("bt_milvus", "vector")
+    table.remove_above(50)
+    assert table.count() == 50
+    assert table.arrange().startswith("exact")
+
+
+def test_a_collection_that_was_released_is_loaded_by_a_reader(milvus: Milvus, table: MilvusTable, client: Any) -> None:
+    fill(table, 1, 100)
+    client.release_collection("bt_milvus")
+    reader = milvus.table("bt_milvus", DIM)
+    assert len(reader.search(unit(1)[0], 10, Effort(0, 100))) >= 10
+    reader.close()
+
+
+def test_what_milvus_refuses_is_one_line(milvus: Milvus) -> None:
+    from bridgetower.errors import StoreError
+
+    refused = milvus.table("no name", DIM)
+    with pytest.raises(StoreError, match=re.escape("Invalid collection name")) as caught:
+        refused.create(FIRST)
+    assert "\n" not in str(caught.value)
+    refused.close()
