@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -51,9 +51,9 @@ _STAMP, _LAYOUT = "bridgetower.stamp", "bridgetower.layout"  # properties of the
 _NO_COLLECTION, _NOT_LOADED = 100, 101  # codes of errors
 _SEALED_STATES = frozenset({3, 4, 5})  # sealed, flushed, flushing
 _DELETIONS_LEVEL: Final = 1  # of segments that hold deletions only
-# Not ready, unavailable, too many requests, not loaded, and the ranges for replicas, channels, segments and nodes.
+# Not ready, unavailable, too many requests, not loaded, no index; the ranges of replicas, channels, segments, nodes.
 _RECOVERING_CODES = frozenset(
-    {1, 2, 4, 8, 101, 102, 103, *range(400, 410), *range(500, 510), *range(600, 610), *range(901, 910)}
+    {1, 2, 4, 8, 101, 102, 103, 700, *range(400, 410), *range(500, 510), *range(600, 610), *range(901, 910)}
 )
 _RECOVERING = re.compile(
     r"not (?:fully )?loaded|not ready|not available|unavailable|not healthy|offline|node not (?:found|match)|"
@@ -142,7 +142,10 @@ class MilvusTable:
         from pymilvus import DataType
 
         self.drop()
-        self._half = _numbers(self._ask(self._client.get_server_version)) >= (2, 4)
+        version = self._ask(self._client.get_server_version)
+        if "milvus_lite" in version:
+            raise StoreError(f"{self._address}: {version} does not show its segments, as bt needs: use a Milvus server")
+        self._half = _numbers(version) >= (2, 4)
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
         kind = DataType.FLOAT16_VECTOR if self._half else DataType.FLOAT_VECTOR
@@ -201,7 +204,7 @@ class MilvusTable:
         arranged = f"HNSW, M {M}, efConstruction {EF_CONSTRUCTION}" if graph else "exact"
         if self._is_half():
             return arranged
-        return f"{arranged}, float32 (this table was made by a Milvus before 2.4, which has no float16)"
+        return f"{arranged}, float32 (the Milvus that made this table has no float16)"
 
     def compacted(self) -> bool:
         described = self._described()
@@ -407,26 +410,21 @@ class MilvusTable:
 
     def _sealed_segments(self) -> set[int]:
         """Return the ids of the sealed segments that hold rows."""
-        segments = self._ask(self._client.list_persistent_segments, self._name)
-        return {
-            segment.segment_id
-            for segment in segments
-            if segment.num_rows and int(segment.state) in _SEALED_STATES and int(segment.level) != _DELETIONS_LEVEL
-        }
+        return _sealed(self._ask(self._client.list_persistent_segments, self._name))
 
     def _wait_for_segments(self) -> set[int]:
         """Wait until the index is built, and exactly the sealed segments are loaded with it; return their ids."""
         until, seen = time.monotonic() + BUILD_SECONDS, None
         while True:
             index = self._ask(self._client.describe_index, self._name, _INDEX)
-            loaded = self._ask(self._client.list_loaded_segments, self._name)
+            loaded = _sealed(self._ask(self._client.list_loaded_segments, self._name))
             sealed = self._sealed_segments()
             if index["state"] == "Failed":
                 raise StoreError(f"{self._address}: Milvus can not build the index of {self._name}: look into its log")
             is_built = index["state"] == "Finished" and not index["pending_index_rows"]
-            if is_built and {segment.segment_id for segment in loaded if segment.num_rows} == sealed:
+            if is_built and loaded == sealed:
                 return sealed
-            if seen != (progress := (index["indexed_rows"], sealed, len(loaded))):
+            if seen != (progress := (index["indexed_rows"], sealed, loaded)):
                 until, seen = time.monotonic() + BUILD_SECONDS, progress
             if time.monotonic() > until:
                 raise StoreError(f"{self._address}: Milvus does not build the index of {self._name}: look into its log")
@@ -520,11 +518,24 @@ def _unreachable(address: Address, error: Any) -> StoreError:
     import grpc
 
     code, details = error.code(), error.details() or ""
-    if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.PERMISSION_DENIED):
+    if code in (
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    ):
         return StoreError(f"{address}: {' '.join(details.split())}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return UnreachableStoreError(str(address), "it does not answer in time")
     return UnreachableStoreError(str(address), details.rpartition("last error: ")[2].removeprefix("UNKNOWN: "))
+
+
+def _sealed(segments: Iterable[Any]) -> set[int]:
+    """Return the ids of the sealed segments that hold rows."""
+    return {
+        segment.segment_id
+        for segment in segments
+        if segment.num_rows and int(segment.state) in _SEALED_STATES and int(segment.level) != _DELETIONS_LEVEL
+    }
 
 
 def _among(ids: NDArray[np.int64]) -> str:
