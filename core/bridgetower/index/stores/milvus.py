@@ -63,9 +63,14 @@ _RECOVERING = re.compile(
 
 
 def _driver() -> Any:
-    """Import pymilvus, which would write to stderr, and read a file `.env` into the environment of this process."""
+    """Import pymilvus, without what its import does by itself.
+
+    It reads a file `.env` of any folder above into the environment of this process, fails for a MILVUS_URI that it
+    can not read, and lets gRPC and each failure write to stderr.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    disabled = os.environ.get("PYTHON_DOTENV_DISABLED")
+    names = ("PYTHON_DOTENV_DISABLED", "MILVUS_URI", "MILVUS_DEFAULT_CONNECTION")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
     os.environ["PYTHON_DOTENV_DISABLED"] = "1"
     try:
         import pymilvus
@@ -74,10 +79,8 @@ def _driver() -> Any:
 
         raise UsageError(f"a store in Milvus needs the extra milvus: {how_to_install('milvus')}") from error
     finally:
-        if disabled is None:
-            del os.environ["PYTHON_DOTENV_DISABLED"]
-        else:
-            os.environ["PYTHON_DOTENV_DISABLED"] = disabled
+        del os.environ["PYTHON_DOTENV_DISABLED"]
+        os.environ.update(before)
     for name in ("pymilvus", "pymilvus.milvus_client"):  # it logs each error with its traceback
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     return pymilvus
@@ -221,9 +224,7 @@ class MilvusTable:
         share = max(1.0, k / RECALL_AT)
         limit = max(k, ceil(effort.candidates * share))
         ef = max(limit, ceil(effort.effort * share))
-        if limit > LIMIT_MOST:
-            return self._all_ids()
-        if effort.effort == 0 or ef > EF_MOST:
+        if effort.effort == 0 or limit > LIMIT_MOST or ef > EF_MOST:
             found = self._compare_all(query, limit)
         else:
             found, _ = self._nearest(query, limit, ef)
@@ -298,12 +299,19 @@ class MilvusTable:
         Milvus can not be told to leave a graph aside, but does so for a filter that few rows pass. Where a filter lets
         more rows of a segment pass, the largest `ef` makes up for it.
         """
-        if not self._has_graph():
+        if limit <= LIMIT_MOST and not self._has_graph():
             return self._nearest(query, limit, EF_MOST)[0]
-        parts = [self._nearest(query, limit, EF_MOST, f"id % {PARTS} == {part}") for part in range(PARTS)]
-        ids, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        found: NDArray[np.int64] = ids[np.argsort(-scores)[:limit]]
-        return found
+        asked = min(limit, RECALL_AT + 4 * ceil(limit / PARTS))  # of each part
+        while asked <= LIMIT_MOST:
+            parts = [self._nearest(query, asked, EF_MOST, f"id % {PARTS} == {part}") for part in range(PARTS)]
+            ids, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            best = np.argsort(-scores)[:limit]
+            least = scores[best[-1]] if len(best) == limit else -np.inf
+            if all(len(near) < asked or near[-1] <= least for _, near in parts):  # else a part may have more of them
+                found: NDArray[np.int64] = ids[best]
+                return found
+            asked *= 4
+        return self._all_ids()
 
     def _all_ids(self) -> NDArray[np.int64]:
         pages = [np.array([row["id"] for row in page], np.int64) for page in self._pages(LIMIT_MOST, ["id"])]
@@ -387,13 +395,13 @@ class MilvusTable:
 
     def _ensure_index(self) -> None:
         """Complete a change of the index that was broken off."""
-        if not self._ask(self._client.list_indexes, self._name, timed=False):
+        if not self._ask(self._client.list_indexes, self._name):
             self._change_index(graph=False)
 
     def _change_index(self, graph: bool) -> None:
         """Replace the index. Searches of other processes wait until the new one is loaded, not until it is built."""
         self._ask(self._client.release_collection, self._name)
-        if self._ask(self._client.list_indexes, self._name, timed=False):
+        if self._ask(self._client.list_indexes, self._name):
             self._ask(self._client.drop_index, self._name, _INDEX)
         self._ask(self._client.create_index, self._name, self._index(graph), sync=False)
         self._ask(self._client.load_collection, self._name, seconds=BUILD_SECONDS)
@@ -458,13 +466,10 @@ class MilvusTable:
         request: Callable[..., Any],
         *arguments: Any,
         seconds: float = ANSWER_SECONDS,
-        timed: bool = True,
         **options: Any,
     ) -> Any:
         """Send a request that may be repeated."""
-        if timed:
-            options["timeout"] = seconds
-        return self._patiently(lambda: request(*arguments, **options))
+        return self._patiently(lambda: request(*arguments, timeout=seconds, **options))
 
     def _patiently(self, request: Callable[[], Answer]) -> Answer:
         return _patiently(self._address, request, self._load)
