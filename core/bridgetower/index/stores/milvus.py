@@ -43,6 +43,7 @@ RECOVERY_SECONDS: Final = 90.0  # a Milvus that was killed answers, but not all 
 FLUSH_SECONDS: Final = 600.0
 BUILD_SECONDS: Final = 3600.0  # without any progress
 PAUSE_SECONDS: Final = 0.25
+RELEASED_SECONDS: Final = 5.0  # for less, another process may be changing the index
 
 Answer = TypeVar("Answer")
 
@@ -488,7 +489,7 @@ def _patiently(address: Address, request: Callable[[], Answer], load: Callable[[
     import grpc
     from pymilvus.exceptions import MilvusException
 
-    until = time.monotonic() + RECOVERY_SECONDS
+    begin = time.monotonic()
     while True:
         try:
             return request()
@@ -498,9 +499,10 @@ def _patiently(address: Address, request: Callable[[], Answer], load: Callable[[
             why = " ".join(str(getattr(error, "message", error)).split())
             if error.code not in _RECOVERING_CODES and not _RECOVERING.search(why):
                 raise StoreError(f"{address}: {why}") from error
-            if time.monotonic() > until:
+            seconds = time.monotonic() - begin
+            if seconds > RECOVERY_SECONDS:
                 raise UnreachableStoreError(str(address), why) from error
-            if error.code == _NOT_LOADED and load is not None:
+            if error.code == _NOT_LOADED and load is not None and seconds > RELEASED_SECONDS:
                 with suppress(MilvusException, grpc.RpcError):  # the request fails again, and tells why
                     load()
         time.sleep(PAUSE_SECONDS)
