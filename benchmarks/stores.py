@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.clouds import Clouds
 from benchmarks.harness import Report, Times, take_turns
+from benchmarks.milvus_by_hand import milvus_by_hand
 from bridgetower.index.stores.table import Effort, Stamp, VectorTable
 
 DIM, K, BLOCK = 512, 100, 20_000
@@ -92,7 +93,10 @@ def postgres() -> Iterator[Store]:
         yield Postgres(server.local)
 
 
-STORES: dict[str, Callable[[], contextlib.AbstractContextManager[Store]]] = {"postgres": postgres}
+STORES: dict[str, Callable[[], contextlib.AbstractContextManager[Store]]] = {
+    "postgres": postgres,
+    "milvus": lambda: milvus_by_hand(DIM, K),
+}
 
 
 def fill(store: Store, rows: int) -> tuple[Halves, NDArray[np.int32], dict[str, float]]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import PictureError as PictureError
     from bridgetower.errors import PixelLimitError as PixelLimitError
     from bridgetower.errors import ProcessError as ProcessError
+    from bridgetower.errors import RefusedPasswordError as RefusedPasswordError
     from bridgetower.errors import ResourceError as ResourceError
     from bridgetower.errors import StoreError as StoreError
     from bridgetower.errors import UnknownPlaceError as UnknownPlaceError
@@ -89,7 +90,7 @@ _HOMES = {
     "encoders.runtime": "Runtime choose_runtime",
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError DamagedLogError InputError LockedError "
     "MissingExtraError MissingHeadError ModelError NoIndexError OutputError PictureError PixelLimitError ProcessError "
-    "ResourceError StoreError UnknownPlaceError UnreachableStoreError UsageError",
+    "RefusedPasswordError ResourceError StoreError UnknownPlaceError UnreachableStoreError UsageError",
     "files.captions": "Captioned read_captions",
     "index.catalog.rows": "StoreRow Tuning",
     "index.check": "Finding Repaired",

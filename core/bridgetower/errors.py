@@ -8,6 +8,7 @@
     │   ├── NoIndexError                 there is no index; a writer creates one
     │   ├── LockedError                  another process is writing the index; a later attempt may succeed
     │   ├── UnreachableStoreError        the database behind recall does not answer
+    │   ├── RefusedPasswordError         it wants another password
     │   ├── DamagedIndexError            the manifest is damaged
     │   │   └── DamagedLogError              commits in the log of the manifest can no longer be read
     │   └── DamagedFileError             a file made from the manifest is damaged; a search works without it
@@ -85,6 +86,13 @@ class UnreachableStoreError(StoreError):
         why = " ".join(why.split())  # messages of drivers may have several lines
         super().__init__(f"{address}: no answer ({why}): start it, or go back to files with `bt index --store faiss`")
         self.address, self.why = address, why
+
+
+class RefusedPasswordError(StoreError):
+    """The database that recalls for an index wants another password, or one at all."""
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(f"{address}: {' '.join(why.split())}: give the password with --store-password-file FILE")
 
 
 class DamagedIndexError(StoreError):

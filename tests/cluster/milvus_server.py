@@ -62,7 +62,7 @@ def why_not() -> str | None:
 class Milvus:
     """A server with its data in a folder, from `start` to `kill`; it may be started again."""
 
-    has_transactions = False
+    has_transactions, password = False, PASSWORD
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -75,6 +75,14 @@ class Milvus:
 
     def table(self, name: str, dim: int) -> MilvusTable:
         return MilvusTable.connect(self.address, name, dim, PASSWORD)
+
+    @property
+    def url(self) -> str:
+        return str(self.address)
+
+    def start_again(self) -> None:
+        if self._process is None:
+            self.start()
 
     def start(self) -> None:
         """Start the server, and wait until it says that it is healthy."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bridgetower.errors import StoreError, UnreachableStoreError
+from bridgetower.errors import RefusedPasswordError, StoreError, UnreachableStoreError
 from bridgetower.index.stores import milvus as adapter
 from bridgetower.index.stores.address import Address
 from bridgetower.index.stores.milvus import MilvusTable
@@ -56,10 +56,10 @@ def fill(table: MilvusTable, first: int, last: int) -> NDArray[np.float32]:
 # Connections
 
 
-def refused(address: Address, password: str | None) -> str:
+def refused(address: Address, password: str | None, kind: type[StoreError] = UnreachableStoreError) -> str:
     """Return the message of a connection that fails, within 5 seconds and in one line."""
     begin = time.monotonic()
-    with pytest.raises(UnreachableStoreError) as caught:
+    with pytest.raises(kind) as caught:
         MilvusTable.connect(address, "bt_milvus", DIM, password)
     assert time.monotonic() - begin < 5
     message = str(caught.value)
@@ -68,9 +68,10 @@ def refused(address: Address, password: str | None) -> str:
 
 
 def test_a_wrong_password(milvus: Milvus) -> None:
-    assert "auth check failure" in refused(milvus.address, "s3cret")
-    assert "auth check failure" in refused(Address("milvus", "127.0.0.1", milvus.port, "nobody", None), PASSWORD)
-    assert "missing authorization" in refused(Address("milvus", "127.0.0.1", milvus.port, None, None), None)
+    nobody, no_one = (Address("milvus", "127.0.0.1", milvus.port, user, None) for user in ("nobody", None))
+    assert "auth check failure" in refused(milvus.address, "s3cret", RefusedPasswordError)
+    assert "auth check failure" in refused(nobody, PASSWORD, RefusedPasswordError)
+    assert "missing authorization" in refused(no_one, None, RefusedPasswordError)
 
 
 def test_a_closed_port() -> None:

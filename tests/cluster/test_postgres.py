@@ -264,7 +264,7 @@ def test_the_password_is_given_or_found_where_libpq_looks(
     postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(postgres.tcp, PASSWORD)
-    with pytest.raises(StoreError, match="no password supplied: give it with --store-password-file"):
+    with pytest.raises(StoreError, match="no password supplied: give the password with --store-password-file"):
         connect(postgres.tcp)
     with monkeypatch.context() as patch:
         patch.setenv("PGPASSWORD", PASSWORD)
@@ -408,7 +408,7 @@ def test_a_proxy_that_lets_in_and_finds_no_server() -> None:
 
 def test_a_database_or_a_user_that_is_not_there(postgres: PostgresServer) -> None:
     unreachable(replace(postgres.tcp, database="nowhere"), 'database "nowhere" does not exist')
-    with pytest.raises(StoreError, match=r"password authentication failed for user .*: give it with"):
+    with pytest.raises(StoreError, match=r"password authentication failed for user .*: give the password with"):
         connect(replace(postgres.tcp, user="nobody"), "wrong")
     unreachable(replace(postgres.local, parameters=(("host", "/nowhere"),)), "No such file")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.errors import StoreError, UnreachableStoreError, UsageError
+from bridgetower.errors import RefusedPasswordError, StoreError, UnreachableStoreError, UsageError
 from bridgetower.index.stores.address import Address
 from bridgetower.index.stores.table import Effort, Stamp
 from bridgetower.index.vectors.measure import RECALL_AT
@@ -102,7 +102,7 @@ class MilvusTable:
     def connect(cls, address: Address, name: str, dim: int, password: str | None) -> "MilvusTable":
         """Connect to a Milvus for a collection of vectors with `dim` numbers.
 
-        Raises UnreachableStoreError within 5 seconds if nothing answers, or if the user or the password is wrong, and
+        Raises UnreachableStoreError within 5 seconds if nothing answers, RefusedPasswordError for a wrong one, and
         UsageError if pymilvus is not installed.
         """
         driver = _driver()
@@ -533,7 +533,10 @@ def _unreachable(address: Address, error: Any) -> StoreError:
         return StoreError(f"{address}: {' '.join(details.split())}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return UnreachableStoreError(str(address), "it does not answer in time")
-    return UnreachableStoreError(str(address), details.rpartition("last error: ")[2].removeprefix("UNKNOWN: "))
+    why = details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
+    if "auth" in why:  # "auth check failure", "missing authorization in header"
+        return RefusedPasswordError(str(address), why)
+    return UnreachableStoreError(str(address), why)
 
 
 def _sealed(segments: Iterable[Any]) -> set[int]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.errors import StoreError, UnreachableStoreError, UsageError
+from bridgetower.errors import RefusedPasswordError, StoreError, UnreachableStoreError, UsageError
 from bridgetower.index.stores.address import Address
 from bridgetower.index.stores.table import Effort, Stamp
 from bridgetower.index.vectors.measure import RECALL_AT
@@ -424,7 +424,7 @@ class PostgresTable:
             why = getattr(getattr(error, "diag", None), "message_primary", None) or str(error).partition("\n")[0]
             why = why.rpartition(" failed: ")[2]  # "connection to server at ..." repeats the address
             if "password" in why:
-                raise StoreError(f"{self._address}: {why}: give it with --store-password-file FILE") from error
+                raise RefusedPasswordError(str(self._address), why) from error
             lost = self._connection is None or self._connection.closed
             if lost or isinstance(error, OSError | psycopg.errors.QueryCanceled):
                 raise UnreachableStoreError(str(self._address), why) from error
