@@ -75,7 +75,7 @@ def end_connection(postgres: PostgresServer, table: PostgresTable) -> None:
 @pytest.mark.parametrize("rows", [ROWS, 6000])
 def test_searches_take_the_plan_that_is_meant(rows: int, table: PostgresTable) -> None:
     ids, _ = fill(table, rows)
-    assert table.arrange() == "HNSW, m 24, ef_construction 200"
+    assert table.arrange() == "HNSW, m 16, ef_construction 200"
     query = unit(1, seed=1)[0]
     begin = scans(table, "bt_test_hnsw"), scans(table, "bt_test_pkey")
     for k, effort in itertools.product((1, 100, 300), [GRAPH, *table.efforts()[:-1]]):
