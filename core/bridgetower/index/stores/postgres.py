@@ -68,7 +68,7 @@ Result = TypeVar("Result")
 
 
 class PostgresTable:
-    """The table `name` of an index: at most 57 bytes, because the names made from it have up to 63, without %."""
+    """The table of an index. Its name has no % and at most 57 bytes, because PostgreSQL cuts names at 63."""
 
     def __init__(self, address: Address, name: str, dim: int, password: str | None) -> None:
         from psycopg import sql
@@ -144,7 +144,7 @@ class PostgresTable:
             connection.execute(self._sql("DROP TABLE IF EXISTS {table}, {stamp}"))
 
     def prepare(self, new: int) -> None:
-        # A row that is inserted into a graph takes about twice the time of one of which a graph is built.
+        # Inserting a row into a graph takes about twice as long as building the graph with it.
         if new > self._rows():
             with self._writing() as connection:
                 connection.execute(self._sql("DROP INDEX IF EXISTS {graph}"))
@@ -252,7 +252,7 @@ class PostgresTable:
         return {"maintenance_work_mem": f"{memory}kB", "max_parallel_maintenance_workers": workers}
 
     def compacted(self) -> bool:
-        """As of `VectorTable`: REINDEX, and a dump that was restored, build the graph again."""
+        """Return whether the graph is another than `arrange` built: after REINDEX, or from a dump."""
         statement = self._sql(
             "SELECT graph IS DISTINCT FROM pg_relation_filenode(to_regclass({graph_name})) FROM {stamp}"
         )
@@ -320,7 +320,7 @@ class PostgresTable:
             self._connection.close()
 
     def _read(self, run: "Callable[[Connection], Result]", settings: Mapping[str, str] | None = None) -> Result:
-        """Return what `run` reads, in a transaction with these settings; if the connection is lost, try a new one."""
+        """Return the result of `run` in a transaction with these settings; retry once if the connection was lost."""
         limited = {"statement_timeout": f"{_STATEMENT_S}s", "jit": "off"} | dict(settings or {})
         with self._errors():
             connection, is_new = self._connected()
@@ -336,15 +336,15 @@ class PostgresTable:
 
     @contextmanager
     def _writing(self) -> "Iterator[Connection]":
-        """Run a transaction without a limit of time, once: whether one was committed that was lost is unknown."""
-        self._read(lambda connection: connection.execute("SELECT 1"))  # replaces a connection that was lost since
+        """Run a transaction without a time limit. It is not retried, because a lost one may have been committed."""
+        self._read(lambda connection: connection.execute("SELECT 1"))  # replaces a lost connection
         with self._errors():
             connection, _ = self._connected()
             with _transaction(connection, {"statement_timeout": "0"}):
                 yield connection
 
     def _connected(self) -> "tuple[Connection, bool]":
-        """Return the connection, and whether it is a new one, because there was none or it was lost."""
+        """Return the connection, and whether it is new."""
         if self._is_closed:
             raise StoreError(f"{self._address}: the connection was closed")
         if self._connection is not None and not self._connection.closed:
@@ -415,7 +415,7 @@ class PostgresTable:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raise what psycopg raises as StoreError, in one line."""
+        """Turn errors of psycopg and of the network into StoreError, in one line."""
         import psycopg
 
         try:
