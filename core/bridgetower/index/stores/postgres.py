@@ -38,7 +38,7 @@ _EF_MOST = 1000  # the largest hnsw.ef_search
 # read from the table, too, because they come in parts that are ordered each by itself.
 _PAIRS = ((100, 100), (200, 200), (400, 400), (700, 700), (1000, 1000), (600, 1200), (700, 1400), (1000, 2000))
 _EFFORTS = tuple(Effort(*pair) for pair in (*_PAIRS, (1000, 3000), (1000, 5000), (1000, 10_000)))
-_EXACT = Effort(0, _RECALL_AT)
+_EXACT = Effort(0, RECALL_AT)
 _ROWS_FOR_CANDIDATE = 50  # rows that are compared in the time in which a graph proposes one
 _AMONG_MOST = 65_536
 _BATCH_BYTES = 16 << 20  # of the vectors that are read at a time
