@@ -1,6 +1,5 @@
 """One index, one encoder and one judge for many requests that run together."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgetower.errors import StoreError
+from bridgetower.index.catalog.changes import Changes
+from bridgetower.index.directory import MANIFEST
 from bridgetower.library import Library, Model
 from bridgetower.records import FOREIGN, Head, Hit, OnHits, OnProgress, PairScore, Say, quiet
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 1.0  # at most; how often an engine looks whether it has been idle for long enough
 _LEAST_LOOK_S = 0.01
-_MANIFEST = ("manifest.sqlite", "manifest.sqlite-wal")  # one of these changes with each commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class Engine:
         self._waking = threading.Lock()  # held while the model is found
         self._library = self._new_library()
         self._warm: _Warm | None = None
-        self._state: object = None  # of the files of the index that the readers have open
+        self._changes = Changes(options.directory / MANIFEST)
+        self._state: object = None  # of the index, when its readers were last told of a change
         self._is_foreign: bool | None = None  # whether its vectors are of another program; None: to be read
         self._standing: dict[str, None] = {}  # notes on the index and the model, which each request gets
         self._hearing = threading.local()  # `say`: where the notes of the request of this thread go
@@ -191,8 +192,8 @@ class Engine:
 
     def _refresh(self) -> None:
         """Let the readers see the newest committed state of the index."""
-        state = [_state(self.options.directory / name) for name in _MANIFEST]
         with self._lock:
+            state = self._changes.state()
             if state == self._state:
                 return
             self._state, self._is_foreign = state, None
@@ -280,6 +281,7 @@ class Engine:
     def _forget_model(self) -> None:
         """Let a model go, with the library that has found it."""
         self._library.close()
+        self._changes.close()
         self._library, self._warm, self._standing, self._state = self._new_library(), None, {}, None
 
     def _sleep_when_idle(self) -> None:
@@ -374,12 +376,3 @@ class _Warm:
             store_password=options.store_password,
             say=stand,
         )
-
-
-def _state(file: Path) -> tuple[int, ...]:
-    """Return what changes when a file of the index is written, or replaced."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,5 +1,7 @@
 """Many requests share one engine: their work is batched, their numbers stay, and each sees one state of the index."""
 
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -302,8 +304,6 @@ def test_pages_that_wait_keep_nothing_awake(index: Path) -> None:
 
 
 def test_an_index_in_the_place_of_another_is_seen(index: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(index, tmp_path / "index")
     engine = Engine(Options(tmp_path / "index", precision="fp32"))
     assert engine.size() == 10
@@ -311,4 +311,23 @@ def test_an_index_in_the_place_of_another_is_seen(index: Path, tmp_path: Path) -
         library.forget([library.search("a", depth=0)[0].path])
     assert engine.size() == 9
     assert len(engine.search(SearchRequest("a", depth=0, top=50))) == 9
+    engine.close()
+
+
+def test_a_commit_is_seen_though_its_log_was_seen_before(index: Path, tmp_path: Path) -> None:
+    """A commit is in the log before readers see it, so a look in between finds the size and time that it leaves."""
+    shutil.copytree(index, tmp_path / "index")
+    log = tmp_path / "index" / "manifest.sqlite-wal"
+    engine = Engine(Options(tmp_path / "index", precision="fp32"))
+    assert engine.size() == 10
+    os.truncate(log, 1_000_000)  # longer than it will be
+    assert engine.size() == 10
+    files = [log, tmp_path / "index" / "manifest.sqlite"]
+    before = [file.stat() for file in files]
+    with Library(tmp_path / "index", precision="fp32") as library:
+        library.forget([library.search("a", depth=0)[0].path])
+    for file, status in zip(files, before, strict=True):
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert engine.size() == 9
     engine.close()
