@@ -33,26 +33,25 @@ class ReportingGroup(usage.Group):
 
     def make_context(self, info_name: Any, args: Any, *more: Any, **extra: Any) -> Any:  # types private to typer
         render.begin(args)
+        interrupts.begin(args)
         with _exit_on_interrupt(), _exit_on_error(), _restore_interrupt():
             _require_current_folder()
             return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _exit_on_interrupt(ctx), _exit_on_error(), _restore_interrupt():
+        with _exit_on_interrupt(), _exit_on_error(), _restore_interrupt():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _exit_on_interrupt(ctx: Any = None) -> Iterator[None]:
+def _exit_on_interrupt() -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into an exit code, with a line if stderr takes it at once."""
     try:
         yield
     except KeyboardInterrupt as stop:
         if interrupts.is_heard():
-            kept = ": everything committed is kept, the same command goes on from there"
-            render.last_word(
-                f"interrupted{kept if ctx and ctx.invoked_subcommand in ('index', 'import', 'prune') else ''}"
-            )
+            render.last_word(interrupts.message)
+            interrupts.is_told = True
         raise typer.Exit(interrupts.code(stop)) from stop
 
 

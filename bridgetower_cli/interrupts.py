@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -18,7 +18,10 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 GRACE_S = 0.8  # from a signal to the end of the process, even if the clean-up is unfinished
 _CLEAR_BAR = b"\r\x1b[K\x1b[?25h"  # clear the line of a progress bar, and show the cursor again
+_COMMITTING = frozenset({"index", "import", "prune"})  # the commands that commit batches, and go on from the last one
 
+message = "interrupted"  # the last line of an interrupted command
+is_told = False  # whether the last line was written
 asked: KeyboardInterrupt | None = None  # the last interrupt raised here; libraries may turn it into another error
 
 
@@ -32,6 +35,14 @@ def install() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def begin(arguments: Sequence[str]) -> None:
+    """Begin a command with these arguments, whose name tells how `message` ends."""
+    global message, is_told
+    kept = ": everything committed is kept, the same command goes on from there"
+    message = "interrupted" + (kept if arguments and arguments[0] in _COMMITTING else "")
+    is_told = False
 
 
 def hand_over(end: Callable[[], object]) -> None:
@@ -63,15 +74,17 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def leave(stop: KeyboardInterrupt) -> NoReturn:
     """Exit at once. The files on disk are consistent at every moment, so no clean-up is needed."""
-    if is_heard():
+    global is_told
+    if not is_told and is_heard():
         with suppress(OSError):
             os.write(2, _last_line())
+        is_told = True
     os._exit(code(stop))
 
 
 def _last_line() -> bytes:
     """Return the last line, which on a terminal replaces a progress bar."""
-    return (_CLEAR_BAR if os.isatty(2) and os.environ.get("TERM") != "dumb" else b"") + b"interrupted\n"
+    return (_CLEAR_BAR if os.isatty(2) and os.environ.get("TERM") != "dumb" else b"") + f"{message}\n".encode()
 
 
 def _start_deadline() -> None:

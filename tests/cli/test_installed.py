@@ -32,18 +32,17 @@ HEARS = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """
-# Indexes with a model that takes its time.
-SLOW_INDEX = (
+# Indexes with a model that calls `pause` for each batch.
+INDEX = (
     HEARS
     + """
-import time
 from types import SimpleNamespace
 import bridgetower.encoders.torch_encoder, bridgetower.checkpoints.find
 from tests.fakes import FakeEncoder
 
 class Slow(FakeEncoder):
     def embed_images(self, pixels):
-        time.sleep(0.5)
+        pause()
         return super().embed_images(pixels)
 
 slow = Slow()
@@ -55,6 +54,19 @@ bridgetower.encoders.torch_encoder.TorchEncoder = lambda checkpoint, runtime, **
 from bridgetower_cli.app import main
 main()
 """
+)
+# Waits at the second batch until it is stopped.
+WAITING_INDEX = (
+    """
+import time
+
+def pause():
+    batches.append(1)
+    time.sleep(600 if len(batches) == 2 else 0)
+
+batches = []
+"""
+    + INDEX
 )
 
 
@@ -341,7 +353,7 @@ def test_stopping_an_index_keeps_what_is_committed(tmp_path: Path, number: signa
     for shade in range(160):
         paint(tmp_path / "photos" / f"{shade}.png", (shade, 80, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
+        [sys.executable, "-c", WAITING_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -357,6 +369,65 @@ def test_stopping_an_index_keeps_what_is_committed(tmp_path: Path, number: signa
     assert (process.returncode, stdout) == (code, b"")
     assert stderr == b"interrupted: everything committed is kept, the same command goes on from there\n"
     assert 0 < committed(tmp_path / "index") < 160
+
+
+# Stops itself at the second batch, where an exception would do harm, or would come too late; or ends late by itself.
+STOPS_ITSELF = """
+import hashlib, os, signal, sys, threading, time
+from bridgetower_cli import interrupts
+
+class Stopper:
+    def find_spec(self, name, *rest):
+        if name == "nowhere":
+            os.kill(os.getpid(), signal.SIGINT)
+
+def pause():
+    batches.append(1)
+    if len(batches) == 2 and where == "import":
+        import nowhere
+    if len(batches) == 2 and where == "its own last line":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if len(batches) == 2 and where == "native code":
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+def end_late(stop):
+    if threading.current_thread() is threading.main_thread():
+        time.sleep(600)
+    return code(stop)
+
+code, interrupts.code = interrupts.code, end_late
+sys.meta_path.insert(0, Stopper())
+where, batches = sys.argv.pop(1), []
+"""
+
+
+@posix
+@pytest.mark.parametrize(("where", "code"), [("import", 130), ("native code", 143), ("its own last line", 143)])
+def test_an_index_that_ends_at_once_says_what_is_kept(tmp_path: Path, where: str, code: int) -> None:
+    for shade in range(40):
+        paint(tmp_path / "photos" / f"{shade}.png", (shade, 80, 0))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            STOPS_ITSELF + INDEX,
+            where,
+            "index",
+            tmp_path / "photos",
+            "--index",
+            tmp_path / "index",
+        ],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert done.stderr == b"interrupted: everything committed is kept, the same command goes on from there\n"
 
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
@@ -479,9 +550,11 @@ def test_ctrl_c_does_not_wait_for_a_picture_that_hangs_and_leaves_no_process(tmp
     for shade in range(40):
         paint(tmp_path / "photos" / f"{shade:02}.png", (shade, 80, 0))
     (tmp_path / "photos" / "99.jpg").write_text("sleep")
-    hostile = f"from bridgetower.pictures import decode_pool\ndecode_pool.COMMAND = {[*HOSTILE, str(tmp_path)]}\n"
+    hostile = (
+        f"from bridgetower.pictures import decode_pool\ndecode_pool.COMMAND = {[*HOSTILE, str(tmp_path)]}\npause = int"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", hostile + SLOW_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
+        [sys.executable, "-c", hostile + INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
         cwd=ROOT,
         env=environment(),
         start_new_session=True,
