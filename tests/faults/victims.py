@@ -84,6 +84,7 @@ def serve() -> None:
     import bridgetower.index.vectors.catalog_vectors
     import bridgetower.index.writer
     import bridgetower_cli.parser  # noqa: F401
+    from bridgetower_cli import interrupts
     from bridgetower_cli.app import main
     from tests.fakes import FakeEncoder
 
@@ -100,8 +101,16 @@ def serve() -> None:
     writer._PRUNED_AT_ONCE = 16
     truth: Any = bridgetower.index.vectors.catalog_vectors
     truth.EXACT_MOST = int(os.environ["MANY"])
+    caught, install = {signal.SIGINT, signal.SIGTERM}, interrupts.install
+
+    def install_and_unblock() -> None:
+        install()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, caught)
+
+    interrupts.install = install_and_unblock
     _say("ready")
     while line := sys.stdin.readline():
+        signal.pthread_sigmask(signal.SIG_BLOCK, caught)  # until `bt` handles them, however late it comes to that
         process = os.fork()
         if not process:
             sys.argv = ["bt", *json.loads(line)]
@@ -109,6 +118,7 @@ def serve() -> None:
                 os.dup2(nowhere.fileno(), 1)
                 os.dup2(nowhere.fileno(), 2)
             main()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, caught)
         _say(process)
         sys.stdin.readline()  # until then the number belongs to this process, also when it has ended
         _say(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
