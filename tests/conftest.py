@@ -111,6 +111,14 @@ def isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture
+def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode in this process, in tests of other things: each run of an index starts processes, which takes longer."""
+    from tests.fakes import DecodePoolHere
+
+    monkeypatch.setattr("bridgetower.encoders.local_engine.DecodePool", DecodePoolHere)
+
+
+@pytest.fixture
 def zone() -> Iterator[Zone]:
     """Set this machine's clock to a time zone, such as "Asia/Tokyo"."""
     if not hasattr(time, "tzset"):

@@ -13,7 +13,7 @@ import bridgetower.checkpoints.save  # noqa: F401 - it keeps the `resolve` that 
 from bridgetower.errors import ModelError
 from bridgetower.records import Head
 from bridgetower_cli.parser import app
-from tests.fakes import COLOURS, DecodePoolHere, FakeEncoder, paint
+from tests.fakes import COLOURS, FakeEncoder, paint
 
 
 class Models:
@@ -61,7 +61,7 @@ class Bt(Protocol):
 
 
 @pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> Models:
+def models(monkeypatch: pytest.MonkeyPatch, decode_here: None) -> Models:
     models = Models()
     monkeypatch.setattr("bridgetower.checkpoints.find.resolve", models.resolve)
     monkeypatch.setattr(
@@ -69,7 +69,6 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
         lambda checkpoint, precision: checkpoint.encoder.fingerprint,
     )
     monkeypatch.setattr("bridgetower.encoders.torch_encoder.TorchEncoder", models.load)
-    monkeypatch.setattr("bridgetower.encoders.local_engine.DecodePool", DecodePoolHere)
     monkeypatch.setenv("BT_MODEL", "fake")
     monkeypatch.setenv("BT_DEVICE", "cpu")  # wherever the tests run
     return models

@@ -22,6 +22,8 @@ from bridgetower import (
 from bridgetower.index.reader import IndexReader
 from tests.fakes import FakeEncoder, paint
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 STEPS = 10
 RED = np.array([1, 0, 0], np.float32)
 

@@ -17,6 +17,8 @@ from bridgetower.records import Filter, OnProgress
 from tests.fakes import FakeEncoder, paint
 from tests.indexes import build
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 STEPS = 10
 RED = np.array([1, 0, 0], np.float32)
 

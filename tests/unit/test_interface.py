@@ -50,6 +50,8 @@ from bridgetower.records import DEMO
 from tests.clouds import evict
 from tests.fakes import FakeEncoder, paint
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
 CATS = GALLERY / "two-cats-on-a-couch-in-the-desert.jpg"
 TEXT = "two cats on a couch"

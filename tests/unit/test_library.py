@@ -16,6 +16,8 @@ from bridgetower import Head, Library, Model, ModelError, NoIndexError, PictureE
 from bridgetower.network import int8
 from tests.fakes import COLOURS, paint
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "examples" / "gallery"
 CAT = GALLERY / "a-cat-on-a-couch-in-a-meadow.jpg"

@@ -8,6 +8,8 @@ from bridgetower import Library, Model
 from bridgetower.records import OnProgress
 from tests.fakes import FakeEncoder, paint
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 STEPS = 10
 
 

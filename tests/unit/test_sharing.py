@@ -15,6 +15,8 @@ from bridgetower.pictures.decode import decode
 from bridgetower.pictures.preprocess import preprocess
 from tests.fakes import FakeEncoder, paint
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
 THREADS = 4
 PATIENCE_S = 60

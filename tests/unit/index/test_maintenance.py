@@ -20,6 +20,8 @@ from bridgetower.retrieval.indexing import index
 from tests.clouds import leave_stub
 from tests.fakes import FakeEncoder, paint
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 
 def content(number: int) -> tuple[int, int, int]:
     return (7 * number % 256, 255 - number % 256, number // 30)

@@ -12,6 +12,8 @@ from bridgetower.checkpoints.find import resolve
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.records import DEMO
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 CATS = Path(__file__).parents[3] / "examples" / "gallery" / "two-cats-on-a-couch-in-the-desert.jpg"
 
 

@@ -19,6 +19,8 @@ from bridgetower.retrieval.results import Filled
 from tests.clouds import evict
 from tests.fakes import FakeEncoder, paint
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 
 def fill_images(judge: FakeEncoder, text: str, paths: list[Path], **options: Any) -> Filled:
     return fill.fill_images(judge, text, candidates_of(paths), **options)

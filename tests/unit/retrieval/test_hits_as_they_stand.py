@@ -24,6 +24,8 @@ from bridgetower.retrieval.search import SearchRequest
 from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint, search
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 STEPS = 10
 SECOND = {3: ".cr2", 6: ".cr2", 9: ".heic"}  # steps of which there is another file, one shade off
 

@@ -19,7 +19,9 @@ from bridgetower.index.reader import IndexReader
 from bridgetower.index.writer import IndexWriter
 from bridgetower.network import int8
 from bridgetower.records import Head
-from tests.fakes import DecodePoolHere, FakeEncoder, paint, stored
+from tests.fakes import FakeEncoder, paint, stored
+
+pytestmark = pytest.mark.usefixtures("decode_here")
 
 ONE = 16 + 4 * 3 * 32 * 32  # bytes of the features of a picture
 
@@ -32,11 +34,6 @@ class Counting(FakeEncoder):
     def encode_images(self, pixels: Pixels) -> Pictures:
         self.computed += len(pixels)
         return super().encode_images(pixels)
-
-
-@pytest.fixture(autouse=True)
-def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridgetower.encoders.local_engine.DecodePool", DecodePoolHere)
 
 
 def hash_of(path: Path) -> bytes:

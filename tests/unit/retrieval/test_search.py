@@ -21,6 +21,8 @@ from bridgetower.retrieval.search import SearchRequest
 from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint, search
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:

@@ -25,6 +25,8 @@ from bridgetower.transfer.import_index import import_folder
 from tests.fakes import FakeEncoder, paint
 from tests.indexes import ENVIRONMENT, FINGERPRINT, PRELUDE, add, assert_holds, build, image, path_of
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 COPY = "manifest.backup.sqlite"
 
 
