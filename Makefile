@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install $$(test -t 2 || echo --quiet) \
 	--disable-pip-version-check --constraint constraints.txt
 DEMO_INDEX := .demo/index
+# A file stays on one process, for its fixtures. In their order the files that take minutes are not the last ones.
+SPREAD := --dist=loadfile --no-loadscope-reorder
 BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory
 
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ demo: $(VENV)/.installed  ## install bt, index the gallery, search it, fill a bl
 	@echo '  $(BIN)/bt --help'
 
 test: check  ## all of check, then all tests (ARGS="-k search" for some)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --maxprocesses=4 $(SPREAD) $(ARGS)
 
 test-samples: $(VENV)/.installed-dev  ## read files of many encoders, and real ones of cameras: needs a network
 	$(BIN)/python tests/samples/encoders.py
@@ -38,7 +40,7 @@ test-serve: $(VENV)/.installed-fuzz  ## ask a real server 5,000 generated reques
 	$(BIN)/python tests/serving/fuzz.py
 
 quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: about a minute
-	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 --dist=loadfile -r fE $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 $(SPREAD) -r fE $(ARGS)
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ from bridgetower.pictures.preprocess import preprocess
 from tests.raws import dng
 
 GALLERY = sorted((Path(__file__).parents[1] / "examples" / "gallery").glob("*.jpg"))[:100]
+EACH = 4  # of so many pictures one is encoded; all are what it could be taken for
 
 
 def heic(image: Image.Image) -> bytes:
@@ -64,10 +65,10 @@ def test_vectors_are_those_of_the_jpeg_in_every_format() -> None:
         decoded = [decode(data, Path(), min_side=preprocessing.min_side) for data in contents]
         return encoder.embed_images(np.stack([preprocess(one, preprocessing) for one in decoded]))
 
-    jpegs = [path.read_bytes() for path in GALLERY[:100]]
-    images = [Image.open(BytesIO(data)).convert("RGB") for data in jpegs]
+    jpegs = [path.read_bytes() for path in GALLERY]
+    images = [Image.open(BytesIO(data)).convert("RGB") for data in jpegs[::EACH]]
     reference = embedded(jpegs)
     for kind, encode in FORMATS.items():
         similarity = embedded([encode(image) for image in images]) @ reference.T
-        assert similarity.diagonal().min() >= 0.99, kind
-        assert (similarity.argmax(axis=1) == np.arange(len(images))).all(), kind  # the same first hit
+        assert similarity[:, ::EACH].diagonal().min() >= 0.99, kind
+        assert (similarity.argmax(axis=1) == np.arange(0, len(jpegs), EACH)).all(), kind  # the same first hit

@@ -203,17 +203,26 @@ def test_the_process_ends_as_soon_as_everything_is_written(tmp_path: Path) -> No
     assert "Usage" in done.stdout and "taken apart" not in done.stdout
 
 
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one")
+    picture = GALLERY / "two-cats-on-a-couch-in-the-desert.jpg"
+    done, _ = bt(["index", str(picture), "--index", str(folder / "index"), "--model", "demo"], folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "index"
+
+
 @pytest.mark.parametrize(
     "options", [[], ["--model", "demo"], ["--precision", "bf16"], ["--since", "2000"]], ids=" ".join
 )
-def test_a_search_that_verifies_nothing_loads_neither_pytorch_nor_pillow(options: list[str], tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    shutil.copy(GALLERY / "two-cats-on-a-couch-in-the-desert.jpg", tmp_path / "photos")
-    index = ["--index", str(tmp_path / "index")]
-    bt(["index", str(tmp_path / "photos"), *index, "--model", "demo"], tmp_path)
-    done, loaded = bt(["search", "two cats", "--no-rerank", "--json", *index, *options], tmp_path)
+def test_a_search_that_verifies_nothing_loads_neither_pytorch_nor_pillow(
+    options: list[str], index: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(index, tmp_path / "index")  # a search keeps features, which the next one would find
+    options = ["--index", str(tmp_path / "index"), *options]
+    done, loaded = bt(["search", "two cats", "--no-rerank", "--json", *options], tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["path"].endswith("two-cats-on-a-couch-in-the-desert.jpg")
     assert loaded == {"faiss", "numpy", "safetensors", "tokenizers"}
-    done, loaded = bt(["search", "two cats", "--json", *index, *options], tmp_path)
+    done, loaded = bt(["search", "two cats", "--json", *options], tmp_path)
     assert json.loads(done.stdout)["verified"] and loaded >= {"torch", "PIL"}

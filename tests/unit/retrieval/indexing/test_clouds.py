@@ -10,6 +10,8 @@ from tests.fakes import paint
 from tests.unit.retrieval.indexing.conftest import indexed, run, some
 from tests.unit.retrieval.indexing.test_dates import XMP
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 
 @pytest.mark.parametrize("flags", [DATALESS, RECALLED], ids=str)
 @pytest.mark.parametrize("retry", [False, True])

@@ -18,6 +18,8 @@ from bridgetower.retrieval.contents import Dated
 from tests.fakes import FakeEncoder
 from tests.unit.retrieval.indexing.conftest import content, run
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:DateTimeOriginal="{}"/></rdf:RDF></x:xmpmeta>"""
 

@@ -13,6 +13,8 @@ from bridgetower.records import LeftOut
 from tests.fakes import paint
 from tests.unit.retrieval.indexing.conftest import indexed, run, some
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 
 def test_deleted_files_are_removed(photos: Path, tmp_path: Path) -> None:
     run([photos], tmp_path / "index")

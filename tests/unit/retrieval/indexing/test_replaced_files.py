@@ -16,6 +16,8 @@ from bridgetower.transfer.import_index import import_folder
 from tests.fakes import FakeEncoder, paint
 from tests.unit.retrieval.indexing.conftest import content, run
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 TIME = 1_600_000_000 * 10**9
 
 

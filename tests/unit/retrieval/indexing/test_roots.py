@@ -9,6 +9,8 @@ from bridgetower.index.reader import IndexReader
 from tests.fakes import paint
 from tests.unit.retrieval.indexing.conftest import indexed, run, some
 
+pytestmark = pytest.mark.usefixtures("decode_here")
+
 
 def roots(directory: Path) -> list[Path]:
     with IndexReader.open(directory) as store:
