@@ -128,20 +128,20 @@ def one_network(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_two_hundred_random_searches_say_the_same(
+def test_a_hundred_random_searches_say_the_same(
     place: Path, one_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render, "_DIGITS", 17)  # JSON shows every bit
     choose = random.Random(20)
     codes = []
     with running(place / "index") as server:
-        for _ in range(200):
+        for _ in range(100):
             arguments = random_search(choose)
             code, results, (who, *lines) = bt(*arguments, "-v")
             assert who == f"served by bt serve, process {server.pid}", arguments
             assert (code, results, lines) == bt(*arguments, "--no-server"), arguments
             codes.append(code)
-    assert codes.count(0) > 120 and codes.count(1) > 10
+    assert codes.count(0) > 60 and codes.count(1) > 5
 
 
 def test_whole_processes_say_the_same(place: Path) -> None:

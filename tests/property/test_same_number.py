@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridgetower.checkpoints.find import resolve
-from bridgetower.encoders.protocol import Pixels
+from bridgetower.encoders.protocol import Pictures, Pixels, Texts
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
 from bridgetower.network import int8
@@ -61,13 +61,24 @@ def pixels(model: str) -> Pixels:
 
 
 @cache
+def picture_alone(model: str, precision: str, picture: int) -> Pictures:
+    torch.set_num_threads(2)
+    return loaded(model, precision).encode_images(pixels(model)[picture : picture + 1])
+
+
+@cache
+def text_alone(model: str, precision: str, text: int) -> Texts:
+    torch.set_num_threads(2)
+    return loaded(model, precision).encode_texts([TEXTS[text]])
+
+
+@cache
 def alone(model: str, precision: str, picture: int, text: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The logits [2] of a pair, and the vectors of its picture and its text, each computed alone on two threads."""
-    torch.set_num_threads(2)
-    encoder = loaded(model, precision)
-    images, texts = encoder.encode_images(pixels(model)[picture : picture + 1]), encoder.encode_texts([TEXTS[text]])
+    images, texts = picture_alone(model, precision, picture), text_alone(model, precision, text)
     assert images.vectors is not None and texts.vectors is not None
-    return encoder.match(texts, images, np.array([[0, 0]]))[0], images.vectors[0], texts.vectors[0]
+    torch.set_num_threads(2)
+    return loaded(model, precision).match(texts, images, np.array([[0, 0]]))[0], images.vectors[0], texts.vectors[0]
 
 
 numbers = st.integers(0, PICTURES - 1), st.integers(0, len(TEXTS) - 1)
