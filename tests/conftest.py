@@ -16,6 +16,8 @@ from typing import NoReturn
 
 import pytest
 
+from bridgetower_cli.app import wait_without_spinning
+
 Zone = Callable[[str], None]
 
 SCRATCH = pytest.StashKey[Path]()
@@ -60,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.meta_path.insert(0, NoTorch())
     for name in [*TERMINAL_VARIABLES, *(name for name in os.environ if name.startswith("BT_"))]:
         os.environ.pop(name, None)
+    wait_without_spinning()  # a thread that spins takes the core of another process of the run
     if not uses_network(config):  # a run with it uses, and fills, the real cache: weights are gigabytes
         scratch = config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="bt-tests-"))
         os.environ["HF_HOME"] = str(scratch / "huggingface")
