@@ -120,7 +120,7 @@ def test_a_session_on_a_real_network(tmp_path: Path) -> None:
     assert pair["match"] == pytest.approx(hits[0]["match"], abs=1e-4)
     assert pair["similarity"] == pytest.approx(hits[0]["similarity"], abs=1e-3)  # stored as float16
 
-    filled = bt("fill", "a <mask> on a couch", "--json", "--top", "3", cwd=tmp_path)
+    filled = bt("fill", "a <mask> on a couch", "--json", "--top", "3", "--quiet", cwd=tmp_path)
     assert (filled.returncode, filled.stderr) == (0, b"")
     words = [json.loads(line) for line in filled.stdout.splitlines()]
     assert [(word["mask"], word["rank"]) for word in words] == [(0, 1), (0, 2), (0, 3)]
@@ -353,7 +353,7 @@ def test_stopping_an_index_keeps_what_is_committed(tmp_path: Path, number: signa
     for shade in range(160):
         paint(tmp_path / "photos" / f"{shade}.png", (shade, 80, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
+        [sys.executable, "-c", WAITING_INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index", "--quiet"],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -419,6 +419,7 @@ def test_an_index_that_ends_at_once_says_what_is_kept(tmp_path: Path, where: str
             tmp_path / "photos",
             "--index",
             tmp_path / "index",
+            "--quiet",
         ],
         cwd=ROOT,
         env=environment(),
@@ -554,7 +555,7 @@ def test_ctrl_c_does_not_wait_for_a_picture_that_hangs_and_leaves_no_process(tmp
         f"from bridgetower.pictures import decode_pool\ndecode_pool.COMMAND = {[*HOSTILE, str(tmp_path)]}\npause = int"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", hostile + INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index"],
+        [sys.executable, "-c", hostile + INDEX, "index", tmp_path / "photos", "--index", tmp_path / "index", "--quiet"],
         cwd=ROOT,
         env=environment(),
         start_new_session=True,

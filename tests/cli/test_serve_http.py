@@ -74,7 +74,7 @@ def url(place: Path) -> Iterator[str]:
 def get(url: str, token: str | None = TOKEN, **headers: str) -> Any:
     """The JSON of an answer. Raises HTTPError."""
     bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
-    with urllib.request.urlopen(urllib.request.Request(url, headers={**bearer, **headers}), timeout=30) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers={**bearer, **headers}), timeout=120) as answer:
         return json.load(answer)
 
 
