@@ -119,6 +119,14 @@ class Refused:
     lasting: bool  # the content is at fault, so another attempt would fail, too
 
 
+class FileContent(NamedTuple):
+    """The content of a picture file, for an `ImageEngine`."""
+
+    data: bytes
+    path: Path  # where it was read; the file may have another content by now
+    hash: bytes  # SHA-256 of `data`
+
+
 Place = Path | str  # of an index: an absolute path and all below it; or a glob, as `files.patterns.glob` writes it
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bridgetower import (
     Embedded,
+    FileContent,
     Library,
     MaskedPrediction,
     Model,
@@ -45,7 +46,7 @@ class Counted:
     def __init__(self, results: int, batch_size: int = 4) -> None:
         self.results, self.batch_size = results, batch_size
 
-    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Iterator[Embedded | Refused]:
+    def embed(self, contents: Iterable[FileContent], *, max_pixels: int | None = None) -> Iterator[Embedded | Refused]:
         left = iter(contents)
 
         def result(place: int) -> Embedded:
@@ -89,7 +90,7 @@ def test_one_result_for_each_content_is_demanded_and_what_came_is_kept(
 
 def one_result(result: object) -> Any:
     class Odd(Counted):
-        def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Iterator[Any]:
+        def embed(self, contents: Iterable[FileContent], *, max_pixels: int | None = None) -> Iterator[Any]:
             return (result for _ in contents)
 
     return Odd(0)

@@ -14,6 +14,7 @@ import pytest
 
 from bridgetower import (
     Embedded,
+    FileContent,
     Found,
     Head,
     Library,
@@ -143,7 +144,7 @@ class ThreadedEngine:
         self._both = threading.Barrier(2)  # the first two batches wait for each other
         self._lock, self._now, self.most = threading.Lock(), 0, 0
 
-    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
+    def embed(self, contents: Iterable[FileContent], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
         contents = iter(contents)
         under_way: deque[Future[list[Embedded | Refused]]] = deque()
         started = 0
@@ -156,7 +157,7 @@ class ThreadedEngine:
                     return
                 yield from under_way.popleft().result(20)
 
-    def _batch(self, contents: Sequence[bytes], *, meets: bool) -> list[Embedded | Refused]:
+    def _batch(self, contents: Sequence[FileContent], *, meets: bool) -> list[Embedded | Refused]:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
@@ -167,9 +168,9 @@ class ThreadedEngine:
             self._now -= 1
         return results
 
-    def _one(self, content: bytes) -> Embedded | Refused:
+    def _one(self, content: FileContent) -> Embedded | Refused:
         try:
-            decoded = decode(content, Path("content"), min_side=self._encoder.preprocessing.min_side)
+            decoded = decode(content.data, content.path, min_side=self._encoder.preprocessing.min_side)
         except PictureError as error:
             return Refused(error.reason, lasting=True)
         pixels: Pixels = preprocess(decoded, self._encoder.preprocessing)[None]

@@ -10,11 +10,16 @@ from bridgetower.encoders.protocol import Embedded, Judge, RecallEncoder
 from bridgetower.pictures.decode_pool import DecodePool, Picture
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.prefetch import ahead, workers
-from bridgetower.records import Refused
+from bridgetower.records import FileContent, Refused
 
 _Array = npt.NDArray[np.float32]
 _FEATURES_SHARE = 4  # features of this part of a batch are in memory together: they are large
 READ_AHEAD = 500 * 1000**2  # bytes of contents that may wait to be decoded
+
+
+def size_of(content: FileContent) -> int:
+    """Return the bytes of a content."""
+    return len(content.data)
 
 
 class LocalEngine:
@@ -41,14 +46,18 @@ class LocalEngine:
     def _encoder(self) -> RecallEncoder:
         return self._load_encoder()
 
-    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
+    def embed(self, contents: Iterable[FileContent], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
         """Decode at most two batches ahead: one fills while the other is encoded."""
         # The pool is closed before the threads, so that a thread that waits for a process ends at once.
         with workers() as threads, DecodePool(self._preprocessing, max_pixels=max_pixels) as pool:
             window = 2 * self.batch_size
+
+            def decode(content: FileContent) -> Picture | Refused:
+                return pool.decode(content.data)
+
             batch: list[Picture | Refused] = []
             done = 0
-            for decoded in ahead(threads, pool.decode, contents, window, weigh=len, most=READ_AHEAD):
+            for decoded in ahead(threads, decode, contents, window, weigh=size_of, most=READ_AHEAD):
                 batch.append(decoded)
                 if isinstance(decoded, Picture):
                     _ = self._encoder  # load it while the pool decodes further pictures

@@ -8,7 +8,7 @@ Two roles, which one object may have:
 
 `bridgetower.encoders.torch_encoder.TorchEncoder` has both roles, in this process. Other implementations (a pool of
 machines, a service, a test double) follow the same protocols; `bridgetower.encoders.checked` checks what they return.
-None of them sees a path or an index.
+None of them sees an index, and only an `ImageEngine` sees paths: another machine may read the same file itself.
 
 Shapes: B pictures, Q texts, P pairs, M masks of a text, V words of the vocabulary, E length of an ITC vector.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.records import Fingerprint, Head, Refused
+from bridgetower.records import FileContent, Fingerprint, Head, Refused
 
 Pixels = npt.NDArray[np.float32]  # [B, 3, H, W], preprocessed
 Vectors = npt.NDArray[np.float32]  # [B, E], unit length
@@ -90,6 +90,7 @@ class Embedded:
     taken_at: int | None  # seconds since 1970, local time of the camera
     vector: npt.NDArray[np.float32]  # [E], unit length
     features: bytes | None = None  # packed by the judge that is one with the encoder, where they are wanted
+    worker: str | None = None  # the name of the worker that made the vector, if the engine has several
 
 
 class ImageEngine(Protocol):
@@ -100,7 +101,7 @@ class ImageEngine(Protocol):
         """The best number of pictures to commit together, at least 1."""
         ...
 
-    def embed(self, contents: Iterable[bytes], *, max_pixels: int | None = None) -> Iterable[Embedded | Refused]:
+    def embed(self, contents: Iterable[FileContent], *, max_pixels: int | None = None) -> Iterable[Embedded | Refused]:
         """Yield one result for each content, in order. Pictures of more than `max_pixels` are refused.
 
         The calling thread iterates over `contents`, as far ahead of the results as the engine needs: several batches

@@ -35,6 +35,7 @@ from bridgetower.records import (
     DECODING_VERSION,
     IN_CLOUD,
     File,
+    FileContent,
     Fingerprint,
     LeftOut,
     Refused,
@@ -279,7 +280,7 @@ class _Run:
         self._commit()
         self.tell()
 
-    def _embed(self, engine: "ImageEngine", contents: Iterator[bytes], max_pixels: int | None) -> None:
+    def _embed(self, engine: "ImageEngine", contents: Iterator[FileContent], max_pixels: int | None) -> None:
         """Have the engine embed `contents`. Raises ModelError, after committing its results, if they are not one for
         each content."""
         from bridgetower.encoders.checked import require_batch_size, require_embedded
@@ -307,7 +308,7 @@ class _Run:
                 "index again if it left out or added one in the middle, as results are taken in order"
             )
 
-    def _new_contents(self, checked: Iterable[Content | Same | Failed]) -> Iterator[bytes]:
+    def _new_contents(self, checked: Iterable[Content | Same | Failed]) -> Iterator[FileContent]:
         """Yield the contents that the index does not have, or has of an older decoding, each once, as the engine asks
         for them."""
         for item in checked:
@@ -329,7 +330,7 @@ class _Run:
                 self._under_way[item.hash] = [item.found]
                 if self._keeper is not None:
                     self._keeper.expect(item.found.file)
-                yield item.data
+                yield FileContent(item.data, item.found.file.path, item.hash)
             if len(self._files) + len(self._failed) >= COMMIT_FILES:
                 self._commit()
             self.tell()
