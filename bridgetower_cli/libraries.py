@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from bridgetower.records import Say
+from bridgetower.records import LOCAL, EngineChoice, Say
 from bridgetower.serving.local.client import INDEX, PICTURES, NoServer, RemoteLibrary, RemoteModel, Server, Wanted
 from bridgetower_cli import render
 from bridgetower_cli.settings import Settings
@@ -76,7 +76,9 @@ def _server(settings: Settings, pictures: str) -> Server:
     return Server(wanted, pictures)
 
 
-def library(settings: Settings, *, preprocessing: str | None = None, say: Say = render.say) -> "Library":
+def library(
+    settings: Settings, *, preprocessing: str | None = None, engine: EngineChoice = LOCAL, say: Say = render.say
+) -> "Library":
     """Return the library for the index, model and device of the settings. Nothing is read or fetched yet."""
     from bridgetower.library import Library
 
@@ -91,12 +93,13 @@ def library(settings: Settings, *, preprocessing: str | None = None, say: Say = 
         features_cache=settings.features_cache,
         features_dir=settings.features_dir,
         store_password=settings.store_password(),
+        engine=engine,
         progress=render.talks_to_terminal(),
         say=say,
     )
 
 
-def model(settings: Settings, *, say: Say = render.say) -> "Model":
+def model(settings: Settings, *, engine: EngineChoice = LOCAL, say: Say = render.say) -> "Model":
     """Return the model of the settings, fetched if need be, for commands without an index. Reads no weights yet."""
     from bridgetower.library import Model
 
@@ -104,6 +107,7 @@ def model(settings: Settings, *, say: Say = render.say) -> "Model":
         settings.model,
         device=settings.device,
         precision=settings.precision,
+        engine=engine,
         progress=render.talks_to_terminal(),
         say=say,
     )

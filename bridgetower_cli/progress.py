@@ -3,8 +3,8 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from bridgetower_cli import render
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _BAR_EVERY_S = 0.1
 _LINE_EVERY_S = 10.0
+_MOST_WORKERS, _MOST_HOSTS = 6, 3  # that are shown one by one
 _WINDOW_S = 30.0  # the pace of the last 30 s counts, as unchanged files pass much faster
 
 
@@ -42,6 +43,17 @@ class Pace:
             return ""
         seconds = round((total - self._seen[-1][1]) / rate)
         return f"{rate:.1f} {unit}/s, {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+
+
+def by_worker(counts: Mapping[str, int]) -> str:
+    """Return the numbers of pictures by worker, "HOST-N", in few words: "node1: 48 + 32, node2: 64"."""
+    hosts: dict[str, list[int]] = {}
+    for worker, number in counts.items():
+        hosts.setdefault(worker.rpartition("-")[0], []).append(number)
+    if len(counts) > _MOST_WORKERS or len(hosts) > _MOST_HOSTS:
+        least, most = min(counts.values()), max(counts.values())
+        return f"{len(counts)} workers on {render.counted(len(hosts), 'host')}: {least} to {most} each"
+    return ", ".join(f"{host}: {' + '.join(map(str, numbers))}" for host, numbers in hosts.items())
 
 
 class Meter:
@@ -93,10 +105,18 @@ class Meter:
         self._bar, self._is_open = None, False
         return seconds
 
-    def update(self, done: int, total: int, doing: str | None = None, unit: str = "pictures") -> None:
+    def update(
+        self,
+        done: int,
+        total: int,
+        doing: str | None = None,
+        unit: str = "pictures",
+        *,
+        workers: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         """Show that `done` of `total` units are done; give `doing` and `unit` where they change.
 
-        A `total` of 0 is not known yet.
+        A `total` of 0 is not known yet. `workers` has the number of pictures by worker, "HOST-N".
         """
         if not self._is_open:
             self._open()
@@ -109,7 +129,7 @@ class Meter:
             return
         self._shown_at = now
         self._pace.update(done)
-        pace = self._pace.describe(total, self._unit)
+        pace = ", ".join(filter(None, (self._pace.describe(total, self._unit), by_worker(workers))))
         if self._bar is not None:
             bar, task = self._bar
             bar.update(task, description=self._doing, completed=done, total=total or None, pace=pace)

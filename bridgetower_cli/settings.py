@@ -322,6 +322,29 @@ StorePasswordFile = Annotated[
         "[env: BT_STORE_PASSWORD_FILE, or the password itself in BT_STORE_PASSWORD]",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray|ray://HOST:PORT",
+        autocompletion=completing(("local", "ray", "ray://")),
+        help="Where pictures become vectors: in this process, or on a Ray cluster (extra ray): docs/cluster.md.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole(4),
+        metavar="N",
+        help="How many processes decode, or with ray how many workers there are at most. [default: one a processor, "
+        "with ray one a GPU, or else a processor that Ray has]",
+    ),
+]
+SharedPaths = Annotated[
+    bool,
+    typer.Option(
+        "--shared-paths", help="With ray: the workers read and decode the files, which have the same paths there."
+    ),
+]
 Top = Annotated[int, typer.Option(parser=whole(10), metavar="N", help="Show at most this many.")]
 Depth = Annotated[
     int | None,

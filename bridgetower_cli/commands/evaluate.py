@@ -6,12 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridgetower.errors import UsageError
-from bridgetower.records import DEFAULT_DEPTH, Skipped
+from bridgetower.records import DEFAULT_DEPTH, EngineChoice, Skipped
 from bridgetower_cli import render
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Json, Model, Precision, Quiet, completing, named_path, settle, whole
+from bridgetower_cli.settings import (
+    Device,
+    Engine,
+    Json,
+    Model,
+    Precision,
+    Quiet,
+    SharedPaths,
+    Workers,
+    completing,
+    named_path,
+    settle,
+    whole,
+)
 
 ON_OFF = ("on", "off")
 
@@ -42,6 +55,9 @@ def evaluate(
     ] = False,
     json: Json = False,
     model: Model = None,
+    engine: Engine = "local",
+    workers: Workers = None,
+    shared_paths: SharedPaths = False,
     device: Device = None,
     precision: Precision = None,
     quiet: Quiet = False,
@@ -59,13 +75,14 @@ def evaluate(
     if credit_same not in ON_OFF:
         raise UsageError(f"{credit_same!r}: --credit-same is on or off")
     settings = settle(model=model, device=device, precision=precision)
+    choice = EngineChoice(engine, workers, shared_paths)
     missing: list[Skipped] = []
     with Meter("encoding", "pictures") as meter:
         # may raise, so before a model is fetched
         captioned = read_captions(captions, on_missing=missing.append if skip_missing else None)
         render.skipped(missing)
         # looked up at each call: the second pass has another `meter`
-        measured = the_model(settings).evaluate(
+        measured = the_model(settings, engine=choice).evaluate(
             captioned, depths=depth, credit_same=credit_same == "on", on_progress=lambda *at: meter.update(*at)
         )
         results = [next(measured)]

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridgetower.errors import UsageError
-from bridgetower.records import Skipped
+from bridgetower.records import EngineChoice, Skipped
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import (
     PREPROCESSINGS,
     Device,
+    Engine,
     Index,
     Model,
     Precision,
     Quiet,
     Settings,
+    SharedPaths,
     StorePasswordFile,
+    Workers,
     byte_size,
     completing,
     named_path,
@@ -112,6 +115,9 @@ def index(
             metavar="PATH", parser=named_path, help="With --keep-features: only of pictures at or below PATH."
         ),
     ] = None,
+    engine: Engine = "local",
+    workers: Workers = None,
+    shared_paths: SharedPaths = False,
     device: Device = None,
     precision: Precision = None,
     quiet: Quiet = False,
@@ -135,7 +141,11 @@ def index(
         from bridgetower import choose_runtime
 
         choose_runtime(settings.device, settings.precision)
-    with library(settings, preprocessing=preprocessing) as pictures, closing(Meter("indexing", "files")) as meter:
+    choice = EngineChoice(engine, workers, shared_paths)
+    with (
+        library(settings, preprocessing=preprocessing, engine=choice) as pictures,
+        closing(Meter("indexing", "files")) as meter,
+    ):
         how: dict[str, Any] = {
             "exclude": exclude or (),
             "default_excludes": not no_default_excludes,
@@ -143,7 +153,9 @@ def index(
             "follow_symlinks": follow_symlinks,
             "retry": retry,
             "max_pixels": max_pixels,
-            "on_progress": lambda progress: meter.update(progress.done, progress.total, "indexing", "files"),
+            "on_progress": lambda progress: meter.update(
+                progress.done, progress.total, "indexing", "files", workers=progress.workers
+            ),
             "on_publish": lambda done, total: meter.update(done, total, "arranging for search"),
             "keep_features": keep_features,
             "keep_under": keep_under,

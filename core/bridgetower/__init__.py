@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.pictures.decode_pool import GuardedPicture as GuardedPicture
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
     from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
+    from bridgetower.records import EngineChoice as EngineChoice
     from bridgetower.records import FileContent as FileContent
     from bridgetower.records import Fingerprint as Fingerprint
     from bridgetower.records import Head as Head
@@ -105,7 +106,7 @@ _HOMES = {
     "models.model": "Model available_models convert_model pull_model",
     "pictures.decode_pool": "GuardedDecoder GuardedPicture",
     "pictures.preprocess": "Preprocessing",
-    "records": "DEFAULT_MODEL FileContent Fingerprint Head Hit LeftOut PairScore Refused Skipped Word",
+    "records": "DEFAULT_MODEL EngineChoice FileContent Fingerprint Head Hit LeftOut PairScore Refused Skipped Word",
     "retrieval.evaluation": "Evaluation",
     "retrieval.indexing": "IndexReport Progress",
     "retrieval.results": "Filled Found Results",

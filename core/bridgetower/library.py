@@ -22,9 +22,10 @@ from bridgetower.index.roots import known_place
 from bridgetower.index.stores.named import NamedStore
 from bridgetower.inputs import AnyPath, listener, own_folder
 from bridgetower.models.model import Model as Model
+from bridgetower.models.model import engine_choice
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.moments import Moment
-from bridgetower.records import Fingerprint, Hit, OnHits, OnProgress, Say, Skipped, quiet
+from bridgetower.records import LOCAL, EngineChoice, Fingerprint, Hit, OnHits, OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Vectors
@@ -66,6 +67,7 @@ class Library:
         features_dir: AnyPath | None = None,
         store: "RecallStore | None" = None,
         store_password: str | None = None,
+        engine: str | EngineChoice = LOCAL,
         progress: bool = False,
         say: Say = quiet,
     ) -> None:
@@ -80,8 +82,9 @@ class Library:
         `features_cache` is the disk space in bytes for features of pictures, so that the next search need not compute
         them: 0 for none, None for that which the index keeps, else 2 GB. `features_dir` is a place for them outside
         the folder of the index. `store` recalls, by default what the index names: FAISS, or a database, for which
-        `store_password` is. While a model is fetched, `progress` shows bars on
-        stderr; `say` gets notes for people. Raises UsageError.
+        `store_password` is. `engine` is where `index` makes vectors: "local", "ray" or "ray://HOST:PORT", or an
+        EngineChoice. While a model is fetched, `progress` shows bars on stderr; `say` gets notes for people. Raises
+        UsageError.
         """
         self.directory = Path(os.path.abspath(own_folder(directory)))
         self._features_cache = inputs.whole_or_none("features_cache", features_cache)
@@ -96,7 +99,8 @@ class Library:
         self._recall_store, self._say, self._notes = store, listener(say), Notes(say)
         given = model if model is None or isinstance(model, Model) else inputs.model_name(model)
         default = None if default_model is None else inputs.model_name(default_model)
-        self._options = ModelOptions(given, default, device, precision, default_precision, preprocessing, progress)
+        how = device, precision, default_precision, preprocessing, progress, engine_choice(engine)
+        self._options = ModelOptions(given, default, *how)
         self._models = ModelChoice(self.directory, self._options, self._notes)
         self._readers = ReaderPool(self.directory, store)
 
@@ -305,6 +309,11 @@ class Library:
         from bridgetower.files.ignore import Rules
         from bridgetower.retrieval.updating import Keep, Update
 
+        if keep[0] and self._options.engine.is_ray:
+            raise UsageError(
+                "workers of a cluster return no features, only vectors: index without --keep-features, then run "
+                "`bt index --keep-features` without --engine"
+            )
         return Update(
             directory=self.directory,
             recall_store=self._recall_store,

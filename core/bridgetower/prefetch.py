@@ -14,14 +14,14 @@ _R = TypeVar("_R")
 
 
 @contextmanager
-def workers(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Provide as many threads as there are processors, but at most `most`.
+def workers(most: int | None = None, *, number: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Provide `number` threads; by default as many as there are processors, but at most `most`.
 
     At the end of the block, waiting tasks are dropped. Running tasks are not awaited, because one may run for ever.
     Raises ResourceError if the block runs out of threads, memory or file handles.
     """
     processors = os.cpu_count() or 1
-    threads = ThreadPoolExecutor(min(processors, most or processors), thread_name_prefix="ahead")
+    threads = ThreadPoolExecutor(number or min(processors, most or processors), thread_name_prefix="ahead")
     try:
         with shortages():
             yield threads

@@ -1,6 +1,7 @@
 """Values, constants and callback types that all packages share, without third-party types."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from bridgetower.errors import MissingHeadError
+from bridgetower.errors import MissingHeadError, UsageError
 
 # Raise it with any change that gives some pictures other pixels, and call `pictures.versions.changed_in` where they get
 # them: the next run encodes these pictures again. Preprocessing has a version of its own, in the fingerprint.
@@ -127,6 +128,7 @@ class FileContent(NamedTuple):
     hash: bytes  # SHA-256 of `data`
 
 
+_RAY_ADDRESS = re.compile(r"ray://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 Place = Path | str  # of an index: an absolute path and all below it; or a glob, as `files.patterns.glob` writes it
 
 
@@ -158,6 +160,36 @@ FOREIGN = "foreign"  # the family of imported vectors, which no model of ours ma
 
 
 @dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """Where pictures become vectors. Raises UsageError."""
+
+    name: str = "local"  # in this process; or "ray", or "ray://HOST:PORT", on a Ray cluster
+    workers: int | None = None  # that decode, or workers of the cluster; None for as many as fit
+    shared_paths: bool = False  # whether the workers of a cluster read the files themselves
+
+    def __post_init__(self) -> None:
+        if self.name not in ("local", "ray") and not _RAY_ADDRESS.fullmatch(self.name):
+            raise UsageError(f"{self.name!a}: an engine is local, ray, or ray://HOST:PORT")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"{self.workers} workers: a whole number of at least 1 is wanted")
+        if self.shared_paths and not self.is_ray:
+            raise UsageError("shared paths are for the workers of a cluster: name it, as --engine ray://HOST:10001")
+
+    @property
+    def is_ray(self) -> bool:
+        """Whether a Ray cluster is asked for."""
+        return self.name != "local"
+
+    @property
+    def address(self) -> str | None:
+        """The address of a Ray cluster; None for that of RAY_ADDRESS or of this machine."""
+        return None if self.name == "ray" else self.name
+
+
+LOCAL = EngineChoice()
+
+
+@dataclass(frozen=True, slots=True)
 class Fingerprint:
     """Model, preprocessing and precision of vectors; vectors with different fingerprints cannot be compared."""
 
@@ -170,6 +202,26 @@ class Fingerprint:
     precision_family: str  # "float" (fp32 and bf16 vectors agree within tolerance), "int8" or "foreign"
     dim: int  # length of a vector
     tokenizer_sha256: str | None = None  # of the tokenizer; None if unknown
+
+    def differences(self, other: "Fingerprint") -> dict[str, str]:
+        """Return the fields that keep vectors with these fingerprints from being compared, each in words."""
+        return {
+            field: f"{name} {getattr(self, field)!s:.16}, not {getattr(other, field)!s:.16}"
+            for field, name in _COMPARED.items()
+            if getattr(self, field) != getattr(other, field)
+        }
+
+
+# The fields that must be equal for vectors to be comparable, each with its name in messages. The name of a model is not
+# among them: equal weights in a copied folder, or in a newer release of the package, are the same model.
+_COMPARED = {
+    "weights_sha256": "weights",
+    "config_sha256": "configuration",
+    "preprocessing": "preprocessing",
+    "preprocessing_version": "preprocessing version",
+    "precision_family": "precision family",
+    "dim": "vector length",
+}
 
 
 @dataclass(frozen=True, slots=True)

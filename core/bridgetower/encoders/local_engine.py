@@ -33,11 +33,12 @@ class LocalEngine:
         *,
         load_judge: Callable[[], Judge] | None = None,
         wants: Callable[[int], bool] = lambda place: False,
+        processes: int | None = None,
     ) -> None:
         """`wants` returns whether the features of a content are wanted, by its place from 0. `load_judge` returns the
-        encoder in its other role, which makes them."""
+        encoder in its other role, which makes them. `processes` decode, by default one a processor."""
         self._preprocessing, self._load_encoder, self.batch_size = preprocessing, load_encoder, batch_size
-        self._load_judge, self._wants = load_judge, wants
+        self._load_judge, self._wants, self._processes = load_judge, wants, processes
 
     def __repr__(self) -> str:
         return f"<LocalEngine, preprocessing {self._preprocessing.name}, batches of {self.batch_size}>"
@@ -49,7 +50,7 @@ class LocalEngine:
     def embed(self, contents: Iterable[FileContent], *, max_pixels: int | None = None) -> Generator[Embedded | Refused]:
         """Decode at most two batches ahead: one fills while the other is encoded."""
         # The pool is closed before the threads, so that a thread that waits for a process ends at once.
-        with workers() as threads, DecodePool(self._preprocessing, max_pixels=max_pixels) as pool:
+        with workers(number=self._processes) as threads, DecodePool(self._preprocessing, max_pixels=max_pixels) as pool:
             window = 2 * self.batch_size
 
             def decode(content: FileContent) -> Picture | Refused:

@@ -8,17 +8,6 @@ from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.directory import MANIFEST
 from bridgetower.records import FOREIGN, INT8, Fingerprint
 
-# The fields that must be equal for vectors to be comparable, each with its name in messages. The name of a model is not
-# among them: equal weights in a copied folder, or in a newer release of the package, are the same model.
-_COMPARED = {
-    "weights_sha256": "weights",
-    "config_sha256": "configuration",
-    "preprocessing": "preprocessing",
-    "preprocessing_version": "preprocessing version",
-    "precision_family": "precision family",
-    "dim": "vector length",
-}
-
 
 def made_by(directory: Path) -> Fingerprint | None:
     """Return the fingerprint of the index in `directory`; None if there is no index, or it has no images yet.
@@ -49,23 +38,18 @@ def require_ours(directory: Path, made_by: Fingerprint) -> None:
         )
 
 
-def differences(stored: Fingerprint, given: Fingerprint) -> list[str]:
-    """Return the fields that keep vectors with these fingerprints from being compared; empty if they can be."""
-    return [field for field in _COMPARED if getattr(stored, field) != getattr(given, field)]
-
-
 def require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, imported: bool = False) -> None:
     """Raise StoreError, with the differing fields and a way out, unless these vectors can be compared."""
-    differing = differences(stored, given)
+    differing = stored.differences(given)
     if not differing:
         return
     if not imported:
         require_ours(directory, stored)
     if imported:
         advice = "import into another place"
-    elif differing == ["preprocessing"]:
+    elif [*differing] == ["preprocessing"]:
         advice = f"use preprocessing {stored.preprocessing}, or build another index"
-    elif differing == ["precision_family"]:
+    elif [*differing] == ["precision_family"]:
         precision = INT8 if stored.precision_family == INT8 else "auto"
         advice = f"use precision {precision}, or build another index"
     elif stored.model != given.model:
@@ -73,9 +57,7 @@ def require_same(directory: Path, stored: Fingerprint, given: Fingerprint, *, im
     else:
         advice = "this has changed since; build a new index in another place"
     others = "those that it makes now" if stored.model == given.model else f"those of {given.model}"
-    changes = "; ".join(
-        f"{_COMPARED[field]} {getattr(stored, field)!s:.16}, not {getattr(given, field)!s:.16}" for field in differing
-    )
+    changes = "; ".join(differing.values())
     raise StoreError(
         f"{directory}: made by model {stored.model}, whose vectors cannot be compared with {others} ({changes}): "
         + (f"{advice} with --index NEW" if imported else f"{advice} with `bt index --index NEW PHOTOS`")

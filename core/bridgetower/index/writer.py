@@ -19,7 +19,7 @@ from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import Keeping, StoreRow
 from bridgetower.index.catalog.sqlite_errors import explained, size_of
 from bridgetower.index.catalog.writer import CatalogWriter
-from bridgetower.index.compatibility import differences, require_same
+from bridgetower.index.compatibility import require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_place
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.lock import Lock
@@ -418,5 +418,5 @@ def _bind_fingerprint(
     if stored != fingerprint and not (bound and imported):
         with catalog.transaction():
             catalog.set_fingerprint(fingerprint)
-            if differences(stored, fingerprint):
+            if stored.differences(fingerprint):
                 catalog.drop_derived()

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import ModelError, UsageError
@@ -21,14 +22,18 @@ from bridgetower.inputs import (
     one_of,
     path,
     require_part,
+    short,
 )
 from bridgetower.records import (
     DEFAULT_DEPTH,
     DEFAULT_MODEL,
     DEMO,
     DEVICES,
+    INT8,
+    LOCAL,
     PRECISIONS,
     PREPROCESSINGS,
+    EngineChoice,
     Fingerprint,
     Head,
     OnProgress,
@@ -47,6 +52,18 @@ if TYPE_CHECKING:
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.retrieval.evaluation import Evaluation
     from bridgetower.retrieval.results import Filled, Results
+
+
+def engine_choice(engine: object) -> EngineChoice:
+    """Return an engine that is given by its name, or as it is. Raises UsageError, also where its extra is missing."""
+    choice = EngineChoice(engine) if isinstance(engine, str) else engine
+    if not isinstance(choice, EngineChoice):
+        raise UsageError(f"{short(choice)}: an engine is given by its name, or as an EngineChoice")
+    if choice.is_ray and not all(map(find_spec, ("ray", "grpc"))):
+        from bridgetower.pictures.extras.extra import how_to_install
+
+        raise UsageError(f"--engine {choice.name} needs the extra ray: {how_to_install('ray')}")
+    return choice
 
 
 def never(place: int) -> bool:
@@ -68,6 +85,7 @@ class Model:
         device: str = "auto",
         precision: str = "auto",
         preprocessing: str | None = None,
+        engine: str | EngineChoice = LOCAL,
         fetch: bool = True,
         progress: bool = False,
         say: Say = quiet,
@@ -77,15 +95,18 @@ class Model:
         Without `fetch` it must be on this machine: for a name that no person gave.
 
         `device` is auto, cpu, cuda or mps; `precision` auto, fp32, bf16 or int8; `preprocessing` "hf", as the
-        weights are served everywhere, "plain", as they were trained, or None for the default of the checkpoint. While
-        the model is fetched, `progress` shows bars on stderr; `say` gets notes for people, now and later. Raises
-        ModelError, and UsageError for an unknown device or precision. One that this machine lacks raises it before a
-        fetch, or when the network is first needed: texts become vectors without it.
+        weights are served everywhere, "plain", as they were trained, or None for the default of the checkpoint.
+        `engine` is where many pictures become vectors, for an index or an evaluation: "local", "ray" or
+        "ray://HOST:PORT", or an EngineChoice. While the model is fetched, `progress` shows bars on stderr; `say` gets
+        notes for people, now and later. Raises ModelError, and UsageError for an unknown device, precision or engine.
+        One that this machine lacks raises it before a fetch, or when the network is first needed: texts become vectors
+        without it.
         """
         from bridgetower.checkpoints.find import resolve
         from bridgetower.encoders.runtime import is_on_every_machine
 
         self._say, self._lock = listener(say), threading.RLock()
+        self._engine_choice = engine_choice(engine)
         if preprocessing is not None:
             one_of(PREPROCESSINGS, "preprocessing", preprocessing)
         self._device, self._precision = one_of(DEVICES, "device", device), one_of(PRECISIONS, "precision", precision)
@@ -129,7 +150,7 @@ class Model:
                 require_part(part, role)
         model = cls.__new__(cls)
         model._say, model._lock = listener(say), threading.RLock()
-        model.has_default_preprocessing = True
+        model.has_default_preprocessing, model._engine_choice = True, LOCAL
         model._checkpoint, model._parts, model._engine = None, checked(encoder, judge), engine
         encoder, judge = model._parts
         if judge is not None:
@@ -233,6 +254,9 @@ class Model:
             return self._engine
         from bridgetower.encoders.local_engine import LocalEngine
 
+        choice = self._engine_choice
+        if choice.is_ray:
+            return self._ray_engine()
         # A checkpoint's encoder is not loaded for it; one that was given is there already.
         runtime = self.runtime
         batch_size = self.encoder.batch_size if runtime is None else runtime.batch_size
@@ -242,13 +266,35 @@ class Model:
             batch_size,
             load_judge=lambda: self.judge,
             wants=wants if self.has_one_pass else never,
+            processes=choice.workers,
+        )
+
+    def _ray_engine(self) -> "ImageEngine":
+        from bridgetower.encoders.cluster.actor import CheckpointLoader
+        from bridgetower.encoders.cluster.ray_engine import RayEngine
+
+        choice, runtime = self._engine_choice, self._choose_runtime()
+        if self._device == "mps":
+            raise UsageError("device mps: Ray gives its workers none; use --device auto or cpu")
+        # The workers compute in the precision of this machine, so that the vectors are those that it would make.
+        return RayEngine(
+            self.preprocessing,
+            runtime.batch_size,
+            CheckpointLoader(self.name, runtime.precision, self.preprocessing.name),
+            self.fingerprint,
+            address=choice.address,
+            device="cpu" if runtime.precision == INT8 else self._device,
+            number=choice.workers,
+            shared_paths=choice.shared_paths,
+            say=self._say,
         )
 
     @property
     def has_one_pass(self) -> bool:
         """Whether one pass through a network gives the vector of a picture and the features for its judge."""
         one: object = None if self._parts is None else self._parts[0]
-        return self._engine is None and (self._parts is None or self._parts[1] is one)
+        is_here = self._engine is None and not self._engine_choice.is_ray
+        return is_here and (self._parts is None or self._parts[1] is one)
 
     def tell_truncated(self, text: str, *readers: "RecallEncoder | Judge") -> None:
         """Note if one of these parts reads only the beginning of the text."""
@@ -361,7 +407,15 @@ class Model:
             wanted = []
         wanted = [DEFAULT_DEPTH] if wanted is None else wanted
         judge = self.judge if wanted else None
-        return evaluate(self.encoder, judge, captioned, depths=wanted, credit_same=credit_same, on_progress=on_progress)
+        return evaluate(
+            self.encoder,
+            judge,
+            captioned,
+            depths=wanted,
+            credit_same=credit_same,
+            engine=None if self._engine_choice == LOCAL else self.engine,
+            on_progress=on_progress,
+        )
 
     def embed_images(self, pictures: "Iterable[AnyPicture]") -> "Vectors":
         """Return ITC vectors of pictures, float32 [B, E], unit length.

@@ -14,8 +14,10 @@ from bridgetower.records import (
     DEVICES,
     FOREIGN,
     INT8,
+    LOCAL,
     PRECISIONS,
     PREPROCESSINGS,
+    EngineChoice,
     Fingerprint,
     Head,
     Say,
@@ -60,6 +62,7 @@ class ModelOptions:
     default_precision: str = "auto"
     preprocessing: str | None = None
     progress: bool = False
+    engine: EngineChoice = LOCAL
 
     def __post_init__(self) -> None:
         one_of(DEVICES, "device", self.device)
@@ -202,6 +205,7 @@ class ModelChoice:
                     device=self._options.device,
                     precision=precision,
                     preprocessing=preprocessing,
+                    engine=self._options.engine,
                     fetch=fetch,
                     progress=self._options.progress,
                     say=self._notes,

@@ -78,6 +78,21 @@ class Picture:
     pixels: npt.NDArray[np.float32]  # [3, H, W]
 
 
+@dataclass(frozen=True, slots=True)
+class Square:
+    """A decoded picture that is not normalised yet: a quarter of the bytes, without loss."""
+
+    width: int  # upright pixels of the whole picture
+    height: int
+    taken_at: int | None
+    since: int  # first version of the decoding that gives these pixels
+    rgb: bytes  # uint8 [H, W, 3]
+
+    def normalised(self, spec: Preprocessing) -> Picture:
+        """Return the picture for the encoder; the same wherever it is computed."""
+        return Picture(self.width, self.height, self.taken_at, self.since, normalise(self.rgb, spec))
+
+
 class WorkerPool:
     """Processes that make something of the contents of files, started on demand: as many as there are concurrent
     calls."""
@@ -200,6 +215,10 @@ class DecodePool(WorkerPool):
         """Decode the content of one file with `bridgetower.pictures.decode` and `preprocess`. Raises as `ask`."""
         return self.ask(content, lambda source: read_answer(source, self._preprocessing))
 
+    def square(self, content: bytes) -> Square | Refused:
+        """Decode the content of one file, and leave it to others to normalise it. Raises as `ask`."""
+        return self.ask(content, lambda source: read_square(source, self._preprocessing))
+
 
 @dataclass(frozen=True, slots=True)
 class GuardedPicture:
@@ -306,11 +325,19 @@ class _Process:
 
 def read_answer(source: IO[bytes], spec: Preprocessing) -> Picture | Refused:
     """Read an answer that `decode_worker.answer` wrote. Raises struct.error or ValueError if it is incomplete."""
+    found = read_square(source, spec)
+    return found if isinstance(found, Refused) else found.normalised(spec)
+
+
+def read_square(source: IO[bytes], spec: Preprocessing) -> Square | Refused:
+    """Read an answer without normalising it. Raises struct.error or ValueError if it is incomplete."""
     kind, width, height, taken_at, since, length = HEADER.unpack(source.read(HEADER.size))
-    if kind == PICTURE:
-        pixels = normalise(source.read(3 * spec.crop_size**2), spec)
-        return Picture(width, height, None if taken_at == NO_TIME else taken_at, since, pixels)
-    return read_refusal(source, kind, length)
+    if kind != PICTURE:
+        return read_refusal(source, kind, length)
+    rgb = source.read(size := 3 * spec.crop_size**2)
+    if len(rgb) != size:
+        raise ValueError(f"{len(rgb)} of {size} bytes")
+    return Square(width, height, None if taken_at == NO_TIME else taken_at, since, rgb)
 
 
 def read_refusal(source: IO[bytes], kind: bytes, length: int) -> Refused:

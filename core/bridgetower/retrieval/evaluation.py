@@ -5,16 +5,21 @@ caption that stands word for word at several pictures is one of their own for ea
 All in percent. Re-ranking verifies the first `depth` candidates of each query and leaves the rest in their order.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoders.protocol import Judge, RecallEncoder
+from bridgetower.encoders.checked import require_embedded
+from bridgetower.encoders.protocol import ImageEngine, Judge, RecallEncoder, Vectors
+from bridgetower.errors import UsageError
 from bridgetower.files.captions import Captioned
+from bridgetower.files.content import read
+from bridgetower.pictures.decode_pool import error_of
 from bridgetower.pictures.preprocess import Preprocessing
-from bridgetower.records import Head, OnProgress, quiet, require_heads
+from bridgetower.records import Candidate, FileContent, Head, OnProgress, Refused, quiet, require_heads
 from bridgetower.retrieval.encode_pictures import candidates_of, load
 
 RANKS = (1, 5, 10)
@@ -49,12 +54,14 @@ def evaluate(
     *,
     depths: Sequence[int],
     credit_same: bool = True,
+    engine: ImageEngine | None = None,
     on_progress: OnProgress = quiet,
 ) -> Iterator[Evaluation]:
     """Measure recall alone, then, where there is a judge, re-ranking at each of `depths`. Raises PictureError,
     UsageError for what is no picture, ModelError.
 
-    Pictures are read twice: to encode them before the first result, and to verify before the second.
+    Pictures are read twice: to encode them before the first result, by `engine` if there is one; and to verify before
+    the second.
     `on_progress(done, total)` counts the pictures of the current pass.
     """
     if judge is not None and depths:
@@ -80,10 +87,15 @@ def evaluate(
     def pixels(rows: range, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
         return np.stack([load(candidates[row], preprocessing) for row in rows])
 
-    vectors = []
-    for rows in batches:
-        vectors.append(encoder.embed_images(pixels(rows, encoder.preprocessing)))
-        on_progress(rows.stop, len(captioned))
+    vectors: list[Vectors] = []
+    if engine is not None:
+        for vector in _embedded(engine, candidates, encoder.fingerprint.dim):
+            vectors.append(vector[None])
+            on_progress(len(vectors), len(captioned))
+    else:
+        for rows in batches:
+            vectors.append(encoder.embed_images(pixels(rows, encoder.preprocessing)))
+            on_progress(rows.stop, len(captioned))
     text_vectors = [encoder.embed_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)]
     stored = np.concatenate(vectors).astype(np.float16).astype(np.float32)  # as an index rounds them
     similarity = np.concatenate(text_vectors) @ stored.T  # [Q, B]
@@ -106,6 +118,24 @@ def evaluate(
     for depth in depths:
         reranked = (_reranked(similarity, margins, depth), _reranked(similarity.T, margins.T, depth))
         yield measured("rerank", depth, *reranked)
+
+
+def _embedded(engine: ImageEngine, candidates: Sequence[Candidate], dim: int) -> Iterator[Vectors]:
+    """Yield the vector [E] of each picture, from an engine. Raises PictureError, ModelError."""
+
+    def content(candidate: Candidate) -> FileContent:
+        given = candidate.picture
+        if not isinstance(given, bytes | None):
+            raise UsageError(f"{candidate.path}: an engine takes files and their bytes, not other pictures in memory")
+        data = read(candidate.path) if given is None else given
+        return FileContent(data, candidate.path, hashlib.sha256(data).digest())
+
+    results = engine.embed(map(content, candidates))
+    for candidate, result in zip(candidates, results, strict=True):
+        found = require_embedded(engine, result, dim)
+        if isinstance(found, Refused):
+            raise error_of(found, candidate.path)
+        yield found.vector
 
 
 def _best_columns(scores: npt.NDArray[np.float32], depth: int) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ that get other pixels now are encoded again.
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -81,6 +81,7 @@ class Progress:
     total: int  # 0 until the folders have been walked
     encoded: int  # pictures that went through the network
     skipped: int
+    workers: Mapping[str, int] = field(default_factory=dict)  # pictures that each worker of a cluster has encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,7 @@ class _Run:
         self.unread: Counter[str] = Counter()  # files that need an extra which is not installed, by extra
         self.in_cloud = 0  # pictures that were not opened, as that would download them
         self.again: set[str] = set()  # reasons whose files are tried again
+        self._workers: Counter[str] = Counter()  # pictures encoded by each
 
     def meet(self, walk: Iterable[WalkedFile | Skipped], retry: bool, max_pixels: int | None) -> bool:
         """Compare the files of the walk with the index; return whether anything is to be done."""
@@ -360,6 +362,8 @@ class _Run:
                 self._fail(dated.file, found.reason, lasting=found.lasting)
         else:
             taken_at = files[0].taken_at(found.taken_at)
+            if found.worker is not None:
+                self._workers[found.worker] += 1
             self._new[hash] = NewImage(hash, found.width, found.height, taken_at, found.vector)
             if self._keeper is not None and found.features is not None:
                 self._keeper.hold(hash, found.features)
@@ -397,4 +401,4 @@ class _Run:
         return self.encoded + len(self._new) + others
 
     def tell(self) -> None:
-        self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped)))
+        self._report(Progress(self._done(), self.total, self.encoded, len(self.skipped), dict(self._workers)))

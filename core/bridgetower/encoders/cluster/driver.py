@@ -1,0 +1,255 @@
+"""The process that talks to Ray: `python -m bridgetower.encoders.cluster.driver`, started and ended by `ray_engine`.
+
+Ray prints to stdout, replaces signal handlers, and ends its process when the cluster is lost: here that harms no writer
+of an index. When stdin is closed, also because its parent has died, it leaves the cluster, and so ends all actors.
+
+Each actor is created with one GPU or one processor, and Ray decides where. An actor that is lost is replaced by another
+one; its batches are returned as lost, so that `batches` decides what becomes of them.
+"""
+
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridgetower.encoders.cluster.actor import VERSION, Loaded, Worker
+from bridgetower.encoders.cluster.batches import AHEAD, Done, Lost
+from bridgetower.encoders.cluster.messages import Alive, Batch, Failed, Joined, Left, Start, messages, write
+from bridgetower.errors import BridgeTowerError, ModelError, ProcessError, ResourceError, UsageError
+
+_LOOK_S = 1.0  # between two looks at the nodes of the cluster
+_CONNECT_S = 5.0  # in which a host must accept a connection
+_LEAVE_S = 5.0  # in which the cluster is left once stdin is closed
+_MOST_FAILED_STARTS = 3  # of workers in a row
+
+_Report = Callable[[object], None]
+
+
+class _Actor:
+    """An actor, from the request to Ray on."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.name = ""  # once it has a place
+        self.is_ready = False  # whether it has loaded the model
+        self.batches: dict[int, Any] = {}  # references to the results, by ticket; it works on the first
+
+
+class Driver:
+    """Keeps as many actors as are wanted, and passes batches to them."""
+
+    def __init__(self, start: Start, report: _Report) -> None:
+        import ray
+
+        self._ray, self._start, self._report = ray, start, report
+        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._actors: list[_Actor] = []
+        self._hosts: Counter[str] = Counter()  # workers that each has had
+        self._failed_starts = 0
+        self._on_gpus: bool | None = None
+        self._slots = self._idle_since = 0.0
+
+    # Called by other threads
+
+    def take(self, batch: Batch) -> None:
+        """Pass a batch to an actor."""
+        self._events.put(lambda: self._submit(batch))
+
+    def end(self) -> None:
+        """Let `run` return."""
+        self._events.put(None)
+
+    # Called by the main thread
+
+    def run(self) -> None:
+        """Handle events until `end`. Raises ProcessError, ModelError, UsageError."""
+        self._idle_since = time.monotonic()
+        looked = 0.0
+        while True:
+            if time.monotonic() - looked >= _LOOK_S:
+                self._look()
+                self._report(Alive())
+                looked = time.monotonic()
+            try:
+                handle = self._events.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
+            if handle is None:
+                return
+            handle()
+
+    def _look(self) -> None:
+        """Create the actors that are missing; a node may have joined. Raises ProcessError after a time without any."""
+        now = time.monotonic()
+        if any(actor.name for actor in self._actors):
+            self._idle_since = now
+        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        gpus, processors = (int(sum(node.get(kind, 0) for node in resources)) for kind in ("GPU", "CPU"))
+        if self._on_gpus is None:
+            self._on_gpus = self._start.device == "cuda" or (self._start.device == "auto" and gpus > 0)
+        self._slots = gpus if self._on_gpus else processors
+        wanted = self._start.workers or int(self._slots)
+        if now - self._idle_since > self._start.patience_s:
+            kind = "GPUs" if self._on_gpus else "processors"
+            raise ProcessError(
+                f"no worker has found a place on the Ray cluster for {self._start.patience_s:g} s, which has "
+                f"{self._slots:g} {kind}: `ray status` says what they do"
+            )
+        threads = max(1, processors // gpus) if self._on_gpus and gpus else 1
+        for _ in range(wanted - len(self._actors)):
+            self._create(threads)
+
+    def _create(self, threads: int) -> None:
+        needs = {"num_gpus": 1, "num_cpus": 0} if self._on_gpus else {"num_cpus": 1}
+        kind = self._ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **needs)(Worker)
+        actor = _Actor(kind.remote("cuda" if self._on_gpus else "cpu", threads, self._start.max_pixels))
+        self._actors.append(actor)
+        self._then(actor, actor.handle.host.remote(), self._placed)
+
+    def _then(self, actor: _Actor, reference: Any, handle: Callable[[_Actor, Any], None]) -> Any:
+        """Let the main thread handle a result when it is there; return the reference."""
+
+        def finished(future: Any) -> None:
+            self._events.put(lambda: self._finished(actor, future, handle))
+
+        reference.future().add_done_callback(finished)
+        return reference
+
+    def _finished(self, actor: _Actor, future: Any, handle: Callable[[_Actor, Any], None]) -> None:
+        if actor not in self._actors:  # it was lost
+            return
+        error = future.exception()
+        if error is None:
+            handle(actor, future.result())
+            return
+        cause = getattr(error, "cause", None)  # of an exception that our code raised
+        if isinstance(cause, ResourceError):
+            self._lose(actor, f"{actor.name}: {cause}")
+        elif isinstance(cause, BridgeTowerError):
+            raise _on(actor.name, cause)
+        elif isinstance(error, self._ray.exceptions.RayTaskError):
+            raise error
+        elif isinstance(error, self._ray.exceptions.RayError):
+            self._lose(actor, actor.name or _last_line(error))
+        else:
+            raise error
+
+    def _placed(self, actor: _Actor, host: str) -> None:
+        self._hosts[host] += 1
+        actor.name = f"{host}-{self._hosts[host]}"
+        reference = actor.handle.load.remote(self._start.load, actor.name)
+        actor.batches[0] = self._then(actor, reference, self._loaded)
+
+    def _loaded(self, actor: _Actor, found: Loaded | BridgeTowerError) -> None:
+        del actor.batches[0]
+        if isinstance(found, ResourceError):
+            self._lose(actor, f"{actor.name}: {found}")
+            return
+        if isinstance(found, BridgeTowerError):
+            raise _on(actor.name, found)
+        if found.version != VERSION:
+            raise ModelError(
+                f"worker {actor.name} runs bt {found.version[0]}, which decodes as version {found.version[1]}; this is "
+                f"bt {VERSION[0]}, version {VERSION[1]}: install the same one there"
+            )
+        if differing := found.fingerprint.differences(self._start.fingerprint):
+            changes = "; ".join(differing.values())
+            raise ModelError(f"worker {actor.name} has another model ({changes}): put the one of this machine there")
+        actor.is_ready, self._failed_starts = True, 0
+        self._report(Joined(actor.name))
+
+    def _submit(self, batch: Batch) -> None:
+        ready = [actor for actor in self._actors if actor.is_ready and len(actor.batches) < AHEAD]
+        if not ready:  # they were lost meanwhile
+            self._report(Lost(batch.ticket, died_on_it=False, why=""))
+            return
+        actor = min(ready, key=lambda actor: len(actor.batches))
+
+        def done(actor: _Actor, answers: Any) -> None:
+            del actor.batches[batch.ticket]
+            self._report(Done(batch.ticket, answers))
+
+        actor.batches[batch.ticket] = self._then(actor, actor.handle.embed.remote(batch.items), done)
+
+    def _lose(self, actor: _Actor, why: str) -> None:
+        """Forget an actor, and report its batches as lost. Raises ProcessError if no worker can be started."""
+        self._actors.remove(actor)
+        self._ray.kill(actor.handle)  # its machine may only be out of reach
+        if not actor.is_ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _MOST_FAILED_STARTS:
+                raise ProcessError(f"no worker can be started on the Ray cluster: {why}")
+            return
+        for place, ticket in enumerate(actor.batches):
+            self._report(Lost(ticket, died_on_it=place == 0, why=why))
+        self._report(Left(actor.name))
+
+
+def _on(worker: str, error: BridgeTowerError) -> BridgeTowerError:
+    kind = UsageError if isinstance(error, UsageError) else ModelError
+    return kind(f"worker {worker}: {error}")
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
+def connect(address: str | None) -> None:
+    """Connect to a cluster: None for that of RAY_ADDRESS or of this machine. Raises ProcessError."""
+    import ray
+
+    named = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if named and (place := urlsplit(named if "//" in named else f"//{named}")).port:
+            socket.create_connection((place.hostname or "", place.port), _CONNECT_S).close()
+        ray.init(address or "auto", log_to_driver=False, logging_level=logging.CRITICAL)
+    except Exception as error:
+        start = "start one with `ray start --head`, or name it: --engine ray://HOST:10001"
+        where = f"at {named}" if named else "on this machine"
+        raise ProcessError(f"no Ray cluster {where}: {_last_line(error)}: {start}") from error
+
+
+def main() -> None:
+    """Serve the parent process until it closes stdin."""
+    to = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "wb") as nowhere:  # output of Ray must not mix with messages
+        os.dup2(nowhere.fileno(), 1)
+    received = messages(sys.stdin.buffer)
+    start = next(received, None)
+    if start is None:
+        return
+    driver = Driver(start, lambda message: write(message, to))
+
+    def receive() -> None:
+        for batch in received:
+            driver.take(batch)
+        driver.end()
+        time.sleep(_LEAVE_S)
+        os._exit(1)
+
+    threading.Thread(target=receive, daemon=True).start()
+    try:
+        connect(start.address)
+        driver.run()
+    except BridgeTowerError as error:
+        write(Failed(error), to)
+    except BrokenPipeError:
+        pass
+    except Exception:  # noqa: BLE001 - the parent process raises it
+        write(Failed(RuntimeError(traceback.format_exc())), to)
+    finally:
+        import ray
+
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
