@@ -78,8 +78,8 @@ class Pool(Protocol):
 class _Piece:
     """Successive items: the results that there are, and the items that have none yet."""
 
-    def __init__(self, items: Sequence[Sent | Refused], deaths: int = 0) -> None:
-        self.deaths = deaths  # of workers that were at it
+    def __init__(self, items: Sequence[Sent | Refused]) -> None:
+        self.deaths = 0  # of workers that were at it
         self.results: list[Embedded | Refused | None] = [None] * len(items)
         self.open: dict[int, Sent] = {}  # items without a result, by place
         for place, item in enumerate(items):
@@ -93,13 +93,17 @@ class _Piece:
         del self.open[place]
 
     def halves(self) -> "list[_Piece]":
-        """Divide it in the middle of the items without a result; the next death on a half divides that."""
+        """Divide it in the middle of the items without a result.
+
+        The next death on a half divides that; only a single item is tried as often as the first time.
+        """
         middle = [*self.open][len(self.open) // 2]
         halves = []
         for part in (range(middle), range(middle, len(self.results))):
-            half = _Piece((), MOST_DEATHS - 1)
+            half = _Piece(())
             half.results = [self.results[place] for place in part]
             half.open = {place - part.start: self.open[place] for place in part if place in self.open}
+            half.deaths = MOST_DEATHS - 1 if len(half.open) > 1 else 0
             halves.append(half)
         return halves
 
