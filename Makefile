@@ -11,7 +11,7 @@ SPREAD := --dist=loadfile --no-loadscope-reorder
 BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-samples test-serve quick check format bench clean
+.PHONY: help demo test test-cluster test-samples test-serve quick check format bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -38,6 +38,9 @@ test-samples: $(VENV)/.installed-dev  ## read files of many encoders, and real o
 
 test-serve: $(VENV)/.installed-fuzz  ## ask a real server 5,000 generated requests, damaged and slow ones: minutes
 	$(BIN)/python tests/serving/fuzz.py
+
+test-cluster: $(VENV)/.installed-cluster  ## index on a Ray cluster that is started on this machine: two minutes
+	$(BIN)/pytest --cluster tests/cluster $(ARGS)
 
 quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: about a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 $(SPREAD) -r fE $(ARGS)
@@ -77,6 +80,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo '== install bt, the libraries that it needs and the development tools: this takes minutes'
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-cluster: $(VENV)/.installed-dev
+	@echo '== install Ray'
+	$(PIP_INSTALL) --editable '.[dev,cluster]'
+	@touch $@
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed-dev
 	@echo '== install schemathesis'

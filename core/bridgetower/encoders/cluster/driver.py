@@ -14,9 +14,9 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +31,10 @@ _LEAVE_S = 5.0  # in which the cluster is left once stdin is closed
 _MOST_FAILED_STARTS = 3  # of workers in a row
 
 _Report = Callable[[object], None]
+
+
+class Defect(Exception):
+    """Our code on a worker raised an error that is not expected; the message has its traceback."""
 
 
 class _Actor:
@@ -86,6 +90,13 @@ class Driver:
                 return
             handle()
 
+    def leave(self) -> None:
+        """End the actors, and leave the cluster."""
+        with suppress(Exception):  # the cluster may be lost
+            for actor in self._actors:
+                self._ray.kill(actor.handle)
+        self._ray.shutdown()
+
     def _look(self) -> None:
         """Create the actors that are missing; a node may have joined. Raises ProcessError after a time without any."""
         now = time.monotonic()
@@ -136,9 +147,9 @@ class Driver:
         elif isinstance(cause, BridgeTowerError):
             raise _on(actor.name, cause)
         elif isinstance(error, self._ray.exceptions.RayTaskError):
-            raise error
+            raise Defect(f"worker {actor.name}: {error}")
         elif isinstance(error, self._ray.exceptions.RayError):
-            self._lose(actor, actor.name or _last_line(error))
+            self._lose(actor, actor.name or _in_short(error))
         else:
             raise error
 
@@ -198,8 +209,10 @@ def _on(worker: str, error: BridgeTowerError) -> BridgeTowerError:
     return kind(f"worker {worker}: {error}")
 
 
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+def _in_short(error: BaseException) -> str:
+    """Return the first sentence of the last line of a message."""
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    return last.partition(". ")[0].removesuffix(".")
 
 
 def connect(address: str | None) -> None:
@@ -214,7 +227,7 @@ def connect(address: str | None) -> None:
     except Exception as error:
         start = "start one with `ray start --head`, or name it: --engine ray://HOST:10001"
         where = f"at {named}" if named else "on this machine"
-        raise ProcessError(f"no Ray cluster {where}: {_last_line(error)}: {start}") from error
+        raise ProcessError(f"no Ray cluster {where}: {_in_short(error)}: {start}") from error
 
 
 def main() -> None:
@@ -243,12 +256,12 @@ def main() -> None:
         write(Failed(error), to)
     except BrokenPipeError:
         pass
-    except Exception:  # noqa: BLE001 - the parent process raises it
-        write(Failed(RuntimeError(traceback.format_exc())), to)
+    except Defect as error:
+        write(Failed(RuntimeError(str(error))), to)
+    except Exception as error:  # noqa: BLE001 - Ray raises errors of many kinds where the connection is lost
+        write(Failed(ProcessError(f"the Ray cluster was lost: {_in_short(error)}")), to)
     finally:
-        import ray
-
-        ray.shutdown()
+        driver.leave()
 
 
 if __name__ == "__main__":
