@@ -71,12 +71,27 @@ def test_each_benchmark_gives_a_table_and_json_lines(
         assert row["peak_mb"] > 1 if script == "memory" else row["seconds"] == row["all_seconds"][0] > 0
 
 
+@pytest.mark.slow
+def test_cluster_measures_both_engines(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", exc_type=ImportError)
+    lines = tmp_path / "lines.jsonl"
+    options = ["--size", "tiny", "--rounds", "1", "--photos", "4", "--work", str(work), "--json", str(lines)]
+    run("cluster", *options, monkeypatch=monkeypatch)
+    rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    assert [row["contender"] for row in rows] == ["--engine local", "--engine ray"]
+    assert rows[0]["x_local"] == 1 and all(row["seconds"] > 0 for row in rows)
+    assert capsys.readouterr().out.startswith("cluster: processor ")
+
+
 def test_make_bench_runs_all_of_them() -> None:
     listed = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
     assert listed is not None and sorted(listed[1].split()) == sorted(SCRIPTS)
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
-    assert scripts == {*SCRIPTS, "plain_indexing", "warm", "kills", "damages", "scale", "drift", "stores"}
-    # two contenders, two trials, and what takes an hour or another build
+    databases = {"stores", "store_answers"}
+    assert scripts == {*SCRIPTS, *databases, "cluster", "plain_indexing", "warm", "kills", "damages", "scale", "drift"}
+    # one that needs Ray, two contenders, two trials, and what takes an hour or another build
 
 
 def test_memory_starts_every_contender_alone(work: Path, tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""`bt index` on a folder of 12-megapixel JPEG files by three workers, whole process: on a Ray cluster, and without.
+
+    python benchmarks/cluster.py --photos 192
+
+The workers of the cluster decode the files, one thread each; the process decodes with three. The demo model is small,
+so that decoding decides. The cluster is there before the clock starts, its workers are not: they start with each run.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks import processes
+from benchmarks.checkpoints import checkpoint
+from benchmarks.harness import Report, command_line, take_turns
+from benchmarks.indexing import photos_for
+from bridgetower.index.reader import IndexReader
+
+WORKERS = 3
+LOCAL, RAY = "--engine local", "--engine ray"
+_START_S = 120.0
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[str]:
+    """Start Ray with a processor for each worker; yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    log = folder / "log"
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--num-cpus={WORKERS}"]
+    command += [f"--port={address.partition(':')[2]}", "--ray-client-server-port=0", "--node-ip-address=127.0.0.1"]
+    command += ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000"]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    with open(log, "wb") as output:
+        head = subprocess.Popen([*command, f"--temp-dir={folder}"], stdout=output, stderr=output, env=environment)
+    try:
+        until = time.monotonic() + _START_S
+        while b"Ray runtime started" not in log.read_bytes():
+            if head.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"Ray did not start:\n{log.read_text()}")
+            time.sleep(0.1)
+        yield address
+    finally:
+        head.terminate()
+        head.wait()
+
+
+def commands(photos: Path, model: Path, out: Path) -> dict[str, list[str]]:
+    """The commands, by name; each writes to `out`, which must not exist."""
+    index = [processes.BT, "index", str(photos), "--model", str(model), "--index", str(out), f"--workers={WORKERS}"]
+    return {LOCAL: index, RAY: [*index, "--engine", "ray", "--shared-paths"]}
+
+
+def start(name: str, photos: Path, model: Path, scratch: Path) -> Path:
+    """Run one of the commands; return its index."""
+    out = Path(tempfile.mkdtemp(dir=scratch)) / "index"
+    processes.run(commands(photos, model, out)[name])
+    return out
+
+
+def vectors(index: Path) -> dict[bytes, bytes]:
+    """The vectors of an index, by content."""
+    with IndexReader.open(index) as reader:
+        return {entry.hash: entry.vector for entry in reader.catalog.entries()}
+
+
+def parser() -> argparse.ArgumentParser:
+    options = command_line(__doc__, sizes=["demo"], rounds=3)
+    options.add_argument("--photos", type=int, default=192, help="how many (%(default)s)")
+    return options
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if find_spec("ray") is None:
+        raise SystemExit("Ray is not installed: pip install -c constraints.txt '.[ray]'")
+    # A short folder: Ray keeps sockets in it, whose paths have at most 107 bytes.
+    with Report(Path(__file__).stem, args) as report, tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        scratch = Path(folder)
+        with cluster(scratch) as os.environ["RAY_ADDRESS"]:
+            for size in args.size:
+                photos, model = photos_for(size, args), checkpoint(size, args.work).absolute()
+                runs = {name: partial(start, name, photos, model, scratch) for name in (LOCAL, RAY)}
+                if vectors(runs[LOCAL]()) != vectors(runs[RAY]()):
+                    raise SystemExit("--engine ray is wrong: its vectors are others than those of --engine local")
+                times = take_turns(runs, args.rounds)
+                for name, measured in times.items():
+                    report.add(
+                        measured,
+                        size=size,
+                        contender=name,
+                        pictures_per_s=len(list(photos.iterdir())) / measured.median,
+                        x_local=times[LOCAL].median / measured.median,
+                    )
+
+
+if __name__ == "__main__":
+    main()
