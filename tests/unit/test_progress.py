@@ -6,6 +6,7 @@ import pytest
 
 from bridgetower import Library, Model
 from bridgetower.records import OnProgress
+from bridgetower_cli.progress import by_worker
 from tests.fakes import FakeEncoder, paint
 
 pytestmark = pytest.mark.usefixtures("decode_here")
@@ -51,3 +52,16 @@ def test_the_last_call_of_progress_says_that_all_is_done(photos: Path, tmp_path:
         assert calls, name
         done, total = calls[-1]
         assert done == total > 0, (name, calls)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({}, ""),
+        ({"node1-1": 48, "node-2-1": 64, "node1-2": 32}, "node1: 48 + 32, node-2: 64"),
+        ({f"a-{worker}": worker for worker in range(1, 8)}, "7 workers on 1 host: 1 to 7 each"),
+        ({f"{host}-1": 5 for host in "abcd"}, "4 workers on 4 hosts: 5 to 5 each"),
+    ],
+)
+def test_the_counts_of_workers_take_few_words(counts: dict[str, int], said: str) -> None:
+    assert by_worker(counts) == said
