@@ -219,7 +219,7 @@ def test_another_model_is_refused(cluster: Cluster, tmp_path: Path) -> None:
 def test_a_model_that_is_not_on_the_workers_is_told(cluster: Cluster, tmp_path: Path) -> None:
     load = CheckpointLoader(str(tmp_path / "absent"), "fp32", "hf")
     far = RayEngine(FAKE.preprocessing, 4, load, FAKE.fingerprint, address=cluster.address)
-    with pytest.raises(ModelError, match=r"^worker .+-\d: .*absent"):
+    with pytest.raises(ModelError, match=r"^worker .+-\d cannot load the model, .*absent"):
         list(far.embed(contents(tmp_path, shades(2))))
 
 

@@ -4,11 +4,11 @@ import hashlib
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from bridgetower import __version__
 from bridgetower.encoders.cluster.batches import Answer, Sent, Unread
 from bridgetower.encoders.protocol import Embedded, RecallEncoder
 from bridgetower.errors import BridgeTowerError, PictureError
@@ -45,6 +45,12 @@ class CheckpointLoader:
         return encoder
 
 
+class NotLoaded(NamedTuple):
+    """The report of a worker that cannot load its model. Ray Client would raise an error that is returned as it is."""
+
+    error: BridgeTowerError
+
+
 class Loaded(NamedTuple):
     """The report of a worker that has loaded its model."""
 
@@ -52,7 +58,8 @@ class Loaded(NamedTuple):
     version: tuple[str, int]  # of bt, and of its decoding
 
 
-VERSION = (__version__, DECODING_VERSION)
+# The package is imported by name: it is above this module.
+VERSION = (import_module("bridgetower").__version__, DECODING_VERSION)
 
 
 class Worker:
@@ -68,14 +75,14 @@ class Worker:
         """Return the name of this machine."""
         return socket.gethostname()
 
-    def load(self, load: Loader, name: str) -> Loaded | BridgeTowerError:
+    def load(self, load: Loader, name: str) -> Loaded | NotLoaded:
         """Load the model; return what it is, or why it cannot be loaded. From now on the worker is called `name`."""
         self.name = name
         try:
             self._encoder = load(self._device)
             return Loaded(self._encoder.fingerprint, VERSION)
         except BridgeTowerError as error:
-            return error
+            return NotLoaded(error)
 
     def embed(self, batch: Sequence[Sent]) -> list[Answer]:
         """Return an answer for each item. Raises ModelError, and ResourceError where this machine lacks something."""

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from bridgetower.encoders.cluster.actor import VERSION, Loaded, Worker
+from bridgetower.encoders.cluster.actor import VERSION, Loaded, NotLoaded, Worker
 from bridgetower.encoders.cluster.batches import AHEAD, Done, Lost
 from bridgetower.encoders.cluster.messages import Alive, Batch, Failed, Joined, Left, Start, messages, write
 from bridgetower.errors import BridgeTowerError, ModelError, ProcessError, ResourceError, UsageError
@@ -159,13 +159,13 @@ class Driver:
         reference = actor.handle.load.remote(self._start.load, actor.name)
         actor.batches[0] = self._then(actor, reference, self._loaded)
 
-    def _loaded(self, actor: _Actor, found: Loaded | BridgeTowerError) -> None:
+    def _loaded(self, actor: _Actor, found: Loaded | NotLoaded) -> None:
         del actor.batches[0]
-        if isinstance(found, ResourceError):
-            self._lose(actor, f"{actor.name}: {found}")
-            return
-        if isinstance(found, BridgeTowerError):
-            raise _on(actor.name, found)
+        if isinstance(found, NotLoaded):
+            if isinstance(found.error, ResourceError):
+                self._lose(actor, f"{actor.name}: {found.error}")
+                return
+            raise _on(f"{actor.name} cannot load the model, which must be there as it is here", found.error)
         if found.version != VERSION:
             raise ModelError(
                 f"worker {actor.name} runs bt {found.version[0]}, which decodes as version {found.version[1]}; this is "

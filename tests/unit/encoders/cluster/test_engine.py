@@ -11,7 +11,7 @@ import pytest
 
 from bridgetower import EngineChoice, Library, Model, ModelError, PictureError, Progress, UsageError
 from bridgetower.encoders.cluster import ray_engine
-from bridgetower.encoders.cluster.actor import CheckpointLoader, Loaded, Worker
+from bridgetower.encoders.cluster.actor import CheckpointLoader, Loaded, NotLoaded, Worker
 from bridgetower.encoders.cluster.batches import Done, Lost, Sent
 from bridgetower.encoders.cluster.messages import Failed, Start, messages, write
 from bridgetower.encoders.cluster.ray_engine import RayEngine
@@ -150,7 +150,7 @@ def test_pixels_that_are_sent_lose_nothing(photos: Path) -> None:
 
 def test_a_model_that_is_not_there_is_an_answer_of_the_worker(tmp_path: Path) -> None:
     found = Worker("cpu", 1, None).load(CheckpointLoader(str(tmp_path / "absent"), "fp32", "hf"), "node-1")
-    assert isinstance(found, ModelError) and "absent" in str(found)
+    assert isinstance(found, NotLoaded) and isinstance(found.error, ModelError) and "absent" in str(found.error)
 
 
 def test_an_engine_evaluates(photos: Path) -> None:
