@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from benchmarks import machine
 from benchmarks.checkpoints import NAMES
 
 Array = npt.NDArray[np.float32]
+_Name = TypeVar("_Name")
 
 WORK = Path("runs/benchmarks")
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -74,9 +75,9 @@ class Times:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
-def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
+def take_turns(contenders: Mapping[_Name, Callable[[], object]], rounds: int) -> dict[_Name, Times]:
     """Time each contender once a round, in order."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[_Name, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
             begin = time.perf_counter()

@@ -80,7 +80,8 @@ def test_cluster_measures_both_engines(
     options = ["--size", "tiny", "--rounds", "1", "--photos", "4", "--work", str(work), "--json", str(lines)]
     run("cluster", *options, monkeypatch=monkeypatch)
     rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
-    assert [row["contender"] for row in rows] == ["--engine local", "--engine ray"]
+    assert [row["contender"] for row in rows] == 2 * ["--engine local", "--engine ray"]
+    assert [row["pictures"] for row in rows] == [1, 1, 4, 4]
     assert rows[0]["x_local"] == 1 and all(row["seconds"] > 0 for row in rows)
     assert capsys.readouterr().out.startswith("cluster: processor ")
 
