@@ -8,6 +8,7 @@ import pytest
 from bridgetower.errors import UsageError
 from bridgetower_cli.settings import DEFAULT_MODEL, features_folder, index_folder, settle
 from tests.cli.conftest import Bt, Models
+from tests.fakes import COLOURS, paint
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -99,3 +100,31 @@ def test_a_size_beyond_any_disk_is_wrong_usage(command: list[str], bt: Bt) -> No
     done = bt(*command, "99999999TB")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1 and "'99999999TB' is more than any disk has" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--engine", "spark"], "an engine is local, ray, or ray://HOST:PORT"),
+        (["--engine", "ray://host"], "an engine is local, ray, or ray://HOST:PORT"),
+        (["--shared-paths"], "shared paths are for the workers of a cluster"),
+        (["--workers", "0"], "a whole number of at least 1 is wanted"),
+    ],
+)
+@pytest.mark.parametrize("command", ["index", "eval"])
+def test_an_engine_that_is_none_is_wrong_usage(
+    command: str, options: list[str], said: str, bt: Bt, models: Models, tmp_path: Path
+) -> None:
+    (tmp_path / "captions.jsonl").touch()
+    result = bt(command, tmp_path / "captions.jsonl", "--model", "demo", *options)
+    assert result.exit_code == 2 and said in result.stderr
+    assert not models.resolved
+
+
+def test_a_number_of_processes_decodes(bt: Bt, tmp_path: Path) -> None:
+    photos = tmp_path / "more"
+    for colour in COLOURS:
+        paint(photos / f"{colour}.png", colour)
+    result = bt("index", photos, "--engine", "local", "--workers", 3, "--index", tmp_path / "other", "--model", "demo")
+    assert result.exit_code == 0, result.stderr
+    assert f"indexed {len(COLOURS)}" in result.stderr

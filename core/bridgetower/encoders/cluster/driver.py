@@ -196,7 +196,7 @@ class Driver:
         self._ray.kill(actor.handle)  # its machine may only be out of reach
         if not actor.is_ready:
             self._failed_starts += 1
-            if self._failed_starts >= _MOST_FAILED_STARTS:
+            if self._failed_starts >= _MOST_FAILED_STARTS and not any(one.is_ready for one in self._actors):
                 raise ProcessError(f"no worker can be started on the Ray cluster: {why}")
             return
         for place, ticket in enumerate(actor.batches):

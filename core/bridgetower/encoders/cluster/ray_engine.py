@@ -24,7 +24,7 @@ from bridgetower.records import FileContent, Fingerprint, Refused, Say, quiet
 from bridgetower.resources import shortage
 
 PATIENCE_S = 60.0  # for which there may be no worker
-_CONNECT_S = 30.0  # in which the driver must have connected
+_CONNECT_S = 60.0  # in which the driver must have connected
 _SILENCE_S = 120.0  # after which the driver has a fault
 _LEAVE_S = 10.0  # in which the driver must have left the cluster
 _COMMAND = (sys.executable, "-P", "-m", "bridgetower.encoders.cluster.driver")  # -P: nothing from the current folder
@@ -55,11 +55,13 @@ class RayEngine:
 
         `address` is "ray://HOST:PORT", or None for the cluster of RAY_ADDRESS or of this machine. `device` is "auto",
         "cpu" or "cuda". There are at most `number` workers, by default as many as Ray has GPUs, or else processors.
-        With `shared_paths` workers read and decode the files. `say` gets a line for each worker that is lost.
+        With `shared_paths` workers read and decode the files. `say` gets a line for each worker that is lost, or cannot
+        read a file.
         """
         self._preprocessing, self.batch_size = preprocessing, batch_size
         self._load, self._fingerprint, self._address, self._device = load, fingerprint, address, device
         self._number, self._shared_paths, self._patience_s, self._say = number, shared_paths, patience_s, say
+        self._told: set[str] = set()  # workers that could not read a file
 
     def __repr__(self) -> str:
         return f"<RayEngine at {self._address or 'the cluster of this machine'}, batches of {self.batch_size}>"
@@ -91,7 +93,9 @@ class RayEngine:
     def _content(self, unread: Unread, item: Sent) -> Sent | Refused:
         """Return the content of a file that a worker could not read."""
         assert isinstance(item, Located)  # nothing else is read there
-        self._say(f"note: its content is sent to workers, as {unread.worker} cannot read {item.path}: {unread.why}")
+        if unread.worker not in self._told:
+            self._told.add(unread.worker)
+            self._say(f"note: worker {unread.worker} cannot read {item.path}, so its content is sent: {unread.why}")
         try:
             content = read(item.path)
         except PictureError as error:
