@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bridgetower.encoders.protocol import Pixels, Vectors
+from bridgetower.errors import ResourceError
 from tests.fakes import FakeEncoder
 
 
@@ -33,9 +34,11 @@ class Load:
     seconds: float = 0.0
     dies: bool = False
     weights: str | None = None
+    device: str = "cpu"  # that it must be asked for
 
     def __call__(self, device: str) -> Slow:
-        assert device == "cpu"
+        if device != self.device:
+            raise ResourceError(f"the device is {device}")
         encoder = Slow(self.seconds, dies=self.dies)
         if self.weights is not None:
             encoder.fingerprint = replace(encoder.fingerprint, weights_sha256=self.weights)

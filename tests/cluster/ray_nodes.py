@@ -81,9 +81,9 @@ class Cluster:
 
         wait_for(started, 120)
 
-    def add_node(self) -> "subprocess.Popen[bytes]":
-        """Start a node, which joins in a few seconds."""
-        return self._start(f"--address={self.direct}", "--num-cpus=1")
+    def add_node(self, *, gpus: int = 0) -> "subprocess.Popen[bytes]":
+        """Start a node, which joins in a few seconds. Ray believes in any number of GPUs."""
+        return self._start(f"--address={self.direct}", "--num-cpus=1", f"--num-gpus={gpus}")
 
     def _start(self, *options: str) -> "subprocess.Popen[bytes]":
         common = ("--block", "--node-ip-address=127.0.0.1", "--object-store-memory=100000000")

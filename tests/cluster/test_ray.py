@@ -210,6 +210,15 @@ def committed(directory: Path) -> int:
         return 0
 
 
+def test_a_worker_takes_a_gpu_that_ray_has(cluster: Cluster, tmp_path: Path) -> None:
+    given = contents(tmp_path, shades(8))
+    node = cluster.add_node(gpus=1)
+    assert made([*engine(cluster, Load(device="cuda"), device="cuda").embed(given)]) == expected(given)
+    with pytest.raises(ProcessError, match="the device is"):  # so "auto" takes it, too
+        list(engine(cluster, Load(device="cpu")).embed(given))
+    cluster.kill_node(node)
+
+
 def test_another_model_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     given = contents(tmp_path, shades(2))
     with pytest.raises(ModelError, match=r"^worker .+-\d has another model \(weights abc, not "):
