@@ -31,6 +31,7 @@ def cluster() -> Iterator[Cluster]:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
                 patch.setenv(name, cluster.environment[name])
+            patch.setenv("RAY_ADDRESS", cluster.direct)
             yield cluster
     finally:
         cluster.stop()
@@ -67,9 +68,9 @@ def rows(directory: Path) -> list[tuple[object, ...]]:
             return [*store.catalog.entries(), *skipped]
 
 
-def engine(cluster: Cluster, load: Load = POLITE, **options: object) -> RayEngine:
-    how = {"address": cluster.address, **options}
-    return RayEngine(FAKE.preprocessing, 4, load, FAKE.fingerprint, **how)  # type: ignore[arg-type]
+def engine(load: Load = POLITE, **options: object) -> RayEngine:
+    """An engine at the cluster of RAY_ADDRESS."""
+    return RayEngine(FAKE.preprocessing, 4, load, FAKE.fingerprint, **options)  # type: ignore[arg-type]
 
 
 def contents(folder: Path, colours: list[tuple[int, int, int]]) -> list[FileContent]:
@@ -137,11 +138,11 @@ def test_files_that_differ_on_a_worker_are_sent_there(cluster: Cluster, tmp_path
     given = [one._replace(hash=sha256(one.data).digest()) for one in given]
     elsewhere = given[3].path
     moved = elsewhere.rename(tmp_path / "moved.png")
-    results = engine(cluster, shared_paths=True, say=said.append).embed(given)
+    results = engine(shared_paths=True, say=said.append).embed(given)
     assert made([*results]) == expected([*given[:3], *given[4:]])  # it is gone here, too
     elsewhere.symlink_to(moved)
     Image.new("RGB", (9, 9)).save(given[5].path)
-    [*found] = engine(cluster, shared_paths=True, say=said.append).embed(given)
+    [*found] = engine(shared_paths=True, say=said.append).embed(given)
     assert [place for place, one in enumerate(found) if isinstance(one, Refused)] == [5]
     refused = found[5]
     assert isinstance(refused, Refused) and not refused.lasting
@@ -153,7 +154,7 @@ def test_a_picture_that_kills_its_worker_is_found_and_skipped(cluster: Cluster, 
     colours[6] = (255, 0, 0)
     given = contents(tmp_path, colours)
     said: list[str] = []
-    results = [*engine(cluster, Load(dies=True), say=said.append).embed(given)]
+    results = [*engine(Load(dies=True), say=said.append).embed(given)]
     assert [place for place, result in enumerate(results) if isinstance(result, Refused)] == [6]
     found = results[6]
     assert isinstance(found, Refused) and found.reason.startswith("the worker died on it 3 times, last ")
@@ -164,7 +165,7 @@ def test_a_picture_that_kills_its_worker_is_found_and_skipped(cluster: Cluster, 
 def test_workers_and_nodes_that_die_cost_nothing_and_new_ones_join(cluster: Cluster, tmp_path: Path) -> None:
     given = contents(tmp_path, shades(160))
     results: list[Embedded | Refused] = []
-    running = engine(cluster, Load(seconds=0.25)).embed(given)
+    running = engine(Load(seconds=0.25)).embed(given)
 
     def go_on(number: int) -> None:
         results.extend(next(running) for _ in range(number))
@@ -213,21 +214,21 @@ def committed(directory: Path) -> int:
 def test_a_worker_takes_a_gpu_that_ray_has(cluster: Cluster, tmp_path: Path) -> None:
     given = contents(tmp_path, shades(8))
     node = cluster.add_node(gpus=1)
-    assert made([*engine(cluster, Load(device="cuda"), device="cuda").embed(given)]) == expected(given)
+    assert made([*engine(Load(device="cuda"), device="cuda").embed(given)]) == expected(given)
     with pytest.raises(ProcessError, match="the device is"):  # so "auto" takes it, too
-        list(engine(cluster, Load(device="cpu")).embed(given))
+        list(engine(Load(device="cpu")).embed(given))
     cluster.kill_node(node)
 
 
 def test_another_model_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     given = contents(tmp_path, shades(2))
     with pytest.raises(ModelError, match=r"^worker .+-\d has another model \(weights abc, not "):
-        list(engine(cluster, Load(weights="abc")).embed(given))
+        list(engine(Load(weights="abc")).embed(given))
 
 
 def test_a_model_that_is_not_on_the_workers_is_told(cluster: Cluster, tmp_path: Path) -> None:
     load = CheckpointLoader(str(tmp_path / "absent"), "fp32", "hf")
-    far = RayEngine(FAKE.preprocessing, 4, load, FAKE.fingerprint, address=cluster.address)
+    far = RayEngine(FAKE.preprocessing, 4, load, FAKE.fingerprint)
     with pytest.raises(ModelError, match=r"^worker .+-\d cannot load the model, .*absent"):
         list(far.embed(contents(tmp_path, shades(2))))
 
@@ -235,7 +236,7 @@ def test_a_model_that_is_not_on_the_workers_is_told(cluster: Cluster, tmp_path: 
 def test_no_place_for_a_worker_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
     given = contents(tmp_path, shades(2))
     with pytest.raises(ProcessError, match=r"no worker has found a place .* 0 GPUs"):
-        list(engine(cluster, device="cuda", patience_s=2).embed(given))
+        list(engine(device="cuda", patience_s=2).embed(given))
 
 
 def test_no_cluster_is_told_in_seconds(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_no_cluster_is_told_in_seconds(cluster: Cluster, photos: Path, tmp_path:
 def test_the_loss_of_the_cluster_ends_the_run_with_one_line(cluster: Cluster, tmp_path: Path) -> None:
     """The last test: it ends the cluster."""
     given = contents(tmp_path, shades(400))
-    running = engine(cluster, Load(seconds=0.25)).embed(given)
+    running = engine(Load(seconds=0.25), address=cluster.address).embed(given)
     assert next(running) is not None
     cluster.stop()
     with pytest.raises(ProcessError, match="the Ray cluster was lost"):

@@ -104,8 +104,11 @@ class Driver:
             self._idle_since = now
         resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         gpus, processors = (int(sum(node.get(kind, 0) for node in resources)) for kind in ("GPU", "CPU"))
-        if self._on_gpus is None:
-            self._on_gpus = self._start.device == "cuda" or (self._start.device == "auto" and gpus > 0)
+        on_gpus = self._start.device == "cuda" or (self._start.device == "auto" and gpus > 0)
+        if on_gpus != self._on_gpus and not any(actor.name for actor in self._actors):
+            for actor in self._actors:  # it waits for what is not there any more
+                self._ray.kill(actor.handle)
+            self._actors, self._on_gpus = [], on_gpus
         self._slots = gpus if self._on_gpus else processors
         wanted = self._start.workers or int(self._slots)
         if now - self._idle_since > self._start.patience_s:
