@@ -39,7 +39,7 @@ test-samples: $(VENV)/.installed-dev  ## read files of many encoders, and real o
 test-serve: $(VENV)/.installed-fuzz  ## ask a real server 5,000 generated requests, damaged and slow ones: minutes
 	$(BIN)/python tests/serving/fuzz.py
 
-test-cluster: $(VENV)/.installed-cluster  ## index on a Ray cluster that is started on this machine: two minutes
+test-cluster: $(VENV)/.installed-cluster  ## PostgreSQL, Milvus and a Ray cluster, started on this machine: minutes
 	$(BIN)/pytest --cluster tests/cluster $(ARGS)
 
 quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: about a minute
@@ -82,7 +82,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-cluster: $(VENV)/.installed-dev
-	@echo '== install Ray'
+	@echo '== install PostgreSQL, Milvus and Ray'
 	$(PIP_INSTALL) --editable '.[dev,cluster]'
 	@touch $@
 

@@ -60,7 +60,7 @@ def engine_choice(engine: object) -> EngineChoice:
     if not isinstance(choice, EngineChoice):
         raise UsageError(f"{short(choice)}: an engine is given by its name, or as an EngineChoice")
     if choice.is_ray and not all(map(find_spec, ("ray", "grpc"))):
-        from bridgetower.pictures.extras.extra import how_to_install
+        from bridgetower.installation import how_to_install
 
         raise UsageError(f"--engine {choice.name} needs the extra ray: {how_to_install('ray')}")
     return choice
