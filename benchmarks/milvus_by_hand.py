@@ -63,6 +63,9 @@ class MilvusByHand:
         """Return the ids of the k nearest of a category; Milvus compares all its rows, if they are few."""
         return self.search(query, self._k, filter=f"category == {category}")
 
+    def search_ids(self, query: NDArray[np.float32], ids: NDArray[np.int64]) -> list[int]:
+        return self.search(query, self._k, filter=f"id in {ids.tolist()}")
+
 
 @contextlib.contextmanager
 def milvus_by_hand(dim: int, k: int) -> Iterator[MilvusByHand]:
