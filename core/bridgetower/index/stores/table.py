@@ -17,6 +17,7 @@ class Stamp(NamedTuple):
 
     generation: int  # of the last publication
     pruned: int  # the last generation that removed rows which earlier states may find
+    token: int = 0  # random, of the publication that wrote last: copies of an index have the same generations, not this
 
 
 class Effort(NamedTuple):
@@ -58,7 +59,11 @@ class VectorTable(Protocol):
         ...
 
     def remove(self, ids: NDArray[np.int64], stamp: Stamp) -> None:
-        """Remove the rows of these ids `[n]`, those that are there, and set the stamp, as `insert` does."""
+        """Remove the rows of these ids `[n]`, those that are there, and set the stamp.
+
+        In one transaction where the database has them; else the stamp is set first, so that no reader takes the rest of
+        the rows for those of its state.
+        """
         ...
 
     def remove_above(self, id: int) -> None:
@@ -81,8 +86,7 @@ class VectorTable(Protocol):
     def search(self, query: NDArray[np.float32], k: int, effort: Effort) -> NDArray[np.int64]:
         """Return the ids of the rows that are nearest to a unit vector `[E]`: at least `min(k, count())`, each once.
 
-        In any order. With k above RECALL_AT the setting and the candidates grow, so that recall does not fall; where
-        they cannot, all rows are compared.
+        In any order. With k above RECALL_AT the setting and the candidates grow in proportion, as far as they can.
         """
         ...
 
