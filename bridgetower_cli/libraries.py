@@ -92,7 +92,7 @@ def library(
         default_precision=settings.precision if settings.named_precision is None else "auto",
         features_cache=settings.features_cache,
         features_dir=settings.features_dir,
-        store_password=settings.store_password(),
+        store_password=settings.store_password,
         engine=engine,
         progress=render.talks_to_terminal(),
         say=say,

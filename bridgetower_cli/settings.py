@@ -72,10 +72,16 @@ def settle(
             else features_cache
         ),
         features_dir=features_dir or (features_folder(named) if (named := _environment("BT_FEATURES_DIR")) else None),
-        server_off="--no-server" if no_server else "BT_SERVER=off" if is_off else None,
+        server_off=_first(
+            no_server and "--no-server", is_off and "BT_SERVER=off", store_password_file and "--store-password-file"
+        ),
         verbose=verbose,
         store_password_file=store_password_file or _named_file("BT_STORE_PASSWORD_FILE"),
     )
+
+
+def _first(*reasons: object) -> str | None:
+    return next((str(reason) for reason in reasons if reason), None)
 
 
 def _environment(name: str) -> str | None:

@@ -202,7 +202,7 @@ def _serve(settings: Settings, idle: float, asked: Http) -> None:
         settings.precision if settings.named_precision is None else "auto",
         settings.features_cache,
         settings.features_dir,
-        settings.store_password(),
+        settings.store_password,
     )
     run(options, http, ended, idle=idle, say=render.say, defect=_defect)
 

@@ -16,7 +16,7 @@ from bridgetower_cli.settings import Device, Index, Json, Precision, Quiet, sett
 FEW = 5  # reasons, and indexed single files, that are shown
 
 if TYPE_CHECKING:
-    from bridgetower import Fingerprint, Kept, Root, Runtime, Summary, Tuning
+    from bridgetower import Fingerprint, Kept, Root, Runtime, StoreRow, Summary, Tuning
 
 
 def status(
@@ -102,7 +102,7 @@ def _fields(summary: "Summary", runtime: "Runtime | None") -> dict[str, Any]:
         "generation": summary.generation,
         "uncovered": summary.uncovered,
         "exact": summary.is_exact,
-        "store": None if summary.store is None else summary.store._asdict(),
+        "store": None if summary.store is None else _store_fields(summary.store),
         "tuning": None if summary.tuning is None else summary.tuning._asdict(),
         "keep_features": 0 if summary.kept is None else summary.kept.capacity,
         "kept": None if summary.kept is None else _kept_fields(summary.kept),
@@ -152,6 +152,10 @@ def _rows(summary: "Summary", runtime: "Runtime | None") -> list[list[str]]:
     return rows
 
 
+def _store_fields(store: "StoreRow") -> dict[str, Any]:
+    return {"address": store.address, "table": store.name, "arrangement": store.arrangement}
+
+
 def _kept_fields(kept: "Kept") -> dict[str, Any]:
     return {"pictures": kept.images, "bytes": kept.bytes, "precision": kept.precision, "under": kept.under}
 
@@ -199,20 +203,18 @@ def _search_plan(summary: "Summary") -> list[list[str]]:
     state = f"generation {summary.generation}, {counted(summary.uncovered, 'picture')} not yet in it"
     tuning, store = summary.tuning, summary.store
     if store is None:
-        lists = (
-            ""
-            if tuning is None
-            else (
-                f"; {tuning.effort} of {tuning.lists} lists are read and {tuning.candidates} candidates looked at again"
-            )
-        )
-        return [["search file", state + lists]]
-    rows = [["table", state], ["arranged as", store.arrangement or "nothing yet: all rows are compared"]]
-    if summary.is_exact:
-        return [*rows, ["search", "all rows are compared; with a filter, those that pass it, found by their ids"]]
-    assert tuning is not None  # else every search is exact
+        if tuning is not None:
+            state += f"; {tuning.effort} of {tuning.lists} lists are read"
+            state += f" and {tuning.candidates} candidates looked at again"
+        return [["search file", state]]
+    rows = [["table", state], ["arranged as", store.arrangement or "nothing yet"]]
+    if tuning is None or not tuning.effort:
+        return [*rows, ["search", "all rows are compared; with a filter, those that pass it"]]
     return [
         *rows,
         ["search", f"effort {tuning.effort}, {tuning.candidates} candidates for each 100 pictures"],
-        ["with a filter", "up to 50000 pictures that pass are all compared; of more, enough are asked for"],
+        [
+            "with a filter",
+            "all rows that pass it are compared, if they are few; else so many are asked for that enough pass",
+        ],
     ]

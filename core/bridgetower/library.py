@@ -66,7 +66,7 @@ class Library:
         features_cache: int | None = None,
         features_dir: AnyPath | None = None,
         store: "RecallStore | None" = None,
-        store_password: str | None = None,
+        store_password: "str | Callable[[], str | None] | None" = None,
         engine: str | EngineChoice = LOCAL,
         progress: bool = False,
         say: Say = quiet,
@@ -82,9 +82,9 @@ class Library:
         `features_cache` is the disk space in bytes for features of pictures, so that the next search need not compute
         them: 0 for none, None for that which the index keeps, else 2 GB. `features_dir` is a place for them outside
         the folder of the index. `store` recalls, by default what the index names: FAISS, or a database, for which
-        `store_password` is. `engine` is where `index` makes vectors: "local", "ray" or "ray://HOST:PORT", or an
-        EngineChoice. While a model is fetched, `progress` shows bars on stderr; `say` gets notes for people. Raises
-        UsageError.
+        `store_password` is, or a function that finds it when it is needed. `engine` is where `index` makes vectors:
+        "local", "ray" or "ray://HOST:PORT", or an EngineChoice. While a model is fetched, `progress` shows bars on
+        stderr; `say` gets notes for people. Raises UsageError.
         """
         self.directory = Path(os.path.abspath(own_folder(directory)))
         self._features_cache = inputs.whole_or_none("features_cache", features_cache)

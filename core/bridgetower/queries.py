@@ -32,6 +32,8 @@ class Queries:
             on_hits(NOTHING.hits)
             yield NOTHING
             return
+        if not request.exact:
+            reader.connect()
         encoder, load_judge = self._parts(reader, request)
         yield from pages(reader, request, encoder, load_judge, self._cache(reader), on_progress, on_hits)
 
@@ -39,6 +41,7 @@ class Queries:
         """Fill the masks of a normalised text from the `depth` pictures that it fits best."""
         if not len(reader):
             return Filled((), None, ())
+        reader.connect()
         model = self.models.of(reader)
         require_heads(model.heads, Head.ITC, Head.ITM, Head.MLM)
         encoder, judge = model.encoder, model.judge

@@ -133,7 +133,7 @@ def test_an_unknown_command(bt: Bt) -> None:
         ("status --top 3", "--top is no option of bt status: `bt status --help` shows all"),
         ("prune -n", "-n is no option of bt prune: did you mean --dry-run?"),
         ("search red --top", "--top needs a value"),
-        ("index", "PATH is missing: `bt index --help` shows how it is given"),
+        ("index", "nothing to index: give a folder or a file, as in `bt index ~/Pictures`"),
         ("match photos/red.png", "--text is missing: `bt match --help` shows how it is given"),
         ("search -", 'no texts are read from stdin, so "-" is none: give many one by one'),
     ],

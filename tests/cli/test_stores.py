@@ -42,7 +42,7 @@ def test_an_index_is_begun_in_a_database(bt: Bt, photos: Path, database: MemoryD
     assert "100.0% of the true 100 nearest" in status
     assert "rows in memory" in status
     shown = json.loads(bt("status", "--json").stdout)
-    assert shown["store"] == {"address": ADDRESS, "name": name, "arrangement": "rows in memory"}
+    assert shown["store"] == {"address": ADDRESS, "table": name, "arrangement": "rows in memory"}
     assert shown["exact"] is False
 
     (photos / "red.png").unlink()
@@ -99,11 +99,17 @@ def test_a_database_that_is_away_is_an_error_with_the_way_back(bt: Bt, library: 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://me:hunter2@db/photos", "a password in a URL ends up in lists of processes"),
-        ("postgresql://db/photos?password=hunter2", "a password in a URL ends up in lists of processes"),
-        ("mysql://me:hunter2@db", "mysql://...@db: give faiss, postgresql://USER@HOST/DATABASE or milvus://HOST:PORT"),
-        ("somewhere", "somewhere: give faiss, postgresql://"),
-        ("postgresql://db/photos?options=x", "options is none of sslmode, sslrootcert, host"),
+        ("postgresql://me:hunter2@db/photos", "postgresql://: a password in a URL ends up in lists of processes"),
+        ("postgresql://db/photos?password=hunter2", "postgresql://: a password in a URL"),
+        ("postgresql://me:hunter2/word@db/photos", "postgresql://: a password in a URL"),
+        ("postgresql://me:1234/hunter2@db", "postgresql://: a password in a URL"),
+        ("postgresql://me:hunter2?x@db/photos", "postgresql://: a password in a URL"),
+        ("milvus://me:hunter2#x@db", "milvus://: a password in a URL"),
+        ("postgresql://db:hunter2/photos", "postgresql://: its host or port is none: give faiss, postgresql://USER@"),
+        ("mysql://me:hunter2@db", "--store give faiss, postgresql://USER@HOST/DATABASE or milvus://HOST:PORT"),
+        ("hunter2", "--store give faiss, postgresql://USER@HOST/DATABASE or milvus://HOST:PORT"),
+        ("postgresql://db/photos?options=hunter2", "?options= is none of sslmode, sslrootcert, host"),
+        ("postgresql://db/photos/hunter2", "a name of a database has no /"),
     ],
 )
 def test_an_address_is_no_place_for_a_password(bt: Bt, library: Path, url: str, said: str) -> None:
@@ -144,9 +150,11 @@ def test_a_password_is_in_a_file_or_in_the_environment(
     ],
 )
 def test_a_file_without_a_password_is_refused(
-    bt: Bt, library: Path, tmp_path: Path, content: bytes | None, said: str
+    bt: Bt, library: Path, database: MemoryDatabase, tmp_path: Path, content: bytes | None, said: str
 ) -> None:
     if content is not None:
         (tmp_path / "secret").write_bytes(content)
+    assert bt("search", "red", "--store-password-file", tmp_path / "secret").exit_code == 0  # no database is asked
+    assert bt("index", "--store", ADDRESS).exit_code == 0
     done = bt("search", "red", "--store-password-file", tmp_path / "secret")
     assert done.exit_code == 6 and said in done.stderr and done.stderr.count("\n") == 1

@@ -82,6 +82,7 @@ def serve() -> None:
     import bridgetower.index.check
     import bridgetower.index.maintenance
     import bridgetower.index.vectors.catalog_vectors
+    import bridgetower.index.vectors.faiss.store
     import bridgetower.index.writer
     import bridgetower_cli.parser  # noqa: F401
     from bridgetower_cli import interrupts
@@ -91,13 +92,14 @@ def serve() -> None:
     find: Any = bridgetower.checkpoints.find
     encoder: Any = bridgetower.encoders.torch_encoder
     writer: Any = bridgetower.index.writer
+    faiss_store: Any = bridgetower.index.vectors.faiss.store
     fake = FakeEncoder()
     checkpoint = SimpleNamespace(name="fake", heads=fake.heads, preprocessing=fake.preprocessing)
     checkpoint.with_preprocessing = lambda name: checkpoint
     find.resolve = lambda name, **options: checkpoint
     encoder.fingerprint_of = lambda checkpoint, precision: fake.fingerprint
     encoder.TorchEncoder = lambda checkpoint, runtime, **options: fake
-    writer._UNCOVERED_MIN = 20  # publish often, to be killed there too
+    faiss_store._UNCOVERED_MIN = 20  # publish often, to be killed there too
     writer._PRUNED_AT_ONCE = 16
     truth: Any = bridgetower.index.vectors.catalog_vectors
     truth.EXACT_MOST = int(os.environ["MANY"])

@@ -15,11 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from numpy.typing import NDArray
 
 from bridgetower.index.catalog.changed_files import Sweep
-from bridgetower.index.catalog.rows import StoreRow, Tuning
+from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.stores.named import NamedStore
+from bridgetower.index.stores.naming import new_row
 from bridgetower.index.stores.table import Stamp
 from bridgetower.index.vectors.faiss.store import FaissStore
 from bridgetower.index.writer import IndexWriter, NewImage
@@ -276,7 +277,7 @@ class IndexInDatabaseEqualsDictionary(IndexEqualsDictionary):
         self.database = MemoryDatabase()
         self.store = self.database.store()
         super().create()
-        self.writer.set_store(StoreRow("milvus://db.example:19530", "bt_1", ""))
+        self.writer.set_store(new_row("milvus://db.example:19530", self.directory))
 
     def teardown(self) -> None:
         super().teardown()

@@ -82,6 +82,9 @@ class RowsView:
     def __init__(self, store: Rows, catalog: Catalog) -> None:
         self._store, self._catalog = store, catalog
 
+    def connect(self) -> None:
+        pass
+
     def search(
         self, query: npt.NDArray[np.float32], k: int, images: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.int64]:
@@ -163,7 +166,7 @@ def test_a_view_that_is_none_is_told(photos: Path, tmp_path: Path) -> None:
     filled_index(tmp_path / "index", photos, Rows())
     with (
         Library(tmp_path / "index", Model.from_parts(FakeEncoder()), store=store) as library,
-        pytest.raises(StoreError, match=r"^Viewless: open gave .*lacks is_there, damage, search, close"),
+        pytest.raises(StoreError, match=r"^Viewless: open gave .*lacks is_there, damage, connect, search, close"),
     ):
         library.search("red", depth=0)
 

@@ -262,6 +262,9 @@ class BruteForceView:
     def __init__(self, store: BruteForce, catalog: Catalog) -> None:
         self._store, self._catalog = store, catalog
 
+    def connect(self) -> None:
+        pass
+
     def search(
         self, query: npt.NDArray[np.float32], k: int, images: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.int64]:

@@ -29,6 +29,9 @@ class CheckedView:
     def damage(self) -> str | None:
         return self._view.damage
 
+    def connect(self) -> None:
+        self._view.connect()
+
     def close(self) -> None:
         self._view.close()
 
@@ -75,4 +78,4 @@ class CheckedView:
         return ids
 
     def _fault(self, problem: str) -> StoreError:
-        return StoreError(f"{self._name}: {problem}: `Library.repair` publishes it again; else mend its code")
+        return StoreError(f"{self._name}: {problem}: `bt verify --repair` publishes it again; else mend its code")

@@ -6,7 +6,6 @@ prune    drops files that are gone from the disk, removes the orphans, and retur
 """
 
 import os
-import secrets
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from bridgetower.index.feature_cache import FeatureFile
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import is_away, suggestion
 from bridgetower.index.stores.named import NamedStore
+from bridgetower.index.stores.naming import new_row
 from bridgetower.index.writer import IndexWriter
 from bridgetower.records import OnProgress, quiet
 
@@ -60,21 +60,31 @@ def move(writer: IndexWriter, store: NamedStore, address: str | None) -> str | N
     one, it only gets what it lacks. Raises StoreError; if the new database does not answer, nothing was changed.
     """
     before, dim = writer.catalog.store(), writer.catalog.fingerprint().dim
-    generation = writer.catalog.state().generation
     if (before and before.address) == address:
         writer.publish_if_due()
         return None
-    row = None if address is None else StoreRow(address, f"bt_{secrets.token_hex(8)}", "")
+    row = None if address is None else new_row(address, writer.directory)
     if row is not None:
-        store.require_answer(row, dim)
+        store.create(row, dim)
     writer.set_store(row)
-    writer.publish_if_due()
-    if before is not None:
-        try:
-            store.drop(before, dim, generation)
-        except StoreError as error:
-            return f"{error}; its table {before.name} is not used any more: drop it there by hand"
-    return None
+    try:
+        writer.publish_if_due()
+    finally:
+        note = None if before is None else _leave(store, before, dim, writer.directory)
+    return note
+
+
+def _leave(store: NamedStore, row: StoreRow, dim: int, directory: Path) -> str | None:
+    """Remove a table that the index does not use any more; return a note if it stays."""
+    try:
+        if store.drop(row, dim, directory):
+            return None
+        why = f"{row.address}: another copy of this index may use the table {row.name}"
+    except UnreachableStoreError as error:
+        why = f"{row.address}: no answer ({error.why}); the table {row.name} is not used any more"
+    except StoreError as error:
+        why = f"{error}; the table {row.name} is not used any more"
+    return f"{why}: drop it there by hand"
 
 
 def forget(writer: IndexWriter, paths: Iterable[Path]) -> ForgetReport:

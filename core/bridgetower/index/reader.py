@@ -193,6 +193,10 @@ class IndexReader:
         """Return how many images have a file; only these can be found."""
         return self.catalog.count_live()
 
+    def connect(self) -> None:
+        """Connect to the store, if it is a server. Raises StoreError if it does not answer."""
+        self._recall.connect()
+
     def recall(
         self,
         queries: "NDArray[np.float32]",

@@ -36,7 +36,7 @@ class Options:
     default_precision: str = "auto"
     features_cache: int | None = None  # bytes
     features_dir: Path | None = None
-    store_password: str | None = field(default=None, repr=False)
+    store_password: "str | Callable[[], str | None] | None" = field(default=None, repr=False)
 
 
 class Engine:

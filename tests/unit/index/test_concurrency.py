@@ -196,8 +196,8 @@ def test_a_second_writer_in_the_same_process_is_refused_too(directory: Path) -> 
 
 
 COMMIT_FOR_EVER = """
-import bridgetower.index.writer
-bridgetower.index.writer._UNCOVERED_MIN = 20  # publish often, to be killed there too
+import bridgetower.index.vectors.faiss.store
+bridgetower.index.vectors.faiss.store._UNCOVERED_MIN = 20  # publish often, to be killed there too
 writer = IndexWriter.open(Path(sys.argv[1]), FINGERPRINT)
 for start in range(int(sys.argv[2]), 100_000, 4):
     batch = range(start, start + 4)

@@ -1,6 +1,8 @@
 """An index whose recall is a table in a database: how it is filled, asked, looked after and left again."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,7 +185,7 @@ def test_files_recall_again_while_the_database_is_away(directory: Path, database
     database.away = "connection refused"
     with writing(directory, database) as writer:
         note = move(writer, database.store(), None)
-    assert note is not None and f"its table {name} is not used any more: drop it there by hand" in note
+    assert note is not None and f"the table {name} is not used any more: drop it there by hand" in note
     with IndexReader.open(directory) as store:
         assert_answers(store, QUERY, *range(20))
 
@@ -195,27 +197,161 @@ def test_nothing_changes_when_a_new_database_does_not_answer(directory: Path, da
     assert_holds(directory, database, *range(20))
 
 
-def test_a_copy_of_an_index_does_not_write_the_table_of_the_other(
+def test_a_copy_of_an_index_searches_the_table_and_does_not_write_it(
     directory: Path, database: MemoryDatabase, tmp_path: Path
 ) -> None:
-    import shutil
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    assert_holds(copy, database, *range(20))
+    with writing(directory, database) as writer:  # one small run, after which both have the same generations
+        add(writer, 20)
+        writer.finish()
+    with reading(copy, database) as store:
+        assert_answers(store, QUERY, *range(20))
+    with writing(copy, database) as writer:
+        with pytest.raises(StoreError, match="written by another copy of this index since: `bt verify --repair`"):
+            writer.require_store()
+        add(writer, 99)
+        with pytest.raises(StoreError, match="written by another copy"):
+            writer.finish()
+    assert_holds(directory, database, *range(21))
+    [finding] = check_index(copy, recall_store=database.store())
+    assert "written by another copy" in finding.problem
+    assert repair_index(copy, recall_store=database.store()).left == ()
+    assert len(database.tables) == 2
+    assert_holds(copy, database, *range(20), 99)
+    assert_holds(directory, database, *range(21))
 
-    shutil.copytree(directory, tmp_path / "copy")
+
+def test_a_copy_does_not_remove_the_table_that_both_use(
+    directory: Path, database: MemoryDatabase, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    name, _ = the_table(database)
+    with writing(copy, database) as writer:
+        note = move(writer, database.store(), None)
+    assert note == f"{ADDRESS}: another copy of this index may use the table {name}: drop it there by hand"
+    assert_holds(directory, database, *range(20))
+    with IndexReader.open(copy) as store:
+        assert_answers(store, QUERY, *range(20))
+
+
+def test_a_manifest_that_was_restored_gets_a_table_of_its_own(directory: Path, database: MemoryDatabase) -> None:
     with writing(directory, database) as writer:
+        assert writer.back_up() is None
+        saved = (directory / "manifest.backup.sqlite").read_bytes()
         for number in (20, 21, 22):
             add(writer, number)
             writer.finish()
-    with writing(tmp_path / "copy", database) as writer:
-        add(writer, 99)
-        with pytest.raises(StoreError, match="written by another copy of this index"):
-            writer.finish()
-        before = writer.catalog.store()
-        assert move(writer, database.store(), None) is None
-        assert before is not None and before.name in database.tables  # the other copy uses it
-        assert move(writer, database.store(), ADDRESS) is None
-    assert len(database.tables) == 2
-    assert_holds(directory, database, *range(23))
-    assert_holds(tmp_path / "copy", database, *range(20), 99)
+    (directory / "manifest.backup.sqlite").write_bytes(saved)
+    for file in directory.glob("manifest.sqlite*"):
+        file.unlink()
+    repaired = repair_index(directory, recall_store=database.store())
+    assert repaired.restored is not None and repaired.left == ()
+    assert_holds(directory, database, *range(20))
+    with writing(directory, database) as writer:
+        add(writer, 30)  # under an id that the table before has for another picture
+        writer.finish()
+    assert_holds(directory, database, *range(20), 30)
+
+
+def test_an_index_that_was_emptied_is_pruned(directory: Path, database: MemoryDatabase) -> None:
+    with writing(directory, database) as writer:
+        writer.forget(Path("/photos"))
+        assert prune(writer).images == 20
+    assert_holds(directory, database)
+    with writing(directory, database) as writer:
+        add(writer, 1, 2)
+        writer.finish()
+    assert_holds(directory, database, 1, 2)
+
+
+def test_a_table_without_rows_is_found_and_filled(directory: Path, database: MemoryDatabase) -> None:
+    _, table = the_table(database)
+    table.vectors.clear()  # type: ignore[attr-defined]
+    [finding] = check_index(directory, recall_store=database.store())
+    assert "20 x a row of an image that the table does not have (1, 2, 3, 4, 5, ...)" in finding.problem
+    with reading(directory, database) as store:
+        assert_answers(store, QUERY, *range(20))
+        assert store.damage is not None and "lacks rows" in store.damage
+    assert repair_index(directory, recall_store=database.store()).left == ()
+    assert_holds(directory, database, *range(20))
+
+
+def test_a_run_that_changes_nothing_makes_a_lost_table_again(directory: Path, database: MemoryDatabase) -> None:
+    database.tables.clear()
+    with writing(directory, database) as writer:
+        writer.finish(changed=False)
+    assert_holds(directory, database, *range(20))
+
+
+@pytest.mark.parametrize("before", [None, ADDRESS])
+def test_a_move_that_fails_changes_nothing(
+    directory: Path, database: MemoryDatabase, before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(table: MemoryTable, stamp: Stamp) -> None:
+        raise StoreError("permission denied")
+
+    with writing(directory, database) as writer:
+        if before is None:
+            assert move(writer, database.store(), None) is None
+        known = writer.catalog.store(), writer.catalog.state()
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryTable, "create", refuse)
+            with pytest.raises(StoreError, match="permission denied"):
+                move(writer, database.store(), "milvus://db.example:19530")
+        assert (writer.catalog.store(), writer.catalog.state()) == known
+    assert_holds(directory, database, *range(20))
+
+
+def test_a_table_that_changes_under_a_search_does_not_answer_it(
+    directory: Path, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer removes a picture between the first look at the stamp and the search."""
+    _, table = the_table(database)
+    search = MemoryTable.search
+
+    def changed(*arguments: Any) -> Any:
+        table.vectors.pop(4, None)  # type: ignore[attr-defined]
+        table.stamp = Stamp(9, 9, 1)  # type: ignore[attr-defined]
+        return search(*arguments)
+
+    with reading(directory, database) as store:
+        first = answer(store, QUERY)
+        wanted = answer(store, image(3).vector, k=20)
+        assert wanted[0][0] == "3"
+        monkeypatch.setattr(MemoryTable, "search", changed)
+        assert answer(store, image(3).vector, k=20) == wanted
+        assert answer(store, QUERY) == first
+
+
+def test_a_table_that_is_removed_under_a_search_does_not_fail_it(
+    directory: Path, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*arguments: object) -> None:
+        database.tables.clear()
+        raise StoreError("there is no such table")
+
+    with reading(directory, database) as store:
+        monkeypatch.setattr(MemoryTable, "search", gone)
+        assert_answers(store, QUERY, *range(20))
+
+
+def test_many_removed_rows_go_some_at_a_time(
+    directory: Path, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridgetower.index.stores.external._REMOVED_AT_ONCE", 4)
+    with writing(directory, database) as writer:
+        writer.forget(*map(path_of, range(10)))
+        assert sum(writer.prune()) == 10
+        database.kill_after = 2  # after the rows above, and the first four
+        with pytest.raises(Killed):
+            writer.publish()
+    database.kill_after = None
+    with writing(directory, database) as writer:
+        writer.finish()
+    assert_holds(directory, database, *range(10, 20))
 
 
 def test_recall_is_measured_and_the_cheapest_effort_that_suffices_is_taken(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from bridgetower.errors import NoIndexError, StoreError
-from bridgetower.index import writer as writer_module
 from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.reader import IndexReader
@@ -84,7 +83,7 @@ def test_only_vector_files_are_removed_as_old_ones(directory: Path) -> None:
 
 
 def test_a_long_run_publishes_in_the_middle(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "_UNCOVERED_MIN", 10)
+    monkeypatch.setattr("bridgetower.index.vectors.faiss.store._UNCOVERED_MIN", 10)
     with IndexWriter.open(directory, FINGERPRINT) as writer:
         generations = []
         for start in range(0, 100, 5):

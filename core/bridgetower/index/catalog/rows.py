@@ -50,7 +50,10 @@ class StoreRow(NamedTuple):
 
     address: str  # its URL, without a password
     name: str  # of the table in it
-    arrangement: str  # how the table is arranged for search, in words; "" before the first time
+    home: str  # which directory on which machine the table was made for; a copy of the index has another
+    token: int  # of the stamp that the publication under way writes, or the last one wrote
+    previous: int  # of the stamp that it found
+    arrangement: str = ""  # how the table is arranged for search, in words; "" before the first time
 
 
 class Keeping(NamedTuple):

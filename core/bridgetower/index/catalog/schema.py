@@ -62,6 +62,9 @@ SCHEMA = (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         address TEXT NOT NULL,
         name TEXT NOT NULL,
+        home TEXT NOT NULL,
+        token INTEGER NOT NULL,
+        previous INTEGER NOT NULL,
         arrangement TEXT NOT NULL,
         crc32 INTEGER NOT NULL
     ) STRICT""",
@@ -146,7 +149,7 @@ SUMMED = {
     "state": "created_at, updated_at, generation, covered, vectors_sha256",
     "tuning": "lists, trained, effort, candidates, recall, texts, pictures",
     "keeping": "capacity, under, made_by",
-    "store": "address, name, arrangement",
+    "store": "address, name, home, token, previous, arrangement",
     "queries": "vector",
     "roots": "path, scanned_at",
     "images": "hash, width, height, taken_at, decoding, vector",

@@ -295,7 +295,7 @@ class CatalogWriter(ChangedFiles):
                 self._db.execute(f"DELETE FROM {table}")
         self._db.execute("DELETE FROM store")
         if store is not None:
-            self._db.execute("INSERT INTO store VALUES (1, ?, ?, ?, ?)", (*store, crc32_of(*store)))
+            self._db.execute("INSERT INTO store VALUES (1, ?, ?, ?, ?, ?, ?, ?)", (*store, crc32_of(*store)))
 
     def set_keeping(self, keeping: Keeping | None) -> None:
         """Store which features the index keeps; None: none."""

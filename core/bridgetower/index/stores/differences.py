@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.stores.table import VectorTable
-from bridgetower.index.vectors.catalog_vectors import all_vectors
+from bridgetower.index.vectors.catalog_vectors import all_vectors, is_in
 
 _SHOWN = 5  # ids in a message
 
@@ -17,50 +17,59 @@ def differences(catalog: Catalog, table: VectorTable) -> Iterator[str]:
 
     Rows of removed images may still be there, and rows above the last covered id, which a writer may just insert.
     """
-    covered, pruned = catalog.state().covered, set(catalog.pruned())
-    rows = _Rows(table)
-    missing: list[int] = []
-    other: list[int] = []
-    strange: list[int] = []
+    covered, pruned = catalog.state().covered, np.fromiter(catalog.pruned(), np.int64)
+    rows = _Rows(table, catalog.fingerprint().dim)
+    missing = _Ids("of an image that the table does not have")
+    strange = _Ids("in the table of no image")
+    other = _Ids("in the table with another vector than the image")
     for ids, vectors in all_vectors(catalog):
         ids, vectors = ids[ids <= covered], vectors[ids <= covered]
         if len(ids):
             there, values = rows.up_to(int(ids[-1]))
-            missing += np.setdiff1d(ids, there).tolist()
-            strange += np.setdiff1d(there, ids).tolist()
+            missing.add(ids[~is_in(ids, there)])
+            strange.add(there[~is_in(there, ids) & ~is_in(there, pruned)])
             _, ours, theirs = np.intersect1d(ids, there, assume_unique=True, return_indices=True)
-            other += ids[ours][(vectors[ours] != values[theirs]).any(axis=1)].tolist()
-    strange += rows.up_to(covered)[0].tolist()
-    yield from _counted(missing, "of an image that the table does not have")
-    yield from _counted([id for id in strange if id not in pruned], "in the table of no image")
-    yield from _counted(other, "in the table with another vector than the image")
+            other.add(ids[ours][(vectors[ours] != values[theirs]).any(axis=1)])
+    rest = rows.up_to(covered)[0]
+    strange.add(rest[~is_in(rest, pruned)])
+    for found in (missing, strange, other):
+        yield from found.said()
 
 
-def _counted(ids: list[int], what: str) -> Iterator[str]:
-    if ids:
-        shown = ", ".join(map(str, ids[:_SHOWN])) + (", ..." if len(ids) > _SHOWN else "")
-        yield f"{len(ids)} x a row {what} ({shown})"
+class _Ids:
+    """The number of ids of rows that differ in one way, and the first of them."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._number = what, 0
+        self._first: list[int] = []
+
+    def add(self, ids: NDArray[np.int64]) -> None:
+        self._number += len(ids)
+        self._first += ids[: _SHOWN - len(self._first)].tolist()
+
+    def said(self) -> Iterator[str]:
+        if self._number:
+            shown = ", ".join(map(str, self._first)) + (", ..." if self._number > _SHOWN else "")
+            yield f"{self._number} x a row {self._what} ({shown})"
 
 
 class _Rows:
     """The rows of a table, ascending, in parts up to given ids."""
 
-    def __init__(self, table: VectorTable) -> None:
+    def __init__(self, table: VectorTable, dim: int) -> None:
         self._batches = table.rows()
-        self._ids = np.zeros(0, np.int64)
-        self._vectors: NDArray[np.float32] | None = None
+        self._ids, self._vectors = np.zeros(0, np.int64), np.zeros((0, dim), np.float32)
 
     def up_to(self, last: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return ids `[n]` and vectors `[n, E]` of the rows up to this id that were not returned before."""
-        ids, parts = [self._ids], [] if self._vectors is None else [self._vectors]
+        ids, parts = [self._ids], [self._vectors]
         while not len(ids[-1]) or ids[-1][-1] <= last:
             batch = next(self._batches, None)
             if batch is None:
                 break
             ids.append(batch[0])
             parts.append(batch[1])
-        all_ids = np.concatenate(ids)
-        vectors = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        all_ids, vectors = np.concatenate(ids), np.concatenate(parts)
         until = int(np.searchsorted(all_ids, last, side="right"))
         self._ids, self._vectors = all_ids[until:], vectors[until:]
         return all_ids[:until], vectors[:until]

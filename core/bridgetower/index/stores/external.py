@@ -7,6 +7,7 @@ the table cannot be right, because it is gone, older than the manifest, or lacks
 find, the view compares the vectors in the manifest instead: more slowly, and exactly.
 """
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.errors import StoreError
+from bridgetower.errors import StoreError, UnreachableStoreError
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import StoreRow, Tuning
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.stores.differences import differences
+from bridgetower.index.stores.naming import home_of, new_row
 from bridgetower.index.stores.table import Effort, Stamp, VectorTable
 from bridgetower.index.vectors.catalog_vectors import all_vectors, few, is_in, nearest_of_all
 from bridgetower.index.vectors.measure import RECALL_AT, ExactNearest, measuring_queries
@@ -28,6 +30,7 @@ from bridgetower.records import OnProgress
 # Recall is measured again when the number of rows has changed by more than 1/16 since, as it is for the lists of FAISS.
 _CHANGED_SHARE = 16
 _RECALL_WANTED = 0.9925  # of the queries that measure it; then other queries reach 0.99
+_REMOVED_AT_ONCE = 65_536  # rows of one transaction
 _SPARE = 32  # rows asked for beyond k, in place of those that may not be found
 _UNCOVERED_MEANWHILE = 8192  # images that a run adds before it publishes them
 _ASKED_MOST = 65_536  # rows asked for; a search that needs more compares all vectors
@@ -58,21 +61,23 @@ class ExternalStore:
 
     def publish(self, directory: Path, catalog: CatalogWriter, on_progress: OnProgress) -> None:
         with closing(self._table(catalog)) as table:
-            _require_own(catalog, table.stamp())
+            stamp = table.stamp()
+            _require_own(catalog, stamp)
+            token = _draw_token(catalog, stamp)
             if not self._is_whole(catalog, table):
-                _begin(catalog, table)
-            _remove_pruned(catalog, table)
-            _insert(catalog, table, on_progress)
+                _begin(catalog, table, token)
+            _remove_pruned(catalog, table, token)
+            _insert(catalog, table, token, on_progress)
             if _wants_measuring(catalog, table):
                 _arrange(catalog, table)
 
     def is_intact(self, directory: Path, catalog: Catalog, *, whole: bool) -> bool:
         if not catalog.state().covered:
             return not catalog.count_images()
-        if not whole:
-            return True
         with closing(self._table(catalog)) as table:
-            return self._is_whole(catalog, table) and not table.compacted()
+            if not whole:
+                return _fits(catalog, table.stamp()) and not _lacks_tuning(catalog)
+            return self._is_whole(catalog, table) and not _wants_measuring(catalog, table)
 
     def _is_whole(self, catalog: Catalog, table: VectorTable) -> bool:
         """Return whether the table has the number of rows that the manifest counts as covered, and a stamp to fit."""
@@ -90,6 +95,8 @@ class ExternalStore:
             stamp, name = table.stamp(), _row(catalog).name
             if stamp is None:
                 yield f"the table {name} is not there"
+            elif _is_foreign(catalog, stamp):
+                yield f"the table {name} was written by another copy of this index, which needs one of its own"
             elif not _fits(catalog, stamp):
                 yield f"the table {name} is of generation {stamp.generation}, not {catalog.state().generation}"
             else:
@@ -106,10 +113,16 @@ class ExternalStore:
                     yield from table.vectors(images)
 
     def clean(self, directory: Path, catalog: Catalog, *, everything: bool = False) -> None:
-        if everything:
-            with closing(self._table(catalog)) as table:
-                _require_own(catalog, table.stamp())
+        if not everything:
+            return
+        row = _row(catalog)
+        with closing(self._table(catalog)) as table:
+            if row.home == home_of(directory) and not _is_foreign(catalog, table.stamp()):
                 table.drop()
+                return
+        assert isinstance(catalog, CatalogWriter)  # only a writer removes data that its state names
+        with catalog.transaction():  # another copy of the index may use that table
+            catalog.set_store(new_row(row.address, directory))
 
     def _table(self, catalog: Catalog) -> VectorTable:
         return self.connect(_row(catalog), catalog.fingerprint().dim)
@@ -126,15 +139,30 @@ def _fits(catalog: Catalog, stamp: Stamp | None) -> bool:
     return stamp is not None and stamp.generation >= catalog.state().generation
 
 
+def _is_foreign(catalog: Catalog, stamp: Stamp | None) -> bool:
+    """Return whether a table has rows that another copy of this index has written, or a later state of this one.
+
+    An older table, as of a restored database, is our own, and is made again.
+    """
+    row = _row(catalog)
+    return _fits(catalog, stamp) and stamp is not None and stamp.token not in (row.token, row.previous)
+
+
 def _require_own(catalog: Catalog, stamp: Stamp | None) -> None:
-    """Raise StoreError if another copy of this index has written the table since. A kill leaves one generation more."""
-    if stamp is not None and stamp.generation > catalog.state().generation + 1:
+    if _is_foreign(catalog, stamp):
         row = _row(catalog)
         raise StoreError(
-            f"{row.address}: the table {row.name} was written by another copy of this index (generation "
-            f"{stamp.generation}, here {catalog.state().generation}): to give this copy its own table, run `bt index "
-            f"--store faiss`, then `bt index --store {row.address}`"
+            f"{row.address}: the table {row.name} was written by another copy of this index since: `bt verify "
+            "--repair` gives this copy a table of its own"
         )
+
+
+def _draw_token(catalog: CatalogWriter, stamp: Stamp | None) -> int:
+    """Name the token of this publication in the manifest before any stamp has it, so that a kill leaves a known one."""
+    row, token = _row(catalog), secrets.randbits(62)
+    with catalog.transaction():
+        catalog.set_store(row._replace(token=token, previous=row.token if stamp is None else stamp.token))
+    return token
 
 
 def _covered_rows(catalog: Catalog) -> int:
@@ -142,42 +170,48 @@ def _covered_rows(catalog: Catalog) -> int:
     return state.images - catalog.count_images(after=state.covered) + catalog.count_pruned(state.covered)
 
 
-def _begin(catalog: CatalogWriter, table: VectorTable) -> None:
+def _begin(catalog: CatalogWriter, table: VectorTable, token: int) -> None:
     """Begin an empty table. The manifest counts on no row first, so that a kill in between loses none."""
     generation = catalog.state().generation + 1
     with catalog.transaction():
         catalog.publish(generation, 0, None)
-    table.create(Stamp(generation, generation))
+    table.create(Stamp(generation, generation, token))
 
 
-def _remove_pruned(catalog: CatalogWriter, table: VectorTable) -> None:
-    state = catalog.state()
-    pruned = np.array([id for id in catalog.pruned() if id <= state.covered], np.int64)
-    if len(pruned):
-        generation = state.generation + 1
-        table.remove(pruned, Stamp(generation, generation))
+def _remove_pruned(catalog: CatalogWriter, table: VectorTable, token: int) -> None:
+    covered, tuning = catalog.state().covered, catalog.tuning()
+    pruned = np.fromiter(catalog.pruned(), np.int64)
+    pruned = pruned[pruned <= covered]
+    for start in range(0, len(pruned), _REMOVED_AT_ONCE):
+        generation = catalog.state().generation + 1
+        table.remove(pruned[start : start + _REMOVED_AT_ONCE], Stamp(generation, generation, token))
+        is_last = start + _REMOVED_AT_ONCE >= len(pruned)
         with catalog.transaction():
-            catalog.publish(generation, state.covered, None, catalog.tuning())
+            catalog.publish(generation, covered, None, tuning, holds_pruned=not is_last)
 
 
-def _insert(catalog: CatalogWriter, table: VectorTable, on_progress: OnProgress) -> None:
+def _insert(catalog: CatalogWriter, table: VectorTable, token: int, on_progress: OnProgress) -> None:
     """Insert what the table lacks. Each batch is durable in the database before the manifest counts it as covered."""
     covered, tuning, stamp = catalog.state().covered, catalog.tuning(), table.stamp()
     assert stamp is not None  # the table is there
     if new := catalog.count_images(after=covered):
         table.prepare(new)
     for ids, vectors in all_vectors(catalog, after=covered, on_progress=on_progress):
-        stamp = Stamp(catalog.state().generation + 1, stamp.pruned)
+        stamp = Stamp(catalog.state().generation + 1, stamp.pruned, token)
         table.insert(ids, vectors, stamp)
         with catalog.transaction():
             catalog.publish(stamp.generation, int(ids[-1]), None, tuning, holds_pruned=True)
 
 
+def _lacks_tuning(catalog: Catalog) -> bool:
+    return catalog.tuning() is None and _covered_rows(catalog) > 0
+
+
 def _wants_measuring(catalog: Catalog, table: VectorTable) -> bool:
-    tuning = catalog.tuning()
-    if tuning is None:
-        return catalog.state().covered > 0
-    return abs(_covered_rows(catalog) - tuning.trained) * _CHANGED_SHARE > tuning.trained or table.compacted()
+    tuning, rows = catalog.tuning(), _covered_rows(catalog)
+    if tuning is None or not rows:
+        return rows > 0
+    return abs(rows - tuning.trained) * _CHANGED_SHARE > tuning.trained or table.compacted()
 
 
 def _arrange(catalog: CatalogWriter, table: VectorTable) -> None:
@@ -239,7 +273,9 @@ class ExternalView:
     def search(self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         if self._excluded is None:
             self._catalog.require_consistent()
-            self._excluded = np.array(sorted({*self._catalog.orphans(), *self._catalog.pruned()}), np.int64)
+            listed = [np.fromiter(ids, np.int64) for ids in (self._catalog.orphans(), self._catalog.pruned())]
+            self._excluded = np.unique(np.concatenate(listed))
+        self.damage = None
         found = self._search_table(query, k, images)
         if found is None:
             return self._compare(query, k, images)
@@ -258,13 +294,33 @@ class ExternalView:
         assert self._excluded is not None
         return nearest_of_all(self._catalog, query, k, self._excluded, images, after=after)[0]
 
+    def connect(self) -> None:
+        if self._state.covered:
+            self._fitting_table()
+
     def _search_table(
         self, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None
     ) -> NDArray[np.int64] | None:
-        """Return the nearest covered images; None if the manifest must be searched in place of the table."""
-        assert self._excluded is not None
+        """Return the nearest covered images; None if the manifest must be searched in place of the table.
+
+        A writer may change the table meanwhile: the stamp is read again afterwards.
+        """
         if not self._state.covered or (table := self._fitting_table()) is None:
             return None
+        try:
+            found = self._search_covered(table, query, k, images)
+        except UnreachableStoreError:
+            raise
+        except StoreError:
+            if self._fitting_table() is None:  # it was removed, or is being made again
+                return None
+            raise
+        return None if self._fitting_table() is None else found
+
+    def _search_covered(
+        self, table: VectorTable, query: NDArray[np.float32], k: int, images: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        assert self._excluded is not None
         if images is None:
             live = self._catalog.count_live() - self._catalog.count_live(after=self._state.covered)
             spare = _SPARE if self._is_ahead or len(self._excluded) else 0
@@ -320,7 +376,6 @@ class ExternalView:
         elif stamp.generation < self._state.generation:
             self.damage = f"the table {row.name} is of generation {stamp.generation}, not {self._state.generation}"
         elif stamp.pruned <= self._state.generation:
-            self.damage = None
             self._is_ahead = stamp.generation > self._state.generation
             return table
         return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import StoreRow
+from bridgetower.index.stores.naming import home_of
 from bridgetower.index.vectors.faiss.store import FaissStore
 from bridgetower.index.vectors.protocol import RecallStore, RecallView
 from bridgetower.records import OnProgress
@@ -38,7 +39,8 @@ def connect(row: StoreRow, dim: int, password: str | None) -> "VectorTable":
 class NamedStore:
     """The store of whichever index it is asked about. Drivers and numpy are imported when a database is asked."""
 
-    password: str | None = field(default=None, repr=False)  # of the database
+    # The password of the database, or what finds it when a database is asked.
+    password: "str | Callable[[], str | None] | None" = field(default=None, repr=False)
     connect: "Callable[[StoreRow, int, str | None], VectorTable]" = field(default=connect, repr=False)
 
     def _of(self, catalog: Catalog) -> RecallStore:
@@ -49,7 +51,7 @@ class NamedStore:
         return ExternalStore(self._connect)
 
     def _connect(self, row: StoreRow, dim: int) -> "VectorTable":
-        return self.connect(row, dim, self.password)
+        return self.connect(row, dim, self.password() if callable(self.password) else self.password)
 
     def open(self, directory: Path, catalog: Catalog) -> RecallView:
         return self._of(catalog).open(directory, catalog)
@@ -82,15 +84,22 @@ class NamedStore:
             FaissStore().clean(directory, catalog, everything=True)
         self._of(catalog).clean(directory, catalog, everything=everything)
 
-    def require_answer(self, row: StoreRow, dim: int) -> None:
-        """Raise StoreError if the database of a row does not answer, or cannot hold vectors of this length."""
-        with closing(self._connect(row, dim)) as table:
-            table.stamp()
+    def create(self, row: StoreRow, dim: int) -> None:
+        """Make the table of a row, without rows. Raises StoreError if the database does not let us."""
+        from bridgetower.index.stores.table import Stamp
 
-    def drop(self, row: StoreRow, dim: int, generation: int) -> None:
-        """Remove the table of a row that the manifest names no more, unless another copy of the index has written it
-        since this generation. Raises StoreError."""
+        with closing(self._connect(row, dim)) as table:
+            table.create(Stamp(0, 0, row.token))
+
+    def drop(self, row: StoreRow, dim: int, directory: Path) -> bool:
+        """Remove the table of a row that the manifest in `directory` names no more; return whether it is gone.
+
+        It stays if the row is that of another directory, or another copy of the index has written the table since.
+        Raises StoreError.
+        """
         with closing(self._connect(row, dim)) as table:
             stamp = table.stamp()
-            if stamp is not None and stamp.generation <= generation + 1:
+            is_ours = row.home == home_of(directory) and (stamp is None or stamp.token in (row.token, row.previous))
+            if is_ours:
                 table.drop()
+            return is_ours

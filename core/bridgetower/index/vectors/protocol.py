@@ -35,6 +35,13 @@ class RecallView(Protocol):
         """The damage that searches have met so far; they go on without the damaged data. None if there is none."""
         ...
 
+    def connect(self) -> None:
+        """Connect to a store that is a server, so that a search that it cannot answer fails before any other work.
+
+        Raises StoreError.
+        """
+        ...
+
     def search(
         self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None
     ) -> "NDArray[np.int64]":

@@ -105,6 +105,9 @@ class FaissView:
     def damage(self) -> str | None:
         return None if self._engine is None else self._engine.damage
 
+    def connect(self) -> None:
+        """The files are open."""
+
     def search(
         self, query: "NDArray[np.float32]", k: int, images: "NDArray[np.int64] | None" = None
     ) -> "NDArray[np.int64]":
