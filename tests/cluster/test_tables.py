@@ -14,7 +14,7 @@ from bridgetower.index.stores.table import Effort, Stamp, VectorTable
 from tests.cluster.conftest import Database
 
 DIM = 16
-FIRST, SECOND = Stamp(1, 0), Stamp(2, 1)
+FIRST, SECOND = Stamp(1, 0, 7), Stamp(2, 1, -(2**63))
 
 Open = Callable[..., VectorTable]
 Ids = NDArray[np.int64]
@@ -101,9 +101,12 @@ def test_create_replaces_a_table_and_its_stamp(open_table: Open, table: VectorTa
 
 
 def test_large_numbers_in_a_stamp(table: VectorTable) -> None:
-    stamp = Stamp(2**62, 2**61)
+    stamp = Stamp(2**62, 2**61, 2**63 - 1)
     table.insert(numbers(2**61, 2**61), unit(1), stamp)
     assert table.stamp() == stamp
+    again = stamp._replace(token=-1)
+    table.remove(numbers(5, 5), again)
+    assert table.stamp() == again
     assert all_rows(table)[0].tolist() == [2**61]
 
 

@@ -139,8 +139,7 @@ class MilvusTable:
             return None
         if written != self._seen:
             self._seen, self._is_current = written, False
-        generation, pruned = written.split(",")
-        return Stamp(int(generation), int(pruned))
+        return Stamp(*map(int, written.split(",")))
 
     def create(self, stamp: Stamp) -> None:
         from pymilvus import DataType
@@ -553,7 +552,7 @@ def _among(ids: NDArray[np.int64]) -> str:
 
 
 def _text(stamp: Stamp) -> str:
-    return f"{stamp.generation},{stamp.pruned}"
+    return ",".join(map(str, stamp))
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -110,7 +110,7 @@ class PostgresTable:
 
     def stamp(self) -> Stamp | None:
         statement = self._sql(
-            "SELECT generation, pruned FROM {stamp}, pg_attribute"
+            "SELECT generation, pruned, token FROM {stamp}, pg_attribute"
             " WHERE attrelid = {table_name}::regclass AND attname = 'vector' AND atttypmod = {dim}"
         )
 
@@ -135,9 +135,12 @@ class PostgresTable:
             )
             connection.execute(self._sql("ALTER TABLE {table} ALTER vector SET STATISTICS 0"))
             connection.execute(
-                self._sql("CREATE TABLE {stamp} (generation bigint NOT NULL, pruned bigint NOT NULL, graph oid)")
+                self._sql(
+                    "CREATE TABLE {stamp} (generation bigint NOT NULL, pruned bigint NOT NULL, token bigint NOT NULL,"
+                    " graph oid)"
+                )
             )
-            connection.execute(self._sql("INSERT INTO {stamp} VALUES (%s, %s)"), stamp)
+            connection.execute(self._sql("INSERT INTO {stamp} VALUES (%s, %s, %s)"), stamp)
 
     def drop(self) -> None:
         with self._writing() as connection:
@@ -173,7 +176,7 @@ class PostgresTable:
             connection.execute(self._sql("DELETE FROM {table} WHERE id > %s"), [id])
 
     def _set_stamp(self, connection: "Connection", stamp: Stamp) -> None:
-        connection.execute(self._sql("UPDATE {stamp} SET generation = %s, pruned = %s"), stamp)
+        connection.execute(self._sql("UPDATE {stamp} SET generation = %s, pruned = %s, token = %s"), stamp)
 
     def count(self) -> int:
         return int(self._read(lambda connection: _only(connection.execute(self._sql("SELECT count(*) FROM {table}")))))
