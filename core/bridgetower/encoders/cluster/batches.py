@@ -2,6 +2,9 @@
 
 At most `AHEAD` batches a worker are under way. A batch whose worker is lost is submitted again. If workers die on it
 `MOST_DEATHS` times, it is halved, and so on until one picture is left, which is refused.
+
+The run ends if workers die on whatever they get. Deaths count as one unless a batch was submitted between them, so that
+the loss of a machine counts as one death, however many workers it had.
 """
 
 from collections import deque
@@ -16,7 +19,7 @@ from bridgetower.records import Refused
 
 AHEAD = 2  # batches under way for each worker: one is computed while the next is on its way
 MOST_DEATHS = 3  # of workers on a batch before it is halved, or its only picture refused
-_MOST_DEATHS_IN_A_ROW = 20  # without a batch that is done; more than a single picture among 128 can cause
+_MOST_DEATHS_IN_A_ROW = 20  # each on a batch submitted after the last one, and none done: one picture causes fewer
 _WAITING = 4  # batches a worker that are under way, or done but after one that is not
 
 
@@ -122,7 +125,7 @@ def in_order(
     pieces: deque[_Piece] = deque()  # in order, until their results are yielded
     again: list[_Piece] = []  # pieces that are to be submitted before new ones
     under_way: dict[int, _Piece] = {}  # by ticket
-    tickets = deaths_in_a_row = 0
+    tickets = deaths_in_a_row = last_before_death = 0
     is_more = True
     while True:
         while len(under_way) < AHEAD * pool.size:
@@ -160,7 +163,9 @@ def in_order(
                     again.append(piece)
                 continue
             piece.deaths += event.died_on_it
-            deaths_in_a_row += event.died_on_it
+            if event.died_on_it and event.ticket > last_before_death:
+                deaths_in_a_row += 1
+                last_before_death = tickets  # workers that have older batches may be on the machine that was lost
             if deaths_in_a_row > _MOST_DEATHS_IN_A_ROW:
                 raise ProcessError(f"{deaths_in_a_row} workers died one after the other: {event.why}")
             if piece.deaths < MOST_DEATHS:

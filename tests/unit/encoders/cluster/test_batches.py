@@ -171,10 +171,41 @@ def test_a_worker_that_joins_gets_batches() -> None:
     assert machines.most == 4 * AHEAD
 
 
-def test_workers_that_die_on_everything_end_the_run() -> None:
-    machines = Machines(killers=frozenset(b"%d" % place for place in range(100)))
-    with pytest.raises(ProcessError, match="workers died one after the other: m-1"):
-        list(in_order(machines, batches(100, 16), never))
+@pytest.mark.parametrize("size", [1, 2, 96])
+def test_workers_that_die_on_everything_end_the_run(size: int) -> None:
+    machines = Machines(size, killers=frozenset(b"%d" % place for place in range(20_000)))
+    with pytest.raises(ProcessError, match="21 workers died one after the other: m-1"):
+        list(in_order(machines, batches(20_000, 16), never))
+    assert machines.deaths <= 21 * size
+
+
+class Nodes(Machines):
+    """96 workers on three machines, of which some are lost once so many batches are `done`: the youngest workers."""
+
+    def __init__(self, losses: int, done: int, how: str) -> None:
+        super().__init__(size=96)
+        self._losses, self._done, self._how = losses, done, how
+
+    def wait(self) -> list[Done | Lost]:
+        if self.size < self._wanted or self.deaths == 32 * self._losses or len(self.met) < self._done:
+            return super().wait()
+        lost: list[Done | Lost] = []
+        for batches in self.workers[-32:]:
+            lost += self.lose(batches)
+            if self._how == "reported one by one":
+                break
+        if self._how != "replaced":
+            self._wanted = self.size
+        return lost
+
+
+@pytest.mark.parametrize("how", ["reported at once", "reported one by one", "replaced"])
+@pytest.mark.parametrize("done", [0, 150])
+@pytest.mark.parametrize("losses", [1, 2])
+def test_machines_of_many_workers_may_be_lost(losses: int, done: int, how: str) -> None:
+    machines = Nodes(losses, done, how)
+    assert widths(in_order(machines, batches(2000, 4), never)) == list(range(2000))
+    assert machines.deaths == 32 * losses
 
 
 def test_an_item_that_is_refused_already_is_not_sent() -> None:
