@@ -4,10 +4,12 @@ Ray prints to stdout, replaces signal handlers, and ends its process when the cl
 of an index. When stdin is closed, also because its parent has died, it leaves the cluster, and so ends all actors.
 
 Each actor is created with one GPU or one processor, and Ray decides where. An actor that is lost is replaced by another
-one; its batches are returned as lost, so that `batches` decides what becomes of them.
+one; its batches are returned as lost, so that `batches` decides what becomes of them. A start that fails is tried again
+after longer and longer pauses, because each try loads the model.
 """
 
 import logging
+import math
 import os
 import queue
 import socket
@@ -22,13 +24,14 @@ from urllib.parse import urlsplit
 
 from bridgetower.encoders.cluster.actor import VERSION, Loaded, NotLoaded, Worker
 from bridgetower.encoders.cluster.batches import AHEAD, Done, Lost
-from bridgetower.encoders.cluster.messages import Alive, Batch, Failed, Joined, Left, Start, messages, write
+from bridgetower.encoders.cluster.messages import Alive, Batch, Failed, Joined, Left, Note, Start, messages, write
 from bridgetower.errors import BridgeTowerError, ModelError, ProcessError, ResourceError, UsageError
 
 _LOOK_S = 1.0  # between two looks at the nodes of the cluster
 _CONNECT_S = 5.0  # in which a host must accept a connection
 _LEAVE_S = 5.0  # in which the cluster is left once stdin is closed
-_MOST_FAILED_STARTS = 3  # of workers in a row
+_MOST_FAILED_STARTS = 3  # in a row, without any worker
+_PAUSES_S = (1.0, 5.0, 60.0, 60.0)  # after each failed start in a row; then none is made until the nodes change
 
 _Report = Callable[[object], None]
 
@@ -40,9 +43,10 @@ class Defect(Exception):
 class _Actor:
     """An actor, from the request to Ray on."""
 
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
-        self.name = ""  # once it has a place
+    def __init__(self, handle: Any, failed_starts: int) -> None:
+        """`failed_starts` is how many starts had failed in a row when it was requested."""
+        self.handle, self.failed_starts = handle, failed_starts
+        self.host = self.name = ""  # once it has a place
         self.is_ready = False  # whether it has loaded the model
         self.batches: dict[int, Any] = {}  # references to the results, by ticket; it works on the first
 
@@ -57,7 +61,10 @@ class Driver:
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._actors: list[_Actor] = []
         self._hosts: Counter[str] = Counter()  # workers that each has had
-        self._failed_starts = 0
+        self._nodes: frozenset[str] = frozenset()  # that are alive
+        self._failed_starts = 0  # in a row; those of actors that were requested together count as one
+        self._next_start = 0.0  # before then no actor is requested
+        self._told: set[str] = set()  # hosts on which a start has failed
         self._on_gpus: bool | None = None
         self._slots = self._idle_since = 0.0
 
@@ -102,7 +109,12 @@ class Driver:
         now = time.monotonic()
         if any(actor.name for actor in self._actors):
             self._idle_since = now
-        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        alive = [node for node in self._ray.nodes() if node["Alive"]]
+        nodes = frozenset(node["NodeID"] for node in alive)
+        if nodes != self._nodes:
+            self._nodes = nodes
+            self._start_afresh()
+        resources = [node["Resources"] for node in alive]
         gpus, processors = (int(sum(node.get(kind, 0) for node in resources)) for kind in ("GPU", "CPU"))
         on_gpus = self._start.device == "cuda" or (self._start.device == "auto" and gpus > 0)
         if on_gpus != self._on_gpus and not any(actor.name for actor in self._actors):
@@ -118,13 +130,19 @@ class Driver:
                 f"{self._slots:g} {kind}: `ray status` says what they do"
             )
         threads = max(1, processors // gpus) if self._on_gpus and gpus else 1
-        for _ in range(wanted - len(self._actors)):
-            self._create(threads)
+        if now >= self._next_start:
+            for _ in range(wanted - len(self._actors)):
+                self._create(threads)
+
+    def _start_afresh(self) -> None:
+        """Request actors again at once, as there may be a place now where one can start."""
+        self._failed_starts, self._next_start = 0, 0.0
 
     def _create(self, threads: int) -> None:
         needs = {"num_gpus": 1, "num_cpus": 0} if self._on_gpus else {"num_cpus": 1}
         kind = self._ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **needs)(Worker)
-        actor = _Actor(kind.remote("cuda" if self._on_gpus else "cpu", threads, self._start.max_pixels))
+        handle = kind.remote("cuda" if self._on_gpus else "cpu", threads, self._start.max_pixels)
+        actor = _Actor(handle, self._failed_starts)
         self._actors.append(actor)
         self._then(actor, actor.handle.host.remote(), self._placed)
 
@@ -146,18 +164,19 @@ class Driver:
             return
         cause = getattr(error, "cause", None)  # of an exception that our code raised
         if isinstance(cause, ResourceError):
-            self._lose(actor, f"{actor.name}: {cause}")
+            self._lose(actor, str(cause))
         elif isinstance(cause, BridgeTowerError):
             raise _on(actor.name, cause)
         elif isinstance(error, self._ray.exceptions.RayTaskError):
             raise Defect(f"worker {actor.name}: {error}")
         elif isinstance(error, self._ray.exceptions.RayError):
-            self._lose(actor, actor.name or _in_short(error))
+            self._lose(actor, "" if actor.is_ready else _in_short(error))
         else:
             raise error
 
     def _placed(self, actor: _Actor, host: str) -> None:
         self._hosts[host] += 1
+        actor.host = host
         actor.name = f"{host}-{self._hosts[host]}"
         reference = actor.handle.load.remote(self._start.load, actor.name)
         actor.batches[0] = self._then(actor, reference, self._loaded)
@@ -166,7 +185,7 @@ class Driver:
         del actor.batches[0]
         if isinstance(found, NotLoaded):
             if isinstance(found.error, ResourceError):
-                self._lose(actor, f"{actor.name}: {found.error}")
+                self._lose(actor, str(found.error))
                 return
             raise _on(f"{actor.name} cannot load the model, which must be there as it is here", found.error)
         if found.version != VERSION:
@@ -177,7 +196,7 @@ class Driver:
         if differing := found.fingerprint.differences(self._start.fingerprint):
             changes = "; ".join(differing.values())
             raise ModelError(f"worker {actor.name} has another model ({changes}): put the one of this machine there")
-        actor.is_ready, self._failed_starts = True, 0
+        actor.is_ready = True
         self._report(Joined(actor.name))
 
     def _submit(self, batch: Batch) -> None:
@@ -193,18 +212,31 @@ class Driver:
 
         actor.batches[batch.ticket] = self._then(actor, actor.handle.embed.remote(batch.items), done)
 
-    def _lose(self, actor: _Actor, why: str) -> None:
+    def _lose(self, actor: _Actor, cause: str) -> None:
         """Forget an actor, and report its batches as lost. Raises ProcessError if no worker can be started."""
         self._actors.remove(actor)
         self._ray.kill(actor.handle)  # its machine may only be out of reach
+        why = ": ".join(filter(None, (actor.name, cause)))
         if not actor.is_ready:
-            self._failed_starts += 1
-            if self._failed_starts >= _MOST_FAILED_STARTS and not any(one.is_ready for one in self._actors):
+            self._count_failed_start(actor, cause)
+            if self._failed_starts >= _MOST_FAILED_STARTS and not any(one.name for one in self._actors):
                 raise ProcessError(f"no worker can be started on the Ray cluster: {why}")
             return
         for place, ticket in enumerate(actor.batches):
             self._report(Lost(ticket, died_on_it=place == 0, why=why))
         self._report(Left(actor.name))
+        self._start_afresh()
+
+    def _count_failed_start(self, actor: _Actor, cause: str) -> None:
+        """Set the pause before the next start, and tell the first failure on each host."""
+        if actor.failed_starts == self._failed_starts:
+            pause = _PAUSES_S[self._failed_starts] if self._failed_starts < len(_PAUSES_S) else math.inf
+            self._failed_starts, self._next_start = self._failed_starts + 1, time.monotonic() + pause
+        if actor.host not in self._told:
+            self._told.add(actor.host)
+            where = f"on {actor.host}" if actor.host else "on the Ray cluster"
+            again = "it is tried a few times more, then when machines join or leave"
+            self._report(Note(f"a worker {where} cannot start: {cause}; {again}"))
 
 
 def _on(worker: str, error: BridgeTowerError) -> BridgeTowerError:

@@ -40,6 +40,12 @@ class Left(NamedTuple):
     worker: str
 
 
+class Note(NamedTuple):
+    """A line for the user."""
+
+    line: str
+
+
 class Failed(NamedTuple):
     """The driver has ended with an error."""
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from bridgetower.encoders.cluster.actor import Loader
 from bridgetower.encoders.cluster.batches import Done, Located, Lost, Sent, Unread, in_order
-from bridgetower.encoders.cluster.messages import Alive, Batch, Failed, Joined, Left, Start, messages, write
+from bridgetower.encoders.cluster.messages import Alive, Batch, Failed, Joined, Left, Note, Start, messages, write
 from bridgetower.encoders.local_engine import READ_AHEAD, size_of
 from bridgetower.encoders.protocol import Embedded
 from bridgetower.errors import PictureError, ProcessError
@@ -56,7 +56,7 @@ class RayEngine:
         `address` is "ray://HOST:PORT", or None for the cluster of RAY_ADDRESS or of this machine. `device` is "auto",
         "cpu" or "cuda". There are at most `number` workers, by default as many as Ray has GPUs, or else processors.
         With `shared_paths` workers read and decode the files. `say` gets a line for each worker that is lost, or cannot
-        read a file.
+        read a file, and for each host on which a worker cannot start.
         """
         self._preprocessing, self.batch_size = preprocessing, batch_size
         self._load, self._fingerprint, self._address, self._device = load, fingerprint, address, device
@@ -181,6 +181,8 @@ class _RayPool:
             case Left(worker):
                 self.size -= 1
                 self._say(f"note: worker {worker} is lost; its pictures are sent to others")
+            case Note(line):
+                self._say(f"note: {line}")
             case Failed(error):
                 raise error
             case _:
