@@ -6,7 +6,8 @@ All in percent. Re-ranking verifies the first `depth` candidates of each query a
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,9 +90,11 @@ def evaluate(
 
     vectors: list[Vectors] = []
     if engine is not None:
-        for vector in _embedded(engine, candidates, encoder.fingerprint.dim):
-            vectors.append(vector[None])
-            on_progress(len(vectors), len(captioned))
+        # A generator that is not closed keeps its workers as long as the traceback of an error holds it.
+        with closing(_embedded(engine, candidates, encoder.fingerprint.dim)) as embedded:
+            for vector in embedded:
+                vectors.append(vector[None])
+                on_progress(len(vectors), len(captioned))
     else:
         for rows in batches:
             vectors.append(encoder.embed_images(pixels(rows, encoder.preprocessing)))
@@ -120,7 +123,7 @@ def evaluate(
         yield measured("rerank", depth, *reranked)
 
 
-def _embedded(engine: ImageEngine, candidates: Sequence[Candidate], dim: int) -> Iterator[Vectors]:
+def _embedded(engine: ImageEngine, candidates: Sequence[Candidate], dim: int) -> Generator[Vectors]:
     """Yield the vector [E] of each picture, from an engine. Raises PictureError, ModelError."""
 
     def content(candidate: Candidate) -> FileContent:
@@ -131,11 +134,15 @@ def _embedded(engine: ImageEngine, candidates: Sequence[Candidate], dim: int) ->
         return FileContent(data, candidate.path, hashlib.sha256(data).digest())
 
     results = engine.embed(map(content, candidates))
-    for candidate, result in zip(candidates, results, strict=True):
-        found = require_embedded(engine, result, dim)
-        if isinstance(found, Refused):
-            raise error_of(found, candidate.path)
-        yield found.vector
+    try:
+        for candidate, result in zip(candidates, results, strict=True):
+            found = require_embedded(engine, result, dim)
+            if isinstance(found, Refused):
+                raise error_of(found, candidate.path)
+            yield found.vector
+    finally:
+        if callable(close := getattr(results, "close", None)):
+            close()
 
 
 def _best_columns(scores: npt.NDArray[np.float32], depth: int) -> npt.NDArray[np.bool_]:

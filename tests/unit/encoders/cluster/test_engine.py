@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pytest
@@ -29,6 +29,8 @@ STEPS = 40
 class Workers:
     """Two workers that answer in this process; the second is always first."""
 
+    left: ClassVar[list["Workers"]] = []  # those whose run is over
+
     def __init__(self, start: Start, say: Say) -> None:
         self.size = 2
         self._start = start
@@ -40,7 +42,8 @@ class Workers:
             assert isinstance(worker.load(self._start.load, f"{worker.host()}-{place}"), Loaded)
         return self
 
-    def __exit__(self, *raised: object) -> None: ...
+    def __exit__(self, *raised: object) -> None:
+        self.left.append(self)
 
     def submit(self, ticket: int, batch: Sequence[Sent]) -> None:
         self._batches.append((ticket, batch))
@@ -53,6 +56,7 @@ class Workers:
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "_RayPool", Workers)
+    monkeypatch.setattr(Workers, "left", [])
     for module in ("encoders.local_engine", "encoders.cluster.ray_engine", "encoders.cluster.actor"):
         monkeypatch.setattr(f"bridgetower.{module}.DecodePool", HerePool)
 
@@ -167,6 +171,32 @@ def test_an_engine_evaluates(photos: Path) -> None:
     captioned[3] = Captioned(photos / "r5.bad.png", ("red",))
     with pytest.raises(PictureError, match=r"r5\.bad\.png: "):
         list(evaluate(fake, None, captioned, depths=(), engine=engine()))
+
+
+def test_an_evaluation_that_fails_has_left_the_cluster(photos: Path) -> None:
+    captioned = [Captioned(path, ("red",)) for path in sorted(photos.glob("r?.png"))]
+
+    def broken(done: int, total: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as told:
+        list(evaluate(FakeEncoder(), None, captioned, depths=(), engine=engine(), on_progress=broken))
+    assert len(Workers.left) == 1, f"not closed, and held by {told.tb}"
+    captioned[3] = Captioned(photos / "r5.bad.png", ("red",))
+    with pytest.raises(PictureError) as refused:
+        list(evaluate(FakeEncoder(), None, captioned, depths=(), engine=engine()))
+    assert len(Workers.left) == 2, f"not closed, and held by {refused.tb}"
+
+
+def test_an_indexing_that_fails_has_left_the_cluster(photos: Path, tmp_path: Path) -> None:
+    def broken(progress: Progress) -> None:
+        if progress.encoded:
+            raise ZeroDivisionError
+
+    with Library(tmp_path / "far", Model.from_parts(FakeEncoder(), engine=engine())) as library:
+        with pytest.raises(ZeroDivisionError) as told:
+            library.index([photos], on_progress=broken)
+        assert len(Workers.left) == 1, f"not closed, and held by {told.tb}"
 
 
 def test_messages_are_read_as_they_were_written(tmp_path: Path) -> None:
