@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ from PIL import Image
 
 from bridgetower import Embedded, FileContent, Library, Model, ModelError, ProcessError, Refused
 from bridgetower.encoders.cluster.actor import CheckpointLoader
-from bridgetower.encoders.cluster.ray_engine import RayEngine
+from bridgetower.encoders.cluster.messages import Start, write
+from bridgetower.encoders.cluster.ray_engine import _COMMAND, RayEngine
 from tests.cluster.doubles import Load
 from tests.cluster.ray_nodes import Cluster, wait_for
 from tests.fakes import FakeEncoder, paint
@@ -209,6 +211,17 @@ def committed(directory: Path) -> int:
             return len(library)
     except Exception:  # noqa: BLE001 - there is no index yet
         return 0
+
+
+def test_a_driver_that_is_left_alone_while_it_connects_ends(cluster: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"ray://127.0.0.1:{silent.getsockname()[1]}"
+        driver = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, env=cluster.environment)
+        assert driver.stdin is not None
+        write(Start(address, POLITE, FAKE.fingerprint, "cpu", None, None, 60.0), driver.stdin)
+        silent.accept()[0].close()  # it connects
+        driver.stdin.close()
+        assert driver.wait(10) == 1
 
 
 def test_a_worker_takes_a_gpu_that_ray_has(cluster: Cluster, tmp_path: Path) -> None:

@@ -126,8 +126,12 @@ class _RayPool:
             )
         except (OSError, ValueError) as error:
             raise shortage(error) or ProcessError(f"no process for Ray could be started: {error}") from error
-        threading.Thread(target=self._receive, name="events of Ray", daemon=True).start()
-        self._send(self._start)
+        try:
+            threading.Thread(target=self._receive, name="events of Ray", daemon=True).start()
+            self._send(self._start)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *raised: object) -> None:

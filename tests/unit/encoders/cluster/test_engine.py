@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from pickle import PicklingError
 from typing import ClassVar, Self
 
 import numpy as np
@@ -19,11 +20,12 @@ from bridgetower.encoders.protocol import Embedded
 from bridgetower.files.captions import Captioned
 from bridgetower.models import model as models
 from bridgetower.pictures.decode_pool import DecodePool, Square
-from bridgetower.records import FileContent, Refused, Say
+from bridgetower.records import FileContent, Refused, Say, quiet
 from bridgetower.retrieval.evaluation import evaluate
 from tests.fakes import DecodePoolHere, FakeEncoder, paint
 
 STEPS = 40
+_RayPool = ray_engine._RayPool  # the one with a process
 
 
 class Workers:
@@ -197,6 +199,14 @@ def test_an_indexing_that_fails_has_left_the_cluster(photos: Path, tmp_path: Pat
         with pytest.raises(ZeroDivisionError) as told:
             library.index([photos], on_progress=broken)
         assert len(Workers.left) == 1, f"not closed, and held by {told.tb}"
+
+
+def test_an_engine_that_cannot_be_sent_leaves_no_process() -> None:
+    fake = FakeEncoder()
+    pool = _RayPool(Start(None, lambda device: fake, fake.fingerprint, "cpu", None, None, 1.0), quiet)
+    with pytest.raises((AttributeError, PicklingError)), pool:
+        pass
+    assert pool._driver.poll() is not None
 
 
 def test_messages_are_read_as_they_were_written(tmp_path: Path) -> None:
