@@ -21,14 +21,15 @@ def photo(seed: int, width: int = 640, height: int = 480) -> Image.Image:
     return picture
 
 
-def photo_folder(work: Path, count: int, width: int, height: int) -> Path:
-    """A folder with `count` JPEG files of this size; written into `work` if it is not there."""
-    folder = work / f"photos-{width}x{height}-{count}"
+def photo_folder(work: Path, count: int, width: int, height: int, *, suffix: str = "jpg", quality: int = 85) -> Path:
+    """A folder with `count` JPEG files of this size, or of another format; written into `work` if it is not there."""
+    folder = work / f"photos-{width}x{height}-{count}{'' if suffix == 'jpg' else f'-{suffix}'}"
     folder.mkdir(parents=True, exist_ok=True)
+    kind = {"jpg": "JPEG", "webp": "WEBP"}[suffix]
     for seed in range(count):
-        file = folder / f"{seed:04}.jpg"
+        file = folder / f"{seed:04}.{suffix}"
         if not file.exists():
             unfinished = file.with_suffix(".unfinished")
-            photo(seed, width, height).save(unfinished, "JPEG", quality=85)
+            photo(seed, width, height).save(unfinished, kind, quality=quality)
             unfinished.rename(file)
     return folder
