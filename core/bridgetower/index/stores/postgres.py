@@ -2,7 +2,7 @@
 
     name         id bigint, the primary key; vector halfvec(E)
     name_stamp   one row: the stamp, written in the transaction of the rows; the file of the graph that was built last
-    name_hnsw    the graph, over more than _EXACT_UP_TO rows
+    name_hnsw    the graph, unless the rows are few
 
 Left alone, the planner takes the graph for a filter, of whose rows it then finds few, and its choice for all rows turns
 with the size of the table. Exact searches therefore order by the distance + 0, which no graph serves, and searches of
@@ -12,6 +12,7 @@ that PgBouncer may stand between.
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from bridgetower.errors import RefusedPasswordError, StoreError, UnreachableStoreError, UsageError
 from bridgetower.index.stores.address import Address
 from bridgetower.index.stores.table import Effort, Stamp
+from bridgetower.index.vectors.catalog_vectors import few
 from bridgetower.index.vectors.measure import RECALL_AT
 from bridgetower.installation import how_to_install
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
     Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
-_EXACT_UP_TO = 50_000  # rows that are compared in less time than a graph saves
 _M, _EF_CONSTRUCTION = 16, 200  # m 24 finds as much in the same time, and takes 1.8 times as long to build
 _EF_MOST = 1000  # the largest hnsw.ef_search
 # hnsw.ef_search, and the rows of the graph that are compared: recall depends on these alone. More than ef_search are
@@ -212,7 +213,7 @@ class PostgresTable:
 
     def arrange(self) -> str:
         rows = self.count()
-        if rows <= _EXACT_UP_TO:
+        if few(rows):
             with self._writing() as connection:
                 connection.execute(self._sql("DROP INDEX IF EXISTS {graph}"))
                 connection.execute(self._sql("ANALYZE {table}"))
@@ -263,7 +264,7 @@ class PostgresTable:
 
     def efforts(self) -> Sequence[Effort]:
         rows = self._rows()
-        if rows <= _EXACT_UP_TO:
+        if few(rows):
             return [_EXACT]
         return [*(effort for effort in _EFFORTS if effort.candidates * _ROWS_FOR_CANDIDATE < rows), _EXACT]
 
@@ -324,18 +325,28 @@ class PostgresTable:
 
     def _read(self, run: "Callable[[Connection], Result]", settings: Mapping[str, str] | None = None) -> Result:
         """Return the result of `run` in a transaction with these settings; retry once if the connection was lost."""
+        import psycopg
+
         limited = {"statement_timeout": f"{_STATEMENT_S}s", "jit": "off"} | dict(settings or {})
-        with self._errors():
-            connection, is_new = self._connected()
+
+        def within_time(connection: "Connection") -> Result:
+            begin = time.monotonic()
             try:
                 with _transaction(connection, limited):
                     return run(connection)
+            except psycopg.errors.QueryCanceled as error:
+                if time.monotonic() - begin < _STATEMENT_S:  # an administrator has cancelled it
+                    raise
+                raise StoreError(f"{self._address}: the search took longer than {_STATEMENT_S} s") from error
+
+        with self._errors():
+            connection, is_new = self._connected()
+            try:
+                return within_time(connection)
             except Exception:
                 if is_new or not connection.closed:
                     raise
-            connection, _ = self._connected()
-            with _transaction(connection, limited):
-                return run(connection)
+            return within_time(self._connected()[0])
 
     @contextmanager
     def _writing(self) -> "Iterator[Connection]":
@@ -428,8 +439,7 @@ class PostgresTable:
             why = why.rpartition(" failed: ")[2]  # "connection to server at ..." repeats the address
             if "password" in why:
                 raise RefusedPasswordError(str(self._address), why) from error
-            lost = self._connection is None or self._connection.closed
-            if lost or isinstance(error, OSError | psycopg.errors.QueryCanceled):
+            if self._connection is None or self._connection.closed or isinstance(error, OSError):
                 raise UnreachableStoreError(str(self._address), why) from error
             raise StoreError(f"{self._address}: {' '.join(why.split())}") from error
 
