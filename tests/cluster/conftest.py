@@ -73,8 +73,7 @@ def milvus() -> Iterator[Milvus]:
 @pytest.fixture(params=["postgres", "milvus"])
 def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database whose tables arrange 3,000 rows as they would very many, which takes minutes to build."""
-    monkeypatch.setattr("bridgetower.index.stores.postgres._EXACT_UP_TO", 2999)
+    monkeypatch.setattr("bridgetower.index.vectors.catalog_vectors.EXACT_MOST", 2999)
     monkeypatch.setattr("bridgetower.index.stores.postgres._ROWS_FOR_CANDIDATE", 1)
-    monkeypatch.setattr("bridgetower.index.stores.milvus.EXACT_MOST", 2999)
     server = request.getfixturevalue(request.param)
     return Postgres(server) if isinstance(server, PostgresServer) else server

@@ -1,5 +1,6 @@
 """What the table in Milvus promises beyond `VectorTable`, on a real Milvus 2.3.5."""
 
+import itertools
 import os
 import re
 import socket
@@ -28,7 +29,7 @@ FIRST, SECOND = Stamp(1, 0), Stamp(2, 0)
 @pytest.fixture
 def table(milvus: Milvus, monkeypatch: pytest.MonkeyPatch) -> Iterator[MilvusTable]:
     """An empty table, which arranges more than 3,000 rows as it would very many."""
-    monkeypatch.setattr(adapter, "EXACT_MOST", 3000)
+    monkeypatch.setattr("bridgetower.index.vectors.catalog_vectors.EXACT_MOST", 3000)
     table = milvus.table("bt_milvus", DIM)
     table.create(FIRST)
     yield table
@@ -160,13 +161,13 @@ def test_ids_far_apart(table: MilvusTable) -> None:
 
 
 def test_a_graph(table: MilvusTable) -> None:
-    ids, vectors = np.arange(1, 12_001) * adapter.PARTS, unit(12_000)  # ids of one remainder
+    ids, vectors = np.arange(1, 12_001) * adapter._PARTS, unit(12_000)  # ids of one remainder
     table.insert(ids, vectors, SECOND)
     assert table.arrange() == (
         "HNSW, M 16, efConstruction 200, float32 (the Milvus that made this table has no float16)"
     )
     efforts = table.efforts()
-    assert efforts[-1] == Effort(0, 100) and [effort.effort for effort in efforts[:-1]] == list(adapter.EFS)
+    assert efforts[-1] == Effort(0, 100) and [effort.effort for effort in efforts[:-1]] == list(adapter._EFS)
 
     def recalls(k: int, effort: Effort, number: int = 20) -> list[float]:
         queries = unit(number, seed=7)
@@ -235,6 +236,88 @@ def test_an_index_that_was_dropped_is_made_again(table: MilvusTable, client: Any
     table.remove_above(50)
     assert table.count() == 50
     assert table.arrange().startswith("exact")
+
+
+def test_a_reader_loads_the_collection_while_its_index_is_dropped(
+    table: MilvusTable, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(table, 1, 100)
+    drop, refusals = client.drop_index, []
+
+    def load_and_drop(*arguments: Any, **options: Any) -> None:
+        if not refusals:
+            client.load_collection("bt_milvus")
+        try:
+            drop(*arguments, **options)
+        except Exception as error:
+            refusals.append(str(error))
+            raise
+
+    monkeypatch.setattr(client, "drop_index", load_and_drop)
+    table._change_index(graph=True)
+    assert len(refusals) == 1 and "loaded" in refusals[0]
+    assert table._has_graph() and table.count() == 100
+
+
+def test_a_removal_sets_the_stamp_before_it_deletes(
+    table: MilvusTable, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(table, 1, 5000)
+    delete, stamps = client.delete, []
+
+    def see_and_delete(*arguments: Any, **options: Any) -> None:
+        stamps.append(table.stamp())
+        delete(*arguments, **options)
+
+    monkeypatch.setattr(client, "delete", see_and_delete)
+    third = Stamp(3, 3, 3)
+    table.remove(np.arange(1, 4001), third)
+    assert stamps == [third, third]
+    assert table.count() == 1000
+
+
+@pytest.mark.parametrize("notices", [False, True])
+def test_one_table_finds_the_newest_rows_after_a_restart(notices: bool, milvus: Milvus, table: MilvusTable) -> None:
+    """Milvus answers searches before it has read its log; nothing was flushed here, so all rows are in there."""
+    for first in range(1, 60_001, 20_000):
+        fill(table, first, first + 19_999)
+    newest = fill(table, 60_001, 60_001)[0]
+    effort = Effort(0, 100)
+    for _ in range(2):
+        assert 60_001 in table.search(newest, 5, effort)
+    milvus.kill()
+    try:
+        if notices:
+            with pytest.raises(UnreachableStoreError):
+                table.search(newest, 5, effort)
+    finally:
+        milvus.start()
+    for _ in range(5):
+        assert 60_001 in table.search(newest, 5, effort)
+
+
+def test_the_requests_of_one_search_wait_together(
+    table: MilvusTable, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pymilvus.exceptions import MilvusException
+
+    fill(table, 1, 100)
+    table._change_index(graph=True)
+    monkeypatch.setattr(adapter, "_RECOVERY_S", 3.0)
+    search, calls = client.search, itertools.count(1)
+
+    def fail_twice_of_three(*arguments: Any, **options: Any) -> Any:
+        if next(calls) % 3:
+            raise MilvusException(1, "service not ready")
+        return search(*arguments, **options)
+
+    monkeypatch.setattr(client, "search", fail_twice_of_three)
+    begin = time.monotonic()
+    with pytest.raises(UnreachableStoreError, match="not ready"):
+        table.search(unit(1)[0], 10, Effort(0, 100))
+    assert 2 < time.monotonic() - begin < 8
+    monkeypatch.setattr(client, "search", search)
+    assert len(table.search(unit(1)[0], 10, Effort(0, 100))) >= 10
 
 
 def test_a_collection_that_was_released_is_loaded_by_a_reader(milvus: Milvus, table: MilvusTable, client: Any) -> None:

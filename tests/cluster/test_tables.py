@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bridgetower.errors import UnreachableStoreError
+from bridgetower.errors import StoreError, UnreachableStoreError
 from bridgetower.index.stores.table import Effort, Stamp, VectorTable
 from tests.cluster.conftest import Database
 
@@ -276,6 +276,33 @@ def test_search_among_ids_that_are_not_there(table: VectorTable) -> None:
 
 
 # Two at once, and servers that die
+
+
+def test_reads_of_a_table_that_another_process_dropped(open_table: Open, table: VectorTable) -> None:
+    ids, vectors = fill(table, 100)
+    reader = open_table()
+    effort = reader.efforts()[-1]
+    reader.search(vectors[0], 5, effort)
+    table.drop()
+    reads: list[Callable[[], object]] = [
+        lambda: reader.search(vectors[0], 5, effort),
+        lambda: reader.search_among(vectors[0], 5, ids),
+        reader.efforts,
+        reader.count,
+        lambda: list(reader.rows()),
+        lambda: list(reader.vectors(ids)),
+    ]
+    for read in reads:
+        begin = time.monotonic()
+        with pytest.raises(StoreError) as caught:
+            read()
+        assert not isinstance(caught.value, UnreachableStoreError)
+        assert time.monotonic() - begin < 10 and "\n" not in str(caught.value)
+    assert reader.stamp() is None
+    table.create(SECOND)
+    fill(table, 3, SECOND)
+    assert (reader.stamp(), reader.count()) == (SECOND, 3)
+    assert sorted(exactly(reader, vectors[0], 5)) == [3, 6, 9]
 
 
 def test_one_reads_while_another_writes(open_table: Open, table: VectorTable) -> None:

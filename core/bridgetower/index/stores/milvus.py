@@ -3,7 +3,10 @@
 Milvus keeps rows in segments: growing ones, and sealed ones, each with a graph of its own. It merges sealed segments by
 itself (compaction), which lowers the recall that a setting of the search reaches, because fewer graphs are searched.
 Rows are written to a log before an insertion is acknowledged, so they outlast the death of the server. The stamp is a
-property of the collection, set after the rows are acknowledged.
+property of the collection, set after new rows are acknowledged, and before rows are deleted.
+
+Tried with Milvus 2.3.5 alone, which stores vectors as float32. Milvus 2.4 or newer is asked for float16, and for
+float32 if it refuses that; only the encoding of float16 by pymilvus 3.0.2 was tested, without such a server.
 """
 
 import logging
@@ -11,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from functools import wraps
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,35 +24,36 @@ from numpy.typing import NDArray
 from bridgetower.errors import RefusedPasswordError, StoreError, UnreachableStoreError, UsageError
 from bridgetower.index.stores.address import Address
 from bridgetower.index.stores.table import Effort, Stamp
+from bridgetower.index.vectors.catalog_vectors import few
 from bridgetower.index.vectors.measure import RECALL_AT
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-EXACT_MOST: Final = 50_000  # rows of a table without a graph
-ROWS_A_CALL: Final = 2000  # in one request: with vectors of 2,048 numbers 16 MB, a quarter of what Milvus takes
-M, EF_CONSTRUCTION = 16, 200
-EFS = (100, 150, 200, 300, 400, 600, 800, 1000, 1500, 2000, 3000, 4000, 6000, 8000)  # Milvus wants at least the limit
-EF_MOST: Final = 32_768
-LIMIT_MOST: Final = 16_384  # rows that Milvus returns for one query
-AMONG_MOST: Final = 4000
-ID_MOST: Final = 2**63 - 1
+_ROWS_A_CALL: Final = 2000  # in one request: with vectors of 2,048 numbers 16 MB, a quarter of what Milvus takes
+_M, _EF_CONSTRUCTION = 16, 200
+_EFS = (100, 150, 200, 300, 400, 600, 800, 1000, 1500, 2000, 3000, 4000, 6000, 8000)  # Milvus wants at least the limit
+_EF_MOST: Final = 32_768
+_LIMIT_MOST: Final = 16_384  # rows that Milvus returns for one query
+_AMONG_MOST: Final = 4000
+_ID_MOST: Final = 2**63 - 1
 # Milvus compares all rows of a segment that pass a filter if these are less than 7 % of it. Each part is 3 %.
-PARTS: Final = 32
+_PARTS: Final = 32
 
-CONNECT_SECONDS: Final = 4.5
-ANSWER_SECONDS: Final = 30.0
-RECOVERY_SECONDS: Final = 90.0  # a Milvus that was killed answers, but not all requests, until it has read its log
-FLUSH_SECONDS: Final = 600.0
-BUILD_SECONDS: Final = 3600.0  # without any progress
-PAUSE_SECONDS: Final = 0.25
-RELEASED_SECONDS: Final = 5.0  # for less, another process may be changing the index
+_CONNECT_S: Final = 4.5
+_ANSWER_S: Final = 30.0
+_RECOVERY_S: Final = 90.0  # a Milvus that was killed answers, but not all requests, until it has read its log
+_FLUSH_S: Final = 600.0
+_BUILD_S: Final = 3600.0  # without any progress
+_PAUSE_S: Final = 0.25
+_RELEASED_S: Final = 5.0  # for less, another process may be changing the index
+_DROPS: Final = 5  # of one index, while other processes load the collection in between
 
 Answer = TypeVar("Answer")
 
 _INDEX = "vector"  # the name of the index, and of its column
 _STAMP, _LAYOUT = "bridgetower.stamp", "bridgetower.layout"  # properties of the collection
-_NO_COLLECTION, _NOT_LOADED = 100, 101  # codes of errors
+_NO_COLLECTION, _NOT_LOADED, _NO_INDEX = 100, 101, 700  # codes of errors
 _SEALED_STATES = frozenset({3, 4, 5})  # sealed, flushed, flushing
 _DELETIONS_LEVEL: Final = 1  # of segments that hold deletions only
 # Not ready, unavailable, too many requests, not loaded, no index; the ranges of replicas, channels, segments, nodes.
@@ -87,6 +91,22 @@ def _driver() -> Any:
     return pymilvus
 
 
+def _one_call(method: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Let the requests of a method wait _RECOVERY_S together for a Milvus that is not ready."""
+
+    @wraps(method)
+    def call(table: "MilvusTable", *arguments: Any) -> Answer:
+        if table._patience is not None:  # a part of another call
+            return method(table, *arguments)
+        table._patience = _Patience()
+        try:
+            return method(table, *arguments)
+        finally:
+            table._patience = None
+
+    return call
+
+
 class MilvusTable:
     """A collection with the columns id and vector, searched by inner product."""
 
@@ -97,6 +117,7 @@ class MilvusTable:
         self._half: bool | None = None  # whether vectors are stored as float16; None: not known yet
         self._seen: str | None = None  # the stamp that was read last
         self._is_current = False  # whether reads see all rows of that stamp, and all that this process wrote
+        self._patience: _Patience | None = None  # of the present call; None between calls
 
     @classmethod
     def connect(cls, address: Address, name: str, dim: int, password: str | None) -> "MilvusTable":
@@ -115,12 +136,12 @@ class MilvusTable:
                 user=address.user or "",
                 password=password or "",
                 db_name=address.database or "",
-                timeout=CONNECT_SECONDS,
+                timeout=_CONNECT_S,
                 dedicated=True,
                 secure=secure,
                 grpc_options={
                     # a deadline for requests that are sent once, without a deadline of their own
-                    "grpc.service_config": f'{{"methodConfig": [{{"name": [{{}}], "timeout": "{ANSWER_SECONDS}s"}}]}}',
+                    "grpc.service_config": f'{{"methodConfig": [{{"name": [{{}}], "timeout": "{_ANSWER_S}s"}}]}}',
                     "grpc.enable_http_proxy": 0,  # as drivers of databases do
                     "grpc.max_reconnect_backoff_ms": 1000,
                 },
@@ -141,18 +162,29 @@ class MilvusTable:
             self._seen, self._is_current = written, False
         return Stamp(*map(int, written.split(",")))
 
+    @_one_call
     def create(self, stamp: Stamp) -> None:
-        from pymilvus import DataType
-
         self.drop()
         version = self._ask(self._client.get_server_version)
         if "milvus_lite" in version:
             raise StoreError(f"{self._address}: {version} does not show its segments, as bt needs: use a Milvus server")
-        self._half = _numbers(version) >= (2, 4)
+        may_be_half = _numbers(version) >= (2, 4)  # Milvus 2.3 takes float16, and then returns nothing
+        try:
+            self._create(stamp, may_be_half)
+        except UnreachableStoreError:
+            raise
+        except StoreError:
+            if not may_be_half:
+                raise
+            self.drop()
+            self._create(stamp, half=False)
+
+    def _create(self, stamp: Stamp, half: bool) -> None:
+        from pymilvus import DataType
+
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
-        kind = DataType.FLOAT16_VECTOR if self._half else DataType.FLOAT_VECTOR
-        schema.add_field(_INDEX, kind, dim=self._dim)
+        schema.add_field(_INDEX, DataType.FLOAT16_VECTOR if half else DataType.FLOAT_VECTOR, dim=self._dim)
         self._ask(
             self._client.create_collection,
             self._name,
@@ -162,32 +194,38 @@ class MilvusTable:
             num_shards=1,
             properties={_STAMP: _text(stamp)},
         )
+        self._half = half
 
+    @_one_call
     def drop(self) -> None:
         self._half, self._is_current = None, False
         self._ask(self._client.drop_collection, self._name)
 
+    @_one_call
     def prepare(self, new: int) -> None:
         self._ensure_index()
         if self._has_graph() and new > self.count():
             self._change_index(graph=False)
 
+    @_one_call
     def insert(self, ids: NDArray[np.int64], vectors: NDArray[np.float32], stamp: Stamp) -> None:
         self._ensure_index()
         stored = self._stored(vectors)
-        for start in range(0, len(ids), ROWS_A_CALL):
-            part = slice(start, start + ROWS_A_CALL)
+        for start in range(0, len(ids), _ROWS_A_CALL):
+            part = slice(start, start + _ROWS_A_CALL)
             rows = [{"id": id, _INDEX: vector} for id, vector in zip(ids[part].tolist(), stored[part], strict=True)]
             self._write(rows)
         self._set({_STAMP: _text(stamp)})
 
+    @_one_call
     def remove(self, ids: NDArray[np.int64], stamp: Stamp) -> None:
         self._ensure_index()
-        for start in range(0, len(ids), ROWS_A_CALL):
-            self._ask(self._client.delete, self._name, filter=_among(ids[start : start + ROWS_A_CALL]))
-        self._is_current = False
         self._set({_STAMP: _text(stamp)})
+        for start in range(0, len(ids), _ROWS_A_CALL):
+            self._ask(self._client.delete, self._name, filter=_among(ids[start : start + _ROWS_A_CALL]))
+        self._is_current = False
 
+    @_one_call
     def remove_above(self, id: int) -> None:
         self._ensure_index()
         above = f"id > {id}"
@@ -195,20 +233,22 @@ class MilvusTable:
             self._ask(self._client.delete, self._name, filter=above, consistency_level="Strong")
             self._is_current = False
 
+    @_one_call
     def arrange(self) -> str:
         self._ensure_index()
-        self._ask(self._client.flush, self._name, seconds=FLUSH_SECONDS)
-        graph = self.count() > EXACT_MOST
+        self._ask(self._client.flush, self._name, seconds=_FLUSH_S)
+        graph = not few(self.count())
         if graph != self._has_graph():
             if graph:  # merge first: the graph of a segment that is merged later was built in vain
                 self._compact()
             self._change_index(graph)
         self._set({_LAYOUT: ",".join(map(str, sorted(self._wait_for_segments())))})
-        arranged = f"HNSW, M {M}, efConstruction {EF_CONSTRUCTION}" if graph else "exact"
+        arranged = f"HNSW, M {_M}, efConstruction {_EF_CONSTRUCTION}" if graph else "exact"
         if self._is_half():
             return arranged
         return f"{arranged}, float32 (the Milvus that made this table has no float16)"
 
+    @_one_call
     def compacted(self) -> bool:
         described = self._described()
         layout = "" if described is None else described.get("properties", {}).get(_LAYOUT, "")
@@ -216,15 +256,17 @@ class MilvusTable:
             return False
         return not {int(id) for id in layout.split(",")} <= self._sealed_segments()
 
+    @_one_call
     def efforts(self) -> Sequence[Effort]:
         every = Effort(0, RECALL_AT)
-        return [*(Effort(ef, RECALL_AT) for ef in EFS), every] if self._has_graph() else [every]
+        return [*(Effort(ef, RECALL_AT) for ef in _EFS), every] if self._has_graph() else [every]
 
+    @_one_call
     def search(self, query: NDArray[np.float32], k: int, effort: Effort) -> NDArray[np.int64]:
         share = max(1.0, k / RECALL_AT)
         limit = max(k, ceil(effort.candidates * share))
         ef = max(limit, ceil(effort.effort * share))
-        if effort.effort == 0 or limit > LIMIT_MOST or ef > EF_MOST:
+        if effort.effort == 0 or limit > _LIMIT_MOST or ef > _EF_MOST:
             found = self._compare_all(query, limit)
         else:
             found, _ = self._nearest(query, limit, ef)
@@ -234,8 +276,9 @@ class MilvusTable:
 
     @property
     def among_most(self) -> int:
-        return AMONG_MOST
+        return _AMONG_MOST
 
+    @_one_call
     def search_among(self, query: NDArray[np.float32], k: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         # With a limit of all the rows, an answer that has all of them has compared all of them.
         if not len(ids):
@@ -249,20 +292,21 @@ class MilvusTable:
         scores = np.stack([vector for _, vector in rows]) @ query
         return np.array([id for id, _ in rows], np.int64)[np.argsort(-scores)[:k]]
 
+    @_one_call
     def count(self) -> int:
         self._is_current = False
         return self._count("")
 
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         self._is_current = False
-        for page in self._pages(ROWS_A_CALL, ["id", _INDEX]):
+        for page in self._pages(_ROWS_A_CALL, ["id", _INDEX]):
             rows = {row["id"]: row[_INDEX] for row in page}
             ids = sorted(rows)
             yield np.array(ids, np.int64), np.stack([self._read(rows[id]) for id in ids])
 
     def vectors(self, ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for start in range(0, len(ids), ROWS_A_CALL):
-            page = self._query(_among(ids[start : start + ROWS_A_CALL]), ["id", _INDEX])
+        for start in range(0, len(ids), _ROWS_A_CALL):
+            page = self._query(_among(ids[start : start + _ROWS_A_CALL]), ["id", _INDEX])
             rows = {row["id"]: row[_INDEX] for row in page}  # Milvus may return a row twice
             for id in sorted(rows):
                 yield id, self._read(rows[id])
@@ -289,7 +333,7 @@ class MilvusTable:
             anns_field=_INDEX,
             filter=filter,
             limit=limit,
-            search_params={"metric_type": "IP", "params": {"ef": min(max(ef, limit), EF_MOST)}},
+            search_params={"metric_type": "IP", "params": {"ef": min(max(ef, limit), _EF_MOST)}},
         )[0]
         return np.array(hits.ids, np.int64), np.array(hits.distances, np.float32)
 
@@ -299,11 +343,11 @@ class MilvusTable:
         Milvus can not be told to leave a graph aside, but does so for a filter that few rows pass. Where a filter lets
         more rows of a segment pass, the largest `ef` makes up for it.
         """
-        if limit <= LIMIT_MOST and not self._has_graph():
-            return self._nearest(query, limit, EF_MOST)[0]
-        asked = min(limit, RECALL_AT + 4 * ceil(limit / PARTS))  # of each part
-        while asked <= LIMIT_MOST:
-            parts = [self._nearest(query, asked, EF_MOST, f"id % {PARTS} == {part}") for part in range(PARTS)]
+        if limit <= _LIMIT_MOST and not self._has_graph():
+            return self._nearest(query, limit, _EF_MOST)[0]
+        asked = min(limit, RECALL_AT + 4 * ceil(limit / _PARTS))  # of each part
+        while asked <= _LIMIT_MOST:
+            parts = [self._nearest(query, asked, _EF_MOST, f"id % {_PARTS} == {part}") for part in range(_PARTS)]
             ids, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
             best = np.argsort(-scores)[:limit]
             least = scores[best[-1]] if len(best) == limit else -np.inf
@@ -314,7 +358,7 @@ class MilvusTable:
         return self._all_ids()
 
     def _all_ids(self) -> NDArray[np.int64]:
-        pages = [np.array([row["id"] for row in page], np.int64) for page in self._pages(LIMIT_MOST, ["id"])]
+        pages = [np.array([row["id"] for row in page], np.int64) for page in self._pages(_LIMIT_MOST, ["id"])]
         return np.unique(np.concatenate(pages)) if pages else np.empty(0, np.int64)
 
     def _pages(self, width: int, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
@@ -324,7 +368,7 @@ class MilvusTable:
         """
         above, span = -1, width
         while True:
-            last = min(above + span, ID_MOST)
+            last = min(above + span, _ID_MOST)
             within = f"id > {above} and id <= {last}"
             if span > width and self._count(within):
                 span //= 2
@@ -372,7 +416,7 @@ class MilvusTable:
 
         def describe() -> dict[str, Any] | None:
             try:
-                described: dict[str, Any] = self._client.describe_collection(self._name, timeout=ANSWER_SECONDS)
+                described: dict[str, Any] = self._client.describe_collection(self._name, timeout=_ANSWER_S)
             except MilvusException as error:
                 if error.code == _NO_COLLECTION:
                     return None
@@ -386,12 +430,24 @@ class MilvusTable:
 
     def _index(self, graph: bool) -> Any:
         index = self._client.prepare_index_params()
-        kind, parameters = ("HNSW", {"M": M, "efConstruction": EF_CONSTRUCTION}) if graph else ("FLAT", {})
+        kind, parameters = ("HNSW", {"M": _M, "efConstruction": _EF_CONSTRUCTION}) if graph else ("FLAT", {})
         index.add_index(_INDEX, index_type=kind, index_name=_INDEX, metric_type="IP", params=parameters)
         return index
 
     def _has_graph(self) -> bool:
-        return bool(self._ask(self._client.describe_index, self._name, _INDEX)["index_type"] == "HNSW")
+        return bool(self._described_index()["index_type"] == "HNSW")
+
+    def _described_index(self) -> dict[str, Any]:
+        """Return what Milvus knows about the index. Where another process changes it, there is none for a moment."""
+        from pymilvus.exceptions import MilvusException
+
+        def describe() -> dict[str, Any]:
+            described: dict[str, Any] | None = self._client.describe_index(self._name, _INDEX, timeout=_ANSWER_S)
+            if described is None:
+                raise MilvusException(_NO_INDEX, f"{self._name} has no index: run `bt index`")
+            return described
+
+        return self._patiently(describe)
 
     def _ensure_index(self) -> None:
         """Complete a change of the index that was broken off."""
@@ -400,21 +456,37 @@ class MilvusTable:
 
     def _change_index(self, graph: bool) -> None:
         """Replace the index. Searches of other processes wait until the new one is loaded, not until it is built."""
-        self._ask(self._client.release_collection, self._name)
-        if self._ask(self._client.list_indexes, self._name):
-            self._ask(self._client.drop_index, self._name, _INDEX)
+        self._drop_index()
         self._ask(self._client.create_index, self._name, self._index(graph), sync=False)
-        self._ask(self._client.load_collection, self._name, seconds=BUILD_SECONDS)
+        self._ask(self._client.load_collection, self._name, seconds=_BUILD_S)
+
+    def _drop_index(self) -> None:
+        """Release the collection and drop its index, if there is one.
+
+        A reader that finds the collection released may load it before the index is dropped, which Milvus then refuses.
+        """
+        for attempt in range(_DROPS):
+            self._ask(self._client.release_collection, self._name)
+            if not self._ask(self._client.list_indexes, self._name):
+                return
+            try:
+                self._ask(self._client.drop_index, self._name, _INDEX)
+                return
+            except UnreachableStoreError:
+                raise
+            except StoreError:
+                if attempt == _DROPS - 1:
+                    raise
 
     def _compact(self) -> None:
         """Merge the segments and wait until this is done."""
         self._wait_for_segments()
         job = self._ask(self._client.compact, self._name)
-        until = time.monotonic() + BUILD_SECONDS
+        until = time.monotonic() + _BUILD_S
         while self._ask(self._client.get_compaction_state, job) != "Completed":
             if time.monotonic() > until:
                 raise StoreError(f"{self._address}: {self._name} is still not compacted: look into the log of Milvus")
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(_PAUSE_S)
 
     def _sealed_segments(self) -> set[int]:
         """Return the ids of the sealed segments that hold rows."""
@@ -422,9 +494,9 @@ class MilvusTable:
 
     def _wait_for_segments(self) -> set[int]:
         """Wait until the index is built, and exactly the sealed segments are loaded with it; return their ids."""
-        until, seen = time.monotonic() + BUILD_SECONDS, None
+        until, seen = time.monotonic() + _BUILD_S, None
         while True:
-            index = self._ask(self._client.describe_index, self._name, _INDEX)
+            index = self._described_index()
             loaded = _sealed(self._ask(self._client.list_loaded_segments, self._name))
             sealed = self._sealed_segments()
             if index["state"] == "Failed":
@@ -433,10 +505,10 @@ class MilvusTable:
             if is_built and loaded == sealed:
                 return sealed
             if seen != (progress := (index["indexed_rows"], sealed, loaded)):
-                until, seen = time.monotonic() + BUILD_SECONDS, progress
+                until, seen = time.monotonic() + _BUILD_S, progress
             if time.monotonic() > until:
                 raise StoreError(f"{self._address}: Milvus does not build the index of {self._name}: look into its log")
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(_PAUSE_S)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Insert rows; if an attempt may have been applied, the next one replaces them.
@@ -455,9 +527,17 @@ class MilvusTable:
         self._patiently(attempt)
 
     def _read_current(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Read what was written before; that costs a wait of 0.2 seconds for the first read after a write."""
-        level = "Session" if self._is_current else "Strong"
-        answer = self._ask(request, *arguments, consistency_level=level, **options)
+        """Read all that was written before.
+
+        The first read after a write or a failure is Strong, which costs a wait of 0.2 seconds. Milvus answers later
+        ones from all that was written until 5 seconds before (Bounded), also after a restart that no request notices.
+        """
+
+        def read() -> Any:
+            level = "Bounded" if self._is_current else "Strong"
+            return request(*arguments, consistency_level=level, timeout=_ANSWER_S, **options)
+
+        answer = self._patiently(read)
         self._is_current = True
         return answer
 
@@ -465,46 +545,82 @@ class MilvusTable:
         self,
         request: Callable[..., Any],
         *arguments: Any,
-        seconds: float = ANSWER_SECONDS,
+        seconds: float = _ANSWER_S,
         **options: Any,
     ) -> Any:
         """Send a request that may be repeated."""
         return self._patiently(lambda: request(*arguments, timeout=seconds, **options))
 
     def _patiently(self, request: Callable[[], Answer]) -> Answer:
-        return _patiently(self._address, request, self._load)
+        def attempt() -> Answer:
+            try:
+                return request()
+            except BaseException:
+                self._is_current = False  # Milvus may have been started again, and not have read its log
+                raise
 
-    def _load(self) -> None:
+        return _patiently(self._address, attempt, self._patience, self._load)
+
+    def _load(self, seconds: float) -> None:
         """Load the collection, unless Milvus is at it. A change of the index that was broken off leaves it released."""
-        if self._client.get_load_state(self._name, timeout=ANSWER_SECONDS)["state"].name == "NotLoad":
-            self._client.load_collection(self._name, timeout=RECOVERY_SECONDS)
+        state = self._client.get_load_state(self._name, timeout=_ANSWER_S)["state"].name
+        if state in ("NotLoad", "NotExist"):  # for the latter, the error says so
+            self._client.load_collection(self._name, timeout=seconds)
 
 
-def _patiently(address: Address, request: Callable[[], Answer], load: Callable[[], None] | None = None) -> Answer:
-    """Return the answer to a request, repeated for 90 seconds while Milvus answers that it is not ready yet.
+class _Patience:
+    """How much longer the requests of one call wait for a Milvus that is not ready."""
 
-    Raises UnreachableStoreError and StoreError.
+    def __init__(self) -> None:
+        self.seconds = _RECOVERY_S
+
+
+def _patiently(
+    address: Address,
+    request: Callable[[], Answer],
+    patience: _Patience | None = None,
+    load: Callable[[float], None] | None = None,
+) -> Answer:
+    """Return the answer to a request, repeated while Milvus answers that it is not ready yet and patience is left.
+
+    A collection that stays released is loaded. Raises UnreachableStoreError and StoreError.
     """
     import grpc
     from pymilvus.exceptions import MilvusException
 
-    begin = time.monotonic()
+    patience, begin, failed = patience or _Patience(), time.monotonic(), False
     while True:
         try:
-            return request()
+            answer = request()
         except (MilvusException, grpc.RpcError) as error:
+            failed = True
             if (cause := _transport_error(error)) is not None:
                 raise _unreachable(address, cause) from error
-            why = " ".join(str(getattr(error, "message", error)).split())
+            why = _line(error)
             if error.code not in _RECOVERING_CODES and not _RECOVERING.search(why):
                 raise StoreError(f"{address}: {why}") from error
-            seconds = time.monotonic() - begin
-            if seconds > RECOVERY_SECONDS:
+            left = patience.seconds - (seconds := time.monotonic() - begin)
+            if left < 0:
                 raise UnreachableStoreError(str(address), why) from error
-            if error.code == _NOT_LOADED and load is not None and seconds > RELEASED_SECONDS:
-                with suppress(MilvusException, grpc.RpcError):  # the request fails again, and tells why
-                    load()
-        time.sleep(PAUSE_SECONDS)
+            if seconds > _RELEASED_S:
+                if error.code == _NO_INDEX:
+                    raise StoreError(f"{address}: {why}") from error
+                if error.code == _NOT_LOADED and load is not None:
+                    try:
+                        load(left)
+                    except (MilvusException, grpc.RpcError) as failure:  # after others, the request tells why it fails
+                        if failure.code in (_NO_COLLECTION, _NO_INDEX):
+                            raise StoreError(f"{address}: {_line(failure)}") from failure
+        else:
+            if failed:
+                patience.seconds -= time.monotonic() - begin
+            return answer
+        time.sleep(_PAUSE_S)
+
+
+def _line(error: Exception) -> str:
+    """Return the message of an error in one line."""
+    return " ".join(str(getattr(error, "message", error)).split())
 
 
 def _transport_error(error: BaseException | None) -> Any:
