@@ -242,7 +242,8 @@ def test_a_reader_loads_the_collection_while_its_index_is_dropped(
     table: MilvusTable, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(table, 1, 100)
-    drop, refusals = client.drop_index, []
+    drop = client.drop_index
+    refusals: list[str] = []
 
     def load_and_drop(*arguments: Any, **options: Any) -> None:
         if not refusals:
