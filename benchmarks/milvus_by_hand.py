@@ -41,7 +41,7 @@ class MilvusByHand:
         """Build the index, which takes as long as that of `bt`, and load the collection."""
         self._client.flush("hand")
         index = self._client.prepare_index_params()
-        parameters = {"M": milvus.M, "efConstruction": milvus.EF_CONSTRUCTION}
+        parameters = {"M": milvus._M, "efConstruction": milvus._EF_CONSTRUCTION}
         index.add_index("vector", index_type="HNSW", metric_type="IP", params=parameters)
         self._client.create_index("hand", index)
         self._client.load_collection("hand")
