@@ -409,7 +409,10 @@ def test_a_proxy_that_lets_in_and_finds_no_server() -> None:
 
 
 def test_a_database_or_a_user_that_is_not_there(postgres: PostgresServer) -> None:
-    unreachable(replace(postgres.tcp, database="nowhere"), 'database "nowhere" does not exist')
+    with pytest.raises(StoreError, match=r'postgres@.*: database "nowhere" does not exist$'):
+        connect(replace(postgres.tcp, database="nowhere"), PASSWORD)
+    with pytest.raises(StoreError, match="server does not support SSL"):
+        connect(replace(postgres.tcp, parameters=(("sslmode", "require"),)), PASSWORD)
     with pytest.raises(StoreError, match=r"password authentication failed for user .*: give the password with"):
         connect(replace(postgres.tcp, user="nobody"), "wrong")
     unreachable(replace(postgres.local, parameters=(("host", "/nowhere"),)), "No such file")

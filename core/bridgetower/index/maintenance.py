@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgetower.errors import StoreError, UnknownPlaceError, UnreachableStoreError
+from bridgetower.errors import RefusedPasswordError, StoreError, UnknownPlaceError, UnreachableStoreError, UsageError
 from bridgetower.files.regular_files import has_stub
 from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.catalog.rows import StoreRow
@@ -65,7 +65,10 @@ def move(writer: IndexWriter, store: NamedStore, address: str | None) -> str | N
         return None
     row = None if address is None else new_row(address, writer.directory)
     if row is not None:
-        store.create(row, dim)
+        try:
+            store.create(row, dim)
+        except UnreachableStoreError as error:
+            raise StoreError(f"{row.address}: no answer ({error.why}): nothing was changed; start it") from error
     writer.set_store(row)
     try:
         writer.publish_if_due()
@@ -80,11 +83,14 @@ def _leave(store: NamedStore, row: StoreRow, dim: int, directory: Path) -> str |
         if store.drop(row, dim, directory):
             return None
         why = f"{row.address}: another copy of this index may use the table {row.name}"
-    except UnreachableStoreError as error:
-        why = f"{row.address}: no answer ({error.why}); the table {row.name} is not used any more"
-    except StoreError as error:
-        why = f"{error}; the table {row.name} is not used any more"
+    except (StoreError, UsageError) as error:  # UsageError: its driver is not installed any more
+        why = f"{_short(error)}; the table {row.name} is not used any more"
     return f"{why}: drop it there by hand"
+
+
+def _short(error: StoreError | UsageError) -> str:
+    """Return the message of a database, without the way back to files if it only does not answer."""
+    return f"{error.address}: no answer ({error.why})" if isinstance(error, UnreachableStoreError) else str(error)
 
 
 def forget(writer: IndexWriter, paths: Iterable[Path]) -> ForgetReport:
@@ -144,10 +150,10 @@ def prune(writer: IndexWriter, *, on_progress: OnProgress = quiet) -> Pruned:
     notes: list[str | None] = []
     try:
         writer.tidy()
-    except UnreachableStoreError as error:
+    except (UnreachableStoreError, RefusedPasswordError, UsageError) as error:  # UsageError: there is no driver
         notes.append(
-            f"{error.address}: no answer ({error.why}): searches leave out what was removed, and the next `bt index` "
-            "or `bt prune` removes it there"
+            f"{_short(error)}: searches leave out what was removed, and the next `bt index` or `bt prune` removes it "
+            "in the database"
         )
     notes.append(writer.compact())
     writer.remove_strays()

@@ -164,7 +164,7 @@ def test_a_database_that_is_away_is_told_about_removals_later(directory: Path, d
         assert (done.images, done.note) == (
             1,
             f"{ADDRESS}: no answer (connection refused): searches leave out what was removed, and the next `bt index` "
-            "or `bt prune` removes it there",
+            "or `bt prune` removes it in the database",
         )
         with pytest.raises(UnreachableStoreError, match="go back to files with `bt index --store faiss`"):
             writer.require_store()
@@ -192,7 +192,7 @@ def test_files_recall_again_while_the_database_is_away(directory: Path, database
 
 def test_nothing_changes_when_a_new_database_does_not_answer(directory: Path, database: MemoryDatabase) -> None:
     away = MemoryDatabase(away="connection refused")
-    with writing(directory, database) as writer, pytest.raises(UnreachableStoreError):
+    with writing(directory, database) as writer, pytest.raises(StoreError, match=r"nothing was changed; start it$"):
         move(writer, away.store(), "milvus://db.example:19530")
     assert_holds(directory, database, *range(20))
 

@@ -10,6 +10,7 @@ the graph switch the other plans off. All settings are of one transaction, and n
 that PgBouncer may stand between.
 """
 
+import re
 import socket
 import threading
 import time
@@ -54,6 +55,9 @@ _NETWORK = {  # a peer that is gone is noticed within half a minute
     "tcp_user_timeout": 30_000,  # ms
 }
 _LEAST_VERSION = (0, 8)  # of pgvector: scans of a graph that go on until enough rows are found
+# A server that answers, and will give the same answer again; and those that have only no time now.
+_REFUSED = re.compile("FATAL:|server does not support|connection is bad: invalid|invalid ")
+_BUSY = re.compile("starting up|shutting down|recovery|too many|connection slots|terminating")
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
 _BIGINT = 20  # the OID of the type
@@ -439,6 +443,8 @@ class PostgresTable:
             why = why.rpartition(" failed: ")[2]  # "connection to server at ..." repeats the address
             if "password" in why:
                 raise RefusedPasswordError(str(self._address), why) from error
+            if self._connection is None and _REFUSED.match(why) and not _BUSY.search(why):
+                raise StoreError(f"{self._address}: {why.removeprefix('FATAL:').strip()}") from error
             if self._connection is None or self._connection.closed or isinstance(error, OSError):
                 raise UnreachableStoreError(str(self._address), why) from error
             raise StoreError(f"{self._address}: {' '.join(why.split())}") from error
