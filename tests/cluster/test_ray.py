@@ -227,9 +227,12 @@ def test_a_driver_that_is_left_alone_while_it_connects_ends(cluster: Cluster) ->
 def test_a_worker_takes_a_gpu_that_ray_has(cluster: Cluster, tmp_path: Path) -> None:
     given = contents(tmp_path, shades(8))
     node = cluster.add_node(gpus=1)
+    said: list[str] = []
     assert made([*engine(Load(device="cuda"), device="cuda").embed(given)]) == expected(given)
     with pytest.raises(ProcessError, match="the device is"):  # so "auto" takes it, too
-        list(engine(Load(device="cpu")).embed(given))
+        list(engine(Load(device="cpu"), say=said.append).embed(given))
+    [line] = said  # for three starts
+    assert line.startswith(f"note: a worker on {socket.gethostname()} cannot start: the device is cuda; ")
     cluster.kill_node(node)
 
 
