@@ -25,6 +25,8 @@ class Double:
         self.schema: Any = None
         self.properties: dict[str, str] = {}
         self.rows: dict[int, bytes] = {}
+        self.fails = 0  # so many searches more
+        self.guarantees: list[str] = []  # of the searches
 
     @property
     def kind(self) -> int:
@@ -98,6 +100,10 @@ class Double:
     def search(self, request: Any) -> Any:
         from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
+        self.guarantees.append({0: "Strong", 2: "Bounded"}.get(request.guarantee_timestamp, "none"))
+        if self.fails:
+            self.fails -= 1
+            return milvus_pb2.SearchResults(status=common_pb2.Status(code=503, error_code=1, reason="not ready"))
         half = self.kind == 102
         placeholder = common_pb2.PlaceholderGroup.FromString(request.placeholder_group).placeholders[0]
         assert placeholder.type == (102 if half else 101)
@@ -193,6 +199,31 @@ def test_a_refusal_of_both_is_one_line(serve: Any) -> None:
     _, table = serve((101, 102))
     with pytest.raises(StoreError, match=r"data type is not supported$"):
         table.create(FIRST)
+
+
+def test_reads_are_strong_after_each_write_and_each_failure(serve: Any) -> None:
+    """Bounded reads see what is older than 5 seconds. Those of a session see nothing that other processes wrote."""
+    double, table = serve()
+    table.create(FIRST)
+    table.insert(np.arange(1, 4), unit(3), FIRST)
+
+    def levels(searches: int) -> list[str]:
+        double.guarantees.clear()
+        for _ in range(searches):
+            table.search(unit(1)[0], 2, Effort(100, 2))
+        return list(double.guarantees)
+
+    table.stamp()
+    assert levels(3) == ["Strong", "Bounded", "Bounded"]
+    double.fails = 2
+    assert levels(2) == ["Bounded", "Strong", "Strong", "Bounded"]
+    table.stamp()
+    assert levels(1) == ["Bounded"]
+    double.properties["bridgetower.stamp"] = "8,0,9"  # another process has written
+    table.stamp()
+    assert levels(2) == ["Strong", "Bounded"]
+    table.remove(np.array([1]), SECOND)
+    assert levels(2) == ["Strong", "Bounded"]
 
 
 def test_without_pymilvus(monkeypatch: pytest.MonkeyPatch) -> None:
