@@ -326,17 +326,25 @@ def unreachable(address: Address, why: str) -> None:
     assert str(caught.value).startswith(f"{address}: no answer (") and "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a connection 2 seconds, the least that libpq can."""
+    monkeypatch.setattr(module, "_CONNECT_S", 2)
+
+
 def test_a_port_that_is_closed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     unreachable(Address("postgresql", "127.0.0.1", port, None, None), "Connection refused")
 
 
+@pytest.mark.usefixtures("shorter")
 def test_a_server_that_says_nothing() -> None:
     with listening(lambda connection: None) as address:
-        unreachable(address, "timeout expired|no connection within 4 s")
+        unreachable(address, "timeout expired|no connection within 2 s")
 
 
+@pytest.mark.usefixtures("shorter")
 def test_a_host_that_drops_packets() -> None:
     with socket.socket() as full, contextlib.ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
@@ -368,6 +376,7 @@ def test_the_second_address_of_a_host_is_tried_in_time(
         connect(replace(postgres.tcp, host="two.invalid"), PASSWORD)
 
 
+@pytest.mark.usefixtures("shorter")
 def test_a_name_that_is_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = threading.Event()
 
@@ -377,7 +386,7 @@ def test_a_name_that_is_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     try:
-        unreachable(Address("postgresql", "slow.invalid", 5432, None, None), "no connection within 4 s")
+        unreachable(Address("postgresql", "slow.invalid", 5432, None, None), "no connection within 2 s")
     finally:
         ends.set()
 
@@ -399,13 +408,14 @@ def test_a_server_that_starts_up() -> None:
         unreachable(address, "the database system is starting up")
 
 
+@pytest.mark.usefixtures("shorter")
 def test_a_proxy_that_lets_in_and_finds_no_server() -> None:
     def let_in(connection: socket.socket) -> None:
         read_startup(connection)
         connection.sendall(b"R" + struct.pack("!ii", 8, 0) + b"Z" + struct.pack("!i", 5) + b"I")
 
     with listening(let_in) as address:
-        unreachable(address, "no connection within 4 s")
+        unreachable(address, "no connection within 2 s")
 
 
 def test_a_database_or_a_user_that_is_not_there(postgres: PostgresServer) -> None:
