@@ -94,7 +94,7 @@ def _named_file(variable: str) -> Path | None:
 
 
 def _secret_in(file: Path) -> str:
-    """Return the secret in a file, without the line feed at its end. Raises InputError."""
+    """Return the secret in a file, without the line feeds at its end. Raises InputError."""
     try:
         with open(file, "rb") as source:
             secret = source.read(_LONGEST_SECRET).decode()
@@ -102,8 +102,8 @@ def _secret_in(file: Path) -> str:
         raise InputError(f"{file}: the password cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:
         raise InputError(f"{file}: no text: a file with a password and nothing else is wanted") from None
-    secret = secret.removesuffix("\n").removesuffix("\r")
-    if not secret or "\n" in secret:
+    secret = secret.rstrip("\r\n")
+    if not secret or "\n" in secret or "\0" in secret:
         raise InputError(f"{file}: a file with one line is wanted, the password")
     return secret
 

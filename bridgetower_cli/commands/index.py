@@ -135,6 +135,8 @@ def index(
     if not paths:
         if store is None:
             raise UsageError("nothing to index: give a folder or a file, as in `bt index ~/Pictures`")
+        if watch or json:
+            raise UsageError("--watch and --json are about a run over a PATH: give one beside --store")
         _move(settings, store)
         return
     if device is not None:  # refuse a missing device, also where nothing is to be encoded

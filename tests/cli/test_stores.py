@@ -60,10 +60,17 @@ def test_a_store_is_changed_without_a_path(bt: Bt, library: Path, database: Memo
     assert done.stderr == f"{ADDRESS} recalls for 4 pictures\n"
     assert not list((library.parent / "index").glob("vectors-*"))
     assert bt("search", "red", "--json").stdout == before
-    done = bt("index", "--store", "faiss")
+    done = bt("index", "--store", "FAISS")
     assert (done.exit_code, done.stderr) == (0, "FAISS recalls for 4 pictures\n")
     assert not database.tables and list((library.parent / "index").glob("vectors-*"))
     assert bt("search", "red", "--json").stdout == before
+
+
+@pytest.mark.parametrize("option", ["--watch", "--json"])
+def test_an_option_for_a_run_wants_one(bt: Bt, library: Path, database: MemoryDatabase, option: str) -> None:
+    done = bt("index", "--store", ADDRESS, option)
+    assert (done.exit_code, done.stdout) == (2, "") and "give one beside --store" in done.stderr
+    assert not database.tables
 
 
 def test_nothing_to_index_is_wrong_usage(bt: Bt, library: Path) -> None:
@@ -128,7 +135,7 @@ def test_a_password_is_in_a_file_or_in_the_environment(
         return next(asked for asked in database.asked if asked.startswith("password"))
 
     assert given("index", "--store", ADDRESS) == "password None"
-    (tmp_path / "secret").write_text("from a file\n")
+    (tmp_path / "secret").write_text("from a file\r\n\n")
     (tmp_path / "other").write_text("from another file")
     monkeypatch.setenv("BT_STORE_PASSWORD", "from the environment")
     assert given("search", "red") == "password from the environment"
@@ -145,6 +152,7 @@ def test_a_password_is_in_a_file_or_in_the_environment(
     [
         (None, "the password cannot be read: No such file or directory"),
         (b"", "a file with one line is wanted, the password"),
+        (b"\0" * 5000, "a file with one line is wanted, the password"),
         (b"one\ntwo\n", "a file with one line is wanted, the password"),
         (b"\xff\xfe", "no text: a file with a password and nothing else is wanted"),
     ],

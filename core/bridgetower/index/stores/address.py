@@ -74,4 +74,4 @@ class Address:
 
 def address_of(store: str) -> str | None:
     """Return the address that `--store` names, in its one spelling; None for vector files. Raises UsageError."""
-    return None if store == FAISS else str(Address.of(store))
+    return None if store.strip().lower() == FAISS else str(Address.of(store))
