@@ -170,6 +170,8 @@ class EngineChoice:
     def __post_init__(self) -> None:
         if self.name not in ("local", "ray") and not _RAY_ADDRESS.fullmatch(self.name):
             raise UsageError(f"{self.name!a}: an engine is local, ray, or ray://HOST:PORT")
+        if self.name not in ("local", "ray") and int(self.name.rpartition(":")[2]) not in range(1, 65536):
+            raise UsageError(f"{self.name}: a port is from 1 to 65535; that of Ray's client server is 10001")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"{self.workers} workers: a whole number of at least 1 is wanted")
         if self.shared_paths and not self.is_ray:

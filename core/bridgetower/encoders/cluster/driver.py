@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import queue
+import re
 import socket
 import sys
 import threading
@@ -245,8 +246,9 @@ def _on(worker: str, error: BridgeTowerError) -> BridgeTowerError:
 
 
 def _in_short(error: BaseException) -> str:
-    """Return the first sentence of the last line of a message."""
-    last = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    """Return the first sentence of the last line of a message that has words."""
+    lines = [line.strip() for line in str(error).splitlines() if re.search("[A-Za-z]{2}", line)]
+    last = lines[-1] if lines else type(error).__name__
     return last.partition(". ")[0].removesuffix(".")
 
 
@@ -260,6 +262,11 @@ def connect(address: str | None) -> None:
             socket.create_connection((place.hostname or "", place.port), _CONNECT_S).close()
         ray.init(address or "auto", log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:
+        if address is not None and "timeout" in str(error).lower():
+            raise ProcessError(
+                f"no Ray cluster at {address}: what listens there is not Ray's client server, whose port is 10001 "
+                "unless `ray start --ray-client-server-port` says another"
+            ) from error
         start = "start one with `ray start --head`, or name it: --engine ray://HOST:10001"
         where = f"at {named}" if named else "on this machine"
         raise ProcessError(f"no Ray cluster {where}: {_in_short(error)}: {start}") from error

@@ -185,3 +185,16 @@ def test_no_machine_that_is_large_enough_ends_the_run(ray: Ray) -> None:
     with pytest.raises(ProcessError, match=r"no worker can be started on the Ray cluster: .+-3: not enough memory"):
         run.go_on(100)
     assert ray.now == 6
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("lost\nthe head died. See the log.\n>", "the head died"),
+        (">", "OSError"),
+        ("", "OSError"),
+        ("a cause.", "a cause"),
+    ],
+)
+def test_a_cause_has_words(message: str, said: str) -> None:
+    assert module._in_short(OSError(message)) == said

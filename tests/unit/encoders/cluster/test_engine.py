@@ -223,10 +223,22 @@ def test_messages_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Ray", "ray:", "ray://", "ray://host", "ray://host:port", "host:10001", "ray://a:1/"]
+    "name",
+    [
+        "",
+        "Ray",
+        "ray:",
+        "ray://",
+        "ray://host",
+        "ray://host:port",
+        "host:10001",
+        "ray://a:1/",
+        "ray://a:0",
+        "ray://a:99999",
+    ],
 )
 def test_an_engine_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"an engine is local, ray, or ray://HOST:PORT"):
+    with pytest.raises(UsageError, match=r"an engine is local, ray, or ray://HOST:PORT|a port is from 1 to 65535"):
         EngineChoice(name)
 
 
