@@ -1,4 +1,4 @@
-"""What the table in Milvus promises beyond `VectorTable`, on a real Milvus 2.3.5."""
+"""Test a table in Milvus beyond the protocol, on a real Milvus 2.3.5."""
 
 import itertools
 import os
