@@ -12,7 +12,7 @@ from bridgetower.index.catalog.rows import StoreRow
 from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.maintenance import move, prune
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.stores.table import Stamp
+from bridgetower.index.stores.table import Effort, Stamp
 from bridgetower.index.writer import IndexWriter
 from tests.indexes import FINGERPRINT, add, answer, assert_answers, image, path_of, vector_files
 from tests.tables import Killed, MemoryDatabase, MemoryTable
@@ -375,6 +375,26 @@ def test_recall_is_measured_and_the_cheapest_effort_that_suffices_is_taken(
         writer.finish()
         assert "arrange" in database.asked
         assert (tuning := writer.catalog.tuning()) is not None and tuning.trained == 220
+
+
+def test_an_effort_that_often_lacks_one_of_the_first_is_not_enough(
+    tmp_path: Path, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Effort 1 finds all but the second nearest of every query: 0.995 of the 200 nearest."""
+    search = MemoryTable.search
+
+    def without_the_second(table: MemoryTable, query: Any, k: int, effort: Effort) -> Any:
+        found = search(table, query, k, Effort(0, 100))
+        return np.delete(found, 1) if effort.effort == 1 and k == 200 else found
+
+    monkeypatch.setattr("bridgetower.index.vectors.measure.RECALL_AT", 200)
+    monkeypatch.setattr("bridgetower.index.stores.external.RECALL_AT", 200)
+    monkeypatch.setattr(MemoryTable, "search", without_the_second)
+    with writing(tmp_path / "index", database) as writer:
+        add(writer, *range(220))
+        move(writer, database.store(), ADDRESS)
+        tuning = writer.catalog.tuning()
+    assert tuning is not None and (tuning.effort, tuning.recall) == (2, 1.0)
 
 
 def test_recall_is_measured_again_when_the_database_has_rearranged_its_rows(
