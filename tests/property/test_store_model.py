@@ -19,6 +19,7 @@ from bridgetower.index.catalog.rows import Tuning
 from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.reader import IndexReader
+from bridgetower.index.stores import external
 from bridgetower.index.stores.named import NamedStore
 from bridgetower.index.stores.naming import new_row
 from bridgetower.index.stores.table import Stamp
@@ -277,6 +278,7 @@ class IndexInDatabaseEqualsDictionary(IndexEqualsDictionary):
         self.database = MemoryDatabase()
         self.store = self.database.store()
         super().create()
+        self.patches.enter_context(patch.object(external, "RECALL_AT", 3))
         self.writer.set_store(new_row("milvus://db.example:19530", self.directory))
 
     def teardown(self) -> None:
