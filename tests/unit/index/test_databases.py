@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bridgetower.errors import StoreError, UnreachableStoreError
 from bridgetower.index.catalog.rows import StoreRow
@@ -424,6 +425,24 @@ def test_a_filter_costs_no_picture(
         assert found == everything[12:15]
     searches = [asked for asked in database.asked if asked.startswith("search")]
     assert searches == (["search 1"] if few == 2 else ["search_among"] * 3)
+
+
+@pytest.mark.parametrize("within", [None, np.arange(1, 18)])
+def test_a_database_that_confuses_close_rows_confuses_no_answer(
+    directory: Path, database: MemoryDatabase, within: "NDArray[np.int64] | None", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two nearest rows are in the wrong order there, as where a query is rounded."""
+    nearest = MemoryTable._nearest
+
+    def confused(table: MemoryTable, query: Any, ids: list[int], k: int) -> Any:
+        found = nearest(table, query, ids, len(ids))
+        return np.append(found[:2][::-1], found[2:])[:k]
+
+    monkeypatch.setattr(MemoryTable, "among_most", 100)
+    with reading(directory, database) as store:
+        wanted = store.recall(QUERY[None], 1, within, exact=True)
+        monkeypatch.setattr(MemoryTable, "_nearest", confused)
+        assert store.recall(QUERY[None], 1, within) == wanted
 
 
 def test_exact_asks_no_database(directory: Path, database: MemoryDatabase) -> None:
