@@ -31,7 +31,7 @@ from bridgetower.records import OnProgress
 _CHANGED_SHARE = 16
 _RECALL_WANTED = 0.9925  # of the queries that measure it; then other queries reach 0.99
 # Recall of 0.9925 among the 100 nearest leaves out one of the first 20 for every tenth query: so the first 20 must all
-# be found for this share of the queries. Of other texts it is less: 0.935 in benchmarks/store_answers.py.
+# be found for this share of the queries. Of other texts it is less: 0.945 in benchmarks/store_answers.py.
 _TOP, _TOP_WANTED = 20, 0.985
 _REMOVED_AT_ONCE = 65_536  # rows of one transaction
 _SPARE = 32  # rows asked for beyond k, in place of those that may not be found
