@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bridgetower.errors import RefusedPasswordError, StoreError, UnreachableStoreError
 from bridgetower.index.stores import milvus as adapter
+from bridgetower.index.stores import milvus_requests as requests
 from bridgetower.index.stores.address import Address
 from bridgetower.index.stores.milvus import MilvusTable
 from bridgetower.index.stores.table import Effort, Stamp
@@ -304,7 +305,7 @@ def test_the_requests_of_one_search_wait_together(
 
     fill(table, 1, 100)
     table._change_index(graph=True)
-    monkeypatch.setattr(adapter, "_RECOVERY_S", 3.0)
+    monkeypatch.setattr(requests, "_RECOVERY_S", 3.0)
     search, calls = client.search, itertools.count(1)
 
     def fail_twice_of_three(*arguments: Any, **options: Any) -> Any:

@@ -9,8 +9,6 @@ Tried with Milvus 2.3.5 alone, which stores vectors as float32. Milvus 2.4 or ne
 float32 if it refuses that; only the encoding of float16 by pymilvus 3.0.2 was tested, without such a server.
 """
 
-import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,8 +19,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgetower.errors import RefusedPasswordError, StoreError, UnreachableStoreError, UsageError
+from bridgetower.errors import StoreError, UnreachableStoreError
 from bridgetower.index.stores.address import Address
+from bridgetower.index.stores.milvus_requests import (
+    ANSWER_S,
+    NO_COLLECTION,
+    NO_INDEX,
+    PAUSE_S,
+    Patience,
+    opener,
+    patiently,
+)
 from bridgetower.index.stores.table import Effort, Stamp
 from bridgetower.index.vectors.catalog_vectors import few
 from bridgetower.index.vectors.measure import RECALL_AT
@@ -40,55 +47,16 @@ _ID_MOST: Final = 2**63 - 1
 # Milvus compares all rows of a segment that pass a filter if these are less than 7 % of it. Each part is 3 %.
 _PARTS: Final = 32
 
-_CONNECT_S: Final = 4.5
-_ANSWER_S: Final = 30.0
-_RECOVERY_S: Final = 90.0  # a Milvus that was killed answers, but not all requests, until it has read its log
 _FLUSH_S: Final = 600.0
 _BUILD_S: Final = 3600.0  # without any progress
-_PAUSE_S: Final = 0.25
-_RELEASED_S: Final = 5.0  # for less, another process may be changing the index
 _DROPS: Final = 5  # of one index, while other processes load the collection in between
 
 Answer = TypeVar("Answer")
 
 _INDEX = "vector"  # the name of the index, and of its column
 _STAMP, _LAYOUT = "bridgetower.stamp", "bridgetower.layout"  # properties of the collection
-_NO_COLLECTION, _NOT_LOADED, _NO_INDEX = 100, 101, 700  # codes of errors
 _SEALED_STATES = frozenset({3, 4, 5})  # sealed, flushed, flushing
 _DELETIONS_LEVEL: Final = 1  # of segments that hold deletions only
-# Not ready, unavailable, too many requests, not loaded, no index; the ranges of replicas, channels, segments, nodes.
-_RECOVERING_CODES = frozenset(
-    {1, 2, 4, 8, 101, 102, 103, 700, *range(400, 410), *range(500, 510), *range(600, 610), *range(901, 910)}
-)
-_RECOVERING = re.compile(
-    r"not (?:fully )?loaded|not ready|not available|unavailable|not healthy|offline|node not (?:found|match)|"
-    r"no available|channel (?:not found|lack)|recovering",
-    re.IGNORECASE,
-)
-
-
-def _driver() -> Any:
-    """Import pymilvus, without what its import does by itself.
-
-    It reads a file `.env` of any folder above into the environment of this process, fails for a MILVUS_URI that it
-    can not read, and lets gRPC and each failure write to stderr.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    names = ("PYTHON_DOTENV_DISABLED", "MILVUS_URI", "MILVUS_DEFAULT_CONNECTION")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
-    try:
-        import pymilvus
-    except ImportError as error:
-        from bridgetower.installation import how_to_install
-
-        raise UsageError(f"a store in Milvus needs the extra milvus: {how_to_install('milvus')}") from error
-    finally:
-        del os.environ["PYTHON_DOTENV_DISABLED"]
-        os.environ.update(before)
-    for name in ("pymilvus", "pymilvus.milvus_client"):  # it logs each error with its traceback
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    return pymilvus
 
 
 def _one_call(method: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -98,7 +66,7 @@ def _one_call(method: Callable[..., Answer]) -> Callable[..., Answer]:
     def call(table: "MilvusTable", *arguments: Any) -> Answer:
         if table._patience is not None:  # a part of another call
             return method(table, *arguments)
-        table._patience = _Patience()
+        table._patience = Patience()
         try:
             return method(table, *arguments)
         finally:
@@ -117,7 +85,7 @@ class MilvusTable:
         self._half: bool | None = None  # whether vectors are stored as float16; None: not known yet
         self._seen: str | None = None  # the stamp that was read last
         self._is_current = False  # whether reads see all rows of that stamp, and all that this process wrote
-        self._patience: _Patience | None = None  # of the present call; None between calls
+        self._patience: Patience | None = None  # of the present call; None between calls
 
     @classmethod
     def connect(cls, address: Address, name: str, dim: int, password: str | None) -> "MilvusTable":
@@ -126,29 +94,9 @@ class MilvusTable:
         Raises UnreachableStoreError within 5 seconds if nothing answers, RefusedPasswordError for a wrong one, and
         UsageError if pymilvus is not installed.
         """
-        driver = _driver()
-        secure = dict(address.parameters).get("secure", "false").lower() in ("1", "true", "yes", "on")
-        host = f"[{address.host}]" if ":" in address.host else address.host
-
-        def open_client() -> "MilvusClient":
-            return driver.MilvusClient(
-                f"{'https' if secure else 'http'}://{host}:{address.port}",
-                user=address.user or "",
-                password=password or "",
-                db_name=address.database or "",
-                timeout=_CONNECT_S,
-                dedicated=True,
-                secure=secure,
-                grpc_options={
-                    # a deadline for requests that are sent once, without a deadline of their own
-                    "grpc.service_config": f'{{"methodConfig": [{{"name": [{{}}], "timeout": "{_ANSWER_S}s"}}]}}',
-                    "grpc.enable_http_proxy": 0,  # as drivers of databases do
-                    "grpc.max_reconnect_backoff_ms": 1000,
-                },
-            )
-
+        open_client = opener(address, password)
         table = cls(open_client, address, name, dim)
-        table._opened = _patiently(address, open_client)
+        table._opened = patiently(address, open_client)
         return table
 
     def stamp(self) -> Stamp | None:
@@ -319,7 +267,7 @@ class MilvusTable:
     @property
     def _client(self) -> "MilvusClient":
         if self._opened is None:
-            self._opened = _patiently(self._address, self._open_client)
+            self._opened = patiently(self._address, self._open_client)
         return self._opened
 
     def _nearest(
@@ -416,9 +364,9 @@ class MilvusTable:
 
         def describe() -> dict[str, Any] | None:
             try:
-                described: dict[str, Any] = self._client.describe_collection(self._name, timeout=_ANSWER_S)
+                described: dict[str, Any] = self._client.describe_collection(self._name, timeout=ANSWER_S)
             except MilvusException as error:
-                if error.code == _NO_COLLECTION:
+                if error.code == NO_COLLECTION:
                     return None
                 raise
             return described
@@ -442,9 +390,9 @@ class MilvusTable:
         from pymilvus.exceptions import MilvusException
 
         def describe() -> dict[str, Any]:
-            described: dict[str, Any] | None = self._client.describe_index(self._name, _INDEX, timeout=_ANSWER_S)
+            described: dict[str, Any] | None = self._client.describe_index(self._name, _INDEX, timeout=ANSWER_S)
             if described is None:
-                raise MilvusException(_NO_INDEX, f"{self._name} has no index: run `bt index`")
+                raise MilvusException(NO_INDEX, f"{self._name} has no index: run `bt index`")
             return described
 
         return self._patiently(describe)
@@ -486,7 +434,7 @@ class MilvusTable:
         while self._ask(self._client.get_compaction_state, job) != "Completed":
             if time.monotonic() > until:
                 raise StoreError(f"{self._address}: {self._name} is still not compacted: look into the log of Milvus")
-            time.sleep(_PAUSE_S)
+            time.sleep(PAUSE_S)
 
     def _sealed_segments(self) -> set[int]:
         """Return the ids of the sealed segments that hold rows."""
@@ -508,7 +456,7 @@ class MilvusTable:
                 until, seen = time.monotonic() + _BUILD_S, progress
             if time.monotonic() > until:
                 raise StoreError(f"{self._address}: Milvus does not build the index of {self._name}: look into its log")
-            time.sleep(_PAUSE_S)
+            time.sleep(PAUSE_S)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Insert rows; if an attempt may have been applied, the next one replaces them.
@@ -535,7 +483,7 @@ class MilvusTable:
 
         def read() -> Any:
             level = "Bounded" if self._is_current else "Strong"
-            return request(*arguments, consistency_level=level, timeout=_ANSWER_S, **options)
+            return request(*arguments, consistency_level=level, timeout=ANSWER_S, **options)
 
         answer = self._patiently(read)
         self._is_current = True
@@ -545,7 +493,7 @@ class MilvusTable:
         self,
         request: Callable[..., Any],
         *arguments: Any,
-        seconds: float = _ANSWER_S,
+        seconds: float = ANSWER_S,
         **options: Any,
     ) -> Any:
         """Send a request that may be repeated."""
@@ -559,99 +507,13 @@ class MilvusTable:
                 self._is_current = False  # Milvus may have been started again, and not have read its log
                 raise
 
-        return _patiently(self._address, attempt, self._patience, self._load)
+        return patiently(self._address, attempt, self._patience, self._load)
 
     def _load(self, seconds: float) -> None:
         """Load the collection, unless Milvus is at it. A change of the index that was broken off leaves it released."""
-        state = self._client.get_load_state(self._name, timeout=_ANSWER_S)["state"].name
+        state = self._client.get_load_state(self._name, timeout=ANSWER_S)["state"].name
         if state in ("NotLoad", "NotExist"):  # for the latter, the error says so
             self._client.load_collection(self._name, timeout=seconds)
-
-
-class _Patience:
-    """How much longer the requests of one call wait for a Milvus that is not ready."""
-
-    def __init__(self) -> None:
-        self.seconds = _RECOVERY_S
-
-
-def _patiently(
-    address: Address,
-    request: Callable[[], Answer],
-    patience: _Patience | None = None,
-    load: Callable[[float], None] | None = None,
-) -> Answer:
-    """Return the answer to a request, repeated while Milvus answers that it is not ready yet and patience is left.
-
-    A collection that stays released is loaded. Raises UnreachableStoreError and StoreError.
-    """
-    import grpc
-    from pymilvus.exceptions import MilvusException
-
-    patience, begin, failed = patience or _Patience(), time.monotonic(), False
-    while True:
-        try:
-            answer = request()
-        except (MilvusException, grpc.RpcError) as error:
-            failed = True
-            if (cause := _transport_error(error)) is not None:
-                raise _unreachable(address, cause) from error
-            why = _line(error)
-            if error.code not in _RECOVERING_CODES and not _RECOVERING.search(why):
-                raise StoreError(f"{address}: {why}") from error
-            left = patience.seconds - (seconds := time.monotonic() - begin)
-            if left < 0:
-                raise UnreachableStoreError(str(address), why) from error
-            if seconds > _RELEASED_S:
-                if error.code == _NO_INDEX:
-                    raise StoreError(f"{address}: {why}") from error
-                if error.code == _NOT_LOADED and load is not None:
-                    try:
-                        load(left)
-                    except (MilvusException, grpc.RpcError) as failure:  # after others, the request tells why it fails
-                        if failure.code in (_NO_COLLECTION, _NO_INDEX):
-                            raise StoreError(f"{address}: {_line(failure)}") from failure
-        else:
-            if failed:
-                patience.seconds -= time.monotonic() - begin
-            return answer
-        time.sleep(_PAUSE_S)
-
-
-def _line(error: Exception) -> str:
-    """Return the message of an error in one line."""
-    return " ".join(str(getattr(error, "message", error)).split())
-
-
-def _transport_error(error: BaseException | None) -> Any:
-    """Return the error of gRPC that is behind an error of pymilvus; None if Milvus has answered."""
-    import grpc
-
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        if isinstance(error, grpc.RpcError):
-            return error
-        seen.append(error)
-        error = error.__context__ if error.__cause__ in (None, error) else error.__cause__  # some are their own cause
-    return None
-
-
-def _unreachable(address: Address, error: Any) -> StoreError:
-    import grpc
-
-    code, details = error.code(), error.details() or ""
-    if code in (
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.UNIMPLEMENTED,
-    ):
-        return StoreError(f"{address}: {' '.join(details.split())}")
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return UnreachableStoreError(str(address), "it does not answer in time")
-    why = details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
-    if "auth" in why:  # "auth check failure", "missing authorization in header"
-        return RefusedPasswordError(str(address), why)
-    return UnreachableStoreError(str(address), why)
 
 
 def _sealed(segments: Iterable[Any]) -> set[int]:
