@@ -82,9 +82,11 @@ class LockedError(StoreError):
 class UnreachableStoreError(StoreError):
     """The database that recalls for an index does not answer; `address` is its URL, without a password."""
 
-    def __init__(self, address: str, why: str) -> None:
+    def __init__(self, address: str, why: str, *, note: str = "") -> None:
+        """`note` tells what became of the work that needed the database."""
         why = " ".join(why.split())  # messages of drivers may have several lines
-        super().__init__(f"{address}: no answer ({why}): start it, or go back to files with `bt index --store faiss`")
+        what = f"{note}: start it" if note else "start it"
+        super().__init__(f"{address}: no answer ({why}): {what}, or go back to files with `bt index --store faiss`")
         self.address, self.why = address, why
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from bridgetower.errors import DamagedIndexError, StoreError
+from bridgetower.errors import DamagedIndexError, StoreError, UnreachableStoreError
 from bridgetower.files.atomic import fsync_directory
 from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.connection import backup_of
@@ -329,7 +329,11 @@ class IndexWriter:
 
     def publish(self) -> None:
         """Write and publish a new vector file, whatever the state of the present one."""
-        self._recall_store.publish(self.directory, self.catalog, self.on_publish)
+        try:
+            self._recall_store.publish(self.directory, self.catalog, self.on_publish)
+        except UnreachableStoreError as error:
+            note = "all pictures are in the index, and the next `bt index` adds to the database what it lacks"
+            raise UnreachableStoreError(error.address, error.why, note=note) from error
         self._uncovered = 0
         self._recall_store.clean(self.directory, self.catalog)
 

@@ -181,6 +181,25 @@ def test_a_database_that_is_away_is_told_about_removals_later(directory: Path, d
     assert_holds(directory, database, *(number for number in range(20) if number != 3))
 
 
+def test_a_database_that_goes_away_at_the_end_of_a_run_gets_the_pictures_later(
+    directory: Path, database: MemoryDatabase
+) -> None:
+    with writing(directory, database) as writer:
+        add(writer, 20)
+        database.away = "connection refused"
+        with pytest.raises(
+            UnreachableStoreError,
+            match="all pictures are in the index, and the next `bt index` adds to the database what it lacks: start it",
+        ):
+            writer.finish()
+    database.away = None
+    with reading(directory, database) as store:
+        assert store.summary().images == 21
+    with writing(directory, database) as writer:
+        writer.finish()
+    assert_holds(directory, database, *range(21))
+
+
 def test_files_recall_again_while_the_database_is_away(directory: Path, database: MemoryDatabase) -> None:
     name, _ = the_table(database)
     database.away = "connection refused"
