@@ -16,12 +16,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.clouds import Clouds
 from benchmarks.harness import WORK, Report
 from benchmarks.scale import DIM, build
 from bridgetower import Library
-from bridgetower.index.reader import IndexReader
+from bridgetower.index.reader import IndexReader, Neighbour
 from bridgetower.index.stores.named import NamedStore
 
 TOP = 20
@@ -55,12 +56,12 @@ STORES: dict[str, Callable[[], AbstractContextManager[tuple[str, str | None]]]] 
 }
 
 
-def compare(index: Path, password: str | None, texts: int) -> dict[str, float]:
-    """Return what the present store finds, beside the exact answer."""
-    queries = Clouds(DIM).texts(0, texts)
-    same, scores, shared, recalled, seconds = 0, 0, 0, 0, []
+def compare(
+    index: Path, password: str | None, queries: NDArray[np.float32], exact: list[list[Neighbour]]
+) -> dict[str, float]:
+    """Return what the present store finds, beside the exact answers."""
+    same, scores, shared, recalled, seconds, texts = 0, 0, 0, 0, [], len(queries)
     with IndexReader.open(index, NamedStore(password)) as reader:
-        exact = reader.recall(queries, TOP, exact=True)
         for query, wanted in zip(queries, exact, strict=True):
             begin = time.perf_counter()
             [found] = reader.recall(query[None], TOP)
@@ -94,13 +95,16 @@ def main() -> None:
     shutil.rmtree(index, ignore_errors=True)
     with Report(Path(__file__).stem, args) as report:
         build(args.rows, index, in_bulk=True)
+        queries = Clouds(DIM).texts(0, args.rounds)
+        with IndexReader.open(index) as reader:
+            exact = reader.recall(queries, TOP, exact=True)
         for name in args.stores:
             with STORES[name]() as (url, password):
                 begin = time.perf_counter()
                 with Library(index, store_password=password) as library:
                     library.move_store(url)
                 moving = time.perf_counter() - begin
-                report.add(rows=args.rows, store=name, **compare(index, password, args.rounds), moving_s=moving)
+                report.add(rows=args.rows, store=name, **compare(index, password, queries, exact), moving_s=moving)
                 if name != "faiss":
                     with Library(index, store_password=password) as library:
                         library.move_store("faiss")
