@@ -4,10 +4,10 @@
 
 Starts a server of its own, in a temporary folder, from the packages of the extra `cluster`. Vectors of pictures and of
 texts lie in two clouds apart (benchmarks/clouds.py). The table of `bt` and a table made by hand are filled in turn,
-block by block. Then texts search, in turn with the exact search of the same table: with the least effort that finds
-RECALLS of the true 100 nearest of other texts, the last of which is what `bt index` demands of a table; and among 1 %
-of the rows, `bt` by their ids, in turn with the table made by hand: by the same ids, and by a condition on an indexed
-column, for which the database must know what is admitted. Figures are medians.
+block by block. Then texts search, in turn with the exact search of the same table: `bt` with the effort that `bt
+index` chooses, with other texts; and among 1 % of the rows, `bt` by their ids, in turn with the table made by hand: by
+the same ids, and by a condition on an indexed column, for which the database must know what is admitted. Figures are
+medians.
 """
 
 import argparse
@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 from benchmarks.clouds import Clouds
 from benchmarks.harness import Report, Times, take_turns
 from benchmarks.milvus_by_hand import milvus_by_hand
-from bridgetower.index.stores.external import RECALL_WANTED
+from bridgetower.index.stores.external import choose_effort
 from bridgetower.index.stores.table import Effort, Stamp, VectorTable
 
 DIM, K, BLOCK = 512, 100, 20_000
-TUNING = 128  # texts that the effort is chosen with
-RECALLS = (0.9925, RECALL_WANTED)  # with the first, other texts reach 0.99
+TUNING = 256  # texts that the effort is chosen with
 CATEGORIES = 100  # of which a filter admits one
 
 Ids = NDArray[np.int64]
@@ -144,16 +143,11 @@ def recall(found: list[Any], true: list[set[int]]) -> float:
     return float(np.mean([len(some & set(ids)) / len(some) for ids, some in zip(found, true, strict=True)]))
 
 
-def tuned(table: VectorTable, vectors: Halves) -> dict[float, Effort]:
-    """Return the least effort with each recall of RECALLS."""
+def tuned(table: VectorTable, vectors: Halves) -> Effort:
+    """Return the effort that `bt index` would choose with texts."""
     queries = Clouds(DIM).texts(1, TUNING)
-    true, least = truth(queries, vectors), dict[float, Effort]()
-    for effort in table.efforts():
-        found = recall([table.search(query, K, effort).tolist() for query in queries], true)
-        least |= {wanted: effort for wanted in RECALLS if found >= wanted and wanted not in least}
-        if len(least) == len(RECALLS):
-            break
-    return {wanted: least.get(wanted, table.efforts()[-1]) for wanted in RECALLS}
+    true = [np.fromiter(some, np.int64) for some in truth(queries, vectors)]
+    return choose_effort(table, queries, true)[0]
 
 
 def _found(table: VectorTable, effort: Effort, query: Vectors) -> list[int]:
@@ -190,8 +184,7 @@ def run(store: Store, args: argparse.Namespace, report: Report) -> None:
     store.arrange()
 
     queries = Clouds(DIM).texts(0, args.rounds)
-    efforts = {f"bt, {wanted}": effort for wanted, effort in tuned(table, vectors).items()}
-    efforts["exact"] = table.efforts()[-1]
+    efforts = {"bt": tuned(table, vectors), "exact": table.efforts()[-1]}
     measured = compare(
         {name: partial(_found, table, effort) for name, effort in efforts.items()},
         queries,
