@@ -109,12 +109,15 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_index_equals_that_of_this_process_byte_for_byte(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
+def test_an_index_equals_that_of_this_process_byte_for_byte(
+    cluster: Cluster, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = ("index", photos, "--model", "demo", "--index")
     assert ran(cluster, *index, tmp_path / "local", "--engine", "local", "--workers", 2)[0] == 3
     code, stdout, stderr = ran(cluster, *index, tmp_path / "here", "--engine", cluster.address)
     assert (code, stdout) == (3, ""), stderr
     direct = {"RAY_ADDRESS": cluster.direct}
+    monkeypatch.delitem(cluster.environment, "RAY_AUTH_MODE")  # the token is sent nevertheless
     there = (*index, tmp_path / "there", "--engine", "ray", "--shared-paths")
     code, stdout, stderr = ran(cluster, *there, environment=direct)
     assert (code, stdout) == (3, ""), stderr

@@ -1,6 +1,7 @@
 """The `ImageEngine` whose workers are actors of a Ray cluster; `driver`, in a process of its own, talks to Ray."""
 
 import hashlib
+import os
 import queue
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.encoders.cluster.actor import Loader
@@ -105,6 +107,13 @@ class RayEngine:
         return content
 
 
+def authentication() -> dict[str, str]:
+    """Return what lets Ray send the token of the user. `ray start` wants it wherever there is one, `ray.init` does not
+    send it unless it is told to; a cluster that wants none takes it."""
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return {"RAY_AUTH_MODE": "token"} if named or Path("~/.ray/auth_token").expanduser().is_file() else {}
+
+
 class _RayPool:
     """The workers, through the driver."""
 
@@ -121,7 +130,7 @@ class _RayPool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**environment(), **_ENVIRONMENT},
+                env={**authentication(), **environment(), **_ENVIRONMENT},
                 start_new_session=True,  # Ctrl-C in a terminal does not reach it: it ends when stdin is closed
             )
         except (OSError, ValueError) as error:

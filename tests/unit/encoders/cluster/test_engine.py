@@ -15,7 +15,7 @@ from bridgetower.encoders.cluster import ray_engine
 from bridgetower.encoders.cluster.actor import CheckpointLoader, Loaded, NotLoaded, Worker
 from bridgetower.encoders.cluster.batches import Done, Lost, Sent
 from bridgetower.encoders.cluster.messages import Failed, Start, messages, write
-from bridgetower.encoders.cluster.ray_engine import RayEngine
+from bridgetower.encoders.cluster.ray_engine import RayEngine, authentication
 from bridgetower.encoders.protocol import Embedded
 from bridgetower.files.captions import Captioned
 from bridgetower.models import model as models
@@ -199,6 +199,19 @@ def test_an_indexing_that_fails_has_left_the_cluster(photos: Path, tmp_path: Pat
         with pytest.raises(ZeroDivisionError) as told:
             library.index([photos], on_progress=broken)
         assert len(Workers.left) == 1, f"not closed, and held by {told.tb}"
+
+
+def test_a_token_of_the_user_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert authentication() == {}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    assert authentication() == {"RAY_AUTH_MODE": "token"}
+    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    assert authentication() == {"RAY_AUTH_MODE": "token"}
 
 
 def test_an_engine_that_cannot_be_sent_leaves_no_process() -> None:
