@@ -2,7 +2,7 @@
 # Milvus 2.3.5 (wheel from PyPI, Linux, x86-64) with a graph (HNSW, M 16, efConstruction 200), asked for 100 rows at ef 100,
 # has a recall that depends on the share of rows that pass a filter, and is worst for a filter of a tenth to a quarter:
 # without one nearly all are found, and with 1 % or 5 % all, because Milvus then compares all rows that pass. Between
-# these it searches the graph, and returns 100 rows, now and then 99, of which many are not among the nearest.
+# these it searches the graph, and returns 100 rows, now and then fewer, of which many are not among the nearest.
 #
 # Seen, 60,000 clustered vectors of 128 numbers in one segment, 50 queries, recall among the rows that pass:
 # "1 %: 1.00", "5 %: 1.00", "10 %: 0.57", "25 %: 0.74", "50 %: 0.95", "no filter: 1.00", and "25 % at ef 400: 0.91".
@@ -77,7 +77,6 @@ def recall(percent, ef=LIMIT):
         filter=f"percentile < {percent}" if percent < 100 else "",
         search_params={"metric_type": "IP", "params": {"ef": ef}},
     )  # fmt: skip
-    assert all(len(hits.ids) >= 0.9 * LIMIT for hits in found)
     return float(np.mean([len(set(hits.ids) & set(near.tolist())) / LIMIT for hits, near in zip(found, nearest)]))
 
 
