@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import UsageError as UsageError
     from bridgetower.files.captions import Captioned as Captioned
     from bridgetower.files.captions import read_captions as read_captions
+    from bridgetower.index.catalog.rows import Folder as Folder
     from bridgetower.index.catalog.rows import StoreRow as StoreRow
     from bridgetower.index.catalog.rows import Tuning as Tuning
     from bridgetower.index.check import Finding as Finding
@@ -94,7 +95,7 @@ _HOMES = {
     "MissingExtraError MissingHeadError ModelError NoIndexError OutputError PictureError PixelLimitError ProcessError "
     "RefusedPasswordError ResourceError StoreError UnknownPlaceError UnreachableStoreError UsageError",
     "files.captions": "Captioned read_captions",
-    "index.catalog.rows": "StoreRow Tuning",
+    "index.catalog.rows": "Folder StoreRow Tuning",
     "index.check": "Finding Repaired",
     "index.maintenance": "ForgetReport Forgotten Pruned",
     "index.reader": "Kept Root Summary",

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -25,10 +26,11 @@ from bridgetower.models.model import Model as Model
 from bridgetower.models.model import engine_choice
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.moments import Moment
-from bridgetower.records import LOCAL, EngineChoice, Fingerprint, Hit, OnHits, OnProgress, Say, Skipped, quiet
+from bridgetower.records import LARGEST, LOCAL, EngineChoice, Fingerprint, Hit, OnHits, OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Vectors
+    from bridgetower.index.catalog.rows import Folder
     from bridgetower.index.check import Finding, Repaired
     from bridgetower.index.maintenance import ForgetReport, Pruned
     from bridgetower.index.reader import Summary
@@ -225,6 +227,22 @@ class Library:
         """Return a folder or file as the index knows it, by any of its names; None if unknown."""
         with self._readers.lend() as reader:
             return known_place(inputs.path(place), reader.catalog.knows)
+
+    def folders(self, under: AnyPath | None = None, *, most: int | None = None) -> "list[Folder]":
+        """Return the folders directly below `under` that hold files of the index, by name; without it, the roots.
+
+        Each comes with the number of files at or below it. `under` is a path as the index has it (see `locate`): no
+        file system is asked. An unknown one has no folders. `most` limits their number. Raises UsageError, StoreError.
+        """
+        from bridgetower.index.catalog.rows import Folder
+
+        most = LARGEST if most is None else inputs.whole("most", most, least=1)
+        folder = None if under is None else Path(os.path.abspath(inputs.path(under)))
+        with self._readers.lend() as reader:
+            catalog = reader.catalog
+            if folder is not None:
+                return catalog.folders_in(folder, most)
+            return [Folder(root, catalog.count_under(root)) for root, _ in islice(catalog.roots(), most)]
 
     def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = quiet) -> "Filled":
         """Predict words for each `<mask>` of `text` from the `depth` best pictures, weighted by match.

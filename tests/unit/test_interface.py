@@ -27,6 +27,7 @@ from bridgetower import (
     BridgeTowerError,
     Captioned,
     Finding,
+    Folder,
     Found,
     Hit,
     Library,
@@ -156,6 +157,19 @@ def test_a_search_is_limited_to_a_place_by_any_name_of_it(
     assert library.forget([tmp_path / "link"], dry_run=True).forgotten[0].path == tmp_path / "photos" / "new"
     library.forget([tmp_path / "link"])
     assert library.locate("new") is None
+
+
+def test_folders_of_a_library(library: Library, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    below = [Folder(photos / "new", 2), Folder(photos / "old", 2)]
+    assert library.folders() == [Folder(photos, 4)]
+    assert library.folders(photos) == library.folders(f"{photos}/new/../") == below
+    assert library.folders(photos, most=1) == below[:1] and library.folders(photos / "new") == []
+    assert library.folders(tmp_path / "elsewhere") == []
+    single = paint(tmp_path / "single.png", "white")
+    library.index([single])
+    assert library.folders() == [Folder(photos, 4), Folder(single, 1)]
+    assert library.folders(single) == []
 
 
 def test_a_search_is_limited_to_several_places_and_kept_from_others(
@@ -503,6 +517,8 @@ VALUES: dict[str, Callable[[Library, Model], object]] = {
     "not under nothing": lambda library, model: library.search("red", not_under=[""]),
     "under nul": lambda library, model: library.search("red", under="a\0b"),
     "under nothing": lambda library, model: library.search("red", under=""),
+    "folders": lambda library, model: library.folders(3),  # type: ignore[arg-type]
+    "folders most": lambda library, model: library.folders(most=0),
     "locate": lambda library, model: library.locate(3),  # type: ignore[arg-type]
     "image a number": lambda library, model: library.search(image=3),  # type: ignore[arg-type]
     "image nul": lambda library, model: library.search(image="a\0b"),

@@ -16,7 +16,17 @@ from bridgetower.library import Library, Model
 from bridgetower.records import FOREIGN, Head, Hit, OnHits, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
-    from bridgetower import Filled, Found, GuardedDecoder, GuardedPicture, Results, Runtime, SearchRequest, Summary
+    from bridgetower import (
+        Filled,
+        Folder,
+        Found,
+        GuardedDecoder,
+        GuardedPicture,
+        Results,
+        Runtime,
+        SearchRequest,
+        Summary,
+    )
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.serving.batching import Batches
 
@@ -179,6 +189,11 @@ class Engine:
         """
         self._refresh()
         return self._library.find(id)
+
+    def folders(self, under: Path | None = None, *, most: int | None = None) -> "list[Folder]":
+        """Return folders of the index, as `Library.folders`; wakes nothing."""
+        self._refresh()
+        return self._library.folders(under, most=most)
 
     def size(self) -> int:
         """Return how many pictures can be found; needs no model."""

@@ -14,7 +14,7 @@ from bridgetower.errors import DamagedIndexError, StoreError
 from bridgetower.files.patterns import fitting
 from bridgetower.index.catalog.connection import ROWS
 from bridgetower.index.catalog.filters import TIMES, TIMES_3, UNDER, Times, limits, range_of, where
-from bridgetower.index.catalog.rows import Entry, Image, ImageRow, Known
+from bridgetower.index.catalog.rows import Entry, Folder, Image, ImageRow, Known
 from bridgetower.index.catalog.schema import (
     LAYOUTS,
     SUMMED,
@@ -264,6 +264,27 @@ class Catalog(CatalogSummary):
             names.append(os.fsdecode(name))
             after = range_of(folder / names[-1])["after"]  # skips all paths below this name
         return names
+
+    def folders_in(self, folder: Path, most: int) -> list[Folder]:
+        """Return at most `most` of the folders directly below `folder` with a file that has an image, by their names.
+
+        Each folder is found by one search in the table, which is sorted by path; the files below it are counted.
+        """
+        separator, limits = os.fsencode(os.sep), range_of(folder)
+        start, after, name = limits["below"], limits["after"], len(limits["below"])
+        first = """SELECT path FROM files WHERE path >= ? AND path < ? AND image IS NOT NULL
+            AND instr(substr(path, ?), ?) ORDER BY path LIMIT 1"""
+        found: list[Folder] = []
+        while len(found) < most:
+            row = next(self._typed(self._all(first, (start, after, name + 1, separator)), bytes), None)
+            if row is None:
+                break
+            child = path_of(row[0][: row[0].index(separator, name)])
+            below = range_of(child)
+            start = below["after"]  # the next search skips all paths below this child
+            files = self._count("files WHERE path >= :below AND path < :after AND image IS NOT NULL", below)
+            found.append(Folder(child, files))
+        return sorted(found, key=lambda child: os.fsencode(child.path))
 
     def files(self) -> Iterator[Path]:
         """Yield the path of every file, skipped ones included, sorted by their bytes."""

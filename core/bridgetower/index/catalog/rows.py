@@ -89,6 +89,13 @@ class Counts(NamedTuple):
     skipped: int  # files
 
 
+class Folder(NamedTuple):
+    """A folder that holds files of the index, at any depth; or a root, which may be a file."""
+
+    path: Path  # absolute
+    files: int  # at or below it that have an image
+
+
 class ImageRow(NamedTuple):
     """The columns of an image that a check reads; if `whole` is false, they may have any value."""
 

@@ -50,6 +50,63 @@ def fill(catalog: CatalogWriter, *paths: str | Path, content: bytes = b"c") -> N
             catalog.put_file(photo(path), hash)
 
 
+def folders(catalog: Catalog, folder: str | Path, most: int = 99) -> dict[str, int]:
+    return {os.fsdecode(one.path): one.files for one in catalog.folders_in(Path(folder), most)}
+
+
+def test_folders_directly_below_one(catalog: CatalogWriter) -> None:
+    fill(catalog, "/p/x/1", "/p/x/deep/er/2", "/p/x-old/3", "/p/x.jpg", "/p/x0/4", "/p/y", "/px/5", "/p0", "/z/6")
+    catalog.put_skipped(photo("/p/skipped/7"), "no picture")
+    assert folders(catalog, "/p") == {"/p/x": 2, "/p/x-old": 1, "/p/x0": 1}
+    assert list(folders(catalog, "/p")) == ["/p/x", "/p/x-old", "/p/x0"]  # by name, though "/p/x-" < "/p/x/"
+    assert folders(catalog, "/p/x") == {"/p/x/deep": 1} and folders(catalog, "/p/x/deep/er") == {}
+    assert folders(catalog, "/") == {"/p": 6, "/px": 1, "/z": 1}
+    for none in ("/p/x/1", "/p/y", "/p/", "/p/x/d", "/q", "/p/skipped"):
+        assert folders(catalog, none) == (folders(catalog, "/p") if none == "/p/" else {})
+    assert len(folders(catalog, "/p", 2)) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are of POSIX")
+def test_folders_of_odd_names(catalog: CatalogWriter) -> None:
+    names = [
+        b"%",
+        b"%41",
+        b"_",
+        b"a_c",
+        b"abc",
+        b"\\",
+        b"a\\b",
+        b"\xff\xfe",
+        b"\xff",
+        "é".encode(),
+        b"a\nb",
+        b"*",
+        b"'",
+        b"~",
+    ]
+    fill(catalog, *(Path(os.fsdecode(b"/p/" + name + b"/" + name)) for name in names))
+    assert folders(catalog, "/p") == {os.fsdecode(b"/p/" + name): 1 for name in sorted(names)}
+    for name in names:
+        assert folders(catalog, os.fsdecode(b"/p/" + name)) == {}
+    fill(catalog, Path(os.fsdecode(b"/p/\xff/\xfe/1")), content=b"d")
+    assert folders(catalog, os.fsdecode(b"/p/\xff")) == {os.fsdecode(b"/p/\xff/\xfe"): 1}
+
+
+def test_folders_are_found_without_reading_the_files_below_them(catalog: CatalogWriter) -> None:
+    """Each is found by a search in the key; with a scan the steps of the first query grow with the files."""
+    steps = []
+    for start in (0, 2000):
+        fill(catalog, *(f"/p/{n % 2}/{n}" for n in range(start, start + 2000)), content=b"c" if start == 0 else b"d")
+        asked: list[str] = []
+        catalog._db.set_trace_callback(asked.append)
+        assert folders(catalog, "/p") == {"/p/0": start // 2 + 1000, "/p/1": start // 2 + 1000}
+        catalog._db.set_trace_callback(None)
+        steps.append(len(asked))
+        [plan] = catalog._db.execute(f"EXPLAIN QUERY PLAN {asked[0]}")
+        assert "PRIMARY KEY (path>? AND path<?)" in plan[3] and "SCAN" not in plan[3]
+    assert steps == [5, 5]  # three searches, two counts
+
+
 def test_the_documented_schema_is_the_real_one() -> None:
     (page,) = re.findall(r"```sql\n(.*?)```", FORMAT_PAGE.read_text("utf-8"), flags=re.DOTALL)
     documented = re.sub(r"--.*", "", page)
