@@ -132,6 +132,7 @@ def _fields(word: Word) -> dict[str, object]:
         "token": word.token,
         "probability": word.probability,
         "images": word.images,
+        "count": word.count,
     }
 
 

@@ -268,6 +268,8 @@ class Word:
     token: str  # without surrounding space
     probability: float  # in [0, 1]
     images: tuple[Path, ...]  # the pictures that support it most, best first
+    count: int = 0  # pictures, of all that were read, whose own most probable word for this mask it is
+    hashes: tuple[str, ...] = ()  # of `images` where the index has them: as `Hit.hash`
 
 
 @dataclass(frozen=True, slots=True)

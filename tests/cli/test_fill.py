@@ -19,6 +19,7 @@ def test_a_picture_says_what_it_shows(bt: Bt, photos: Path) -> None:
         "token": "blue",
         "probability": pytest.approx(1, abs=0.01),
         "images": [str(photos / "blue.png")],
+        "count": 1,
     }
     assert (second["rank"], second["probability"] < 0.01) == (2, True)
 

@@ -123,6 +123,10 @@ class Candidates:
             self._facts[hit.path] = _facts(entry, hit.path, self._shot(hit.path))
         return replace(hit, **self._facts[hit.path])
 
+    def hash_of(self, path: Path) -> str:
+        """Return the SHA-256, in 64 hexadecimal digits, that the content of a candidate had when it was indexed."""
+        return self._recalled.contents[path].hex()
+
     def _next(self) -> Candidate | None:
         """Return the next picture that is there, whether or not it is the second of a pair; None at the end."""
         if self._returned:

@@ -5,6 +5,7 @@
 The masked text itself recalls the pictures of a library. A picture that the text does not fit has little weight.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +52,10 @@ def fill_library(
         in_cloud += len(some) - len(here)
         mixture.read(here)
         candidates.replace_unreadable(skip.path for skip in mixture.skipped)
+    filled = mixture.filled(top)
     return replace(
-        mixture.filled(top),
+        filled,
+        words=tuple(replace(word, hashes=tuple(map(candidates.hash_of, word.images))) for word in filled.words),
         gone=candidates.gone,
         barred=tuple(candidates.barred),
         away=tuple(candidates.away),
@@ -115,18 +118,26 @@ class _Mixture:
         words = [
             word
             for mask in range(probabilities.shape[1])
-            for word in _ranked(self._judge, weights[:, None] * probabilities[:, mask], mask, self.images, top)
+            for word in _ranked(self._judge, weights, probabilities[:, mask], mask, self.images, top)
         ]
         best = float(match.max()) if Head.ITM in self._judge.heads else None
         return Filled(tuple(words), best, tuple(self.skipped))
 
 
-def _ranked(judge: Judge, shares: npt.NDArray[np.float32], mask: int, images: Sequence[Path], top: int) -> list[Word]:
-    """Return the `top` words for one mask. `shares` [N, V] is what each picture adds to the probability of each token.
+def _ranked(
+    judge: Judge,
+    weights: npt.NDArray[np.float32],
+    probabilities: npt.NDArray[np.float32],
+    mask: int,
+    images: Sequence[Path],
+    top: int,
+) -> list[Word]:
+    """Return the `top` words for one mask, from the weights [N] of the pictures and their probabilities [N, V].
 
     A word has the probability of its token. With and without a space before it, a word is two tokens: the likelier one
     counts.
     """
+    shares = weights[:, None] * probabilities  # [N, V]: what each picture adds to the probability of each token
     totals = shares.sum(axis=0)  # [V]
     best: dict[str, int] = {}
     for token in np.argsort(-totals, kind="stable").tolist():
@@ -134,6 +145,7 @@ def _ranked(judge: Judge, shares: npt.NDArray[np.float32], mask: int, images: Se
             break
         if word := judge.word(token):
             best.setdefault(word, token)
+    counts = Counter(_likeliest(judge, row) for row in probabilities)
     return [
         Word(
             mask=mask,
@@ -141,6 +153,15 @@ def _ranked(judge: Judge, shares: npt.NDArray[np.float32], mask: int, images: Se
             token=word,
             probability=min(float(totals[token]), 1.0),
             images=tuple(images[i] for i in np.argsort(-shares[:, token], kind="stable")[:SUPPORTERS]),
+            count=counts[word],
         )
         for rank, (word, token) in enumerate(best.items(), start=1)
     ]
+
+
+def _likeliest(judge: Judge, probabilities: npt.NDArray[np.float32]) -> str:
+    """Return the most probable word of one picture, from its probabilities [V]."""
+    if word := judge.word(int(probabilities.argmax())):
+        return word  # nearly always, and sorting takes milliseconds
+    words = map(judge.word, np.argsort(-probabilities, kind="stable").tolist())
+    return next(filter(None, words), "")

@@ -1,4 +1,5 @@
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,27 @@ def test_a_word_with_and_without_a_space_is_shown_once_with_the_likelier_ones_pr
     assert [word.probability for word in filled.words] == pytest.approx([0.35, 0.3])
 
 
+def test_a_word_counts_the_pictures_that_say_it_first(tmp_path: Path) -> None:
+    """Two masks and four pictures; token 0 is no word, and tokens 1 and 3 are the same word."""
+
+    class Counted(FakeEncoder):
+        def predict_masked(self, text: Texts, images: Pictures) -> MaskedPrediction:
+            first = [[0.1, 0.6, 0.2, 0.1], [0.1, 0.1, 0.2, 0.6], [0.5, 0.1, 0.3, 0.1], [0.1, 0.2, 0.6, 0.1]]
+            second = [[0.1, 0.1, 0.7, 0.1]] * 4
+            probabilities = np.array([first, second], np.float32).swapaxes(0, 1)
+            return MaskedPrediction(np.array([[0, 9]] * 4, np.float32), np.log(probabilities))
+
+        def word(self, token: int) -> str:
+            return ("", "red", "green", "red")[token]
+
+    paths = [paint(tmp_path / f"{i}.png", (255, i, 0)) for i in range(4)]
+    words = fill_images(Counted(), "a <mask> <mask>", paths).words
+    assert {(word.mask, word.token): word.count for word in words} == {
+        (0, "red"): 2, (0, "green"): 2, (1, "red"): 0, (1, "green"): 4,
+    }  # fmt: skip
+    assert {word.hashes for word in words} == {()}
+
+
 def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.png").touch()
     filled = fill_images(FakeEncoder(), "a <mask>", [tmp_path / "bad.png", paint(tmp_path / "a.png", "red")])
@@ -105,6 +127,8 @@ def test_the_library_is_the_context(tmp_path: Path) -> None:
         filled = fill_library(store, encoder, encoder, "green <mask>", top=1, depth=6)
     assert filled.words[0].token == "green"
     assert {path.name[0] for path in filled.words[0].images} == {"g"}
+    assert filled.words[0].count == 6
+    assert filled.words[0].hashes == tuple(sha256(path.read_bytes()).hexdigest() for path in filled.words[0].images)
     assert encoder.matched == 6
 
 

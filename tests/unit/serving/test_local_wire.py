@@ -38,7 +38,10 @@ HITS = st.builds(
     st.lists(PATHS, max_size=2).map(tuple),
 )
 MANY_HITS = st.lists(HITS, max_size=2).map(tuple)
-WORDS = st.builds(Word, st.integers(), st.integers(), TEXTS, FLOATS, st.lists(PATHS, max_size=2).map(tuple))
+WORDS = st.builds(
+    Word, st.integers(), st.integers(), TEXTS, FLOATS, st.lists(PATHS, max_size=2).map(tuple), st.integers(0, 99),
+    st.lists(TEXTS, max_size=2).map(tuple),
+)  # fmt: skip
 SCORES = st.builds(PairScore, PATHS, TEXTS, st.none() | FLOATS, st.none() | st.tuples(FLOATS, FLOATS), FLOATS)
 RECORDS = st.one_of(
     MANY_HITS,
