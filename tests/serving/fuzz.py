@@ -37,9 +37,13 @@ BT = (sys.executable, "-m", "bridgetower_cli")
 
 LEAST_REQUESTS = 5_000  # of schemathesis
 # Two processes, as generating requests takes more time than answering them.
-GROUPS = (("search", "search_by_url", "fill", "thumbnail"), ("image", "match", "healthz", "status", "metrics"))
+GROUPS = (
+    ("search", "search_by_url", "fill", "thumbnail", "thumbnail_head"),
+    ("image", "image_head", "reveal", "folders", "match", "healthz", "status", "metrics"),
+)
 # Some requests of each have to be answered with 200; "cursor" are those that ask for a next page.
-ANSWERED = ("search", "search_by_url", "match", "fill", "image", "thumbnail", "cursor")
+ANSWERED = ("search", "search_by_url", "match", "fill", "image", "thumbnail", "folders", "cursor")
+ALSO_ANSWERED = ("image 206", "image 416", "image_head 200", "thumbnail_head 200", "reveal 204")
 
 REFUSALS = (413, 415, 422)  # of a picture that is damaged
 ROUTES: tuple[tuple[str, dict[str, Any]], ...] = (("/search", {"depth": 0}), ("/match", {"texts": ["a cat"]}))
@@ -117,9 +121,10 @@ def main() -> None:
 
 def start(folder: Path) -> Server:
     index, log = folder / "index", folder / "log"
+    environment = {**os.environ, "PATH": os.pathsep.join([str(_desktop(folder)), os.environ["PATH"]]), "DISPLAY": ":0"}
     subprocess.run([*BT, "index", GALLERY, "--model", "demo", "--index", index], check=True, stderr=subprocess.DEVNULL)
     with open(log, "wb") as stderr:
-        process = subprocess.Popen([*BT, "serve", "--port", "0", "--index", index], stderr=stderr)
+        process = subprocess.Popen([*BT, "serve", "--port", "0", "--index", index], stderr=stderr, env=environment)
     until = time.monotonic() + 60
     while time.monotonic() < until:
         require(process.poll() is None, f"the server ended: {log.read_text('utf-8')}")
@@ -128,6 +133,16 @@ def start(folder: Path) -> Server:
             return Server(process, index, log, int(running["url"].rpartition(":")[2]))
     process.kill()
     raise SystemExit("FAILED: the server does not answer")
+
+
+def _desktop(folder: Path) -> Path:
+    """Return a folder of programs that take the place of those that open folders, and open none."""
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("xdg-open", "open"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o700)
+    return programs
 
 
 def stop(server: Server) -> None:
@@ -169,6 +184,9 @@ def generated(server: Server, folder: Path) -> None:
     for name in ANSWERED:
         require(counts[f"{name} 200"] > 0, f"no request of {name} was answered with 200")
         print(f"  {name}: {counts[f'{name} 200']} x 200")
+    for answer in ALSO_ANSWERED:
+        require(counts[answer] > 0, f"no answer: {answer}")
+        print(f"  {answer}: {counts[answer]}")
 
 
 def _schemathesis(server: Server, folder: Path, place: int) -> "subprocess.Popen[bytes]":

@@ -53,11 +53,14 @@ class Server:
 
 
 @contextmanager
-def serving(engine: Engine, config: Config | None = None, queue: RequestQueue | None = None) -> Iterator[TestClient]:
+def serving(
+    engine: Engine, config: Config | None = None, queue: RequestQueue | None = None, client: str = "127.0.0.1"
+) -> Iterator[TestClient]:
+    """`client` is the address that asks."""
     queue = queue or RequestQueue(running=2, waiting=2)
     app = create_app(engine, queue, config or Config())
-    with TestClient(app, base_url="http://127.0.0.1:8765") as client:
-        yield client
+    with TestClient(app, base_url="http://127.0.0.1:8765", client=(client, 50_000)) as asking:
+        yield asking
     queue.drain()
     assert queue.wait(10)
 

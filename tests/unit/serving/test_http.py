@@ -1,11 +1,16 @@
 """The HTTP server, driven in process: refusals, limits, the routes and their forms."""
 
 import json
+import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -17,6 +22,7 @@ from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.http import bodies
 from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.errors import Problem
+from bridgetower.serving.http.routes import state
 from bridgetower.serving.http.routes.places import places
 from bridgetower.serving.request_queue import RequestQueue
 from tests.fakes import COLOURS, FakeEncoder
@@ -439,14 +445,62 @@ def test_fill(server: Server) -> None:
     fields = {"text": "a <mask> picture", "images": [{"data": data_url(png("green"))}], "top": 1}
     [word] = server.client.post("/fill", json=fields).json()["words"]
     assert (word["token"], word["mask"], word["rank"], word["images"]) == ("green", 0, 1, [0])
+    assert (word["count"], word["ids"]) == (1, [])
     refused(server.client.post("/fill", json={**fields, "text": "none"}), 422, "invalid")
     refused(server.client.post("/fill", json={**fields, "depth": 3}), 422, "invalid")
+
+
+def test_fill_from_the_index_names_its_pictures(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.engine, "_warmed", lambda: SimpleNamespace(library=server.engine.colours))
+    answer = server.client.post("/fill", json={"text": "a green <mask>", "top": 2}).json()
+    first, second = answer["words"]
+    assert (first["token"], first["ids"][0]) == ("green", server.ids["green"])
+    names = [server.ids[Path(path).stem] for path in first["images"]]
+    assert first["ids"] == names and first["count"] == second["count"] == 1
 
 
 def test_status(server: Server) -> None:
     told = server.client.get("/status").json()
     assert told["index"]["pictures"] == len(COLOURS) and told["index"]["roots"] == [str(server.photos)]
     assert told["awake"] is False and told["queue"]["running"] == 0
+
+
+def test_folders(server: Server) -> None:
+    def told(answer: Any) -> list[tuple[str, str, int]]:
+        assert answer.status_code == 200 and answer.json()["more"] is False
+        return [(one["path"], one["name"], one["files"]) for one in answer.json()["folders"]]
+
+    photos = server.photos
+    names = [b"new", b"100%41_a+b&c", "\xe9".encode(), *([] if sys.platform == "darwin" else [b"\xff"])]
+    folders = sorted(photos / os.fsdecode(name) for name in names)
+    for folder in folders:
+        folder.mkdir()
+        shutil.copy(photos / "red.png", folder)
+    server.engine.colours.index([photos])
+    try:
+        count = len(COLOURS) + len(folders)
+        assert told(server.client.get("/folders")) == [(str(photos), photos.name, count)]
+        answer = server.client.get("/folders", params={"under": str(photos)})
+        below = [(str(folder), folder.name, 1) for folder in sorted(folders, key=os.fsencode)]
+        assert told(answer) == below and answer.json()["under"] == str(photos)
+        for folder in folders:  # as bytes: not each name is UTF-8
+            answer = server.client.get("/folders?under=" + quote(os.fsencode(folder)))
+            assert told(answer) == [] and answer.json()["under"] == str(folder)
+        assert told(server.client.get("/folders?under=" + quote(os.fsencode(photos) + b"/new/..//"))) == below
+        assert told(server.client.get("/folders?under=/nowhere")) == []
+        for under in ("", "photos", "~", "/a%00b", "/" + "a" * 4096):
+            refused(server.client.get(f"/folders?under={under}"), 422, "invalid")
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder)
+        server.engine.colours.index([photos])
+
+
+def test_more_folders_than_an_answer_has(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "MOST_FOLDERS", 0)
+    assert server.client.get("/folders").json() == {"under": None, "folders": [], "more": True}
+    monkeypatch.setattr(state, "MOST_FOLDERS", 1)
+    assert server.client.get("/folders").json()["more"] is False
 
 
 def test_document_has_every_status(server: Server) -> None:
@@ -459,11 +513,13 @@ def test_document_has_every_status(server: Server) -> None:
         for path, methods in document["paths"].items()
         for method, route in methods.items()
     }
-    assert all({"200", "401", "403", "405", "421", "500", "503"} <= statuses for statuses in found.values())
+    done = {"post /images/{id}/reveal": "204"}
+    assert all(done.get(route, "200") in statuses for route, statuses in found.items())
+    assert all({"401", "403", "405", "421", "500", "503"} <= statuses for statuses in found.values())
     asked = {"400", "404", "408", "413", "415", "422", "429"}
     for route in ("get /search", "post /search", "post /match", "post /fill"):
         assert asked <= found[route]
-    assert "410" in found["post /search"] and {"304", "404", "413", "422"} <= found["get /images/{id}"]
+    assert "410" in found["post /search"] and {"206", "304", "404", "413", "416", "422"} <= found["get /images/{id}"]
     assert "HTTPValidationError" not in text
 
 
@@ -471,11 +527,11 @@ def test_page_names_every_route_field_and_status(server: Server) -> None:
     page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
     document = server.client.get("/openapi.json").json()
     routes = {f"{verb.upper()} {path}" for path, verbs in document["paths"].items() for verb in verbs}
-    named = {route.partition("?")[0] for route in re.findall(r"`((?:GET|POST) /[^`]*)`", page)}
+    named = {route.partition("?")[0] for route in re.findall(r"`((?:GET|HEAD|POST) /[^`]*)`", page)}
     assert named == routes | {"GET /openapi.json"}
     fields = set(document["components"]["schemas"]["SearchFields"]["properties"])
     table = page.partition("| field | is |")[2].partition("\n\n")[0]
     assert {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split(" | ")[0])} == fields
     statuses = {status for path in document["paths"].values() for verb in path.values() for status in verb["responses"]}
     table = page.partition("| status | when |")[2].partition("\n\n")[0]
-    assert set(re.findall(r"^\| (\d+) ", table, re.MULTILINE)) == statuses - {"200", "304", "405", "500"}
+    assert set(re.findall(r"^\| (\d+) ", table, re.MULTILINE)) == statuses - {"200", "204", "206", "304", "405", "500"}

@@ -1,7 +1,9 @@
 """Pictures of the index by HTTP: their files, their thumbnails, and the figures of the server."""
 
 import os
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridgetower.serving.http.config import Config
 from bridgetower.serving.thumbnails.store import Thumbnails, side_of
 from tests.fakes import COLOURS
-from tests.unit.serving.http_server import Server, colours_served, names, refused
+from tests.unit.serving.http_server import TOKEN, Server, colours_served, names, refused, serving
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,172 @@ def test_image_by_id(server: Server) -> None:
     refused(server.client.get(f"/images/{'0' * 64}"), 404, "not_found")
     for name in ("red.png", red.upper(), "..%2f..%2fetc%2fpasswd"):
         assert server.client.get(f"/images/{name}").status_code in (404, 422)
+
+
+def test_heads_are_those_of_the_answers(server: Server) -> None:
+    red = server.ids["red"]
+    for path in (f"/images/{red}", f"/thumbs/{red}?w=100"):
+        whole, head = server.client.get(path), server.client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers == whole.headers and int(head.headers["content-length"]) == len(whole.content)
+        assert server.client.head(path, headers={"If-None-Match": head.headers["etag"]}).status_code == 304
+    assert server.client.head(f"/images/{red}", headers={"Range": "bytes=0-1"}).status_code == 200
+    for path in (f"/images/{'0' * 64}", f"/thumbs/{'0' * 64}"):
+        assert server.client.head(path).status_code == 404
+    assert set(server.client.delete(f"/images/{red}").headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=5-9", 5, 9),
+        ("Bytes = 5 - 9", 5, 9),
+        ("bytes=10-", 10, None),
+        ("bytes=-7", -7, None),
+        ("bytes=-99999999", 0, None),
+        ("bytes=3-99999999", 3, None),
+    ],
+)
+def test_range_of_an_image(server: Server, given: str, first: int, last: int | None) -> None:
+    red = server.ids["red"]
+    content = (server.photos / "red.png").read_bytes()
+    first = first % len(content)
+    last = len(content) - 1 if last is None else last
+    answer = server.client.get(f"/images/{red}", headers={"Range": given})
+    assert (answer.status_code, answer.content) == (206, content[first : last + 1])
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
+    assert answer.headers["content-length"] == str(last - first + 1)
+    assert answer.headers["content-type"] == "image/png" and answer.headers["etag"] == f'"{red}"'
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "bytes=",
+        "bytes=-",
+        "bytes=9-5",
+        "bytes=a-b",
+        "bytes=0-1,4-5",
+        "lines=0-1",
+        "bytes=+1-2",
+        f"bytes={'9' * 5000}-",
+    ],
+)
+def test_what_is_no_single_range_gets_the_image(server: Server, given: str) -> None:
+    answer = server.client.get(f"/images/{server.ids['red']}", headers={"Range": given})
+    assert (answer.status_code, answer.content) == (200, (server.photos / "red.png").read_bytes())
+    assert answer.headers["accept-ranges"] == "bytes" and "content-range" not in answer.headers
+
+
+def test_range_that_an_image_does_not_have(server: Server) -> None:
+    red = server.ids["red"]
+    size = (server.photos / "red.png").stat().st_size
+    for given in (f"bytes={size}-", f"bytes={size}-{size + 5}", "bytes=-0"):
+        answer = server.client.get(f"/images/{red}", headers={"Range": given})
+        assert str(size) in refused(answer, 416, "no_such_range")
+        assert answer.headers["content-range"] == f"bytes */{size}" and answer.headers["cache-control"] == "no-store"
+
+
+def test_range_of_a_file_of_which_the_client_has_a_part(server: Server) -> None:
+    red, part = server.ids["red"], {"Range": "bytes=1-2"}
+    for given, status in (
+        (f'"{red}"', 206),
+        (f'W/"{red}"', 200),
+        ('"another"', 200),
+        ("Sun, 01 Jan 2023 00:00:00 GMT", 200),
+    ):
+        answer = server.client.get(f"/images/{red}", headers={**part, "If-Range": given})
+        assert answer.status_code == status
+    known = server.client.get(f"/images/{red}", headers={**part, "If-None-Match": f'"{red}"'})
+    assert known.status_code == 304
+
+
+# Folders on the desktop
+
+
+@pytest.fixture
+def opened_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """A desktop whose file manager writes down its arguments; returns those of the newest call, once they are there."""
+    told = tmp_path / "told"
+    for name in ("xdg-open", "open"):
+        program = tmp_path / "programs" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{told}.part'; mv '{told}.part' '{told}'\n")
+        program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=os.pathsep)
+    monkeypatch.setenv("DISPLAY", ":0")
+
+    def wait() -> list[str]:
+        until = time.monotonic() + 20
+        while not told.exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        lines = told.read_text(errors="surrogateescape").splitlines()
+        told.unlink()
+        return lines
+
+    return wait
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the file manager of the test is a script of POSIX")
+def test_reveal(server: Server, opened_folders: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    red = server.ids["red"]
+    for platform, shown in (("linux", [str(server.photos)]), ("darwin", ["-R", str(server.photos / "red.png")])):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert server.client.get("/status").json()["reveals"] is True
+        answer = server.client.post(f"/images/{red}/reveal")
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert opened_folders() == shown
+    refused(server.client.post(f"/images/{'0' * 64}/reveal"), 404, "not_found")
+    assert server.client.post("/images/..%2f..%2fetc/reveal").status_code in (404, 422)
+    path = f"/images/{red}/reveal"
+    refused(server.client.post(path, headers={"Sec-Fetch-Site": "cross-site"}), 403, "cross_origin")
+    refused(server.client.post(path, headers={"Origin": "null"}), 403, "cross_origin")
+    assert server.client.get(path).status_code == 405
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the file manager of the test is a script of POSIX")
+def test_reveal_of_a_file_that_has_changed(server: Server, opened_folders: Callable[[], list[str]]) -> None:
+    white = server.photos / "white.png"
+    before = white.read_bytes()
+    try:
+        white.write_bytes(b"another")
+        refused(server.client.post(f"/images/{server.ids['white']}/reveal"), 404, "not_found")
+    finally:
+        white.write_bytes(before)
+
+
+@pytest.mark.usefixtures("opened_folders")
+@pytest.mark.parametrize(
+    ("config", "client"),
+    [
+        (Config(), "192.0.2.7"),
+        (Config(), "testclient"),
+        (Config(names=("photos.example",)), "127.0.0.1"),
+        (Config(allow_origins=("https://a.example",)), "127.0.0.1"),
+        (Config("0.0.0.0", token=TOKEN), "127.0.0.1"),
+    ],
+)
+def test_reveal_is_for_this_machine_alone(server: Server, config: Config, client: str) -> None:
+    headers = {} if config.token is None else {"Authorization": f"Bearer {config.token}"}
+    with serving(server.engine, config, client=client) as asking:
+        assert asking.get("/status", headers=headers).json()["reveals"] is False
+        refused(asking.post(f"/images/{server.ids['red']}/reveal", headers=headers), 403, "not_local")
+
+
+@pytest.mark.usefixtures("opened_folders")
+@pytest.mark.parametrize("lacking", ["DISPLAY", "PATH"])
+def test_reveal_needs_a_desktop(server: Server, lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv(lacking, "")
+    assert server.client.get("/status").json()["reveals"] is False
+    refused(server.client.post(f"/images/{server.ids['red']}/reveal"), 403, "not_local")
+    if lacking == "DISPLAY":
+        monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+        assert server.client.get("/status").json()["reveals"] is True
 
 
 def test_image_whose_file_has_changed(server: Server, tmp_path: Path) -> None:

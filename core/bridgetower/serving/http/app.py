@@ -15,7 +15,7 @@ from bridgetower.serving.engine import Engine
 from bridgetower.serving.http import errors, metrics
 from bridgetower.serving.http.bodies import Bodies
 from bridgetower.serving.http.config import Config
-from bridgetower.serving.http.routes import pictures, search, state, tasks
+from bridgetower.serving.http.routes import pictures, reveal, search, state, tasks
 from bridgetower.serving.http.routes.cursors import Cursors
 from bridgetower.serving.http.routes.schemas import FillFields, MatchFields, SearchFields
 from bridgetower.serving.http.safety import Safety
@@ -68,7 +68,8 @@ def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
         search.router(engine, queue, cursors),
         tasks.router(engine, queue),
         pictures.router(engine, thumbnails),
-        state.router(engine, queue),
+        reveal.router(engine, config),
+        state.router(engine, queue, config),
         metrics.router(figures),
     ):
         app.include_router(router)

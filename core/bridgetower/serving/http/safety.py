@@ -27,7 +27,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }  # of every answer, unless a route has set them
 _PREFLIGHT = {
-    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, If-None-Match",
+    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, If-None-Match, If-Range, Range",
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Max-Age": "600",
 }
@@ -56,7 +56,7 @@ class Safety:
                     answered.setdefault(name, value)
                 if allowed is not None:
                     answered["Access-Control-Allow-Origin"] = allowed
-                    answered["Access-Control-Expose-Headers"] = "ETag, Retry-After"
+                    answered["Access-Control-Expose-Headers"] = "Content-Range, ETag, Retry-After"
                 if self._origins:
                     answered.add_vary_header("Origin")
             await send(message)

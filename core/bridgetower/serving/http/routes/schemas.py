@@ -166,6 +166,8 @@ class Word(BaseModel):
     token: str
     probability: float
     images: list[str | int]
+    ids: Annotated[list[str], Field(description="Of `images`, if they are paths of the index.")]
+    count: Annotated[int, Field(description="Pictures whose own most probable word it is, of all that were read.")]
 
 
 class FillAnswer(BaseModel):
@@ -209,6 +211,23 @@ class Status(BaseModel):
     model: str | None
     queue: QueueStatus
     index: IndexStatus | None
+    reveals: Annotated[bool, Field(description="Whether this client can have folders opened on the server's desktop.")]
+
+
+class Folder(BaseModel):
+    """A folder of the index, or a root; `files` are those with a picture at or below it."""
+
+    path: str
+    name: str
+    files: int
+
+
+class Folders(BaseModel):
+    """The folders directly below `under` by name, or the roots; `more`: there are more than these."""
+
+    under: str | None
+    folders: list[Folder]
+    more: bool
 
 
 class Health(BaseModel):
@@ -233,13 +252,14 @@ class Failure(BaseModel):
 _MEANINGS = {
     400: "The body, or the request as HTTP, cannot be read.",
     401: "The token is missing or wrong.",
-    403: "A page of another site asks.",
+    403: "A page of another site asks, or for a folder to be opened where that is not allowed.",
     404: "There is no such picture.",
     405: "The path has no such method.",
     408: "The request arrives too slowly.",
     410: "The cursor leads nowhere any more: ask again without it.",
     413: "The body, a picture, or its number of pixels is too large.",
     415: "The body, or a picture, is of a kind that is not read.",
+    416: "The file has none of these bytes.",
     421: "The Host is none of the names of the server.",
     422: "A value is out of range, a picture cannot be read, or the model lacks a head for the task.",
     429: "Too many requests: ask again after Retry-After seconds.",

@@ -1,20 +1,32 @@
 """The routes that tell how the server is."""
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import parse_qs
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from bridgetower import Summary, __version__
 from bridgetower.errors import NoIndexError
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.http.config import Config
+from bridgetower.serving.http.errors import unusable
 from bridgetower.serving.http.routes.answers import as_json
-from bridgetower.serving.http.routes.schemas import Health, Status, failures
+from bridgetower.serving.http.routes.reveal import opener_for
+from bridgetower.serving.http.routes.schemas import Folders, Health, Status, failures
 from bridgetower.serving.request_queue import RequestQueue
 
+MOST_FOLDERS = 1_000
+Under = Annotated[
+    str | None,
+    Query(max_length=4096, description="An absolute folder of the index; %XX is a byte of a name that is not UTF-8."),
+]
 
-def router(engine: Engine, queue: RequestQueue) -> APIRouter:
+
+def router(engine: Engine, queue: RequestQueue, config: Config) -> APIRouter:
     """Return the routes of the state. They do not wait in the queue."""
     routes = APIRouter()
 
@@ -34,11 +46,44 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
         response_class=Response,
         operation_id="status",
     )
-    async def status() -> Response:
+    async def status(request: Request) -> Response:
         """Tell the figures of the index and of the queue. Wakes no model."""
-        return as_json(await run_in_threadpool(_status, engine, queue))
+        told = await run_in_threadpool(_status, engine, queue)
+        return as_json({**told, "reveals": opener_for(request, config) is not None})
+
+    @routes.get(
+        "/folders",
+        responses={**failures(422), 200: {"model": Folders, "description": "Folders of the index."}},
+        response_class=Response,
+        operation_id="folders",
+    )
+    async def folders(request: Request, under: Under = None) -> Response:
+        """List the folders directly below one that hold files of the index; without `under`, the roots."""
+        folder = None if under is None else _folder(request)
+        return as_json(await run_in_threadpool(_folders, engine, folder))
 
     return routes
+
+
+def _folder(request: Request) -> Path:
+    """Return the folder of a request, whose bytes need not be UTF-8. Raises Problem."""
+    query = request.scope["query_string"].decode("latin-1")
+    under = parse_qs(query, keep_blank_values=True, errors="surrogateescape")["under"][-1]
+    if "\0" in under or not os.path.isabs(under):
+        raise unusable("under: an absolute folder of the index is wanted")
+    return Path(under)
+
+
+def _folders(engine: Engine, under: Path | None) -> dict[str, Any]:
+    found = engine.folders(under, most=MOST_FOLDERS + 1)
+    return {
+        "under": None if under is None else str(under),
+        "folders": [
+            {"path": str(one.path), "name": one.path.name or str(one.path), "files": one.files}
+            for one in found[:MOST_FOLDERS]
+        ],
+        "more": len(found) > MOST_FOLDERS,
+    }
 
 
 def _status(engine: Engine, queue: RequestQueue) -> dict[str, Any]:

@@ -93,6 +93,8 @@ def _fill(engine: Engine, fields: FillFields, pictures: list[GivenPicture], hear
             "token": word.token,
             "probability": finite(word.probability),
             "images": [labels.get(path, str(path)) for path in word.images],
+            "ids": word.hashes,
+            "count": word.count,
         }
         for word in found.words
     ]
