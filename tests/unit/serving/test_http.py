@@ -94,7 +94,10 @@ def test_token_and_origins(server: Server) -> None:
             client.get("/status", headers=bearer | page).headers["access-control-allow-origin"] == "https://a.example"
         )
         preflight = client.options("/search", headers=page | {"Access-Control-Request-Method": "POST"})
-        assert preflight.status_code == 204 and "Authorization" in preflight.headers["access-control-allow-headers"]
+        allowed = set(preflight.headers["access-control-allow-headers"].split(", "))
+        assert preflight.status_code == 204 and {"Authorization", "If-Range", "Range"} <= allowed
+        exposed = client.get("/status", headers=bearer | page).headers["access-control-expose-headers"]
+        assert set(exposed.split(", ")) == {"Content-Range", "ETag", "Retry-After"}
         other = client.options(
             "/search", headers={"Origin": "https://b.example", "Access-Control-Request-Method": "GET"}
         )

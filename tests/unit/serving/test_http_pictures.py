@@ -162,6 +162,34 @@ def test_reveal(server: Server, opened_folders: Callable[[], list[str]], monkeyp
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the file manager of the test is a script of POSIX")
+def test_reveal_in_a_folder_of_an_odd_name(
+    server: Server, opened_folders: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    folder = server.photos / f"a; touch $(echo {tmp_path.name}) & 'b' \"c\" %41 é"
+    folder.mkdir()
+    Image.new("RGB", (50, 40), (9, 8, 7)).save(folder / "a.png")
+    server.engine.colours.index([server.photos])
+    try:
+        id = sha256((folder / "a.png").read_bytes()).hexdigest()
+        assert server.client.post(f"/images/{id}/reveal").status_code == 204
+        assert opened_folders() == [str(folder)]
+    finally:
+        (folder / "a.png").unlink()
+        folder.rmdir()
+        server.engine.colours.index([server.photos])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the file manager of the test is a script of POSIX")
+@pytest.mark.usefixtures("opened_folders")
+def test_reveal_by_a_program_that_does_not_start(server: Server, tmp_path: Path) -> None:
+    for name in ("xdg-open", "open"):
+        (tmp_path / "programs" / name).write_text("#!/no/such/shell\n")
+    path = f"/images/{server.ids['red']}/reveal"
+    assert "copy the path" in refused(server.client.post(path), 403, "not_local")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the file manager of the test is a script of POSIX")
 def test_reveal_of_a_file_that_has_changed(server: Server, opened_folders: Callable[[], list[str]]) -> None:
     white = server.photos / "white.png"
     before = white.read_bytes()
