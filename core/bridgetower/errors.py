@@ -82,7 +82,7 @@ class LockedError(StoreError):
 class UnreachableStoreError(StoreError):
     """The database that recalls for an index does not answer; `address` is its URL, without a password."""
 
-    def __init__(self, address: str, why: str, *, note: str = "") -> None:
+    def __init__(self, address: str, why: str, note: str = "") -> None:
         """`note` tells what became of the work that needed the database."""
         why = " ".join(why.split())  # messages of drivers may have several lines
         what = f"{note}: start it" if note else "start it"
