@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from bridgetower.serving.http.routes.cursors import Cursors, UnknownCursor
+from bridgetower.serving.cursors import Cursors, UnknownCursor
 
 
 class Clock:

@@ -21,9 +21,8 @@ from bridgetower.records import Head
 from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.http import bodies
 from bridgetower.serving.http.config import Config
-from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.routes import state
-from bridgetower.serving.http.routes.places import places
+from bridgetower.serving.places import places
 from bridgetower.serving.request_queue import RequestQueue
 from tests.fakes import COLOURS, FakeEncoder
 from tests.unit.serving.http_server import TOKEN, Server, colours_served, data_url, names, png, refused, serving
@@ -365,7 +364,7 @@ def test_places_ask_no_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["/etc/a b ", "/a\\b", "/", "/a/../b", "**/c*", "/[ab]"]
     assert [place.glob for place in places(given)] == ["/etc/a b\\ ", "/a\\\\b", "/*", "/b", "**/**/c*", "/[ab]"]
     assert all(place.path is None for place in places(given))
-    with pytest.raises(Problem):
+    with pytest.raises(UsageError):
         places(["/a[\0]"])
 
 

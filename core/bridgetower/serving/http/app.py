@@ -11,12 +11,12 @@ from starlette.middleware import Middleware
 
 from bridgetower import __version__
 from bridgetower.checkpoints.cache import cache_folder
+from bridgetower.serving.cursors import Cursors
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http import errors, metrics
 from bridgetower.serving.http.bodies import Bodies
 from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.routes import pictures, reveal, search, state, tasks
-from bridgetower.serving.http.routes.cursors import Cursors
 from bridgetower.serving.http.routes.schemas import FillFields, MatchFields, SearchFields
 from bridgetower.serving.http.safety import Safety
 from bridgetower.serving.request_queue import RequestQueue

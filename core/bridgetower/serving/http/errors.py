@@ -32,6 +32,7 @@ from bridgetower.errors import (
     UnreachableStoreError,
     UsageError,
 )
+from bridgetower.serving.indexed import InCloud, NoPicture, TooLarge
 from bridgetower.serving.request_queue import Busy, ClientGone, Draining
 
 log = logging.getLogger("bridgetower.serving.http")
@@ -77,6 +78,8 @@ def problem_of(error: BaseException) -> Problem:
         return Problem(status, code, str(error), {"Retry-After": str(error.retry_after)})
     if isinstance(error, ClientGone | ClientDisconnect):
         return Problem(GONE, "gone", "the client has gone")
+    if isinstance(error, NoPicture):
+        return _no_picture(error)
     if isinstance(error, RequestValidationError):
         return unusable(words_of(error.errors()[0], skip=1))
     if isinstance(error, HTTPException):
@@ -116,6 +119,12 @@ def _expected(error: BridgeTowerError) -> Problem:
     return unusable("an input cannot be read")
 
 
+def _no_picture(error: NoPicture) -> Problem:
+    if isinstance(error, TooLarge):
+        return Problem(413, "too_large", str(error))
+    return Problem(404, "in_cloud" if isinstance(error, InCloud) else "not_found", str(error))
+
+
 def _picture(error: PictureError) -> Problem:
     name = "a picture of the index" if error.path.is_absolute() else str(error.path)
     if isinstance(error, PixelLimitError):
@@ -146,7 +155,7 @@ async def answer_problem(request: Request, error: Exception) -> Response:
 
 def install(app: FastAPI) -> None:
     """Let the exceptions that routes raise on purpose be answered in this form."""
-    expected = (BridgeTowerError, Busy, ClientDisconnect, ClientGone, Draining, HTTPException, Problem)
+    expected = (BridgeTowerError, Busy, ClientDisconnect, ClientGone, Draining, HTTPException, NoPicture, Problem)
     for kind in (*expected, RequestValidationError, Exception):  # Exception: of what is outside of `Defects`
         app.add_exception_handler(kind, answer_problem)
 

@@ -1,42 +1,9 @@
-"""The parts of answers that several routes have, and their form as JSON."""
+"""Answers as JSON."""
 
 import json
-import math
-from collections.abc import Iterable
 from typing import Any
 
 from starlette.responses import Response
-
-from bridgetower import Hit, Skipped
-
-
-def hits_of(hits: Iterable[Hit], before: int) -> list[dict[str, Any]]:
-    """Return hits with their ranks, of which the first follows `before` others."""
-    return [
-        {
-            "rank": rank,
-            "id": hit.hash,
-            "path": str(hit.path),
-            "paths": [str(path) for path in hit.paths],
-            "match": finite(hit.match),
-            "similarity": finite(hit.similarity),
-            "verified": hit.verified,
-            "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(),
-            "width": hit.width,
-            "height": hit.height,
-        }
-        for rank, hit in enumerate(hits, before + 1)
-    ]
-
-
-def skipped_of(skipped: Iterable[Skipped]) -> list[dict[str, str]]:
-    """Return the files that could not be read."""
-    return [{"path": str(one.path), "reason": one.reason} for one in skipped]
-
-
-def finite(value: float | None) -> float | None:
-    """Return a number as JSON can have it."""
-    return value if value is None or math.isfinite(value) else None
 
 
 def to_json(value: Any) -> bytes:

@@ -1,10 +1,6 @@
-"""Pictures of the index by their ids. A client gives no path: a file is read only where the index says that it lies."""
+"""The routes of pictures of the index, and the pictures of requests as the engine takes them."""
 
-import hashlib
-import os
-import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -15,13 +11,12 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from bridgetower.files.regular_files import is_in_cloud, open_regular
-from bridgetower.resources import shortage
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.bodies import GivenPicture
 from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.routes.ranges import wanted_range
 from bridgetower.serving.http.routes.schemas import Id, failures
+from bridgetower.serving.indexed import IndexedPicture, OpenPicture, file_of, open_indexed, read_indexed
 from bridgetower.serving.thumbnails.store import SIDES, Thumbnails, side_of
 
 if TYPE_CHECKING:
@@ -30,9 +25,7 @@ if TYPE_CHECKING:
 
     from bridgetower import Preprocessing
 
-MOST_FILE = 250_000_000  # bytes of a file of the index that is read
 _AT_A_TIME = 8  # files that are read together
-_reading = threading.BoundedSemaphore(_AT_A_TIME)  # for pictures of requests in the queue
 Wide = Annotated[
     int,
     Query(
@@ -45,17 +38,6 @@ Range = Annotated[str | None, Header(description="One range of bytes, as bytes=0
 IfRange = Annotated[str | None, Header(description="The ETag of the file of which there is a part already.")]
 _CHUNK = 262_144  # bytes
 _KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}  # an id never has another content
-
-_UNKNOWN = "application/octet-stream"
-_STARTS = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"BM", "image/bmp"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
-)
 
 
 def router(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
@@ -145,78 +127,6 @@ def is_known(request: Request, tag: str) -> bool:
     return tag in (given.strip() for given in request.headers.get("if-none-match", "").split(","))
 
 
-def file_of(engine: Engine, id: str) -> Path:
-    """Return the first file of a picture. Raises Problem, StoreError."""
-    return _files_of(engine, id)[0]
-
-
-def _files_of(engine: Engine, id: str) -> tuple[Path, ...]:
-    """Return all files of a picture, first one that exists. Raises Problem, StoreError."""
-    if (hit := engine.find(id)) is None:
-        raise Problem(404, "not_found", "the index has no such picture")
-    return hit.paths
-
-
-@dataclass(frozen=True, slots=True)
-class OpenPicture:
-    """A file of the index, at its start, whose content has been compared with its id."""
-
-    path: Path
-    file: BinaryIO
-    size: int  # bytes
-    media_type: str
-
-
-def open_indexed(engine: Engine, id: str) -> OpenPicture:
-    """Open a file of a picture. Raises Problem where all have another content now, ResourceError, StoreError."""
-    problems = []
-    for path in _files_of(engine, id):
-        try:
-            return _opened(path, id)
-        except Problem as problem:
-            problems.append(problem)
-    raise problems[0]
-
-
-def _opened(path: Path, id: str) -> OpenPicture:
-    try:
-        if is_in_cloud(os.stat(path)):
-            raise Problem(404, "in_cloud", "the content of this picture is in the cloud only")
-        file = open_regular(path)
-    except OSError as error:
-        raise shortage(error) or _missing() from error
-    try:
-        size = os.fstat(file.fileno()).st_size
-        if size > MOST_FILE:
-            raise Problem(413, "too_large", f"the file is larger than {MOST_FILE // 1_000_000} MB")
-        if hashlib.file_digest(file, "sha256").hexdigest() != id:
-            raise _missing()
-        file.seek(0)
-        start = file.read(16)
-        file.seek(0)
-        return OpenPicture(path, file, size, _media_type(start))
-    except BaseException as error:
-        file.close()
-        if isinstance(error, OSError):
-            raise shortage(error) or _missing() from error
-        raise
-
-
-class IndexedPicture:
-    """A picture of the index, read when its pixels are needed: the files of a request do not fit in memory together."""
-
-    def __init__(self, engine: Engine, id: str, name: Path) -> None:
-        """`name` is for messages and results. Raises as `file_of`."""
-        file_of(engine, id)
-        self._engine, self._id, self.name = engine, id, name
-
-    def pixels(self, preprocessing: "Preprocessing") -> "npt.NDArray[np.float32]":
-        """Return pixels, as `GuardedPicture`. Raises as that and as `open_indexed`."""
-        with _reading:
-            content = read_indexed(self._engine, self._id)
-            return self._engine.picture(content, self.name).pixels(preprocessing)
-
-
 class UploadedPicture:
     """A picture of a request, decoded when its pixels are needed."""
 
@@ -236,30 +146,11 @@ EnginePicture = UploadedPicture | IndexedPicture
 
 
 def engine_pictures(engine: Engine, pictures: Iterable[GivenPicture]) -> list[EnginePicture]:
-    """Return pictures as the engine takes them. Raises Problem, StoreError."""
+    """Return pictures as the engine takes them. Raises NoPicture, StoreError."""
     return [
         UploadedPicture(engine, one.content, one.name) if one.id is None else IndexedPicture(engine, one.id, one.name)
         for one in pictures
     ]
-
-
-def read_indexed(engine: Engine, id: str) -> bytes:
-    """Return the content of a picture of the index. Raises as `open_indexed`."""
-    opened = open_indexed(engine, id)
-    with opened.file as file:
-        return file.read(opened.size)
-
-
-def _missing() -> Problem:
-    return Problem(404, "not_found", "the file of this picture is gone or has changed")
-
-
-def _media_type(start: bytes) -> str:
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "image/webp"
-    if start[4:8] == b"ftyp":
-        return {b"avif": "image/avif", b"heic": "image/heic", b"heix": "image/heic"}.get(start[8:12], _UNKNOWN)
-    return next((media for head, media in _STARTS if start.startswith(head)), _UNKNOWN)
 
 
 class _FileResponse(StreamingResponse):

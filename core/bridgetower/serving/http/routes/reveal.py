@@ -16,8 +16,8 @@ from bridgetower.resources import shortage
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.errors import Problem
-from bridgetower.serving.http.routes.pictures import open_indexed
 from bridgetower.serving.http.routes.schemas import Id, failures
+from bridgetower.serving.indexed import open_indexed
 
 _OPENERS = {"darwin": "open", "win32": "explorer"}  # by platform; elsewhere xdg-open
 

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from bridgetower import Found, SearchRequest
+from bridgetower.serving.cursors import Cursors, UnknownCursor
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.fields import finite, hits_of, skipped_of
 from bridgetower.serving.http.bodies import given_pictures, read_fields
 from bridgetower.serving.http.errors import Problem, problem_of, unusable
-from bridgetower.serving.http.routes.answers import as_json, finite, hits_of, skipped_of, to_json
-from bridgetower.serving.http.routes.cursors import Cursors, UnknownCursor
+from bridgetower.serving.http.routes.answers import as_json, to_json
 from bridgetower.serving.http.routes.pictures import EnginePicture, UploadedPicture, engine_pictures
-from bridgetower.serving.http.routes.places import places
 from bridgetower.serving.http.routes.schemas import (
     PictureReference,
     SearchAnswer,
@@ -26,6 +26,7 @@ from bridgetower.serving.http.routes.schemas import (
     failures,
 )
 from bridgetower.serving.http.running import Hearing, run, stream
+from bridgetower.serving.places import places
 from bridgetower.serving.request_queue import RequestQueue
 
 _EVENTS = "text/event-stream"

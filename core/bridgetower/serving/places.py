@@ -6,24 +6,24 @@ import re
 import unicodedata
 from typing import Any
 
+from bridgetower.errors import UsageError
 from bridgetower.files.patterns import glob, parse
 from bridgetower.inputs import ResolvedPlace
-from bridgetower.serving.http.errors import unusable
 
 
 def places(given: list[str]) -> list[Any]:
-    """Return absolute folders, files and globs as ResolvedPlaces of globs. Raises Problem."""
+    """Return absolute folders, files and globs as ResolvedPlaces of globs. Raises UsageError."""
     return [ResolvedPlace(None, _line(text)) for text in given]
 
 
 def _line(text: str) -> str:
     """Return a line of a .gitignore file in the root of the file system."""
     if "\0" in text or text.partition("/")[0] in ("~", ".", ".."):
-        raise unusable("a place is an absolute folder or a glob; the server knows no home and no current folder")
+        raise UsageError("a place is an absolute folder or a glob; the server knows no home and no current folder")
     if re.search(r"[*?[]", text):
         line = glob(text)
     elif not os.path.isabs(text):
-        raise unusable("a place without a wildcard is an absolute folder or file")
+        raise UsageError("a place without a wildcard is an absolute folder or file")
     else:
         name = posixpath.normpath(text.replace(os.sep, "/")).lstrip("/")
         escaped = re.sub(r"\\| $", r"\\\g<0>", unicodedata.normalize("NFC", name))
@@ -33,4 +33,4 @@ def _line(text: str) -> str:
             return line
     except ValueError:
         pass
-    raise unusable("a place is no valid glob")
+    raise UsageError("a place is no valid glob")
