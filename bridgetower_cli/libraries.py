@@ -64,7 +64,12 @@ def _server(settings: Settings, pictures: str) -> Server:
     """Connect to the server that answers as this process would. Raises NoServer."""
     if settings.server_off is not None:
         raise NoServer(settings.server_off)
-    wanted = Wanted(
+    return Server(wanted(settings), pictures)
+
+
+def wanted(settings: Settings) -> Wanted:
+    """Return what a server must have to answer as this process would."""
+    return Wanted(
         settings.index,
         settings.named_model,
         settings.model,
@@ -73,7 +78,6 @@ def _server(settings: Settings, pictures: str) -> Server:
         settings.features_cache,
         settings.features_dir,
     )
-    return Server(wanted, pictures)
 
 
 def library(

@@ -13,6 +13,7 @@ from bridgetower_cli.commands.forget import forget
 from bridgetower_cli.commands.import_ import import_
 from bridgetower_cli.commands.index import index
 from bridgetower_cli.commands.match import match
+from bridgetower_cli.commands.mcp import mcp
 from bridgetower_cli.commands.model import convert_model, list_models, pull_model
 from bridgetower_cli.commands.prune import prune
 from bridgetower_cli.commands.rerank import rerank
@@ -113,6 +114,7 @@ command(
 )(import_)
 command(epilog=examples("bt status", "bt status -v", "bt status --index ./scans.index --json"))(status)
 command(epilog=examples("bt serve --background", "bt serve --index ./scans.index --idle 2h", "bt serve --stop"))(serve)
+command(epilog=examples("bt mcp", "bt mcp --index ./scans.index"))(mcp)
 command(epilog=examples("bt forget ~/Pictures/2009", "bt forget old.jpg /media/camera --json"))(forget)
 command(epilog=examples("bt prune --dry-run", "bt prune"))(prune)
 command(epilog=examples("bt verify", "bt verify --repair"))(verify)

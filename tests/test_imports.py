@@ -66,6 +66,7 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py"))
         ),
         ("index/directory.py", "from sqlite3 import connect", "Each third party has its owners"),
         ("library.py", "from bridgetower.serving import engine", "Imports of bridgetower point down"),
+        ("serving/mcp/asking.py", "import mcp_types", "Each third party has its owners"),
         (
             "serving/local/wire.py",
             "from bridgetower.retrieval import search",

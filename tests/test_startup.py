@@ -13,7 +13,9 @@ import pytest
 from tests.unit.serving.local_server import FakeEngine, runtime_folder, serving
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
-HEAVY = set("PIL faiss huggingface_hub numpy pydantic rich safetensors tokenizers torch transformers".split())
+HEAVY = set(
+    "PIL faiss huggingface_hub mcp mcp_types numpy pydantic rich safetensors tokenizers torch transformers".split()
+)
 
 # Runs its first argument as a program with the others as its command line, then lists what that loaded.
 PROBE = """
@@ -43,7 +45,9 @@ def bt(arguments: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[
     return run("from bridgetower_cli import app; sys.exit(app.run())", arguments, folder)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["model", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["search", "--help"], ["mcp", "--help"], ["model", "--help"]], ids=" ".join
+)
 def test_help_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     done, loaded = bt(arguments, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
-"""The fields of answers, as plain values: hits, skipped files, numbers that JSON can have."""
+"""The fields of requests and answers as plain values: faults in words, hits, skipped files, numbers of JSON."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bridgetower import Hit, Skipped
@@ -34,3 +34,13 @@ def skipped_of(skipped: Iterable[Skipped]) -> list[dict[str, str]]:
 def finite(value: float | None) -> float | None:
     """Return a number as JSON can have it."""
     return value if value is None or math.isfinite(value) else None
+
+
+def words_of(error: Mapping[str, object], *, skip: int = 0) -> str:
+    """Return a line for a fault that pydantic found, without the value; `skip` drops the first parts of its place."""
+    place = error["loc"]
+    names = [str(part)[:50] for part in place][skip:] if isinstance(place, tuple) else []
+    if error["type"] == "extra_forbidden":
+        return f"there is no field {names[-1]!a}"
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(names)!s}: {said}".removeprefix(": ").encode("ascii", "backslashreplace").decode()

@@ -22,7 +22,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridgetower.serving.http.errors import Problem, unusable, words_of
+from bridgetower.serving.fields import words_of
+from bridgetower.serving.http.errors import Problem, unusable
 
 MOST_BODY = 64_000_000  # bytes
 MOST_PICTURE = 50_000_000  # bytes

@@ -32,6 +32,7 @@ from bridgetower.errors import (
     UnreachableStoreError,
     UsageError,
 )
+from bridgetower.serving.fields import words_of
 from bridgetower.serving.indexed import InCloud, NoPicture, TooLarge
 from bridgetower.serving.request_queue import Busy, ClientGone, Draining
 
@@ -132,16 +133,6 @@ def _picture(error: PictureError) -> Problem:
     if isinstance(error, MissingExtraError):
         return Problem(415, "unsupported_picture", f"{name}: the server lacks the library that reads its format")
     return Problem(422, "unreadable_picture", f"{name}: {error.reason}")
-
-
-def words_of(error: Mapping[str, object], *, skip: int = 0) -> str:
-    """Return a line for a fault that pydantic found, without the value; `skip` drops the first parts of its place."""
-    place = error["loc"]
-    names = [str(part)[:50] for part in place][skip:] if isinstance(place, tuple) else []
-    if error["type"] == "extra_forbidden":
-        return f"there is no field {names[-1]!a}"
-    said = str(error["msg"]).removeprefix("Value error, ")
-    return f"{'.'.join(names)!s}: {said}".removeprefix(": ").encode("ascii", "backslashreplace").decode()
 
 
 async def answer_problem(request: Request, error: Exception) -> Response:
