@@ -361,7 +361,7 @@ def test_fill_from_the_index(place: Place, monkeypatch: pytest.MonkeyPatch) -> N
     [expected] = place.engine.colours.fill("a green <mask>", top=1, depth=1).words
     [word] = found["words"]
     assert (word["token"], word["probability"]) == (expected.token, expected.probability)
-    assert word["images"] == [str(place.photos / "green.png")]
+    assert word["images"] == [place.ids["green"]] and word["count"] == 1
 
 
 def test_a_given_picture_that_has_changed_is_named(place: Place) -> None:

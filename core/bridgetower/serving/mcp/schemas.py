@@ -152,9 +152,8 @@ class Word(BaseModel):
     rank: int
     token: str
     probability: float | None
-    images: Annotated[
-        list[str], Field(description="The pictures that support it most: ids of those given, else paths.")
-    ]
+    count: Annotated[int, Field(description="How many of the pictures have it as their own most probable word.")]
+    images: Annotated[list[str], Field(description="Ids of the pictures that support it most.")]
 
 
 class FillAnswer(BaseModel):

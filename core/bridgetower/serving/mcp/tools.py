@@ -213,7 +213,8 @@ class Tools:
                 "rank": word.rank,
                 "token": word.token,
                 "probability": finite(word.probability),
-                "images": [id_of(path) or _shown(path) for path in word.images],
+                "count": word.count,
+                "images": list(word.hashes) or [id_of(path) for path in word.images],
             }
             for word in found.words
         ]
