@@ -214,7 +214,7 @@ class Tools:
                 "token": word.token,
                 "probability": finite(word.probability),
                 "count": word.count,
-                "images": list(word.hashes) or [id_of(path) for path in word.images],
+                "images": list(word.hashes or filter(None, map(id_of, word.images))),
             }
             for word in found.words
         ]
