@@ -417,11 +417,12 @@ class Model:
             on_progress=on_progress,
         )
 
-    def embed_images(self, pictures: "Iterable[AnyPicture]") -> "Vectors":
+    def embed_images(self, pictures: "Iterable[AnyPicture]", *, on_progress: OnProgress = quiet) -> "Vectors":
         """Return ITC vectors of pictures, float32 [B, E], unit length.
 
-        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Raises
-        PictureError at the first one that cannot be read, UsageError, ModelError.
+        A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file.
+        `on_progress(done, total)` counts pictures. Raises PictureError at the first one that cannot be read,
+        UsageError, ModelError.
         """
         import numpy as np
 
@@ -429,9 +430,11 @@ class Model:
 
         found = [np.zeros((0, self.fingerprint.dim), np.float32)]
         candidates = candidates_of(pictures)
+        listener(on_progress)
         for start in range(0, len(candidates), PICTURES_AT_ONCE):
             some = candidates[start : start + PICTURES_AT_ONCE]
             found.append(self.encoder.embed_images(np.stack([load(one, self.preprocessing) for one in some])))
+            on_progress(start + len(some), len(candidates))
         return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> "Vectors":

@@ -200,8 +200,10 @@ class BatchedEncoder:
         return _split(self._encoder.embed_images(np.concatenate(several)), several)
 
     def embed_texts(self, texts: Sequence[str]) -> _Vectors:
-        vectors: _Vectors = self._turns.take("texts", self._embed_texts, texts, len(texts))
-        return vectors
+        vectors: list[_Vectors] = self._turns.take_slices(
+            "texts", self._embed_texts, lambda part: texts[part], len(texts), _LEAST_TEXTS
+        )
+        return np.concatenate(vectors)
 
     def _embed_texts(self, several: list[Sequence[str]]) -> list[_Vectors]:
         rows = {text: row for row, text in enumerate(dict.fromkeys(text for texts in several for text in texts))}

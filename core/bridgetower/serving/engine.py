@@ -13,7 +13,7 @@ from bridgetower.errors import StoreError
 from bridgetower.index.catalog.changes import Changes
 from bridgetower.index.directory import MANIFEST
 from bridgetower.library import Library, Model
-from bridgetower.records import FOREIGN, Head, Hit, OnHits, OnProgress, PairScore, Say, quiet
+from bridgetower.records import FOREIGN, Fingerprint, Head, Hit, OnHits, OnProgress, PairScore, Say, quiet
 
 if TYPE_CHECKING:
     from bridgetower import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SearchRequest,
         Summary,
     )
+    from bridgetower.encoders.protocol import Vectors
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.serving.batching import Batches
 
@@ -166,6 +167,18 @@ class Engine:
         with self._timed("match"), self._heard_by(say):
             return self._model().rerank(text, pictures, top=top, min_match=min_match, on_progress=on_progress)
 
+    def embed_texts(self, texts: Sequence[str], *, say: Say = quiet) -> "Vectors":
+        """Return the vectors of texts, as `Model.embed_texts`."""
+        with self._timed("embed"), self._heard_by(say):
+            return self._model().embed_texts(texts)
+
+    def embed_images(
+        self, pictures: "Sequence[AnyPicture]", *, say: Say = quiet, on_progress: OnProgress = quiet
+    ) -> "Vectors":
+        """Return the vectors of pictures, as `Model.embed_images`."""
+        with self._timed("embed"), self._heard_by(say):
+            return self._model().embed_images(pictures, on_progress=on_progress)
+
     @cached_property
     def _decoder(self) -> "GuardedDecoder":
         from bridgetower import GuardedDecoder
@@ -204,6 +217,11 @@ class Engine:
         """Return the figures of the index; wakes nothing."""
         self._refresh()
         return self._library.summary()
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of the vectors of the index; wakes nothing. Raises StoreError if it has none."""
+        self._refresh()
+        return _made_by(self._library)
 
     def _refresh(self) -> None:
         """Let the readers see the newest committed state of the index."""
@@ -361,12 +379,19 @@ class Engine:
             self._stages[stage] = times + 1, before + seconds
 
     def stages(self) -> dict[str, tuple[int, float]]:
-        """Return for each stage ("recall", "verify", "fill", "match") how often it ran, and its seconds in all."""
+        """Return for each stage (recall, verify, fill, match, embed) how often it ran, and its seconds in all."""
         return dict(self._stages)
 
     def batches(self) -> dict[str, tuple[int, int, int]]:
         """Return for each kind of work the passes of the model, the calls of requests in them, and the items."""
         return {kind: (done.passes, done.calls, done.items) for kind, done in list(self._kinds.items())}
+
+
+def _made_by(index: Library) -> Fingerprint:
+    fingerprint = index.fingerprint
+    if fingerprint is None:
+        raise StoreError(f"the index in {index.directory} is empty; fill it with `bt index PHOTOS`")
+    return fingerprint
 
 
 class _Warm:
@@ -376,9 +401,7 @@ class _Warm:
         """Find the model of `index`. Raises as `Library.model` does, and StoreError if there are no pictures."""
         from bridgetower.serving.batching import BatchedEncoder, BatchedJudge, Turns
 
-        self.fingerprint = index.fingerprint
-        if self.fingerprint is None:
-            raise StoreError(f"the index in {index.directory} is empty; fill it with `bt index PHOTOS`")
+        self.fingerprint = _made_by(index)
         self.found = index.model
         self.turns = Turns(kinds)
         encoder = BatchedEncoder(self.found.encoder, self.turns) if Head.ITC in self.found.heads else None
