@@ -17,7 +17,9 @@ from bridgetower.serving.http import errors, metrics
 from bridgetower.serving.http.bodies import Bodies
 from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.routes import pictures, reveal, search, state, tasks
-from bridgetower.serving.http.routes.schemas import FillFields, MatchFields, SearchFields
+from bridgetower.serving.http.routes.foreign import embeddings, rerank, score
+from bridgetower.serving.http.routes.foreign.schemas import BODIES
+from bridgetower.serving.http.routes.schemas import FillFields, Given, MatchFields, SearchFields
 from bridgetower.serving.http.safety import Safety
 from bridgetower.serving.request_queue import RequestQueue
 from bridgetower.serving.thumbnails.store import Thumbnails
@@ -67,6 +69,9 @@ def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
     for router in (
         search.router(engine, queue, cursors),
         tasks.router(engine, queue),
+        rerank.router(engine, queue),
+        score.router(engine, queue),
+        embeddings.router(engine, queue),
         pictures.router(engine, thumbnails),
         reveal.router(engine, config),
         state.router(engine, queue, config),
@@ -88,7 +93,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
-        for kind in (SearchFields, MatchFields, FillFields):
+        kinds: tuple[type[Given], ...] = (SearchFields, MatchFields, FillFields, *BODIES)
+        for kind in kinds:
             schema = kind.model_json_schema(ref_template=_SCHEMAS)
             schemas.update(schema.pop("$defs", {}))
             schemas[kind.__name__] = schema

@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,7 +41,7 @@ _parsing = threading.Lock()  # pydantic holds the GIL as it parses; so the value
 _LONGEST_FIELD = 65_536  # bytes of a field of a form
 _MOST_FIELDS = 1_000
 
-_DATA_URL = re.compile(rb"data:image/[a-z0-9.+-]{1,60};base64,", re.IGNORECASE)
+DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,60};base64,", re.IGNORECASE | re.ASCII)
 
 _Fields = TypeVar("_Fields", bound=BaseModel)
 
@@ -113,12 +113,9 @@ def _too_large() -> Problem:
 
 async def read_fields(request: Request, kind: type[_Fields]) -> tuple[_Fields, list[bytes]]:
     """Return the fields of a JSON object or of a multipart form, and the files of the form. Raises Problem."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Problem(415, "unsupported_media_type", "the body of a request is not compressed")
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media = _media_type(request)
     if media == "application/json":
-        body = await request.body()
-        return await run_in_threadpool(_from_json, body, kind), []
+        return await _read_json(request, lambda _: kind), []
     if media == "multipart/form-data":
         form = await _form(request)
         try:
@@ -130,7 +127,24 @@ async def read_fields(request: Request, kind: type[_Fields]) -> tuple[_Fields, l
     )
 
 
-def _from_json(body: bytes, kind: type[_Fields]) -> _Fields:
+async def read_json(request: Request, kind_of: Callable[[Mapping[str, Any]], type[_Fields]]) -> _Fields:
+    """Return the fields of a JSON object, of the type that `kind_of` returns for it. Raises Problem."""
+    if _media_type(request) != "application/json":
+        raise Problem(415, "unsupported_media_type", "the Content-Type of a body is application/json")
+    return await _read_json(request, kind_of)
+
+
+def _media_type(request: Request) -> str:
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(415, "unsupported_media_type", "the body of a request is not compressed")
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _read_json(request: Request, kind_of: Callable[[Mapping[str, Any]], type[_Fields]]) -> _Fields:
+    return await run_in_threadpool(_from_json, await request.body(), kind_of)
+
+
+def _from_json(body: bytes, kind_of: Callable[[Mapping[str, Any]], type[_Fields]]) -> _Fields:
     if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_SIGNS:
         raise Problem(413, "too_large", "there are too many values in the JSON")
     with _parsing:
@@ -140,7 +154,7 @@ def _from_json(body: bytes, kind: type[_Fields]) -> _Fields:
             raise Problem(400, "bad_request", "the body is no JSON") from error
         if not isinstance(given, dict):
             raise unusable("the JSON is an object")
-        return checked(kind, given, strict=True)
+        return checked(kind_of(given), given, strict=True)
 
 
 def checked(kind: type[_Fields], given: Mapping[str, Any], *, strict: bool) -> _Fields:
@@ -148,7 +162,8 @@ def checked(kind: type[_Fields], given: Mapping[str, Any], *, strict: bool) -> _
     try:
         return kind.model_validate(given, strict=strict)
     except ValidationError as error:
-        raise unusable(words_of(error.errors(include_url=False, include_input=False)[0])) from error
+        [first, *_] = error.errors(include_url=False, include_input=False)
+        raise unusable(words_of(first), next(map(str, first["loc"]), None)) from error
 
 
 class _InMemory(MultiPartParser):
@@ -215,21 +230,31 @@ def given_pictures(references: Sequence[Any], files: Sequence[bytes]) -> list[Gi
         if reference.id is not None:
             pictures.append(GivenPicture(reference.id, name, id=reference.id))
         else:
-            pictures.append(GivenPicture(place, name, content=_content(reference.data, place)))
+            pictures.append(GivenPicture(place, name, content=content_of(reference.data, name)))
     for content in files:
         pictures.append(GivenPicture(len(pictures), Path(f"image {len(pictures)}"), content=content))
     for picture in pictures:
-        if len(picture.content) > MOST_PICTURE:
-            raise Problem(413, "too_large", f"{picture.name} is larger than {MOST_PICTURE // 1_000_000} MB")
+        require_size(picture)
     return pictures
 
 
-def _content(url: str, place: int) -> bytes:
+def require_size(picture: GivenPicture) -> None:
+    """Raise Problem for a file that is too large."""
+    if len(picture.content) > MOST_PICTURE:
+        raise Problem(413, "too_large", f"{picture.name} is larger than {MOST_PICTURE // 1_000_000} MB")
+
+
+def content_of(url: str, name: object) -> bytes:
+    """Return the content of a data URL; `name` is that of the picture in messages. Raises Problem."""
+    head = DATA_URL.match(url)
+    if head is None:
+        raise unusable(f"{name}: data is a URL as data:image/jpeg;base64,...; no other URL is opened")
+    return from_base64(url, name, head.end())
+
+
+def from_base64(text: str, name: object, start: int = 0) -> bytes:
+    """Return the content that is written in base64 from `start` on. Raises Problem."""
     try:
-        text = url.encode("ascii")
-        head = _DATA_URL.match(text)
-        if head is None:
-            raise unusable(f"image {place}: data is a URL as data:image/jpeg;base64,...; no other URL is opened")
-        return base64.b64decode(memoryview(text)[head.end() :], validate=True)
+        return base64.b64decode(memoryview(text.encode("ascii"))[start:], validate=True)
     except (UnicodeEncodeError, binascii.Error) as error:
-        raise unusable(f"image {place}: its data is no base64") from error
+        raise unusable(f"{name}: its data is no base64") from error

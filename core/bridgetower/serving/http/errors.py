@@ -2,6 +2,10 @@
 
     {"error": {"code": "busy", "message": "80 requests wait or run: ask again later"}}
 
+Clients of other services expect the form of OpenAI on their paths:
+
+    {"error": {"message": "...", "type": "rate_limit_error", "param": null, "code": "busy"}}
+
 A message never comes from an exception, unless its words are for the one who asks: those of a UsageError and the reason
 for which a picture cannot be decoded. Others may name folders of this machine, so they go to the log.
 """
@@ -40,14 +44,31 @@ log = logging.getLogger("bridgetower.serving.http")
 
 _LONGEST = 500  # characters of a message
 GONE = 499  # the status of a request whose client has gone, for metrics alone: nobody reads the answer
+_FOREIGN = ("/v1/", "/v2/")  # how the paths of other services begin
+_FOREIGN_PATHS = ("/rerank", "/score")
+_LONGEST_WAIT = 5  # seconds of Retry-After on these paths: their clients wait so long by themselves, several times
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 
 
-class Problem(Exception):
-    """A request is refused, with this status. The message is one line for the one who asks."""
+def is_foreign(path: str) -> bool:
+    """Return whether a path is one of another service, which has its own form of failures."""
+    return path.startswith(_FOREIGN) or path in _FOREIGN_PATHS
 
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+
+class Problem(Exception):
+    """A request is refused, with this status. The message is one line for the one who asks; `param` names the field."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        param: str | None = None,
+    ) -> None:
         super().__init__(message)
+        self.param = None if param is None else param[:_LONGEST]
         self.status, self.code, self.message = status, code, " ".join(message.split())[:_LONGEST]
         self.headers = dict(headers or {})
 
@@ -55,9 +76,21 @@ class Problem(Exception):
         """Return the answer, as JSON."""
         return json.dumps({"error": {"code": self.code, "message": self.message}}).encode()
 
-    def response(self) -> Response:
-        """Return the answer."""
-        return Response(self.body(), self.status, self.headers, "application/json")
+    def response(self, path: str) -> Response:
+        """Return the answer to a request of this path."""
+        if not is_foreign(path):
+            return Response(self.body(), self.status, self.headers, "application/json")
+        error = {"message": self.message, "type": self._type, "param": self.param, "code": self.code}
+        headers = dict(self.headers)
+        if "Retry-After" in headers:
+            headers["Retry-After"] = str(min(int(headers["Retry-After"]), _LONGEST_WAIT))
+        return Response(json.dumps({"error": error}), self.status, headers, "application/json")
+
+    @property
+    def _type(self) -> str:
+        if self.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return "rate_limit_error"
+        return "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
 
 
 def ending() -> Problem:
@@ -65,9 +98,9 @@ def ending() -> Problem:
     return Problem(503, "draining", "the server ends: ask again when it has started again", {"Retry-After": "5"})
 
 
-def unusable(message: str) -> Problem:
-    """Return the refusal of values that are out of range or cannot go together."""
-    return Problem(422, "invalid", message)
+def unusable(message: str, param: str | None = None) -> Problem:
+    """Return the refusal of values that are out of range or cannot go together; `param` is the field at fault."""
+    return Problem(422, "invalid", message, param=param)
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -138,10 +171,10 @@ def _picture(error: PictureError) -> Problem:
 async def answer_problem(request: Request, error: Exception) -> Response:
     """Answer an exception of a route."""
     problem = problem_of(error)
-    path = getattr(request.scope.get("route"), "path", None)
+    path = getattr(request.scope.get("route"), "path_format", None)
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED and path in (paths := request.app.openapi()["paths"]):
         problem.headers = {"Allow": ", ".join(sorted(paths[path])).upper()}  # Starlette names those of one route alone
-    return problem.response()
+    return problem.response(request.scope["path"])
 
 
 def install(app: FastAPI) -> None:
@@ -173,9 +206,9 @@ class Defects:
         except Exception as error:
             if started or scope["type"] != "http":  # the connection is cut, which shows that the answer is not whole
                 raise
-            await problem_of(error).response()(scope, receive, noting)
+            await problem_of(error).response(scope["path"])(scope, receive, noting)
         except asyncio.CancelledError:
             if scope["type"] != "http":
                 raise
             if not started:
-                await ending().response()(scope, receive, noting)
+                await ending().response(scope["path"])(scope, receive, noting)

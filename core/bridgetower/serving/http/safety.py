@@ -72,7 +72,7 @@ class Safety:
             if self._queue.is_draining:
                 raise ending()
         except Problem as problem:
-            await problem.response()(scope, receive, with_headers)
+            await problem.response(scope["path"])(scope, receive, with_headers)
             return
         await self._app(scope, receive, with_headers)
 

@@ -6,12 +6,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from bridgetower.serving.http.bodies import LONGEST_TEXT, MOST_PICTURES, MOST_TEXTS
 
-_ID = "^[0-9a-f]{64}$"
+ID = "^[0-9a-f]{64}$"
 MOST_HITS = 1_000
 _MOST_PLACES = 100
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT, examples=["two cats on a couch"])]
-Id = Annotated[str, Field(pattern=_ID, description="The SHA-256 of a picture's content, as hits have it.")]
+Id = Annotated[str, Field(pattern=ID, description="The SHA-256 of a picture's content, as hits have it.")]
 Moment = Annotated[
     str, Field(max_length=100, description="A date such as 2024-05-17, 2024-05, last week or 3 days ago.")
 ]
@@ -20,11 +20,13 @@ Glob = Annotated[
     Field(max_length=4096, description="An absolute folder of the index, or a pattern over the names of its files."),
 ]
 # In JSON Schema and JavaScript, 5.0 is an integer.
-_whole = BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
-Depth = Annotated[int, Field(ge=0, le=MOST_HITS, description="How many candidates are verified; 0: none."), _whole]
+whole = BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
+Depth = Annotated[int, Field(ge=0, le=MOST_HITS, description="How many candidates are verified; 0: none."), whole]
 
 
-class _Given(BaseModel):
+class Given(BaseModel):
+    """Fields of a request; any other is refused."""
+
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
@@ -37,7 +39,7 @@ class _Given(BaseModel):
         return given
 
 
-class PictureReference(_Given):
+class PictureReference(Given):
     """A picture: the id of one of the index, or the content of a file. No path is read and no other URL is opened."""
 
     id: Id | None = None
@@ -50,14 +52,14 @@ class PictureReference(_Given):
         return self
 
 
-class _Limits(_Given):
+class _Limits(Given):
     text: Text | None = None
     under: Annotated[list[Glob], Field(max_length=_MOST_PLACES)] | None = None
     not_under: Annotated[list[Glob], Field(max_length=_MOST_PLACES)] | None = None
     since: Moment | None = None
     before: Moment | None = None
     taken: Moment | None = None
-    top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most hits of a page."), _whole] = 10
+    top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most hits of a page."), whole] = 10
     depth: Depth | None = None
     min_match: Annotated[float, Field(ge=0, le=1)] | None = None
     min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
@@ -80,22 +82,20 @@ class SearchQuery(_Limits):
     image: Annotated[list[Id], Field(max_length=MOST_PICTURES)] = []
 
 
-class MatchFields(_Given):
+class MatchFields(Given):
     """Pictures and texts, of which every pair is scored."""
 
     images: Annotated[list[PictureReference], Field(max_length=MOST_PICTURES)] = []
     texts: Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
 
 
-class FillFields(_Given):
+class FillFields(Given):
     """A text with `<mask>`, which these pictures fill, or the index."""
 
     text: Annotated[str, Field(max_length=LONGEST_TEXT, examples=["a <mask> looking out"])]
     images: Annotated[list[PictureReference], Field(max_length=MOST_PICTURES)] = []
-    top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most words for each mask."), _whole] = 5
-    depth: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many pictures of the index."), _whole] | None = (
-        None
-    )
+    top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most words for each mask."), whole] = 5
+    depth: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many pictures of the index."), whole] | None = None
 
 
 # Answers
