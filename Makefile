@@ -11,7 +11,7 @@ SPREAD := --dist=loadfile --no-loadscope-reorder
 BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-samples test-serve quick check format bench clean
+.PHONY: help demo test test-clients test-cluster test-samples test-serve quick check format bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -38,6 +38,9 @@ test-samples: $(VENV)/.installed-dev  ## read files of many encoders, and real o
 
 test-serve: $(VENV)/.installed-fuzz  ## ask a real server 5,000 generated requests, damaged and slow ones: minutes
 	$(BIN)/python tests/serving/fuzz.py
+
+test-clients: $(VENV)/.installed-clients  ## the clients of OpenAI, Cohere and litellm against a server: minutes
+	$(BIN)/pytest --clients tests/clients $(ARGS)
 
 test-cluster: $(VENV)/.installed-cluster  ## PostgreSQL, Milvus and a Ray cluster, started on this machine: minutes
 	$(BIN)/pytest --cluster tests/cluster $(ARGS)
@@ -84,6 +87,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-cluster: $(VENV)/.installed-dev
 	@echo '== install PostgreSQL, Milvus and Ray'
 	$(PIP_INSTALL) --editable '.[dev,cluster]'
+	@touch $@
+
+$(VENV)/.installed-clients: $(VENV)/.installed-dev
+	@echo '== install the clients of OpenAI and Cohere, and litellm: 400 MB'
+	$(PIP_INSTALL) --editable '.[dev,clients]'
 	@touch $@
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed-dev

@@ -24,7 +24,8 @@ SCRATCH = pytest.StashKey[Path]()
 
 NOT_QUICK = ("cli", "faults", "network", "parity", "checkpoints")  # folders, for want of PyTorch or of time
 
-CLUSTER = Path(__file__).with_name("cluster")  # minutes: `make test-cluster`
+# Folders that an option of their own adds: they need more packages, or take minutes.
+ON_DEMAND = {Path(__file__).with_name(name): name for name in ("cluster", "clients")}
 
 # The terminal that happens to run the tests decides nothing about what the command line prints.
 TERMINAL_VARIABLES = ("COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")
@@ -38,12 +39,14 @@ def uses_network(config: pytest.Config) -> bool:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="skip what needs PyTorch, another process, or long")
     parser.addoption("--cluster", action="store_true", help="run the tests that start clusters, too")
+    parser.addoption("--clients", action="store_true", help="run the tests with clients of other services, too")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave some folders out of a quick run, and clusters out of most; None leaves the rest to pytest."""
-    if CLUSTER in (collection_path, collection_path.parent):
-        return None if config.option.cluster else True
+    """Leave some folders out of a quick run, and some out of most; None leaves the rest to pytest."""
+    option = ON_DEMAND.get(collection_path) or ON_DEMAND.get(collection_path.parent)
+    if option is not None:
+        return None if config.getoption(option) else True
     return True if config.option.quick and collection_path.name in NOT_QUICK else None
 
 

@@ -38,15 +38,36 @@ BT = (sys.executable, "-m", "bridgetower_cli")
 LEAST_REQUESTS = 5_000  # of schemathesis
 # Two processes, as generating requests takes more time than answering them.
 GROUPS = (
-    ("search", "search_by_url", "fill", "thumbnail", "thumbnail_head"),
-    ("image", "image_head", "reveal", "folders", "match", "healthz", "status", "metrics"),
+    ("search", "search_by_url", "fill", "thumbnail", "thumbnail_head", "rerank_v1", "models"),
+    (
+        "image",
+        "image_head",
+        "reveal",
+        "folders",
+        "match",
+        "healthz",
+        "status",
+        "metrics",
+        "rerank_v2",
+        "rerank",
+        "score_v1",
+        "score",
+        "embeddings",
+        "model",
+    ),
 )
 # Some requests of each have to be answered with 200; "cursor" are those that ask for a next page.
-ANSWERED = ("search", "search_by_url", "match", "fill", "image", "thumbnail", "folders", "cursor")
+FOREIGN = ("rerank_v1", "rerank_v2", "rerank", "score_v1", "score", "embeddings", "models", "model")
+ANSWERED = ("search", "search_by_url", "match", "fill", "image", "thumbnail", "folders", *FOREIGN, "cursor")
 ALSO_ANSWERED = ("image 206", "image 416", "image_head 200", "thumbnail_head 200", "reveal 204")
 
 REFUSALS = (413, 415, 422)  # of a picture that is damaged
 ROUTES: tuple[tuple[str, dict[str, Any]], ...] = (("/search", {"depth": 0}), ("/match", {"texts": ["a cat"]}))
+FOREIGN_ROUTES: tuple[tuple[str, dict[str, Any], str], ...] = (  # and the field of the pictures
+    ("/v1/rerank", {"query": "a cat"}, "documents"),
+    ("/score", {"text_1": "a cat"}, "text_2"),
+    ("/v1/embeddings", {}, "input"),
+)
 FLIPS, CUTS = 4, 5  # for each format
 
 SLOW = 80  # clients of each kind but the last
@@ -234,6 +255,10 @@ def damaged(server: Server) -> None:
                 status, answer = server.ask("POST", path, body, kind)
                 require(status in (200, *REFUSALS), f"{name} to {path} as {kind}: {status}: {answer!r}")
                 statuses[status] += 1
+        for path, fields, field in FOREIGN_ROUTES:
+            status, answer = server.ask("POST", path, json.dumps({**fields, field: [url]}).encode(), "application/json")
+            require(status in (200, *REFUSALS), f"{name} to {path}: {status}: {answer!r}")
+            statuses[status] += 1
         server.search()
     print(
         f"{statuses.total()} damaged pictures: "

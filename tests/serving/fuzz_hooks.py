@@ -48,8 +48,11 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         case.headers["Range"] = draw.choice(RANGES)
     if operation == "folders" and "under" in case.query:
         case.query["under"] = draw.choice(FOLDERS)
+    if "model" in case.path_parameters:
+        case.path_parameters["model"] = draw.choice(("demo", "another/model"))
     fields = case.query if case.method == "GET" else body
-    complete = {"search_by_url": _search, "search": _search, "match": _match, "fill": _fill}
+    complete = {"search_by_url": _search, "search": _search, "match": _match, "fill": _fill, "embeddings": _embeddings}
+    complete |= {"rerank_v1": _rerank, "rerank_v2": _rerank, "rerank": _rerank, "score_v1": _score, "score": _score}
     if fields is not None and operation in complete:
         for name in [name for name, value in fields.items() if value is None]:
             del fields[name]
@@ -122,6 +125,45 @@ def _fill(fields: dict[str, Any], draw: Random) -> None:
         fields["depth"] = min(int(fields.get("depth", MOST_DEPTH)), MOST_DEPTH)
 
 
+# In the forms of other services
+
+
+def _foreign_text(draw: Random) -> Any:
+    text = draw.choice(TEXTS)
+    return draw.choice((text, {"text": text}, {"content": [{"type": "text", "text": text}]}))
+
+
+def _foreign_picture(draw: Random) -> Any:
+    id, content = draw.choice(IDS), draw.choice(FILES)
+    url = _data_url(content)
+    part = {"type": "image_url", "image_url": {"url": url}}
+    return draw.choice((id, url, {"image": id}, {"image": url.partition(",")[2]}, part, {"content": [part]}))
+
+
+def _foreign_pictures(draw: Random) -> list[Any]:
+    return [_foreign_picture(draw) for _ in range(draw.randint(1, 3))]
+
+
+def _rerank(fields: dict[str, Any], draw: Random) -> None:
+    if "texts" in fields:
+        fields["query"] = draw.choice(TEXTS)
+        fields["texts"] = [draw.choice((draw.choice(IDS), _data_url(draw.choice(FILES)))) for _ in fields["texts"][:3]]
+    else:
+        fields["query"], fields["documents"] = _foreign_text(draw), _foreign_pictures(draw)
+
+
+def _score(fields: dict[str, Any], draw: Random) -> None:
+    pictures = _foreign_pictures(draw)
+    texts = [_foreign_text(draw) for _ in pictures]
+    sides = draw.choice(((texts, pictures), (pictures, texts), (texts[0], pictures), (pictures[0], texts)))
+    fields["text_1"], fields["text_2"] = sides
+
+
+def _embeddings(fields: dict[str, Any], draw: Random) -> None:
+    fields["input"] = draw.choice((_foreign_text(draw), [*_foreign_pictures(draw), _foreign_text(draw)]))
+    fields.pop("dimensions", None)
+
+
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
     """Count an answer, and keep its cursor."""
@@ -154,14 +196,25 @@ def invalid_json_is_refused(ctx: Any, response: Any, case: Any) -> None:
 
 @schemathesis.check
 def failures_have_one_form(ctx: Any, response: Any, case: Any) -> None:
-    """Every failure is {"error": {"code", "message"}}; the answer to a HEAD has no body."""
-    if response.status_code < 400 or response.request.method == "HEAD":
+    operation = case.operation.definition.raw["operationId"]
+    if operation == "image" and "Range" in (case.headers or {}):
+        case.headers["Range"] = draw.choice(RANGES)
+    if operation == "folders" and "under" in case.query:
+        case.query["under"] = draw.choice(FOLDERS)
+    if "model" in case.path_parameters:
+        case.path_parameters["model"] = draw.choice(("demo", "another/model"))
+    fields = case.query if case.method == "GET" else body
+    complete = {"search_by_url": _search, "search": _search, "match": _match, "fill": _fill, "embeddings": _embeddings}
+    complete |= {"rerank_v1": _rerank, "rerank_v2": _rerank, "rerank": _rerank, "score_v1": _score, "score": _score}
+    if fields is not None and operation in complete:
         return
     error = response.json()["error"]
+    more = {"type", "param"} if case.path.startswith(("/v1/", "/v2/", "/rerank", "/score")) else set()
     if (
         set(response.json()) != {"error"}
-        or set(error) != {"code", "message"}
-        or not all(map(str.strip, error.values()))
+        or set(error) != {"code", "message", *more}
+        or not error["code"].strip()
+        or not error["message"].strip()
     ):
         raise AssertionError(f"not the form of a failure: {response.text}")
 

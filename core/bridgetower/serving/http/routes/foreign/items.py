@@ -48,10 +48,7 @@ def items_of(given: Any, field: str) -> list[Item]:
 
 def text_of(given: Any, field: str) -> str:
     """Return the text of a field. Raises Problem."""
-    items = items_of(given, field)
-    if len(items) > 1:
-        raise unusable(f"{field} is one text", field)
-    [item] = items
+    item = _item(given, field, field)
     if not isinstance(item, str):
         raise unusable(f"{field} is a picture: give a text, which is scored with the pictures", field)
     return item
@@ -91,8 +88,7 @@ def _item(given: Any, name: str, field: str) -> Item:
         is_picture = DATA_URL.match(given) or _ID.fullmatch(given)
         return _referred(given, name, field) if is_picture else _short(given, name, field)
     if not isinstance(given, dict):
-        tokens = "; tokens are not read" if isinstance(given, int | list) else ""
-        raise unusable(f"{name}: a text or a picture is wanted{tokens}", field)
+        raise unusable(f"{name}: a text or a picture is wanted; tokens are not read", field)
     kinds = [kind for kind in KINDS if kind in given]
     if len(kinds) != 1 or set(given) - {*kinds, "type"} or given.get("type", kinds[0]) != kinds[0]:
         raise unusable(f"{name}: an object has one of {', '.join(KINDS)}, and nothing else but its type", field)
