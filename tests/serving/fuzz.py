@@ -56,8 +56,8 @@ GROUPS = (
         "model",
     ),
 )
-# Some requests of each have to be answered with 200; "cursor" are those that ask for a next page.
 FOREIGN = ("rerank_v1", "rerank_v2", "rerank", "score_v1", "score", "embeddings", "models", "model")
+# Some requests of each have to be answered with 200; "cursor" are those that ask for a next page.
 ANSWERED = ("search", "search_by_url", "match", "fill", "image", "thumbnail", "folders", *FOREIGN, "cursor")
 ALSO_ANSWERED = ("image 206", "image 416", "image_head 200", "thumbnail_head 200", "reveal 204")
 

@@ -209,7 +209,7 @@ def failures_have_one_form(ctx: Any, response: Any, case: Any) -> None:
     if fields is not None and operation in complete:
         return
     error = response.json()["error"]
-    more = {"type", "param"} if case.path.startswith(("/v1/", "/v2/", "/rerank", "/score")) else set()
+    more = {"type", "param"} if case.operation.path.startswith(("/v1/", "/v2/", "/rerank", "/score")) else set()
     if (
         set(response.json()) != {"error"}
         or set(error) != {"code", "message", *more}

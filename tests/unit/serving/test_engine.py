@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bridgetower import Library, Pictures, SearchRequest, Texts
+from bridgetower import Library, Model, Pictures, SearchRequest, Texts
 from bridgetower.errors import ModelError
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.records import Candidate, Hit, quiet
@@ -89,6 +89,20 @@ def test_a_shared_pass_gives_the_numbers_of_single_ones() -> None:
     several = encoder._embed_texts([["red"], ["blue", "red"]])
     np.testing.assert_array_equal(several[1], judge.embed_texts(["blue", "red"]))
     np.testing.assert_array_equal(several[0], judge.embed_texts(["red"]))
+
+
+def test_many_texts_that_become_vectors_leave_turns_to_others() -> None:
+    fake, turns = FakeEncoder(), Turns()
+    texts = [f"{number} {colour}" for number in range(10) for colour in ("red", "green", "blue")]
+    np.testing.assert_array_equal(BatchedEncoder(fake, turns).embed_texts(texts), fake.embed_texts(texts))
+    assert turns.kinds["texts"].items == 30 and turns.kinds["texts"].passes > 1
+
+
+def test_pictures_that_become_vectors_tell_their_progress() -> None:
+    fake, told = FakeEncoder(), list[tuple[int, int]]()
+    pictures = [np.full((8, 8, 3), number, np.uint8) for number in range(5)]
+    vectors = Model.from_parts(fake, fake).embed_images(pictures, on_progress=lambda *done: told.append(done))
+    assert len(vectors) == 5 and told == [(4, 5), (5, 5)]
 
 
 def test_pictures_that_recall_and_pictures_that_are_verified_share_no_pass() -> None:
