@@ -40,7 +40,7 @@ def test_scores_are_those_of_the_library(served: Served, client: Client) -> None
     expected = served.matches(TEXT)
     forms = (served.urls, served.ids, [{"image": url} for url in served.urls])
     for documents in forms:
-        answer = client.asks.rerank(model="any", query=TEXT, documents=documents, max_tokens_per_doc=100)
+        answer = client.asks.rerank(model="any", query=TEXT, documents=documents)
         assert {one.index: one.relevance_score for one in answer.results} == dict(enumerate(expected))
         scores = [one.relevance_score for one in answer.results]
         assert scores == sorted(scores, reverse=True) and answer.id and answer.meta.api_version.version in ("1", "2")
