@@ -65,7 +65,10 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
 
     @routes.get(
         "/v1/models/{model:path}",
-        responses={**foreign_failures(404), 200: {"model": ServedModel, "description": "The model of the server."}},
+        responses={
+            **foreign_failures(404, 422),
+            200: {"model": ServedModel, "description": "The model of the server."},
+        },
         response_class=Response,
         operation_id="model",
     )
