@@ -49,7 +49,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     if operation == "folders" and "under" in case.query:
         case.query["under"] = draw.choice(FOLDERS)
     if "model" in case.path_parameters:
-        case.path_parameters["model"] = draw.choice(("demo", "another/model"))
+        case.path_parameters["model"] = draw.choice(("demo", "demo", "demo", "another/model"))
     fields = case.query if case.method == "GET" else body
     complete = {"search_by_url": _search, "search": _search, "match": _match, "fill": _fill, "embeddings": _embeddings}
     complete |= {"rerank_v1": _rerank, "rerank_v2": _rerank, "rerank": _rerank, "score_v1": _score, "score": _score}
