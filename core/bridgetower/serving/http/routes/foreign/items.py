@@ -21,9 +21,10 @@ from bridgetower.serving.http.bodies import (
     from_base64,
     require_size,
 )
-from bridgetower.serving.http.errors import Problem, unusable
+from bridgetower.serving.http.errors import Problem, problem_of, unusable
 from bridgetower.serving.http.routes.pictures import EnginePicture, engine_pictures
 from bridgetower.serving.http.routes.schemas import ID
+from bridgetower.serving.indexed import NoPicture
 
 _ID = re.compile(ID)
 KINDS = ("text", "image", "image_url")
@@ -65,8 +66,9 @@ def ready(engine: Engine, pictures: Iterable[GivenPicture], field: str) -> list[
     for picture in pictures:
         try:
             found += engine_pictures(engine, [picture])
-        except Problem as problem:
-            raise Problem(problem.status, problem.code, f"{picture.name}: {problem.message}", param=field) from problem
+        except NoPicture as error:
+            problem = problem_of(error)
+            raise Problem(problem.status, problem.code, f"{picture.name}: {problem.message}", param=field) from error
     return found
 
 
