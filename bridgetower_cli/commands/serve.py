@@ -88,6 +88,7 @@ def serve(
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="A site whose pages may ask it, as https://photos.example. Repeatable."),
     ] = None,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Leave out the page for people at `/`.")] = False,
     features_cache: FeaturesCache = None,
     features_dir: FeaturesDir = None,
     store_password_file: StorePasswordFile = None,
@@ -102,13 +103,15 @@ def serve(
     While it runs, bt search, fill, match and rerank ask it instead of loading the model, where it serves the same
     index, model and precision. They give the same answer. It sees what `bt index` adds without a restart.
 
+    The page at its address searches in a browser.
+
     Programs ask it by HTTP, as in `curl 'http://127.0.0.1:7860/search?text=two+cats'`; /openapi.json describes it.
 
     SIGTERM and Ctrl-C end it when what it is asked is answered.
     """
     if background and stop:
         raise UsageError("--background starts a server, --stop ends one: choose one")
-    asked = Http(host, port, token_file, tuple(allow_host or ()), tuple(allow_origin or ()))
+    asked = Http(host, port, token_file, tuple(allow_host or ()), tuple(allow_origin or ()), not no_page)
     if stop and asked != Http():
         raise UsageError("--stop ends the server of an index, wherever it listens: give it without an address")
     settings = settle(
@@ -139,6 +142,7 @@ class Http:
     token_file: Path | None = None
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
+    page: bool = True
 
     def config(self) -> Config | None:
         """Return where to listen; None, after a note, if the extra is missing and no option asks for HTTP.
@@ -154,7 +158,7 @@ class Http:
             render.say(f"note: only commands are answered: {missing}")
             return None
         token = None if self.token_file is None else _token(self.token_file)
-        return Config(self.host or DEFAULT_HOST, self.port, token, self.allow_host, self.allow_origin)
+        return Config(self.host or DEFAULT_HOST, self.port, token, self.allow_host, self.allow_origin, page=self.page)
 
     def options(self) -> list[object]:
         """Return the options as a command takes them."""
@@ -164,7 +168,7 @@ class Http:
             options += [] if value is None else [name, value]
         for name, values in (("--allow-host", self.allow_host), ("--allow-origin", self.allow_origin)):
             options += [part for value in values for part in (name, value)]
-        return options
+        return options + ([] if self.page else ["--no-page"])
 
 
 def _token(file: Path) -> str:

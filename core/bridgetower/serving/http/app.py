@@ -16,7 +16,7 @@ from bridgetower.serving.engine import Engine
 from bridgetower.serving.http import errors, metrics
 from bridgetower.serving.http.bodies import Bodies
 from bridgetower.serving.http.config import Config
-from bridgetower.serving.http.routes import pictures, reveal, search, state, tasks
+from bridgetower.serving.http.routes import page, pictures, reveal, search, state, tasks
 from bridgetower.serving.http.routes.foreign import embeddings, rerank, score
 from bridgetower.serving.http.routes.foreign.schemas import BODIES
 from bridgetower.serving.http.routes.schemas import FillFields, Given, MatchFields, SearchFields
@@ -78,6 +78,8 @@ def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
         metrics.router(figures),
     ):
         app.include_router(router)
+    if config.page:
+        app.include_router(page.router())
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

@@ -35,6 +35,7 @@ class Config:
     names: tuple[str, ...] = ()  # further names of the server, without a port
     allow_origins: tuple[str, ...] = ()  # pages of other sites that may ask, as "https://photos.example"
     thumbnails: Path | None = None  # a folder for small pictures; None for the one in the user's cache
+    page: bool = True  # whether people get a page at `/`
 
     def __post_init__(self) -> None:
         if self.token is None and not self.is_loopback:

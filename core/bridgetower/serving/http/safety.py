@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridgetower.serving.http.config import HOST, MOST_HEAD, Config, as_host
 from bridgetower.serving.http.errors import Problem, ending
+from bridgetower.serving.http.routes.page import PATHS as PAGE_PATHS
 from bridgetower.serving.request_queue import RequestQueue
 
 _SAFE_SITES = ("same-origin", "none")  # of Sec-Fetch-Site; "none" is a person's own request, as from the address bar
-_OPEN_PATH = "/healthz"  # needs no token
+_OPEN_PATHS = ("/healthz",)  # need no token
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -40,6 +41,7 @@ class Safety:
         self._app, self._queue = app, queue
         self._names, self._origins = config.own_names, frozenset(config.allow_origins)
         self._token = None if config.token is None else config.token.encode()
+        self._open_paths = frozenset((*_OPEN_PATHS, *(PAGE_PATHS if config.page else ())))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,7 +96,7 @@ class Safety:
             raise Problem(403, "cross_origin", "pages of other sites may not ask this server")
 
     def _check_token(self, scope: Scope, headers: Headers) -> None:
-        if self._token is None or scope["path"] == _OPEN_PATH:
+        if self._token is None or scope["path"] in self._open_paths:
             return
         given = headers.getlist("authorization")
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
