@@ -11,7 +11,7 @@ SPREAD := --dist=loadfile --no-loadscope-reorder
 BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-cluster test-samples test-serve quick check format bench clean
+.PHONY: help demo test test-clients test-cluster test-samples test-serve test-web quick check format bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -38,6 +38,9 @@ test-samples: $(VENV)/.installed-dev  ## read files of many encoders, and real o
 
 test-serve: $(VENV)/.installed-fuzz  ## ask a real server 5,000 generated requests, damaged and slow ones: minutes
 	$(BIN)/python tests/serving/fuzz.py
+
+test-web: $(VENV)/.installed-web  ## use the page of bt serve in a browser, which is /usr/bin/chromium: minutes
+	$(BIN)/pytest --web tests/web $(ARGS)
 
 test-clients: $(VENV)/.installed-clients  ## the clients of OpenAI, Cohere and litellm against a server: minutes
 	$(BIN)/pytest --clients tests/clients $(ARGS)
@@ -92,6 +95,11 @@ $(VENV)/.installed-cluster: $(VENV)/.installed-dev
 $(VENV)/.installed-clients: $(VENV)/.installed-dev
 	@echo '== install the clients of OpenAI and Cohere, and litellm: 400 MB'
 	$(PIP_INSTALL) --editable '.[dev,clients]'
+	@touch $@
+
+$(VENV)/.installed-web: $(VENV)/.installed-dev
+	@echo '== install playwright, which drives a browser'
+	$(PIP_INSTALL) --editable '.[dev,web]'
 	@touch $@
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed-dev

@@ -25,7 +25,7 @@ SCRATCH = pytest.StashKey[Path]()
 NOT_QUICK = ("cli", "faults", "network", "parity", "checkpoints")  # folders, for want of PyTorch or of time
 
 # Folders that an option of their own adds: they need more packages, or take minutes.
-ON_DEMAND = {Path(__file__).with_name(name): name for name in ("cluster", "clients")}
+ON_DEMAND = {Path(__file__).with_name(name): name for name in ("cluster", "clients", "web")}
 
 # The terminal that happens to run the tests decides nothing about what the command line prints.
 TERMINAL_VARIABLES = ("COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")
@@ -40,6 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="skip what needs PyTorch, another process, or long")
     parser.addoption("--cluster", action="store_true", help="run the tests that start clusters, too")
     parser.addoption("--clients", action="store_true", help="run the tests with clients of other services, too")
+    parser.addoption("--web", action="store_true", help="run the tests of the page in a browser, too")
+    parser.addoption("--screenshots", metavar="FOLDER", help="with --web, write the pictures of docs/page.md there")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -86,3 +86,11 @@ def test_it_runs_unpacked_far_from_the_source_tree(wheel: zipfile.ZipFile, tmp_p
     )
     assert done.returncode == 0, done.stderr
     assert "search" in done.stdout
+
+
+def test_the_page_is_in_it(wheel: zipfile.ZipFile) -> None:
+    page = CORE / "serving" / "http" / "page"
+    names = [file.relative_to(ROOT / "core").as_posix() for file in page.iterdir()]
+    assert "bridgetower/serving/http/page/index.html" in names
+    for name in names:
+        assert wheel.read(name) == (ROOT / "core" / name).read_bytes(), name

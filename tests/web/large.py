@@ -1,4 +1,4 @@
-"""An index of very many pictures that the demo model searches; their files hold one drawn picture, and none is its own."""
+"""An index of very many pictures that the demo model searches. The files are there, and none has the content it had."""
 
 import shutil
 from pathlib import Path

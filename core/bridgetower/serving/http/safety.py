@@ -2,7 +2,7 @@
 
 The server answers to its own names alone, as a page of another site can let its own name lead to this machine (DNS
 rebinding). Of a browser it answers its own pages alone. On any bind but loopback, and where a token is given, each
-request carries the token.
+request carries the token, unless it is for the files of the page, which hold nothing of the index.
 """
 
 import hmac

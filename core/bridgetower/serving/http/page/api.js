@@ -1,4 +1,5 @@
-// Requests to the server: the token, faults as one kind of error, events, and waiting for a server that is busy or gone.
+// Requests to the server: the token, faults as one kind of error, events, and how long to wait for a server that is
+// busy or gone.
 
 const KEY = "bt-token";
 export const SILENT_S = 2; // between two tries to reach a server that does not answer
@@ -75,7 +76,10 @@ export async function* events(path, body, signal) {
       const event = /^event: (\w+)\ndata: (.*)$/s.exec(block);
       if (event === null) continue; // a beat
       const value = JSON.parse(event[2]);
-      if (event[1] === "error") throw new Fault(value.error.code === "draining" ? 503 : 500, value.error.code, value.error.message);
+      if (event[1] === "error") {
+        const { code, message } = value.error; // the status is that of the stream
+        throw new Fault(code === "draining" ? 503 : 500, code, message);
+      }
       yield [event[1], value];
       if (event[1] === "result") return;
     }

@@ -74,7 +74,7 @@ async function open() {
 
 function rows(given, isRoot) {
   const made = given.folders.map((folder) => row(folder, isRoot));
-  if (given.more) made.push(make("li", {}, "and more, which a text in the search of `bt` can name"));
+  if (given.more) made.push(make("li", {}, "There are more folders than are listed here."));
   return made;
 }
 
@@ -82,7 +82,8 @@ function row(folder, isRoot) {
   const name = isRoot ? folder.path : (folder.name ?? nameOf(folder.path));
   const input = make("input", { type: "checkbox", value: folder.path });
   input.checked = under.has(folder.path);
-  const button = make("button", { type: "button", "aria-expanded": "false", "aria-label": `Folders in ${name}` }, "▸");
+  const named = { type: "button", "aria-expanded": "false", "aria-label": `Folders in ${name}` };
+  const button = make("button", named, "▸");
   const inside = make("ul", { hidden: true });
   button.addEventListener("click", async () => {
     if (!inside.hasChildNodes()) {
@@ -99,7 +100,7 @@ function row(folder, isRoot) {
     button.textContent = inside.hidden ? "▸" : "▾";
   });
   const line = make("div", { class: "folder" }, button, make("label", {}, input, " ", name));
-  if (folder.files !== undefined) line.append(make("span", { class: "files", title: count(folder.files, "file") },
-    String(folder.files)));
+  if (folder.files !== undefined)
+    line.append(make("span", { class: "files" }, count(folder.files, "file")));
   return make("li", {}, line, inside);
 }

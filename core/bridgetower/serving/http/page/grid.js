@@ -1,5 +1,5 @@
-// The pictures as a grid, of which only the rows in sight are in the document. Tiles are kept for other pictures; a tile
-// keeps its picture while that is in sight, so that it moves when the order changes.
+// The pictures as a grid, of which only the rows in sight are in the document. Elements are used again for other
+// pictures; one keeps its picture while that is in sight, so that it moves when the order changes.
 
 import { picture } from "/page/pictures.js";
 import { byId, make, nameOf, percent } from "/page/words.js";

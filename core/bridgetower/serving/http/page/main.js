@@ -162,10 +162,11 @@ function finish(lacksHead) {
     tell(isFiltered ? "No picture passes these filters." : "No picture was found.");
   } else if (unfit) tell(`No picture is probably this: the best has ${percent(found.best_match)}.`);
   const more = [...found.notes];
-  if (lacksHead) more.push("The model has no matching head: pictures are in order of similarity, and none is verified.");
+  if (lacksHead)
+    more.push("The model has no matching head: pictures are in order of similarity, and none is verified.");
   if (found.skipped.length) more.push(`${count(found.skipped.length, "picture")} could not be read.`);
-  if (found.gone) more.push(`${count(found.gone, "file")} of the index ${found.gone === 1 ? "is" : "are"} gone: \`bt index\` notices that.`);
-  if (found.in_cloud) more.push(`${count(found.in_cloud, "picture")} could not be verified: the content is in the cloud only.`);
+  if (found.gone) more.push(`Files that are gone: ${found.gone}. \`bt index\` notices that.`);
+  if (found.in_cloud) more.push(`${count(found.in_cloud, "picture")} in the cloud only could not be verified.`);
   if (found.away.length) more.push(`Not there now: ${found.away.join(", ")}.`);
   if (found.barred.length) more.push(`${count(found.barred.length, "place")} may not be read.`);
   if (found.damaged) more.push("A part of the index is damaged: `bt verify` says more.");
@@ -194,8 +195,9 @@ function showHits(how = {}) {
     const below = hits.filter((hit) => hit.verified && hit.match < least).length;
     const unverified = hits.length - left.length - below;
     const some = cursor === null ? "" : " or more";
-    parts.push(`${count(left.length, "picture")} shown; hidden are ${below} below ${asked.least} % and ${unverified}${some} unverified`);
-  } else if (hits.length) parts.push(cursor === null ? count(hits.length, "picture") : `first ${count(hits.length, "picture")}`);
+    const hidden = `${below} below ${asked.least} % and ${unverified}${some} unverified`;
+    parts.push(`${count(left.length, "picture")} shown; hidden are ${hidden}`);
+  } else if (hits.length) parts.push(`${cursor === null ? "" : "first "}${count(hits.length, "picture")}`);
   say(`${parts.filter(Boolean).join(". ")}.`);
 }
 

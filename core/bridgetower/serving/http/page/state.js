@@ -1,5 +1,5 @@
-// What is asked, and its form in the URL, so that back, forward and reload lead to it. The part of a URL after # is sent
-// to no server.
+// A search, and its form in the URL, so that back, forward and reload lead to it. The part of a URL after # is sent to
+// no server.
 
 export const MASK = "<mask>";
 const LISTS = ["under", "image"];

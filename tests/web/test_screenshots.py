@@ -1,0 +1,69 @@
+"""Write the pictures of docs/page.md: `pytest --web --screenshots docs/images tests/web/test_screenshots.py`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.web.conftest import Visit
+from tests.web.test_page import CATS, first, search
+
+MOST_BYTES = 250_000
+WINDOW = {"width": 1100, "height": 720}
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest) -> Path:
+    if (given := request.config.option.screenshots) is None:
+        pytest.skip("writes pictures: give --screenshots FOLDER")
+    folder = Path(given)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def visit_home(visit: Visit, album: Path) -> Any:
+    """Open the page with the album at the place where people have theirs."""
+
+    def visit_it(**options: Any) -> Page:
+        page = visit("/healthz", viewport=WINDOW, **options)
+
+        def moved(route: Route) -> None:
+            answer = route.fetch()
+            route.fulfill(response=answer, body=answer.text().replace(str(album), "/home/me/Pictures"))
+
+        page.route("**/search", moved)
+        page.goto(page.url.replace("/healthz", "/"))
+        return page
+
+    return visit_it
+
+
+def shoot(page: Page, file: Path) -> None:
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)  # until no tile moves
+    page.screenshot(path=file)
+    assert file.stat().st_size < MOST_BYTES
+
+
+def test_search(visit_home: Any, folder: Path) -> None:
+    page = visit_home()
+    search(page, CATS)
+    shoot(page, folder / "page-search.png")
+
+
+def test_picture(visit_home: Any, folder: Path) -> None:
+    page = visit_home(color_scheme="dark")
+    search(page, CATS)
+    first(page).click()
+    expect(page.locator("#large")).to_be_visible()
+    shoot(page, folder / "page-picture.png")
+
+
+def test_words(visit_home: Any, folder: Path) -> None:
+    page = visit_home()
+    page.locator("#text").fill("a <mask> looking out")
+    page.keyboard.press("Enter")
+    expect(page.locator(".word").first).to_be_visible()
+    shoot(page, folder / "page-words.png")
