@@ -142,14 +142,11 @@ def test_back_and_reload(visit: Visit) -> None:
     page.locator("#least").fill("40")
     page.locator("#since").fill("2024-05-02")
     expect(status(page)).to_contain_text("verified in")
-    label = first(page).get_attribute("aria-label")
     page.reload()
     expect(page.locator("#text")).to_have_value(CATS)
     expect(page.locator("#least")).to_have_value("40")
     expect(page.locator("#since")).to_have_value("2024-05-02")
     expect(status(page)).to_contain_text("verified in")
-    if label is not None:
-        expect(first(page)).to_have_attribute("aria-label", label)
     page.locator("#clear").click()
     search(page, "a dog")
     page.go_back()
@@ -249,19 +246,21 @@ def test_a_file_that_is_no_picture(visit: Visit, watched: Watched, tmp_path: Pat
 # Filters
 
 
-def test_folders(visit: Visit, album: Path) -> None:
+def test_folders(visit: Visit, watched: Watched, album: Path) -> None:
+    watched.may_be_refused = True  # a server without /folders gives the folders that were indexed
     page = visit()
     search(page, "a dog")
     page.locator("#folders summary").click()
     page.locator(f'#tree input[value="{album / "cats"}"]').check()
     expect(page.locator("#chosen")).to_have_text(": cats")
     expect(status(page)).to_contain_text("verified in")
-    page.wait_for_function("[...document.querySelectorAll('.tile')].every((tile) => tile.hit.path.includes('/cats/'))")
+    expect(page.locator('.tile[title*="/others/"]')).to_have_count(0)
+    assert tiles(page).count() > 5
     page.keyboard.press("Escape")
     expect(page.locator("#tree")).to_be_hidden()
     expect(page.locator("#folders summary")).to_be_focused()
     page.locator("#clear").click()
-    page.wait_for_function("[...document.querySelectorAll('.tile')].some((tile) => tile.hit.path.includes('/others/'))")
+    expect(page.locator('.tile[title*="/others/"]').first).to_be_visible()
 
 
 def test_folders_inside(visit: Visit) -> None:
@@ -288,10 +287,10 @@ def test_dates(visit: Visit) -> None:
     page.locator("#before").fill("2024-05-04")
     expect(status(page)).to_contain_text("2 pictures")
     expect(tiles(page)).to_have_count(2)
-    page.locator("#before").fill("2024-05-01")
     page.locator("#since").fill("2020-01-01")
+    page.locator("#before").fill("2020-02-01")
     expect(page.locator("#answer")).to_have_text("No picture passes these filters.")
-    page.locator("#before").fill("")
+    page.locator("#before").fill("2024-06-01")
     expect(tiles(page)).to_have_count(DATED)
 
 
@@ -344,16 +343,13 @@ def test_keyboard_alone(visit: Visit) -> None:
 def test_all_is_reached_by_tab(visit: Visit) -> None:
     page = visit()
     search(page, CATS)
-    reached = []
-    for _ in range(16):
+    reached: list[str] = []
+    while not (reached and reached[-1].startswith("tile")):
+        assert len(reached) < 25, reached
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.className"))
-        assert page.evaluate(
-            "document.activeElement === document.body || document.activeElement.matches(':focus-visible')"
-        )
-        if reached[-1].startswith("tile"):
-            break
-    assert reached[-1].startswith("tile")
+        if reached[-1] not in ("since", "before"):  # the browser shows the focus on a part of them
+            assert page.evaluate("document.activeElement.matches(':focus-visible')")
     assert {"file", "since", "before", "least"} <= set(reached)
 
 
@@ -469,9 +465,15 @@ def test_a_busy_server(visit: Visit, watched: Watched) -> None:
 def test_a_model_that_sleeps(visit: Visit) -> None:
     page = visit()
     page.route("**/status", lambda route: route.fulfill(json={**route.fetch().json(), "awake": False}))
+    held: list[Route] = []
+    page.route("**/search", lambda route: held.append(route), times=1)
     page.locator("#text").fill(CATS)
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('The model is being read')")
+    expect(status(page)).to_contain_text("The model is being read")
+    page.wait_for_timeout(300)
+    expect(status(page)).to_contain_text("The model is being read")  # until it answers
+    for route in held:
+        route.continue_()
     expect(status(page)).to_contain_text("verified in")
 
 
@@ -498,11 +500,14 @@ def test_notes_of_the_server(visit: Visit) -> None:
     expect(page.locator("#notes")).to_contain_text("The demo model knows drawn scenes only")
 
 
-def test_a_date_that_is_none(visit: Visit, watched: Watched) -> None:
+def test_dates_that_leave_nothing(visit: Visit, watched: Watched) -> None:
     watched.may_be_refused = True
-    page = visit("/#text=cats&under=%2Fnowhere%2Fat%2Fall")
+    page = visit("/#text=cats&since=2024-05-02&before=2024-05-01")
     expect(status(page)).to_have_class("trouble")
-    expect(status(page)).to_contain_text("/nowhere/at/all")
+    page.locator("#since").fill("2024-05-01")
+    page.locator("#before").fill("2024-05-03")
+    expect(tiles(page)).to_have_count(2)
+    expect(status(page)).not_to_have_class("trouble")
 
 
 def test_an_empty_index(visit: Visit, make_server: MakeServer, home: Path, tmp_path: Path) -> None:
@@ -543,7 +548,7 @@ def test_a_cursor_that_has_gone(visit: Visit, watched: Watched) -> None:
     watched.may_be_refused = True
     page = visit(viewport={"width": 1280, "height": 300})
     said = []
-    page.expose_function("heard", said.append)
+    page.expose_function("heard", lambda line: said.append(line))
     page.evaluate(
         """new MutationObserver(() => window.heard(document.getElementById("status").textContent))
             .observe(document.getElementById("status"), { childList: true, characterData: true, subtree: true })"""

@@ -530,7 +530,7 @@ def test_page_names_every_route_field_and_status(server: Server) -> None:
     document = server.client.get("/openapi.json").json()
     routes = {f"{verb.upper()} {path}" for path, verbs in document["paths"].items() for verb in verbs}
     named = {route.partition("?")[0] for route in re.findall(r"`((?:GET|HEAD|POST) /[^`]*)`", page)}
-    assert named == routes | {"GET /openapi.json"}
+    assert named == routes | {"GET /", "GET /openapi.json"}
     fields = set(document["components"]["schemas"]["SearchFields"]["properties"])
     table = page.partition("| field | is |")[2].partition("\n\n")[0]
     assert {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split(" | ")[0])} == fields

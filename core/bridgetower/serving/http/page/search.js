@@ -32,6 +32,7 @@ export async function run(asked, { typing = false } = {}) {
   const { signal } = (stop = new AbortController());
   try {
     await patiently(signal, async () => {
+      tell({ stage: "waiting" });
       await sayIfAsleep(signal);
       await (typing ? recalled(asked, signal) : verified(asked, signal));
     });
@@ -82,7 +83,6 @@ async function recalled(asked, signal) {
 }
 
 async function verified(asked, signal) {
-  tell({ stage: "waiting" });
   const body = bodyOf(asked, lacksHead ? { top: PAGE, depth: 0 } : { top: PAGE });
   for await (const [name, value] of events("/search", body, signal)) {
     lastAnswer = performance.now();
