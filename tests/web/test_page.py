@@ -227,6 +227,20 @@ def test_a_picture_is_searched_by(visit: Visit, event: str, album: Path) -> None
     expect(first(page)).to_have_attribute("aria-label", re.compile("^two-cats"))
 
 
+def test_what_is_done_before_the_server_has_answered_stays(visit: Visit) -> None:
+    page = visit("/healthz")
+    held: list[Route] = []
+    page.route("**/status", lambda route: held.append(route), times=1)
+    page.goto(page.url.replace("/healthz", "/"))
+    drop(page, min(GALLERY.glob("*.jpg")))
+    expect(page.locator(".given")).to_have_count(1)
+    page.wait_for_timeout(200)
+    for route in held:
+        route.continue_()
+    expect(page.locator("#grid")).to_be_visible()
+    expect(page.locator(".given")).to_have_count(1)
+
+
 def test_a_file_that_is_chosen(visit: Visit) -> None:
     page = visit()
     picture = sorted(GALLERY.glob("*.jpg"))[20]

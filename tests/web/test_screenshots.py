@@ -50,13 +50,13 @@ def shoot(page: Page, file: Path) -> None:
     assert file.stat().st_size < MOST_BYTES
 
 
-def test_search(visit_home: Any, folder: Path) -> None:
+def test_search(folder: Path, visit_home: Any) -> None:
     page = visit_home()
     search(page, CATS)
     shoot(page, folder / "page-search.png")
 
 
-def test_picture(visit_home: Any, folder: Path) -> None:
+def test_picture(folder: Path, visit_home: Any) -> None:
     page = visit_home(color_scheme="dark")
     search(page, CATS)
     first(page).click()
@@ -64,7 +64,7 @@ def test_picture(visit_home: Any, folder: Path) -> None:
     shoot(page, folder / "page-picture.png")
 
 
-def test_words(visit_home: Any, folder: Path) -> None:
+def test_words(folder: Path, visit_home: Any) -> None:
     page = visit_home()
     page.locator("#text").fill("a <mask> looking out")
     page.keyboard.press("Enter")

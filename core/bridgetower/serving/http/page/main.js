@@ -61,7 +61,6 @@ function restore() {
   text.value = asked.text;
   filters.set(asked);
   drawGiven();
-  ask({ place: "same" });
 }
 
 function rest() {
@@ -156,7 +155,7 @@ function finish(lacksHead) {
   said = found.verified ? `${count(found.verified, "picture")} verified in ${s} s` : "By similarity, none verified";
   const unfit = found.best_match !== null && found.best_match < FITS;
   answer.hidden = true;
-  if (!found.hits.length && index.pictures === 0) byId("empty").hidden = false;
+  if (!found.hits.length && index?.pictures === 0) byId("empty").hidden = false;
   else if (!found.hits.length) {
     const isFiltered = asked.under.length || asked.since || asked.before;
     tell(isFiltered ? "No picture passes these filters." : "No picture was found.");
@@ -247,7 +246,7 @@ async function begin() {
       await pause(seconds);
     }
   }
-  restore();
+  ask({ place: "same" }); // with what a person has done meanwhile
 }
 
 search.install(hear);
@@ -351,6 +350,10 @@ addEventListener("paste", (event) => {
   event.preventDefault();
   takeFiles(event.clipboardData.files);
 });
-addEventListener("popstate", restore);
+addEventListener("popstate", () => {
+  restore();
+  ask({ place: "same" });
+});
+restore();
 text.focus();
 begin();
