@@ -567,7 +567,7 @@ def test_a_cursor_that_has_gone(visit: Visit, watched: Watched) -> None:
         """new MutationObserver(() => window.heard(document.getElementById("status").textContent))
             .observe(document.getElementById("status"), { childList: true, characterData: true, subtree: true })"""
     )
-    gone = []
+    gone: list[dict[str, Any]] = []
 
     def shorter(route: Route) -> None:
         body = json.loads(route.request.post_data or "{}")
