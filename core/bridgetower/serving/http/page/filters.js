@@ -1,7 +1,7 @@
 // Folders, dates and the least match.
 
 import { json } from "/page/api.js";
-import { byId, count, make, nameOf } from "/page/words.js";
+import { byId, count, inUrl, make, nameOf } from "/page/words.js";
 
 const [box, tree, chosen] = [byId("folders"), byId("tree"), byId("chosen")];
 const [since, before, least, leastValue, clear] = ["since", "before", "least", "leastvalue", "clear"].map(byId);
@@ -87,7 +87,7 @@ function row(folder, isRoot) {
   const inside = make("ul", { hidden: true });
   button.addEventListener("click", async () => {
     if (!inside.hasChildNodes()) {
-      const given = await json(`/folders?under=${encodeURIComponent(folder.path)}`).catch(() => null);
+      const given = await json(`/folders?under=${inUrl(folder.path)}`).catch(() => null);
       if (given === null || !given.folders.length) {
         button.disabled = true;
         button.textContent = "";

@@ -16,6 +16,10 @@ export const sentence = (line) => line.charAt(0).toUpperCase() + line.slice(1);
 
 export const nameOf = (path) => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1) || path;
 
+// A path as a part of a URL. A byte of a name that is no UTF-8 comes as a lone surrogate, U+DC80 to U+DCFF.
+export const inUrl = (path) => Array.from(path, (sign) =>
+  /^[\udc80-\udcff]$/.test(sign) ? `%${(sign.charCodeAt(0) - 0xdc00).toString(16)}` : encodeURIComponent(sign)).join("");
+
 export function moment(iso) {
   const [day, time = ""] = iso.split("T");
   const date = new Date(`${day}T00:00:00`);
