@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bridgetower.index.stores import milvus
 from bridgetower.index.stores.milvus import MilvusTable
-from bridgetower.index.stores.table import Stamp
+from bridgetower.index.stores.table import Effort, Stamp
 
 ROWS_A_CALL = 2000
 
@@ -47,7 +47,7 @@ class MilvusByHand:
         self._client.load_collection("hand")
 
     def search(self, query: NDArray[np.float32], ef: int, collection: str = "hand", filter: str = "") -> list[int]:
-        """Return the ids of the k nearest. With the name of the table of `bt` as collection, both search one graph."""
+        """Return the ids of the k nearest."""
         hits: list[dict[str, Any]] = self._client.search(
             collection,
             data=[query],
@@ -58,6 +58,10 @@ class MilvusByHand:
             consistency_level="Eventually",
         )[0]
         return [hit["id"] for hit in hits]
+
+    def search_graph(self, query: NDArray[np.float32], effort: Effort) -> list[int]:
+        """Return the ids of the k nearest in the table of `bt`."""
+        return self.search(query, effort.effort, "bt")
 
     def search_category(self, query: NDArray[np.float32], category: int) -> list[int]:
         """Return the ids of the k nearest of a category; Milvus compares all its rows, if they are few."""

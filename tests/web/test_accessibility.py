@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.conftest import Visit, Watched
+from tests.web.conftest import Visit
 from tests.web.test_page import CATS, NARROW, first, search
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
@@ -31,8 +31,7 @@ def faults(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_axe(visit: Visit, watched: Watched, look: str) -> None:
-    watched.may_be_refused = True  # a server without /folders gives the folders that were indexed
+def test_axe(visit: Visit, look: str) -> None:
     page = visit(**LOOKS[look])
     expect(page.locator("#count")).to_be_visible()
     assert faults(page) == []

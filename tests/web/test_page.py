@@ -260,8 +260,7 @@ def test_a_file_that_is_no_picture(visit: Visit, watched: Watched, tmp_path: Pat
 # Filters
 
 
-def test_folders(visit: Visit, watched: Watched, album: Path) -> None:
-    watched.may_be_refused = True  # a server without /folders gives the folders that were indexed
+def test_folders(visit: Visit, album: Path) -> None:
     page = visit()
     search(page, "a dog")
     page.locator("#folders summary").click()
