@@ -41,7 +41,7 @@ export function show(asked, answer, choose) {
 
 function card(word, text, choose) {
   const figures = [percent(word.probability)];
-  if (typeof word.count === "number") figures.push(count(word.count, "picture"));
+  if (word.count) figures.push(count(word.count, "picture"));
   const meter = make("i");
   meter.style.width = `${Math.max(1, word.probability * 100)}%`;
   const button = make("button", { type: "button", class: "word", title: `Search ${text}`, onclick: choose },
