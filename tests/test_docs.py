@@ -202,3 +202,9 @@ def test_every_decision_is_listed_with_its_status() -> None:
     pages = [path.name for path in (ROOT / "docs" / "decisions").glob("20*.md")]
     assert [page for page in pages if f"]({page})" not in listed] == []
     assert all(line.rstrip("| ").rsplit("| ", 1)[1] for line in listed.splitlines() if line.startswith("| 20"))
+
+
+def test_the_service_of_systemd_starts_a_command_that_exists() -> None:
+    [line] = re.findall(r"^ExecStart=%h/.local/bin/(bt .*)$", (ROOT / "docs" / "serving.md").read_text(), re.MULTILINE)
+    assert mistakes(f"    {line}\n", commands()) == []
+    assert mistakes(f"    {line} --prot 7860\n", commands()) != []

@@ -219,6 +219,15 @@ def test_reveal_is_for_this_machine_alone(server: Server, config: Config, client
 
 
 @pytest.mark.usefixtures("opened_folders")
+@pytest.mark.parametrize("header", ["Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"])
+def test_reveal_is_not_for_clients_of_a_proxy(
+    server: Server, opened_folders: Callable[[], list[str]], header: str
+) -> None:
+    asked = server.client.post(f"/images/{server.ids['red']}/reveal", headers={header: "198.51.100.7"})
+    refused(asked, 403, "not_local")
+    assert opened_folders() == []
+
+
 @pytest.mark.parametrize("lacking", ["DISPLAY", "PATH"])
 def test_reveal_needs_a_desktop(server: Server, lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")

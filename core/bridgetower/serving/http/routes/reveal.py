@@ -19,6 +19,7 @@ from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.routes.schemas import Id, failures
 from bridgetower.serving.indexed import open_indexed
 
+_OF_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-real-ip")  # the client may be on another machine
 _OPENERS = {"darwin": "open", "win32": "explorer"}  # by platform; elsewhere xdg-open
 
 
@@ -52,7 +53,8 @@ def opener_for(request: Request, config: Config) -> str | None:
     """Return the program that opens folders; None unless client and desktop are on this machine, and nobody else may
     ask."""
     is_private = config.is_loopback and not config.names and not config.allow_origins
-    return _opener() if is_private and _is_here(request) else None
+    is_passed_on = any(name in request.headers for name in _OF_PROXIES)
+    return _opener() if is_private and not is_passed_on and _is_here(request) else None
 
 
 def _is_here(request: Request) -> bool:
