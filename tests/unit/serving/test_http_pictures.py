@@ -223,9 +223,11 @@ def test_reveal_is_for_this_machine_alone(server: Server, config: Config, client
 def test_reveal_is_not_for_clients_of_a_proxy(
     server: Server, opened_folders: Callable[[], list[str]], header: str
 ) -> None:
-    asked = server.client.post(f"/images/{server.ids['red']}/reveal", headers={header: "198.51.100.7"})
-    refused(asked, 403, "not_local")
-    assert opened_folders() == []
+    passed_on = {header: "198.51.100.7"}
+    assert server.client.get("/status", headers=passed_on).json()["reveals"] is False
+    refused(server.client.post(f"/images/{server.ids['red']}/reveal", headers=passed_on), 403, "not_local")
+    assert server.client.post(f"/images/{server.ids['red']}/reveal").status_code == 204
+    opened_folders()
 
 
 @pytest.mark.parametrize("lacking", ["DISPLAY", "PATH"])
