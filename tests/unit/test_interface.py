@@ -611,6 +611,7 @@ LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
     "Library.pages on_hits": lambda library, model, none: library.pages(SearchRequest("a"), on_hits=none),
     "Model say": lambda library, model, none: Model("demo", say=none),
     "Model.from_parts say": lambda library, model, none: Model.from_parts(FakeEncoder(), say=none),
+    "Model.embed_images on_progress": lambda library, model, none: model.embed_images([CATS], on_progress=none),
     "Model.match on_progress": lambda library, model, none: model.match([CATS], ["a"], on_progress=none),
     "Model.rerank on_progress": lambda library, model, none: model.rerank("a", [CATS], on_progress=none),
     "Model.fill on_progress": lambda library, model, none: model.fill("a <mask>", [CATS], on_progress=none),

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from bridgetower.index.catalog.rows import StoreRow
 from bridgetower.index.check import check_index, repair_index
 from bridgetower.index.maintenance import move, prune
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.stores.table import Effort, Stamp
+from bridgetower.index.stores.external import choose_effort
+from bridgetower.index.stores.table import Effort, Stamp, VectorTable
 from bridgetower.index.writer import IndexWriter
 from tests.indexes import FINGERPRINT, add, answer, assert_answers, image, path_of, vector_files
 from tests.tables import Killed, MemoryDatabase, MemoryTable
@@ -397,24 +398,31 @@ def test_recall_is_measured_and_the_cheapest_effort_that_suffices_is_taken(
         assert (tuning := writer.catalog.tuning()) is not None and tuning.trained == 220
 
 
-def test_an_effort_that_often_lacks_one_of_the_first_is_not_enough(
-    tmp_path: Path, database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Effort 1 finds all but the second nearest of every query: 0.995 of the 200 nearest."""
-    search = MemoryTable.search
+@pytest.mark.parametrize(
+    ("recalls", "chosen"),
+    [
+        ({100: 0.98, 700: 0.993, 1000: 0.997, 1200: 0.998, 3000: 1.0}, 1200),  # all that is wanted, and cheap
+        ({100: 0.98, 700: 0.99, 1000: 0.992, 1200: 0.993, 3000: 1.0}, 1200),  # the least is enough where it is dear
+        ({100: 0.9, 700: 0.91, 1000: 0.95, 1200: 0.96, 3000: 0.993}, 3000),
+        ({100: 0.995, 700: 0.995, 1000: 0.995, 1200: 0.995, 3000: 0.995}, 100),  # more effort finds no more
+        ({100: 0.9, 700: 0.9, 1000: 0.9, 1200: 0.9, 3000: 0.9}, 3000),
+    ],
+)
+def test_more_recall_than_the_least_is_taken_where_it_is_cheap(recalls: dict[int, float], chosen: int) -> None:
+    rows = np.arange(1, 101)
 
-    def without_the_second(table: MemoryTable, query: Any, k: int, effort: Effort) -> Any:
-        found = search(table, query, k, Effort(0, 100))
-        return np.delete(found, 1) if effort.effort == 1 and k == 200 else found
+    class Rows:
+        def efforts(self) -> list[Effort]:
+            return [Effort(effort, 100) for effort in recalls]
 
-    monkeypatch.setattr("bridgetower.index.vectors.measure.RECALL_AT", 200)
-    monkeypatch.setattr("bridgetower.index.stores.external.RECALL_AT", 200)
-    monkeypatch.setattr(MemoryTable, "search", without_the_second)
-    with writing(tmp_path / "index", database) as writer:
-        add(writer, *range(220))
-        move(writer, database.store(), ADDRESS)
-        tuning = writer.catalog.tuning()
-    assert tuning is not None and (tuning.effort, tuning.recall) == (2, 1.0)
+        def search(self, query: Any, k: int, effort: Effort) -> Any:
+            return np.delete(rows, slice(0, lacking[effort.effort])) if query[0] else rows
+
+    queries = np.zeros((10, 1), np.float32)
+    queries[0] = 1  # the one that lacks rows, of 1,000 that are wanted
+    lacking = {effort: round((1 - recall) * 1000) for effort, recall in recalls.items()}
+    effort, recall = choose_effort(cast("VectorTable", Rows()), queries, [rows] * 10)
+    assert (effort.effort, recall) == (chosen, recalls[chosen])
 
 
 def test_recall_is_measured_again_when_the_database_has_rearranged_its_rows(

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Any, Self
 
 from bridgetower.encoders.cluster.actor import Loader
@@ -110,8 +109,8 @@ class RayEngine:
 def authentication() -> dict[str, str]:
     """Return what lets Ray send the token of the user. `ray start` wants it wherever there is one, `ray.init` does not
     send it unless it is told to; a cluster that wants none takes it."""
-    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    return {"RAY_AUTH_MODE": "token"} if named or Path("~/.ray/auth_token").expanduser().is_file() else {}
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return {"RAY_AUTH_MODE": "token"} if named or os.path.isfile(os.path.expanduser("~/.ray/auth_token")) else {}
 
 
 class _RayPool:

@@ -30,7 +30,7 @@ from bridgetower.records import OnProgress
 # Recall is measured again when the number of rows has changed by more than 1/16 since, as it is for the lists of FAISS.
 _CHANGED_SHARE = 16
 # Recall over the queries that measure it. With the least, other texts reach 0.99. Of the first 20 pictures one is then
-# missing for every tenth text: so more is wanted as long as it takes few milliseconds, which is up to this effort.
+# missing for every tenth text: so more is wanted as long as it takes few milliseconds: up to this effort.
 _RECALL_LEAST, _RECALL_WANTED = 0.9925, 0.9975
 _CHEAP = 1000
 _REMOVED_AT_ONCE = 65_536  # rows of one transaction
@@ -235,15 +235,21 @@ def _arrange(catalog: CatalogWriter, table: VectorTable) -> None:
 def choose_effort(
     table: VectorTable, queries: NDArray[np.float32], truth: Sequence[NDArray[np.int64]]
 ) -> tuple[Effort, float]:
-    """Return the cheapest effort that finds enough, and its recall@RECALL_AT over `queries` `[Q, E]`.
+    """Return an effort that finds enough, and its recall@RECALL_AT over `queries` `[Q, E]`.
 
+    It is the cheapest one with _RECALL_WANTED, or the best up to the first one above _CHEAP that has _RECALL_LEAST.
     `truth` holds the ids of the exact answers: the RECALL_AT nearest and all that tie with the last of them.
     """
+    best: tuple[Effort, float] | None = None
     for effort in table.efforts():
-        wanted = _RECALL_WANTED if max(effort) <= _CHEAP else _RECALL_LEAST
-        if (recall := _recall(table, queries, truth, effort, wanted)) >= wanted:
+        recall = _recall(table, queries, truth, effort, _RECALL_LEAST)
+        if recall >= _RECALL_WANTED:
             return effort, recall
-    return effort, _recall(table, queries, truth, effort, 0.0)  # no effort suffices: the last one compares most
+        if recall >= _RECALL_LEAST and (best is None or recall > best[1]):
+            best = effort, recall
+        if best is not None and max(effort) > _CHEAP:
+            return best
+    return best or (effort, _recall(table, queries, truth, effort, 0.0))  # the last one compares most
 
 
 def _recall(

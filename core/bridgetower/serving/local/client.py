@@ -164,7 +164,7 @@ class Server:
         arguments: Message,
         *,
         names: Sequence[Path] = (),
-        content: Callable[[Path], tuple[Message, bytes]] = content_of,
+        content: Callable[[Path], tuple[Message, bytes]] | None = None,
         vector: VectorFile | None = None,
         say: Say = quiet,
         on_progress: OnProgress = quiet,
@@ -172,8 +172,8 @@ class Server:
     ) -> Any:
         """Send a request, read the pictures and the vector that it needs, and return the answer.
 
-        `content` returns the bytes of one of the `names`, or the error in their place, as `content_of` does. Raises the
-        error of the request, or NoServer.
+        `content` returns the bytes of one of the `names`, or the error in their place; by default `content_of`. Raises
+        the error of the request, or NoServer.
         """
         if len(names) > MOST_PICTURES:
             raise NoServer(f"{len(names)} pictures, more than the {MOST_PICTURES} of a request")
@@ -201,7 +201,7 @@ class Server:
                     elif event == "hits":
                         on_hits(message["hits"])
                     elif event == "picture":
-                        _reply(connection, *content(names[message["place"]]))
+                        _reply(connection, *(content or content_of)(names[message["place"]]))
                     elif event == "vector" and vector is not None:
                         _reply(connection, *vector.read(message["size"]))
             except Broken as error:
