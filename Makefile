@@ -39,10 +39,10 @@ test-samples: $(VENV)/.installed-dev  ## read files of many encoders, and real o
 test-serve: $(VENV)/.installed-fuzz  ## ask a real server 5,000 generated requests, damaged and slow ones: minutes
 	$(BIN)/python tests/serving/fuzz.py
 
-test-web: $(VENV)/.installed-web  ## use the page of bt serve in a browser, which is /usr/bin/chromium: minutes
-	$(BIN)/pytest --web tests/web $(ARGS)
+test-web: $(VENV)/.installed-web  ## a server in a browser, which is /usr/bin/chromium, and by clients of OpenAI and Cohere: minutes
+	$(BIN)/pytest --web --clients tests/web tests/clients $(ARGS)
 
-test-clients: $(VENV)/.installed-clients  ## the clients of OpenAI, Cohere and litellm against a server: minutes
+test-clients: $(VENV)/.installed-clients  ## the clients of OpenAI and Cohere, and litellm of 400 MB, against a server: minutes
 	$(BIN)/pytest --clients tests/clients $(ARGS)
 
 test-cluster: $(VENV)/.installed-cluster  ## PostgreSQL, Milvus and a Ray cluster, started on this machine: minutes
@@ -98,7 +98,7 @@ $(VENV)/.installed-clients: $(VENV)/.installed-dev
 	@touch $@
 
 $(VENV)/.installed-web: $(VENV)/.installed-dev
-	@echo '== install playwright, which drives a browser'
+	@echo '== install playwright, which drives a browser, and the clients of OpenAI and Cohere'
 	$(PIP_INSTALL) --editable '.[dev,web]'
 	@touch $@
 
