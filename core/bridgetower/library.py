@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Vectors
     from bridgetower.index.catalog.rows import Folder
     from bridgetower.index.check import Finding, Repaired
-    from bridgetower.index.maintenance import ForgetReport, Pruned
+    from bridgetower.index.maintenance import ForgetReport, Move, Pruned
     from bridgetower.index.reader import Summary
     from bridgetower.index.vectors.protocol import RecallStore
     from bridgetower.index.writer import IndexWriter
@@ -341,22 +341,22 @@ class Library:
             rules=Rules(inputs.list_of_patterns(rules[0]), *rules[1:]),
             max_pixels=inputs.pixel_limit(max_pixels),
             keep=Keep(*inputs.room_to_keep(*keep)),
-            move=None if store is None else self._mover(store),
+            move=None if store is None else self._move(store),
             on_progress=listener(on_progress),
             on_publish=listener(on_publish),
             on_keep=listener(on_keep),
             say=self._say,
         )
 
-    def _mover(self, store: str) -> "Callable[[IndexWriter], str | None]":
-        """Return a function that lets a store recall for the index of a writer. Raises UsageError."""
-        from bridgetower.index.maintenance import move
+    def _move(self, store: str) -> "Move":
+        """Return how to let a store recall. Raises UsageError."""
+        from bridgetower.index.maintenance import Move
         from bridgetower.index.stores.address import address_of
 
         named, address = self._named_store, address_of(store)
         if named is None:
             raise UsageError("a RecallStore was given for this index: it cannot have another one")
-        return lambda writer: move(writer, named, address)
+        return Move(named, address)
 
     def move_store(self, store: str, *, on_publish: OnProgress = quiet) -> str | None:
         """Let another store recall, and fill it: "faiss", or the URL of a database without a password.
@@ -364,7 +364,7 @@ class Library:
         Returns a note if the table in the database before could not be removed. `on_publish(done, total)` counts
         images. Raises UsageError, StoreError.
         """
-        move, on_publish = self._mover(store), listener(on_publish)
+        move, on_publish = self._move(store), listener(on_publish)
         with self._readers.changing(), self._resumed() as writer:
             writer.on_publish = on_publish
             return move(writer)

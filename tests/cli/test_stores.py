@@ -53,6 +53,18 @@ def test_an_index_is_begun_in_a_database(bt: Bt, photos: Path, database: MemoryD
     assert bt("verify").exit_code == 0
 
 
+def test_no_index_is_made_where_its_store_does_not_answer(
+    bt: Bt, photos: Path, database: MemoryDatabase, tmp_path: Path
+) -> None:
+    database.away = "refused"
+    done = bt("index", photos, "--store", ADDRESS, "--index", tmp_path / "new")
+    assert done.exit_code == 5
+    assert done.stderr.endswith(
+        f"error: {ADDRESS}: no answer (refused): nothing was changed; start it, or mend the address\n"
+    )
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_store_is_changed_without_a_path(bt: Bt, library: Path, database: MemoryDatabase) -> None:
     before = bt("search", "red", "--json").stdout
     done = bt("index", "--store", ADDRESS)
@@ -113,8 +125,14 @@ def test_a_database_that_is_away_is_an_error_with_the_way_back(bt: Bt, library: 
         ("postgresql://me:hunter2?x@db/photos", "postgresql://: a password in a URL"),
         ("milvus://me:hunter2#x@db", "milvus://: a password in a URL"),
         ("postgresql://db:hunter2/photos", "postgresql://: its host or port is none: give faiss, postgresql://USER@"),
-        ("mysql://me:hunter2@db", "--store give faiss, postgresql://USER@HOST/DATABASE or milvus://HOST:PORT"),
-        ("hunter2", "--store give faiss, postgresql://USER@HOST/DATABASE or milvus://HOST:PORT"),
+        (
+            "mysql://me:hunter2@db",
+            "--store: this is no address of a store: give faiss, postgresql://USER@HOST/DATABASE or milvus://HOST:PORT",
+        ),
+        (
+            "hunter2",
+            "--store: this is no address of a store: give faiss, postgresql://USER@HOST/DATABASE or milvus://HOST:PORT",
+        ),
         ("postgresql://db/photos?options=hunter2", "?options= is none of sslmode, sslrootcert, host"),
         ("postgresql://db/photos/hunter2", "a name of a database has no /"),
     ],

@@ -134,7 +134,7 @@ def test_an_evaluation_equals_that_of_this_process(cluster: Cluster, photos: Pat
     evaluate = ("eval", captions, "--model", "demo", "--depth", 1, "--json")
     alone, shared = ran(cluster, *evaluate), ran(cluster, *evaluate, "--engine", cluster.address, "--shared-paths")
     assert alone[0] == 0
-    assert shared[:2] == alone[:2]  # stderr shows progress
+    assert shared[:2] == alone[:2], shared[2]
 
 
 def test_files_that_differ_on_a_worker_are_sent_there(cluster: Cluster, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ prune    drops files that are gone from the disk, removes the orphans, and retur
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,16 +66,42 @@ def move(writer: IndexWriter, store: NamedStore, address: str | None) -> str | N
         return None
     row = None if address is None else new_row(address, writer.directory)
     if row is not None:
-        try:
+        with _nothing_changed():
             store.create(row, dim)
-        except UnreachableStoreError as error:
-            raise StoreError(f"{row.address}: no answer ({error.why}): nothing was changed; start it") from error
     writer.set_store(row)
     try:
         writer.publish_if_due()
     finally:
         note = None if before is None else _leave(store, before, dim, writer.directory)
     return note
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move to another store, for the writer of a run."""
+
+    store: NamedStore
+    address: str | None  # None: vector files
+
+    def __call__(self, writer: IndexWriter) -> str | None:
+        """Move, as `move`."""
+        return move(writer, self.store, self.address)
+
+    def require_reachable(self, directory: Path, dim: int) -> None:
+        """Raise StoreError if the database does not answer: to be known before an index is made in `directory`."""
+        if self.address is not None:
+            with _nothing_changed():
+                self.store.reach(new_row(self.address, directory), dim)
+
+
+@contextmanager
+def _nothing_changed() -> Iterator[None]:
+    try:
+        yield
+    except UnreachableStoreError as error:
+        raise StoreError(
+            f"{error.address}: no answer ({error.why}): nothing was changed; start it, or mend the address"
+        ) from error
 
 
 def _leave(store: NamedStore, row: StoreRow, dim: int, directory: Path) -> str | None:

@@ -37,6 +37,7 @@ from bridgetower.retrieval.contents import sidecars_of
 from bridgetower.retrieval.indexing import IndexModel, IndexReport, Progress, index
 
 if TYPE_CHECKING:  # numpy, which a run that keeps no features may do without
+    from bridgetower.index.maintenance import Move
     from bridgetower.retrieval.encode_pictures import Keeper, KeepingModel
 
     class UpdateModel(IndexModel, KeepingModel, Protocol):
@@ -85,7 +86,7 @@ class Update:
     rules: Rules
     max_pixels: int | None
     keep: Keep  # of the first run
-    move: Callable[[IndexWriter], str | None] | None  # in the first run: to another store; returns a note
+    move: "Move | None"  # in the first run, to another store
     on_progress: Callable[[Progress], None]
     on_publish: OnProgress
     on_keep: OnProgress
@@ -109,6 +110,8 @@ class Update:
             writer.take(model.fingerprint)
             return model
 
+        if made is None and self.move is not None:
+            self.move.require_reachable(self.directory, fingerprint.dim)
         with (
             self.readers.changing(),
             IndexWriter.open(self.directory, fingerprint, recall_store=self.recall_store) as writer,

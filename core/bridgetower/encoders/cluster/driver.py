@@ -254,13 +254,12 @@ def _in_short(error: BaseException) -> str:
 
 def connect(address: str | None) -> None:
     """Connect to a cluster: None for that of RAY_ADDRESS or of this machine. Raises ProcessError."""
-    import ray
 
     named = address or os.environ.get("RAY_ADDRESS")
     try:
         if named and (place := urlsplit(named if "//" in named else f"//{named}")).port:
             socket.create_connection((place.hostname or "", place.port), _CONNECT_S).close()
-        ray.init(address or "auto", log_to_driver=False, logging_level=logging.CRITICAL)
+        _join(address or "auto")
     except Exception as error:
         if address is not None and "timeout" in str(error).lower():
             raise ProcessError(
@@ -270,6 +269,19 @@ def connect(address: str | None) -> None:
         start = "start one with `ray start --head`, or name it: --engine ray://HOST:10001"
         where = f"at {named}" if named else "on this machine"
         raise ProcessError(f"no Ray cluster {where}: {_in_short(error)}: {start}") from error
+
+
+def _join(address: str) -> None:
+    """Call `ray.init`; once more where the head was too busy to start a process for this client in its time."""
+    import ray
+
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except ConnectionError as error:
+        if "Starting Ray client server failed" not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class Address:
         named, _, rest = url.strip().partition("://")
         scheme = _SPELLINGS.get(named)
         if scheme is None or not rest:
-            raise UsageError(f"--store {_FORMS}")
+            raise UsageError(f"--store: this is no address of a store: {_FORMS}")
         authority = re.split("[/?#]", rest, maxsplit=1)[0]
         # A password may have any of these letters, unescaped: nothing of such a URL is shown.
         if "@" in rest[len(authority) :] or ":" in authority.rpartition("@")[0]:

@@ -74,7 +74,7 @@ def _driver() -> Any:
     except ImportError as error:
         from bridgetower.installation import how_to_install
 
-        raise UsageError(f"a store in Milvus needs the extra milvus: {how_to_install('milvus')}") from error
+        raise UsageError(f"milvus://: needs the extra milvus: {how_to_install('milvus')}") from error
     finally:
         del os.environ["PYTHON_DOTENV_DISABLED"]
         os.environ.update(before)

@@ -84,6 +84,10 @@ class NamedStore:
             FaissStore().clean(directory, catalog, everything=True)
         self._of(catalog).clean(directory, catalog, everything=everything)
 
+    def reach(self, row: StoreRow, dim: int) -> None:
+        """Connect to the database of a row. Raises StoreError."""
+        self._connect(row, dim).close()
+
     def create(self, row: StoreRow, dim: int) -> None:
         """Make the table of a row, without rows. Raises StoreError if the database does not let us."""
         from bridgetower.index.stores.table import Stamp

@@ -228,5 +228,5 @@ def test_reads_are_strong_after_each_write_and_each_failure(serve: Any) -> None:
 
 def test_without_pymilvus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(UsageError, match=r"a store in Milvus needs the extra milvus: .*pip.*\[milvus\]"):
+    with pytest.raises(UsageError, match=r"milvus://: needs the extra milvus: .*pip.*\[milvus\]"):
         MilvusTable.connect(Address("milvus", "localhost", 19530, None, None), "bt_1", 8, None)
