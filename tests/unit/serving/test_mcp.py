@@ -266,6 +266,29 @@ def test_a_sheet_has_room_for_all_and_few_bytes(hits: int, width: int) -> None:
     assert opened(flat).width == width <= 1600
 
 
+@pytest.mark.parametrize("content", [b"", b"no JPEG file", jpeg((64, 64))[:-200], jpeg((64, 64))[:100] + b"\xff\xd9"])
+def test_a_sheet_leaves_a_field_for_a_damaged_thumbnail(content: bytes) -> None:
+    pixels = np.asarray(opened(contact_sheet([jpeg((256, 192), noise=False), content], 1)).convert("RGB")).astype(int)
+    assert np.abs(pixels[6 + 24 + 200, 6 + 262 + 200] - 0xD0).max() < 8
+    assert np.abs(pixels[6 + 24 + 128, 6 + 128]).max() < 8
+
+
+@pytest.mark.parametrize("kept", [b"", b"\0" * 500, b"\xff\xd8\xff"])
+def test_a_torn_file_in_the_cache_is_made_again(place: Place, kept: bytes) -> None:
+    place.ask("search", text="red")
+    [file] = (place.photos.parent / "thumbnails").rglob(f"{place.ids['red']}-256.jpg")
+    before = file.read_bytes()
+    for torn in (kept, before[:-1], before[: len(before) // 2]):
+        file.write_bytes(torn)
+        column = names(answer := place.ask("search", text="red")).index("red")
+        pixels = np.asarray(pictures(answer)[0].convert("RGB")).astype(int)
+        assert np.abs(pixels[6 + 24 + 128, 6 + column * 262 + 128] - COLOURS["red"]).max() < 20
+        assert file.read_bytes() == before
+        file.write_bytes(torn)
+        [picture] = pictures(place.ask("look", ids=[place.ids["red"]], size=256))
+        assert np.abs(np.asarray(picture.convert("RGB"))[16, 20].astype(int) - COLOURS["red"]).max() < 15
+
+
 def test_a_picture_is_reduced_only_as_far_as_must_be() -> None:
     small = jpeg((100, 80))
     assert reduced(small, 768, 900_000) == small

@@ -24,8 +24,7 @@ _SHRINK = 0.8  # of the side, where no quality is enough
 def contact_sheet(thumbnails: Sequence[bytes | None], first: int, most: int = MOST_SHEET) -> bytes:
     """Return a JPEG file of thumbnails in rows, numbered from `first`, of at most `most` bytes.
 
-    A picture that cannot be shown is None, and leaves a grey field that says so. Raises OSError for one that is no JPEG
-    file.
+    A picture that cannot be shown is None, or no whole JPEG file, and leaves a grey field that says so.
     """
     columns = min(len(thumbnails), max(_WIDE, math.isqrt(len(thumbnails) - 1) + 1))
     side = min(THUMBNAIL, _WIDEST // columns - _GAP)
@@ -37,11 +36,11 @@ def contact_sheet(thumbnails: Sequence[bytes | None], first: int, most: int = MO
         left, top = _GAP + place % columns * wide, _GAP + place // columns * high
         draw.text((left + 2, top), str(first + place), fill=_INK, font=font)
         top += _LABEL
-        if thumbnail is None:
+        picture = _opened_or_none(thumbnail)
+        if picture is None:
             draw.rectangle((left, top, left + side - 1, top + side - 1), fill=_BLANK)
             draw.text((left + 8, top + 8), "cannot be shown", fill=_INK, font=ImageFont.load_default(16))
             continue
-        picture = _opened(thumbnail)
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
     return _in_few_bytes(sheet, most)
@@ -54,6 +53,13 @@ def reduced(thumbnail: bytes, side: int, most: int) -> bytes:
         return thumbnail
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return _in_few_bytes(picture, most)
+
+
+def _opened_or_none(thumbnail: bytes | None) -> Image.Image | None:
+    try:
+        return None if thumbnail is None else _opened(thumbnail)
+    except OSError:
+        return None
 
 
 def _opened(thumbnail: bytes) -> Image.Image:

@@ -19,6 +19,7 @@ _COUNT_AFTER = 0.05  # of MOST_BYTES, in new files: other servers add files, too
 _FRESH_S = 3600.0  # the time of a use is written no more often
 _VERSION = "1"  # a folder; another one when thumbnails of the same picture would look otherwise
 _FORM = r"[0-9a-f]{64}-[0-9]+\.jpg"
+_END = b"\xff\xd9"  # of every whole JPEG file
 
 
 def side_of(wanted: int) -> int:
@@ -41,14 +42,15 @@ class Thumbnails:
         """Return the JPEG file of the picture with this id, at most `side` pixels long and wide; `side` is in SIDES.
 
         `read` returns the content of the picture, unless the thumbnail is kept. Raises as `read` does, PictureError of
-        `name`, ResourceError. A disk that takes no file costs time alone.
+        `name`, ResourceError. A disk that takes no file, or has kept a part of one, costs time alone.
         """
         file = self._folder / id[:2] / f"{id}-{side}.jpg"
         with suppress(OSError):
             kept = file.read_bytes()
-            if time.time() - file.stat().st_mtime > _FRESH_S:
-                os.utime(file)
-            return kept
+            if kept.endswith(_END):
+                if time.time() - file.stat().st_mtime > _FRESH_S:
+                    os.utime(file)
+                return kept
         made = self._pool.thumbnail(read(), name, side)
         with suppress(OSError, ResourceError):
             for folder in (self._folder.parent, self._folder, file.parent):
