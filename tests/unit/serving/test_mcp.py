@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridgetower import Found, Library, Model, PairScore
+from bridgetower import Found, Library, Model, PairScore, SearchRequest, Skipped
 from bridgetower.errors import (
     BridgeTowerError,
     InputError,
@@ -209,6 +209,41 @@ def test_a_name_that_is_no_unicode_is_escaped(place: Place) -> None:
     finally:
         os.unlink(strange)
         place.engine.colours.index([place.photos])
+
+
+FORGED = {
+    "a.jpg\nno match: all is lost": "a.jpg\\nno match: all is lost",
+    "a\r\x1b[2J\x85\u2028.png": "a\\r\\x1b[2J\\x85\\u2028.png",
+    "gnp\u202e.\u2066exe\u200f": "gnp\\u202e.\\u2066exe\\u200f",
+    "un\U000e0073een": "un\\U000e0073een",
+}
+PLAIN = "caf\u00e9 \u3000\u00a0\U0001f468\u200d\U0001f469 \u05d0.jpg"
+
+
+@pytest.mark.parametrize("name", [*FORGED, PLAIN])
+def test_a_name_forges_no_line(place: Place, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from dataclasses import replace
+
+    path, shown = Path("/photos", name), f"/photos/{FORGED.get(name, name)}"
+    real = place.engine.search
+
+    def search(*given: Any, **more: Any) -> Found:
+        found = real(*given, **more)
+        hits = tuple(replace(hit, path=path, paths=(path,)) for hit in found.hits)
+        return replace(found, hits=hits, skipped=(Skipped(path, "it is cut off"),), away=(path,))
+
+    monkeypatch.setattr(place.engine, "search", search)
+    answer = place.ask("search", text="red", top=1)
+    first, *others = texts(answer)[0].split("\n")
+    assert first == f"1. match 0.881, similarity 1.000: {shown}, id {place.ids['red']}"
+    notes = [f"note: the folder {shown} is empty or missing now", f"skipped {shown}: it is cut off"]
+    assert others[-2:] == notes == structure(answer)["notes"] and len(others) == 3
+    assert structure(answer)["hits"][0]["path"] == str(path)
+    [hit] = real(SearchRequest("red", top=1), say=list, on_progress=lambda done, total: None).hits
+    monkeypatch.setattr(place.engine, "find", lambda id: replace(hit, path=path))
+    assert texts(place.ask("look", ids=[place.ids["red"]])) == [
+        f"{shown}, date unknown, 40 x 32 pixels, id {place.ids['red']}"
+    ]
 
 
 # Pictures

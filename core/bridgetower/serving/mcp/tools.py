@@ -4,6 +4,7 @@ They block, so they run in threads.
 """
 
 import base64
+import unicodedata
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ MOST_LOOK = 900_000  # bytes of the pictures of one answer of `look`
 _ASKED_PAGES = 5  # of hits that are asked for at once, so that most next pages are there already
 _MORE = 4  # times as many are asked for when these are used up
 _READERS = 4  # threads that make the thumbnails of a sheet
+_JOINERS = "\u200c\u200d"  # not printable, but parts of words and of emoji
 
 Content = list[ContentBlock]
 Structure = dict[str, Any] | None
@@ -90,7 +92,7 @@ class Tools:
             lines.append(f"nothing fits well: {_how_far(found)}; min_match keeps only what fits")
         if following is not None:
             lines.append(f'more: search with the cursor alone, "{following}"')
-        content: Content = [_text("\n".join([*lines, *notes]))]
+        content: Content = [_text(*lines, *notes)]
         if hits:
             thumbnails = self._small(found.hits)
             content.append(_image(contact_sheet(thumbnails, page.before + 1)))
@@ -173,7 +175,7 @@ class Tools:
                 content.append(_text(str(failure)))
                 continue
             size = "" if hit.width is None else f", {hit.width} x {hit.height} pixels"
-            content += [_text(f"{_shown(hit.path)}, {_date(hit)}{size}, id {id}"), _image(jpeg)]
+            content += [_text(f"{hit.path}, {_date(hit)}{size}, id {id}"), _image(jpeg)]
         if len(failures) == len(content):
             raise failures[0]
         return content, None
@@ -198,7 +200,7 @@ class Tools:
             f"{_score('match', one.match)}: {one.text!r}, {row['id']}" for one, row in zip(found, scores, strict=True)
         ]
         notes = [*map(_unicode, hearing.notes)]
-        return [_text("\n".join([*lines, *notes]))], {"scores": scores, "notes": notes}
+        return [_text(*lines, *notes)], {"scores": scores, "notes": notes}
 
     def fill(self, given: FillArguments, hearing: Hearing) -> tuple[Content, Structure]:
         """Return the words for each mask."""
@@ -223,11 +225,12 @@ class Tools:
             lines = ["no word: the index is empty, or none of its pictures could be read"]
         notes = [*map(_unicode, hearing.notes), *_passed_over(found)]
         structure = {"words": words, "best_match": finite(found.best_match), "notes": notes}
-        return [_text("\n".join([*lines, *notes]))], structure
+        return [_text(*lines, *notes)], structure
 
 
-def _text(text: str) -> TextContent:
-    return TextContent(text=_unicode(text))
+def _text(*lines: str) -> TextContent:
+    """Return lines, each of which stays one line, whatever the names of files in it are."""
+    return TextContent(text="\n".join(map(_plain, lines)))
 
 
 def _image(jpeg: bytes) -> ImageContent:
@@ -239,8 +242,12 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _shown(path: Path) -> str:
-    return _unicode(str(path))
+def _plain(text: str) -> str:
+    """Return a text with an escape for each sign that could forge a line, turn its direction, or is not seen."""
+    return "".join(
+        sign if sign.isprintable() or unicodedata.category(sign) == "Zs" or sign in _JOINERS else ascii(sign)[1:-1]
+        for sign in text
+    )
 
 
 def _printable(hit: dict[str, Any]) -> dict[str, Any]:
@@ -275,5 +282,5 @@ def _passed_over(found: Found | Filled) -> list[str]:
     ):
         if count:
             notes.append(f"note: pictures {why}: {count}")
-    notes += [f"note: the folder {_shown(folder)} is empty or missing now" for folder in found.away]
-    return notes + [f"skipped {_shown(one.path)}: {one.reason}" for one in found.skipped]
+    notes += [f"note: the folder {_plain(str(folder))} is empty or missing now" for folder in found.away]
+    return notes + [_plain(f"skipped {one.path}: {one.reason}") for one in found.skipped]
