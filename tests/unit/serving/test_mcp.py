@@ -583,6 +583,43 @@ def test_progress_reaches_a_client_that_asks_for_it(place: Place) -> None:
     assert told[-1] == (4.0, 4.0)
 
 
+def test_cancelled_work_keeps_its_place_until_it_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mcp import Client
+
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    most = 0
+    working: set[int] = set()
+
+    def search(*given: Any, say: Any, on_progress: Any) -> Found:
+        nonlocal most
+        working.add(threading.get_ident())
+        most = max(most, len(working))
+        begun.release()
+        go_on.wait(20)
+        working.discard(threading.get_ident())
+        return Found((), 1, 0.75, (), 0, (), (), None, 20)
+
+    monkeypatch.setattr(place.engine, "search", search)
+    monkeypatch.setattr("bridgetower.serving.mcp.server._TOGETHER", 2)
+
+    async def ask() -> None:
+        async with Client(create_server(place.tools, say=list, defect=print)) as client:
+            calls = [asyncio.create_task(client.call_tool("search", {"text": "red"})) for _ in range(2)]
+            for _ in calls:
+                await asyncio.to_thread(begun.acquire, timeout=20)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            waiting = asyncio.create_task(client.call_tool("search", {"text": "red"}))
+            await asyncio.sleep(0.3)
+            assert len(working) == most == 2 and not waiting.done()
+            go_on.set()
+            assert not (await waiting).is_error
+
+    asyncio.run(ask())
+    assert most == 2
+
+
 def test_work_that_nobody_waits_for_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     from mcp import Client
 

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from io import TextIOWrapper
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
@@ -102,7 +101,8 @@ _KINDS = {
 
 def create_server(tools: Tools, *, say: Say, defect: Callable[[BaseException], object]) -> Server[Any]:
     """Return the server of these tools. `say` gets lines for the user, `defect` errors that are defects."""
-    limiter: list[anyio.CapacityLimiter] = []  # made in the loop
+    # A call that is cancelled keeps its thread until its work ends, so no more than these work together.
+    threads = ThreadPoolExecutor(_TOGETHER, thread_name_prefix="tool")
 
     async def list_tools(_: ServerRequestContext[Any], __: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=[_tool(name, kind) for name, kind in _KINDS.items()])
@@ -115,17 +115,15 @@ def create_server(tools: Tools, *, say: Say, defect: Callable[[BaseException], o
             given = kind.arguments.model_validate(call.arguments or {})
         except ValidationError as error:
             return _failed(words_of(error.errors(include_url=False, include_input=False)[0]))
-        limiter[:] = limiter or [anyio.CapacityLimiter(_TOGETHER)]
         loop = asyncio.get_running_loop()
 
         def progressed(done: int, total: int) -> None:
             asyncio.run_coroutine_threadsafe(context.session.report_progress(done, total), loop)
 
         hearing = Hearing(progressed)
-        run = partial(getattr(tools, call.name), given, hearing)
         try:
-            content, structure = await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter[0])
-        except anyio.get_cancelled_exc_class():
+            content, structure = await loop.run_in_executor(threads, getattr(tools, call.name), given, hearing)
+        except asyncio.CancelledError:
             hearing.leave()
             raise
         except Exception as error:  # noqa: BLE001 - each becomes a line for the client
