@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 _Page = TypeVar("_Page")
 
@@ -25,7 +25,7 @@ class UnknownCursor(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Open(Generic[_Page]):
-    pages: Generator[_Page, None, None] | None  # None: it has ended
+    pages: Generator[_Page, Any, None] | None  # None: it has ended
     until: float  # of the clock of `Cursors`
     cursor: str | None  # of the next page
     used: str | None = None  # the cursor that was sent last
@@ -58,7 +58,7 @@ class Cursors(Generic[_Page]):
         """How many searches are kept."""
         return len(self._open)
 
-    def keep(self, pages: Generator[_Page, None, None]) -> str:
+    def keep(self, pages: Generator[_Page, Any, None]) -> str:
         """Keep an iterator, and return the cursor of its next page."""
         kept = _Open(pages, self._clock() + self._seconds, cursor := _new())
         with self._lock:
@@ -72,10 +72,11 @@ class Cursors(Generic[_Page]):
         _close(over)
         return cursor
 
-    def next(self, cursor: str) -> tuple[_Page, str | None]:
+    def next(self, cursor: str, sent: Any = None) -> tuple[_Page, str | None]:
         """Return the page of a cursor, and the cursor of the one after it; None at the end.
 
-        Raises UnknownCursor, and whatever the iterator raises, which ends it.
+        `sent` is the value of the `yield` at which the iterator goes on. Raises UnknownCursor, and whatever the
+        iterator raises, which ends it.
         """
         kept = self._find(cursor)
         with kept.lock:
@@ -85,7 +86,7 @@ class Cursors(Generic[_Page]):
                 raise UnknownCursor
             kept.used, kept.cursor, kept.page = cursor, None, None
             try:
-                page = next(kept.pages)
+                page = kept.pages.send(sent)
             except BaseException:
                 with self._lock:
                     self._open.pop(id(kept), None)

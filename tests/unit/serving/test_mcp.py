@@ -34,9 +34,11 @@ from bridgetower.serving.engine import Engine, Options
 from bridgetower.serving.indexed import NoPicture
 from bridgetower.serving.mcp.asking import Asking, Hearing
 from bridgetower.serving.mcp.errors import line_of
+from bridgetower.serving.mcp.schemas import SearchArguments
 from bridgetower.serving.mcp.server import create_server
 from bridgetower.serving.mcp.sheet import contact_sheet, reduced
 from bridgetower.serving.mcp.tools import Tools
+from bridgetower.serving.request_queue import ClientGone
 from tests.fakes import COLOURS, FakeEncoder, paint
 from tests.unit.serving.http_server import FakeEngine
 from tests.unit.serving.mcp_client import Place, colours_asked, names, pictures, structure, texts
@@ -135,22 +137,25 @@ def test_pages_follow_each_other_to_the_end(place: Place, tmp_path: Path) -> Non
 
     def search(text: Any, like: Any, places: Any, limits: Any, hearing: Hearing) -> Found:
         asked.append(limits["top"])
+        hearing.say(f"note: {limits['top']} are asked for")
         return real(text, like, places, limits, hearing)
 
     asking.search = search  # type: ignore[method-assign]
     tools = Tools(asking, tmp_path / "thumbnails")
     few = Place(engine, tools, photos)
-    found, ranks = [], []
+    found, ranks, notes = [], [], []
     answer = few.ask("search", text="red", top=1, depth=3)
     while True:
         found += names(answer)
         ranks += [hit["rank"] for hit in structure(answer)["hits"]]
+        notes += structure(answer)["notes"]
         cursor = structure(answer)["cursor"]
         if cursor is None:
             break
         assert cursor in texts(answer)[0]
         answer = few.ask("search", cursor=cursor)
     assert found == expected and ranks == list(range(1, 10))
+    assert notes == ["note: 5 are asked for", "note: 20 are asked for"]  # each told to the call that asks
     assert asked == [5, 20]  # a page of which most further ones are made without another search
     assert few.refused("search", cursor="x").startswith("the cursor leads nowhere any more")
     tools.close()
@@ -581,6 +586,21 @@ def test_progress_reaches_a_client_that_asks_for_it(place: Place) -> None:
 
     asyncio.run(ask())
     assert told[-1] == (4.0, 4.0)
+
+
+def test_a_call_with_a_cursor_has_progress_and_can_be_cancelled(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridgetower.serving.mcp.tools._ASKED_PAGES", 1)
+    monkeypatch.setattr("bridgetower.serving.mcp.tools._MORE", 2)
+    told: list[tuple[int, int]] = []
+    _, first = place.tools.search(SearchArguments(text="red", top=1, depth=2), Hearing(lambda done, total: None))
+    assert first is not None
+    asks = Hearing(lambda done, total: told.append((done, total)))
+    _, second = place.tools.search(SearchArguments(cursor=first["cursor"]), asks)
+    assert second is not None and told[-1] == (2, 2)
+    gone = Hearing(lambda done, total: None)
+    gone.leave()
+    with pytest.raises(ClientGone):
+        place.tools.search(SearchArguments(cursor=second["cursor"]), gone)
 
 
 def test_cancelled_work_keeps_its_place_until_it_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

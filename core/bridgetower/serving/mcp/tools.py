@@ -74,7 +74,7 @@ class Tools:
         else:
             if given.model_fields_set - {"cursor"}:
                 raise UsageError("a cursor goes on with its search as it was: give it alone")
-            page, following = self._cursors.next(given.cursor)
+            page, following = self._cursors.next(given.cursor, hearing)
         found = page.found
         notes = [*map(_unicode, hearing.notes), *_passed_over(found)]
         if found.damage is not None:
@@ -98,8 +98,11 @@ class Tools:
             content.append(_image(contact_sheet(thumbnails, page.before + 1)))
         return content, structure
 
-    def _pages(self, given: SearchArguments, hearing: Hearing) -> Generator[_Page, None, None]:
-        """Yield pages. Many hits are asked for at once, as a server answers a search by its first page alone."""
+    def _pages(self, given: SearchArguments, hearing: Hearing) -> Generator[_Page, Hearing, None]:
+        """Yield pages; each `yield` takes the hearing of the call that wants the next one.
+
+        Many hits are asked for at once, as a server answers a search by its first page alone.
+        """
         where = None if given.under is None else places(given.under)
         limits = {name: getattr(given, name) for name in ("since", "before", "taken", "depth", "min_match")}
 
@@ -112,14 +115,15 @@ class Tools:
         while True:
             hits, rest = rest[: given.top], rest[given.top :]
             is_last = not rest and len(found.hits) < asked
-            yield _Page(replace(found, hits=hits), before, is_last)
+            hearing = yield _Page(replace(found, hits=hits), before, is_last)
             if is_last:
                 return
             before += len(hits)
             shown.update(hit.hash for hit in hits)
             if len(rest) < given.top and len(found.hits) == asked:
                 asked *= _MORE
-                found = ask(asked, Hearing(lambda done, total: None))
+                # With the same depth: without, a candidate that could not be verified would come back as a hit.
+                found = ask(asked, hearing)
                 rest = tuple(hit for hit in found.hits if hit.hash not in shown)
 
     def _nothing(self, given: SearchArguments, found: Found) -> str:
