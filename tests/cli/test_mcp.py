@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from bridgetower import Library
 from bridgetower_cli.parser import app
 from tests.servers import running
 
-GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
+ROOT = Path(__file__).parents[2]
+GALLERY = ROOT / "examples" / "gallery"
 COMMAND = [sys.executable, "-P", "-m", "bridgetower_cli", "mcp"]
 
 pytestmark = pytest.mark.process
@@ -154,8 +156,60 @@ def test_a_running_server_answers_and_is_done_without_when_it_ends(place: Path) 
                 assert b"libtorch" not in Path(f"/proc/{process.pid}/maps").read_bytes()
         alone = hits(process, 3)
         process.communicate(timeout=30)
-        assert [(id, pytest.approx(match, abs=1e-5)) for id, match, _ in served] == [(one[0], one[1]) for one in alone]
+        assert served == alone
         assert process.returncode == 0
+
+
+def pages_exchange() -> tuple[dict[str, Any], list[str], list[str]]:
+    """The configuration of docs/mcp.md, and of "An exchange" the blocks of JSON and the indented lines."""
+    page = (ROOT / "docs" / "mcp.md").read_text("utf-8")
+    configuration, *blocks = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exchange = page.partition("\n## An exchange\n")[2].partition("\n## ")[0]
+    return json.loads(configuration), blocks, re.findall(r"^ {4}(.*)$", exchange, re.MULTILINE)
+
+
+def test_the_page_configures_a_client_and_tells_what_it_hears(tmp_path: Path) -> None:
+    configuration, [asked, answered], lines = pages_exchange()
+    [server] = configuration["mcpServers"].values()
+    assert server["command"] == "bt" and server["args"][-1] == "/home/me/photos.index"
+    with Library(tmp_path / "index", "demo", precision="fp32") as library:
+        library.index([GALLERY])
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment["BT_PRECISION"] = "fp32"
+    at = Path(sys.executable).parent / server["command"]
+    started = StdioServerParameters(
+        command=str(at), args=[*server["args"][:-1], str(tmp_path / "index")], env=environment, cwd="/"
+    )
+    calls = [line.split(" ", 1) for line in lines if re.match(r"(search|fill) \{", line)]
+    assert [name for name, _ in calls] == ["search", "fill", "search"]
+
+    async def ask() -> list[Any]:
+        async with Client(started) as client:
+            return [await client.call_tool(name, json.loads(given)) for name, given in [("search", asked), *calls]]
+
+    first, *others = asyncio.run(ask())
+    text, picture = first.content
+    said = text.text.replace(str(GALLERY), "/home/me/bt/examples/gallery")
+    found, expected = first.structured_content, json.loads(answered)
+    said = said.replace(found["cursor"], expected["cursor"]).splitlines()
+    *hits, more, note = said
+    assert len(hits) == 12 and lines[:5] == [*hits[:3], more, note]
+    kilobytes = len(picture.data) * 3 / 4 / 1000
+    [told] = re.findall(r"in (\d+) kB of JPEG", (ROOT / "docs" / "mcp.md").read_text("utf-8"))
+    assert kilobytes == pytest.approx(int(told), abs=5)
+    assert {**found, "hits": [], "cursor": None, "best_match": None} == {
+        **expected, "hits": [], "cursor": None, "best_match": None
+    }  # fmt: skip
+    assert found["best_match"] == pytest.approx(expected["best_match"], abs=1e-5)
+    [hit] = expected["hits"]
+    there = json.loads(json.dumps(found["hits"][0]).replace(str(GALLERY), "/home/me/bt/examples/gallery"))
+    assert there == {**hit, **{name: pytest.approx(hit[name], abs=1e-5) for name in ("match", "similarity")}}
+    further = [f"{name} {given}" for name, given in calls]
+    for call, answer in zip(further, others, strict=True):
+        place = lines.index(call) + 1
+        heard = [line for line in answer.content[0].text.splitlines() if line != note]
+        assert lines[place : place + len(heard)] == heard
+        assert lines[place + len(heard) :][:1] in ([], *([other] for other in further))  # the page has no more lines
 
 
 def test_all_but_the_protocol_goes_to_stderr() -> None:
