@@ -1,5 +1,9 @@
-"""Make the library or the model of a command from its settings: that of a running server, or one of this process."""
+"""Make the library or the model of a command from its settings: that of a running server, or one of this process.
 
+A command that is itself a server gets its options."""
+
+import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -11,6 +15,7 @@ from bridgetower_cli.settings import Settings
 
 if TYPE_CHECKING:
     from bridgetower.library import Library, Model
+    from bridgetower.serving.engine import Options
 
 _T = TypeVar("_T")
 
@@ -78,6 +83,29 @@ def wanted(settings: Settings) -> Wanted:
         settings.features_cache,
         settings.features_dir,
     )
+
+
+def engine_options(settings: Settings) -> "Options":
+    """Return the index and the model of a server with these settings."""
+    from bridgetower.serving.engine import Options
+
+    return Options(
+        settings.index,
+        settings.named_model,
+        settings.device,
+        settings.named_precision,
+        settings.given_model,
+        settings.precision if settings.named_precision is None else "auto",
+        settings.features_cache,
+        settings.features_dir,
+        settings.store_password,
+    )
+
+
+def say_defect(error: BaseException) -> None:
+    """Write an error that is a defect to stderr; a server goes on after it."""
+    if sys.stderr is not None:
+        traceback.print_exception(error, file=sys.stderr)
 
 
 def library(

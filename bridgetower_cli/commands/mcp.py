@@ -2,11 +2,10 @@
 
 import sys
 import threading
-import traceback
 
 from bridgetower.errors import UsageError
 from bridgetower_cli import interrupts, render
-from bridgetower_cli.libraries import wanted
+from bridgetower_cli.libraries import engine_options, say_defect, wanted
 from bridgetower_cli.settings import Device, Index, IndexModel, NoServer, Precision, Quiet, StorePasswordFile, settle
 
 _IDLE_S = 15 * 60.0  # after which the weights are let go
@@ -44,26 +43,7 @@ def mcp(
     )
     if sys.stdin is not None and sys.stdin.isatty():
         render.say("note: a client of MCP starts `bt mcp` and speaks with it on stdin and stdout; Ctrl-C ends it")
-    from bridgetower.serving.engine import Options
-
     ended = threading.Event()
     interrupts.hand_over(ended.set)
-    options = Options(
-        settings.index,
-        settings.named_model,
-        settings.device,
-        settings.named_precision,
-        settings.given_model,
-        settings.precision if settings.named_precision is None else "auto",
-        settings.features_cache,
-        settings.features_dir,
-        settings.store_password,
-    )
     asked = wanted(settings) if settings.server_off is None else None
-    serve(options, asked, ended, idle=_IDLE_S, say=render.say, defect=_defect)
-
-
-def _defect(error: BaseException) -> None:
-    """Write an error that is a defect to stderr; the server goes on."""
-    if sys.stderr is not None:
-        traceback.print_exception(error, file=sys.stderr)
+    serve(engine_options(settings), asked, ended, idle=_IDLE_S, say=render.say, defect=say_defect)

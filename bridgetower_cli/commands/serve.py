@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ from bridgetower.serving.local.client import NoServer, look, model_id
 from bridgetower.serving.local.client import stop as stop_server
 from bridgetower.serving.local.place import NotOffered, file_name, holder
 from bridgetower_cli import interrupts, render
+from bridgetower_cli.libraries import engine_options, say_defect
 from bridgetower_cli.settings import (
     Device,
     FeaturesCache,
@@ -191,30 +191,12 @@ def _token(file: Path) -> str:
 
 
 def _serve(settings: Settings, idle: float, asked: Http) -> None:
-    from bridgetower.serving.engine import Options
     from bridgetower.serving.process import serve as run
 
     http = asked.config()
     ended = threading.Event()
     interrupts.hand_over(ended.set)
-    options = Options(
-        settings.index,
-        settings.named_model,
-        settings.device,
-        settings.named_precision,
-        settings.given_model,
-        settings.precision if settings.named_precision is None else "auto",
-        settings.features_cache,
-        settings.features_dir,
-        settings.store_password,
-    )
-    run(options, http, ended, idle=idle, say=render.say, defect=_defect)
-
-
-def _defect(error: BaseException) -> None:
-    """Write an error that is a defect to stderr; the server goes on."""
-    if sys.stderr is not None:
-        traceback.print_exception(error, file=sys.stderr)
+    run(engine_options(settings), http, ended, idle=idle, say=render.say, defect=say_defect)
 
 
 def _start(settings: Settings, idle: float, asked: Http) -> None:
