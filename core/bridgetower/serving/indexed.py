@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from bridgetower.files.regular_files import is_in_cloud, open_regular
 from bridgetower.resources import shortage
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.limits import FILES_TOGETHER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from bridgetower import Preprocessing
 
 MOST_FILE = 250_000_000  # bytes of a file of the index that is read
-_AT_A_TIME = 8  # files that are read together
-_reading = threading.BoundedSemaphore(_AT_A_TIME)  # for pictures whose pixels are needed
+_reading = threading.BoundedSemaphore(FILES_TOGETHER)  # for pictures whose pixels are needed
 
 _UNKNOWN = "application/octet-stream"
 _STARTS = (

@@ -24,13 +24,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridgetower.serving.fields import words_of
 from bridgetower.serving.http.errors import Problem, unusable
+from bridgetower.serving.limits import LONGEST_TEXT, MOST_PICTURES, MOST_TEXTS
 
 MOST_BODY = 64_000_000  # bytes
 MOST_PICTURE = 50_000_000  # bytes
-MOST_PICTURES = 100
-MOST_TEXTS = 100
-MOST_PAIRS = 1_000
-LONGEST_TEXT = 10_000  # characters
 
 _ROOM = 256_000_000  # bytes of all bodies that are held at a time
 _STALL_S = 20.0  # the longest time without a byte

@@ -4,15 +4,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bridgetower.serving.limits import ID, LONGEST_TEXT, MOST_DEPTH, MOST_PICTURES, MOST_TEXTS
+
 MOST_HITS = 48  # of a page: more would be too small on one sheet
 MOST_LOOKED_AT = 4
-MOST_PICTURES = 100
-MOST_PAIRS = 1_000
-MOST_DEPTH = 1_000
 LEAST_SIDE, MOST_SIDE = 64, 2048  # pixels
 
-Text = Annotated[str, Field(max_length=10_000)]
-Id = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="The `id` of a hit: 64 hexadecimal digits.")]
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Id = Annotated[str, Field(pattern=ID, description="The `id` of a hit: 64 hexadecimal digits.")]
 Moment = Annotated[str, Field(max_length=100)]
 Place = Annotated[str, Field(max_length=4096)]
 
@@ -80,7 +79,7 @@ class MatchArguments(_Arguments):
     """Pictures and texts, of which every pair is scored."""
 
     ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_PICTURES)]
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MOST_PICTURES)]
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
 
 
 class FillArguments(_Arguments):

@@ -17,6 +17,7 @@ from bridgetower.serving.http.errors import Problem
 from bridgetower.serving.http.routes.ranges import wanted_range
 from bridgetower.serving.http.routes.schemas import Id, failures
 from bridgetower.serving.indexed import IndexedPicture, OpenPicture, file_of, open_indexed, read_indexed
+from bridgetower.serving.limits import FILES_TOGETHER
 from bridgetower.serving.thumbnails.store import SIDES, Thumbnails, side_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from bridgetower import Preprocessing
 
-_AT_A_TIME = 8  # files that are read together
 Wide = Annotated[
     int,
     Query(
@@ -43,7 +43,7 @@ _KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}  # an id never
 def router(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
     """Return the routes of pictures. They do not wait in the queue."""
     routes = APIRouter()
-    limiter = anyio.CapacityLimiter(_AT_A_TIME)
+    limiter = anyio.CapacityLimiter(FILES_TOGETHER)
     refusals = failures(404, 413, 422)
     headers_alone: dict[int | str, dict[str, Any]] = {
         200: {"description": "The headers of a GET, without the file."},

@@ -4,9 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from bridgetower.serving.http.bodies import LONGEST_TEXT, MOST_PICTURES, MOST_TEXTS
+from bridgetower.serving.limits import ID, LONGEST_TEXT, MOST_DEPTH, MOST_PICTURES, MOST_TEXTS
 
-ID = "^[0-9a-f]{64}$"
 MOST_HITS = 1_000
 _MOST_PLACES = 100
 
@@ -21,7 +20,8 @@ Glob = Annotated[
 ]
 # In JSON Schema and JavaScript, 5.0 is an integer.
 whole = BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
-Depth = Annotated[int, Field(ge=0, le=MOST_HITS, description="How many candidates are verified; 0: none."), whole]
+Depth = Annotated[int, Field(ge=0, le=MOST_DEPTH, description="How many candidates are verified; 0: none."), whole]
+FillDepth = Annotated[int, Field(ge=1, le=MOST_DEPTH, description="How many pictures of the index."), whole]
 
 
 class Given(BaseModel):
@@ -95,7 +95,7 @@ class FillFields(Given):
     text: Annotated[str, Field(max_length=LONGEST_TEXT, examples=["a <mask> looking out"])]
     images: Annotated[list[PictureReference], Field(max_length=MOST_PICTURES)] = []
     top: Annotated[int, Field(ge=1, le=MOST_HITS, description="The most words for each mask."), whole] = 5
-    depth: Annotated[int, Field(ge=1, le=MOST_HITS, description="How many pictures of the index."), whole] | None = None
+    depth: FillDepth | None = None
 
 
 # Answers

@@ -13,9 +13,6 @@ from typing import Any
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.bodies import (
     DATA_URL,
-    LONGEST_TEXT,
-    MOST_PICTURES,
-    MOST_TEXTS,
     GivenPicture,
     content_of,
     from_base64,
@@ -23,8 +20,8 @@ from bridgetower.serving.http.bodies import (
 )
 from bridgetower.serving.http.errors import Problem, problem_of, unusable
 from bridgetower.serving.http.routes.pictures import EnginePicture, engine_pictures
-from bridgetower.serving.http.routes.schemas import ID
 from bridgetower.serving.indexed import NoPicture
+from bridgetower.serving.limits import ID, LONGEST_TEXT, MOST_PICTURES, MOST_TEXTS
 
 _ID = re.compile(ID)
 KINDS = ("text", "image", "image_url")

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from bridgetower.serving.http.bodies import LONGEST_TEXT
 from bridgetower.serving.http.routes.foreign.items import MOST_ITEMS
-from bridgetower.serving.http.routes.schemas import ID, Given, failures, whole
+from bridgetower.serving.http.routes.schemas import Given, failures, whole
+from bridgetower.serving.limits import ID, LONGEST_TEXT
 
 _DATA_URL = "^data:image/[A-Za-z0-9.+-]{1,60};base64,"
 _PATTERN = f"{_DATA_URL}|{ID}"
