@@ -31,8 +31,9 @@ from bridgetower.errors import (
 )
 from bridgetower.serving.cursors import UnknownCursor
 from bridgetower.serving.engine import Engine, Options
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.indexed import NoPicture
-from bridgetower.serving.mcp.asking import Asking, Hearing
+from bridgetower.serving.mcp.asking import Asking, ProgressHearing
 from bridgetower.serving.mcp.errors import line_of
 from bridgetower.serving.mcp.schemas import SearchArguments
 from bridgetower.serving.mcp.server import create_server
@@ -592,12 +593,12 @@ def test_a_call_with_a_cursor_has_progress_and_can_be_cancelled(place: Place, mo
     monkeypatch.setattr("bridgetower.serving.mcp.tools._ASKED_PAGES", 1)
     monkeypatch.setattr("bridgetower.serving.mcp.tools._MORE", 2)
     told: list[tuple[int, int]] = []
-    _, first = place.tools.search(SearchArguments(text="red", top=1, depth=2), Hearing(lambda done, total: None))
+    _, first = place.tools.search(SearchArguments(text="red", top=1, depth=2), Hearing())
     assert first is not None
-    asks = Hearing(lambda done, total: told.append((done, total)))
+    asks = ProgressHearing(lambda done, total: told.append((done, total)))
     _, second = place.tools.search(SearchArguments(cursor=first["cursor"]), asks)
     assert second is not None and told[-1] == (2, 2)
-    gone = Hearing(lambda done, total: None)
+    gone = Hearing()
     gone.leave()
     with pytest.raises(ClientGone):
         place.tools.search(SearchArguments(cursor=second["cursor"]), gone)

@@ -1,7 +1,6 @@
 """Run the work of a request in the queue, and end it when its client goes."""
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from bridgetower.records import quiet
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.http.errors import problem_of
 from bridgetower.serving.request_queue import ClientGone, RequestQueue
 
@@ -21,23 +21,18 @@ _T = TypeVar("_T")
 BEAT_S = 15.0  # the longest time without an event
 
 
-class Hearing:
-    """Gets what a task tells about itself, in its thread. After `leave`, each callback raises ClientGone."""
+class EventHearing(Hearing):
+    """Gives what a task tells about itself as events, where somebody waits for them."""
 
     def __init__(self, on_event: Callable[[str, Any], object] | None = None) -> None:
-        self._on_event, self._gone = on_event, threading.Event()
+        super().__init__()
+        self._on_event = on_event
         self._progress = (0, 0)
         self._recalled = False
-        self.notes: list[str] = []
-
-    def say(self, note: str) -> None:
-        """Take a note for the one who asks."""
-        self._check()
-        self.notes.append(note)
 
     def on_progress(self, done: int, total: int) -> None:
         """Take the numbers of verified pictures, and of those to verify."""
-        self._check()
+        super().on_progress(done, total)
         self._progress = done, total
 
     @property
@@ -51,18 +46,10 @@ class Hearing:
         self._on_event("verified" if self._recalled else "recalled", (hits, *self._progress))
         self._recalled = True
 
-    def leave(self) -> None:
-        """Let the next callback end the task."""
-        self._gone.set()
 
-    def _check(self) -> None:
-        if self._gone.is_set():
-            raise ClientGone
-
-
-async def run(request: Request, queue: RequestQueue, work: Callable[[Hearing], _T]) -> _T:
+async def run(request: Request, queue: RequestQueue, work: Callable[[EventHearing], _T]) -> _T:
     """Return the result of `work`. Raises as it does, Busy, Draining, and ClientGone."""
-    hearing = Hearing()
+    hearing = EventHearing()
     submitted = queue.submit(partial(work, hearing))
     future = asyncio.wrap_future(submitted)
     gone = asyncio.create_task(_until_gone(request.receive))
@@ -94,7 +81,7 @@ async def _end(submitted: Future[Any], future: "asyncio.Future[Any]", hearing: H
 
 
 async def stream(
-    request: Request, queue: RequestQueue, work: Callable[[Hearing], _T]
+    request: Request, queue: RequestQueue, work: Callable[[EventHearing], _T]
 ) -> AsyncIterator[tuple[str, Any]]:
     """Yield the events of `work` as (name, what it tells), at last ("result", what it returns); else a "beat".
 
@@ -112,7 +99,7 @@ async def stream(
         events.append((name, value))
         there.set()
 
-    hearing = Hearing(lambda name, value: loop.call_soon_threadsafe(put, name, value))
+    hearing = EventHearing(lambda name, value: loop.call_soon_threadsafe(put, name, value))
     submitted = queue.submit(partial(work, hearing))
     future = asyncio.wrap_future(submitted)
     future.add_done_callback(lambda _: there.set())

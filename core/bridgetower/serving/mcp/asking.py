@@ -1,7 +1,6 @@
 """Ask a running `bt serve` of the index, or do the work in this process, with one answer: that of the commands."""
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,10 +9,10 @@ from bridgetower import Filled, Found, PairScore, SearchRequest
 from bridgetower.errors import PictureError
 from bridgetower.inputs import masked
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.indexed import IndexedPicture, NoPicture, read_indexed
 from bridgetower.serving.local.client import INDEX, NoServer, Server, Wanted
 from bridgetower.serving.local.wire import Message
-from bridgetower.serving.request_queue import ClientGone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,31 +24,22 @@ _T = TypeVar("_T")
 _PREFIX = "picture "
 
 
-class Hearing:
-    """Gets what a task tells about itself, in its thread. After `leave`, each callback raises ClientGone."""
+class ProgressHearing(Hearing):
+    """Gives the progress of a task to a callback, in the thread of the task."""
 
     def __init__(self, on_progress: Callable[[int, int], object]) -> None:
-        self._on_progress, self._gone = on_progress, threading.Event()
-        self.notes: list[str] = []
+        super().__init__()
+        self._on_progress = on_progress
 
     def say(self, note: str) -> None:
-        """Take a note for the client."""
-        self._check()
-        if note not in self.notes:  # a server that was lost may have said it
-            self.notes.append(note)
+        """Take a note for the client, unless a server that was lost has said it."""
+        if note not in self.notes:
+            super().say(note)
 
     def on_progress(self, done: int, total: int) -> None:
         """Take the numbers of pictures that are done, and of all."""
-        self._check()
+        super().on_progress(done, total)
         self._on_progress(done, total)
-
-    def leave(self) -> None:
-        """Let the next callback end the task."""
-        self._gone.set()
-
-    def _check(self) -> None:
-        if self._gone.is_set():
-            raise ClientGone
 
 
 class _GivenPicture(IndexedPicture):

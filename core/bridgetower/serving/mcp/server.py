@@ -28,7 +28,7 @@ from bridgetower.records import Say
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.fields import words_of
 from bridgetower.serving.local.client import Wanted
-from bridgetower.serving.mcp.asking import Asking, Hearing
+from bridgetower.serving.mcp.asking import Asking, ProgressHearing
 from bridgetower.serving.mcp.errors import line_of
 from bridgetower.serving.mcp.schemas import (
     FillAnswer,
@@ -120,7 +120,7 @@ def create_server(tools: Tools, *, say: Say, defect: Callable[[BaseException], o
         def progressed(done: int, total: int) -> None:
             asyncio.run_coroutine_threadsafe(context.session.report_progress(done, total), loop)
 
-        hearing = Hearing(progressed)
+        hearing = ProgressHearing(progressed)
         try:
             content, structure = await loop.run_in_executor(threads, getattr(tools, call.name), given, hearing)
         except asyncio.CancelledError:

@@ -18,9 +18,10 @@ from bridgetower import Filled, Found, Hit
 from bridgetower.errors import BridgeTowerError, PictureError, UsageError
 from bridgetower.serving.cursors import Cursors
 from bridgetower.serving.fields import finite, hits_of
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.indexed import NoPicture, read_indexed
 from bridgetower.serving.limits import MOST_PAIRS
-from bridgetower.serving.mcp.asking import Asking, Hearing, id_of
+from bridgetower.serving.mcp.asking import Asking, id_of
 from bridgetower.serving.mcp.schemas import (
     FillArguments,
     LookArguments,

@@ -25,7 +25,7 @@ from bridgetower.serving.http.routes.schemas import (
     body_of,
     failures,
 )
-from bridgetower.serving.http.running import Hearing, run, stream
+from bridgetower.serving.http.running import EventHearing, run, stream
 from bridgetower.serving.places import places
 from bridgetower.serving.request_queue import RequestQueue
 
@@ -80,7 +80,7 @@ class _Searching:
         if fields.cursor is not None and (files or fields.model_fields_set - {"cursor"} - _empty(fields)):
             raise unusable("a cursor goes on with its search as it was: give it alone")
 
-        def work(hearing: Hearing) -> dict[str, Any]:
+        def work(hearing: EventHearing) -> dict[str, Any]:
             return self._first_page(fields, files, hearing) if fields.cursor is None else self._next_page(fields.cursor)
 
         if not _wants_events(request):
@@ -89,7 +89,7 @@ class _Searching:
         first = await anext(events)  # so that a refusal has its status
         return StreamingResponse(_written(first, events), media_type=_EVENTS)
 
-    def _first_page(self, fields: SearchFields, files: list[bytes], hearing: Hearing) -> dict[str, Any]:
+    def _first_page(self, fields: SearchFields, files: list[bytes], hearing: EventHearing) -> dict[str, Any]:
         images = engine_pictures(self.engine, given_pictures(fields.images, files))
         request = _request(fields, images)
         found = self.engine.pages(request, say=hearing.say, on_progress=hearing.on_progress, on_hits=hearing.on_hits)

@@ -7,12 +7,13 @@ from starlette.responses import Response
 
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.fields import finite, skipped_of
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.http.bodies import GivenPicture, given_pictures, read_fields
 from bridgetower.serving.http.errors import unusable
 from bridgetower.serving.http.routes.answers import as_json
 from bridgetower.serving.http.routes.pictures import engine_pictures
 from bridgetower.serving.http.routes.schemas import FillAnswer, FillFields, MatchAnswer, MatchFields, body_of, failures
-from bridgetower.serving.http.running import Hearing, run
+from bridgetower.serving.http.running import run
 from bridgetower.serving.limits import MOST_PAIRS
 from bridgetower.serving.request_queue import RequestQueue
 

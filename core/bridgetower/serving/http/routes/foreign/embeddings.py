@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.http.bodies import GivenPicture, read_json
 from bridgetower.serving.http.errors import Problem, unusable
 from bridgetower.serving.http.routes.answers import as_json, to_json
@@ -22,7 +23,7 @@ from bridgetower.serving.http.routes.foreign.schemas import (
     foreign_failures,
     json_of,
 )
-from bridgetower.serving.http.running import Hearing, run
+from bridgetower.serving.http.running import run
 from bridgetower.serving.request_queue import RequestQueue
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from bridgetower.records import Head, PairScore, require_heads
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.http.bodies import GivenPicture
 from bridgetower.serving.http.errors import unusable
 from bridgetower.serving.http.routes.foreign.items import ready
-from bridgetower.serving.http.running import Hearing
 
 
 @dataclass(frozen=True, slots=True)

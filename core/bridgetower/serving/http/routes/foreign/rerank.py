@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.http.bodies import read_json
 from bridgetower.serving.http.routes.answers import as_json
 from bridgetower.serving.http.routes.foreign.items import pictures_of, text_of
@@ -22,7 +23,7 @@ from bridgetower.serving.http.routes.foreign.schemas import (
     json_of,
 )
 from bridgetower.serving.http.routes.schemas import Given
-from bridgetower.serving.http.running import Hearing, run
+from bridgetower.serving.http.running import run
 from bridgetower.serving.request_queue import RequestQueue
 
 _PATHS = {"/v1/rerank": "rerank_v1", "/v2/rerank": "rerank_v2", "/rerank": "rerank"}

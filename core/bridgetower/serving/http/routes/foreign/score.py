@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bridgetower.serving.engine import Engine
+from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.http.bodies import GivenPicture, read_json
 from bridgetower.serving.http.errors import unusable
 from bridgetower.serving.http.routes.answers import as_json
@@ -20,7 +21,7 @@ from bridgetower.serving.http.routes.foreign.schemas import (
     foreign_failures,
     json_of,
 )
-from bridgetower.serving.http.running import Hearing, run
+from bridgetower.serving.http.running import run
 from bridgetower.serving.request_queue import RequestQueue
 
 _PATHS = {"/v1/score": "score_v1", "/score": "score"}
