@@ -13,10 +13,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-_Page = TypeVar("_Page")
+from bridgetower import Found
+
+_T = TypeVar("_T")
 
 MOST = 16  # searches that are kept
 SECONDS = 300.0  # for which they are kept after their last page
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some hits of a search, and how many are before them."""
+
+    found: Found
+    before: int
+    is_last: bool
 
 
 class UnknownCursor(Exception):
@@ -24,16 +35,16 @@ class UnknownCursor(Exception):
 
 
 @dataclass(eq=False, slots=True)
-class _Open(Generic[_Page]):
-    pages: Generator[_Page, Any, None] | None  # None: it has ended
+class _Open(Generic[_T]):
+    pages: Generator[_T, Any, None] | None  # None: it has ended
     until: float  # of the clock of `Cursors`
     cursor: str | None  # of the next page
     used: str | None = None  # the cursor that was sent last
-    page: tuple[_Page, str | None] | None = None  # to which it led, and the cursor of the next one
+    page: tuple[_T, str | None] | None = None  # to which it led, and the cursor of the next one
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while `pages` runs
 
 
-class Cursors(Generic[_Page]):
+class Cursors(Generic[_T]):
     """Iterators of pages by cursor.
 
     Where there are too many, the oldest whose cursor was never used is closed for a new one, as most clients want one
@@ -42,7 +53,7 @@ class Cursors(Generic[_Page]):
 
     def __init__(
         self,
-        is_last: Callable[[_Page], bool],
+        is_last: Callable[[_T], bool],
         *,
         most: int = MOST,
         seconds: float = SECONDS,
@@ -51,14 +62,14 @@ class Cursors(Generic[_Page]):
         """Every iterator ends with a page for which `is_last` holds."""
         self._is_last, self._most, self._seconds, self._clock = is_last, most, seconds, clock
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, _Open[_Page]] = OrderedDict()  # by `id`, the least recently used first
+        self._open: OrderedDict[int, _Open[_T]] = OrderedDict()  # by `id`, the least recently used first
         self._closed = False
 
     def __len__(self) -> int:
         """How many searches are kept."""
         return len(self._open)
 
-    def keep(self, pages: Generator[_Page, Any, None]) -> str:
+    def keep(self, pages: Generator[_T, Any, None]) -> str:
         """Keep an iterator, and return the cursor of its next page."""
         kept = _Open(pages, self._clock() + self._seconds, cursor := _new())
         with self._lock:
@@ -72,7 +83,7 @@ class Cursors(Generic[_Page]):
         _close(over)
         return cursor
 
-    def next(self, cursor: str, sent: Any = None) -> tuple[_Page, str | None]:
+    def next(self, cursor: str, sent: Any = None) -> tuple[_T, str | None]:
         """Return the page of a cursor, and the cursor of the one after it; None at the end.
 
         `sent` is the value of the `yield` at which the iterator goes on. Raises UnknownCursor, and whatever the
@@ -113,7 +124,7 @@ class Cursors(Generic[_Page]):
         self._closed = True
         self.clear()
 
-    def _find(self, cursor: str) -> _Open[_Page]:
+    def _find(self, cursor: str) -> _Open[_T]:
         self.expire()
         with self._lock:
             for kept in self._open.values():
@@ -122,7 +133,7 @@ class Cursors(Generic[_Page]):
                     return kept
         raise UnknownCursor
 
-    def _close_those(self, are_over: Callable[[_Open[_Page]], bool]) -> None:
+    def _close_those(self, are_over: Callable[[_Open[_T]], bool]) -> None:
         with self._lock:
             over = [kept for kept in self._open.values() if are_over(kept)]
             for kept in over:
@@ -134,7 +145,7 @@ def _new() -> str:
     return secrets.token_urlsafe(24)
 
 
-def _close(over: list[_Open[_Page]]) -> None:
+def _close(over: list[_Open[_T]]) -> None:
     for kept in over:
         with kept.lock:  # a page that is being made is completed first
             if kept.pages is not None:

@@ -1,10 +1,11 @@
-"""The fields of requests and answers as plain values: faults in words, hits, skipped files, numbers of JSON."""
+"""The fields of requests and answers as plain values: faults in words, hits, scores, words for masks, skipped
+files, numbers of JSON."""
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bridgetower import Hit, Skipped
+from bridgetower import Hit, PairScore, Skipped, Word
 
 
 def hits_of(hits: Iterable[Hit], before: int) -> list[dict[str, Any]]:
@@ -24,6 +25,22 @@ def hits_of(hits: Iterable[Hit], before: int) -> list[dict[str, Any]]:
         }
         for rank, hit in enumerate(hits, before + 1)
     ]
+
+
+def score_of(score: PairScore) -> dict[str, Any]:
+    """Return the text and the scores of a pair."""
+    return {"text": score.text, "match": finite(score.match), "similarity": finite(score.similarity)}
+
+
+def word_of(word: Word) -> dict[str, Any]:
+    """Return a word for a mask, without the pictures that support it."""
+    return {
+        "mask": word.mask,
+        "rank": word.rank,
+        "token": word.token,
+        "probability": finite(word.probability),
+        "count": word.count,
+    }
 
 
 def skipped_of(skipped: Iterable[Skipped]) -> list[dict[str, str]]:

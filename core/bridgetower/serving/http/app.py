@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from bridgetower import __version__
 from bridgetower.checkpoints.cache import cache_folder
-from bridgetower.serving.cursors import Cursors
+from bridgetower.serving.cursors import Cursors, Page
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http import errors, metrics
 from bridgetower.serving.http.bodies import Bodies
@@ -33,7 +33,7 @@ def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
 
     Searches that wait for a next page end when the engine sleeps.
     """
-    cursors: Cursors[search.Page] = Cursors(lambda page: page.is_last)
+    cursors: Cursors[Page] = Cursors(lambda page: page.is_last)
     engine.on_sleep = cursors.clear
     thumbnails = Thumbnails(config.thumbnails or cache_folder() / "thumbnails")
     figures = metrics.Metrics(engine, queue)
@@ -84,7 +84,7 @@ def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
     return app
 
 
-async def _expire(cursors: Cursors[search.Page]) -> None:
+async def _expire(cursors: Cursors[Page]) -> None:
     while True:
         await asyncio.sleep(_EXPIRE_EVERY_S)
         await asyncio.to_thread(cursors.expire)

@@ -7,7 +7,7 @@ import base64
 import unicodedata
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from mcp_types import ContentBlock, ImageContent, TextContent
 
 from bridgetower import Filled, Found, Hit
 from bridgetower.errors import BridgeTowerError, PictureError, UsageError
-from bridgetower.serving.cursors import Cursors
-from bridgetower.serving.fields import finite, hits_of
+from bridgetower.serving.cursors import Cursors, Page
+from bridgetower.serving.fields import finite, hits_of, score_of, word_of
 from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.indexed import NoPicture, read_indexed
 from bridgetower.serving.limits import MOST_PAIRS
@@ -43,13 +43,6 @@ Content = list[ContentBlock]
 Structure = dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    found: Found
-    before: int  # hits before its first one
-    is_last: bool
-
-
 class Tools:
     """The tools on one index. Each raises UsageError, NoPicture and as the tasks do."""
 
@@ -57,7 +50,7 @@ class Tools:
         """`thumbnails` is the folder for small pictures, which an HTTP server may share."""
         self._asking, self._engine = asking, asking.engine
         self._thumbnails = Thumbnails(thumbnails)
-        self._cursors: Cursors[_Page] = Cursors(lambda page: page.is_last)
+        self._cursors: Cursors[Page] = Cursors(lambda page: page.is_last)
 
     def close(self) -> None:
         """Let all go that the tools keep."""
@@ -99,7 +92,7 @@ class Tools:
             content.append(_image(contact_sheet(thumbnails, page.before + 1)))
         return content, structure
 
-    def _pages(self, given: SearchArguments, hearing: Hearing) -> Generator[_Page, Hearing, None]:
+    def _pages(self, given: SearchArguments, hearing: Hearing) -> Generator[Page, Hearing, None]:
         """Yield pages; each `yield` takes the hearing of the call that wants the next one.
 
         Many hits are asked for at once, as a server answers a search by its first page alone.
@@ -116,7 +109,7 @@ class Tools:
         while True:
             hits, rest = rest[: given.top], rest[given.top :]
             is_last = not rest and len(found.hits) < asked
-            hearing = yield _Page(replace(found, hits=hits), before, is_last)
+            hearing = yield Page(replace(found, hits=hits), before, is_last)
             if is_last:
                 return
             before += len(hits)
@@ -192,15 +185,7 @@ class Tools:
         if len(given.ids) * len(given.texts) > MOST_PAIRS:
             raise UsageError(f"at most {MOST_PAIRS} pairs of a picture and a text can be scored")
         found = self._asking.match(given.ids, given.texts, hearing)
-        scores = [
-            {
-                "id": given.ids[place // len(given.texts)],
-                "text": score.text,
-                "match": finite(score.match),
-                "similarity": finite(score.similarity),
-            }
-            for place, score in enumerate(found)
-        ]
+        scores = [{"id": given.ids[place // len(given.texts)], **score_of(score)} for place, score in enumerate(found)]
         lines = [
             f"{_score('match', one.match)}: {one.text!r}, {row['id']}" for one, row in zip(found, scores, strict=True)
         ]
@@ -215,14 +200,7 @@ class Tools:
         if given.ids is not None and found.skipped:  # a result without a picture that was named would mislead
             raise PictureError(found.skipped[0].path, found.skipped[0].reason)
         words = [
-            {
-                "mask": word.mask,
-                "rank": word.rank,
-                "token": word.token,
-                "probability": finite(word.probability),
-                "count": word.count,
-                "images": list(word.hashes or filter(None, map(id_of, word.images))),
-            }
+            {**word_of(word), "images": list(word.hashes or filter(None, map(id_of, word.images)))}
             for word in found.words
         ]
         lines = [f"mask {one.mask}: {one.token!r}, {_score('probability', one.probability)}" for one in found.words]

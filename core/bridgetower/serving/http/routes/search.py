@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from bridgetower import Found, SearchRequest
-from bridgetower.serving.cursors import Cursors, UnknownCursor
+from bridgetower.serving.cursors import Cursors, Page, UnknownCursor
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.fields import finite, hits_of, skipped_of
 from bridgetower.serving.http.bodies import given_pictures, read_fields
@@ -30,15 +30,6 @@ from bridgetower.serving.places import places
 from bridgetower.serving.request_queue import RequestQueue
 
 _EVENTS = "text/event-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some hits of a search, and how many are before them."""
-
-    found: Found
-    before: int
-    is_last: bool
 
 
 def router(engine: Engine, queue: RequestQueue, cursors: Cursors[Page]) -> APIRouter:

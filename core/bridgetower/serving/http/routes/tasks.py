@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bridgetower.serving.engine import Engine
-from bridgetower.serving.fields import finite, skipped_of
+from bridgetower.serving.fields import finite, score_of, skipped_of, word_of
 from bridgetower.serving.hearing import Hearing
 from bridgetower.serving.http.bodies import GivenPicture, given_pictures, read_fields
 from bridgetower.serving.http.errors import unusable
@@ -70,10 +70,8 @@ def _match(engine: Engine, fields: MatchFields, pictures: list[GivenPicture], he
     scores = [
         {
             "image": pictures[place // len(fields.texts)].label,
-            "text": score.text,
-            "match": finite(score.match),
+            **score_of(score),
             "itm_logits": None if score.itm_logits is None else [finite(logit) for logit in score.itm_logits],
-            "similarity": finite(score.similarity),
         }
         for place, score in enumerate(found)
     ]
@@ -91,13 +89,9 @@ def _fill(engine: Engine, fields: FillFields, pictures: list[GivenPicture], hear
     labels = {picture.name: picture.label for picture in pictures}
     words = [
         {
-            "mask": word.mask,
-            "rank": word.rank,
-            "token": word.token,
-            "probability": finite(word.probability),
+            **word_of(word),
             "images": [labels.get(path, str(path)) for path in word.images],
             "ids": word.hashes,
-            "count": word.count,
         }
         for word in found.words
     ]
