@@ -125,6 +125,18 @@ def test_a_signal_ends_it_quietly(number: signal.Signals, place: Path) -> None:
         assert (process.returncode, stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_signal_ends_it_while_a_tool_works_and_after(is_answered: bool, place: Path) -> None:
+    with start() as process:
+        shake_hands(process)
+        send(process, id=2, method="tools/call", params={"name": "search", "arguments": {"text": "a cat", "top": 1}})
+        if is_answered:
+            assert not receive(process, 2).get("isError")
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=30)
+        assert (process.returncode, stderr) == (0, b"")
+
+
 def test_tools_are_listed_before_anything_heavy_is_loaded(place: Path, tmp_path: Path) -> None:
     with start("--index", str(tmp_path / "none")) as process:
         shake_hands(process)
