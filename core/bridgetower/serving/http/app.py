@@ -16,6 +16,7 @@ from bridgetower.serving.engine import Engine
 from bridgetower.serving.http import errors, metrics
 from bridgetower.serving.http.bodies import Bodies
 from bridgetower.serving.http.config import Config
+from bridgetower.serving.http.page_files import read_page
 from bridgetower.serving.http.routes import page, pictures, reveal, search, state, tasks
 from bridgetower.serving.http.routes.foreign import embeddings, rerank, score
 from bridgetower.serving.http.routes.foreign.schemas import BODIES
@@ -37,6 +38,7 @@ def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
     engine.on_sleep = cursors.clear
     thumbnails = Thumbnails(config.thumbnails or cache_folder() / "thumbnails")
     figures = metrics.Metrics(engine, queue)
+    files = read_page() if config.page else {}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -60,7 +62,7 @@ def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(metrics.Measured, metrics=figures),
-            Middleware(Safety, config=config, queue=queue),
+            Middleware(Safety, config=config, queue=queue, page_paths=frozenset(files)),
             Middleware(errors.Defects),
             Middleware(Bodies),
         ],
@@ -78,8 +80,8 @@ def create_app(engine: Engine, queue: RequestQueue, config: Config) -> FastAPI:
         metrics.router(figures),
     ):
         app.include_router(router)
-    if config.page:
-        app.include_router(page.router())
+    if files:
+        app.include_router(page.router(files))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

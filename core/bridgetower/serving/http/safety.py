@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridgetower.serving.http.config import HOST, MOST_HEAD, Config, as_host
 from bridgetower.serving.http.errors import Problem, ending
-from bridgetower.serving.http.routes.page import PATHS as PAGE_PATHS
 from bridgetower.serving.request_queue import RequestQueue
 
 _SAFE_SITES = ("same-origin", "none")  # of Sec-Fetch-Site; "none" is a person's own request, as from the address bar
@@ -37,11 +36,12 @@ _PREFLIGHT = {
 class Safety:
     """ASGI middleware that refuses requests before anything of them is read, and sets the headers of every answer."""
 
-    def __init__(self, app: ASGIApp, config: Config, queue: RequestQueue) -> None:
+    def __init__(self, app: ASGIApp, config: Config, queue: RequestQueue, page_paths: frozenset[str]) -> None:
+        """`page_paths` are those of the files of the page; none where the server has no page."""
         self._app, self._queue = app, queue
         self._names, self._origins = config.own_names, frozenset(config.allow_origins)
         self._token = None if config.token is None else config.token.encode()
-        self._open_paths = frozenset((*_OPEN_PATHS, *(PAGE_PATHS if config.page else ())))
+        self._open_paths = page_paths.union(_OPEN_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
