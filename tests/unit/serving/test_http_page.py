@@ -55,8 +55,42 @@ def test_token_is_for_the_pictures_not_for_the_page(server: Server) -> None:
             refused(client.get(path), 401, "no_token")
 
 
-def test_other_sites_cannot_show_it(server: Server) -> None:
-    refused(server.client.get("/", headers={"Sec-Fetch-Site": "cross-site"}), 403, "cross_origin")
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_link_of_another_site_opens_it(server: Server, site: str) -> None:
+    given = {**LINK, "Sec-Fetch-Site": site}
+    answer = server.client.get("/", headers=given)
+    assert answer.status_code == 200 and answer.content == (PAGE / "index.html").read_bytes()
+    head = server.client.head("/", headers=given)
+    assert head.status_code == 200 and head.content == b""
+    assert head.headers["content-length"] == answer.headers["content-length"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Mode": None},
+        {"Sec-Fetch-Dest": "iframe"},
+        {"Sec-Fetch-Dest": "object"},
+        {"Sec-Fetch-Dest": None},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_other_sites_cannot_show_it(server: Server, changed: dict[str, str | None]) -> None:
+    given = {name: value for name, value in {**LINK, **changed}.items() if value is not None}
+    refused(server.client.get("/", headers=given), 403, "cross_origin")
+
+
+def test_a_link_of_another_site_opens_nothing_else(server: Server) -> None:
+    for path in ("/page/index.html", "/page/main.js", "/status", f"/images/{server.ids['red']}"):
+        refused(server.client.get(path, headers=LINK), 403, "cross_origin")
+    refused(server.client.post("/", headers=LINK), 403, "cross_origin")
+    with serving(server.engine, Config(page=False)) as client:
+        refused(client.get("/", headers=LINK), 403, "cross_origin")
 
 
 def test_without_the_page(server: Server) -> None:

@@ -1,8 +1,9 @@
 """Who may ask: names of the server, pages of a browser, a token.
 
 The server answers to its own names alone, as a page of another site can let its own name lead to this machine (DNS
-rebinding). Of a browser it answers its own pages alone. On any bind but loopback, and where a token is given, each
-request carries the token, unless it is for the files of the page, which hold nothing of the index.
+rebinding). Of a browser it answers its own pages alone; a link elsewhere may open the document of its page. On any bind
+but loopback, and where a token is given, each request carries the token, unless it is for the files of the page, which
+hold nothing of the index.
 """
 
 import hmac
@@ -12,9 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridgetower.serving.http.config import HOST, MOST_HEAD, Config, as_host
 from bridgetower.serving.http.errors import Problem, ending
+from bridgetower.serving.http.page_files import DOCUMENT
 from bridgetower.serving.request_queue import RequestQueue
 
 _SAFE_SITES = ("same-origin", "none")  # of Sec-Fetch-Site; "none" is a person's own request, as from the address bar
+_LINK = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"))  # of a whole window, not of a frame
 _OPEN_PATHS = ("/healthz",)  # need no token
 
 _HEADERS = {
@@ -42,6 +45,7 @@ class Safety:
         self._names, self._origins = config.own_names, frozenset(config.allow_origins)
         self._token = None if config.token is None else config.token.encode()
         self._open_paths = page_paths.union(_OPEN_PATHS)
+        self._has_page = DOCUMENT in page_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +70,7 @@ class Safety:
         try:
             _check_size(scope)
             self._check_name(scope, headers)
-            self._check_page(headers, allowed)
+            self._check_page(scope, headers, allowed)
             if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 await _answer_preflight(with_headers)
                 return
@@ -86,9 +90,11 @@ class Safety:
         if found is None or not (found[1] in self._names or found[1] == address):
             raise Problem(421, "misdirected", "the server does not answer to this Host: --allow-host adds a name")
 
-    def _check_page(self, headers: Headers, allowed: str | None) -> None:
+    def _check_page(self, scope: Scope, headers: Headers, allowed: str | None) -> None:
         origins, sites = headers.getlist("origin"), headers.getlist("sec-fetch-site")
         if len(origins) == 1 and allowed is not None:
+            return
+        if self._has_page and not origins and _is_link(scope, headers):
             return
         host = headers["host"].lower()
         own = (f"http://{host}", f"https://{host}")  # a proxy may add TLS
@@ -104,6 +110,13 @@ class Safety:
         if scheme.lower() != "bearer" or not right:
             wanted = {"WWW-Authenticate": 'Bearer realm="bt"'}
             raise Problem(401, "no_token", "the token of the server is wanted: Authorization: Bearer TOKEN", wanted)
+
+
+def _is_link(scope: Scope, headers: Headers) -> bool:
+    """Return whether a person opens the page by a link, which may be in a page of another site: that learns nothing, as
+    the document holds nothing of the index, and no frame shows it."""
+    is_document = scope["path"] == DOCUMENT and scope["method"] in ("GET", "HEAD")
+    return is_document and all(headers.getlist(name) == [value] for name, value in _LINK)
 
 
 async def _answer_preflight(send: Send) -> None:

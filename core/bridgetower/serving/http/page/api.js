@@ -2,6 +2,7 @@
 // busy or gone.
 
 const KEY = "bt-token";
+const TOKEN = /^[!-~]{16,512}$/; // as in `bt serve`; a header takes no other signs
 export const SILENT_S = 2; // between two tries to reach a server that does not answer
 
 export class Fault extends Error {
@@ -25,6 +26,7 @@ export function setToken(given) {
 
 // Return the response of a request; throw Fault, or AbortError.
 export async function ask(path, { signal, headers = {}, body } = {}) {
+  if (token !== null && !TOKEN.test(token)) throw new Fault(401, "no_token", "this is not the token of the server");
   if (token !== null) headers = { ...headers, Authorization: `Bearer ${token}` };
   const given = body instanceof FormData ? { body } : body && { body: JSON.stringify(body) };
   if (body && !(body instanceof FormData)) headers["Content-Type"] = "application/json";

@@ -3,6 +3,9 @@
 import { json } from "/page/api.js";
 import { byId, count, inUrl, make, nameOf } from "/page/words.js";
 
+const NO_UTF_8 = /\p{Surrogate}/u; // JSON holds no such path
+const UNNAMED = "The name of this folder is not UTF-8, so no search can be limited to it.";
+
 const [box, tree, chosen] = [byId("folders"), byId("tree"), byId("chosen")];
 const [since, before, least, leastValue, clear] = ["since", "before", "least", "leastvalue", "clear"].map(byId);
 let under = new Set();
@@ -80,7 +83,8 @@ function rows(given, isRoot) {
 
 function row(folder, isRoot) {
   const name = isRoot ? folder.path : (folder.name ?? nameOf(folder.path));
-  const input = make("input", { type: "checkbox", value: folder.path });
+  const isNamed = !NO_UTF_8.test(folder.path);
+  const input = make("input", { type: "checkbox", value: folder.path, disabled: !isNamed });
   input.checked = under.has(folder.path);
   const named = { type: "button", "aria-expanded": "false", "aria-label": `Folders in ${name}` };
   const button = make("button", named, "▸");
@@ -99,7 +103,8 @@ function row(folder, isRoot) {
     button.setAttribute("aria-expanded", String(!inside.hidden));
     button.textContent = inside.hidden ? "▸" : "▾";
   });
-  const line = make("div", { class: "folder" }, button, make("label", {}, input, " ", name));
+  const line = make("div", { class: "folder" }, button,
+    make("label", { title: isNamed ? null : UNNAMED }, input, " ", name));
   if (folder.files !== undefined)
     line.append(make("span", { class: "files" }, count(folder.files, "file")));
   return make("li", {}, line, inside);

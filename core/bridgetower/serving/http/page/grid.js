@@ -22,7 +22,7 @@ let active = 0; // the tile that Tab leads to
 let asked = false; // for a frame
 let handlers = { open() {}, more() {} };
 
-export const keyOf = (hit) => hit.id ?? hit.path;
+const keyOf = (hit) => hit.id;
 
 export function install(given) {
   handlers = given;
@@ -144,15 +144,13 @@ function place(key, at) {
   if (tile.hit !== hit) describe(tile, hit);
   if (isNew) {
     root.append(tile);
-    if (hit.id === null) tile.classList.add("lost");
-    else
-      tile.giveUp = picture(hit.id, width, (url) => {
-        if (url === null) tile.classList.add("lost");
-        else {
-          tile.image.src = url;
-          tile.image.classList.add("there");
-        }
-      });
+    tile.giveUp = picture(hit.id, width, (url) => {
+      if (url === null) tile.classList.add("lost");
+      else {
+        tile.image.src = url;
+        tile.image.classList.add("there");
+      }
+    });
   }
 }
 

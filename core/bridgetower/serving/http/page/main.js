@@ -1,4 +1,4 @@
-// The page: what a person does leads to a search, what is found to words and pictures.
+// The page: a person's input starts a search, and the answers become words and pictures.
 
 import { Fault, hasToken, json, pause, setToken, wait } from "/page/api.js";
 import * as facets from "/page/facets.js";
@@ -14,17 +14,19 @@ const FITS = 0.5; // as in `bt search`
 const PAUSE_MS = 400; // without a key, after which a search is verified
 const FAST_MS = 100; // of recall, up to which nearly each key asks
 const KEY_MS = 20, SLOW_KEY_MS = 120;
+const EMPTY_MS = 3000; // between two looks at an index without pictures
 
 const [text, given, status, answer, notes] = ["text", "given", "status", "answer", "notes"].map(byId);
 let asked = empty();
 let index = null; // the figures of the index
+let lastRead = Infinity; // the time at which the figures were asked
 let began = 0;
-let typed = null, paused = null; // timers
+let typed = null, paused = null, looking = null; // timers
 let filling = null;
 let shownKey = ""; // the search whose pictures are in the grid
 let said = ""; // of the search, without the least match
 
-// What is asked
+// The question
 
 function read() {
   asked = { ...asked, text: text.value, ...filters.get() };
@@ -57,10 +59,11 @@ function remember(place) {
 }
 
 function restore() {
-  asked = fromUrl();
+  const { images, ...others } = fromUrl();
+  asked = { ...asked, ...others };
+  take(images);
   text.value = asked.text;
   filters.set(asked);
-  drawGiven();
 }
 
 function rest() {
@@ -69,6 +72,7 @@ function rest() {
   grid.show([]);
   answer.hidden = notes.hidden = true;
   say("");
+  if (performance.now() - lastRead > EMPTY_MS) readStatus().catch(() => {}); // the figures that are there stay
   byId("start").hidden = !(index?.pictures > 0);
   byId("empty").hidden = index === null || index.pictures > 0;
 }
@@ -79,19 +83,22 @@ function drawGiven() {
     if (one.file) image.src = one.url ??= URL.createObjectURL(one.file);
     else picture(one.id, 34, (url) => url && (image.src = url));
     const remove = () => {
-      asked.images = asked.images.filter((other) => other !== one);
-      drawGiven();
       text.focus();
-      ask();
+      searchBy(asked.images.filter((other) => other !== one));
     };
     return make("button", { type: "button", class: "given", title: "Remove this picture",
       "aria-label": "Remove the picture from the search", onclick: remove }, image);
   }));
 }
 
-function searchBy(images) {
+function take(images) {
+  for (const one of asked.images) if (one.url && !images.includes(one)) URL.revokeObjectURL(one.url);
   asked.images = images;
   drawGiven();
+}
+
+function searchBy(images) {
+  take(images);
   ask();
 }
 
@@ -124,7 +131,7 @@ async function fill() {
   }
 }
 
-// What is found
+// The answers
 
 function hear({ stage, typing, done, total, lacksHead, fault, seconds }) {
   if (stage === "waiting") {
@@ -141,7 +148,7 @@ function hear({ stage, typing, done, total, lacksHead, fault, seconds }) {
       if (!typing) listNotes([]);
     } else if (stage === "verified") said = total ? `Verified ${done} of ${total}` : "Being verified";
     else finish(lacksHead);
-    const key = toUrl({ ...asked, least: 0 });
+    const key = [toUrl({ ...asked, least: 0 }), ...asked.images.map((one) => one.url)].join(" ");
     const isOther = key !== shownKey;
     shownKey = key;
     if (isOther && stage === "recalled") scrollTo(0, 0);
@@ -182,7 +189,7 @@ function listNotes(lines) {
   notes.hidden = lines.length === 0;
 }
 
-// Show what the least match leaves, and tell what it hides.
+// Show the hits that have the least match, and tell how many it hides.
 function showHits(how = {}) {
   const { hits, cursor } = search.found;
   const least = asked.least / 100;
@@ -229,14 +236,29 @@ function wantToken() {
 
 // The start
 
+async function readStatus() {
+  lastRead = performance.now();
+  const state = await json("/status");
+  const wasEmpty = index?.pictures === 0;
+  index = state.index ?? { pictures: 0, roots: [] };
+  view.setReveals(state.reveals === true);
+  filters.setRoots(index.roots);
+  byId("count").textContent = count(index.pictures, "picture");
+  clearTimeout(looking);
+  if (index.pictures === 0) looking = setTimeout(look, EMPTY_MS);
+  else if (wasEmpty) ask({ place: "same" });
+}
+
+// Read the figures until `bt index` has added a picture.
+function look() {
+  if (!document.hidden) readStatus().catch(() => (looking = setTimeout(look, EMPTY_MS)));
+  else looking = setTimeout(look, EMPTY_MS);
+}
+
 async function begin() {
   for (;;) {
     try {
-      const state = await json("/status");
-      index = state.index ?? { pictures: 0, roots: [] };
-      view.setReveals(state.reveals === true);
-      filters.setRoots(index.roots);
-      byId("count").textContent = count(index.pictures, "picture");
+      await readStatus();
       break;
     } catch (error) {
       if (!(error instanceof Fault)) throw error;
@@ -342,15 +364,18 @@ addEventListener("drop", (event) => {
   byId("drop").hidden = true;
   if (!holdsFiles(event)) return;
   event.preventDefault();
-  if (view.isOpen()) byId("close").click();
+  view.leave();
   takeFiles(event.dataTransfer.files);
 });
 addEventListener("paste", (event) => {
   if (!event.clipboardData?.files.length) return;
+  const isText = event.clipboardData.types.includes("text/plain");
+  if (isText && (event.target === text || event.target === byId("key"))) return; // office programs add a picture of it
   event.preventDefault();
   takeFiles(event.clipboardData.files);
 });
 addEventListener("popstate", () => {
+  view.leave();
   restore();
   ask({ place: "same" });
 });

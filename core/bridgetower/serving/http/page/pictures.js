@@ -32,7 +32,7 @@ export function picture(id, width, take) {
   return () => {
     entry.takers.delete(take);
     if (entry.takers.size) return;
-    wanted.delete(key);
+    for (const map of [wanted, loading]) if (map.get(key) === entry) map.delete(key); // the next one begins afresh
     entry.stop?.abort();
   };
 }
@@ -43,18 +43,19 @@ function next() {
     wanted.delete(key);
     loading.set(key, entry);
     load(entry).finally(() => {
-      loading.delete(key);
+      if (loading.get(key) === entry) loading.delete(key);
       next();
     });
   }
 }
 
 async function load(entry) {
-  entry.stop = new AbortController();
-  const url = await fetched(`/thumbs/${entry.id}?w=${entry.side}`, entry.stop.signal).catch((error) =>
-    error.name === "AbortError" ? undefined : null,
-  );
-  if (url === undefined) return;
+  const { signal } = (entry.stop = new AbortController());
+  const url = await fetched(`/thumbs/${entry.id}?w=${entry.side}`, signal).catch(() => null);
+  if (signal.aborted) {
+    if (url !== null) URL.revokeObjectURL(url);
+    return;
+  }
   if (url !== null) {
     kept.set(entry.key, url);
     if (kept.size > KEPT) {

@@ -55,6 +55,7 @@ async function patiently(signal, work) {
     } catch (error) {
       if (error.code === "no_head" && !lacksHead) {
         lacksHead = true;
+        lastAnswer = performance.now();
         continue;
       }
       const seconds = signal.aborted ? null : wait(error);
@@ -70,6 +71,7 @@ async function sayIfAsleep(signal) {
   if (performance.now() - lastAnswer < ASLEEP_S * 1000) return;
   const status = await json("/status", { signal });
   if (!status.awake) tell({ stage: "asleep" });
+  lacksHead = false; // the server may have another model by now
 }
 
 async function recalled(asked, signal) {

@@ -10,6 +10,7 @@ const [nothing, name, paths, facts, said, place] = ["nothing", "name", "paths", 
 const [previous, next, original, revealButton] = ["previous", "next", "original", "reveal"].map(byId);
 let pictures; // {hit(at), length(), more()}
 let at = 0;
+let current = null; // the hit that is shown, whatever list is behind it
 let stop = null;
 let shown = null; // the object URL
 let isLeft = false; // for another search
@@ -21,10 +22,8 @@ export function install(given) {
   previous.addEventListener("click", () => go(at - 1));
   next.addEventListener("click", () => go(at + 1));
   byId("like").addEventListener("click", () => {
-    const hit = pictures.hit(at);
-    isLeft = true;
-    dialog.close();
-    given.like(hit);
+    leave();
+    given.like(current);
   });
   revealButton.addEventListener("click", reveal);
   original.addEventListener("click", openOriginal);
@@ -53,12 +52,18 @@ export function open(given) {
   byId("close").focus();
 }
 
+// Close the view without a return to the place of the picture in the list.
+export function leave() {
+  if (!dialog.open) return;
+  isLeft = true;
+  dialog.close();
+}
+
 // Show the place of the picture again after the order of all has changed.
 export function refresh() {
   if (!dialog.open) return;
-  const id = dialog.dataset.id;
   for (let index = 0; index < pictures.length(); index++) {
-    if (pictures.hit(index).id !== id) continue;
+    if (pictures.hit(index).id !== current.id) continue;
     at = index;
     describe(pictures.hit(at));
     return;
@@ -69,7 +74,6 @@ function go(to) {
   if (to < 0 || to >= pictures.length()) return;
   at = to;
   const hit = pictures.hit(at);
-  dialog.dataset.id = hit.id;
   said.textContent = "";
   describe(hit);
   load(hit);
@@ -77,6 +81,7 @@ function go(to) {
 }
 
 function describe(hit) {
+  current = hit;
   name.textContent = nameOf(hit.path);
   place.textContent = `${at + 1} of ${pictures.length()}`;
   previous.disabled = at === 0;
@@ -129,7 +134,7 @@ async function copy(path) {
 
 async function reveal() {
   try {
-    await ask(`/images/${pictures.hit(at).id}/reveal`, { body: {} });
+    await ask(`/images/${current.id}/reveal`, { body: {} });
     said.textContent = "The folder is opened on this machine.";
   } catch (error) {
     said.textContent = `The folder cannot be opened: ${error.message}.`;

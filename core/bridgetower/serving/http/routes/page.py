@@ -21,12 +21,12 @@ def router(files: Mapping[str, PageFile]) -> APIRouter:
             return Response(status_code=304, headers=file.headers)
         return Response(file.content, media_type=file.media_type, headers=file.headers)
 
-    @routes.get(DOCUMENT)
+    @routes.api_route(DOCUMENT, methods=["GET", "HEAD"])
     async def document(request: Request) -> Response:
         """Return the document of the page."""
         return answer(request, DOCUMENT)
 
-    @routes.get("/page/{name}")
+    @routes.api_route("/page/{name}", methods=["GET", "HEAD"])
     async def file(request: Request, name: str) -> Response:
         """Return another file of the page."""
         return answer(request, f"/page/{name}")
