@@ -109,10 +109,14 @@ FILE = (1, 1, 0, 0, None, 0, METADATA_VERSION)  # the columns of each file from 
 
 
 def insert_in_bulk(
-    catalog: CatalogWriter, images: int, clouds: Clouds, path: Callable[[int, int], Path] | None = None
+    catalog: CatalogWriter,
+    images: int,
+    clouds: Clouds,
+    path: Callable[[int, int], Path] | None = None,
+    hash_of: Callable[[int], bytes] = lambda at: at.to_bytes(32, "big"),
 ) -> None:
-    """The same rows, ids and hashes in ascending order, without the triggers, whose counts are written at the end, and
-    without a vector file meanwhile: what takes an hour by commits takes minutes."""
+    """The same rows, ids and hashes in ascending order unless these are given, without the triggers, whose counts are
+    written at the end, and without a vector file meanwhile: what takes an hour by commits takes minutes."""
     path_of = path or _path
     db = catalog._db
     triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
@@ -123,7 +127,7 @@ def insert_in_bulk(
         numbers = range(block * BLOCK, block * BLOCK + number)
         vectors = clouds.pictures(block, number).astype("<f2")
         new = [
-            (at.to_bytes(32, "big"), 640, 480, None, DECODING_VERSION, row.tobytes())
+            (hash_of(at), 640, 480, None, DECODING_VERSION, row.tobytes())
             for at, row in zip(numbers, vectors, strict=True)
         ]
         paths = [os.fsencode(path_of(block, at)) for at in range(number)]

@@ -29,9 +29,9 @@ COPIES = 3  # files of the first picture of cats
 class WebServer:
     """`bt serve` in a process, which can be ended and started again at the same address."""
 
-    def __init__(self, index: Path, home: Path, *options: str) -> None:
-        self._index, self._options = index, options
-        self._environment = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1"}
+    def __init__(self, index: Path, home: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.index, self._options = index, options
+        self._environment = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1", **(environment or {})}
         for name in ("DATA", "CACHE", "CONFIG"):
             self._environment[f"XDG_{name}_HOME"] = str(home / name.lower())
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -41,7 +41,7 @@ class WebServer:
 
     def start(self) -> None:
         command = [sys.executable, "-P", "-m", "bridgetower_cli", "serve", "--model", "demo", "--quiet"]
-        command += ["--index", str(self._index), "--port", str(self._port), *self._options]
+        command += ["--index", str(self.index), "--port", str(self._port), *self._options]
         self._process = subprocess.Popen(command, env=self._environment)
         until = time.monotonic() + START_S
         while time.monotonic() < until:
@@ -110,10 +110,10 @@ def make_server(index: Path, home: Path, tmp_path_factory: pytest.TempPathFactor
     """Start a further server, of a copy of the index, as one process alone serves an index."""
     servers = []
 
-    def make(*options: str, of: Path = index) -> WebServer:
+    def make(*options: str, of: Path = index, environment: dict[str, str] | None = None) -> WebServer:
         copy = tmp_path_factory.mktemp("copy") / "index"
         shutil.copytree(of, copy)
-        servers.append(server := WebServer(copy, home, *options))
+        servers.append(server := WebServer(copy, home, *options, environment=environment))
         server.start()
         return server
 

@@ -1,5 +1,6 @@
-"""An index of very many pictures that the demo model searches. The files are there, and none has the content it had."""
+"""An index of very many pictures that the demo model searches. All files are there, some with the content they had."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import cast
@@ -25,29 +26,38 @@ class _Noise:
 
 
 GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
-_FILES = 1_000  # of the folder to which the links of all others lead
+REAL = 3_000  # pictures whose file has its content, so that thumbnails are fetched and decoded
+_FILES = 1_000  # of a folder
 
 
 def write_large(index: Path, like: Path, images: int, folder: Path) -> None:
     """Write an index of `images` random vectors in the format of the model that made the index `like`."""
-    first = folder / "first"
-    first.mkdir(parents=True)
-    picture = folder / "picture.jpg"
-    shutil.copyfile(min(GALLERY.glob("*.jpg")), picture)
-    for number in range(_FILES):
-        (first / f"{number:04d}.jpg").hardlink_to(picture)
-    for number in range(images // _FILES):
-        (folder / f"{number:04d}").symlink_to(first)
+    pictures = [file.read_bytes() for file in sorted(GALLERY.glob("*.jpg"))]
+
+    def path_of(number: int) -> Path:
+        return folder / f"{number // _FILES:04d}" / f"{number % _FILES:04d}.jpg"
+
+    def content_of(number: int) -> bytes:  # bytes after the end of a JPEG picture are no part of it
+        return pictures[number % len(pictures)] + number.to_bytes(4, "big")
+
+    def hash_of(number: int) -> bytes:
+        return hashlib.sha256(content_of(number)).digest() if number < REAL else number.to_bytes(32, "big")
+
+    for number in range(REAL):
+        file = path_of(number)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content_of(number))
+    for number in range(REAL, images, _FILES):
+        path_of(number).parent.symlink_to(folder / "0000")
 
     def path(block: int, at: int) -> Path:
-        number = block * BLOCK + at
-        return folder / f"{number // _FILES:04d}" / f"{number % _FILES:04d}.jpg"
+        return path_of(block * BLOCK + at)
 
     with Library(like) as library:
         fingerprint = library.fingerprint
     assert fingerprint is not None
     shutil.rmtree(index, ignore_errors=True)
     with IndexWriter.open(index, fingerprint) as writer:
-        insert_in_bulk(writer.catalog, images, cast("Clouds", _Noise(fingerprint.dim)), path)
+        insert_in_bulk(writer.catalog, images, cast("Clouds", _Noise(fingerprint.dim)), path, hash_of)
     with IndexWriter.open(index, fingerprint) as writer:
         writer.finish()

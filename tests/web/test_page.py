@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import re
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tests.web.conftest import COPIES, DATED, MakeServer, Visit, Watched, WebSer
 from tests.web.large import GALLERY
 
 CATS = "two cats on a couch"
+MARKUP = "<img src=x onerror=alert(1)>"
 TOKEN = "a-token-of-the-tests"
 NARROW = {"width": 360, "height": 740}
 MOST_RECALL_MS = 600  # of a machine that is shared; 150 is wanted of one that is not
@@ -50,21 +53,52 @@ def refuse(route: Route, code: int, word: str, **headers: str) -> None:
     route.fulfill(status=code, body=body, content_type="application/json", headers=headers)
 
 
-def drop(page: Page, picture: Path, event: str = "drop") -> None:
-    """Drop a file on the page, or paste it."""
+def drop(page: Page, picture: Path, event: str = "drop", *, text: str | None = None, onto: str = "body") -> bool:
+    """Drop a file on the page, or paste it, with a text beside it. Return whether the browser does its own part."""
     data = base64.b64encode(picture.read_bytes()).decode()
-    page.evaluate(
-        """([data, event]) => {
+    is_left: bool = page.evaluate(
+        """([data, event, text, onto]) => {
             const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
             const given = new DataTransfer();
             given.items.add(new File([bytes], "a.jpg", { type: "image/jpeg" }));
+            if (text !== null) given.setData("text/plain", text);
             const made = event === "paste"
                 ? new ClipboardEvent("paste", { clipboardData: given, bubbles: true, cancelable: true })
                 : new DragEvent(event, { dataTransfer: given, bubbles: true, cancelable: true });
-            document.body.dispatchEvent(made);
+            return document.querySelector(onto).dispatchEvent(made);
         }""",
-        [data, event],
+        [data, event, text, onto],
     )
+    return is_left
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that gets the arguments of `xdg-open`, which is in a folder beside it."""
+    folder = tmp_path_factory.mktemp("opener")
+    (folder / "bin").mkdir()
+    opener = folder / "bin" / "xdg-open"
+    opener.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> "{folder / "opened"}"\n')
+    opener.chmod(0o755)
+    return folder / "opened"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures in a folder; markup is the name of the folder and of one of them."""
+    photos = tmp_path_factory.mktemp("photos")
+    (photos / MARKUP).mkdir()
+    for name, picture in zip(("other", MARKUP), sorted(GALLERY.glob("*.jpg")), strict=False):
+        shutil.copy(picture, photos / MARKUP / f"{name}.jpg")
+    return photos
+
+
+@pytest.fixture(scope="module")
+def own(make_server: MakeServer, home: Path, photos: Path, opened: Path) -> WebServer:
+    """A server of `photos` that opens folders."""
+    write_index(photos.parent / "own-index", home, photos)
+    environment = {"DISPLAY": ":99", "PATH": f"{opened.parent / 'bin'}:{os.environ['PATH']}"}
+    return make_server(of=photos.parent / "own-index", environment=environment)
 
 
 # Texts
@@ -84,11 +118,12 @@ def test_typing_recalls_and_a_pause_verifies(visit: Visit, watched: Watched) -> 
     expect(first(page).locator("img.there")).to_be_visible()
 
 
-def test_first_pictures_are_there_soon_after_the_last_key(visit: Visit) -> None:
+def test_first_pictures_are_there_soon_after_the_last_key(visit: Visit, watched: Watched) -> None:
     page = visit()
     search(page, "a dog")
     took = []
-    for text in ("a cat", "two dogs", "a red kite", "an ant", "three crowns", "a bee", "two owls"):
+    for text in ("one brown cat", "two small dogs", "a red kite", "an ant", "three crowns", "a bee", "two owls"):
+        assert not [body for body in asked(watched, "/search") if body.get("text") == text]
         page.locator("#text").fill("")
         expect(tiles(page)).to_have_count(0)
         took.append(
@@ -99,7 +134,7 @@ def test_first_pictures_are_there_soon_after_the_last_key(visit: Visit) -> None:
                     box.dispatchEvent(new InputEvent("input"));
                     const look = () => {
                         const image = document.querySelector(".tile img.there");
-                        if (image !== null) resolve(performance.now() - began);
+                        if (image !== null) image.decode().then(() => resolve(performance.now() - began));
                         else requestAnimationFrame(look);
                     };
                     look();
@@ -156,10 +191,33 @@ def test_back_and_reload(visit: Visit) -> None:
     expect(page.locator("#text")).to_have_value("a dog")
 
 
-def test_texts_are_no_html(visit: Visit) -> None:
-    page = visit()
+def test_texts_are_no_html(visit: Visit, own: WebServer) -> None:
+    page = visit(at=own)
     page.on("dialog", lambda dialog: _fail(dialog))
-    search(page, "<img src=x onerror=alert(1)>")
+    search(page, MARKUP)
+    tile = page.locator(".tile", has_text=MARKUP)
+    expect(tile).to_have_attribute("title", re.compile(re.escape(f"/{MARKUP}/{MARKUP}.jpg")))
+    page.locator("#folders summary").click()
+    page.locator("#tree button").first.click()
+    expect(page.locator("#tree label", has_text=MARKUP)).to_be_visible()
+    page.locator("#tree label", has_text=MARKUP).click()
+    expect(page.locator("#chosen")).to_have_text(f": {MARKUP}")
+    page.keyboard.press("Escape")
+    expect(status(page)).to_contain_text("verified in")
+    tile.click()
+    expect(page.locator("#name")).to_have_text(f"{MARKUP}.jpg")
+    expect(page.locator("#paths span")).to_contain_text(f"/{MARKUP}/{MARKUP}.jpg")
+    page.keyboard.press("Escape")
+
+    def noted(route: Route) -> None:
+        word = {"mask": 0, "rank": 1, "token": MARKUP, "probability": 0.5, "images": [], "count": 0, "ids": []}
+        route.fulfill(json={"words": [word], "best_match": 0.9, "skipped": [], "gone": 0, "notes": [MARKUP]})
+
+    page.route("**/fill", noted)
+    page.locator("#text").fill("a <mask>")
+    page.keyboard.press("Enter")
+    expect(page.locator(".word b")).to_have_text(MARKUP)
+    expect(page.locator("#notes")).to_contain_text(MARKUP)
     assert page.locator("img[src=x]").count() == 0
 
 
@@ -257,6 +315,65 @@ def test_a_file_that_is_no_picture(visit: Visit, watched: Watched, tmp_path: Pat
     expect(status(page)).to_have_class("trouble")
 
 
+def test_another_picture_starts_at_the_top(visit: Visit, watched: Watched) -> None:
+    page = visit()
+    page.evaluate(
+        """() => {
+            const revoke = URL.revokeObjectURL;
+            window.revoked = [];
+            URL.revokeObjectURL = (url) => {
+                window.revoked.push(url);
+                revoke.call(URL, url);
+            };
+        }"""
+    )
+    for picture in sorted(GALLERY.glob("*.jpg"))[20:22]:
+        drop(page, picture)
+        expect(first(page)).to_have_attribute("aria-label", re.compile(f"^{re.escape(picture.name)}"))
+        expect(status(page)).to_contain_text("none verified")
+        assert page.evaluate("scrollY") == 0
+        page.evaluate("scrollTo(0, 900)")
+        page.wait_for_timeout(200)
+    url = page.locator(".given img").get_attribute("src")
+    assert url not in page.evaluate("window.revoked")
+    page.locator(".given").dispatch_event("click")
+    expect(page.locator(".given")).to_have_count(0)
+    assert len([one for one in page.evaluate("window.revoked") if one == url]) == 1
+
+
+@pytest.mark.parametrize("onto", ["#text", "body"])
+def test_a_text_that_is_pasted_with_a_picture(visit: Visit, onto: str) -> None:
+    page = visit()
+    expect(page.locator("#count")).to_be_visible()
+    is_left = drop(page, min(GALLERY.glob("*.jpg")), "paste", text="two cats", onto=onto)
+    assert is_left == (onto == "#text")
+    expect(page.locator(".given")).to_have_count(0 if onto == "#text" else 1)
+
+
+def test_a_picture_that_is_wanted_again_at_once(visit: Visit) -> None:
+    page = visit()
+    search(page, CATS)
+    got = page.evaluate(
+        """async () => {
+            const { picture } = await import("/page/pictures.js");
+            const real = window.fetch;
+            window.fetch = async (...given) => {
+                await new Promise((resolve) => setTimeout(resolve, 300));
+                return real(...given);
+            };
+            const id = [...document.querySelectorAll(".tile")].at(-1).hit.id;
+            const away = picture(id, 500, () => {});
+            await new Promise((resolve) => setTimeout(resolve, 100));
+            away();
+            return await new Promise((resolve) => {
+                picture(id, 500, resolve);
+                setTimeout(() => resolve("nothing"), 5000);
+            });
+        }"""
+    )
+    assert got.startswith("blob:")
+
+
 # Filters
 
 
@@ -291,6 +408,20 @@ def test_folders_inside(visit: Visit) -> None:
     page.get_by_role("button", name="Folders in /a").click()
     expect(page.locator('#tree input[value="/a/b"]')).to_be_visible()
     expect(page.locator("#tree")).to_contain_text("2")
+
+
+def test_a_folder_whose_name_is_no_utf_8(visit: Visit) -> None:
+    page = visit()
+    given = [{"path": f"/a/{name}", "name": name, "files": 2} for name in ("\udcff", "\U0001f600")]
+    answer = json.dumps({"under": None, "folders": given, "more": False})
+    page.route("**/folders*", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    page.locator("#folders summary").click()
+    expect(page.locator("#tree input")).to_have_count(2)
+    expect(page.locator("#tree input").first).to_be_disabled()
+    expect(page.locator("#tree label").first).to_have_attribute("title", re.compile("not UTF-8"))
+    expect(page.locator("#tree input").last).to_be_enabled()
+    page.locator("#tree button").first.click()  # those inside can be seen
+    expect(page.locator("#tree input")).to_have_count(4)
 
 
 def test_dates(visit: Visit) -> None:
@@ -411,7 +542,49 @@ def test_more_like_this(visit: Visit, watched: Watched) -> None:
     expect(page.locator(".given")).to_have_count(1)
 
 
-def test_open_the_folder(visit: Visit, watched: Watched) -> None:
+def test_back_closes_it(visit: Visit) -> None:
+    page = visit()
+    search(page, CATS)
+    search(page, "a dog")
+    first(page).click()
+    expect(page.locator("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.locator("dialog")).to_be_hidden()
+    expect(page.locator("#text")).to_have_value(CATS)
+    expect(first(page)).to_have_attribute("aria-label", re.compile("^two-cats"))
+
+
+def test_it_acts_on_the_picture_that_is_shown(visit: Visit) -> None:
+    page = visit()
+    search(page, "a dog")
+    first(page).click()
+    shown = page.locator("#original").get_attribute("href") or ""
+    page.evaluate(  # another list comes behind the view, without the picture
+        """() => {
+            document.getElementById("since").value = "2024-05-02";
+            document.getElementById("before").value = "2024-05-04";
+            document.getElementById("ask").requestSubmit();
+        }"""
+    )
+    expect(tiles(page)).to_have_count(2)
+    page.locator("#like").click()
+    expect(page).to_have_url(re.compile(f"image={shown.removeprefix('/images/')}"))
+
+
+def test_a_folder_is_opened(visit: Visit, own: WebServer, photos: Path, opened: Path) -> None:
+    page = visit(at=own)
+    search(page, "a cat")
+    first(page).click()
+    page.locator("#reveal").click()
+    expect(page.locator("#said")).to_have_text("The folder is opened on this machine.")
+    for _ in range(100):  # the server does not wait for the program
+        if opened.exists():
+            break
+        page.wait_for_timeout(50)
+    assert opened.read_text() == f"{photos / MARKUP}\n"
+
+
+def test_the_answer_to_open_the_folder(visit: Visit, watched: Watched) -> None:
     page = visit("/healthz")
     page.route("**/status", lambda route: route.fulfill(json={**route.fetch().json(), "reveals": True}))
     page.route("**/reveal", lambda route: route.fulfill(status=204))
@@ -449,6 +622,17 @@ def test_token(visit: Visit, make_server: MakeServer, watched: Watched, tmp_path
     page.reload()  # the token is kept while the window is open
     expect(status(page)).to_contain_text("verified in")
     expect(page.locator("#token")).to_be_hidden()
+    page.evaluate("(token) => sessionStorage.setItem('bt-token', token)", TOKEN.replace("-", "\N{EN DASH}"))
+    page.reload()
+    expect(page.locator("#wrong")).to_be_visible()
+    page.locator("#key").fill(TOKEN.replace("-", "\N{EN DASH}"))
+    page.keyboard.press("Enter")
+    assert page.locator("#key").evaluate("(key) => key.matches(':invalid') && key.title") == (
+        "16 to 512 letters, digits and signs of ASCII, without spaces"
+    )
+    page.locator("#key").fill(f"{TOKEN} ")
+    page.keyboard.press("Enter")
+    expect(status(page)).to_contain_text("verified in")
 
 
 def test_a_server_that_is_lost(visit: Visit, make_server: MakeServer, watched: Watched) -> None:
@@ -512,6 +696,10 @@ def test_a_model_without_the_head(visit: Visit, watched: Watched) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#notes")).to_contain_text("The model has no matching head")
     expect(first(page)).to_contain_text("unverified")
+    page.unroute("**/search")  # the server is started again, with another model
+    page.route("**/search", lambda route: refuse(route, 503, "draining", **{"Retry-After": "1"}), times=1)
+    search(page, "a dog")
+    expect(page.locator("#notes")).not_to_contain_text("no matching head")
 
 
 def test_notes_of_the_server(visit: Visit) -> None:
@@ -533,18 +721,40 @@ def test_dates_that_leave_nothing(visit: Visit, watched: Watched) -> None:
 def test_an_empty_index(visit: Visit, make_server: MakeServer, home: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     write_index(tmp_path / "index", home, tmp_path / "photos")
-    page = visit(at=make_server(of=tmp_path / "index"))
+    server = make_server(of=tmp_path / "index")
+    page = visit(at=server)
+    expect(page.locator("#empty")).to_contain_text("There are no pictures in the index yet")
     expect(page.locator("#empty")).to_contain_text("bt index ~/Pictures")
     page.locator("#text").fill("a dog")
     page.keyboard.press("Enter")
-    expect(status(page)).not_to_have_text("")
+    expect(status(page)).to_have_text("By similarity, none verified.")
     expect(page.locator("#empty")).to_be_visible()
+    other = visit(at=server)
+    expect(other.locator("#empty")).to_be_visible()
+    shutil.copy(min(GALLERY.glob("*.jpg")), tmp_path / "photos")
+    write_index(server.index, home, tmp_path / "photos")
+    expect(first(page)).to_be_visible()
+    expect(page.locator("#empty")).to_be_hidden()
+    expect(other.locator("#count")).to_have_text("1 picture")
+    expect(other.locator("#empty")).to_be_hidden()
 
 
 def test_without_the_page(visit: Visit, make_server: MakeServer, watched: Watched) -> None:
     watched.may_be_refused = True
     page = visit(at=make_server("--no-page"))
     assert "not_found" in page.content()
+
+
+def test_a_link_of_another_site(visit: Visit, server: WebServer, watched: Watched) -> None:
+    page = visit()
+    link = f'<a href="{server.url}/#text=cats">cats</a>'
+    page.route("http://elsewhere.example/", lambda route: route.fulfill(body=link, content_type="text/html"))
+    page.goto("http://elsewhere.example/")
+    page.locator("a").click()
+    expect(page.locator("#text")).to_have_value("cats")
+    expect(status(page)).to_contain_text("verified in")
+    assert watched.elsewhere == ["http://elsewhere.example/"]
+    watched.elsewhere.clear()
 
 
 # Windows

@@ -1,4 +1,7 @@
-"""Write the pictures of docs/page.md: `pytest --web --screenshots docs/images tests/web/test_screenshots.py`."""
+"""Write pictures of the page: `pytest --web --screenshots FOLDER tests/web/test_screenshots.py`.
+
+docs/page.md shows those of the search, of a picture and of words, from docs/images.
+"""
 
 from io import BytesIO
 from pathlib import Path
@@ -9,7 +12,8 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from tests.web.conftest import Visit
-from tests.web.test_page import CATS, first, search
+from tests.web.large import GALLERY
+from tests.web.test_page import CATS, NARROW, drop, first, search, status
 
 MOST_BYTES = 250_000
 WINDOW = {"width": 1100, "height": 720}
@@ -29,13 +33,14 @@ def visit_home(visit: Visit, album: Path) -> Any:
     """Open the page with the album at the place where people have theirs."""
 
     def visit_it(**options: Any) -> Page:
-        page = visit("/healthz", viewport=WINDOW, **options)
+        page = visit("/healthz", **{"viewport": WINDOW, **options})
 
         def moved(route: Route) -> None:
             answer = route.fetch()
             route.fulfill(response=answer, body=answer.text().replace(str(album), "/home/me/Pictures"))
 
-        page.route("**/search", moved)
+        for path in ("search", "status", "folders"):
+            page.route(f"**/{path}*", moved)
         page.goto(page.url.replace("/healthz", "/"))
         return page
 
@@ -70,3 +75,48 @@ def test_words(folder: Path, visit_home: Any) -> None:
     page.keyboard.press("Enter")
     expect(page.locator(".word").first).to_be_visible()
     shoot(page, folder / "page-words.png")
+
+
+def test_drop(folder: Path, visit_home: Any) -> None:
+    page = visit_home()
+    drop(page, sorted(GALLERY.glob("*.jpg"))[20], "dragenter")
+    shoot(page, folder / "page-drop.png")
+
+
+def test_by_a_picture(folder: Path, visit_home: Any) -> None:
+    page = visit_home()
+    drop(page, sorted(GALLERY.glob("*.jpg"))[20])
+    expect(status(page)).to_contain_text("none verified")
+    shoot(page, folder / "page-by-picture.png")
+
+
+def test_no_match(folder: Path, visit_home: Any) -> None:
+    page = visit_home()
+    search(page, "an aeroplane")
+    shoot(page, folder / "page-no-match.png")
+
+
+def test_filters(folder: Path, visit_home: Any) -> None:
+    page = visit_home()
+    search(page, "a dog")
+    page.locator("#since").fill("2024-05-02")
+    page.locator("#least").fill("20")
+    page.locator("#folders summary").click()
+    page.locator("#tree input").first.check()
+    expect(status(page)).to_contain_text("verified in")
+    shoot(page, folder / "page-filters.png")
+
+
+@pytest.mark.parametrize("name", ["start", "search", "picture", "words"])
+def test_narrow(folder: Path, visit_home: Any, name: str) -> None:
+    page = visit_home(viewport=NARROW)
+    if name == "words":
+        page.locator("#text").fill("a <mask> looking out")
+        page.keyboard.press("Enter")
+        expect(page.locator(".word").first).to_be_visible()
+    elif name != "start":
+        search(page, CATS)
+    if name == "picture":
+        first(page).click()
+        expect(page.locator("#large")).to_be_visible()
+    shoot(page, folder / f"page-narrow-{name}.png")
