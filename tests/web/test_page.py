@@ -311,7 +311,8 @@ def test_a_file_that_is_no_picture(visit: Visit, watched: Watched, tmp_path: Pat
     page = visit()
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     page.locator("#file").set_input_files(tmp_path / "a.jpg")
-    expect(status(page)).to_contain_text("Image 0")
+    expect(status(page)).to_contain_text("This picture cannot be read: not a picture")
+    expect(tiles(page)).to_have_count(0)
     expect(status(page)).to_have_class("trouble")
 
 
@@ -712,10 +713,31 @@ def test_dates_that_leave_nothing(visit: Visit, watched: Watched) -> None:
     watched.may_be_refused = True
     page = visit("/#text=cats&since=2024-05-02&before=2024-05-01")
     expect(status(page)).to_have_class("trouble")
+    expect(tiles(page)).to_have_count(0)
     page.locator("#since").fill("2024-05-01")
     page.locator("#before").fill("2024-05-03")
     expect(tiles(page)).to_have_count(2)
     expect(status(page)).not_to_have_class("trouble")
+
+
+def test_an_index_that_is_away(
+    visit: Visit, make_server: MakeServer, home: Path, watched: Watched, tmp_path: Path
+) -> None:
+    watched.may_be_refused = True
+    (tmp_path / "photos").mkdir()
+    write_index(tmp_path / "index", home, tmp_path / "photos")
+    server = make_server(of=tmp_path / "index")
+    shutil.move(server.index, tmp_path / "away")
+    page = visit(at=server)
+    expect(page.locator("#lack")).to_have_text("There is no index in the folder that is served: its disk may be away")
+
+
+def test_a_slash_is_no_word(visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#text")).to_be_focused()
+    page.keyboard.press("/")
+    page.keyboard.type("9/10")
+    expect(page.locator("#text")).to_have_value("9/10")
 
 
 def test_an_empty_index(visit: Visit, make_server: MakeServer, home: Path, tmp_path: Path) -> None:
@@ -727,7 +749,7 @@ def test_an_empty_index(visit: Visit, make_server: MakeServer, home: Path, tmp_p
     expect(page.locator("#empty")).to_contain_text("bt index ~/Pictures")
     page.locator("#text").fill("a dog")
     page.keyboard.press("Enter")
-    expect(status(page)).to_have_text("By similarity, none verified.")
+    expect(status(page)).to_have_text("")
     expect(page.locator("#empty")).to_be_visible()
     other = visit(at=server)
     expect(other.locator("#empty")).to_be_visible()

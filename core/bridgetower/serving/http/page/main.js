@@ -42,6 +42,10 @@ function ask({ typing = false, place = "final" } = {}) {
   byId("token").hidden = true;
   if (asksNothing(asked)) return rest();
   byId("start").hidden = byId("empty").hidden = true;
+  if (asked.since && asked.before && asked.since >= asked.before) {
+    search.cancel();
+    return failed(new Fault(422, "dates", "No day is from the first date on, and before the second"));
+  }
   if (hasMask(asked)) return typing ? undefined : fill();
   facets.hide();
   began = performance.now();
@@ -118,6 +122,7 @@ async function fill() {
         ask();
       });
       say(found.words.length ? "Choose a word to search with it." : "The pictures give no word.");
+      byId("empty").hidden = index?.pictures !== 0;
       listNotes(found.notes);
       return;
     } catch (error) {
@@ -162,7 +167,10 @@ function finish(lacksHead) {
   said = found.verified ? `${count(found.verified, "picture")} verified in ${s} s` : "By similarity, none verified";
   const unfit = found.best_match !== null && found.best_match < FITS;
   answer.hidden = true;
-  if (!found.hits.length && index?.pictures === 0) byId("empty").hidden = false;
+  if (!found.hits.length && index?.pictures === 0) {
+    byId("empty").hidden = false;
+    said = "";
+  }
   else if (!found.hits.length) {
     const isFiltered = asked.under.length || asked.since || asked.before;
     tell(isFiltered ? "No picture passes these filters." : "No picture was found.");
@@ -204,7 +212,8 @@ function showHits(how = {}) {
     const hidden = `${below} below ${asked.least} % and ${unverified}${some} unverified`;
     parts.push(`${count(left.length, "picture")} shown; hidden are ${hidden}`);
   } else if (hits.length) parts.push(`${cursor === null ? "" : "first "}${count(hits.length, "picture")}`);
-  say(`${parts.filter(Boolean).join(". ")}.`);
+  const line = parts.filter(Boolean).join(". ");
+  say(line && `${line}.`);
 }
 
 function say(line, isTrouble = false) {
@@ -220,7 +229,10 @@ function trouble(fault, seconds) {
 
 function failed(fault) {
   if (fault.status === 401) return wantToken();
-  say(`${sentence(fault.message)}.`, true);
+  facets.hide();
+  grid.show([]); // the pictures there are of another search
+  answer.hidden = notes.hidden = true;
+  say(`${sentence(fault.message.replace(/^image \d+: /, "this picture cannot be read: "))}.`, true);
 }
 
 function wantToken() {
@@ -241,6 +253,8 @@ async function readStatus() {
   const state = await json("/status");
   const wasEmpty = index?.pictures === 0;
   index = state.index ?? { pictures: 0, roots: [] };
+  byId("lack").textContent = state.index === null
+    ? "There is no index in the folder that is served: its disk may be away" : "There are no pictures in the index yet";
   view.setReveals(state.reveals === true);
   filters.setRoots(index.roots);
   byId("count").textContent = count(index.pictures, "picture");
@@ -335,7 +349,8 @@ for (const button of document.querySelectorAll("#start [data-text]"))
   });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || view.isOpen()) return;
-  if (event.target.matches?.("input:not([type=range],[type=checkbox],[type=file])")) return;
+  const isTyped = event.target.matches?.("input:not([type=range],[type=checkbox],[type=file])");
+  if (isTyped && (event.target !== text || text.value)) return;
   event.preventDefault();
   text.focus();
   text.select();
