@@ -698,8 +698,12 @@ def test_a_model_without_the_head(visit: Visit, watched: Watched) -> None:
     expect(page.locator("#notes")).to_contain_text("The model has no matching head")
     expect(first(page)).to_contain_text("unverified")
     page.unroute("**/search")  # the server is started again, with another model
-    page.route("**/search", lambda route: refuse(route, 503, "draining", **{"Retry-After": "1"}), times=1)
-    search(page, "a dog")
+    page.route("**/search", lambda route: refuse(route, 503, "draining", **{"Retry-After": "1"}))
+    page.locator("#text").fill("a dog")
+    page.keyboard.press("Enter")
+    expect(status(page)).to_contain_text("asking again in 1 s")
+    page.unroute("**/search")
+    expect(status(page)).to_contain_text("verified in")
     expect(page.locator("#notes")).not_to_contain_text("no matching head")
 
 

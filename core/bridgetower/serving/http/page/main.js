@@ -251,7 +251,7 @@ function wantToken() {
 async function readStatus() {
   lastRead = performance.now();
   const state = await json("/status");
-  const wasEmpty = index?.pictures === 0;
+  const before = index?.pictures;
   index = state.index ?? { pictures: 0, roots: [] };
   byId("lack").textContent = state.index === null
     ? "There is no index in the folder that is served: its disk may be away" : "There are no pictures in the index yet";
@@ -260,13 +260,13 @@ async function readStatus() {
   byId("count").textContent = count(index.pictures, "picture");
   clearTimeout(looking);
   if (index.pictures === 0) looking = setTimeout(look, EMPTY_MS);
-  else if (wasEmpty) ask({ place: "same" });
+  if (before !== undefined && (before === 0) !== (index.pictures === 0)) ask({ place: "same" });
 }
 
 // Read the figures until `bt index` has added a picture.
 function look() {
-  if (!document.hidden) readStatus().catch(() => (looking = setTimeout(look, EMPTY_MS)));
-  else looking = setTimeout(look, EMPTY_MS);
+  looking = setTimeout(look, EMPTY_MS);
+  if (!document.hidden) readStatus().catch(() => {});
 }
 
 async function begin() {
@@ -387,6 +387,7 @@ addEventListener("paste", (event) => {
   const isText = event.clipboardData.types.includes("text/plain");
   if (isText && (event.target === text || event.target === byId("key"))) return; // office programs add a picture of it
   event.preventDefault();
+  view.leave();
   takeFiles(event.clipboardData.files);
 });
 addEventListener("popstate", () => {
