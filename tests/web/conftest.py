@@ -138,7 +138,7 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Watched:
-    """What pages have asked and said during a test."""
+    """The requests and messages of the pages during a test."""
 
     faults: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
