@@ -53,11 +53,17 @@ def finite(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
 
 
+_PLAIN = {  # kinds of faults whose words by pydantic are about its types
+    "missing": "is missing",
+    "string_pattern_mismatch": "is no id, which is 64 hexadecimal digits as a hit has it",  # only ids have one
+}
+
+
 def words_of(error: Mapping[str, object], *, skip: int = 0) -> str:
     """Return a line for a fault that pydantic found, without the value; `skip` drops the first parts of its place."""
     place = error["loc"]
     names = [str(part)[:50] for part in place][skip:] if isinstance(place, tuple) else []
     if error["type"] == "extra_forbidden":
         return f"there is no field {names[-1]!a}"
-    said = str(error["msg"]).removeprefix("Value error, ")
+    said = _PLAIN.get(str(error["type"])) or str(error["msg"]).removeprefix("Value error, ")
     return f"{'.'.join(names)!s}: {said}".removeprefix(": ").encode("ascii", "backslashreplace").decode()
