@@ -105,9 +105,13 @@ def _referred(reference: str, name: str, field: str) -> GivenPicture:
     path = Path(name)  # for messages; no file of this name is opened
     if _ID.fullmatch(reference):
         return GivenPicture(name, path, id=reference)
-    content = content_of(reference, name) if ":" in reference[:20] else from_base64(reference, name)
-    picture = GivenPicture(name, path, content=content)
-    require_size(picture)
+    try:
+        content = content_of(reference, name) if ":" in reference[:20] else from_base64(reference, name)
+        picture = GivenPicture(name, path, content=content)
+        require_size(picture)
+    except Problem as problem:
+        problem.param = field
+        raise
     return picture
 
 
