@@ -30,7 +30,7 @@ from bridgetower.records import OnProgress
 # Recall is measured again when the number of rows has changed by more than 1/16 since, as it is for the lists of FAISS.
 _CHANGED_SHARE = 16
 # Recall over the queries that measure it. With the least, other texts reach 0.99. Of the first 20 pictures one is then
-# missing for every tenth text: so more is wanted as long as it takes few milliseconds: up to this effort.
+# missing for every tenth text. So more is wanted as long as it takes few milliseconds, which is up to this effort.
 _RECALL_LEAST, _RECALL_WANTED = 0.9925, 0.9975
 _CHEAP = 1000
 _REMOVED_AT_ONCE = 65_536  # rows of one transaction

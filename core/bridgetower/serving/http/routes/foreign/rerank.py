@@ -19,8 +19,7 @@ from bridgetower.serving.http.routes.foreign.schemas import (
     RerankAnswer,
     RerankFields,
     RerankTextsFields,
-    foreign_failures,
-    json_of,
+    routes_of,
 )
 from bridgetower.serving.http.routes.schemas import Given
 from bridgetower.serving.http.running import run
@@ -31,7 +30,6 @@ _PATHS = {"/v1/rerank": "rerank_v1", "/v2/rerank": "rerank_v2", "/rerank": "rera
 
 def router(engine: Engine, queue: RequestQueue) -> APIRouter:
     """Return the routes of `rerank`."""
-    routes = APIRouter()
 
     async def rerank(request: Request) -> Response:
         """Order pictures by the match of a text. With `texts` the answer is that of text-embeddings-inference."""
@@ -46,19 +44,8 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
 
         return as_json(await run(request, queue, work))
 
-    answers = foreign_failures(400, 404, 408, 413, 415, 422, 429)
-    answers[200] = {"model": RerankAnswer | list[RankedText], "description": "Pictures by falling match."}
-    for path, name in _PATHS.items():
-        routes.add_api_route(
-            path,
-            rerank,
-            methods=["POST"],
-            responses=answers,
-            response_class=Response,
-            operation_id=name,
-            openapi_extra=json_of(RerankFields, RerankTextsFields),
-        )
-    return routes
+    answer = {"model": RerankAnswer | list[RankedText], "description": "Pictures by falling match."}
+    return routes_of(rerank, _PATHS, answer, RerankFields, RerankTextsFields)
 
 
 def _kind_of(given: Mapping[str, Any]) -> type[Given]:

@@ -1,8 +1,11 @@
 """The fields of requests and answers in the forms of Jina, Cohere, text-embeddings-inference, vLLM and OpenAI."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal
 
+from fastapi import APIRouter
 from pydantic import BaseModel, Field, WithJsonSchema
+from starlette.responses import Response
 
 from bridgetower.serving.http.routes.foreign.items import MOST_ITEMS
 from bridgetower.serving.http.routes.schemas import Given, failures, whole
@@ -244,3 +247,23 @@ def json_of(*kinds: type[BaseModel]) -> dict[str, Any]:
     references = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in kinds]
     schema = references[0] if len(references) == 1 else {"anyOf": references}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def routes_of(
+    work: Callable[..., Awaitable[Response]], paths: Mapping[str, str], answer: dict[str, Any], *kinds: type[BaseModel]
+) -> APIRouter:
+    """Return the routes of `work` at several paths, each with its operation id. `answer` documents the status 200,
+    `kinds` the fields."""
+    routes = APIRouter()
+    answers = {**foreign_failures(400, 404, 408, 413, 415, 422, 429), 200: answer}
+    for path, name in paths.items():
+        routes.add_api_route(
+            path,
+            work,
+            methods=["POST"],
+            responses=answers,
+            response_class=Response,
+            operation_id=name,
+            openapi_extra=json_of(*kinds),
+        )
+    return routes

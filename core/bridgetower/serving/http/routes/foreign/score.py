@@ -18,8 +18,7 @@ from bridgetower.serving.http.routes.foreign.schemas import (
     NO_USAGE,
     ScoreAnswer,
     ScoreFields,
-    foreign_failures,
-    json_of,
+    routes_of,
 )
 from bridgetower.serving.http.running import run
 from bridgetower.serving.request_queue import RequestQueue
@@ -30,7 +29,6 @@ _FIELDS = ("text_1", "text_2")
 
 def router(engine: Engine, queue: RequestQueue) -> APIRouter:
     """Return the routes of `score`."""
-    routes = APIRouter()
 
     async def score(request: Request) -> Response:
         """Score one text with each picture, one picture with each text, or pairs."""
@@ -41,19 +39,8 @@ def router(engine: Engine, queue: RequestQueue) -> APIRouter:
 
         return as_json(await run(request, queue, work))
 
-    answers = foreign_failures(400, 404, 408, 413, 415, 422, 429)
-    answers[200] = {"model": ScoreAnswer, "description": "Matches, in the order of the request."}
-    for path, name in _PATHS.items():
-        routes.add_api_route(
-            path,
-            score,
-            methods=["POST"],
-            responses=answers,
-            response_class=Response,
-            operation_id=name,
-            openapi_extra=json_of(ScoreFields),
-        )
-    return routes
+    answer = {"model": ScoreAnswer, "description": "Matches, in the order of the request."}
+    return routes_of(score, _PATHS, answer, ScoreFields)
 
 
 def _score(engine: Engine, fields: ScoreFields, hearing: Hearing) -> dict[str, Any]:
