@@ -18,7 +18,8 @@ import numpy as np
 from bridgetower.checkpoints.find import resolve
 from bridgetower.encoders.runtime import choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
-from bridgetower.files.captions import Captioned, read_captions
+from bridgetower.files.captions.captioned import Captioned
+from bridgetower.files.captions.read import read_captions
 from bridgetower.records import Candidate
 from bridgetower.retrieval.encode_pictures import load
 from bridgetower.retrieval.evaluation import evaluate

@@ -11,7 +11,7 @@ import pytest
 from bridgetower.checkpoints.find import DEMO_FOLDER, resolve
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder
-from bridgetower.files.captions import read_captions
+from bridgetower.files.captions.read import read_captions
 from bridgetower.network import int8
 from bridgetower.records import Head
 from bridgetower.retrieval.evaluation import evaluate

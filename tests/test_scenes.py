@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from bridgetower.files.captions import read_captions
+from bridgetower.files.captions.read import read_captions
 from examples.measure_demo import masked_words
 from examples.scenes import compose, pictures
 from examples.scenes.captions import foil, phrase, plural

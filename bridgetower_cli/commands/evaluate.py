@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", parser=named_path, help="A file of JSON lines.")],
+    captions: Annotated[
+        Path, typer.Argument(metavar="CAPTIONS", parser=named_path, help="JSON lines, CSV, TSV, or JSON of a data set.")
+    ],
     depth: Annotated[
         list[int] | None,
         typer.Option(
@@ -50,6 +52,14 @@ def evaluate(
             help="Whether a caption that stands word for word at several pictures is right for each of them.",
         ),
     ] = "on",
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", parser=named_path, help="Where the pictures lie. [default: beside CAPTIONS]"),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this part of a Karpathy file; may be given several times."),
+    ] = None,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out pictures that are not there, and name them.")
     ] = False,
@@ -64,11 +74,12 @@ def evaluate(
 ) -> None:
     """Measure recall@k on a file of captions.
 
-    Each line of the file is {"image": "cat.jpg", "captions": ["a cat", ...]}, paths relative to the file; several
-    lines for one picture count as one. A caption that stands word for word at several pictures is right for each of
-    them. Prints how many of the queries, in percent, find their own among the first 1,
-    5 and 10 results (IR: text to picture, TR: picture to text), by similarity alone and for each depth of
-    verification. A model without matching head is measured by similarity alone.
+    The file is JSON lines such as {"image": "cat.jpg", "captions": ["a cat", ...]}, a CSV or TSV with the columns
+    image and caption (or filepath and title), captions_*.json of COCO, or dataset_*.json of Karpathy; its content
+    tells which. Several rows for one picture count as one. A caption that stands word for word at several pictures is
+    right for each of them. Prints how many of the queries, in percent, find their own among the first 1, 5 and 10
+    results (IR: text to picture, TR: picture to text), by similarity alone and for each depth of verification. A model
+    without matching head is measured by similarity alone.
     """
     from bridgetower import read_captions
 
@@ -79,7 +90,9 @@ def evaluate(
     missing: list[Skipped] = []
     with Meter("encoding", "pictures") as meter:
         # may raise, so before a model is fetched
-        captioned = read_captions(captions, on_missing=missing.append if skip_missing else None)
+        captioned = read_captions(
+            captions, images=images, split=split, on_missing=missing.append if skip_missing else None
+        )
         render.skipped(missing)
         # looked up at each call: the second pass has another `meter`
         measured = the_model(settings, engine=choice).evaluate(

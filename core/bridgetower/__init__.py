@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import UnknownPlaceError as UnknownPlaceError
     from bridgetower.errors import UnreachableStoreError as UnreachableStoreError
     from bridgetower.errors import UsageError as UsageError
-    from bridgetower.files.captions import Captioned as Captioned
-    from bridgetower.files.captions import read_captions as read_captions
+    from bridgetower.files.captions.captioned import Captioned as Captioned
+    from bridgetower.files.captions.read import read_captions as read_captions
     from bridgetower.index.catalog.rows import Folder as Folder
     from bridgetower.index.catalog.rows import StoreRow as StoreRow
     from bridgetower.index.catalog.rows import Tuning as Tuning
@@ -94,7 +94,8 @@ _HOMES = {
     "errors": "BridgeTowerError DamagedFileError DamagedIndexError DamagedLogError InputError LockedError "
     "MissingExtraError MissingHeadError ModelError NoIndexError OutputError PictureError PixelLimitError ProcessError "
     "RefusedPasswordError ResourceError StoreError UnknownPlaceError UnreachableStoreError UsageError",
-    "files.captions": "Captioned read_captions",
+    "files.captions.captioned": "Captioned",
+    "files.captions.read": "read_captions",
     "index.catalog.rows": "Folder StoreRow Tuning",
     "index.check": "Finding Repaired",
     "index.maintenance": "ForgetReport Forgotten Pruned",

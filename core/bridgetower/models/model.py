@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from bridgetower.checkpoints.find import LocalModel
     from bridgetower.encoders.protocol import ImageEngine, Judge, RecallEncoder, Vectors
     from bridgetower.encoders.runtime import Runtime
-    from bridgetower.files.captions import Captioned
+    from bridgetower.files.captions.captioned import Captioned
     from bridgetower.pictures.preprocess import Preprocessing
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.retrieval.evaluation import Evaluation
@@ -386,7 +386,8 @@ class Model:
         second; `on_progress(done, total)` counts the pictures of the current pass.
         Raises InputError, UsageError, ModelError.
         """
-        from bridgetower.files.captions import Captioned, read_captions
+        from bridgetower.files.captions.captioned import Captioned
+        from bridgetower.files.captions.read import read_captions
         from bridgetower.retrieval.encode_pictures import candidates_of
         from bridgetower.retrieval.evaluation import evaluate
 

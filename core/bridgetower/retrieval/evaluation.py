@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bridgetower.encoders.checked import require_embedded
 from bridgetower.encoders.protocol import ImageEngine, Judge, RecallEncoder, Vectors
 from bridgetower.errors import UsageError
-from bridgetower.files.captions import Captioned
+from bridgetower.files.captions.captioned import Captioned
 from bridgetower.files.content import read
 from bridgetower.pictures.decode_pool import error_of
 from bridgetower.pictures.preprocess import Preprocessing

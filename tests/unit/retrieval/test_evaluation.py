@@ -10,7 +10,8 @@ import pytest
 import bridgetower.retrieval.evaluation
 from bridgetower.encoders.protocol import Pictures, Texts
 from bridgetower.errors import InputError, PictureError
-from bridgetower.files.captions import Captioned, read_captions
+from bridgetower.files.captions.captioned import Captioned
+from bridgetower.files.captions.read import read_captions
 from bridgetower.records import Skipped
 from bridgetower.retrieval import evaluation
 from bridgetower.retrieval.evaluation import Evaluation
@@ -227,8 +228,8 @@ def test_a_picture_that_is_not_there_is_named_with_its_line_or_left_out(tmp_path
     with pytest.raises(InputError) as raised:
         read_captions(file)
     assert str(raised.value) == (
-        f"{file}, line 2: {tmp_path / 'gone.png'}: no such file, as 1 more; correct the path, or leave out what is "
-        "missing with --skip-missing"
+        f"{file}, line 2: {tmp_path / 'gone.png'}: no such file, as 1 more; correct the path, give the folder of the "
+        "pictures with --images, or leave out what is missing with --skip-missing"
     )
     missing: list[Skipped] = []
     there = read_captions(file, on_missing=missing.append)

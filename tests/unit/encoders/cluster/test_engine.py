@@ -17,7 +17,7 @@ from bridgetower.encoders.cluster.batches import Done, Lost, Sent
 from bridgetower.encoders.cluster.messages import Failed, Start, messages, write
 from bridgetower.encoders.cluster.ray_engine import RayEngine, authentication
 from bridgetower.encoders.protocol import Embedded
-from bridgetower.files.captions import Captioned
+from bridgetower.files.captions.captioned import Captioned
 from bridgetower.models import model as models
 from bridgetower.pictures.decode_pool import DecodePool, Square
 from bridgetower.records import FileContent, Refused, Say, quiet
