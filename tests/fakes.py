@@ -22,7 +22,7 @@ from bridgetower.pictures.decode_worker import answer
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Fingerprint, Head, Refused
 from bridgetower.retrieval.results import Found
-from bridgetower.retrieval.search import pages
+from bridgetower.retrieval.search.pages import pages
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 WORDS = ("", *COLOURS)  # column 0 is no word
@@ -35,7 +35,7 @@ def stored(store: IndexReader, image: int) -> npt.NDArray[np.float32]:
 
 
 def search(*parts: Any, **options: Any) -> Found:
-    """The first page of `bridgetower.retrieval.search.pages` with these arguments."""
+    """The first page of `bridgetower.retrieval.search.pages.pages` with these arguments."""
     with closing(pages(*parts, **options)) as results:
         return next(results)
 

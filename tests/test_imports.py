@@ -18,7 +18,7 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py"))
     [
         ("files/npy.py", "from bridgetower.index import reader", "Imports of bridgetower point down"),
         ("pictures/decode.py", "from bridgetower.files import npy", "Imports of bridgetower point down"),
-        ("retrieval/search.py", "from bridgetower import library", "Imports of bridgetower point down"),
+        ("retrieval/search/pages.py", "from bridgetower import library", "Imports of bridgetower point down"),
         ("helpers.py", "", "Imports of bridgetower point down"),
         ("index/lock.py", "from bridgetower.index import writer", "Imports of the index point down"),
         ("files/regular_files.py", "from bridgetower.files import atomic", "No circle in any package"),
@@ -69,7 +69,7 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py"))
         ("serving/mcp/asking.py", "import mcp_types", "Each third party has its owners"),
         (
             "serving/local/wire.py",
-            "from bridgetower.retrieval import search",
+            "from bridgetower.retrieval.search import request",
             "The client of a server needs no model and no picture",
         ),
     ],

@@ -128,7 +128,7 @@ def test_the_library_loads_nothing_heavy_until_a_name_is_used(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "stage", ["retrieval.search", "retrieval.indexing", "retrieval.fill", "retrieval.matching", "library"]
+    "stage", ["retrieval.search.pages", "retrieval.indexing", "retrieval.fill", "retrieval.matching", "library"]
 )
 def test_a_stage_loads_no_engine_as_others_may_stand_behind_the_seams(stage: str, tmp_path: Path) -> None:
     done, loaded = run(f"import bridgetower.{stage}", [], tmp_path)

@@ -82,7 +82,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.retrieval.results import Filled as Filled
     from bridgetower.retrieval.results import Found as Found
     from bridgetower.retrieval.results import Results as Results
-    from bridgetower.retrieval.search import SearchRequest as SearchRequest
+    from bridgetower.retrieval.search.request import SearchRequest as SearchRequest
     from bridgetower.transfer.export import Exported as Exported
     from bridgetower.transfer.import_index import ImportReport as ImportReport
 
@@ -112,7 +112,7 @@ _HOMES = {
     "retrieval.evaluation": "Evaluation",
     "retrieval.indexing": "IndexReport Progress",
     "retrieval.results": "Filled Found Results",
-    "retrieval.search": "SearchRequest",
+    "retrieval.search.request": "SearchRequest",
     "transfer.export": "Exported",
     "transfer.import_index": "ImportReport",
 }

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.retrieval.indexing import IndexReport, Progress
     from bridgetower.retrieval.results import Filled, Found
-    from bridgetower.retrieval.search import SearchRequest
+    from bridgetower.retrieval.search.request import SearchRequest
     from bridgetower.retrieval.updating import Update
     from bridgetower.transfer.export import Exported
     from bridgetower.transfer.import_index import ImportReport
@@ -186,7 +186,7 @@ class Library:
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
-        from bridgetower.retrieval.search import SearchRequest
+        from bridgetower.retrieval.search.request import SearchRequest
 
         on_progress, on_hits = listener(on_progress), listener(on_hits)
         limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken, exact)

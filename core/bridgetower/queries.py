@@ -11,7 +11,8 @@ from bridgetower.models.model_choice import ModelChoice, Notes
 from bridgetower.records import Head, OnHits, OnProgress, require_heads
 from bridgetower.retrieval.fill import fill_library
 from bridgetower.retrieval.results import Filled, Found
-from bridgetower.retrieval.search import NOTHING, SearchRequest, pages
+from bridgetower.retrieval.search.pages import NOTHING, pages
+from bridgetower.retrieval.search.request import SearchRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from bridgetower.records import Head, Hit
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
 from bridgetower.retrieval.results import Found
-from bridgetower.retrieval.search import SearchRequest
+from bridgetower.retrieval.search.request import SearchRequest
 from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint, search
 
@@ -135,7 +135,7 @@ def test_a_judge_that_cannot_be_loaded_is_an_error_after_the_first_hits(director
 
 def test_loading_the_judge_takes_nothing_of_the_budget(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    for module in ("search", "matching"):
+    for module in ("search.ranking", "matching"):
         monkeypatch.setattr(f"bridgetower.retrieval.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def load_judge() -> Judge:

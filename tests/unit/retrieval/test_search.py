@@ -17,7 +17,7 @@ from bridgetower.records import Head, quiet
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE
 from bridgetower.retrieval.indexing import index
 from bridgetower.retrieval.results import Found, Results
-from bridgetower.retrieval.search import SearchRequest
+from bridgetower.retrieval.search.request import SearchRequest
 from tests.clouds import evict, leave_stub
 from tests.fakes import FakeEncoder, paint, search
 

@@ -244,7 +244,7 @@ class Listener:
         wants_hits: bool,
         **limits: Any,
     ) -> Any:
-        from bridgetower.retrieval.search import SearchRequest
+        from bridgetower.retrieval.search.request import SearchRequest
 
         request = SearchRequest(
             image=pictures or None,

@@ -1,32 +1,19 @@
-"""Search pictures for a text, a picture or a vector: recall by ITC, then re-rank by ITM.
-
-    query -> vector -> index -> candidates by similarity -> the first `depth` of them through the full encoder
-                                                         -> verified, by matching logit; then the rest, unverified
-
-The two scores are never mixed. How many candidates are verified does not depend on how many are shown, so the first
-five results are always the first five of the first fifteen. A picture whose files are gone is no candidate: the next
-one takes its place.
-"""
+"""A query and its limits, checked once."""
 
 import math
 import os
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from copy import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from bridgetower.encoders.protocol import Judge, RecallEncoder, Vectors
+from bridgetower.encoders.protocol import Vectors
 from bridgetower.errors import InputError, UnknownPlaceError, UsageError
 from bridgetower.files.npy import unit, vector_from
 from bridgetower.files.patterns import glob
 from bridgetower.index.catalog.reader import Catalog
-from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.index.roots import known_place, suggestion
 from bridgetower.inputs import (
@@ -46,32 +33,11 @@ from bridgetower.inputs import (
 )
 from bridgetower.moments import Moment, times
 from bridgetower.pictures.preprocess import PictureSource
-from bridgetower.records import (
-    DEFAULT_DEPTH,
-    EVERYTHING,
-    Candidate,
-    Filter,
-    Head,
-    Hit,
-    OnHits,
-    OnProgress,
-    Place,
-    Skipped,
-    quiet,
-    require_heads,
-)
-from bridgetower.retrieval.candidates import Candidates
-from bridgetower.retrieval.encode_pictures import candidate_of, load
-from bridgetower.retrieval.matching import Verified, matching, verify
-from bridgetower.retrieval.results import Found
+from bridgetower.records import EVERYTHING, Filter, Place
+from bridgetower.retrieval.encode_pictures import candidate_of
 
 if TYPE_CHECKING:
     from bridgetower.retrieval.encode_pictures import AnyPicture
-
-
-_LEAST_LENGTH = 1e-3  # of the sum of unit vectors: below it, rounding decides on its direction
-
-NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # comparing NumPy arrays gives no bool
@@ -225,128 +191,6 @@ class SearchRequest:
         return self.vector is None
 
 
-def pages(
-    reader: IndexReader,
-    request: SearchRequest,
-    encoder: RecallEncoder | None,
-    load_judge: Callable[[], Judge] | None,
-    cache: FeatureCache | None = None,
-    on_progress: OnProgress = quiet,
-    on_hits: OnHits = quiet,
-) -> Generator[Found]:
-    """Find pictures, and yield them in pages of at most `request.top` hits; at least one page, which may be empty.
-
-    `encoder` may be None where a vector recalls, `load_judge` where nothing is verified. The judge is loaded after
-    `on_hits` has got the recalled pictures; `on_hits` then gets the hits of the first page after each verified batch,
-    as if verification ended there, and at last as they are. With a least match, pictures that are still to be verified
-    are among them until the last. `cache` keeps the features of pictures for the next search.
-    `on_progress(done, total)` counts verified pictures.
-    Raises UnknownPlaceError, UsageError or InputError for a vector that is not of this index, PictureError
-    for the picture of the request; StoreError, ModelError.
-    """
-    if request.verifies and load_judge is None:
-        raise UsageError("verifying needs a model that judges: give one, or a depth of 0")
-    query = _query(reader, request, encoder)
-    limits, files = request.filter_in(reader), request.files_in(reader)
-    candidates = Candidates(reader, query, limits, files, exact=request.exact)
-    ranking = _Ranking(request, candidates, on_hits)
-    if load_judge is not None and request.text is not None and request.verifies:
-        ranking.show()
-        ranking.verify(load_judge(), request.text, cache, on_progress)
-    ordered, is_first, is_last = ranking.ordered(), True, False
-    best_similarity: float | None = None
-    while not is_last:
-        hits = list(islice(ordered, request.top))
-        is_last = len(hits) < request.top
-        if request.min_similarity is not None:
-            best_similarity = hits[0].similarity if is_first and hits else best_similarity
-            similar = [hit for hit in hits if hit.similarity is not None and hit.similarity >= request.min_similarity]
-            is_last, hits = is_last or len(similar) < len(hits), similar
-        found = Found(
-            hits=tuple(candidates.described(hit) for hit in hits),
-            verified=len(ranking.verified),
-            best_match=ranking.verified[0].hit.match if ranking.verified else None,
-            skipped=tuple(ranking.unreadable),
-            gone=candidates.gone,
-            barred=tuple(candidates.barred),
-            away=tuple(candidates.away),
-            damage=reader.damage,
-            depth=ranking.depth,
-            in_cloud=sum(candidate.in_cloud for candidate in ranking.left),
-            best_similarity=best_similarity,
-        )
-        if is_first:
-            on_hits(found.hits)
-        if is_first or hits:
-            yield found
-        is_first = False
-
-
-class _Ranking:
-    """The hits of a search as they stand: those that are verified by match, then the others by similarity."""
-
-    def __init__(self, request: SearchRequest, candidates: Candidates, on_hits: OnHits) -> None:
-        self._request, self._candidates, self._on_hits = request, candidates, on_hits
-        self.verified: list[Verified] = []
-        self.unreadable: list[Skipped] = []
-        self.left: list[Candidate] = []  # candidates left unverified, as they are in the cloud, or at the deadline
-        self.depth = (request.depth or DEFAULT_DEPTH) if request.verifies else 0  # until the judge is there
-
-    def verify(self, judge: Judge, text: str, cache: FeatureCache | None, on_progress: OnProgress) -> None:
-        """Verify the first candidates, and show the hits after each batch."""
-        require_heads(judge.heads, Head.ITM)
-        encoded = judge.encode_texts([text])  # may read the weights, which takes nothing of the budget
-        deadline = time.monotonic() + self._request.budget
-        on_progress(0, 0)
-        self.depth = judge.default_depth if self._request.depth is None else self._request.depth
-
-        def tell(done: int, total: int) -> None:
-            on_progress(len(self.verified) + done, len(self.verified) + total)
-
-        while some := self._candidates.take(self.depth - len(self.verified) - len(self.left)):
-            here = [candidate for candidate in some if not candidate.in_cloud]
-            show = partial(self.show, some)
-            self._add(
-                some, *verify(judge, encoded, here, cache=cache, deadline=deadline, on_progress=tell, on_batch=show)
-            )
-            if time.monotonic() >= deadline:
-                break
-
-    def _add(self, some: Sequence[Candidate], verified: Sequence[Verified], unreadable: Sequence[Skipped]) -> None:
-        """Add the verified and the unreadable ones of `some`; the others are left."""
-        done = {v.candidate.path for v in verified} | {skip.path for skip in unreadable}
-        self.verified += verified
-        self.unreadable += unreadable
-        self.left += [candidate for candidate in some if candidate.path not in done]
-        self._candidates.replace_unreadable(skip.path for skip in unreadable)
-
-    def show(
-        self,
-        some: Sequence[Candidate] = (),
-        verified: Sequence[Verified] = (),
-        unreadable: Sequence[Skipped] = (),
-    ) -> None:
-        """Tell `on_hits` the hits as if verification ended with these of `some`."""
-        if self._on_hits is quiet:  # nobody waits for them
-            return
-        ahead = copy(self)
-        ahead.verified, ahead.unreadable, ahead.left = [*self.verified], [*self.unreadable], [*self.left]
-        ahead._candidates = self._candidates.fork()
-        ahead._add(some, verified, unreadable)
-        hits = islice(ahead.ordered(pending=True), self._request.top)
-        self._on_hits(tuple(map(self._candidates.described, hits)))
-
-    def ordered(self, *, pending: bool = False) -> Iterator[Hit]:
-        """Yield all hits; with `pending`, a least match keeps what is still to be verified, too."""
-        self.verified.sort(key=lambda v: -v.margin)
-        yield from matching([v.hit for v in self.verified], self._request.min_match)
-        rest: Iterator[Candidate] = chain(self.left, chain.from_iterable(iter(partial(self._candidates.take, 1), [])))
-        if self._request.min_match is not None:
-            to_verify = self.depth - len(self.verified) if pending else 0
-            rest = (candidate for candidate in islice(rest, to_verify) if not candidate.in_cloud)
-        yield from (Hit(one.path, None, one.similarity, verified=False) for one in rest)
-
-
 def _held(picture: "AnyPicture") -> object:
     """Return a picture that may be used later: a path becomes absolute."""
     candidate = candidate_of(picture)
@@ -363,24 +207,3 @@ def _known(given: tuple[ResolvedPlace, ...], catalog: Catalog) -> tuple[Place, .
         if known is not None:
             found[known] = None
     return tuple(found)
-
-
-def _query(reader: IndexReader, request: SearchRequest, encoder: RecallEncoder | None) -> Vectors:
-    """Return the unit vector [1, E] to recall with."""
-    if request.vector is not None:
-        return request.vector_for(reader)
-    if encoder is None:
-        raise UsageError("a text or a picture needs a model that makes vectors; a vector alone needs none")
-    vectors: list[Vectors] = []  # each [E]
-    if request.text is not None:
-        vectors += list(encoder.embed_texts([request.text]))
-    if request.images:
-        pixels = [load(candidate_of(picture), encoder.preprocessing) for picture in request.images]
-        vectors += list(encoder.embed_images(np.stack(pixels)))
-    if len(vectors) == 1:  # as it is, so that its similarities are those of a match
-        return vectors[0][None]
-    mean: Vectors = np.sum(vectors, axis=0)
-    length = np.linalg.norm(mean)
-    if length < _LEAST_LENGTH:
-        raise UsageError("the text and the pictures say the opposite of each other: search with one of them")
-    return (mean / length)[None]

@@ -1,0 +1,74 @@
+"""Search: recall, verify, and yield the hits in pages."""
+
+from collections.abc import Callable, Generator
+from itertools import islice
+
+from bridgetower.encoders.protocol import Judge, RecallEncoder
+from bridgetower.errors import UsageError
+from bridgetower.index.feature_cache import FeatureCache
+from bridgetower.index.reader import IndexReader
+from bridgetower.records import OnHits, OnProgress, quiet
+from bridgetower.retrieval.candidates import Candidates
+from bridgetower.retrieval.results import Found
+from bridgetower.retrieval.search.ranking import Ranking
+from bridgetower.retrieval.search.recall import query_vector
+from bridgetower.retrieval.search.request import SearchRequest
+
+NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
+
+
+def pages(
+    reader: IndexReader,
+    request: SearchRequest,
+    encoder: RecallEncoder | None,
+    load_judge: Callable[[], Judge] | None,
+    cache: FeatureCache | None = None,
+    on_progress: OnProgress = quiet,
+    on_hits: OnHits = quiet,
+) -> Generator[Found]:
+    """Find pictures, and yield them in pages of at most `request.top` hits; at least one page, which may be empty.
+
+    `encoder` may be None where a vector recalls, `load_judge` where nothing is verified. The judge is loaded after
+    `on_hits` has got the recalled pictures; `on_hits` then gets the hits of the first page after each verified batch,
+    as if verification ended there, and at last as they are. With a least match, pictures that are still to be verified
+    are among them until the last. `cache` keeps the features of pictures for the next search.
+    `on_progress(done, total)` counts verified pictures.
+    Raises UnknownPlaceError, UsageError or InputError for a vector that is not of this index, PictureError
+    for the picture of the request; StoreError, ModelError.
+    """
+    if request.verifies and load_judge is None:
+        raise UsageError("verifying needs a model that judges: give one, or a depth of 0")
+    query = query_vector(reader, request, encoder)
+    limits, files = request.filter_in(reader), request.files_in(reader)
+    candidates = Candidates(reader, query, limits, files, exact=request.exact)
+    ranking = Ranking(request, candidates, on_hits)
+    if load_judge is not None and request.text is not None and request.verifies:
+        ranking.show()
+        ranking.verify(load_judge(), request.text, cache, on_progress)
+    ordered, is_first, is_last = ranking.ordered(), True, False
+    best_similarity: float | None = None
+    while not is_last:
+        hits = list(islice(ordered, request.top))
+        is_last = len(hits) < request.top
+        if request.min_similarity is not None:
+            best_similarity = hits[0].similarity if is_first and hits else best_similarity
+            similar = [hit for hit in hits if hit.similarity is not None and hit.similarity >= request.min_similarity]
+            is_last, hits = is_last or len(similar) < len(hits), similar
+        found = Found(
+            hits=tuple(candidates.described(hit) for hit in hits),
+            verified=len(ranking.verified),
+            best_match=ranking.verified[0].hit.match if ranking.verified else None,
+            skipped=tuple(ranking.unreadable),
+            gone=candidates.gone,
+            barred=tuple(candidates.barred),
+            away=tuple(candidates.away),
+            damage=reader.damage,
+            depth=ranking.depth,
+            in_cloud=sum(candidate.in_cloud for candidate in ranking.left),
+            best_similarity=best_similarity,
+        )
+        if is_first:
+            on_hits(found.hits)
+        if is_first or hits:
+            yield found
+        is_first = False
