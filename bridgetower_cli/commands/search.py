@@ -3,14 +3,27 @@
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
-
-import typer
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bridgetower.errors import UnknownPlaceError, UsageError
 from bridgetower.records import Hit
 from bridgetower.records import quiet as nobody
 from bridgetower_cli import render
+from bridgetower_cli.asking.options import (
+    Before,
+    Budget,
+    Exact,
+    Images,
+    MinSimilarity,
+    NoRerank,
+    NotUnder,
+    Null,
+    Paths,
+    QueryVector,
+    Since,
+    Taken,
+    Under,
+)
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import ask_library
 from bridgetower_cli.live_table import LiveTable
@@ -32,11 +45,7 @@ from bridgetower_cli.settings import (
     StorePasswordFile,
     Top,
     Verbose,
-    cosine,
-    duration,
     least_match,
-    named_path,
-    named_place,
     settle,
 )
 
@@ -50,84 +59,23 @@ _UNVERIFIED = "unverified"  # in the place of a match
 
 def search(
     text: OptionalText = None,
-    image: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            parser=named_path,
-            help="Search for pictures like this one; TEXT may refine it. May be given several times: all count alike.",
-        ),
-    ] = None,
-    query_vector: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            parser=named_path,
-            help='Recall by this vector, an npy file of the kind that the index holds ("-" for stdin); TEXT then '
-            "only verifies.",
-        ),
-    ] = None,
-    under: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATH",
-            parser=named_place,
-            help="Only pictures in this folder, this file, or what fits a pattern such as '*/2019/*'. May be given "
-            "several times.",
-        ),
-    ] = None,
-    not_under: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATH", parser=named_place, help="No pictures from there; given as for --under."),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATE",
-            help="Only pictures taken at this time or later, or whose file is from then if they do not say: "
-            '"2024", "2024-05", "2024-05-17", "2024-05-17T18:30", "yesterday", "last week", "3 days ago".',
-        ),
-    ] = None,
-    before: Annotated[str | None, typer.Option(metavar="DATE", help="Only pictures taken before this time.")] = None,
-    taken: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATES",
-            help='Only pictures taken in this time: "2019", "last week", or "2024-05..2024-08" with both months in it.',
-        ),
-    ] = None,
+    image: Images = None,
+    query_vector: QueryVector = None,
+    under: Under = None,
+    not_under: NotUnder = None,
+    since: Since = None,
+    before: Before = None,
+    taken: Taken = None,
     top: Top = 10,
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact",
-            help="Compare the vectors of all pictures, also in an index so large that a search of it misses some.",
-        ),
-    ] = False,
+    exact: Exact = False,
     depth: Depth = None,
-    no_rerank: Annotated[
-        bool, typer.Option("--no-rerank", help="Verify nothing: faster, ordered by similarity alone.")
-    ] = False,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            metavar="TIME",
-            parser=duration,
-            help='Verify, the best candidates first, until this time is up: "2s", "500ms".',
-        ),
-    ] = None,
+    no_rerank: NoRerank = False,
+    budget: Budget = None,
     min_match: MinMatch = None,
-    min_similarity: Annotated[
-        float | None,
-        typer.Option(
-            parser=cosine,
-            metavar="S",
-            help="Without TEXT: keep only pictures with at least this similarity, -1 to 1. It has no natural cut-off.",
-        ),
-    ] = None,
+    min_similarity: MinSimilarity = None,
     json: Json = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print bare paths, one a line.")] = False,
-    null: Annotated[bool, typer.Option("--null", "-0", help="Print bare paths, each ended by a NUL byte.")] = False,
+    paths: Paths = False,
+    null: Null = False,
     features_cache: FeaturesCache = None,
     features_dir: FeaturesDir = None,
     store_password_file: StorePasswordFile = None,

@@ -1,0 +1,1 @@
+"""Parts of the commands that ask an index: their options, and how they show hits."""

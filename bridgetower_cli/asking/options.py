@@ -1,0 +1,81 @@
+"""Options of `bt search`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgetower_cli.settings import cosine, duration, named_path, named_place
+
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        parser=named_path,
+        help="Search for pictures like this one; TEXT may refine it. May be given several times: all count alike.",
+    ),
+]
+QueryVector = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=named_path,
+        help='Recall by this vector, an npy file of the kind that the index holds ("-" for stdin); TEXT then '
+        "only verifies.",
+    ),
+]
+Under = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        parser=named_place,
+        help="Only pictures in this folder, this file, or what fits a pattern such as '*/2019/*'. May be given "
+        "several times.",
+    ),
+]
+NotUnder = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATH", parser=named_place, help="No pictures from there; given as for --under."),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE",
+        help="Only pictures taken at this time or later, or whose file is from then if they do not say: "
+        '"2024", "2024-05", "2024-05-17", "2024-05-17T18:30", "yesterday", "last week", "3 days ago".',
+    ),
+]
+Before = Annotated[str | None, typer.Option(metavar="DATE", help="Only pictures taken before this time.")]
+Taken = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATES",
+        help='Only pictures taken in this time: "2019", "last week", or "2024-05..2024-08" with both months in it.',
+    ),
+]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Compare the vectors of all pictures, also in an index so large that a search of it misses some.",
+    ),
+]
+NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Verify nothing: faster, ordered by similarity alone.")]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="TIME",
+        parser=duration,
+        help='Verify, the best candidates first, until this time is up: "2s", "500ms".',
+    ),
+]
+MinSimilarity = Annotated[
+    float | None,
+    typer.Option(
+        parser=cosine,
+        metavar="S",
+        help="Without TEXT: keep only pictures with at least this similarity, -1 to 1. It has no natural cut-off.",
+    ),
+]
+Paths = Annotated[bool, typer.Option("--paths", help="Print bare paths, one a line.")]
+Null = Annotated[bool, typer.Option("--null", "-0", help="Print bare paths, each ended by a NUL byte.")]
