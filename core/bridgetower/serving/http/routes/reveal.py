@@ -1,11 +1,7 @@
 """Show the file of a picture in the file manager of this machine, for a person who sits at it."""
 
 import ipaddress
-import os
-import shutil
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -13,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from bridgetower.resources import shortage
+from bridgetower.serving.desktop import file_manager, start
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.errors import Problem
@@ -20,7 +17,6 @@ from bridgetower.serving.http.routes.schemas import Id, failures
 from bridgetower.serving.indexed import open_indexed
 
 _OF_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-real-ip")  # the client may be on another machine
-_OPENERS = {"darwin": "open", "win32": "explorer"}  # by platform; elsewhere xdg-open
 
 
 def router(engine: Engine, config: Config) -> APIRouter:
@@ -54,7 +50,7 @@ def opener_for(request: Request, config: Config) -> str | None:
     ask."""
     is_private = config.is_loopback and not config.names and not config.allow_origins
     is_passed_on = any(name in request.headers for name in _OF_PROXIES)
-    return _opener() if is_private and not is_passed_on and _is_here(request) else None
+    return file_manager() if is_private and not is_passed_on and _is_here(request) else None
 
 
 def _is_here(request: Request) -> bool:
@@ -64,26 +60,16 @@ def _is_here(request: Request) -> bool:
         return False
 
 
-def _opener() -> str | None:
-    name = _OPENERS.get(sys.platform)
-    if name is None and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        name = "xdg-open"
-    return None if name is None else shutil.which(name)
-
-
 def _reveal(engine: Engine, id: str, opener: str) -> None:
     """Raises as `open_indexed`, and Problem if the program does not start."""
     opened = open_indexed(engine, id)  # the path of the index, where the file still has this content
     opened.file.close()
-    silent = subprocess.DEVNULL
-    command = [opener, *_arguments(opened.path)]
     try:
-        process = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent, start_new_session=True)
+        start([opener, *_arguments(opened.path)])
     except OSError as error:
         raise shortage(error) or Problem(
             403, "not_local", "the file manager cannot be started: copy the path"
         ) from error
-    threading.Thread(target=process.wait, name="file manager", daemon=True).start()  # else it stays a zombie
 
 
 def _arguments(file: Path) -> list[str]:
