@@ -83,6 +83,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.retrieval.results import Found as Found
     from bridgetower.retrieval.results import Results as Results
     from bridgetower.retrieval.search.request import SearchRequest as SearchRequest
+    from bridgetower.serving.thumbnails.of_files import thumbnails as thumbnails
     from bridgetower.transfer.export import Exported as Exported
     from bridgetower.transfer.import_index import ImportReport as ImportReport
 
@@ -113,6 +114,7 @@ _HOMES = {
     "retrieval.indexing": "IndexReport Progress",
     "retrieval.results": "Filled Found Results",
     "retrieval.search.request": "SearchRequest",
+    "serving.thumbnails.of_files": "thumbnails",
     "transfer.export": "Exported",
     "transfer.import_index": "ImportReport",
 }

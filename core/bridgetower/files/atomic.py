@@ -19,6 +19,7 @@ from bridgetower.files.os_errors import writing
 from bridgetower.files.regular_files import is_own
 
 _ABANDONED_S = 24 * 3600
+_NEW = "new"  # in the temporary names of `create_file`
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -38,6 +39,41 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         unfinished.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def create_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary file, then give it the name `path`, in one step that survives a power cut.
+
+    Raises FileExistsError where something has that name, and leaves it as it is; any other OSError, and any error of
+    `write`. The temporary name is short, so that it fits wherever `path` does.
+    """
+    unfinished = _temporary_path(path.with_name(_NEW))
+    try:
+        unfinished.touch(exist_ok=False)
+        write(unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        _rename_to_free(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def _rename_to_free(source: Path, path: Path) -> None:
+    """Rename a file, but replace nothing: a link fails where the name is taken."""
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links, as that of a memory card
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.rename(source, path)
+
+
+def remove_abandoned_new(folder: Path) -> None:
+    """Remove the temporary files that `create_file` left in a folder where it was killed, a day ago or earlier."""
+    remove_abandoned(folder, _NEW)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
 
+from bridgetower.serving.thumbnails.jpeg import in_few_bytes
+
 MOST_SHEET = 300_000  # bytes
 THUMBNAIL = 256  # pixels, the side of the thumbnails of a sheet
 
@@ -17,8 +19,6 @@ _WIDE = 4  # columns, of a sheet with room for large thumbnails
 _WIDEST = 1536  # pixels
 _GAP, _LABEL = 6, 24  # pixels: between cells, and of the line above each picture
 _PAPER, _INK, _BLANK = "white", "black", "#d0d0d0"
-_QUALITIES = (85, 75, 65, 50, 35)
-_SHRINK = 0.8  # of the side, where no quality is enough
 
 
 def contact_sheet(thumbnails: Sequence[bytes | None], first: int, most: int = MOST_SHEET) -> bytes:
@@ -43,7 +43,7 @@ def contact_sheet(thumbnails: Sequence[bytes | None], first: int, most: int = MO
             continue
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
-    return _in_few_bytes(sheet, most)
+    return in_few_bytes(sheet, most)
 
 
 def reduced(thumbnail: bytes, side: int, most: int) -> bytes:
@@ -52,7 +52,7 @@ def reduced(thumbnail: bytes, side: int, most: int) -> bytes:
     if max(picture.size) <= side and len(thumbnail) <= most:
         return thumbnail
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return _in_few_bytes(picture, most)
+    return in_few_bytes(picture, most)
 
 
 def _opened_or_none(thumbnail: bytes | None) -> Image.Image | None:
@@ -64,14 +64,3 @@ def _opened_or_none(thumbnail: bytes | None) -> Image.Image | None:
 
 def _opened(thumbnail: bytes) -> Image.Image:
     return Image.open(BytesIO(thumbnail), formats=("JPEG",)).convert("RGB")
-
-
-def _in_few_bytes(picture: Image.Image, most: int) -> bytes:
-    while True:
-        for quality in _QUALITIES:
-            file = BytesIO()
-            picture.save(file, "JPEG", quality=quality, optimize=True)
-            if file.tell() <= most:
-                return file.getvalue()
-        size = (math.ceil(picture.width * _SHRINK), math.ceil(picture.height * _SHRINK))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)

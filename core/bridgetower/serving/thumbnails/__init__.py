@@ -1,1 +1,2 @@
-"""Small pictures for an HTTP server: kept on disk by `store`, made in the guarded processes of `pool`."""
+"""Small pictures: made in the guarded processes of `pool`, kept on disk for a server by `store`, and of any files by
+`of_files`."""
