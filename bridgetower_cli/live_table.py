@@ -73,7 +73,7 @@ class LiveTable:
         """Write these lines in the place of those on the terminal, at once so that it does not flicker."""
         erase = f"\r\x1b[{self._height}A\x1b[J" if self._height else ""
         self._height = drawn.count("\n")
-        render.to_terminal(erase + drawn)
+        render.verbatim(erase + drawn)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from bridgetower.errors import OutputError
 from bridgetower.records import INT8, Skipped
+from bridgetower_cli.terminal import hyperlinks
 
 # Control characters, line separators, changes of writing direction, and bytes that are not UTF-8.
 _DIGITS = 6  # of numbers in JSON
@@ -108,46 +109,53 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: b
     _write(_encoded("".join(line + "\n" for line in table_lines(columns, rows, header=header))))
 
 
-def to_terminal(text: str) -> None:
-    """Write text to stdout as it is; control characters in it steer the terminal."""
-    _write(_encoded(text))
+def verbatim(text: str | bytes) -> None:
+    """Write to stdout as it is; control characters steer a terminal."""
+    _write(text if isinstance(text, bytes) else _encoded(text))
 
 
-def table_lines(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True) -> list[str]:
-    """Return the lines of a table as `table` writes them.
+def table_lines(
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], *, header: bool = True, indent: int = 0
+) -> list[str]:
+    """Return the lines of a table as `table` writes them, fitted to what an `indent` leaves of the terminal.
 
-    A cell breaks at a space, or after the separator of a path, and never within a word: where a word is wider than the
-    terminal, the line runs over.
+    A `Linked` cell is a link on a terminal that shows links. A cell breaks at a space, or after the separator of a
+    path, and never within a word: where a word is wider than the terminal, the line runs over.
     """
     terminal = _is_terminal(sys.stdout)
     names = [column.name for column in columns]
     rows = [list(row) for row in rows]
+    linked = terminal and hyperlinks.are_shown()
+    urls = [[getattr(cell, "url", "") if linked else "" for cell in row] for row in rows]
     if terminal:
-        room = shutil.get_terminal_size().columns - 2 * (len(columns) - 1)  # two spaces between columns
+        room = shutil.get_terminal_size().columns - indent - 2 * (len(columns) - 1)  # two spaces between columns
         widths = _widths(columns, [names, *rows], room)
         cells = [list(map(_wrapped, row, widths, columns)) for row in rows]
     else:
         cells = [[[cell] for cell in row] for row in rows]
     if header:
         cells.insert(0, [[name] for name in names])
+        urls.insert(0, [""] * len(names))
     widths = [max(_width(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
     styled = terminal and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
     lines = []
     for number, row in enumerate(cells):
         styles = [_BOLD if header and number == 0 else _DIM if cell == [UNKNOWN] else "" for cell in row]
         for parts in zip_longest(*row, fillvalue=""):
-            aligned = map(_aligned, parts, widths, columns, styles if styled else repeat(""))
+            aligned = map(_aligned, parts, widths, columns, styles if styled else repeat(""), urls[number])
             lines.append("  ".join(aligned).rstrip())
     return lines
 
 
-def _aligned(text: str, width: int, column: Column, style: str) -> str:
-    """Return a line of a cell, filled up to `width`, in a style of the terminal."""
+def _aligned(text: str, width: int, column: Column, style: str, url: str) -> str:
+    """Return a line of a cell, filled up to `width`, in a style of the terminal, as a link to a URL if there is one."""
     if column.number:
         text = text.rstrip()
     blank = " " * (width - _width(text))
     if style and text:
         text = f"{style}{text}{_PLAIN}"
+    if url and text:
+        text = hyperlinks.around(text, url)
     return blank + text if column.number else text + blank
 
 

@@ -14,6 +14,7 @@ from bridgetower.records import DEFAULT_MODEL as DEFAULT_MODEL
 from bridgetower.records import DEVICES, LARGEST, MOST_PIXELS, PRECISIONS
 from bridgetower.records import PREPROCESSINGS as PREPROCESSINGS
 from bridgetower_cli import render
+from bridgetower_cli.terminal.hyperlinks import SETTINGS as HYPERLINKS
 
 _LONGEST_SECRET = 4096  # bytes; more is not read
 _SERVER = ("auto", "off")  # values of BT_SERVER
@@ -58,6 +59,7 @@ def settle(
     """Resolve the options of a command; None is an option not given; `index` is absolute. Raises UsageError."""
     given_model = model or _environment("BT_MODEL")
     is_off = _one_of(_SERVER, "BT_SERVER", _environment("BT_SERVER")) == "off"
+    _one_of(HYPERLINKS, "BT_HYPERLINKS", _environment("BT_HYPERLINKS"))
     return Settings(
         index=index or index_folder(_environment("BT_INDEX") or _default_index()),
         model=given_model or DEFAULT_MODEL,

@@ -31,6 +31,7 @@ from bridgetower_cli.settings import (
     named_path,
     settle,
 )
+from bridgetower_cli.terminal.hyperlinks import linked
 
 if TYPE_CHECKING:
     from bridgetower import Filled, Library
@@ -136,14 +137,15 @@ def _fields(word: Word) -> dict[str, object]:
     }
 
 
+def _first(images: tuple[Path, ...]) -> str:
+    return linked(render.short(images[0]), images[0]) if images else ""
+
+
 def _table(words: tuple[Word, ...]) -> None:
     """Write a table, with a column for the mask if there are several."""
     masks = 1 + max(word.mask for word in words)
     columns = [Column("word"), Column("probability", number=True), Column("seen in", path=True)]
-    rows = [
-        [render.visible(word.token), render.score(word.probability), ", ".join(map(render.short, word.images[:1]))]
-        for word in words
-    ]
+    rows = [[render.visible(word.token), render.score(word.probability), _first(word.images)] for word in words]
     if masks > 1:
         columns.insert(0, Column("mask", number=True))
         rows = [[f"{word.mask + 1} of {masks}", *row] for word, row in zip(words, rows, strict=True)]

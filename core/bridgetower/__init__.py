@@ -86,6 +86,8 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.serving.thumbnails.of_files import thumbnails as thumbnails
     from bridgetower.transfer.export import Exported as Exported
     from bridgetower.transfer.import_index import ImportReport as ImportReport
+    from bridgetower.transfer.placing import Placed as Placed
+    from bridgetower.transfer.placing import place_files as place_files
 
 _HOMES = {
     "checkpoints.checkpoint": "Checkpoint",
@@ -117,6 +119,7 @@ _HOMES = {
     "serving.thumbnails.of_files": "thumbnails",
     "transfer.export": "Exported",
     "transfer.import_index": "ImportReport",
+    "transfer.placing": "Placed place_files",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -48,8 +48,8 @@ def create_file(path: Path, write: Callable[[Path], object]) -> None:
     `write`. The temporary name is short, so that it fits wherever `path` does.
     """
     unfinished = _temporary_path(path.with_name(_NEW))
+    unfinished.touch(exist_ok=False)
     try:
-        unfinished.touch(exist_ok=False)
         write(unfinished)
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())

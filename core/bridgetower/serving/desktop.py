@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bridgetower.files.walk import EXTENSIONS
 from bridgetower.records import Skipped
 from bridgetower.resources import shortage
 
@@ -35,18 +36,21 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 def view(files: Sequence[Path]) -> list[Skipped]:
     """Open files in the viewers that the desktop has for them; return those that were not opened, with the reason.
 
-    Some programs stay until the viewer is closed: none is awaited for longer than it takes to fail. Raises
-    ResourceError.
+    A file whose name is not that of a picture is not opened, as the desktop may run it. Some programs stay until the
+    viewer is closed: none is awaited for longer than it takes to fail. Raises ResourceError.
     """
     skipped, started = [], []
     for file in files:
+        if (fault := _fault(file)) is not None:
+            skipped.append(Skipped(file, fault))
+            continue
         try:
             if (process := _started(file)) is not None:
                 started.append((file, process))
         except OSError as error:
             if (lack := shortage(error)) is not None:
                 raise lack from error
-            skipped.append(Skipped(file, f"not opened: {error.strerror or error}"))
+            skipped.append(Skipped(file, f"cannot be opened: {error.strerror or error}"))
     until = time.monotonic() + _FAILS_WITHIN_S
     for file, process in started:
         try:
@@ -54,8 +58,14 @@ def view(files: Sequence[Path]) -> list[Skipped]:
         except subprocess.TimeoutExpired:
             continue
         if status:
-            skipped.append(Skipped(file, f"not opened: the desktop has no viewer for it (exit status {status})"))
+            skipped.append(Skipped(file, f"the desktop has no viewer for it (exit status {status})"))
     return skipped
+
+
+def _fault(file: Path) -> str | None:
+    if file.suffix.lower() not in EXTENSIONS:
+        return "its name is not that of a picture"
+    return None if file.is_file() else "no such file"
 
 
 def _started(file: Path) -> subprocess.Popen[bytes] | None:

@@ -1,0 +1,1 @@
+"""Sequences that some terminals understand besides text: links, and pictures."""
