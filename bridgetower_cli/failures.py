@@ -15,6 +15,7 @@ from bridgetower.resources import shortage
 from bridgetower_cli import interrupts, render, usage
 
 NOTHING_MATCHED = 1
+SOME_SKIPPED = 3
 DEFECT = 70
 READER_GONE = 128 + 13  # SIGPIPE, which Windows lacks: the exit code of other tools when `head` closes the pipe
 

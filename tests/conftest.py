@@ -28,7 +28,10 @@ NOT_QUICK = ("cli", "faults", "network", "parity", "checkpoints")  # folders, fo
 ON_DEMAND = {Path(__file__).with_name(name): name for name in ("cluster", "clients", "web")}
 
 # The terminal that happens to run the tests decides nothing about what the command line prints.
-TERMINAL_VARIABLES = ("COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")
+TERMINAL_VARIABLES = (
+    *("COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS"),
+    *("KONSOLE_VERSION", "LC_TERMINAL", "NO_HYPERLINKS", "TERM_PROGRAM", "TMUX", "VTE_VERSION", "WT_SESSION"),
+)
 
 
 def uses_network(config: pytest.Config) -> bool:

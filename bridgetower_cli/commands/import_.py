@@ -8,7 +8,7 @@ import typer
 
 from bridgetower.errors import UsageError
 from bridgetower_cli import render
-from bridgetower_cli.commands.index import SOME_SKIPPED
+from bridgetower_cli.failures import SOME_SKIPPED
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import Index, Quiet, StorePasswordFile, named_path, settle

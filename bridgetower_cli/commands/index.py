@@ -11,6 +11,7 @@ import typer
 from bridgetower.errors import UsageError
 from bridgetower.records import EngineChoice, Skipped
 from bridgetower_cli import render
+from bridgetower_cli.failures import SOME_SKIPPED
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.settings import (
@@ -34,8 +35,6 @@ from bridgetower_cli.settings import (
 
 if TYPE_CHECKING:
     from bridgetower import IndexReport, LeftOut
-
-SOME_SKIPPED = 3
 
 
 def index(

@@ -26,6 +26,10 @@ from bridgetower_cli.settings import (
     settle,
     whole,
 )
+from bridgetower_cli.showing import page
+from bridgetower_cli.showing.following import follow
+from bridgetower_cli.showing.options import CopyTo, DryRun, Html, LinkTo, Open, OpenFirst, Showing
+from bridgetower_cli.showing.question import Question, model_answers
 
 
 def rerank(
@@ -38,6 +42,12 @@ def rerank(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Paths end with a NUL byte, coming in and going out.")
     ] = False,
+    html: Html = None,
+    open_viewer: Open = False,
+    open_first: OpenFirst = None,
+    copy_to: CopyTo = None,
+    link_to: LinkTo = None,
+    dry_run: DryRun = False,
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
@@ -52,6 +62,8 @@ def rerank(
 
     Exits with 1 if there is nothing to print, as when nothing reaches --min-match.
     """
+    showing = Showing(html, False, open_first or int(open_viewer), copy_to, link_to, dry_run)
+    showing.require_one_format("--json" if json else "")
     settings = settle(model=model, device=device, precision=precision, no_server=no_server, verbose=verbose)
     min_match = least_match(min_match)
     spelled = _read_paths(b"\0" if null else b"\n")
@@ -63,15 +75,25 @@ def rerank(
             lambda asked: asked.rerank(text, list(spelled), min_match=min_match, on_progress=meter.update),
         )
     render.skipped(found.skipped)
-    rows = [(path, hit.match) for hit in found.hits for path in spelled[hit.path]][:top]
+    rows = [(path, hit) for hit in found.hits for path in spelled[hit.path]][:top]
+    hits = list(dict.fromkeys(hit for _, hit in rows))  # one picture may have two spellings
+
+    def asked() -> Question:
+        return Question(
+            text, model_answers(settings, found.verified), found.verified, limits={"--min-match": min_match}
+        )
+
     if json:
-        for rank, (path, match) in enumerate(rows, start=1):
-            render.json_line({"rank": rank, "path": path, "match": match})
-    else:
+        for rank, (path, hit) in enumerate(rows, start=1):
+            render.json_line({"rank": rank, "path": path, "match": hit.match})
+    elif showing.prints_page and hits:
+        page.to_stdout(asked(), hits)
+    elif not showing.prints_page:
         render.paths((path for path, _ in rows), end=b"\0" if null else b"\n")
     if not found.hits:
         why = render.how_far(found.verified, found.best_match)
         raise no_match(why, best_match=found.best_match, verified=found.verified)
+    follow(hits, showing, asked, None)
 
 
 def _read_paths(end: bytes) -> dict[Path, list[str]]:

@@ -48,6 +48,12 @@ from bridgetower_cli.settings import (
     least_match,
     settle,
 )
+from bridgetower_cli.showing import page
+from bridgetower_cli.showing.following import follow
+from bridgetower_cli.showing.options import CopyTo, DryRun, Html, LinkTo, Open, OpenFirst, Preview, Showing
+from bridgetower_cli.showing.preview import obstacle, show
+from bridgetower_cli.showing.question import Question, index_answers
+from bridgetower_cli.terminal.hyperlinks import linked
 
 if TYPE_CHECKING:
     from bridgetower import Found, Library
@@ -76,6 +82,13 @@ def search(
     json: Json = False,
     paths: Paths = False,
     null: Null = False,
+    html: Html = None,
+    preview: Preview = False,
+    open_viewer: Open = False,
+    open_first: OpenFirst = None,
+    copy_to: CopyTo = None,
+    link_to: LinkTo = None,
+    dry_run: DryRun = False,
     features_cache: FeaturesCache = None,
     features_dir: FeaturesDir = None,
     store_password_file: StorePasswordFile = None,
@@ -94,10 +107,10 @@ def search(
 
     Exits with 1 if there is nothing to show, as when nothing reaches --min-match.
     """
-    if json and (paths or null):
-        raise UsageError("--json and bare paths are two formats: choose one")
     if no_rerank and depth:
         raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
+    showing = Showing(html, preview, open_first or int(open_viewer), copy_to, link_to, dry_run)
+    showing.require_one_format("--json" if json else "", "bare paths" if paths or null else "")
     settings = settle(
         index=index,
         model=model,
@@ -109,11 +122,13 @@ def search(
         no_server=no_server,
         verbose=verbose,
     )
+    showing.require_outside(settings.index)
+    no_pictures = obstacle() if preview else None
     verifies = text is not None and not no_rerank and depth != 0
     if verifies:
         min_match = least_match(min_match)
     live = None
-    if verifies and not (json or paths or null) and render.shows_live_tables():
+    if verifies and not (json or paths or null or showing.prints_page) and render.shows_live_tables():
         live = LiveTable("verifying", "pictures")
     stdin = _Stdin() if query_vector == Path("-") else None
     with live or Meter("searching", "pictures") as progress:
@@ -153,21 +168,32 @@ def search(
     render.in_cloud(found.in_cloud)
     if budget is not None:
         render.say(f"verified {render.counted(found.verified, 'picture')} of at most {found.depth} in the time given")
+    places = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}
+
+    def asked() -> Question:
+        limits = {**places, "--min-match": min_match, "--min-similarity": min_similarity}
+        answered_by = index_answers(settings, found.verified)
+        return Question(text, answered_by, found.verified, image or (), query_vector, limits)
+
     if json:
         for rank, hit in enumerate(found.hits, start=1):
             render.json_line({"rank": rank, **_fields(hit)})
     elif paths or null:
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
+    elif showing.prints_page and found.hits:
+        page.to_stdout(asked(), found.hits)
+    elif preview and no_pictures is None:
+        show(found.hits)
     elif found.hits:
         render.table(*_laid_out(found.hits))
+    render.note(no_pictures)
     if found.hits and min_match is None and found.best_match is not None and found.best_match < FITS:
         render.say(
             f"note: nothing fits well: {render.how_far(found.verified, found.best_match)}; --min-match keeps only what "
             "fits"
         )
     if not found.hits:
-        options = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}
-        given = [name for name, value in options.items() if value is not None]
+        given = [name for name, value in places.items() if value is not None]
         if given and not (
             found.verified or found.gone or found.away or found.barred or found.skipped or found.in_cloud
         ):
@@ -176,6 +202,7 @@ def search(
         cut = similarity is not None
         why = f"the most similar picture has {similarity:.3f}" if cut else render.how_far(found.verified, best)
         raise no_match(why, best_match=best, best_similarity=similarity, verified=found.verified)
+    follow(found.hits, showing, asked, settings)
 
 
 class _Stdin:
@@ -222,9 +249,9 @@ def _laid_out(hits: tuple[Hit, ...], *, settling: bool = False) -> tuple[list[Co
 
 
 def _name(hit: Hit) -> str:
-    """Return the path of a picture, and how many other files of it there are."""
+    """Return the path of a picture, as a link, and how many other files of it there are."""
     others = len(hit.paths) - 1
-    return f"{render.short(hit.path)} (+{others})" if others > 0 else render.short(hit.path)
+    return linked(f"{render.short(hit.path)} (+{others})" if others > 0 else render.short(hit.path), hit.path)
 
 
 def _match(hit: Hit) -> str:

@@ -2,8 +2,7 @@
 
 import base64
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -15,7 +14,7 @@ from bridgetower.files.os_errors import unwritable
 from bridgetower.records import Hit
 from bridgetower_cli import render
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.showing.options import STDOUT
+from bridgetower_cli.showing.question import Question
 from bridgetower_cli.terminal.hyperlinks import url_of
 
 _SIDE, _MANY_SIDE, _MANY = 512, 320, 100  # pixels of a picture, and of each of more than so many
@@ -24,36 +23,12 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-ur
 _STYLE = Path(__file__).with_name("page.css")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A search as the user asked it, and who answered."""
-
-    text: str | None
-    model: str
-    images: Sequence[Path] = ()
-    vector: Path | None = None
-    limits: Mapping[str, object] = field(default_factory=dict)  # options by name; None for those not given
-    verified: int = 0  # pictures
-    precision: str | None = None  # of the verification; None if nothing was verified
-
-    @property
-    def title(self) -> str:
-        """The question in one line."""
-        parts = [] if self.text is None else [render.harmless(self.text)]
-        parts += [f"like {render.visible(image.name)}" for image in self.images]
-        if self.vector is not None:
-            parts.append(
-                "a vector of stdin" if self.vector == STDOUT else f"a vector of {render.visible(self.vector.name)}"
-            )
-        return ", ".join(parts)
-
-
 def write(file: Path, question: Question, hits: Sequence[Hit]) -> int:
     """Write the page as a new file, in one step; return its bytes. Raises OutputError."""
 
     def fill(unfinished: Path) -> None:
         with open(unfinished, "wb") as target:
-            target.writelines(piece.encode() for piece in pieces(question, hits))
+            target.writelines(piece.encode() for piece in _pieces(question, hits))
 
     try:
         remove_abandoned_new(file.parent)
@@ -63,7 +38,13 @@ def write(file: Path, question: Question, hits: Sequence[Hit]) -> int:
         raise unwritable(file, error, OutputError) from error
 
 
-def pieces(question: Question, hits: Sequence[Hit]) -> Iterator[str]:
+def to_stdout(question: Question, hits: Sequence[Hit]) -> None:
+    """Write the page to stdout. Raises OutputError, ResourceError."""
+    for piece in _pieces(question, hits):
+        render.verbatim(piece.encode())
+
+
+def _pieces(question: Question, hits: Sequence[Hit]) -> Iterator[str]:
     """Yield the page in pieces, for which the pictures are read one after another. Raises ResourceError."""
     from bridgetower import thumbnails
 
@@ -81,7 +62,6 @@ def pieces(question: Question, hits: Sequence[Hit]) -> Iterator[str]:
 def _head(question: Question, count: int) -> Iterator[str]:
     title = escape(question.title)
     now = datetime.now().astimezone()
-    how = f" in {question.precision}" if question.precision else ""
     verified = f", {question.verified} verified" if question.verified else ", none verified"
     yield (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -91,18 +71,13 @@ def _head(question: Question, count: int) -> Iterator[str]:
         f"<title>{title} – bt search</title>\n<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n<body>\n"
         f"<header>\n<h1><bdi>{title}</bdi></h1>\n<p>{render.counted(count, 'hit')}{verified}</p>\n"
     )
-    given = [f"{name} {_said(value)}" for name, value in question.limits.items() if value is not None]
-    if given:
-        yield f"<p><code>{escape(render.visible(' '.join(given)))}</code></p>\n"
+    if question.given:
+        yield f"<p><code>{escape(question.given)}</code></p>\n"
     yield (
-        f"<p>{escape(render.visible(question.model))}{escape(how)}, bt {__version__}, "
+        f"<p>{escape(render.harmless(question.answered_by))}, bt {__version__}, "
         f'<time datetime="{now.isoformat(timespec="seconds")}">{now:%Y-%m-%d %H:%M}</time></p>\n</header>\n'
         "<main>\n<ol>\n"
     )
-
-
-def _said(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _card(rank: int, hit: Hit, picture: bytes | PictureError, asked: str) -> Iterator[str]:
@@ -128,7 +103,7 @@ def _card(rank: int, hit: Hit, picture: bytes | PictureError, asked: str) -> Ite
     yield f"<p><bdi>{folder}</bdi></p>\n</div>\n</li>\n"
 
 
-def _facts(hit: Hit) -> Iterable[str]:
+def _facts(hit: Hit) -> Iterator[str]:
     if hit.taken_at is not None:
         yield f'<time datetime="{hit.taken_at.isoformat()}">{hit.taken_at:%Y-%m-%d %H:%M}</time>'
     if hit.width is not None and hit.height is not None:
