@@ -76,6 +76,7 @@ command(
         'bt search "a lake" --taken 2024-05..2024-08',
         """bt search "a lake" --under '*/2019/*' --not-under '*.gif'""",
         'bt search "a dog in the snow" -0 | xargs -0 -I{} cp {} chosen/',
+        'bt search "a dog in the snow" --html dogs.html --copy-to dogs',
         'bt search "two cats" --query-vector cats.npy --index ./clip.index',
     )
 )(search)

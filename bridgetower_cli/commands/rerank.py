@@ -26,8 +26,7 @@ from bridgetower_cli.settings import (
     settle,
     whole,
 )
-from bridgetower_cli.showing import page
-from bridgetower_cli.showing.following import follow
+from bridgetower_cli.showing.following import follow, show_instead
 from bridgetower_cli.showing.options import CopyTo, DryRun, Html, LinkTo, Open, OpenFirst, Showing
 from bridgetower_cli.showing.question import Question, model_answers
 
@@ -62,7 +61,9 @@ def rerank(
 
     Exits with 1 if there is nothing to print, as when nothing reaches --min-match.
     """
-    showing = Showing(html, False, open_first or int(open_viewer), copy_to, link_to, dry_run)
+    showing = Showing(
+        html=html, viewed=open_first or int(open_viewer), copy_to=copy_to, link_to=link_to, dry_run=dry_run
+    )
     showing.require_one_format("--json" if json else "")
     settings = settle(model=model, device=device, precision=precision, no_server=no_server, verbose=verbose)
     min_match = least_match(min_match)
@@ -86,9 +87,7 @@ def rerank(
     if json:
         for rank, (path, hit) in enumerate(rows, start=1):
             render.json_line({"rank": rank, "path": path, "match": hit.match})
-    elif showing.prints_page and hits:
-        page.to_stdout(asked(), hits)
-    elif not showing.prints_page:
+    elif hits and not show_instead(hits, showing, asked):
         render.paths((path for path, _ in rows), end=b"\0" if null else b"\n")
     if not found.hits:
         why = render.how_far(found.verified, found.best_match)

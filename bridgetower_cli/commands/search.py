@@ -48,10 +48,8 @@ from bridgetower_cli.settings import (
     least_match,
     settle,
 )
-from bridgetower_cli.showing import page
-from bridgetower_cli.showing.following import follow
+from bridgetower_cli.showing.following import follow, show_instead
 from bridgetower_cli.showing.options import CopyTo, DryRun, Html, LinkTo, Open, OpenFirst, Preview, Showing
-from bridgetower_cli.showing.preview import obstacle, show
 from bridgetower_cli.showing.question import Question, index_answers
 from bridgetower_cli.terminal.hyperlinks import linked
 
@@ -109,7 +107,14 @@ def search(
     """
     if no_rerank and depth:
         raise UsageError(f"--no-rerank verifies nothing, --depth {depth} wants to: choose one")
-    showing = Showing(html, preview, open_first or int(open_viewer), copy_to, link_to, dry_run)
+    showing = Showing(
+        html=html,
+        preview=preview,
+        viewed=open_first or int(open_viewer),
+        copy_to=copy_to,
+        link_to=link_to,
+        dry_run=dry_run,
+    )
     showing.require_one_format("--json" if json else "", "bare paths" if paths or null else "")
     settings = settle(
         index=index,
@@ -123,7 +128,6 @@ def search(
         verbose=verbose,
     )
     showing.require_outside(settings.index)
-    no_pictures = obstacle() if preview else None
     verifies = text is not None and not no_rerank and depth != 0
     if verifies:
         min_match = least_match(min_match)
@@ -180,13 +184,8 @@ def search(
             render.json_line({"rank": rank, **_fields(hit)})
     elif paths or null:
         render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
-    elif showing.prints_page and found.hits:
-        page.to_stdout(asked(), found.hits)
-    elif preview and no_pictures is None:
-        show(found.hits)
-    elif found.hits:
+    elif found.hits and not show_instead(found.hits, showing, asked):
         render.table(*_laid_out(found.hits))
-    render.note(no_pictures)
     if found.hits and min_match is None and found.best_match is not None and found.best_match < FITS:
         render.say(
             f"note: nothing fits well: {render.how_far(found.verified, found.best_match)}; --min-match keeps only what "

@@ -53,7 +53,7 @@ DryRun = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """What a user wants of the hits besides the list. Raises UsageError."""
+    """What a user wants of the hits besides the list. Raises UsageError, and MissingExtraError for pictures."""
 
     html: Path | None = None
     preview: bool = False
@@ -71,6 +71,10 @@ class Showing:
             _require_new(self.html)
         if self.viewed:
             _require_desktop()
+        if self.preview:
+            from bridgetower_cli.showing.preview import obstacle
+
+            obstacle()  # raises where the extra is missing; any other is told with the results
 
     @property
     def prints_page(self) -> bool:

@@ -25,15 +25,11 @@ _STYLE = Path(__file__).with_name("page.css")
 
 def write(file: Path, question: Question, hits: Sequence[Hit]) -> int:
     """Write the page as a new file, in one step; return its bytes. Raises OutputError."""
-
-    def fill(unfinished: Path) -> None:
-        with open(unfinished, "wb") as target:
-            target.writelines(piece.encode() for piece in _pieces(question, hits))
-
+    content = b"".join(piece.encode() for piece in _pieces(question, hits))  # whole before there is a file
     try:
         remove_abandoned_new(file.parent)
-        create_file(file, fill)
-        return file.stat().st_size
+        create_file(file, lambda unfinished: unfinished.write_bytes(content))
+        return len(content)
     except OSError as error:
         raise unwritable(file, error, OutputError) from error
 

@@ -121,7 +121,7 @@ def test_nothing_is_left_of_a_copy_that_ends_early(
 ) -> None:
     copies = place_files(all_in(album), album / "to")
     next(copies)
-    monkeypatch.setattr(placing.os, "utime", failing(error))
+    monkeypatch.setattr(os, "utime", failing(error))
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt) as raised:
         next(copies)
     assert isinstance(error, KeyboardInterrupt) or "make room" in str(raised.value)
