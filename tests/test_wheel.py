@@ -94,3 +94,5 @@ def test_the_page_is_in_it(wheel: zipfile.ZipFile) -> None:
     assert "bridgetower/serving/http/page/index.html" in names
     for name in names:
         assert wheel.read(name) == (ROOT / "core" / name).read_bytes(), name
+    style = "bridgetower_cli/showing/page.css"  # of the page of results
+    assert wheel.read(style) == (ROOT / style).read_bytes()

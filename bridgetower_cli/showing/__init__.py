@@ -1,4 +1,5 @@
-"""What becomes of hits besides a list: a page, pictures on the terminal, files opened, copied or linked.
+"""Everything that is done with hits besides listing them: a page, pictures on the terminal, files copied or opened.
 
-`options` declares the options and checks them before a search; the others do the work, one thing a file.
+`options` declares the options and checks them before a search; `following` does what they want, with one file for each
+thing.
 """

@@ -1,4 +1,4 @@
-"""What becomes of hits besides the list: a page, copies and links, viewers."""
+"""Everything that is done with hits besides listing them: a page, copies and links, viewers."""
 
 import os
 import re

@@ -144,8 +144,13 @@ def test_a_copy_of_the_folder_itself(album: Path) -> None:
     assert placed([album / "a" / "cat.png"], album / "a") == [("cat.png", False)]
 
 
-def test_a_name_that_another_process_takes_meanwhile(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_name_that_another_process_takes_meanwhile(
+    album: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
     real = placing._copy
+    if not has_links:
+        monkeypatch.setattr(os, "link", failing(PermissionError(1, "Operation not permitted")))
 
     def slow(file: Path, unfinished: Path) -> None:
         real(file, unfinished)
