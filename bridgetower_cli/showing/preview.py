@@ -50,8 +50,7 @@ def show(hits: Sequence[Hit]) -> None:
     for hit, picture in zip(hits, thumbnails([hit.path for hit in hits], _SIDE), strict=True):
         lines = _lines(hit, canvas.indent)
         if isinstance(picture, PictureError):
-            lines.append(f"no picture: {render.harmless(picture.reason)}")
-            canvas.write(lines, 0)
+            canvas.write([*lines, f"no picture: {render.harmless(picture.reason)}"], 0)
         else:
             canvas.write(lines, canvas.draw(picture))
 
@@ -72,6 +71,17 @@ def _lines(hit: Hit, indent: int) -> list[str]:
     facts = [match] if hit.similarity is None else [match, f"similarity {render.score(hit.similarity)}"]
     lines = ["  ".join(facts), *render.table_lines([Column("", path=True)], [[path]], header=False, indent=indent)]
     return lines if hit.taken_at is None else [*lines, f"{hit.taken_at:%Y-%m-%d %H:%M}"]
+
+
+def _folded(lines: Sequence[str], width: int) -> list[str]:
+    """Return lines, links among them, in lines of at most `width`."""
+    from rich.console import Console
+    from rich.text import Text
+
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, color_system="standard", width=max(1, width))
+    console.print(Text("\n").join(map(Text.from_ansi, lines)), overflow="fold")
+    return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
 class _Canvas:
@@ -98,6 +108,7 @@ class _Canvas:
 
     def write(self, lines: Sequence[str], rows: int) -> None:
         """Write lines beside the picture of so many rows that was just drawn, then an empty one."""
+        lines = _folded(lines, _size()[0] - self.indent)  # a line that ran over would go on below the picture
         up = f"\x1b[{rows}A" if rows else ""
         beside = "".join(f"\x1b[{self.indent}C{line}\r\n" for line in lines)
         down = "\n" * max(0, rows - len(lines))

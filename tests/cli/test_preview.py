@@ -17,6 +17,8 @@ from PIL import Image
 
 from bridgetower.errors import MissingExtraError
 from bridgetower_cli.showing import preview
+from bridgetower_cli.terminal import graphics
+from bridgetower_cli.terminal.graphics import Graphics, Protocol
 from tests.cli.conftest import Bt
 from tests.fakes import paint
 
@@ -183,9 +185,8 @@ def test_kitty(terminal: Terminal) -> None:
 
 
 @HAS_LIBRARY
-@pytest.mark.parametrize("variables", [{"TERM_PROGRAM": "iTerm.app"}, {"LC_TERMINAL": "iTerm2"}])
-def test_iterm(terminal: Terminal, variables: dict[str, str]) -> None:
-    written, _ = terminal(**variables)
+def test_iterm(terminal: Terminal) -> None:
+    written, _ = terminal(TERM_PROGRAM="iTerm.app")
     assert b"\x1b[c" not in written  # it is known, and not asked
     pictures = re.findall(
         rb"\x1b7\x1b\[8A\x1b\]1337;File=inline=1;size=(\d+);width=30;height=8;[^:]*:([^\x07]*)\x07\x1b8", written
@@ -197,8 +198,41 @@ def test_iterm(terminal: Terminal, variables: dict[str, str]) -> None:
     assert len(beside(written)) == 7
 
 
+@pytest.mark.parametrize(
+    ("environment", "protocol"),
+    [
+        ({"LC_TERMINAL": "iTerm2", "TERM": "xterm-256color"}, Protocol.ITERM),  # over SSH
+        ({"TERM_PROGRAM": "Apple_Terminal", "TERM": "xterm-256color"}, Protocol.HALF_CELLS),
+        ({"TERM": "linux"}, Protocol.HALF_CELLS),
+        ({"TERM": "screen-256color"}, Protocol.HALF_CELLS),
+    ],
+)
+def test_terminals_that_are_known_are_not_asked(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], protocol: Protocol
+) -> None:
+    monkeypatch.setattr(graphics, "_answers", lambda: pytest.fail("it was asked"))
+    assert graphics.ask(environment) == Graphics(protocol)
+
+
+@pytest.mark.parametrize("environment", [{"TERM": "xterm"}, {"TERM": "screen", "TMUX": "/t", "LC_TERMINAL": "iTerm2"}])
+def test_answers_of_terminals(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for answers, understood in (
+        (b"", Graphics(Protocol.HALF_CELLS)),
+        (b"q" + PLAIN, Graphics(Protocol.HALF_CELLS)),  # a letter was typed before
+        (CELL + PLAIN, Graphics(Protocol.HALF_CELLS, (8, 16))),
+        (b"\x1b[6;0;0t" + SIXEL, Graphics(Protocol.SIXEL)),
+        (KITTY + PLAIN, Graphics(Protocol.KITTY)),
+        (KITTY + SIXEL, Graphics(Protocol.SIXEL)),
+        (b"\x1b[?64c", Graphics(Protocol.HALF_CELLS)),
+    ):
+        monkeypatch.setattr(graphics, "_answers", lambda answers=answers: answers)
+        assert graphics.ask(environment) == understood
+
+
 @HAS_LIBRARY
-def test_terminals_that_would_print_a_question_are_not_asked(terminal: Terminal) -> None:
-    for variables in ({"TERM_PROGRAM": "Apple_Terminal"}, {"TERM": "linux"}):
-        written, _ = terminal(**variables)
-        assert b"\x1b_G" not in written and b"\x1b[c" not in written and "▀".encode() in written
+def test_on_a_narrow_terminal_no_line_runs_over(terminal: Terminal) -> None:
+    written, _ = terminal(PLAIN, size=(12, 40), BT_HYPERLINKS="on")
+    assert max(row.count("▀") for row in written.decode().split("\n")) <= 13
+    lines = beside(written)
+    assert max(map(len, (re.sub(r"\x1b\]8;[^\x1b]*\x1b\\", "", line) for line in lines))) <= 40 - 15
+    assert lines[:2] == ["match 0.900  similarity", "0.250"] and "red.png" in lines[2] and "file://" in lines[2]
