@@ -75,7 +75,10 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import PairScore as PairScore
     from bridgetower.records import Refused as Refused
     from bridgetower.records import Skipped as Skipped
+    from bridgetower.records import Stamp as Stamp
     from bridgetower.records import Word as Word
+    from bridgetower.retrieval.curation.audit import Audit as Audit
+    from bridgetower.retrieval.curation.audit import Audited as Audited
     from bridgetower.retrieval.evaluation import Evaluation as Evaluation
     from bridgetower.retrieval.indexing import IndexReport as IndexReport
     from bridgetower.retrieval.indexing import Progress as Progress
@@ -111,7 +114,9 @@ _HOMES = {
     "models.model": "Model available_models convert_model pull_model",
     "pictures.decode_pool": "GuardedDecoder GuardedPicture",
     "pictures.preprocess": "Preprocessing",
-    "records": "DEFAULT_MODEL EngineChoice FileContent Fingerprint Head Hit LeftOut PairScore Refused Skipped Word",
+    "records": "DEFAULT_MODEL EngineChoice FileContent Fingerprint Head Hit LeftOut PairScore Refused Skipped "
+    "Stamp Word",
+    "retrieval.curation.audit": "Audit Audited",
     "retrieval.evaluation": "Evaluation",
     "retrieval.indexing": "IndexReport Progress",
     "retrieval.results": "Filled Found Results",

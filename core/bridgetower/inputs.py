@@ -256,6 +256,15 @@ def least_match(min_match: object) -> float | None:
     return None if min_match is None else number("min_match", min_match, least=0, most=1)
 
 
+def worst_of(worst: object) -> int | float | None:
+    """How many of the worst, as an int, or which share of all, as a float in (0, 1]; None for all below a threshold."""
+    if isinstance(worst, float):
+        if not 0 < worst <= 1:
+            raise UsageError(f"worst {worst:g}: a share is above 0 and at most 1; a number of captions is an int")
+        return worst
+    return None if worst is None else whole("worst", worst, least=1)
+
+
 def least_similarity(min_similarity: object) -> float | None:
     """A cosine; None for any."""
     return None if min_similarity is None else number("min_similarity", min_similarity, least=-1, most=1)

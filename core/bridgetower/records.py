@@ -227,6 +227,17 @@ _COMPARED = {
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """All that a match depends on besides the text, the picture and the version of `bt`; None for what given parts
+    do not tell."""
+
+    model: str  # as `Fingerprint.model`
+    weights_sha256: str | None
+    precision: str | None  # fp32, bf16 or int8
+    preprocessing: str
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A picture that recall proposes, or that the caller names, to be verified."""
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
@@ -19,10 +20,12 @@ from bridgetower.inputs import (
     masked,
     model_name,
     normalised,
+    number,
     one_of,
     path,
     require_part,
     short,
+    worst_of,
 )
 from bridgetower.records import (
     DEFAULT_DEPTH,
@@ -39,6 +42,8 @@ from bridgetower.records import (
     OnProgress,
     PairScore,
     Say,
+    Skipped,
+    Stamp,
     quiet,
 )
 
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from bridgetower.encoders.runtime import Runtime
     from bridgetower.files.captions.captioned import Captioned
     from bridgetower.pictures.preprocess import Preprocessing
+    from bridgetower.retrieval.curation.audit import Audit, OnRow, Worst
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.retrieval.evaluation import Evaluation
     from bridgetower.retrieval.results import Filled, Results
@@ -209,6 +215,17 @@ class Model:
         assert self._parts is not None
         [part, *_] = [part for part in self._parts if part is not None]
         return part.preprocessing
+
+    @property
+    def stamp(self) -> Stamp:
+        """All that a match depends on besides the text and the picture. The first call may import PyTorch."""
+        checkpoint, runtime = self._checkpoint, self.runtime
+        return Stamp(
+            self.name,
+            None if checkpoint is None else checkpoint.weights_sha256,
+            None if runtime is None else runtime.precision,
+            self.preprocessing.name,
+        )
 
     @cached_property
     def _network(self) -> "tuple[RecallEncoder | None, Judge | None]":
@@ -417,6 +434,47 @@ class Model:
             engine=None if self._engine_choice == LOCAL else self.engine,
             on_progress=on_progress,
         )
+
+    def audit(
+        self,
+        captions: "AnyPath | Iterable[Captioned]",
+        *,
+        below: float = 0.5,
+        worst: "Worst | None" = None,
+        on_progress: OnProgress = quiet,
+        on_row: "OnRow" = quiet,
+    ) -> "Audit":
+        """Judge whether each caption of a file, or of a list of Captioned, is true of its picture; no index is needed.
+
+        The rows of the result are the captions with a match less than `below`; or with `worst` so many of the worst, as
+        an int, or such a share of all, as a float in (0, 1]. They come worst first, each with the word that the
+        picture supports least and the word that mends it, by the MLM head; without that head both are None, and `say`
+        gets a line. `on_progress(done, total)` counts the pictures that are matched; then `on_row(row, total)` gets
+        each row as soon as it is known. Unreadable and missing pictures are in the `skipped` of the result. Raises
+        InputError, UsageError, and ModelError without an ITM head.
+        """
+        from bridgetower.files.captions.captioned import Captioned
+        from bridgetower.files.captions.read import read_captions
+        from bridgetower.records import require_heads
+        from bridgetower.retrieval.curation.audit import audit
+        from bridgetower.retrieval.encode_pictures import candidates_of
+
+        below, worst = number("below", below, least=0, most=1), worst_of(worst)
+        missing: list[Skipped] = []
+        captioned = (
+            read_captions(captions, on_missing=missing.append)
+            if isinstance(captions, str | os.PathLike)
+            else list(iterable(captions, "captioned pictures"))
+        )
+        listener(on_progress), listener(on_row)
+        if not all(isinstance(picture, Captioned) for picture in captioned):
+            raise UsageError("captions are those of a file, or a list of Captioned")
+        candidates_of([picture.image for picture in captioned])  # raises before weights are read
+        require_heads(self.heads, Head.ITM)
+        if Head.MLM not in self.heads:
+            self._say("note: this model has no MLM head to name a word with; words and suggestions are left out")
+        found = audit(self.judge, captioned, below=below, worst=worst, on_progress=on_progress, on_row=on_row)
+        return replace(found, skipped=(*missing, *found.skipped))
 
     def embed_images(self, pictures: "Iterable[AnyPicture]", *, on_progress: OnProgress = quiet) -> "Vectors":
         """Return ITC vectors of pictures, float32 [B, E], unit length.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridgetower.errors import UsageError
@@ -19,10 +19,14 @@ class Captioned:
 
     image: Any
     captions: Sequence[str]
+    places: Sequence[str] = field(default=(), compare=False)  # in a file, as "line 3", for each caption; () without one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "captions", tuple(list_of_texts(self.captions)))
         if not self.captions:
             raise UsageError("no captions: give a picture at least one text")
+        object.__setattr__(self, "places", tuple(list_of_texts(self.places)))
+        if len(self.places) not in (0, len(self.captions)):
+            raise UsageError(f"{len(self.places)} places of {len(self.captions)} captions: give each its own, or none")
         if isinstance(self.image, str | os.PathLike):
             object.__setattr__(self, "image", lasting(self.image))

@@ -34,12 +34,15 @@ def read_captions(
     file = path(file)
     folder = file.parent if images is None else own_folder(images)
     splits = None if split is None else _splits(split)
-    pictures: dict[str, tuple[Path, list[str]]] = {}  # by real path: a picture listed twice would compete with itself
+    # By real path: a picture listed twice would compete with itself.
+    pictures: dict[str, tuple[Path, list[str], list[str]]] = {}
     missing: dict[Path, str] = {}  # the first place of each picture that is not there
     for row in _rows(file, splits):
         image = folder / row.image
         real = os.path.realpath(image)
-        pictures.setdefault(real, (image, []))[1].extend(row.captions)
+        _, captions, places = pictures.setdefault(real, (image, [], []))
+        captions += row.captions
+        places += [row.place] * len(row.captions)
         if not os.path.lexists(real):
             missing.setdefault(image, row.place)
     if not pictures:
@@ -52,7 +55,7 @@ def read_captions(
                 "with --images, or leave out what is missing with --skip-missing"
             )
         on_missing(Skipped(image, f"no such file, in {place} of {file.name}"))
-    there = [Captioned(image, captions) for image, captions in pictures.values() if image not in missing]
+    there = [Captioned(*item) for item in pictures.values() if item[0] not in missing]
     if not there:
         raise InputError(
             f"{file}: none of its pictures is there; paths are relative to {folder}, --images names another"
