@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bridgetower import __version__
+from bridgetower_cli.commands.audit import audit
 from bridgetower_cli.commands.evaluate import evaluate
 from bridgetower_cli.commands.export import export
 from bridgetower_cli.commands.fill import fill
@@ -105,6 +106,13 @@ command(
         "bt eval captions.jsonl --depth 10 --depth 50 --json",
     ),
 )(evaluate)
+command(
+    epilog=examples(
+        "bt audit examples/gallery/captions.jsonl --model demo",
+        "bt audit captions.jsonl --worst 5% --csv > worst.csv",
+        "bt audit captions.jsonl --below 0.1 --json",
+    )
+)(audit)
 command(epilog=examples("bt export ./export", "bt export /media/usb/photos --index ./scans.index"))(export)
 command(
     "import",

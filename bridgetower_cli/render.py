@@ -78,6 +78,19 @@ def json_line(row: Mapping[str, Any]) -> None:
     _write(_json(row).encode("ascii") + b"\n")
 
 
+def csv_line(cells: Iterable[Any], *, header: Sequence[str] | None = None) -> None:
+    """Write one record of comma-separated values (RFC 4180), in UTF-8; nothing without cells. A `header` comes first.
+
+    Values are as in JSON; None is an empty cell. Bytes of a path that are not UTF-8 become \\udc80 to \\udcff.
+    """
+    import csv
+    from io import StringIO
+
+    text = StringIO(newline="")
+    csv.writer(text).writerows(record for record in (header, _rounded(list(cells))) if record)
+    _write(text.getvalue().encode("utf-8", "backslashreplace"))
+
+
 def _json(row: Mapping[str, Any]) -> str:
     return json.dumps(_rounded(row), allow_nan=False)
 

@@ -18,6 +18,7 @@ _COMMANDS = {
     "fill": "complete guess mask",
     "match": "compare score similarity",
     "rerank": "filter order rank sort",
+    "audit": "curate lint validate",
     "eval": "bench benchmark evaluate measure recall test",
     "status": "count info list ls show stat stats",
     "forget": "delete drop remove rm unindex",

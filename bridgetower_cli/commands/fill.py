@@ -1,13 +1,14 @@
 """`bt fill`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridgetower.errors import NoIndexError, PictureError
-from bridgetower.records import Word
+from bridgetower.errors import NoIndexError, PictureError, UsageError
+from bridgetower.records import Word, WordCount
 from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import ask_library, ask_model
@@ -30,6 +31,7 @@ from bridgetower_cli.settings import (
     model_name,
     named_path,
     settle,
+    whole,
 )
 from bridgetower_cli.terminal.hyperlinks import linked
 
@@ -47,6 +49,19 @@ def fill(
         ),
     ] = None,
     top: Top = 5,
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each",
+            help="Count instead: each picture that the sentence fits says its own word; show how many say which.",
+        ),
+    ] = False,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole(100), metavar="N", help="Read so many pictures of the index. [default: 20, on a GPU 100]"
+        ),
+    ] = None,
     json: Json = False,
     features_cache: FeaturesCache = None,
     features_dir: FeaturesDir = None,
@@ -69,13 +84,17 @@ def fill(
     """Fill in each <mask> of a text from pictures.
 
     With --image these are the pictures that you name. Without, the whole index answers: the pictures that fit the
-    sentence best are found, and each has the say that its match gives it.
+    sentence best are found, and each has the say that its match gives it. With --each every picture has one vote: its
+    own word, if the sentence with that word is true of it.
 
-    Exits with 1 if there is nothing to read, as in an empty index.
+    Exits with 1 if there is nothing to read, as in an empty index, or with --each nothing to count.
     """
     from bridgetower.inputs import masked
 
     masked(text)  # may raise, so before a model is fetched
+    for option, given in (("--each", each), ("--depth", depth is not None)):
+        if image and given:
+            raise UsageError(f"{option} is for the pictures of the index: leave it out, or --image")
     settings = settle(
         index=index,
         model=model,
@@ -87,13 +106,15 @@ def fill(
         no_server=no_server,
         verbose=verbose,
     )
-    filled = _from_images(text, image, top, settings) if image else _from_library(text, top, settings)
+    filled = _from_images(text, image, top, settings) if image else _from_library(text, top, depth, each, settings)
     render.skipped(filled.skipped)
     render.passed_over(filled.gone, filled.barred, filled.away)
     render.in_cloud(filled.in_cloud)
     if not filled.words:
         raise no_match("none of the pictures could be read")
-    if json:
+    if each:
+        _show_counts(filled, json)
+    elif json:
         for word in filled.words:
             render.json_line(_fields(word))
     else:
@@ -109,12 +130,12 @@ def _from_images(text: str, images: list[Path], top: int, settings: Settings) ->
     return filled
 
 
-def _from_library(text: str, top: int, settings: Settings) -> "Filled":
+def _from_library(text: str, top: int, depth: int | None, each: bool, settings: Settings) -> "Filled":
     with Meter("reading", "pictures") as meter:
 
         def ask(asked: "Library | RemoteLibrary") -> "tuple[Filled, bool]":
             """Return the words, and whether the index holds no picture."""
-            filled = asked.fill(text, top=top, on_progress=meter.update)
+            filled = asked.fill(text, top=top, depth=depth, each=each, on_progress=meter.update)
             return filled, not filled.words and not len(asked)
 
         try:
@@ -141,11 +162,51 @@ def _first(images: tuple[Path, ...]) -> str:
     return linked(render.short(images[0]), images[0]) if images else ""
 
 
+def _show_counts(filled: "Filled", json: bool) -> None:
+    """Show how many of the pictures that fit say which word. Raises typer.Exit if none fits."""
+    read = render.counted(filled.read, "picture")
+    if not filled.counts:
+        raise no_match(f"of {read} the sentence fits none, with its own word in it", verified=filled.read)
+    render.say(f"{filled.fitting} of {read} counted: those of which the sentence with their own word is true")
+    if json:
+        for count in filled.counts:
+            render.json_line(_count_fields(count))
+    else:
+        _count_table(filled.counts)
+
+
+def _count_fields(count: WordCount) -> dict[str, object]:
+    return {
+        "mask": count.mask,
+        "rank": count.rank,
+        "token": count.token,
+        "count": count.count,
+        "share": count.share,
+        "images": count.images,
+    }
+
+
 def _table(words: tuple[Word, ...]) -> None:
+    columns = [Column("word"), Column("probability", number=True), Column("seen in", path=True)]
+    _by_mask(
+        words,
+        columns,
+        [[render.visible(word.token), render.score(word.probability), _first(word.images)] for word in words],
+    )
+
+
+def _count_table(counts: tuple[WordCount, ...]) -> None:
+    columns = [Column("word"), Column("count", number=True), Column("share", number=True), Column("as in", path=True)]
+    _by_mask(
+        counts,
+        columns,
+        [[render.visible(one.token), str(one.count), f"{100 * one.share:.1f}%", _first(one.images)] for one in counts],
+    )
+
+
+def _by_mask(words: Sequence[Word | WordCount], columns: list[Column], rows: list[list[str]]) -> None:
     """Write a table, with a column for the mask if there are several."""
     masks = 1 + max(word.mask for word in words)
-    columns = [Column("word"), Column("probability", number=True), Column("seen in", path=True)]
-    rows = [[render.visible(word.token), render.score(word.probability), _first(word.images)] for word in words]
     if masks > 1:
         columns.insert(0, Column("mask", number=True))
         rows = [[f"{word.mask + 1} of {masks}", *row] for word, row in zip(words, rows, strict=True)]

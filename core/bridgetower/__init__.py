@@ -77,6 +77,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import Skipped as Skipped
     from bridgetower.records import Stamp as Stamp
     from bridgetower.records import Word as Word
+    from bridgetower.records import WordCount as WordCount
     from bridgetower.retrieval.curation.audit import Audit as Audit
     from bridgetower.retrieval.curation.audit import Audited as Audited
     from bridgetower.retrieval.evaluation import Evaluation as Evaluation
@@ -115,7 +116,7 @@ _HOMES = {
     "pictures.decode_pool": "GuardedDecoder GuardedPicture",
     "pictures.preprocess": "Preprocessing",
     "records": "DEFAULT_MODEL EngineChoice FileContent Fingerprint Head Hit LeftOut PairScore Refused Skipped "
-    "Stamp Word",
+    "Stamp Word WordCount",
     "retrieval.curation.audit": "Audit Audited",
     "retrieval.evaluation": "Evaluation",
     "retrieval.indexing": "IndexReport Progress",

@@ -244,16 +244,26 @@ class Library:
                 return catalog.folders_in(folder, most)
             return [Folder(root, catalog.count_under(root)) for root, _ in islice(catalog.roots(), most)]
 
-    def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = quiet) -> "Filled":
+    def fill(
+        self,
+        text: str,
+        *,
+        top: int = 5,
+        depth: int | None = None,
+        each: bool = False,
+        on_progress: OnProgress = quiet,
+    ) -> "Filled":
         """Predict words for each `<mask>` of `text` from the `depth` best pictures, weighted by match.
 
-        The default of `depth` is that for a search. `on_progress(done, total)` counts pictures. Raises UsageError,
+        With `each`, the `counts` of the result also say of how many of these pictures a word is the own one. The
+        default of `depth` is that for a search. `on_progress(done, total)` counts pictures. Raises UsageError,
         ModelError, StoreError.
         """
         text, top, depth = inputs.masked(text), inputs.count_of(top), inputs.depth_of(depth, least=1)
+        each = inputs.flag("each", each)
         listener(on_progress)
         with self._readers.lend() as reader:
-            return self._queries().fill(reader, text, top, depth, on_progress)
+            return self._queries().fill(reader, text, top, depth, each, on_progress)
 
     def summary(self) -> "Summary":
         """Return the counts and the origin of the index. Raises StoreError."""

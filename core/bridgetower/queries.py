@@ -38,7 +38,9 @@ class Queries:
         encoder, load_judge = self._parts(reader, request)
         yield from pages(reader, request, encoder, load_judge, self._cache(reader), on_progress, on_hits)
 
-    def fill(self, reader: IndexReader, text: str, top: int, depth: int | None, on_progress: OnProgress) -> Filled:
+    def fill(
+        self, reader: IndexReader, text: str, top: int, depth: int | None, each: bool, on_progress: OnProgress
+    ) -> Filled:
         """Fill the masks of a normalised text from the `depth` pictures that it fits best."""
         if not len(reader):
             return Filled((), None, ())
@@ -48,7 +50,9 @@ class Queries:
         encoder, judge = model.encoder, model.judge
         model.tell_truncated(text, encoder, judge)
         cache = self._cache(reader)
-        return fill_library(reader, encoder, judge, text, top=top, depth=depth, cache=cache, on_progress=on_progress)
+        return fill_library(
+            reader, encoder, judge, text, top=top, depth=depth, each=each, cache=cache, on_progress=on_progress
+        )
 
     def _parts(
         self, reader: IndexReader, request: SearchRequest

@@ -284,6 +284,18 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class WordCount:
+    """In how many pictures a word stands for one `<mask>`, of those that the text fits with their own word in it."""
+
+    mask: int  # which `<mask>` of the text, from 0
+    rank: int  # from 1
+    token: str  # without surrounding space
+    count: int  # pictures whose own most probable word for this mask it is
+    share: float  # of the pictures that fit, in (0, 1]
+    images: tuple[Path, ...]  # some of these pictures, those that the text fits best first
+
+
+@dataclass(frozen=True, slots=True)
 class PairScore:
     """The scores of one text and one image, by every head of the checkpoint."""
 

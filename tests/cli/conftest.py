@@ -46,6 +46,7 @@ class Models:
             name=name,
             heads=encoder.heads,
             preprocessing=encoder.preprocessing,
+            weights_sha256=encoder.fingerprint.weights_sha256,
             encoder=encoder,
             with_preprocessing=with_preprocessing,
         )

@@ -113,3 +113,40 @@ def test_pictures_of_the_index_that_vanished_are_left_out(bt: Bt, library: Path)
 def test_a_text_without_mask_is_wrong_usage_before_a_model_is_looked_for(bt: Bt, photos: Path) -> None:
     done = bt("fill", "a blue wall", "--image", photos / "blue.png", "--model", photos / "nothing")
     assert done.exit_code == 2 and "there is no <mask> in the text" in done.stderr
+
+
+def test_each_picture_says_its_own_word_and_they_are_counted(bt: Bt, library: Path) -> None:
+    paint(library / "deep.png", (250, 10, 0))
+    assert bt("index", library).exit_code == 0
+    done = bt("fill", "<mask>", "--each")
+    assert done.exit_code == 0
+    assert done.stderr == "5 of 5 pictures counted: those of which the sentence with their own word is true\n"
+    header, first, *rest = done.stdout.splitlines()
+    assert header.split() == ["word", "count", "share", "as", "in"]
+    assert first.split() == ["red", "2", "40.0%", "photos/red.png"]
+    assert {line.split()[0] for line in rest} == {"green", "blue", "white"}
+    rows = [json.loads(line) for line in bt("fill", "<mask>", "--each", "--json", "--top", 1).stdout.splitlines()]
+    images = [str(library / "red.png"), str(library / "deep.png")]
+    assert rows == [{"mask": 0, "rank": 1, "token": "red", "count": 2, "share": 0.4, "images": images}]
+
+
+def test_depth_is_how_many_pictures_are_read(bt: Bt, library: Path) -> None:
+    assert "2 of 2 pictures counted" in bt("fill", "<mask>", "--each", "--depth", 2).stderr
+    rows = [json.loads(line) for line in bt("fill", "<mask>", "--depth", 1, "--json").stdout.splitlines()]
+    assert sum(row["count"] for row in rows) == 1
+    assert bt("fill", "<mask>", "--depth", 0).exit_code == 2
+
+
+def test_where_no_picture_fits_there_is_nothing_to_count(bt: Bt, photos: Path) -> None:
+    (photos / "white.png").unlink()  # all colours fit it
+    assert bt("index", photos).exit_code == 0
+    done = bt("fill", "red green <mask>", "--each")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "no match: of 3 pictures the sentence fits none, with its own word in it\n"
+
+
+@pytest.mark.parametrize("option", [["--each"], ["--depth", "3"]], ids=lambda option: option[0])
+def test_counts_are_of_the_index(bt: Bt, photos: Path, models: Models, option: list[str]) -> None:
+    done = bt("fill", "<mask>", "--image", photos / "red.png", *option)
+    assert (done.exit_code, models.resolved) == (2, [])
+    assert done.stderr == f"error: {option[0]} is for the pictures of the index: leave it out, or --image\n"

@@ -185,6 +185,8 @@ def test_a_vector_on_stdin_is_the_same(here: Path) -> None:
     [
         ["two <mask>"],
         ["two <mask> in the <mask>", "--json", "--top", "2"],
+        ["two <mask> in the <mask>", "--each", "--depth", "7"],
+        ["a <mask>", "--each", "--json"],
         ["two <mask>", "--image", ONE],
         ["two <mask>", "--image", ONE, "--image", OTHER, "--json"],
         ["two <mask>", "--image", "photos/broken.jpg"],

@@ -3,25 +3,31 @@
     p(word) = sum_i w_i p(word | text, picture_i),    w_i proportional to the ITM probability of the text with picture i
 
 The masked text itself recalls the pictures of a library. A picture that the text does not fit has little weight.
+
+Counted, each picture has one vote instead: its own most probable words, if the text with these words is true of it.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoders.protocol import Judge, RecallEncoder, match_probability
+from bridgetower.encoders.protocol import Judge, Pictures, RecallEncoder, match_probability
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
-from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, quiet, require_heads
+from bridgetower.inputs import MASK
+from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, WordCount, quiet, require_heads
 from bridgetower.retrieval.candidates import Candidates
 from bridgetower.retrieval.encode_pictures import encoded
 from bridgetower.retrieval.results import Filled
 
 SUPPORTERS = 3  # pictures that are listed for a word
+FITS = 0.5  # the least match of a text, with a picture's own words in it, for which the picture is counted
 
 
 def fill_library(
@@ -32,10 +38,14 @@ def fill_library(
     *,
     top: int = 5,
     depth: int | None = None,
+    each: bool = False,
     cache: FeatureCache | None = None,
     on_progress: OnProgress = quiet,
 ) -> Filled:
     """Fill the masks of `text` from the `depth` pictures of the library that it fits best.
+
+    With `each`, the result also has the `top` words by the number of pictures whose own word they are; each picture is
+    verified for that once more.
 
     Where one of them is gone or cannot be read, the next best takes its place, but not where its file is in the cloud
     only: that picture is passed over. `depth` None is the judge's
@@ -44,7 +54,7 @@ def fill_library(
     """
     require_heads(judge.heads, Head.ITM, Head.MLM)
     depth = judge.default_depth if depth is None else depth
-    mixture = _Mixture(judge, text, on_progress, cache)
+    mixture = _Mixture(judge, text, on_progress, cache, each=each)
     candidates = Candidates(reader, encoder.embed_texts([text]))
     in_cloud = 0
     while (wanted := depth - len(mixture.images) - in_cloud) > 0 and (some := candidates.take(wanted)):
@@ -85,8 +95,17 @@ def fill_images(
 class _Mixture:
     """The words that the pictures read so far predict for one masked text, weighted by match."""
 
-    def __init__(self, judge: Judge, text: str, on_progress: OnProgress, cache: FeatureCache | None = None) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        text: str,
+        on_progress: OnProgress,
+        cache: FeatureCache | None = None,
+        *,
+        each: bool = False,
+    ) -> None:
         self._judge, self._text = judge, judge.encode_texts([text])
+        self._votes = _Votes(judge, text) if each else None
         self._on_progress, self._cache = on_progress, cache
         self.images: list[Path] = []  # N
         self.skipped: list[Skipped] = []
@@ -103,6 +122,8 @@ class _Mixture:
             itm = reading.itm
             self._matches.append(np.ones(len(batch), np.float32) if itm is None else match_probability(itm))
             self._words.append(np.exp(reading.log_probabilities))
+            if self._votes is not None:
+                self._votes.add([candidate.path for candidate in batch], pictures, self._words[-1])
             told = len(self.images) + len(self.skipped) - before
             self._on_progress(told, total)
         if told < (done := len(self.images) + len(self.skipped) - before):  # none of the last ones could be read
@@ -121,7 +142,46 @@ class _Mixture:
             for word in _ranked(self._judge, weights, probabilities[:, mask], mask, self.images, top)
         ]
         best = float(match.max()) if Head.ITM in self._judge.heads else None
-        return Filled(tuple(words), best, tuple(self.skipped))
+        filled = Filled(tuple(words), best, tuple(self.skipped), read=len(self.images))
+        return filled if self._votes is None else self._votes.counted(filled, top)
+
+
+class _Votes:
+    """The own words of each picture for the masks of a text, and how well the text then fits it."""
+
+    def __init__(self, judge: Judge, text: str) -> None:
+        # As for the tokenizer, a space stands before a mask, also where it is left out after a word.
+        self._judge, self._parts = judge, re.sub(rf"(?<=\w){MASK}", f" {MASK}", text).split(MASK)
+        self._votes: list[tuple[float, Path, tuple[str, ...]]] = []  # match, picture, its word for each mask
+
+    def add(self, images: Sequence[Path], pictures: Pictures, probabilities: npt.NDArray[np.float32]) -> None:
+        """Take the votes of a batch of pictures from their probabilities [B, M, V]."""
+        words = [tuple(_likeliest(self._judge, row) for row in picture) for picture in probabilities]
+        texts = [self._filled_in(own) for own in words]
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        pairs = np.array([[rows[text], image] for image, text in enumerate(texts)], np.int64)
+        match = match_probability(self._judge.match(self._judge.encode_texts(list(rows)), pictures, pairs))
+        self._votes += zip(match.tolist(), images, words, strict=True)
+
+    def _filled_in(self, words: Sequence[str]) -> str:
+        """Return the text with these words; a mask that was cut off keeps its place."""
+        filled = [*words, *[MASK] * (len(self._parts) - 1 - len(words))]
+        return "".join(chain(*zip_longest(self._parts, filled, fillvalue="")))
+
+    def counted(self, filled: Filled, top: int) -> Filled:
+        """Return the result with the `top` most frequent words for each mask; ties go to the better matches."""
+        fitting = sorted((vote for vote in self._votes if vote[0] >= FITS), key=lambda vote: -vote[0])
+        counts = []
+        for mask in range(len(fitting[0][2]) if fitting else 0):
+            images: dict[str, list[Path]] = {}
+            for _, image, words in fitting:
+                images.setdefault(words[mask], []).append(image)
+            ranked = sorted(images.items(), key=lambda item: -len(item[1]))[:top]
+            counts += [
+                WordCount(mask, rank, word, len(of), len(of) / len(fitting), tuple(of[:SUPPORTERS]))
+                for rank, (word, of) in enumerate(ranked, start=1)
+            ]
+        return replace(filled, counts=tuple(counts), fitting=len(fitting))
 
 
 def _ranked(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import overload
 
 from bridgetower.inputs import short
-from bridgetower.records import Hit, Skipped, Word
+from bridgetower.records import Hit, Skipped, Word, WordCount
 
 _SIDE = 160  # pixels, of a picture in a notebook
 _MOST = 50  # pictures in a notebook
@@ -76,6 +76,9 @@ class Filled:
     barred: tuple[Skipped, ...] = ()  # pictures whose files cannot be accessed: one file of each, and why
     away: tuple[Path, ...] = ()  # indexed folders that were passed over, as they are empty or missing now
     in_cloud: int = 0  # pictures of the library that were not read, as that would download them
+    counts: tuple[WordCount, ...] = ()  # if they were asked for: by mask, the most frequent words first
+    fitting: int = 0  # pictures that were counted: those whose own words make the text true of them
+    read: int = 0  # pictures that were read
 
 
 def _as_html(hits: Iterable[Hit], best_match: float | None) -> str:

@@ -131,6 +131,7 @@ class Engine:
         *,
         top: int = 5,
         depth: int | None = None,
+        each: bool = False,
         say: Say = quiet,
         on_progress: OnProgress = quiet,
     ) -> "Filled":
@@ -139,7 +140,7 @@ class Engine:
             if pictures is not None:
                 return self._model().fill(text, pictures, top=top, on_progress=on_progress)
             library = self._warmed().library if self.size() else self._library
-            return library.fill(text, top=top, depth=depth, on_progress=on_progress)
+            return library.fill(text, top=top, depth=depth, each=each, on_progress=on_progress)
 
     def match(
         self,

@@ -1,9 +1,11 @@
 import shutil
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Texts
@@ -181,3 +183,80 @@ def test_one_picture_needs_no_matching_head_and_several_do(tmp_path: Path) -> No
     assert (filled.words[0].token, filled.best_match) == ("blue", None)
     with pytest.raises(ModelError, match="ITM"):
         fill_images(encoder, "a <mask>", [picture, picture])
+
+
+class Sure(FakeEncoder):
+    """Takes the text for true of every picture of which it names no other colour."""
+
+    def match(self, texts: Texts, images: Pictures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        logits = super().match(texts, images, pairs)
+        logits[:, 1] += 3
+        return logits
+
+
+def counted(folder: Path, encoder: FakeEncoder, text: str, **options: Any) -> Filled:
+    """Count words over the pictures of a folder."""
+    with IndexWriter.open(folder / "index", encoder.fingerprint) as writer:
+        index([folder / "photos"], writer, lambda: Model.from_parts(encoder))
+    with IndexReader.open(folder / "index") as store:
+        return fill_library(store, encoder, encoder, text, each=True, **options)
+
+
+def paint_some(folder: Path) -> None:
+    """Four red pictures, two green ones, a blue one; the first of each is the purest."""
+    for i in range(4):
+        paint(folder / "photos" / f"red{i}.png", (255, 20 * i, 0))
+    for i in range(2):
+        paint(folder / "photos" / f"green{i}.png", (0, 255, 20 * i))
+    paint(folder / "photos" / "blue.png", "blue")
+
+
+def test_each_picture_has_one_vote(tmp_path: Path) -> None:
+    paint_some(tmp_path)
+    filled = counted(tmp_path, Sure(), "a <mask>")
+    assert (filled.fitting, filled.read) == (7, 7)
+    found = [(one.mask, one.rank, one.token, one.count, one.share) for one in filled.counts]
+    assert found == [(0, 1, "red", 4, 4 / 7), (0, 2, "green", 2, 2 / 7), (0, 3, "blue", 1, 1 / 7)]
+    assert [path.name for path in filled.counts[0].images] == ["red0.png", "red1.png", "red2.png"]
+    assert counted(tmp_path, Sure(), "a <mask>", top=1).counts == filled.counts[:1]
+    assert counted(tmp_path, Sure(), "a <mask>", depth=3).read == 3
+
+
+def test_a_picture_counts_only_where_the_text_with_its_own_word_is_true(tmp_path: Path) -> None:
+    paint_some(tmp_path)
+    filled = counted(tmp_path, FakeEncoder(), "green <mask>")  # "green red" is true of none
+    assert [(one.token, one.count, one.share) for one in filled.counts] == [("green", 2, 1.0)]
+    assert (filled.fitting, filled.read) == (2, 7)
+    nothing = counted(tmp_path, FakeEncoder(), "green red blue <mask>")
+    assert (nothing.counts, nothing.fitting, nothing.read) == ((), 0, 7)
+
+
+def test_each_mask_is_counted_and_every_mask_is_filled_in(tmp_path: Path) -> None:
+    asked: set[str] = set()
+
+    class Listening(Sure):
+        def encode_texts(self, texts: Sequence[str]) -> Texts:
+            asked.update(texts)
+            return super().encode_texts(texts)
+
+    paint(tmp_path / "photos" / "blue.png", "blue")
+    filled = counted(tmp_path, Listening(), "a<mask>, <mask>s")
+    assert [(one.mask, one.rank, one.token) for one in filled.counts] == [(0, 1, "blue"), (1, 1, "blue")]
+    assert asked == {"a<mask>, <mask>s", "a blue, blues"}
+
+
+def test_a_mask_that_is_cut_off_has_no_count(tmp_path: Path) -> None:
+    class Short(Sure):
+        def encode_texts(self, texts: Sequence[str]) -> Texts:
+            encoded = super().encode_texts(texts)
+            return Texts(encoded.vectors, tuple(masks[:1] for masks in encoded.masks), encoded.features)
+
+    paint(tmp_path / "photos" / "blue.png", "blue")
+    assert [one.mask for one in counted(tmp_path, Short(), "a <mask> and a <mask>").counts] == [0]
+
+
+def test_nothing_is_counted_unless_it_is_asked_for(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    filled = fill_images(encoder, "a <mask>", [paint(tmp_path / "a.png", "blue")])
+    assert (filled.counts, filled.fitting, filled.read) == ((), 0, 1)
+    assert encoder.matched == 1

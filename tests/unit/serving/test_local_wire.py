@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridgetower import errors
 from bridgetower.errors import BridgeTowerError
-from bridgetower.records import Hit, PairScore, Skipped, Word
+from bridgetower.records import Hit, PairScore, Skipped, Word, WordCount
 from bridgetower.retrieval.results import Filled, Found, Results
 from bridgetower.serving.local import wire
 from bridgetower.serving.local.wire import Broken, receive, send
@@ -42,6 +42,9 @@ WORDS = st.builds(
     Word, st.integers(), st.integers(), TEXTS, FLOATS, st.lists(PATHS, max_size=2).map(tuple), st.integers(0, 99),
     st.lists(TEXTS, max_size=2).map(tuple),
 )  # fmt: skip
+COUNTS = st.builds(
+    WordCount, st.integers(), st.integers(), TEXTS, st.integers(), FLOATS, st.lists(PATHS, max_size=2).map(tuple)
+)
 SCORES = st.builds(PairScore, PATHS, TEXTS, st.none() | FLOATS, st.none() | st.tuples(FLOATS, FLOATS), FLOATS)
 RECORDS = st.one_of(
     MANY_HITS,
@@ -51,7 +54,10 @@ RECORDS = st.one_of(
         Found, MANY_HITS, st.integers(), FLOATS, SKIPPED, st.integers(), SKIPPED, st.just((Path("a"),)), TEXTS,
         st.integers(),
     ),
-    st.builds(Filled, st.lists(WORDS, max_size=2).map(tuple), FLOATS, SKIPPED, st.integers(), SKIPPED),
+    st.builds(
+        Filled, st.lists(WORDS, max_size=2).map(tuple), FLOATS, SKIPPED, st.integers(), SKIPPED,
+        counts=st.lists(COUNTS, max_size=2).map(tuple), fitting=st.integers(), read=st.integers(),
+    ),
 )  # fmt: skip
 
 

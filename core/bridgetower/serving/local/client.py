@@ -343,9 +343,17 @@ class RemoteLibrary:
         )
         return found
 
-    def fill(self, text: str, *, top: int = 5, depth: int | None = None, on_progress: OnProgress = quiet) -> Filled:
+    def fill(
+        self,
+        text: str,
+        *,
+        top: int = 5,
+        depth: int | None = None,
+        each: bool = False,
+        on_progress: OnProgress = quiet,
+    ) -> Filled:
         """Predict words from the pictures of the index, as `Library.fill`."""
-        arguments = {"text": text, "top": top, "depth": depth}
+        arguments = {"text": text, "top": top, "depth": depth, "each": each}
         filled: Filled = self._server.ask("fill", arguments, say=self._say, on_progress=on_progress)
         return filled
 

@@ -17,7 +17,7 @@ from bridgetower import errors, records
 from bridgetower.errors import BridgeTowerError
 from bridgetower.retrieval import results
 
-PROTOCOL = 2  # raise it with any change of the messages
+PROTOCOL = 3  # raise it with any change of the messages
 MOST_JSON = 1 << 28  # bytes of a message
 MOST_BLOB = records.MAX_PICTURE_BYTES
 _LENGTH = struct.Struct(">I")
@@ -30,6 +30,7 @@ _RECORDS = {
         records.PairScore,
         records.Skipped,
         records.Word,
+        records.WordCount,
         results.Filled,
         results.Found,
         results.Results,
