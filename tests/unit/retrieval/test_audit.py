@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bridgetower import Audit, Audited, Model
+from bridgetower import Audit, Model
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts
 from bridgetower.errors import InputError, ModelError, UsageError
 from bridgetower.files.captions import Captioned, read_captions
@@ -204,7 +204,7 @@ def test_a_file_gives_each_caption_its_line_and_missing_pictures_are_skipped(tmp
 def test_pictures_in_memory_have_no_line(tmp_path: Path) -> None:
     content = paint(tmp_path / "red.png", "red").read_bytes()
     [row] = audited([Captioned(content, ["green"])]).rows
-    assert isinstance(row, Audited) and (str(row.image), row.line, row.word) == ("<picture 0>", None, "green")
+    assert (str(row.image), row.line, row.word) == ("<picture 0>", None, "green")
 
 
 @pytest.mark.parametrize(
