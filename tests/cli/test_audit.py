@@ -12,7 +12,7 @@ import pytest
 
 from bridgetower.encoders.protocol import Pictures, Texts
 from bridgetower.records import Head
-from bridgetower_cli import progress
+from bridgetower_cli import progress, render
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder
 
@@ -103,6 +103,8 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_judged(bt: Bt, p
     assert missing == "skipped photos/gone.png: no such file, in line 2 of captions.jsonl"
     assert unreadable.startswith("skipped photos/blue.png: ")
     assert counts.startswith("1 caption of 1 picture: 0 below 0.5 (")
+    assert bt("audit", captions(photos, red=["red"], gone=["blue"])).exit_code == 3
+    assert bt("audit", captions(photos, red=["red"], blue=["blue"])).exit_code == 3
     assert bt("audit", captions(photos, red=["green"], gone=["blue"])).exit_code == 1  # goes before 3
 
 
@@ -145,8 +147,13 @@ def test_without_words_head_the_word_is_unknown(bt: Bt, file: Path, models: Mode
 
 def test_how_far_it_is_is_told_on_stderr(bt: Bt, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0)
-    told = [line.partition(",")[0] for line in bt("audit", file).stderr.splitlines()]
-    assert told[:-1] == ["matching: 3 of 3 pictures", "explaining: 1 of 2 captions", "explaining: 2 of 2 captions"]
+    far = ["matching: 3 of 3 pictures", "explaining: 1 of 2 captions", "explaining: 2 of 2 captions"]
+    for form in ([], ["--json"]):
+        told = [line.partition(",")[0] for line in bt("audit", file, *form).stderr.splitlines()]
+        assert told[:-1] == far
+    monkeypatch.setattr(render, "shows_live_tables", lambda: True)
+    told = [line.partition(",")[0] for line in bt("audit", file, "--csv").stderr.splitlines()]
+    assert told[:-1] == far[:1]  # a bar would stand among the rows
 
 
 @pytest.mark.parametrize("form", ["--json", "--csv"])

@@ -157,16 +157,12 @@ class _Votes:
     def add(self, images: Sequence[Path], pictures: Pictures, probabilities: npt.NDArray[np.float32]) -> None:
         """Take the votes of a batch of pictures from their probabilities [B, M, V]."""
         words = [tuple(_likeliest(self._judge, row) for row in picture) for picture in probabilities]
-        texts = [self._filled_in(own) for own in words]
+        # A mask that the model does not read has no word.
+        texts = ["".join(chain(*zip_longest(self._parts, own, fillvalue=""))) for own in words]
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         pairs = np.array([[rows[text], image] for image, text in enumerate(texts)], np.int64)
         match = match_probability(self._judge.match(self._judge.encode_texts(list(rows)), pictures, pairs))
         self._votes += zip(match.tolist(), images, words, strict=True)
-
-    def _filled_in(self, words: Sequence[str]) -> str:
-        """Return the text with these words; a mask that was cut off keeps its place."""
-        filled = [*words, *[MASK] * (len(self._parts) - 1 - len(words))]
-        return "".join(chain(*zip_longest(self._parts, filled, fillvalue="")))
 
     def counted(self, filled: Filled, top: int) -> Filled:
         """Return the result with the `top` most frequent words for each mask; ties go to the better matches."""
