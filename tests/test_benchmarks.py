@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import random
 import re
 import runpy
 import sys
@@ -16,12 +17,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import flops, machine, memory, processes
+from benchmarks import audit, flops, machine, memory, processes
 from benchmarks.checkpoints import NAMES, SIZES, checkpoint
 from benchmarks.embedding import LIMITS, error
 from benchmarks.harness import Array, Contender, Report, Times, as_table, compare, take_turns
+from bridgetower import Audited
 from bridgetower.checkpoints.find import resolve
 from bridgetower.network.bridgetower import BridgeTower
+from examples.scenes.draw import distinct_scenes
+from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, COLOURS, NUMBERS, OBJECTS, PLACES, SYNONYMS
 
 ROOT = Path(__file__).parents[1]
 IN_PROCESS = ("embedding", "reranking", "text", "decoding")
@@ -91,7 +95,18 @@ def test_make_bench_runs_all_of_them() -> None:
     assert listed is not None and sorted(listed[1].split()) == sorted(SCRIPTS)
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
     databases = {"stores", "store_answers"}
-    assert scripts == {*SCRIPTS, *databases, "cluster", "plain_indexing", "warm", "kills", "damages", "scale", "drift"}
+    assert scripts == {
+        *SCRIPTS,
+        *databases,
+        "cluster",
+        "plain_indexing",
+        "warm",
+        "kills",
+        "damages",
+        "scale",
+        "drift",
+        "audit",
+    }
     # one that needs Ray, two contenders, two trials, and what takes an hour or another build
 
 
@@ -306,3 +321,47 @@ def test_drift_measures_both_builds(
     assert [row["contender"] for row in rows] == 4 * ["before", "now"]
     assert all(row["recall"] == 1 and row["lists"] is None and row["publish_s"] > 0 for row in rows)
     assert "1702" in capsys.readouterr().out
+
+
+def test_one_caption_in_ten_is_false_by_one_word_of_its_kind() -> None:
+    rng = random.Random(1)
+    scenes = distinct_scenes(600, rng)
+    pairs = list(audit.pairs(scenes, rng))
+    false = [(scene, pair) for scene, pair in zip(scenes, pairs, strict=True) if pair.kind]
+    assert len(pairs) == 600 and 55 <= len(false) <= 60
+    assert {kind: 9 <= sum(pair.kind == kind for _, pair in false) <= 10 for kind in audit.KINDS} == dict.fromkeys(
+        audit.KINDS, True
+    )
+    values = {
+        "noun": {*ANIMALS, *OBJECTS}, "number": {*NUMBERS}, "colour": {*COLOURS}, "relation": {*audit.OPPOSITE},
+        "place": {*PLACES, *SYNONYMS.values()}, "background": set(re.findall(r"\w+", str(BACKGROUNDS.values()))),
+    }  # fmt: skip
+    for scene, pair in false:
+        word, right = re.match(r"\w+", pair.caption[pair.at :]), re.match(r"\w+", pair.right[pair.at :])
+        assert word is not None and right is not None and word[0] != right[0]
+        assert pair.caption[pair.at + len(word[0]) :] == pair.right[pair.at + len(right[0]) :]
+        if not (pair.kind == "noun" and scene.count > 1):  # a plural
+            assert word[0].lower() in values[pair.kind]
+
+
+def test_equal_matches_count_half() -> None:
+    assert audit.auc(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == (2 + 1 + 0.5) / 4
+
+
+def test_audit_counts_what_is_flagged_named_and_mended() -> None:
+    pairs = [audit.Pair("two cats", "number", 0, "one cats"), audit.Pair("a red cat", "colour", 2, "a blue cat")]
+    rows = [Audited(Path("a"), "two cats", 0.4, None, "two", 0, "one", 0.9)]
+    rows += [Audited(Path("b"), "a red cat", 0.6, None, "cat", 6, "dog", 0.9)]
+    found = audit.measured(list(zip(pairs, rows, strict=True)), np.array([0.5]))
+    assert found == {"captions": 2, "auc": 0.5, "flagged_%": 50.0, "named_%": 50.0, "mended_%": 50.0}
+
+
+def test_audit_gives_a_row_a_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    run("audit", "--pairs", "21", "--precision", "fp32", "--json", str(lines), monkeypatch=monkeypatch)
+    rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    assert [row["kind"] for row in rows] == ["true", *audit.KINDS, "all false"]
+    assert rows[0]["captions"] + rows[-1]["captions"] == 21 and rows[-1]["auc"] > 0.5
+    assert capsys.readouterr().out.startswith("audit: processor ")

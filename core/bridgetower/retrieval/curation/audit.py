@@ -23,7 +23,7 @@ Worst = int | float  # how many pairs, as an int; or which share of them, as a f
 class Audited:
     """A caption and how probably it is true of its picture, with the word that the picture supports least.
 
-    The last four are None where no other word makes the caption more probable, and without an MLM head.
+    The last four are None where no other word doubles the odds that the caption is true, and without an MLM head.
     """
 
     image: Path

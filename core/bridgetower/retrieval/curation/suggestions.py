@@ -3,10 +3,11 @@
     mask each word in turn ─▶ MLM: the likeliest other words ─▶ ITM: the caption with each of them in its place
 
 Chosen is the replacement with the highest product of the odds that the caption is then true, by ITM, and of the
-probability of the new word, by MLM. Only replacements that make the caption more probable count.
+probability of the new word, by MLM. Only replacements that at least double the odds of the caption count.
 docs/decisions/2026-11-29-audit.md has the rules that were measured.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bridgetower.retrieval.matching import every_pair
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _TRIED = 2  # replacements of each word that ITM verifies: more named no more of the wrong words
+_LEAST_GAIN = math.log(2)  # of the margin: less is no reason to name a word, as "one" in the place of "a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class _Trial:
 
 
 def best_replacement(judge: Judge, picture: Pictures, caption: str, margin: float) -> Replacement | None:
-    """Return the replacement of one word that mends `caption` best; None if none makes it more probable.
+    """Return the replacement of one word that mends `caption` best; None if none doubles the odds that it
+    is true.
 
     `picture` is one picture, `margin` the difference of the ITM logits of the caption as it is. A caption that has a
     `<mask>` itself gets None. Raises ModelError without ITM or MLM head.
@@ -57,7 +60,7 @@ def best_replacement(judge: Judge, picture: Pictures, caption: str, margin: floa
     texts = judge.encode_texts([trial.applied(caption) for trial in trials])
     logits = judge.match(texts, picture, every_pair(len(trials), 1))  # texts of one length share a pass
     margins = logits[:, 1] - logits[:, 0]
-    better = [row for row in range(len(trials)) if margins[row] > margin]
+    better = [row for row in range(len(trials)) if margins[row] >= margin + _LEAST_GAIN]
     if not better:
         return None
     best = max(better, key=lambda row: float(margins[row]) + trials[row].log_probability)
