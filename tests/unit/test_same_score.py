@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgetower import Library, Model
+from bridgetower import Captioned, Library, Model
 from bridgetower.network import int8
 
 GALLERY = sorted((Path(__file__).parents[2] / "examples" / "gallery").glob("*.jpg"))[:9]
@@ -43,3 +43,19 @@ def test_every_way_to_ask_gives_the_same_scores(precision: str, tmp_path: Path) 
     }
     for some in (files[::-1], files[2:5], files[:1]):
         assert {hit.path: hit.match for hit in model.rerank(TEXT, some)} == {path: pairs[path][0] for path in some}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_audit_gives_the_scores_of_a_match(precision: str) -> None:
+    model = Model("demo", device="cpu", precision=precision)
+    texts, pictures = ["two sharks in the boat", "a dog"], GALLERY[:3]
+    captioned = [Captioned(picture, texts[place % 2 :]) for place, picture in enumerate(pictures)]
+    rows = model.audit(captioned, worst=1.0).rows
+    asked = {(pair.image, pair.text): pair.match for pair in model.match(pictures[::-1], texts)}
+    assert len(rows) == sum(len(item.captions) for item in captioned)
+    assert all(row.match == asked[row.image, row.caption] for row in rows)
+    mended = [row for row in rows if row.word is not None and row.at is not None]
+    assert mended
+    for row in mended[:2]:
+        text = f"{row.caption[: row.at]}{row.suggestion}{row.caption[row.at + len(row.word or '') :]}"
+        assert row.suggested_match == model.match([row.image], [text])[0].match
