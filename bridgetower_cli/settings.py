@@ -353,6 +353,14 @@ SharedPaths = Annotated[
         "--shared-paths", help="With ray: the workers read and decode the files, which have the same paths there."
     ),
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", parser=named_path, help="Where the pictures lie. [default: beside CAPTIONS]"),
+]
+Split = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Only this part of a Karpathy file; may be given several times."),
+]
 Top = Annotated[int, typer.Option(parser=whole(10), metavar="N", help="Show at most this many.")]
 Depth = Annotated[
     int | None,

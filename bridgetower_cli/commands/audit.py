@@ -9,17 +9,29 @@ import typer
 from bridgetower.errors import UsageError
 from bridgetower.records import Skipped, Stamp
 from bridgetower_cli import render
-from bridgetower_cli.commands.index import SOME_SKIPPED
+from bridgetower_cli.failures import SOME_SKIPPED
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Device, Json, Model, Precision, Quiet, named_path, probability, settle
+from bridgetower_cli.settings import (
+    Device,
+    Images,
+    Json,
+    Model,
+    Precision,
+    Quiet,
+    Split,
+    named_path,
+    probability,
+    settle,
+)
+from bridgetower_cli.terminal.hyperlinks import linked
 
 if TYPE_CHECKING:
     from bridgetower import Audit, Audited
 
 FALSE_CAPTIONS = 1
-_COLUMNS = ("image", "line", "caption", "match", "word", "at", "suggestion", "suggested_match")
+_COLUMNS = ("image", "place", "caption", "match", "word", "at", "suggestion", "suggested_match")
 _STAMP = ("model", "weights", "precision", "preprocessing", "version")
 _DIGITS = 16  # of the SHA-256 of the weights
 
@@ -34,7 +46,9 @@ def _worst(text: object) -> int | float:
 
 
 def audit(
-    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", parser=named_path, help="A file of JSON lines.")],
+    captions: Annotated[
+        Path, typer.Argument(metavar="CAPTIONS", parser=named_path, help="JSON lines, CSV, TSV, or JSON of a data set.")
+    ],
     below: Annotated[
         float,
         typer.Option(parser=probability, metavar="P", help="Show captions that are true with less than this, 0 to 1."),
@@ -48,6 +62,8 @@ def audit(
             "code alone.",
         ),
     ] = None,
+    images: Images = None,
+    split: Split = None,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values with a header line.")] = False,
     model: Model = None,
@@ -57,9 +73,8 @@ def audit(
 ) -> None:
     """Find the captions that are false of their pictures.
 
-    CAPTIONS is a file as for bt eval: each line is {"image": "cat.jpg", "captions": ["a cat", ...]}. Each caption gets
-    the probability that it is true of its picture. The worst are shown, worst first, with the word that the picture
-    supports least and the word that mends it.
+    CAPTIONS is a file as for bt eval. Each caption gets the probability that it is true of its picture. The worst are
+    shown, worst first, with the word that the picture supports least and the word that mends it.
 
     Exits with 1 if any caption is below --below, and with 3 if none is but some pictures could not be read.
     """
@@ -69,7 +84,8 @@ def audit(
         raise UsageError("--json and --csv: choose one of the two")
     settings = settle(model=model, device=device, precision=precision)
     missing: list[Skipped] = []
-    captioned = read_captions(captions, on_missing=missing.append)  # may raise, so before a model is fetched
+    # May raise, so before a model is fetched.
+    captioned = read_captions(captions, images=images, split=split, on_missing=missing.append)
     render.skipped(missing)
     judge = the_model(settings)
     with Meter("matching", "pictures") as meter:
@@ -126,7 +142,7 @@ def _table(rows: "tuple[Audited, ...]") -> None:
         [
             [
                 render.score(row.match),
-                render.short(row.image),
+                linked(render.short(row.image), row.image),
                 _marked(row),
                 render.UNKNOWN if row.suggestion is None else render.visible(row.suggestion),
                 render.score(row.suggested_match),

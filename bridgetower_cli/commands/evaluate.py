@@ -14,11 +14,13 @@ from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Device,
     Engine,
+    Images,
     Json,
     Model,
     Precision,
     Quiet,
     SharedPaths,
+    Split,
     Workers,
     completing,
     named_path,
@@ -52,14 +54,8 @@ def evaluate(
             help="Whether a caption that stands word for word at several pictures is right for each of them.",
         ),
     ] = "on",
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", parser=named_path, help="Where the pictures lie. [default: beside CAPTIONS]"),
-    ] = None,
-    split: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this part of a Karpathy file; may be given several times."),
-    ] = None,
+    images: Images = None,
+    split: Split = None,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out pictures that are not there, and name them.")
     ] = False,

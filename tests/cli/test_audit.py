@@ -16,7 +16,7 @@ from bridgetower_cli import progress, render
 from tests.cli.conftest import Bt, Models
 from tests.fakes import FakeEncoder
 
-FIELDS = ["image", "line", "caption", "match", "word", "at", "suggestion", "suggested_match"]
+FIELDS = ["image", "place", "caption", "match", "word", "at", "suggestion", "suggested_match"]
 STAMP = ["model", "weights", "precision", "preprocessing", "version"]
 
 
@@ -51,7 +51,7 @@ def test_json_lines_say_what_they_depend_on(bt: Bt, photos: Path, file: Path, mo
     assert done.exit_code == 1
     [row] = map(json.loads, done.stdout.splitlines())
     assert list(row) == FIELDS + STAMP
-    assert (row["image"], row["line"], row["caption"]) == (str(photos / "green.png"), 2, "a blue wall")
+    assert (row["image"], row["place"], row["caption"]) == (str(photos / "green.png"), "line 2", "a blue wall")
     assert (row["word"], row["at"], row["suggestion"]) == ("blue", 2, "green")
     assert row["match"] < 0.0001 < 0.8 < row["suggested_match"]
     assert (row["model"], row["precision"], row["preprocessing"]) == ("fake", "fp32", "hf")
@@ -67,7 +67,11 @@ def test_csv_is_that_of_the_standard(bt: Bt, photos: Path) -> None:
     header, row = csv.reader(io.StringIO(done.stdout_bytes.decode("utf-8"), newline=""), strict=True)
     assert header == FIELDS + STAMP
     told = dict(zip(header, row, strict=True))
-    assert (told["image"], told["caption"], told["line"]) == (str(photos / 'a "b",\nc.png'), "=green, \u00e4", "1")
+    assert (told["image"], told["caption"], told["place"]) == (
+        str(photos / 'a "b",\nc.png'),
+        "=green, \u00e4",
+        "line 1",
+    )
     assert (told["word"], told["suggestion"]) == ("green", "red")
     asked = json.loads(bt("audit", file, "--json").stdout)
     assert {name: "" if value is None else str(value) for name, value in asked.items()} == told
@@ -175,4 +179,18 @@ def test_an_interrupt_leaves_the_rows_that_were_printed(bt: Bt, file: Path, mode
 def test_paths_that_are_no_text_are_written_all_the_same(bt: Bt, photos: Path) -> None:
     (photos / "red.png").rename(photos / "\udce9.png")
     file = captions(photos, **{"\udce9": ["green \ud800"]})
-    assert b"/\\udce9.png,1,green \\ud800," in bt("audit", file, "--csv").stdout_bytes
+    assert b"/\\udce9.png,line 1,green \\ud800," in bt("audit", file, "--csv").stdout_bytes
+
+
+def test_other_forms_of_captions_and_another_folder(bt: Bt, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "captions.csv"
+    table.write_text("image,caption\nred.png,red\ngreen.png,blue\n")
+    [row] = map(json.loads, bt("audit", table, "--images", photos, "--json").stdout.splitlines())
+    assert (row["image"], row["place"], row["caption"]) == (str(photos / "green.png"), "line 3", "blue")
+    pictures = [("red.png", "train", "green"), ("blue.png", "test", "green")]
+    images = [{"filename": name, "split": split, "sentences": [{"raw": text}]} for name, split, text in pictures]
+    document = photos / "dataset.json"
+    document.write_text(json.dumps({"images": images}))
+    [row] = map(json.loads, bt("audit", document, "--split", "test", "--json").stdout.splitlines())
+    assert (row["image"], row["place"]) == (str(photos / "blue.png"), "images[1]")
+    assert bt("audit", document, "--split", "val").exit_code == 6

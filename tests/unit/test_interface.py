@@ -618,6 +618,8 @@ LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
     "Model.evaluate on_progress": lambda library, model, none: model.evaluate(
         [Captioned(CATS, ["a"])], on_progress=none
     ),
+    "Model.audit on_progress": lambda library, model, none: model.audit([Captioned(CATS, ["a"])], on_progress=none),
+    "Model.audit on_row": lambda library, model, none: model.audit([Captioned(CATS, ["a"])], on_row=none),
     "pull_model say": lambda library, model, none: pull_model("demo", say=none),
     "convert_model say": lambda library, model, none: convert_model("demo", "nowhere", say=none),
 }
@@ -638,7 +640,7 @@ def test_every_listener_is_tried() -> None:
         f"{name} {parameter}"
         for name, function in functions.items()
         for parameter in inspect.signature(function).parameters
-        if parameter in ("say", "on_progress", "on_publish", "on_hits")
+        if parameter in ("say", "on_progress", "on_publish", "on_hits", "on_row")
     }
     assert found == LISTENERS.keys()
 

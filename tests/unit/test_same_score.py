@@ -57,5 +57,6 @@ def test_an_audit_gives_the_scores_of_a_match(precision: str) -> None:
     mended = [row for row in rows if row.word is not None and row.at is not None]
     assert mended
     for row in mended[:2]:
+        assert row.at is not None
         text = f"{row.caption[: row.at]}{row.suggestion}{row.caption[row.at + len(row.word or '') :]}"
         assert row.suggested_match == model.match([row.image], [text])[0].match

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from bridgetower.encoders.runtime import Runtime
     from bridgetower.files.captions.captioned import Captioned
     from bridgetower.pictures.preprocess import Preprocessing
-    from bridgetower.retrieval.curation.audit import Audit, OnRow, Worst
+    from bridgetower.retrieval.curation.audit import Audit, Audited
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.retrieval.evaluation import Evaluation
     from bridgetower.retrieval.results import Filled, Results
@@ -440,9 +440,9 @@ class Model:
         captions: "AnyPath | Iterable[Captioned]",
         *,
         below: float = 0.5,
-        worst: "Worst | None" = None,
+        worst: int | float | None = None,
         on_progress: OnProgress = quiet,
-        on_row: "OnRow" = quiet,
+        on_row: "Callable[[Audited, int], object]" = quiet,
     ) -> "Audit":
         """Judge whether each caption of a file, or of a list of Captioned, is true of its picture; no index is needed.
 

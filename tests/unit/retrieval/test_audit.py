@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,8 @@ import pytest
 from bridgetower import Audit, Model
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts
 from bridgetower.errors import InputError, ModelError, UsageError
-from bridgetower.files.captions import Captioned, read_captions
+from bridgetower.files.captions.captioned import Captioned
+from bridgetower.files.captions.read import read_captions
 from bridgetower.records import Head, Stamp
 from tests.fakes import FakeEncoder, paint
 
@@ -188,13 +189,13 @@ def test_without_words_head_the_word_is_left_out_and_that_is_said_once(tmp_path:
         audited(pictures(tmp_path, red=["green"]), FakeEncoder(frozenset({Head.MLM})))
 
 
-def test_a_file_gives_each_caption_its_line_and_missing_pictures_are_skipped(tmp_path: Path) -> None:
+def test_a_file_gives_each_caption_its_place_and_missing_pictures_are_skipped(tmp_path: Path) -> None:
     paint(tmp_path / "red.png", "red")
     rows = [("red.png", ["red"]), ("gone.png", ["green"]), ("./red.png", ["blue", "green"])]
     file = tmp_path / "captions.jsonl"
     file.write_text("".join("\n" + json.dumps({"image": image, "captions": texts}) for image, texts in rows))
     found = audited(file)
-    assert {(row.caption, row.line) for row in found.rows} == {("blue", 4), ("green", 4)}
+    assert {(row.caption, row.place) for row in found.rows} == {("blue", "line 4"), ("green", "line 4")}
     assert [str(skip.path) for skip in found.skipped] == [str(tmp_path / "gone.png")]
     assert audited(read_captions(file, on_missing=lambda _: None)).rows == found.rows
     file.write_text("not json")
@@ -202,10 +203,10 @@ def test_a_file_gives_each_caption_its_line_and_missing_pictures_are_skipped(tmp
         audited(file)
 
 
-def test_pictures_in_memory_have_no_line(tmp_path: Path) -> None:
+def test_pictures_in_memory_have_no_place(tmp_path: Path) -> None:
     content = paint(tmp_path / "red.png", "red").read_bytes()
     [row] = audited([Captioned(content, ["green"])]).rows
-    assert (str(row.image), row.line, row.word) == ("<picture 0>", None, "green")
+    assert (str(row.image), row.place, row.word) == ("<picture 0>", None, "green")
 
 
 @pytest.mark.parametrize(
@@ -225,12 +226,12 @@ def test_arguments_are_checked_before_a_picture_is_read(tmp_path: Path, wrong: d
         audited([tmp_path / "red.png"])
 
 
-def test_lines_of_captions_are_checked(tmp_path: Path) -> None:
-    assert Captioned("a.png", ["x", "y"], [3, 4]).lines == (3, 4)
-    assert Captioned("a.png", ["x"], [3]) == Captioned("a.png", ["x"])
-    for lines in ([3], [0, 1], ["a", "b"]):
+def test_places_of_captions_are_checked(tmp_path: Path) -> None:
+    assert Captioned("a.png", ["x", "y"], ["line 3", "line 4"]).places == ("line 3", "line 4")
+    assert Captioned("a.png", ["x"], ["line 3"]) == Captioned("a.png", ["x"])
+    for places in (["line 3"], ["line 3", 4], "line 3"):
         with pytest.raises(UsageError):
-            Captioned("a.png", ["x", "y"], lines)  # type: ignore[arg-type]
+            Captioned("a.png", ["x", "y"], cast(Any, places))
 
 
 def test_the_stamp_says_what_judges() -> None:

@@ -16,8 +16,6 @@ from bridgetower.records import Candidate, Head, OnProgress, Skipped, quiet, req
 from bridgetower.retrieval.curation.suggestions import best_replacement
 from bridgetower.retrieval.encode_pictures import candidates_of, encoded
 
-Worst = int | float  # how many pairs, as an int; or which share of them, as a float in (0, 1]
-
 
 @dataclass(frozen=True, slots=True)
 class Audited:
@@ -65,7 +63,7 @@ def audit(
     captioned: Sequence[Captioned],
     *,
     below: float = 0.5,
-    worst: Worst | None = None,
+    worst: int | float | None = None,
     on_progress: OnProgress = quiet,
     on_row: OnRow = quiet,
 ) -> Audit:
@@ -95,7 +93,8 @@ def audit(
     )
 
 
-def _number(worst: Worst, pairs: int) -> int:
+def _number(worst: int | float, pairs: int) -> int:
+    """Return how many pairs an int says, or which part of them a float."""
     return worst if isinstance(worst, int) else math.ceil(worst * pairs)
 
 
