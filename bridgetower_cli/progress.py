@@ -21,9 +21,10 @@ _WINDOW_S = 30.0  # the pace of the last 30 s counts, as unchanged files pass mu
 class Pace:
     """The recent speed of a run, and the time that the rest takes at that speed."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], done: int = 0) -> None:
+        """Begin now, when `done` units are done."""
         self._clock = clock
-        self._seen = deque([(clock(), 0)])
+        self._seen = deque([(clock(), done)])
 
     def update(self, done: int) -> None:
         now = self._clock()
@@ -124,7 +125,7 @@ class Meter:
             self._show_bar()
         now = self._clock()
         if doing not in (None, self._doing):
-            self._doing, self._unit, self._pace = doing or "", unit, Pace(self._clock)
+            self._doing, self._unit, self._pace = doing or "", unit, Pace(self._clock, done)
         if now - self._shown_at < (_BAR_EVERY_S if self._bar else _LINE_EVERY_S):
             return
         self._shown_at = now

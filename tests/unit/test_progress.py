@@ -6,6 +6,7 @@ import pytest
 
 from bridgetower import Library, Model
 from bridgetower.records import OnProgress
+from bridgetower_cli import progress
 from bridgetower_cli.progress import by_worker
 from tests.fakes import FakeEncoder, paint
 
@@ -65,3 +66,17 @@ def test_the_last_call_of_progress_says_that_all_is_done(photos: Path, tmp_path:
 )
 def test_the_counts_of_workers_take_few_words(counts: dict[str, int], said: str) -> None:
     assert by_worker(counts) == said
+
+
+def test_what_is_done_when_another_unit_begins_was_not_done_in_no_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0)
+    now = iter(range(100))
+    meter = progress.Meter("matching", "pictures", clock=lambda: float(next(now)))
+    meter.update(3, 3)
+    for done in (1, 2):
+        meter.update(done, 3, "explaining", "captions")
+    _, first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("explaining: 1 of 3 captions")
+    assert "explaining: 2 of 3 captions, 0." in second  # a caption in more than a second
