@@ -243,8 +243,9 @@ def completing(words: Sequence[str]) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
-def _a_text(text: str | None) -> str | None:
-    if text is not None and not text.strip():
+def a_text(text: str) -> str:
+    """Parse a text for typer. Raises UsageError if it is empty."""
+    if not text.strip():
         raise UsageError("the text is empty; give at least one word")
     if text == "-":
         raise UsageError(
@@ -390,7 +391,4 @@ NoServer = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr which process answers, and why.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-RequiredText = Annotated[str, typer.Argument(metavar="TEXT", callback=_a_text, help="Your words, in quotes.")]
-OptionalText = Annotated[
-    str | None, typer.Argument(metavar="TEXT", callback=_a_text, help="What the pictures should show, in quotes.")
-]
+RequiredText = Annotated[str, typer.Argument(metavar="TEXT", parser=a_text, help="Your words, in quotes.")]

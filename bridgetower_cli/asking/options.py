@@ -5,8 +5,64 @@ from typing import Annotated
 
 import typer
 
-from bridgetower_cli.settings import cosine, duration, named_path, named_place
+from bridgetower.errors import UsageError
+from bridgetower_cli.settings import a_text, completing, cosine, duration, named_path, named_place, whole
 
+_SORTS = ("match", "date", "path")
+
+
+def weights_of(text: str) -> tuple[float, ...]:
+    """ "2,1,0.5" -> numbers. Raises UsageError."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{text!r}: weights are positive numbers with commas between them, as 2,1,0.5") from error
+
+
+def sort(text: str) -> str:
+    """Parse the name of an order. Raises UsageError."""
+    if text not in _SORTS:
+        raise UsageError(f"sort {text!r} is unknown: choose one of {', '.join(_SORTS)}")
+    return text
+
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TEXT]...",
+        parser=a_text,
+        help="What the pictures should show, in quotes. May be given several times: each must be true.",
+    ),
+]
+Not = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--not",
+        metavar="TEXT",
+        parser=a_text,
+        help="What they should not show, in quotes; verified, too. May be given several times.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W,W...",
+        help="How much each TEXT, and then each --image, counts in recall: 2,1,0.5. [default: all alike]",
+    ),
+]
+KeepSelf = Annotated[bool, typer.Option("--self", help="Keep the pictures of --image among the results.")]
+Offset = Annotated[
+    int, typer.Option(parser=whole(10, least=0), metavar="N", help="Skip this many results; ranks go on after them.")
+]
+Sort = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(_SORTS),
+        parser=sort,
+        autocompletion=completing(_SORTS),
+        help="How to order the results that are shown; by date the newest come first.",
+    ),
+]
 Images = Annotated[
     list[Path] | None,
     typer.Option(

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -9,20 +10,28 @@ from bridgetower.errors import UnknownPlaceError, UsageError
 from bridgetower.records import Hit
 from bridgetower.records import quiet as nobody
 from bridgetower_cli import render
+from bridgetower_cli.asking.hits import fields, laid_out, ranked
 from bridgetower_cli.asking.options import (
     Before,
     Budget,
     Exact,
     Images,
+    KeepSelf,
     MinSimilarity,
     NoRerank,
+    Not,
     NotUnder,
     Null,
+    Offset,
     Paths,
     QueryVector,
     Since,
+    Sort,
     Taken,
+    Texts,
     Under,
+    Weights,
+    weights_of,
 )
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import ask_library
@@ -39,7 +48,6 @@ from bridgetower_cli.settings import (
     Json,
     MinMatch,
     NoServer,
-    OptionalText,
     Precision,
     Quiet,
     StorePasswordFile,
@@ -51,19 +59,20 @@ from bridgetower_cli.settings import (
 from bridgetower_cli.showing.following import follow, show_instead
 from bridgetower_cli.showing.options import CopyTo, DryRun, Html, LinkTo, Open, OpenFirst, Preview, Showing
 from bridgetower_cli.showing.question import Question, index_answers
-from bridgetower_cli.terminal.hyperlinks import linked
 
 if TYPE_CHECKING:
     from bridgetower import Found, Library
     from bridgetower.serving.local.client import RemoteLibrary
 
 FITS = 0.5  # the least probability with which a picture fits a text
-_UNVERIFIED = "unverified"  # in the place of a match
 
 
 def search(
-    text: OptionalText = None,
+    text: Texts = None,
     image: Images = None,
+    without: Not = None,
+    weights: Weights = None,
+    keep_self: KeepSelf = False,
     query_vector: QueryVector = None,
     under: Under = None,
     not_under: NotUnder = None,
@@ -71,6 +80,8 @@ def search(
     before: Before = None,
     taken: Taken = None,
     top: Top = 10,
+    offset: Offset = 0,
+    sort: Sort = "match",
     exact: Exact = False,
     depth: Depth = None,
     no_rerank: NoRerank = False,
@@ -102,6 +113,7 @@ def search(
 
     The index proposes candidates by similarity. The full model then verifies the best of them: "match" is the
     probability that your words describe the picture, and orders the verified ones. The rest follow, unverified.
+    With several texts each must be true: "match" is that of the least probable one.
 
     Exits with 1 if there is nothing to show, as when nothing reaches --min-match.
     """
@@ -128,20 +140,32 @@ def search(
         verbose=verbose,
     )
     showing.require_outside(settings.index)
-    verifies = text is not None and not no_rerank and depth != 0
-    if verifies:
+    texts, negatives = list(text or ()), list(without or ())
+    if len(texts) > 1 and all(len(one.split()) == 1 for one in texts):
+        words = render.visible(" ".join(texts))
+        render.say(f'note: {len(texts)} texts, each of which must be true; for one text of these words: "{words}"')
+    verifies = bool(texts or negatives) and not no_rerank and depth != 0
+    if texts and verifies:
         min_match = least_match(min_match)
+    number = {"texts": len(texts), "negatives": len(negatives)}
     live = None
     if verifies and not (json or paths or null or showing.prints_page) and render.shows_live_tables():
         live = LiveTable("verifying", "pictures")
+
+    def table(hits: Sequence[Hit], *, settling: bool = False) -> tuple[list[Column], list[list[str]]]:
+        return laid_out([hit for _, hit in ranked(hits, offset, sort)], **number, settling=settling)
+
     stdin = _Stdin() if query_vector == Path("-") else None
     with live or Meter("searching", "pictures") as progress:
 
         def ask(searched: "Library | RemoteLibrary") -> "tuple[Found, bool]":
             """Return the results, and whether the index holds no picture."""
             found = searched.search(
-                text,
+                texts or None,
                 image=image,
+                without=negatives,
+                weights=None if weights is None else weights_of(weights),
+                keep_self=keep_self,
                 vector=query_vector if stdin is None else stdin.from_the_start(),
                 under=under,
                 not_under=not_under or (),
@@ -149,13 +173,14 @@ def search(
                 before=before,
                 taken=taken,
                 top=top,
+                offset=offset,
                 depth=0 if no_rerank else depth,
                 min_match=min_match,
                 min_similarity=min_similarity,
                 exact=exact,
                 budget=math.inf if budget is None else budget,
                 on_progress=progress.update,
-                on_hits=nobody if live is None else lambda hits: live.show(*_laid_out(hits, settling=True)),
+                on_hits=nobody if live is None else lambda hits: live.show(*table(hits, settling=True)),
             )
             return found, not found.hits and not len(searched)
 
@@ -173,19 +198,23 @@ def search(
     if budget is not None:
         render.say(f"verified {render.counted(found.verified, 'picture')} of at most {found.depth} in the time given")
     places = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}
+    in_order = ranked(found.hits, offset, sort)
+    shown = [hit for _, hit in in_order]
 
     def asked() -> Question:
-        limits = {**places, "--min-match": min_match, "--min-similarity": min_similarity}
+        limits = {"--not": without, **places, "--min-match": min_match, "--min-similarity": min_similarity}
         answered_by = index_answers(settings, found.verified)
-        return Question(text, answered_by, found.verified, image or (), query_vector, limits)
+        words = ", ".join(texts) or None
+        ranks = [rank for rank, _ in in_order]
+        return Question(words, answered_by, found.verified, image or (), query_vector, limits, ranks)
 
     if json:
-        for rank, hit in enumerate(found.hits, start=1):
-            render.json_line({"rank": rank, **_fields(hit)})
+        for rank, hit in in_order:
+            render.json_line(fields(rank, hit, **number))
     elif paths or null:
-        render.paths((hit.path for hit in found.hits), end=b"\0" if null else b"\n")
-    elif found.hits and not show_instead(found.hits, showing, asked):
-        render.table(*_laid_out(found.hits))
+        render.paths((hit.path for hit in shown), end=b"\0" if null else b"\n")
+    elif shown and not show_instead(shown, showing, asked):
+        render.table(*table(found.hits))
     if found.hits and min_match is None and found.best_match is not None and found.best_match < FITS:
         render.say(
             f"note: nothing fits well: {render.how_far(found.verified, found.best_match)}; --min-match keeps only what "
@@ -198,10 +227,15 @@ def search(
         ):
             raise no_match(f"no picture of the index passes {', '.join(given)}")
         best, similarity = found.best_match, found.best_similarity
-        cut = similarity is not None
-        why = f"the most similar picture has {similarity:.3f}" if cut else render.how_far(found.verified, best)
+        why = render.how_far(found.verified, best)
+        if offset:
+            why = f"there are no hits after the first {offset}"
+        elif found.ruled_out == found.verified > 0:
+            why = f"--not rules out {render.counted(found.verified, 'verified picture')}, which is all"
+        elif similarity is not None:
+            why = f"the most similar picture has {similarity:.3f}"
         raise no_match(why, best_match=best, best_similarity=similarity, verified=found.verified)
-    follow(found.hits, showing, asked, settings)
+    follow(shown, showing, asked, settings)
 
 
 class _Stdin:
@@ -221,37 +255,3 @@ class _Stdin:
         self._read += sys.stdin.buffer.read(max(0, self._at + size - len(self._read)))
         self._at += size
         return self._read[self._at - size : self._at]
-
-
-def _fields(hit: Hit) -> dict[str, object]:
-    return {
-        "path": hit.path,
-        "match": hit.match,
-        "similarity": hit.similarity,
-        "verified": hit.verified,
-        "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(),
-        "width": hit.width,
-        "height": hit.height,
-        "hash": hit.hash,
-        "paths": hit.paths,
-    }
-
-
-def _laid_out(hits: tuple[Hit, ...], *, settling: bool = False) -> tuple[list[Column], list[list[str]]]:
-    """Return a table, with a column for matches if any was verified; while hits are `settling`, always."""
-    columns = [Column("similarity", number=True), Column("picture", path=True)]
-    rows = [[render.score(hit.similarity), _name(hit)] for hit in hits]
-    if settling or any(hit.verified for hit in hits):
-        columns.insert(0, Column("match".rjust(len(_UNVERIFIED)) if settling else "match", number=True))
-        rows = [[_match(hit), *row] for hit, row in zip(hits, rows, strict=True)]
-    return columns, rows
-
-
-def _name(hit: Hit) -> str:
-    """Return the path of a picture, as a link, and how many other files of it there are."""
-    others = len(hit.paths) - 1
-    return linked(f"{render.short(hit.path)} (+{others})" if others > 0 else render.short(hit.path), hit.path)
-
-
-def _match(hit: Hit) -> str:
-    return render.score(hit.match) if hit.verified else _UNVERIFIED

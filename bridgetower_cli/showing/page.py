@@ -13,6 +13,7 @@ from bridgetower.files.atomic import create_file, remove_abandoned_new
 from bridgetower.files.os_errors import unwritable
 from bridgetower.records import Hit
 from bridgetower_cli import render
+from bridgetower_cli.asking.hits import against_of
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.showing.question import Question
 from bridgetower_cli.terminal.hyperlinks import url_of
@@ -49,9 +50,10 @@ def _pieces(question: Question, hits: Sequence[Hit]) -> Iterator[str]:
     pictures = thumbnails([hit.path for hit in hits], _MANY_SIDE if many else _SIDE, most_bytes=most)
     yield from _head(question, len(hits))
     with Meter("drawing", "pictures") as meter:
-        for rank, (hit, picture) in enumerate(zip(hits, pictures, strict=True), start=1):
+        ranks = range(1, len(hits) + 1) if question.ranks is None else question.ranks
+        for done, (rank, hit, picture) in enumerate(zip(ranks, hits, pictures, strict=True), start=1):
             yield "".join(_card(rank, hit, picture, question.title))
-            meter.update(rank, len(hits))
+            meter.update(done, len(hits))
     yield "</ol>\n</main>\n</body>\n</html>\n"
 
 
@@ -88,7 +90,12 @@ def _card(rank: int, hit: Hit, picture: bytes | PictureError, asked: str) -> Ite
         encoded = base64.b64encode(picture).decode("ascii")
         yield f'<img src="data:image/jpeg;base64,{encoded}" alt="{escape(said)}">'
     yield f'<span class="name"><bdi>{name}</bdi></span></a>\n<div class="facts">\n<p class="scores">'
-    yield f"<span>match <b>{render.score(hit.match)}</b></span>" if hit.verified else "<span>unverified</span>"
+    if not hit.verified:
+        yield "<span>unverified</span>"
+    elif hit.match is not None:
+        yield f"<span>match <b>{render.score(hit.match)}</b></span>"
+    if hit.against:
+        yield f" <span>not <b>{against_of(hit)}</b></span>"
     if hit.similarity is not None:
         yield f" <span>similarity <b>{render.score(hit.similarity)}</b></span>"
     yield "</p>\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 from bridgetower.errors import MissingExtraError, PictureError
 from bridgetower.records import Hit
 from bridgetower_cli import render
+from bridgetower_cli.asking.hits import against_of
 from bridgetower_cli.render import Column
 from bridgetower_cli.terminal.graphics import Graphics, Protocol, ask
 from bridgetower_cli.terminal.hyperlinks import linked
@@ -65,10 +66,12 @@ def _size() -> tuple[int, int]:
 
 def _lines(hit: Hit, indent: int) -> list[str]:
     """Return what is written beside a picture."""
-    match = f"match {render.score(hit.match)}" if hit.verified else "unverified"
+    facts = [] if hit.verified else ["unverified"]
+    facts += [f"match {render.score(hit.match)}"] if hit.match is not None else []
+    facts += [f"not {against_of(hit)}"] if hit.against else []
+    facts += [f"similarity {render.score(hit.similarity)}"] if hit.similarity is not None else []
     others = f" (+{len(hit.paths) - 1})" if len(hit.paths) > 1 else ""
     path = linked(f"{render.short(hit.path)}{others}", hit.path)
-    facts = [match] if hit.similarity is None else [match, f"similarity {render.score(hit.similarity)}"]
     lines = ["  ".join(facts), *render.table_lines([Column("", path=True)], [[path]], header=False, indent=indent)]
     return lines if hit.taken_at is None else [*lines, f"{hit.taken_at:%Y-%m-%d %H:%M}"]
 

@@ -21,6 +21,7 @@ class Question:
     images: Sequence[Path] = ()
     vector: Path | None = None
     limits: Mapping[str, object] = field(default_factory=dict)  # options by name; None for those not given
+    ranks: Sequence[int] | None = None  # of the hits in their order; None: from 1
 
     @property
     def title(self) -> str:

@@ -241,6 +241,22 @@ def number(name: str, value: object, *, least: float, most: float = math.inf) ->
     return found
 
 
+def list_of_weights(weights: Iterable[float], texts: int, pictures: int) -> tuple[float, ...]:
+    """Return a positive number for each text and then for each picture."""
+    if isinstance(weights, str | bytes):
+        raise UsageError(f"a list of weights is wanted, not {short(weights)}")
+    found = tuple(number("weight", weight, least=0) for weight in iterable(weights, "weights"))
+    for weight in found:
+        if not 0 < weight < math.inf:
+            raise UsageError(f"weight {weight:g}: a positive number is wanted")
+    if len(found) != texts + pictures:
+        raise UsageError(
+            f"weights: {len(found)} given, {texts + pictures} wanted: for each text ({texts}), then for each picture "
+            f"({pictures})"
+        )
+    return found
+
+
 def count_of(top: object) -> int:
     """How many to give at most."""
     return whole("top", top, least=1)

@@ -154,7 +154,7 @@ class Library:
 
     def search(
         self,
-        text: "str | SearchRequest | None" = None,
+        text: "str | Sequence[str] | SearchRequest | None" = None,
         *,
         image: "AnyPicture | Sequence[AnyPicture] | None" = None,
         vector: "Vectors | AnyPath | BinaryIO | None" = None,
@@ -169,20 +169,28 @@ class Library:
         budget: float = math.inf,
         min_similarity: float | None = None,
         exact: bool = False,
+        without: str | Sequence[str] = (),
+        weights: Sequence[float] | None = None,
+        keep_self: bool = False,
+        offset: int = 0,
         on_progress: OnProgress = quiet,
         on_hits: OnHits = quiet,
     ) -> "Found":
-        """Find pictures for a text, pictures, or both. A `SearchRequest` may replace all arguments.
+        """Find pictures for texts, pictures, or both. A `SearchRequest` may replace all arguments.
 
-        Each verified hit has the probability that the text is true of the picture. `image` is a path, a PIL image,
-        an array uint8 [H, W, 3] or [H, W], the bytes of a file, or a list of these, in which each counts alike.
-        `vector`, [E] or an npy file of one, recalls by itself; an index of foreign vectors needs one. `under` and
-        `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound when pictures
-        were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by default 20 on a
-        CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified, `min_similarity`
-        what was found without a text. `exact` compares the vectors of all pictures, where the index would ask an
-        approximate search. `on_progress(done, total)` counts verified pictures, from (0, 0) when the judge
-        is loaded. `on_hits` gets the hits as they stand: as recalled; after each verified batch; at last.
+        Each verified hit has the probability that the text is true of the picture; of a list of texts, the least one.
+        `image` is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], the bytes of a file, or a list of these.
+        Texts and pictures count alike in recall, or by `weights`: a positive number for each text, then for each
+        picture. `vector`, [E] or an npy file of one, recalls by itself; an index of foreign vectors needs one.
+        A verified picture of which a text of `without` is probably true comes after the other verified ones; a
+        `min_match` leaves it out. A picture with the content of `image` is no hit unless `keep_self`.
+        `under` and `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound
+        when pictures were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by
+        default 20 on a CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified,
+        `min_similarity` what was found without a text. `offset` hits are skipped, then come `top`. `exact` compares
+        the vectors of all pictures, where the index would ask an approximate search. `on_progress(done, total)` counts
+        verified pictures, from (0, 0) when the judge is loaded. `on_hits` gets the hits as they stand: as recalled;
+        after each verified batch; at last.
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
@@ -190,7 +198,8 @@ class Library:
 
         on_progress, on_hits = listener(on_progress), listener(on_hits)
         limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken, exact)
-        request = SearchRequest.of(text, image, vector, *limits)  # checked before anything is opened
+        more = (without, weights, keep_self, offset)
+        request = SearchRequest.of(text, image, vector, *limits, *more)  # checked before anything is opened
         with closing(self._pages(request, on_progress, on_hits)) as pages:
             return next(pages)
 

@@ -66,14 +66,18 @@ class Queries:
         if request.verifies:
             way_out = "; or verify nothing: --no-rerank, or a depth of 0"
             require_heads(model.heads, *recall, Head.ITM, way_out=way_out)
-        encoder, text = model.encoder if request.needs_encoder else None, request.text
-        if encoder is not None and text is not None:
-            model.tell_truncated(text, encoder)
+        encoder = model.encoder if request.needs_encoder else None
+        told: list[str] = []
+        if encoder is not None:
+            told = list(filter(encoder.truncates, request.texts))
+            for text in told:
+                model.tell_truncated(text, encoder)
 
         def load_judge() -> Judge:
             judge = model.judge
-            if text is not None and (encoder is None or not encoder.truncates(text)):  # else it was told
-                model.tell_truncated(text, judge)
+            for text in (*request.texts, *request.without):
+                if text not in told:
+                    model.tell_truncated(text, judge)
             return judge
 
         return encoder, load_judge if request.verifies else None

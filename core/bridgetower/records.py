@@ -252,11 +252,13 @@ class Candidate:
 class Hit:
     """One search result. `match` and `similarity` are separate scores and never mixed; higher is better.
 
-    The last five are what the index knows of the picture; a hit that no search of an index has found lacks them.
+    The index knows `taken_at`, `width`, `height`, `hash` and `paths`; a hit that no search of an index has found lacks
+    them.
     """
 
     path: Path
-    match: float | None  # ITM probability in [0, 1]; None if the pair was not verified
+    # ITM probability in [0, 1], of several texts the least; None if no text was verified
+    match: float | None
     similarity: float | None  # ITC cosine in [-1, 1]; None without recall
     verified: bool
     taken_at: datetime | None = None  # on the clock where it was taken, without a zone; None if unknown
@@ -265,6 +267,9 @@ class Hit:
     hash: str | None = None  # SHA-256 of the content when it was indexed, 64 hexadecimal digits
     # All files of the index with this content, and those it makes a pair with (raw and JPEG): `path` is the first.
     paths: tuple[Path, ...] = ()
+    matches: tuple[float, ...] = ()  # the probability of each text, where several were verified
+    against: tuple[float, ...] = ()  # the probability of each text that must not be true, where they were verified
+    ruled_out: bool = False  # whether one of these texts is probably true
 
 
 OnHits = Callable[[tuple[Hit, ...]], object]  # called with the hits as they stand, best first

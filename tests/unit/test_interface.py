@@ -244,7 +244,7 @@ def test_what_was_named_stays_the_same_in_another_folder(
     monkeypatch.chdir(tmp_path)
     reports = library.watch(["photos"])
     place = SearchRequest("red", under="photos/new")
-    picture = SearchRequest(image="photos/new/blue.jpg", top=1)
+    picture = SearchRequest(image="photos/new/blue.jpg", top=1, keep_self=True)
     captioned = [*read_captions("captions.jsonl"), Captioned("photos/old/red.jpg", ["red"])]
     fake = FakeEncoder()
     results = Model.from_parts(fake, fake).evaluate("captions.jsonl")

@@ -76,7 +76,8 @@ def test_a_library_is_indexed_and_searched(library: Library) -> None:
     results = library.search("two cats on a couch", top=2)
     assert [hit.path for hit in results.hits] == [TWO_CATS, CAT]
     assert results.verified == 2
-    assert library.search(image=CAT, top=1).hits[0].path == CAT
+    assert library.search(image=CAT, top=1, keep_self=True).hits[0].path == CAT
+    assert library.search(image=CAT, top=1).hits[0].path == TWO_CATS
     assert library.search("two cats on a couch", depth=0).verified == 0
 
 

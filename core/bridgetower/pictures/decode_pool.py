@@ -4,6 +4,7 @@ If a codec crashes, hangs or takes all memory, its file is refused with the reas
 `multiprocessing` is not used, because it imports the main program again, or forks while threads run.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -231,6 +232,10 @@ class GuardedPicture:
     def pixels(self, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
         """Return pixels [3, H, W], as `decode` and `preprocess` give them. Raises PictureError, ResourceError."""
         return self.decoder.pixels(self, preprocessing)
+
+    def content_hash(self) -> bytes:
+        """Return the SHA-256 of the bytes."""
+        return hashlib.sha256(self.content).digest()
 
 
 class GuardedDecoder:

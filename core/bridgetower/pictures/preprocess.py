@@ -153,6 +153,15 @@ class PictureSource(Protocol):
         ...
 
 
+@runtime_checkable
+class FileSource(PictureSource, Protocol):
+    """A picture that knows the content of its file, too."""
+
+    def content_hash(self) -> bytes:
+        """Return the SHA-256 of the file; called after `pixels`."""
+        ...
+
+
 def preprocess(picture: "Image.Image | Decoded", spec: Preprocessing) -> "npt.NDArray[np.float32]":
     """Turn one upright RGB picture of any size into float32 [3, H, W], contiguous, H = W = `spec.crop_size`.
 

@@ -47,10 +47,12 @@ class Candidates:
         filter: Filter = EVERYTHING,
         first: Collection[Path] = (),
         *,
+        without: Iterable[bytes] = (),
         exact: bool = False,
     ) -> None:
-        """`query` is a unit vector float32 [1, E]. Of several files of a picture, those in `first` come first. With
-        `exact`, the vectors of all pictures are compared.
+        """`query` is a unit vector float32 [1, E]. Of several files of a picture, those in `first` come first.
+        `without` are the SHA-256 of pictures that are left out, with their shots. With `exact`, the vectors of all
+        pictures are compared.
 
         The methods may raise StoreError.
         """
@@ -63,6 +65,8 @@ class Candidates:
         self._returned: list[Candidate] = []  # seconds whose first could not be read
         self._shots: dict[Path, list[Path]] = {}  # by the path of a candidate
         self._facts: dict[Path, dict[str, Any]] = {}  # of described hits
+        known = [self._catalog.entry(content) for content in without if self._catalog.image_id(content) is not None]
+        self._left_out = {self._shot(file.path)[0] for entry in known for file in entry.files}
 
     def fork(self) -> "Candidates":
         """Return a copy that takes the same candidates from here on. Recall, and the search for files, is shared."""
@@ -91,6 +95,8 @@ class Candidates:
         taken: list[Candidate] = []
         while len(taken) < number and (candidate := self._next()) is not None:
             shot = self._shot(candidate.path)
+            if shot[0] in self._left_out:
+                continue
             first = self._taken.setdefault(shot[0], candidate.path)
             if first == candidate.path:
                 taken.append(candidate)
@@ -115,6 +121,11 @@ class Candidates:
             if self._taken.get(key := self._shot(path)[0]) == path:
                 del self._taken[key]
             self._returned += self._second.pop(path, [])
+
+    @property
+    def are_out_of_order(self) -> bool:
+        """Whether the next candidates may be less similar than those after them: they stand for unreadable ones."""
+        return bool(self._returned)
 
     def described(self, hit: Hit) -> Hit:
         """Return a hit of a candidate with what the index knows of its picture."""

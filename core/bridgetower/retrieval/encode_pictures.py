@@ -3,10 +3,12 @@
 `Keeper` keeps the features of the newest pictures of an index for later searches.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Union, cast
@@ -22,7 +24,7 @@ from bridgetower.index.catalog.rows import Keeping
 from bridgetower.index.feature_cache import FeatureCache, KeptFeatures
 from bridgetower.index.writer import IndexWriter
 from bridgetower.inputs import AnyPath, path
-from bridgetower.pictures.preprocess import PictureSource, Preprocessing, preprocess
+from bridgetower.pictures.preprocess import FileSource, PictureSource, Preprocessing, preprocess
 from bridgetower.prefetch import ahead, workers
 from bridgetower.records import LARGEST, Candidate, File, Head, OnProgress, Say, Skipped, require_heads
 
@@ -69,8 +71,26 @@ def candidate_of(picture: "AnyPicture", place: int = 0, files: Container[Path] =
 
 def load(candidate: Candidate, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
     """Return the pixels of a picture, float32 [3, H, W]. Raises PictureError, or ResourceError if memory runs out."""
-    try:
+    with _short_of_memory():
         return _load(candidate, preprocessing)
+
+
+def load_hashed(candidate: Candidate, preprocessing: Preprocessing) -> tuple[npt.NDArray[np.float32], bytes | None]:
+    """Return the pixels of a picture as `load`, and the SHA-256 of its file; None if it comes from no file."""
+    with _short_of_memory():
+        if candidate.picture is None:
+            candidate = replace(candidate, picture=read(candidate.path))
+        pixels = _load(candidate, preprocessing)
+    if isinstance(candidate.picture, bytes):
+        return pixels, hashlib.sha256(candidate.picture).digest()
+    return pixels, candidate.picture.content_hash() if isinstance(candidate.picture, FileSource) else None
+
+
+@contextmanager
+def _short_of_memory() -> Iterator[None]:
+    """Raise ResourceError for a PictureError that is none of the picture."""
+    try:
+        yield
     except PictureError as error:
         if isinstance(error.__cause__, MemoryError):
             raise ResourceError(str(error)) from error

@@ -21,36 +21,65 @@ from bridgetower.records import Candidate, Head, Hit, OnProgress, PairScore, Ski
 from bridgetower.retrieval.encode_pictures import PICTURES_AT_ONCE, encoded, load
 from bridgetower.retrieval.results import Results
 
+RULES_OUT = 0.5  # the least probability with which a text that must not be true rules a picture out
+
+_Logits = tuple[float, float]  # ITM: (no, yes)
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A candidate and its ITM logits (no, yes)."""
+    """A candidate, and the logits of the texts that must be true of it, and of those that must not."""
 
     candidate: Candidate
-    logits: tuple[float, float]
+    logits: tuple[_Logits, ...]
+    against: tuple[_Logits, ...] = ()
 
     @property
-    def margin(self) -> float:
-        """The difference of the logits: it orders also hits whose probabilities round to 1."""
-        return self.logits[1] - self.logits[0]
+    def ruled_out(self) -> bool:
+        """Whether a text that must not be true is probably true."""
+        return any(probability >= RULES_OUT for probability in _probabilities(self.against))
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """The key of an order, best first: those that are ruled out come last.
+
+        The least difference of the logits of a text decides, as probabilities may round to 1; without a text, the
+        similarity.
+        """
+        worth = min((yes - no for no, yes in self.logits), default=self.candidate.similarity or 0.0)
+        return self.ruled_out, -worth
 
     @property
     def hit(self) -> Hit:
-        match = float(match_probability(np.array(self.logits, np.float32)))
-        return Hit(self.candidate.path, match, self.candidate.similarity, verified=True)
+        matches = _probabilities(self.logits)
+        return Hit(
+            self.candidate.path,
+            min(matches, default=None),
+            self.candidate.similarity,
+            verified=True,
+            matches=matches if len(matches) > 1 else (),
+            against=_probabilities(self.against),
+            ruled_out=self.ruled_out,
+        )
+
+
+def _probabilities(logits: tuple[_Logits, ...]) -> tuple[float, ...]:
+    return tuple(float(match_probability(np.array(one, np.float32))) for one in logits)
 
 
 def verify(
     judge: Judge,
-    text: Texts,
+    texts: Texts,
     candidates: Sequence[Candidate],
     *,
+    negatives: int = 0,
     cache: FeatureCache | None = None,
     deadline: float = math.inf,
     on_progress: OnProgress = quiet,
     on_batch: Callable[[Sequence[Verified], Sequence[Skipped]], object] = quiet,
 ) -> tuple[list[Verified], list[Skipped]]:
-    """Verify each picture with one text; return them best first (ties as given), and the unreadable pictures.
+    """Verify each picture with all texts, of which the last `negatives` must not be true; return them best first (ties
+    as given), and the unreadable pictures.
 
     Features are read from the `cache` and added to it. No batch but the first begins after `deadline`
     (`time.monotonic()`). `on_progress(done, total)` counts pictures; after it, `on_batch(verified, unreadable)` gets
@@ -58,10 +87,12 @@ def verify(
     """
     verified: list[Verified] = []
     skipped: list[Skipped] = []
-    told = 0
+    told, number = 0, len(texts.masks)
     for there, pictures in encoded(judge, candidates, skipped, cache):
-        logits = judge.match(text, pictures, every_pair(1, len(there))).tolist()
-        verified += [Verified(candidate, (no, yes)) for candidate, (no, yes) in zip(there, logits, strict=True)]
+        logits = judge.match(texts, pictures, every_pair(number, len(there))).reshape(number, len(there), 2)
+        for column, candidate in enumerate(there):
+            pairs = tuple((float(no), float(yes)) for no, yes in logits[:, column])
+            verified.append(Verified(candidate, pairs[: number - negatives], pairs[number - negatives :]))
         told = len(verified) + len(skipped)
         on_progress(told, len(candidates))
         on_batch(verified, skipped)
@@ -70,7 +101,7 @@ def verify(
     if told < (done := len(verified) + len(skipped)):  # none of the last ones could be read
         on_progress(done, len(candidates))
         on_batch(verified, skipped)
-    return sorted(verified, key=lambda v: -v.margin), skipped
+    return sorted(verified, key=lambda v: v.order), skipped
 
 
 def rerank(

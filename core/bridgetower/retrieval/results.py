@@ -22,7 +22,7 @@ class Results:
 
     hits: tuple[Hit, ...]
     verified: int  # pictures that went through the full encoder
-    best_match: float | None  # the highest ITM probability among them, before any cut
+    best_match: float | None  # the highest ITM probability of those that are not ruled out, before any cut
     skipped: tuple[Skipped, ...]  # pictures that could not be read
 
     def __iter__(self) -> Iterator[Hit]:
@@ -63,6 +63,7 @@ class Found(Results):
     depth: int  # the limit of candidates to verify
     in_cloud: int = 0  # candidates that were not verified, as that would download them
     best_similarity: float | None = None  # the highest, before the cut of a request with a least similarity
+    ruled_out: int = 0  # verified pictures of which a text that must not be true is probably true
 
 
 @dataclass(frozen=True, slots=True)

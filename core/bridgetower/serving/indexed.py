@@ -116,6 +116,10 @@ class IndexedPicture:
             content = read_indexed(self._engine, self._id)
             return self._engine.picture(content, self.name).pixels(preprocessing)
 
+    def content_hash(self) -> bytes:
+        """Return the SHA-256 of the file."""
+        return bytes.fromhex(self._id)
+
 
 def read_indexed(engine: Engine, id: str) -> bytes:
     """Return the content of a picture of the index. Raises as `open_indexed`."""

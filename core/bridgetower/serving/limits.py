@@ -3,6 +3,7 @@
 LONGEST_TEXT = 10_000  # characters
 MOST_PICTURES = 100
 MOST_TEXTS = 100
+MOST_ASKED = 10  # texts of a search, and those that must not be true: each is verified with every candidate
 MOST_PAIRS = 1_000
 MOST_DEPTH = 1_000
 

@@ -377,10 +377,10 @@ def test_the_path_of_a_query_picture_is_the_one_that_is_shown(library: Path, tmp
         (photos / name).write_bytes((photos / "r9.png").read_bytes())
     run(library, photos)
     for name in ("a.png", "r9.png", "z.png"):
-        [hit] = find(library, image=photos / name, top=1).hits
+        [hit] = find(library, image=photos / name, top=1, keep_self=True).hits
         assert (hit.path, hit.paths[0]) == (photos / name, photos / name)
         assert {path.name for path in hit.paths} == {"a.png", "r9.png", "z.png"}
-    assert names(find(library, image=(photos / "z.png").read_bytes(), top=1)) == ["a"]
+    assert names(find(library, image=(photos / "z.png").read_bytes(), top=1, keep_self=True)) == ["a"]
 
 
 @pytest.mark.parametrize("query", ["blue", "red", "green"])

@@ -330,12 +330,12 @@ def test_search_in_each_form(server: Server) -> None:
     red = server.ids["red"]
     answers = [
         server.client.get("/search", params={"text": "red", "top": 2}),
-        server.client.get("/search", params={"image": red, "top": 2}),
+        server.client.get("/search", params={"image": red, "top": 2, "keep_self": True}),
         server.client.post("/search", json={"text": "red", "top": 2}),
-        server.client.post("/search", json={"images": [{"id": red}], "top": 2}),
-        server.client.post("/search", json={"images": [{"data": data_url(png())}], "top": 2}),
-        server.client.post("/search", data={"top": "2"}, files={"image": ("../x.png", png())}),
-        server.client.post("/search", data={"top": "2", "text": "red"}, files={"image": png()}),
+        server.client.post("/search", json={"images": [{"id": red}], "top": 2, "keep_self": True}),
+        server.client.post("/search", json={"images": [{"data": data_url(png())}], "top": 2, "keep_self": True}),
+        server.client.post("/search", data={"top": "2", "keep_self": "1"}, files={"image": ("../x.png", png())}),
+        server.client.post("/search", data={"top": "2", "text": "red", "keep_self": "1"}, files={"image": png()}),
     ]
     for answer in answers:
         assert len(names(answer)) == 2 and names(answer)[0] == "red"
@@ -412,7 +412,7 @@ def test_pages_by_cursor(server: Server) -> None:
 
 def test_all_pages_come_from_one_state_of_the_index(tmp_path: Path) -> None:
     with colours_served(tmp_path) as server:
-        fields = {"images": [{"data": data_url(png())}], "text": "red", "top": 1, "depth": 1}
+        fields = {"images": [{"data": data_url(png())}], "text": "red", "top": 1, "depth": 1, "keep_self": True}
         first = server.client.post("/search", json=fields).json()
         server.engine.colours.forget([server.photos / "blue.png", server.photos / "green.png"])
         found, cursor = [first["hits"][0]["path"]], first["cursor"]

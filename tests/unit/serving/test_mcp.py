@@ -89,12 +89,22 @@ def test_search_answers_as_the_library(place: Place) -> None:
 
 
 def test_search_like_a_picture_of_the_index(place: Place) -> None:
-    answer = place.ask("search", like=place.ids["blue"], top=1)
-    assert names(answer) == ["blue"]
-    [hit] = structure(answer)["hits"]
+    answer = place.ask("search", like=place.ids["blue"])
+    assert names(answer)[0] == "white" and set(names(answer)) == {*COLOURS} - {"blue"}
+    hit = structure(answer)["hits"][0]
     assert hit["match"] is None and not hit["verified"]
-    assert texts(answer)[0].startswith("1. unverified, similarity 1.000")
-    assert names(place.ask("search", text="green", like=place.ids["green"], top=1)) == ["green"]
+    assert texts(answer)[0].startswith("1. unverified, similarity 0.5")
+    assert names(place.ask("search", text="white", like=place.ids["green"], top=1)) == ["white"]
+
+
+def test_search_without_texts_that_must_not_be_true(place: Place) -> None:
+    answer = place.ask("search", text="red", without=["red"])
+    hits = structure(answer)["hits"]
+    assert names(answer)[-1] == "red" and [hit["ruled_out"] for hit in hits] == [False] * 3 + [True]
+    assert hits[-1]["against"] == [hits[-1]["match"]] and ", not 0.8" in texts(answer)[0].splitlines()[3]
+    answer = place.ask("search", text="red", without=["red"], min_match=0.5)
+    assert names(answer) == [] and texts(answer)[0].startswith("no match: ")
+    assert place.refused("search", text="red", without=["red"], depth=0).startswith("texts that must not be true")
 
 
 def test_search_within_limits(place: Place) -> None:
@@ -450,7 +460,7 @@ def test_a_given_picture_that_has_changed_is_named(place: Place) -> None:
     [
         ("search", {}, "nothing to search for"),
         ("search", {"text": "  "}, "the text is empty"),
-        ("search", {"text": "a", "tpo": 3}, "there is no argument 'tpo': there are text, like, under"),
+        ("search", {"text": "a", "tpo": 3}, "there is no argument 'tpo': there are text, like, without, under"),
         ("search", {"text": "a", "top": 0}, "top: Input should be greater than or equal to 1"),
         ("search", {"text": "a", "top": 49}, "top: Input should be less than or equal to 48"),
         ("search", {"text": "a", "depth": 1001}, "depth: "),

@@ -11,7 +11,7 @@ from bridgetower.records import OnHits, OnProgress, quiet
 from bridgetower.retrieval.candidates import Candidates
 from bridgetower.retrieval.results import Found
 from bridgetower.retrieval.search.ranking import Ranking
-from bridgetower.retrieval.search.recall import query_vector
+from bridgetower.retrieval.search.recall import query_of
 from bridgetower.retrieval.search.request import SearchRequest
 
 NOTHING = Found((), 0, None, (), 0, (), (), None, 0)  # in an index without pictures
@@ -28,6 +28,8 @@ def pages(
 ) -> Generator[Found]:
     """Find pictures, and yield them in pages of at most `request.top` hits; at least one page, which may be empty.
 
+    The first page begins after the `request.offset` first hits.
+
     `encoder` may be None where a vector recalls, `load_judge` where nothing is verified. The judge is loaded after
     `on_hits` has got the recalled pictures; `on_hits` then gets the hits of the first page after each verified batch,
     as if verification ended there, and at last as they are. With a least match, pictures that are still to be verified
@@ -38,26 +40,25 @@ def pages(
     """
     if request.verifies and load_judge is None:
         raise UsageError("verifying needs a model that judges: give one, or a depth of 0")
-    query = query_vector(reader, request, encoder)
+    query = query_of(reader, request, encoder)
     limits, files = request.filter_in(reader), request.files_in(reader)
-    candidates = Candidates(reader, query, limits, files, exact=request.exact)
+    without = () if request.keep_self else query.contents
+    candidates = Candidates(reader, query.vector, limits, files, without=without, exact=request.exact)
+    best_similarity = None
+    if request.min_similarity is not None:
+        best_similarity = next((best.similarity for best in candidates.fork().take(1)), None)
     ranking = Ranking(request, candidates, on_hits)
-    if load_judge is not None and request.text is not None and request.verifies:
+    if load_judge is not None and request.verifies:
         ranking.show()
-        ranking.verify(load_judge(), request.text, cache, on_progress)
-    ordered, is_first, is_last = ranking.ordered(), True, False
-    best_similarity: float | None = None
+        ranking.verify(load_judge(), cache, on_progress)
+    ordered, is_first, is_last = islice(ranking.ordered(), request.offset, None), True, False
     while not is_last:
         hits = list(islice(ordered, request.top))
         is_last = len(hits) < request.top
-        if request.min_similarity is not None:
-            best_similarity = hits[0].similarity if is_first and hits else best_similarity
-            similar = [hit for hit in hits if hit.similarity is not None and hit.similarity >= request.min_similarity]
-            is_last, hits = is_last or len(similar) < len(hits), similar
         found = Found(
             hits=tuple(candidates.described(hit) for hit in hits),
             verified=len(ranking.verified),
-            best_match=ranking.verified[0].hit.match if ranking.verified else None,
+            best_match=next((v.hit.match for v in ranking.verified if not v.ruled_out), None),
             skipped=tuple(ranking.unreadable),
             gone=candidates.gone,
             barred=tuple(candidates.barred),
@@ -66,6 +67,7 @@ def pages(
             depth=ranking.depth,
             in_cloud=sum(candidate.in_cloud for candidate in ranking.left),
             best_similarity=best_similarity,
+            ruled_out=sum(v.ruled_out for v in ranking.verified),
         )
         if is_first:
             on_hits(found.hits)

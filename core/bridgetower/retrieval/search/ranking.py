@@ -24,10 +24,13 @@ class Ranking:
         self.left: list[Candidate] = []  # candidates left unverified, as they are in the cloud, or at the deadline
         self.depth = (request.depth or DEFAULT_DEPTH) if request.verifies else 0  # until the judge is there
 
-    def verify(self, judge: Judge, text: str, cache: FeatureCache | None, on_progress: OnProgress) -> None:
+    def verify(self, judge: Judge, cache: FeatureCache | None, on_progress: OnProgress) -> None:
         """Verify the first candidates, and show the hits after each batch."""
         require_heads(judge.heads, Head.ITM)
-        encoded = judge.encode_texts([text])  # may read the weights, which takes nothing of the budget
+        without = self._request.without
+        encoded = judge.encode_texts(
+            [*self._request.texts, *without]
+        )  # may read the weights, which takes nothing of the budget
         deadline = time.monotonic() + self._request.budget
         on_progress(0, 0)
         self.depth = judge.default_depth if self._request.depth is None else self._request.depth
@@ -37,10 +40,17 @@ class Ranking:
 
         while some := self._candidates.take(self.depth - len(self.verified) - len(self.left)):
             here = [candidate for candidate in some if not candidate.in_cloud]
-            show = partial(self.show, some)
-            self._add(
-                some, *verify(judge, encoded, here, cache=cache, deadline=deadline, on_progress=tell, on_batch=show)
+            verified, unreadable = verify(
+                judge,
+                encoded,
+                here,
+                negatives=len(without),
+                cache=cache,
+                deadline=deadline,
+                on_progress=tell,
+                on_batch=partial(self.show, some),
             )
+            self._add(some, verified, unreadable)
             if time.monotonic() >= deadline:
                 break
 
@@ -65,15 +75,34 @@ class Ranking:
         ahead.verified, ahead.unreadable, ahead.left = [*self.verified], [*self.unreadable], [*self.left]
         ahead._candidates = self._candidates.fork()
         ahead._add(some, verified, unreadable)
-        hits = islice(ahead.ordered(pending=True), self._request.top)
+        start = self._request.offset
+        hits = islice(ahead.ordered(pending=True), start, start + self._request.top)
         self._on_hits(tuple(map(self._candidates.described, hits)))
 
     def ordered(self, *, pending: bool = False) -> Iterator[Hit]:
-        """Yield all hits; with `pending`, a least match keeps what is still to be verified, too."""
-        self.verified.sort(key=lambda v: -v.margin)
-        yield from matching([v.hit for v in self.verified], self._request.min_match)
-        rest: Iterator[Candidate] = chain(self.left, chain.from_iterable(iter(partial(self._candidates.take, 1), [])))
-        if self._request.min_match is not None:
+        """Yield all hits; with `pending`, a least match keeps what is still to be verified, too.
+
+        A least match, or similarity, leaves out what is ruled out.
+        """
+        request = self._request
+        self.verified.sort(key=lambda v: v.order)
+        cuts = request.min_match is not None or request.min_similarity is not None
+        kept = [v for v in self.verified if not (cuts and v.ruled_out) and self._is_similar(v.candidate)]
+        yield from matching([v.hit for v in kept], request.min_match)
+        rest: Iterator[Candidate] = chain(filter(self._is_similar, self.left), self._further())
+        if request.min_match is not None:
             to_verify = self.depth - len(self.verified) if pending else 0
             rest = (candidate for candidate in islice(rest, to_verify) if not candidate.in_cloud)
         yield from (Hit(one.path, None, one.similarity, verified=False) for one in rest)
+
+    def _further(self) -> Iterator[Candidate]:
+        """Yield the candidates that were not taken yet, down to the least similarity."""
+        while some := self._candidates.take(1):
+            if self._is_similar(some[0]):
+                yield some[0]
+            elif not self._candidates.are_out_of_order:
+                return
+
+    def _is_similar(self, candidate: Candidate) -> bool:
+        least = self._request.min_similarity
+        return least is None or (candidate.similarity is not None and candidate.similarity >= least)

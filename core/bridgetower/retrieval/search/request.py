@@ -25,11 +25,14 @@ from bridgetower.inputs import (
     lasting,
     least_match,
     least_similarity,
+    list_of_texts,
+    list_of_weights,
     normalised,
     number,
     path,
     places,
     short,
+    whole,
 )
 from bridgetower.moments import Moment, times
 from bridgetower.pictures.preprocess import PictureSource
@@ -45,12 +48,12 @@ class SearchRequest:
     """A query and its limits, which may be used any number of times. Raises UsageError for values that are out of range
     or cannot go together, InputError for a vector that cannot be read.
 
-    The vector of a text or of a picture recalls; for several of them, their mean, in which each counts alike. A given
-    vector recalls alone. The text verifies the candidates. Paths become absolute, relative dates are resolved and
-    `vector` is read when the request is made.
+    The vector of a text or of a picture recalls; for several of them, their mean, in which each counts alike or by its
+    weight. A given vector recalls alone. All texts verify the candidates: each must be true, and none of `without`.
+    Paths become absolute, relative dates are resolved and `vector` is read when the request is made.
     """
 
-    text: str | None = None
+    text: str | Sequence[str] | None = None  # a tuple or list holds several
     image: "AnyPicture | Sequence[AnyPicture] | None" = None  # a tuple or list holds several
     vector: Vectors | AnyPath | BinaryIO | None = None  # [E] or [1, E], or an npy file of it; of any length but 0
     # Only pictures at or below one of these folders or files of the index, by any of their names, or that fit a glob.
@@ -65,13 +68,17 @@ class SearchRequest:
     not_under: AnyPath | Iterable[AnyPath] = ()  # no pictures there; given as for `under`
     taken: Moment | None = None  # only pictures taken in this span, or in a range of two: "2024-05..2024-08"
     exact: bool = False  # recall by comparing the vectors of all pictures, whichever store the index has
+    without: str | Sequence[str] = ()  # texts that must not be true
+    weights: Sequence[float] | None = None  # in recall: a positive number for each text, then for each picture
+    keep_self: bool = False  # keep the pictures that recall among the hits
+    offset: int = 0  # how many hits are skipped
     _limits: Filter = field(init=False, repr=False, default=EVERYTHING)
     _under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
     _not_under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
     _file: str | None = field(init=False, repr=False, default=None)  # that the vector came from
 
     @classmethod
-    def of(cls, text: "str | SearchRequest | None", *limits: Any) -> "SearchRequest":
+    def of(cls, text: "str | Sequence[str] | SearchRequest | None", *limits: Any) -> "SearchRequest":
         """Return the request of these fields, or `text` where it is one. Raises UsageError for limits beside it."""
         if not isinstance(text, SearchRequest):
             return cls(text, *limits)
@@ -81,20 +88,29 @@ class SearchRequest:
         return text
 
     def __post_init__(self) -> None:
+        several = isinstance(self.text, list | tuple)
+        texts = tuple(normalised(text) for text in self.texts)
+        self._hold("text", (texts or None) if several else next(iter(texts), None))
+        self._hold("without", tuple(list_of_texts([self.without] if isinstance(self.without, str) else self.without)))
         if self.text is None and not self.images and self.vector is None:
-            raise UsageError("nothing to search for: give a text, a picture, or both")
+            beside = ", beside those that must not be true" if self.without else ""
+            raise UsageError(f"nothing to search for: give a text, a picture, or both{beside}")
         if self.vector is not None and self.images:
             raise UsageError("a picture and a vector both say what to recall: choose one")
-        self._hold("text", None if self.text is None else normalised(self.text))
         self._hold("top", count_of(self.top))
         self._hold("depth", depth_of(self.depth))
         self._hold("min_match", least_match(self.min_match))
         self._hold("min_similarity", least_similarity(self.min_similarity))
         self._hold("budget", number("budget, in seconds,", self.budget, least=0))
         self._hold("exact", flag("exact", self.exact))
+        self._hold("keep_self", flag("keep_self", self.keep_self))
+        self._hold("offset", whole("offset", self.offset, least=0))
+        self._hold_weights()
         self._hold_places()
         self._hold("_limits", times(self.since, self.before, self.taken))
-        if self.min_match is not None and not self.verifies:
+        if self.without and not self.verifies:
+            raise UsageError("texts that must not be true are verified: they need a depth of at least 1")
+        if self.min_match is not None and not (self.texts and self.verifies):
             raise UsageError("a least match cuts what was verified: it needs a text, and a depth of at least 1")
         if self.min_similarity is not None and self.text is not None:
             raise UsageError("a least similarity is for a picture or a vector alone; with a text, give a least match")
@@ -109,6 +125,13 @@ class SearchRequest:
 
     def _hold(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    def _hold_weights(self) -> None:
+        if self.weights is None:
+            return
+        if self.vector is not None:
+            raise UsageError("a vector recalls alone: leave the weights out")
+        self._hold("weights", list_of_weights(self.weights, len(self.texts), len(self.images)))
 
     def _hold_places(self) -> None:
         """Set `under` and `not_under` to absolute paths and globs, so that the current folder may change."""
@@ -174,6 +197,13 @@ class SearchRequest:
         )
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts that must be true."""
+        if self.text is None:
+            return ()
+        return tuple(self.text) if isinstance(self.text, list | tuple) else (cast(str, self.text),)
+
+    @property
     def images(self) -> "tuple[AnyPicture, ...]":
         """The pictures that recall."""
         if self.image is None:
@@ -183,7 +213,7 @@ class SearchRequest:
     @property
     def verifies(self) -> bool:
         """Whether anything is verified: matching needs a text."""
-        return self.text is not None and self.depth != 0
+        return bool(self.texts or self.without) and self.depth != 0
 
     @property
     def needs_encoder(self) -> bool:

@@ -184,6 +184,7 @@ async def _form(request: Request) -> FormData:
 def _fields_of(form: FormData, kind: type[BaseModel]) -> dict[str, Any]:
     """Return the fields that are no files; a browser sends an empty text for a field that nobody has filled."""
     fields: dict[str, Any] = {}
+    lists = {field.alias or name for name, field in kind.model_fields.items() if "list" in str(field.annotation)}
     for name in form:
         values = [value for value in form.getlist(name) if isinstance(value, str) and value]
         files = any(isinstance(value, UploadFile) for value in form.getlist(name))
@@ -192,10 +193,9 @@ def _fields_of(form: FormData, kind: type[BaseModel]) -> dict[str, Any]:
         if name == "image":
             fields["images"] = [{"id": value} for value in values]
         elif values:
-            several = name in kind.model_fields and "list" in str(kind.model_fields[name].annotation)
-            if len(values) > 1 and not several:
+            if len(values) > 1 and name not in lists:
                 raise unusable(f"{name[:50]!a} is given more than once")
-            fields[name] = values if several else values[0]
+            fields[name] = values if name in lists else values[0]
     return fields
 
 

@@ -1,5 +1,6 @@
 """The connection of one request on the side of the server, and what the client sends on it when it is needed."""
 
+import hashlib
 import socket
 import threading
 from contextlib import suppress
@@ -78,11 +79,17 @@ class SentPicture:
 
     def __init__(self, name: Path, place: int, channel: Channel, engine: Engine) -> None:
         self.name, self._place, self._channel, self._engine = name, place, channel, engine
+        self._hash = b""
 
     def pixels(self, preprocessing: "Preprocessing") -> "npt.NDArray[np.float32]":
         """Return pixels [3, H, W]. Raises PictureError, also for a file that the client cannot read."""
         content = self._channel.ask({"event": "picture", "place": self._place})
+        self._hash = hashlib.sha256(content).digest()
         return self._engine.picture(content, self.name).pixels(preprocessing)
+
+    def content_hash(self) -> bytes:
+        """Return the SHA-256 of the file, once it was sent."""
+        return self._hash
 
 
 class NotSent(OSError):

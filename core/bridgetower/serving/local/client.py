@@ -296,7 +296,7 @@ class RemoteLibrary:
 
     def search(
         self,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         *,
         image: Sequence[Path] | None = None,
         vector: Path | BinaryIO | None = None,
@@ -311,13 +311,17 @@ class RemoteLibrary:
         budget: float = math.inf,
         min_similarity: float | None = None,
         exact: bool = False,
+        without: Sequence[str] = (),
+        weights: Sequence[float] | None = None,
+        keep_self: bool = False,
+        offset: int = 0,
         on_progress: OnProgress = quiet,
         on_hits: OnHits = quiet,
     ) -> Found:
         """Find pictures, as `Library.search`."""
         sent = None if vector is None else VectorFile(vector)
         arguments = {
-            "text": text,
+            "text": text if text is None or isinstance(text, str) else list(text),
             "vector": None if sent is None else sent.name,
             "under": None if under is None else _places(under),
             "not_under": _places(not_under),
@@ -330,6 +334,10 @@ class RemoteLibrary:
             "budget": budget,
             "min_similarity": min_similarity,
             "exact": exact,
+            "without": list(without),
+            "weights": None if weights is None else list(weights),
+            "keep_self": keep_self,
+            "offset": offset,
             "wants_hits": on_hits is not quiet,
         }
         found: Found = self._server.ask(

@@ -66,7 +66,16 @@ class Asking:
         pictures = self._pictures([] if like is None else [like])
         # Checked here, so that a mistake is told in the same words with and without a server.
         request = SearchRequest(text, list(pictures) or None, under=places, **limits)
-        usual: Message = {"vector": None, "not_under": [], "budget": math.inf, "min_similarity": None, "exact": False}
+        usual: Message = {
+            "vector": None,
+            "not_under": [],
+            "budget": math.inf,
+            "min_similarity": None,
+            "exact": False,
+            "weights": None,
+            "keep_self": False,
+            "offset": 0,
+        }
         asked = {**usual, **limits, "text": text, "under": places, "wants_hits": False}
         return self._first(
             lambda server: server.ask("search", asked, **self._sent(pictures, hearing)),

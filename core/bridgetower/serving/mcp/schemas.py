@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bridgetower.serving.limits import ID, LONGEST_TEXT, MOST_DEPTH, MOST_PICTURES, MOST_TEXTS
+from bridgetower.serving.limits import ID, LONGEST_TEXT, MOST_ASKED, MOST_DEPTH, MOST_PICTURES, MOST_TEXTS
 
 MOST_HITS = 48  # of a page: more would be too small on one sheet
 MOST_LOOKED_AT = 4
@@ -36,6 +36,14 @@ class SearchArguments(_Arguments):
         Text | None, Field(description='What the pictures should show, in English words: "two cats on a couch".')
     ] = None
     like: Annotated[Id | None, Field(description="The id of a picture: find pictures that look like it.")] = None
+    without: Annotated[
+        list[Text],
+        Field(
+            max_length=MOST_ASKED,
+            description="Texts that must not be true, each verified as `text` is: what they fit comes last of the "
+            "verified hits, or is left out with `min_match`. They need a text or `like`, and a depth of at least 1.",
+        ),
+    ] = []
     under: Annotated[
         list[Place] | None,
         Field(max_length=100, description='Only below these absolute folders, or patterns as "*/2019/*" or "*.png".'),
@@ -112,6 +120,9 @@ class Hit(BaseModel):
     paths: Annotated[list[str], Field(description="All files with this content, `path` first.")]
     match: Annotated[float | None, Field(description="The probability that the text is true of it; null: unverified.")]
     similarity: Annotated[float | None, Field(description="A cosine in [-1, 1], for recall alone.")]
+    matches: Annotated[list[float | None], Field(description="The match of each text, where there are several.")]
+    against: Annotated[list[float | None], Field(description="The probability of each text of `without`, if verified.")]
+    ruled_out: Annotated[bool, Field(description="Whether one of these is probably true.")]
     verified: bool
     taken_at: Annotated[str | None, Field(description="When it was taken, on the clock of the camera.")]
     width: int | None
@@ -123,7 +134,9 @@ class SearchAnswer(BaseModel):
 
     hits: list[Hit]
     verified: Annotated[int, Field(description="How many candidates the full model has verified.")]
-    best_match: Annotated[float | None, Field(description="The highest match of all that were verified.")]
+    best_match: Annotated[
+        float | None, Field(description="The highest match of all that were verified and not ruled out.")
+    ]
     cursor: Annotated[str | None, Field(description="Leads to the next page; null at the end.")]
     notes: list[str]
 

@@ -98,7 +98,7 @@ class Tools:
         Many hits are asked for at once, as a server answers a search by its first page alone.
         """
         where = None if given.under is None else places(given.under)
-        limits = {name: getattr(given, name) for name in ("since", "before", "taken", "depth", "min_match")}
+        limits = {name: getattr(given, name) for name in ("since", "before", "taken", "depth", "min_match", "without")}
 
         def ask(top: int, hearing: Hearing) -> Found:
             return self._asking.search(given.text, given.like, where, {**limits, "top": top}, hearing)
@@ -128,6 +128,8 @@ class Tools:
             return "no match: the index is empty; `bt index PHOTOS` fills it"
         if found.best_match is not None:
             return f"no match: {_how_far(found)}"
+        if found.ruled_out:
+            return f"no match: all of {found.verified} verified pictures are ruled out by `without`"
         filters = [name for name in ("under", "since", "before", "taken") if getattr(given, name) is not None]
         if filters and not (found.verified or found.gone or found.away or found.barred or found.skipped):
             return f"no match: no picture of the index passes {', '.join(filters)}"
@@ -240,7 +242,9 @@ def _printable(hit: dict[str, Any]) -> dict[str, Any]:
 def _line(hit: dict[str, Any]) -> str:
     match = _score("match", hit["match"]) if hit["verified"] else "unverified"
     taken = "" if hit["taken_at"] is None else f", taken {hit['taken_at']}"
-    return f"{hit['rank']}. {match}, {_score('similarity', hit['similarity'])}: {hit['path']}{taken}, id {hit['id']}"
+    against = [_score("not", one) for one in hit["against"]] + ["ruled out"] * hit["ruled_out"]
+    scores = ", ".join([match, *against, _score("similarity", hit["similarity"])])
+    return f"{hit['rank']}. {scores}: {hit['path']}{taken}, id {hit['id']}"
 
 
 def _date(hit: Hit) -> str:

@@ -1,5 +1,6 @@
 """The routes of pictures of the index, and the pictures of requests as the engine takes them."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -136,6 +137,10 @@ class UploadedPicture:
     def pixels(self, preprocessing: "Preprocessing") -> "npt.NDArray[np.float32]":
         """Return pixels, as `GuardedPicture`. Raises as that."""
         return self._engine.picture(self._content, self.name).pixels(preprocessing)
+
+    def content_hash(self) -> bytes:
+        """Return the SHA-256 of the content."""
+        return hashlib.sha256(self._content).digest()
 
     def forget(self) -> None:
         """Let the content go."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from bridgetower.serving.limits import ID, LONGEST_TEXT, MOST_DEPTH, MOST_PICTURES, MOST_TEXTS
+from bridgetower.serving.limits import ID, LONGEST_TEXT, MOST_ASKED, MOST_DEPTH, MOST_PICTURES, MOST_TEXTS
 
 MOST_HITS = 1_000
 _MOST_PLACES = 100
@@ -34,7 +34,8 @@ class Given(BaseModel):
     def _has_no_more(cls, given: Any) -> Any:
         """Refuse an unknown field where there are many: pydantic describes each in most of a kilobyte."""
         if isinstance(given, dict) and len(given) > len(cls.model_fields):
-            unknown = next(name for name in given if name not in cls.model_fields)
+            known = {field.alias or name for name, field in cls.model_fields.items()}
+            unknown = next(name for name in given if name not in known)
             raise ValueError(f"there is no field {unknown[:50]!a}")
         return given
 
@@ -53,7 +54,14 @@ class PictureReference(Given):
 
 
 class _Limits(Given):
-    text: Text | None = None
+    text: Text | Annotated[list[Text], Field(max_length=MOST_ASKED)] | None = None
+    without: Annotated[
+        list[Text], Field(alias="not", max_length=MOST_ASKED, description="Texts that must not be true: verified.")
+    ] = []
+    weights: Annotated[
+        list[float] | None,
+        Field(max_length=MOST_ASKED + MOST_PICTURES, description="In recall: of each text, then of each picture."),
+    ] = None
     under: Annotated[list[Glob], Field(max_length=_MOST_PLACES)] | None = None
     not_under: Annotated[list[Glob], Field(max_length=_MOST_PLACES)] | None = None
     since: Moment | None = None
@@ -65,6 +73,7 @@ class _Limits(Given):
     min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
     budget_s: Annotated[float, Field(ge=0, le=3600, description="Seconds; then verifying stops.")] | None = None
     exact: Annotated[bool, Field(description="Compare the vectors of all pictures to recall.")] = False
+    keep_self: Annotated[bool, Field(description="Keep the pictures that recall among the hits.")] = False
     cursor: Annotated[
         str | None, Field(max_length=100, description="Of the page before, alone: the next page of the same state.")
     ] = None
@@ -110,6 +119,9 @@ class Hit(BaseModel):
     paths: list[str]
     match: Annotated[float | None, Field(description="A probability; null if it was not verified.")]
     similarity: Annotated[float | None, Field(description="A cosine in [-1, 1].")]
+    matches: Annotated[list[float | None], Field(description="The match of each text, where there are several.")]
+    against: Annotated[list[float | None], Field(description="The probability of each text of `not`, if verified.")]
+    ruled_out: Annotated[bool, Field(description="Whether one of these is probably true.")]
     verified: bool
     taken_at: str | None
     width: int | None
@@ -128,6 +140,7 @@ class SearchAnswer(BaseModel):
 
     hits: list[Hit]
     verified: int
+    ruled_out: int
     best_match: float | None
     best_similarity: float | None
     depth: int

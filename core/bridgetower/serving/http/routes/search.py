@@ -44,7 +44,7 @@ def router(engine: Engine, queue: RequestQueue, cursors: Cursors[Page]) -> APIRo
     async def search_by_url(request: Request, fields: Annotated[SearchQuery, Query()]) -> Response:
         """Find pictures; the parameters of the URL are the fields of a search. Other pictures than by id: see POST."""
         images = [PictureReference(id=one) for one in fields.image]
-        given = fields.model_dump(exclude={"image"}, exclude_unset=True)
+        given = fields.model_dump(exclude={"image"}, exclude_unset=True, by_alias=True)
         return await searching.answer(request, SearchFields(images=images, **given), [])
 
     @routes.post(
@@ -102,7 +102,7 @@ class _Searching:
 
 
 def _empty(fields: SearchFields) -> set[str]:
-    return {name for name in ("images",) if not getattr(fields, name)}
+    return {name for name in ("images", "without") if not getattr(fields, name)}
 
 
 def _request(fields: SearchFields, images: list[EnginePicture]) -> SearchRequest:
@@ -120,6 +120,9 @@ def _request(fields: SearchFields, images: list[EnginePicture]) -> SearchRequest
         min_match=fields.min_match,
         min_similarity=fields.min_similarity,
         exact=fields.exact,
+        without=fields.without,
+        weights=fields.weights,
+        keep_self=fields.keep_self,
         budget=math.inf if fields.budget_s is None else fields.budget_s,
     )
 
@@ -178,6 +181,7 @@ def answer_of(page: Page, cursor: str | None, notes: list[str]) -> dict[str, Any
     return {
         "hits": hits_of(found.hits, page.before),
         "verified": found.verified,
+        "ruled_out": found.ruled_out,
         "best_match": finite(found.best_match),
         "best_similarity": finite(found.best_similarity),
         "depth": found.depth,
