@@ -17,7 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import audit, flops, machine, memory, processes
+from benchmarks import audit, flops, machine, memory, negatives, processes
 from benchmarks.checkpoints import NAMES, SIZES, checkpoint
 from benchmarks.embedding import LIMITS, error
 from benchmarks.harness import Array, Contender, Report, Times, as_table, compare, take_turns
@@ -365,3 +365,38 @@ def test_audit_gives_a_row_a_kind(
     assert [row["kind"] for row in rows] == ["true", *audit.KINDS, "all false"]
     assert rows[0]["captions"] + rows[-1]["captions"] == 21 and rows[-1]["auc"] > 0.5
     assert capsys.readouterr().out.startswith("audit: processor ")
+
+
+def test_negatives_draws_pictures_with_and_without_what_is_refused() -> None:
+    queries, scenes = negatives.drawn(6, random.Random(1))
+    assert [query.kind for query in queries] == [*negatives.KINDS] * 2
+    assert len(scenes) == 6 * (negatives.WITH + negatives.WITHOUT) and all(scene.held_out for scene in scenes)
+    for query in queries:
+        shown = [scene for scene in scenes if query.wanted.true_of(scene)]
+        right = [scene for scene in scenes if query.is_right(scene)]
+        assert len(right) >= negatives.WITHOUT and len(shown) - len(right) >= negatives.WITH
+        assert not any(query.refused.true_of(scene) for scene in right)
+    found = [(query, [scene for scene in scenes if query.is_right(scene)][:4]) for query in queries]
+    assert negatives.precisions(found) == {
+        **dict.fromkeys([*negatives.KINDS, "all", "show the one"], 1.0),
+        "show the other": 0.0,
+        "a query": 4.0,
+    }
+
+
+@pytest.mark.slow
+def test_negatives_compares_all_contenders(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    run("negatives", "--queries", "3", "--json", str(lines), monkeypatch=monkeypatch)
+    rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    assert [row["contender"] for row in rows] == [
+        "plain",
+        "subtracted",
+        "subtracted, verified",
+        "not",
+        "not, min-match",
+    ] * 2
+    assert rows[3]["show the other"] < rows[0]["show the other"]
+    assert "negatives: processor" in capsys.readouterr().out

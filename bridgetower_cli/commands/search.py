@@ -229,9 +229,11 @@ def search(
         best, similarity = found.best_match, found.best_similarity
         why = render.how_far(found.verified, best)
         if offset:
-            why = f"there are no hits after the first {offset}"
+            why = f"there are no results after the first {offset}"
         elif found.ruled_out == found.verified > 0:
-            why = f"--not rules out {render.counted(found.verified, 'verified picture')}, which is all"
+            why = f"--not rules out all of {render.counted(found.verified, 'verified picture')}"
+        elif found.ruled_out:
+            why += f", and --not rules out {found.ruled_out}"
         elif similarity is not None:
             why = f"the most similar picture has {similarity:.3f}"
         raise no_match(why, best_match=best, best_similarity=similarity, verified=found.verified)

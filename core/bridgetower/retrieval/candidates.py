@@ -122,11 +122,6 @@ class Candidates:
                 del self._taken[key]
             self._returned += self._second.pop(path, [])
 
-    @property
-    def are_out_of_order(self) -> bool:
-        """Whether the next candidates may be less similar than those after them: they stand for unreadable ones."""
-        return bool(self._returned)
-
     def described(self, hit: Hit) -> Hit:
         """Return a hit of a candidate with what the index knows of its picture."""
         if hit.path not in self._facts:

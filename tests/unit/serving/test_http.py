@@ -344,6 +344,34 @@ def test_search_in_each_form(server: Server) -> None:
     assert hit["paths"] == [str(server.photos / "red.png")] and (hit["width"], hit["height"]) == (40, 32)
 
 
+def test_several_texts_weights_and_what_must_not_be_true(server: Server) -> None:
+    asked: dict[str, Any] = {"text": ["red", "white"], "not": ["red", "blue"], "weights": [9, 1]}
+    answers = [
+        server.client.post("/search", json=asked),
+        server.client.get("/search", params=asked),
+        server.client.post("/search", data=asked, files={"image": b""}),
+    ]
+    for answer in answers:
+        found = answer.json()
+        assert set(names(answer)[-2:]) == {"red", "blue"} and found["ruled_out"] == 2
+        [red] = [hit for hit in found["hits"] if hit["id"] == server.ids["red"]]
+        assert red["ruled_out"] and red["match"] == min(red["matches"]) and red["against"][0] == red["matches"][0]
+        assert [len(hit["against"]) for hit in found["hits"]] == [2] * len(COLOURS)
+        assert found == answers[0].json()
+    kept = server.client.post("/search", json={"text": "red", "not": ["red"], "min_match": 0.5})
+    assert names(kept) == []
+    for wrong in ({"text": "red", "not": ["a"] * 11}, {"text": ["a"] * 11}, {"text": "red", "weights": [1, 2]}):
+        refused(server.client.post("/search", json=wrong), 422, "unusable")
+    assert "there is no field 'without'" in refused(
+        server.client.post("/search", json={"text": "red", "without": ["a"]}), 422, "unusable"
+    )
+
+
+def test_a_given_picture_is_no_hit_of_its_own(server: Server) -> None:
+    for image in ({"id": server.ids["red"]}, {"data": data_url(png())}):
+        assert set(names(server.client.post("/search", json={"images": [image]}))) == {*COLOURS} - {"red"}
+
+
 def test_places_of_the_index(server: Server) -> None:
     def found(**places: list[str]) -> set[str]:
         return set(names(server.client.post("/search", json={"text": "red", **places})))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 
 from bridgetower.encoders.protocol import Judge
 from bridgetower.index.feature_cache import FeatureCache
@@ -89,19 +89,12 @@ class Ranking:
         cuts = request.min_match is not None or request.min_similarity is not None
         kept = [v for v in self.verified if not (cuts and v.ruled_out) and self._is_similar(v.candidate)]
         yield from matching([v.hit for v in kept], request.min_match)
-        rest: Iterator[Candidate] = chain(filter(self._is_similar, self.left), self._further())
+        further = chain.from_iterable(iter(partial(self._candidates.take, 1), []))  # by falling similarity
+        rest: Iterator[Candidate] = chain(filter(self._is_similar, self.left), takewhile(self._is_similar, further))
         if request.min_match is not None:
             to_verify = self.depth - len(self.verified) if pending else 0
             rest = (candidate for candidate in islice(rest, to_verify) if not candidate.in_cloud)
         yield from (Hit(one.path, None, one.similarity, verified=False) for one in rest)
-
-    def _further(self) -> Iterator[Candidate]:
-        """Yield the candidates that were not taken yet, down to the least similarity."""
-        while some := self._candidates.take(1):
-            if self._is_similar(some[0]):
-                yield some[0]
-            elif not self._candidates.are_out_of_order:
-                return
 
     def _is_similar(self, candidate: Candidate) -> bool:
         least = self._request.min_similarity
