@@ -349,7 +349,7 @@ def test_several_texts_weights_and_what_must_not_be_true(server: Server) -> None
     answers = [
         server.client.post("/search", json=asked),
         server.client.get("/search", params=asked),
-        server.client.post("/search", data=asked, files={"image": b""}),
+        server.client.post("/search", files=[(name, (None, str(one))) for name, some in asked.items() for one in some]),
     ]
     for answer in answers:
         found = answer.json()
@@ -361,9 +361,9 @@ def test_several_texts_weights_and_what_must_not_be_true(server: Server) -> None
     kept = server.client.post("/search", json={"text": "red", "not": ["red"], "min_match": 0.5})
     assert names(kept) == []
     for wrong in ({"text": "red", "not": ["a"] * 11}, {"text": ["a"] * 11}, {"text": "red", "weights": [1, 2]}):
-        refused(server.client.post("/search", json=wrong), 422, "unusable")
+        refused(server.client.post("/search", json=wrong), 422, "invalid")
     assert "there is no field 'without'" in refused(
-        server.client.post("/search", json={"text": "red", "without": ["a"]}), 422, "unusable"
+        server.client.post("/search", json={"text": "red", "without": ["a"]}), 422, "invalid"
     )
 
 
