@@ -73,6 +73,8 @@ command(
     epilog=examples(
         'bt search "two cats on a couch"',
         'bt search "a red car" --min-match 0.5 --json',
+        'bt search "a cat" --not "a cat on a couch"',
+        'bt search "a cat" "a couch" --image evening.jpg --weights 2,1,0.5',
         "bt search --image sunset.jpg --top 3",
         'bt search "a lake" --taken 2024-05..2024-08',
         """bt search "a lake" --under '*/2019/*' --not-under '*.gif'""",

@@ -40,7 +40,7 @@ Not = Annotated[
         "--not",
         metavar="TEXT",
         parser=a_text,
-        help="What they should not show, in quotes; verified, too. May be given several times.",
+        help="A text that must not be true of them, in quotes; verified, too. May be given several times.",
     ),
 ]
 Weights = Annotated[
