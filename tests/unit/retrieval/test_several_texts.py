@@ -155,7 +155,8 @@ def test_one_text_is_the_same_alone_and_in_a_list(library: Path) -> None:
 
 def test_weights_steer_recall(library: Path) -> None:
     equal = find(library, text=["red", "green"], top=10, depth=0)
-    assert find(library, text=["red", "green"], weights=[2, 2], top=10, depth=0) == equal
+    for weight in (2, 1e-9, 1e30):
+        assert find(library, text=["red", "green"], weights=[weight, weight], top=10, depth=0) == equal
     assert set(names(equal)[:2]) == {"r4", "r5"}
     assert names(find(library, text=["red", "green"], weights=(8, 1), depth=0))[0] == "r8"
     wanted = FakeEncoder().embed_texts(["red", "green"]).T @ [3, 1]
@@ -236,5 +237,5 @@ def test_an_offset_skips_hits_and_verifies_the_same(library: Path, limits: dict[
     for offset in (0, 1, 4, 9, 30):
         shown: list[Any] = []
         found = find(library, text="red", top=3, depth=6, offset=offset, on_hits=shown.append, **limits)
-        assert found.hits == shown[-1] == whole.hits[offset : offset + 3]
+        assert found.hits == shown[-1] == shown[-2] == whole.hits[offset : offset + 3]
         assert (found.verified, found.best_match) == (whole.verified, whole.best_match)
