@@ -76,17 +76,17 @@ def test_an_order_is_of_what_is_shown_and_ranks_stay(bt: Bt, library: Path) -> N
     for number, name in enumerate(("red", "green")):
         (library / f"{name}.png").rename(library / f"IMG_2019070{number + 1}_101500_{name}.png")
     assert bt("index", library).exit_code == 0
-    asked = ("search", "red", "--top", 3, "--json")
+    asked = ("search", "red", "--top", 4, "--json")
     plain = lines(bt(*asked))
     by_path, by_date = lines(bt(*asked, "--sort", "path")), lines(bt(*asked, "--sort", "date"))
     assert sorted(by_path, key=lambda row: row["rank"]) == plain == sorted(by_date, key=lambda row: row["rank"])
     assert [row["path"] for row in by_path] == sorted((row["path"] for row in plain), key=os.fsencode)
     dates = [row["taken_at"] for row in by_date]
     dated = [date for date in dates if date is not None]
-    assert dated == sorted(dated, reverse=True) and dates == dated + [None] * (3 - len(dated)) and dated
-    shown = bt("search", "red", "--top", 3, "--sort", "path", "--paths").stdout.splitlines()
+    assert dated == sorted(dated, reverse=True) and dates == dated + [None] * 2 and len(dated) == 2
+    shown = bt("search", "red", "--top", 4, "--sort", "path", "--paths").stdout.splitlines()
     assert shown == [row["path"] for row in by_path]
-    table = bt("search", "red", "--top", 3, "--sort", "path").stdout.splitlines()[1:]
+    table = bt("search", "red", "--top", 4, "--sort", "path").stdout.splitlines()[1:]
     assert [row.split()[-1] for row in table] == [os.path.relpath(row["path"]) for row in by_path]
 
 
