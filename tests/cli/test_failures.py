@@ -198,7 +198,7 @@ def test_help_is_as_wide_as_the_terminal() -> None:
         assert width - 10 <= max(map(len, text.splitlines())) <= width
 
 
-@pytest.mark.parametrize("command", ["search", "rerank", "fill"])
+@pytest.mark.parametrize("command", ["rerank", "fill"])
 def test_a_text_without_quotes_gets_a_hint(bt: Bt, command: str) -> None:
     done = bt(command, "two\x1b", "cats")
     assert (done.exit_code, done.stdout) == (2, "")
