@@ -106,8 +106,9 @@ def test_make_bench_runs_all_of_them() -> None:
         "scale",
         "drift",
         "audit",
+        "negatives",
     }
-    # one that needs Ray, two contenders, two trials, and what takes an hour or another build
+    # one that needs Ray, two contenders, two trials, what takes an hour or another build, and two that time nothing
 
 
 def test_memory_starts_every_contender_alone(work: Path, tmp_path: Path) -> None:
