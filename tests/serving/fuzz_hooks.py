@@ -95,12 +95,22 @@ def _search(fields: dict[str, Any], draw: Random) -> None:
         del fields["cursor"]
     pictures = bool(fields.get("image") or fields.get("images"))
     if not pictures or "text" in fields:
-        fields["text"] = draw.choice((_text(fields.get("text", "")), *TEXTS))
+        text = fields.get("text", "")
+        several = [_text(one) for one in text[:2]] if isinstance(text, list) else []
+        fields["text"] = several or draw.choice((_text(str(text)), *TEXTS))
     fields["depth"] = min(int(fields.get("depth", MOST_DEPTH)), MOST_DEPTH)
     verifies = "text" in fields and fields["depth"] > 0
     for name, fits in (("min_match", verifies), ("budget_s", verifies), ("min_similarity", "text" not in fields)):
         if not fits:
             fields.pop(name, None)
+    if fields["depth"] == 0:
+        fields.pop("not", None)
+    if "not" in fields:
+        fields["not"] = [draw.choice((_text(text), *TEXTS)) for text in fields["not"][:2]]
+    if "weights" in fields:
+        texts = fields.get("text", [])
+        given = [*(texts if isinstance(texts, list) else [texts]), *fields.get("images", ()), *fields.get("image", ())]
+        fields["weights"] = [draw.choice((0.5, 1, 3)) for _ in given]
     times = [name for name in ("taken", "since", "before") if name in fields]
     for name in times:
         del fields[name]
