@@ -80,6 +80,10 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.records import WordCount as WordCount
     from bridgetower.retrieval.curation.audit import Audit as Audit
     from bridgetower.retrieval.curation.audit import Audited as Audited
+    from bridgetower.retrieval.duplicates.result import Duplicate as Duplicate
+    from bridgetower.retrieval.duplicates.result import DuplicateGroup as DuplicateGroup
+    from bridgetower.retrieval.duplicates.result import Duplicates as Duplicates
+    from bridgetower.retrieval.duplicates.result import Likeness as Likeness
     from bridgetower.retrieval.evaluation import Evaluation as Evaluation
     from bridgetower.retrieval.indexing import IndexReport as IndexReport
     from bridgetower.retrieval.indexing import Progress as Progress
@@ -118,6 +122,7 @@ _HOMES = {
     "records": "DEFAULT_MODEL EngineChoice FileContent Fingerprint Head Hit LeftOut PairScore Refused Skipped "
     "Stamp Word WordCount",
     "retrieval.curation.audit": "Audit Audited",
+    "retrieval.duplicates.result": "Duplicate DuplicateGroup Duplicates Likeness",
     "retrieval.evaluation": "Evaluation",
     "retrieval.indexing": "IndexReport Progress",
     "retrieval.results": "Filled Found Results",

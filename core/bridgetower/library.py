@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bridgetower.index.vectors.protocol import RecallStore
     from bridgetower.index.writer import IndexWriter
     from bridgetower.queries import Queries
+    from bridgetower.retrieval.duplicates.result import Duplicates
     from bridgetower.retrieval.encode_pictures import AnyPicture
     from bridgetower.retrieval.indexing import IndexReport, Progress
     from bridgetower.retrieval.results import Filled, Found
@@ -273,6 +274,33 @@ class Library:
         listener(on_progress)
         with self._readers.lend() as reader:
             return self._queries().fill(reader, text, top, depth, each, on_progress)
+
+    def duplicates(
+        self,
+        *,
+        similarity: float | None = None,
+        under: AnyPath | Iterable[AnyPath] | None = None,
+        not_under: AnyPath | Iterable[AnyPath] = (),
+        equal: bool = True,
+        similar: bool = True,
+        on_progress: OnProgress = quiet,
+        on_look: OnProgress = quiet,
+    ) -> "Duplicates":
+        """Find duplicates: equal files, and similar pictures, which show one view encoded again, scaled or cropped.
+
+        Pictures whose vectors have a cosine of at least `similarity`, by default 0.85, are looked at, and only those
+        that show the same view are duplicates. `under` and `not_under` are as for `search`. Nothing is removed; each
+        group says what to keep. `on_progress(done, total)` counts vectors that are compared, `on_look(done, total)`
+        pictures that are looked at. Raises UsageError, StoreError, ProcessError, ResourceError; InputError for a place
+        that the index does not know.
+        """
+        from bridgetower.retrieval.duplicates.groups import NEAR, DuplicatesRequest, duplicates
+
+        least = NEAR if similarity is None else similarity
+        request = DuplicatesRequest(least, under, not_under, equal, similar)
+        on_progress, on_look = listener(on_progress), listener(on_look)
+        with self._readers.lend() as reader:
+            return duplicates(reader, request, on_progress, on_look)
 
     def summary(self) -> "Summary":
         """Return the counts and the origin of the index. Raises StoreError."""

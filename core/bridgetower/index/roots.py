@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bridgetower.index.catalog.reader import Catalog
 
+from bridgetower.errors import UnknownPlaceError
 from bridgetower.files.ignore import USUAL_RULES
 from bridgetower.files.regular_files import named_by_stub
 from bridgetower.files.walk import passes_over
+from bridgetower.inputs import ResolvedPlace
+from bridgetower.records import Place
 
 KEPT = (
     "what the index has of it is kept: mount its disk; or, if it has moved, `bt index` its new place, which encodes "
@@ -35,6 +38,18 @@ def known_place(path: Path, knows: Callable[[Path], bool]) -> Path | None:
     places = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
     exact = next((place for place in places if knows(place)), None)
     return exact or next((known for place in places if (known := _respelled(place, knows))), None)
+
+
+def known_places(given: Iterable[ResolvedPlace], catalog: "Catalog") -> tuple[Place, ...]:
+    """Return each place as the index knows it, else as a glob. Raises UnknownPlaceError."""
+    found: dict[Place, None] = {}
+    for place, line in given:
+        known: Place | None = line
+        if place is not None and (known := known_place(place, catalog.knows) or line) is None:
+            raise UnknownPlaceError(f"nothing in the index lies under {place}{suggestion(catalog, place)}")
+        if known is not None:
+            found[known] = None
+    return tuple(found)
 
 
 def _respelled(place: Path, knows: Callable[[Path], bool]) -> Path | None:

@@ -109,7 +109,7 @@ class Candidates:
         if path not in self._shots:
             left, shot = {*self._catalog.same_stem(path)} - {path}, [path]
             for member in shot:
-                partners = [other for other in left if _are_pair(member, other)]
+                partners = [other for other in left if are_pair(member, other)]
                 shot += partners
                 left.difference_update(partners)
             self._shots[path] = sorted(shot, key=os.fsencode)
@@ -267,7 +267,7 @@ def _first_present(files: Iterable[File]) -> _Present | Skipped | None:
     return remote or barred
 
 
-def _are_pair(one: Path, other: Path) -> bool:
+def are_pair(one: Path, other: Path) -> bool:
     """Return whether two files of one folder and stem are one picture."""
     kinds = {one.suffix.lower(), other.suffix.lower()}
     if len(kinds) == 1 or "" in kinds:

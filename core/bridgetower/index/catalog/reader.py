@@ -189,6 +189,11 @@ class Catalog(CatalogSummary):
         sql = f"SELECT DISTINCT image FROM files WHERE image IS NOT NULL AND {passes} ORDER BY image"
         return (id for (id,) in self._passing(sql, filter))
 
+    def paths_within(self, filter: Filter) -> Iterator[bytes]:
+        """Yield the paths of the files with an image that pass the filter, in no order."""
+        sql = f"""SELECT path FROM files JOIN images ON id = image WHERE {where(filter, self._times.of_one)}"""
+        return (path for (path,) in self._typed(self._passing(sql, filter), bytes))
+
     def _passing(self, sql: str, filter: Filter, **parameters: Any) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query with the condition of a filter, whose globs call `fits(glob, path)`."""
         places = (*filter.under, *filter.not_under)

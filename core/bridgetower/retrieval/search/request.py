@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from bridgetower.encoders.protocol import Vectors
-from bridgetower.errors import InputError, UnknownPlaceError, UsageError
+from bridgetower.errors import InputError, UsageError
 from bridgetower.files.npy import unit, vector_from
 from bridgetower.files.patterns import glob
-from bridgetower.index.catalog.reader import Catalog
 from bridgetower.index.reader import IndexReader
-from bridgetower.index.roots import known_place, suggestion
+from bridgetower.index.roots import known_place, known_places
 from bridgetower.inputs import (
     AnyPath,
     ResolvedPlace,
@@ -36,7 +35,7 @@ from bridgetower.inputs import (
 )
 from bridgetower.moments import Moment, times
 from bridgetower.pictures.preprocess import PictureSource
-from bridgetower.records import EVERYTHING, Filter, Place
+from bridgetower.records import EVERYTHING, Filter
 from bridgetower.retrieval.encode_pictures import candidate_of
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ class SearchRequest:
 
     def filter_in(self, reader: IndexReader) -> Filter:
         """Return the filter of the request for an index. Raises UnknownPlaceError."""
-        under, not_under = (_known(given, reader.catalog) for given in (self._under, self._not_under))
+        under, not_under = (known_places(given, reader.catalog) for given in (self._under, self._not_under))
         return replace(self._limits, under=under, not_under=not_under)
 
     def files_in(self, reader: IndexReader) -> tuple[Path, ...]:
@@ -225,15 +224,3 @@ def _held(picture: "AnyPicture") -> object:
     """Return a picture that may be used later: a path becomes absolute."""
     candidate = candidate_of(picture)
     return lasting(candidate.path) if candidate.picture is None else candidate.picture
-
-
-def _known(given: tuple[ResolvedPlace, ...], catalog: Catalog) -> tuple[Place, ...]:
-    """Return each place as the index knows it, else as a glob. Raises UnknownPlaceError."""
-    found: dict[Place, None] = {}
-    for place, line in given:
-        known: Place | None = line
-        if place is not None and (known := known_place(place, catalog.knows) or line) is None:
-            raise UnknownPlaceError(f"nothing in the index lies under {place}{suggestion(catalog, place)}")
-        if known is not None:
-            found[known] = None
-    return tuple(found)
