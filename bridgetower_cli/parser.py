@@ -7,6 +7,7 @@ import typer
 
 from bridgetower import __version__
 from bridgetower_cli.commands.audit import audit
+from bridgetower_cli.commands.duplicates import duplicates
 from bridgetower_cli.commands.evaluate import evaluate
 from bridgetower_cli.commands.export import export
 from bridgetower_cli.commands.fill import fill
@@ -101,6 +102,13 @@ command(
         "ls *.png | bt rerank 'a bar chart' --min-match 0.5 --json",
     )
 )(rerank)
+command(
+    epilog=examples(
+        "bt duplicates",
+        "bt duplicates --under ~/Pictures/phone --json",
+        "bt duplicates --equal --paths -0 | xargs -0 -r mv -t superfluous/",
+    )
+)(duplicates)
 command(
     "eval",
     epilog=examples(

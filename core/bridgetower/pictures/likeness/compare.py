@@ -86,7 +86,7 @@ def _whole(points: int) -> tuple[_Axis, _Axis]:
 
 def _read(grids: _Array, along_x: _Array, along_y: _Array) -> _Array:
     """Return `[..., points, points]` of grids `[..., SIDE, SIDE]`."""
-    found: _Array = along_y @ grids @ along_x.swapaxes(-1, -2)
+    found: _Array = np.matmul(np.matmul(along_y, grids), along_x.swapaxes(-1, -2))
     return found
 
 
