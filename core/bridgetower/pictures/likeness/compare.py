@@ -17,7 +17,7 @@ MOST_STRETCH = 1.34  # of a side of one picture against that of the other: a qua
 
 _Array = npt.NDArray[np.float32]
 
-_STAGES = ((16, 8), (32, 5), (SIDE, 3))  # points a side, and steps; the blur is the distance of two points
+_STAGES = ((16, 3), (32, 3), (SIDE, 3))  # points a side, and steps; the blur is the distance of two points
 _BLOCKS = 8  # a side
 _COARSE_BLOCKS = 4
 _LEVELS = 5.0  # of 255: difference that encoding explains
@@ -38,35 +38,39 @@ def are_same(
     same = np.zeros(len(ones), np.bool_)
     for start in range(0, len(ones), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        same[part] = _compared(grids[ones[part]].astype(np.float32), grids[others[part]].astype(np.float32))
+        first, second = (np.moveaxis(grids[places[part]], -1, 1) for places in (ones, others))  # [P, 3, SIDE, SIDE]
+        same[part] = _compared(first.astype(np.float32, order="C"), second.astype(np.float32, order="C"))
     return same
 
 
 def _compared(ones: _Array, others: _Array) -> npt.NDArray[np.bool_]:
+    """Return which pairs of colours `[P, 3, SIDE, SIDE]` are one picture; stage by stage only those that may be."""
     placement = np.tile(np.array([1, 0, 1, 0], np.float32), (len(ones), 1))
-    rest = np.arange(len(ones))
+    same, rest = np.zeros(len(ones), np.bool_), np.arange(len(ones))
     for points, steps in _STAGES:
         if not len(rest):
             break
-        first, second = ones[rest], others[rest]
-        placement = _aligned(first @ _LUMA, second @ _LUMA, placement, points, steps)
-        is_last = points == SIDE
-        blocks, limit = (_BLOCKS, _LIMIT) if is_last else (_COARSE_BLOCKS, _COARSE_LIMIT)
-        close = _worst_difference(first, second, placement, points, blocks) <= limit
-        placement, rest = placement[close], rest[close]
-    same = np.zeros(len(ones), np.bool_)
+        placement = _aligned(_light(ones), _light(others), placement, points, steps)
+        blocks, limit = (_BLOCKS, _LIMIT) if points == SIDE else (_COARSE_BLOCKS, _COARSE_LIMIT)
+        close = _worst_difference(ones, others, placement, points, blocks) <= limit
+        placement, rest, ones, others = placement[close], rest[close], ones[close], others[close]
     same[rest] = True
     return same
 
 
+def _light(colours: _Array) -> _Array:
+    """Return the lightness `[P, 1, SIDE, SIDE]` of colours `[P, 3, SIDE, SIDE]`."""
+    return np.tensordot(colours, _LUMA, (1, 0))[:, None]
+
+
 class _Axis:
-    """Weights by which points are read from the cells of a grid along x or y: Gaussians, `[P, points, SIDE]`."""
+    """Weights by which points are read from the cells of a grid along x or y: Gaussians, `[P, 1, points, SIDE]`."""
 
     def __init__(self, scale: _Array, shift: _Array, points: int) -> None:
         """`scale` and `shift` `[P]` place the points; 1 and 0 spread them over the whole grid."""
         blur = SIDE / points
         self.places: _Array = ((np.arange(points) + 0.5) / points - 0.5).astype(np.float32)  # middles of equal parts
-        at = (scale[:, None] * self.places + shift[:, None] + 0.5) * SIDE - 0.5  # [P, points], in cells
+        at = ((scale[:, None] * self.places + shift[:, None] + 0.5) * SIDE - 0.5)[:, None]  # [P, 1, points], in cells
         away = np.arange(SIDE, dtype=np.float32) - at.clip(0, SIDE - 1)[..., None]
         weights = np.exp(-0.5 * (away / blur) ** 2)
         self.weights = weights / weights.sum(axis=-1, keepdims=True)
@@ -84,23 +88,27 @@ def _whole(points: int) -> tuple[_Axis, _Axis]:
     return _axes(np.array([[1, 0, 1, 0]], np.float32), points)
 
 
-def _read(grids: _Array, along_x: _Array, along_y: _Array) -> _Array:
-    """Return `[..., points, points]` of grids `[..., SIDE, SIDE]`."""
-    found: _Array = np.matmul(np.matmul(along_y, grids), along_x.swapaxes(-1, -2))
-    return found
+def _inside(x: _Axis, y: _Axis) -> _Array:
+    """Return 1 for the points `[P, 1, points, points]` that lie in the grid, and 0 for the others."""
+    return (y.inside[..., None] & x.inside[..., None, :]).astype(np.float32)
+
+
+def _read(grids: _Array, x: _Axis, y: _Axis) -> tuple[_Array, _Array, _Array]:
+    """Return points `[P, C, points, points]` of grids `[P, C, SIDE, SIDE]`, and their slopes along x and y, a cell."""
+    rows, along_x = np.matmul(y.weights, grids), x.weights.swapaxes(-1, -2)
+    by_x = np.matmul(rows, x.slopes.swapaxes(-1, -2))
+    return np.matmul(rows, along_x), by_x, np.matmul(np.matmul(y.slopes, grids), along_x)
 
 
 def _aligned(ones: _Array, others: _Array, placement: _Array, points: int, steps: int) -> _Array:
-    """Return better placements `[P, 4]`, by which grids `ones` `[P, SIDE, SIDE]` read as `others` do."""
-    whole_x, whole_y = _whole(points)
-    wanted = _read(others, whole_x.weights, whole_y.weights)
+    """Return better placements `[P, 4]`, by which grids `ones` `[P, 1, SIDE, SIDE]` read as `others` do."""
+    wanted, _, _ = _read(others, *_whole(points))
     for _ in range(steps):
         x, y = _axes(placement, points)
-        inside = y.inside[:, :, None] & x.inside[:, None, :]
-        by_x = _read(ones, x.slopes, y.weights) * inside * SIDE
-        by_y = _read(ones, x.weights, y.slopes) * inside * SIDE
-        missing = (wanted - _read(ones, x.weights, y.weights)) * inside
-        slopes: _Array = np.stack([by_x * x.places, by_x, by_y * y.places[:, None], by_y], axis=1)
+        here, by_x, by_y = _read(ones, x, y)
+        inside = _inside(x, y)
+        by_x, by_y, missing = by_x * inside * SIDE, by_y * inside * SIDE, (wanted - here) * inside
+        slopes: _Array = np.concatenate([by_x * x.places, by_x, by_y * y.places[:, None], by_y], axis=1)
         slopes = slopes.reshape(len(ones), 4, -1)
         normal = slopes @ slopes.swapaxes(1, 2)
         # Where a picture is even, nothing says where it lies: the step is then none.
@@ -115,28 +123,21 @@ def _aligned(ones: _Array, others: _Array, placement: _Array, points: int, steps
 
 def _worst_difference(ones: _Array, others: _Array, placement: _Array, points: int, blocks: int) -> _Array:
     """Return the largest difference of any block `[P]`, as a multiple of what encoding and misplacement explain."""
-    ones, others = (np.moveaxis(grids, -1, 1) for grids in (ones, others))  # [P, 3, SIDE, SIDE]
     x, y = _axes(placement, points)
-    inside = (y.inside[:, :, None] & x.inside[:, None, :]).astype(np.float32)
-
-    def read(grids: _Array, x: _Axis, y: _Axis) -> tuple[_Array, _Array]:
-        """Return the colours `[P, 3, points, points]`, and the squares of their slopes `[P, points, points]`."""
-        along_x, slope_x, along_y, slope_y = (one[:, None] for one in (x.weights, x.slopes, y.weights, y.slopes))
-        squares = _read(grids, slope_x, along_y) ** 2 + _read(grids, along_x, slope_y) ** 2
-        return _read(grids, along_x, along_y), squares.mean(axis=1)
-
-    first, first_slopes = read(ones, x, y)
-    second, second_slopes = read(others, *_whole(points))
-    difference = ((first - second) ** 2).mean(axis=1) * inside
-    slopes = np.maximum(first_slopes, second_slopes) * inside
+    first, *first_slopes = _read(ones, x, y)
+    second, *second_slopes = _read(others, *_whole(points))
+    steep = np.maximum(*(along_x**2 + along_y**2 for along_x, along_y in (first_slopes, second_slopes)))
+    inside = _inside(x, y)
 
     def summed(values: _Array) -> _Array:
+        """Return the means of the colours, summed over each block, `[P, blocks, blocks]`."""
         cells = points // blocks
-        found: _Array = values.reshape(len(values), blocks, cells, blocks, cells).sum(axis=(2, 4))
+        parts = (values * inside).mean(axis=1).reshape(len(ones), blocks, cells, blocks, cells)
+        found: _Array = parts.sum(axis=(2, 4))
         return found
 
-    covered = summed(inside)
-    explained = _LEVELS**2 * np.maximum(covered, 1) + _CELLS**2 * summed(slopes)
+    covered = summed(np.ones_like(inside))
+    explained = _LEVELS**2 * np.maximum(covered, 1) + _CELLS**2 * summed(steep)
     counts = covered >= (points // blocks) ** 2 / 2
-    worst: _Array = np.sqrt(np.where(counts, summed(difference) / explained, 0)).max(axis=(1, 2))
+    worst: _Array = np.sqrt(np.where(counts, summed((first - second) ** 2) / explained, 0)).max(axis=(1, 2))
     return worst
