@@ -129,9 +129,10 @@ def isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 @pytest.fixture
 def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode in this process, in tests of other things: each run of an index starts processes, which takes longer."""
-    from tests.fakes import DecodePoolHere
+    from tests.fakes import DecodePoolHere, GridPoolHere
 
     monkeypatch.setattr("bridgetower.encoders.local_engine.DecodePool", DecodePoolHere)
+    monkeypatch.setattr("bridgetower.retrieval.duplicates.looks.GridPool", GridPoolHere)
 
 
 @pytest.fixture

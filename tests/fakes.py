@@ -17,8 +17,10 @@ from PIL import Image
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.index.reader import IndexReader
-from bridgetower.pictures.decode_pool import DecodePool, Picture, read_answer
+from bridgetower.pictures.decode_pool import DecodePool, Picture, read_answer, read_square
 from bridgetower.pictures.decode_worker import answer
+from bridgetower.pictures.likeness import worker
+from bridgetower.pictures.likeness.grids import Grid, GridPool, as_grid
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Fingerprint, Head, Refused
 from bridgetower.retrieval.results import Found
@@ -133,6 +135,16 @@ class DecodePoolHere(DecodePool):
     def decode(self, content: bytes) -> Picture | Refused:
         max_pixels = json.loads(self._settings)["max_pixels"]
         return read_answer(BytesIO(answer(content, self._preprocessing, max_pixels, None)), self._preprocessing)
+
+
+class GridPoolHere(GridPool):
+    """Makes grids in this process."""
+
+    def grid(self, content: bytes) -> Grid | Refused:
+        settings = json.loads(self._settings)
+        made = worker.answer(content, self._preprocessing, settings["max_pixels"], None)
+        found = read_square(BytesIO(made), self._preprocessing)
+        return found if isinstance(found, Refused) else as_grid(found)
 
 
 @contextmanager

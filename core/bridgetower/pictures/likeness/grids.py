@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.pictures.decode_pool import DecodePool
+from bridgetower.pictures.decode_pool import DecodePool, Square
 from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Refused
 
@@ -26,6 +26,9 @@ class GridPool(DecodePool):
     def grid(self, content: bytes) -> Grid | Refused:
         """Return the grid of the content of a file. Threads may call it. Raises ProcessError, ResourceError."""
         found = self.square(content)
-        if isinstance(found, Refused):
-            return found
-        return np.frombuffer(found.rgb, np.uint8).reshape(SIDE, SIDE, 3)
+        return found if isinstance(found, Refused) else as_grid(found)
+
+
+def as_grid(square: Square) -> Grid:
+    """Return the answer of a process as an array."""
+    return np.frombuffer(square.rgb, np.uint8).reshape(SIDE, SIDE, 3)
