@@ -90,6 +90,18 @@ def test_cluster_measures_both_engines(
     assert capsys.readouterr().out.startswith("cluster: processor ")
 
 
+def test_duplicates_counts_right_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    run("duplicates", "--scenes", "30", "--vectors", "500", "--json", str(lines), monkeypatch=monkeypatch)
+    rows = {row.get("of", "vectors"): row for row in map(json.loads, lines.read_text("utf-8").splitlines())}
+    found, vectors = rows["bt duplicates"], rows["vectors"]
+    assert found["pairs"] > 10 and 0.8 < found["recall"] <= 1 and 0.9 < found["precision"] <= 1
+    assert found["pictures"] > 30 and vectors["vectors"] == 500 and vectors["pairs"] >= 24
+    assert "| bt duplicates " in capsys.readouterr().out
+
+
 def test_make_bench_runs_all_of_them() -> None:
     listed = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
     assert listed is not None and sorted(listed[1].split()) == sorted(SCRIPTS)
@@ -107,8 +119,9 @@ def test_make_bench_runs_all_of_them() -> None:
         "drift",
         "audit",
         "negatives",
+        "duplicates",
     }
-    # one that needs Ray, two contenders, two trials, what takes an hour or another build, and two that time nothing
+    # one that needs Ray, two contenders, two trials, what takes an hour or another build, and three measures of quality
 
 
 def test_memory_starts_every_contender_alone(work: Path, tmp_path: Path) -> None:

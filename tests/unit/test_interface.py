@@ -598,6 +598,8 @@ LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
     "Library.index on_publish": lambda library, model, none: library.index([CATS], on_publish=none),
     "Library.watch on_progress": lambda library, model, none: library.watch([CATS], on_progress=none),
     "Library.watch on_publish": lambda library, model, none: library.watch([CATS], on_publish=none),
+    "Library.duplicates on_progress": lambda library, model, none: library.duplicates(on_progress=none),
+    "Library.duplicates on_look": lambda library, model, none: library.duplicates(on_look=none),
     "Library.prune on_progress": lambda library, model, none: library.prune(on_progress=none),
     "Library.check on_progress": lambda library, model, none: library.check(on_progress=none),
     "Library.repair on_progress": lambda library, model, none: library.repair(on_progress=none),
@@ -640,7 +642,7 @@ def test_every_listener_is_tried() -> None:
         f"{name} {parameter}"
         for name, function in functions.items()
         for parameter in inspect.signature(function).parameters
-        if parameter in ("say", "on_progress", "on_publish", "on_hits", "on_row")
+        if parameter in ("say", "on_progress", "on_publish", "on_hits", "on_row", "on_look")
     }
     assert found == LISTENERS.keys()
 
