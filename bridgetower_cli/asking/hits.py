@@ -29,8 +29,9 @@ def ranked(hits: Sequence[Hit], offset: int, sort: str) -> list[Ranked]:
     return numbered
 
 
-def fields(rank: int, hit: Hit, *, texts: int, negatives: int) -> dict[str, Any]:
+def fields(rank: int, hit: Hit, *, texts: int, negatives: int, unique: bool = False) -> dict[str, Any]:
     """Return the JSON object of a hit of a search with so many texts, and so many that must not be true."""
+    folded = {"like": hit.like} if unique else {}
     several = {"matches": hit.matches or None} if texts > 1 else {}
     against = {"against": hit.against or None, "ruled_out": hit.ruled_out} if negatives else {}
     return {
@@ -46,6 +47,7 @@ def fields(rank: int, hit: Hit, *, texts: int, negatives: int) -> dict[str, Any]
         "height": hit.height,
         "hash": hit.hash,
         "paths": hit.paths,
+        **folded,
     }
 
 
@@ -66,9 +68,10 @@ def laid_out(
 
 
 def _name(hit: Hit) -> str:
-    """Return the path of a picture, as a link, and how many other files of it there are."""
-    others = len(hit.paths) - 1
-    return linked(f"{render.short(hit.path)} (+{others})" if others > 0 else render.short(hit.path), hit.path)
+    """Return the path of a picture, as a link; how many other files of it there are, and hits folded into it."""
+    name, others = render.short(hit.path), len(hit.paths) - 1
+    name += f" (+{others})" if others > 0 else ""
+    return linked(f"{name} (+{len(hit.like)} like it)" if hit.like else name, hit.path)
 
 
 def _match(hit: Hit) -> str:

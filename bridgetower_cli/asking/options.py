@@ -54,6 +54,12 @@ KeepSelf = Annotated[bool, typer.Option("--self", help="Keep the pictures of --i
 Offset = Annotated[
     int, typer.Option(parser=whole(10, least=0), metavar="N", help="Skip this many results; ranks go on after them.")
 ]
+Unique = Annotated[
+    bool,
+    typer.Option(
+        "--unique", help="Show pictures of the same view (copies, encoded again, scaled, cropped) as one row."
+    ),
+]
 Sort = Annotated[
     str,
     typer.Option(

@@ -30,6 +30,7 @@ from bridgetower_cli.asking.options import (
     Taken,
     Texts,
     Under,
+    Unique,
     Weights,
     weights_of,
 )
@@ -81,6 +82,7 @@ def search(
     taken: Taken = None,
     top: Top = 10,
     offset: Offset = 0,
+    unique: Unique = False,
     sort: Sort = "match",
     exact: Exact = False,
     depth: Depth = None,
@@ -174,6 +176,7 @@ def search(
                 taken=taken,
                 top=top,
                 offset=offset,
+                unique=unique,
                 depth=0 if no_rerank else depth,
                 min_match=min_match,
                 min_similarity=min_similarity,
@@ -210,7 +213,7 @@ def search(
 
     if json:
         for rank, hit in in_order:
-            render.json_line(fields(rank, hit, **number))
+            render.json_line(fields(rank, hit, **number, unique=unique))
     elif paths or null:
         render.paths((hit.path for hit in shown), end=b"\0" if null else b"\n")
     elif shown and not show_instead(shown, showing, asked):

@@ -174,6 +174,7 @@ class Library:
         weights: Sequence[float] | None = None,
         keep_self: bool = False,
         offset: int = 0,
+        unique: bool = False,
         on_progress: OnProgress = quiet,
         on_hits: OnHits = quiet,
     ) -> "Found":
@@ -188,10 +189,11 @@ class Library:
         `under` and `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound
         when pictures were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by
         default 20 on a CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified,
-        `min_similarity` what was found without a text. `offset` hits are skipped, then come `top`. `exact` compares
-        the vectors of all pictures, where the index would ask an approximate search. `on_progress(done, total)` counts
-        verified pictures, from (0, 0) when the judge is loaded. `on_hits` gets the hits as they stand: as recalled;
-        after each verified batch; at last.
+        `min_similarity` what was found without a text. `offset` hits are skipped, then come `top`. With `unique`, hits
+        that show the same view are one, and the best of them has the others in `like`. `exact` compares the vectors of
+        all pictures, where the index would ask an approximate search. `on_progress(done, total)` counts verified
+        pictures, from (0, 0) when the judge is loaded. `on_hits` gets the hits as they stand: as recalled; after each
+        verified batch; at last.
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
@@ -199,7 +201,7 @@ class Library:
 
         on_progress, on_hits = listener(on_progress), listener(on_hits)
         limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken, exact)
-        more = (without, weights, keep_self, offset)
+        more = (without, weights, keep_self, offset, unique)
         request = SearchRequest.of(text, image, vector, *limits, *more)  # checked before anything is opened
         with closing(self._pages(request, on_progress, on_hits)) as pages:
             return next(pages)

@@ -270,6 +270,7 @@ class Hit:
     matches: tuple[float, ...] = ()  # the probability of each text, where several were verified
     against: tuple[float, ...] = ()  # the probability of each text that must not be true, where they were verified
     ruled_out: bool = False  # whether one of these texts is probably true
+    like: tuple[Path, ...] = ()  # hits that show the same view and were folded into this one, best first
 
 
 OnHits = Callable[[tuple[Hit, ...]], object]  # called with the hits as they stand, best first

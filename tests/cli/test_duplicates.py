@@ -118,6 +118,18 @@ def test_wrong_options_are_refused(bt: Bt, copies: Path, wrong: list[str]) -> No
     assert (done.exit_code, done.stdout) == (2, "")
 
 
+def test_search_shows_a_view_once(bt: Bt, copies: Path) -> None:
+    rows = bt("search", "white", "--unique").stdout.splitlines()[1:]
+    assert [row.split("  ")[-1] for row in rows if "like it" in row] == ["photos/a copy.png (+1) (+1 like it)"]
+    assert len(rows) == 2
+    first = next(
+        row for row in map(json.loads, bt("search", "white", "--unique", "--json").stdout.splitlines()) if row["like"]
+    )
+    assert (first["path"], first["like"]) == (str(copies / "a copy.png"), [str(copies / "small.png")])
+    assert len(bt("search", "white", "--unique", "--paths").stdout.splitlines()) == 2
+    assert all("like" not in json.loads(line) for line in bt("search", "white", "--json").stdout.splitlines())
+
+
 def test_words_of_other_tools_lead_here(bt: Bt) -> None:
     assert bt("dedupe").stderr == "error: dedupe is no command of bt: did you mean bt duplicates?\n"
     assert "did you mean --similarity?" in bt("duplicates", "--threshold", "0.9").stderr

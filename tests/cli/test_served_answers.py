@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from bridgetower import Library, __version__
@@ -55,6 +56,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     for name in CATS + OTHERS:
         shutil.copy(GALLERY / name, folder / "photos" / ("sub" if name in OTHERS else "") / name)
     shutil.copy(GALLERY / CATS[2], folder / "photos" / "copy.jpg")
+    with Image.open(GALLERY / CATS[0]) as picture:
+        picture.reduce(2).save(folder / "photos" / "small.jpg")
     shutil.copy(GALLERY / CATS[1], folder / "photos" / ODD)
     (folder / "photos" / "broken.jpg").write_bytes(b"no picture")
     (folder / "empty").mkdir()
@@ -115,6 +118,7 @@ SEARCHES = [
     ["two cats", "--json"],
     ["two cats", "--top", "3", "--depth", "2", "--json"],
     ["two cats", "--no-rerank", "--json"],
+    ["two cats", "--unique", "--json"],
     ["two cats", "--paths"],
     ["two cats", "-0"],
     ["two cats", "-q"],

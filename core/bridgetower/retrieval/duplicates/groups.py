@@ -74,8 +74,7 @@ def duplicates(
             pairs = near_pairs(there.vectors, request.similarity, on_progress)
         else:
             reader.connect()
-            images = np.array([content.image for content in contents], np.int64)
-            pairs = near_through_store(reader, images, there.vectors, request.similarity, on_progress)
+            pairs = near_through_store(reader, np.array(there.images), there.vectors, request.similarity, on_progress)
         shot_of = shots(contents)
         pairs, skipped = same_views(contents, _between(shot_of, pairs), on_look)
         groups += sorted(_similar(contents, shot_of, pairs), key=_by_path)

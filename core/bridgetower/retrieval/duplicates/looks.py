@@ -29,16 +29,15 @@ def same_views(
     Each picture is decoded once, in a worker process, and takes 12 kB until the end. `on_progress(done, total)` counts
     pictures. Raises ProcessError, ResourceError.
     """
-    shapes = np.array([content.width / content.height for content in contents])
-    stretch = np.abs(np.log(shapes[pairs.kept] / shapes[pairs.other]))
-    pairs = pairs.of(np.flatnonzero(stretch <= np.log(MOST_STRETCH)))
+    alike = [have_like_shapes(contents[kept], contents[other]) for kept, other, _ in pairs.rows()]
+    pairs = pairs.of(np.flatnonzero(alike))
     needed = np.unique(np.concatenate([pairs.kept, pairs.other]))
     kept, others = np.searchsorted(needed, pairs.kept), np.searchsorted(needed, pairs.other)
     ready = np.searchsorted(others, np.arange(len(needed)), side="right")  # pairs, when so many pictures were seen
     grids = np.zeros((len(needed), SIDE, SIDE, 3), np.uint8)
     seen, same = np.zeros(len(needed), np.bool_), np.zeros(len(kept), np.bool_)
     skipped, done = [], 0
-    for number, found in enumerate(_looks([contents[place] for place in needed.tolist()])):
+    for number, found in enumerate(looks([contents[place] for place in needed.tolist()])):
         if isinstance(found, Skipped):
             skipped.append(found)
         else:
@@ -52,8 +51,14 @@ def same_views(
     return pairs.of(np.flatnonzero(same)), skipped
 
 
-def _looks(contents: Sequence[Content]) -> Iterator[Grid | Skipped]:
-    """Yield the grid of each content, or why there is none, in order."""
+def have_like_shapes(one: Content, other: Content) -> bool:
+    """Whether the one may be a crop of the other by the shapes of the pictures."""
+    wide, narrow = one.width * other.height, other.width * one.height
+    return max(wide, narrow) <= MOST_STRETCH * min(wide, narrow)
+
+
+def looks(contents: Sequence[Content]) -> Iterator[Grid | Skipped]:
+    """Yield the grid of each content, or why there is none, in order. Raises ProcessError, ResourceError."""
     if not contents:
         return
     most = max(MAX_PIXELS, *(content.width * content.height for content in contents))  # an index may allow more

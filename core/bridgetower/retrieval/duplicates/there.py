@@ -29,8 +29,7 @@ _Key = tuple[int, int, bytes]
 class Content:
     """A content with the files that have it: there, unchanged since they were indexed, the one to keep first."""
 
-    image: int  # image id
-    hash: bytes
+    hash: bytes  # its SHA-256
     width: int  # upright pixels
     height: int
     dates: tuple[int | None, ...]  # of each file: seconds since 1970 on the clock where the picture was taken
@@ -49,6 +48,7 @@ class There:
     """The contents that are there, those to be kept first, and what was passed over."""
 
     contents: list[Content] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)  # their ids
     vectors: npt.NDArray[np.float16] = field(default_factory=lambda: np.zeros((0, 0), np.float16))  # [n, E]
     gone: int = 0  # pictures none of whose files exists
     changed: int = 0  # files that have changed since they were indexed
@@ -60,22 +60,22 @@ def contents_there(reader: IndexReader, filter: Filter = EVERYTHING) -> There:
     """Return the contents with a file that passes the filter and is there. Raises StoreError."""
     catalog, there = reader.catalog, There()
     passing = None if filter == EVERYTHING else set(catalog.paths_within(filter))
-    found: list[tuple[Content, bytes]] = []
+    found: list[tuple[Content, int, bytes]] = []
     for image, entry in zip(sorted(catalog.image_ids()), catalog.entries(), strict=True):
         files = [file for file in entry.files if passing is None or os.fsencode(file.path) in passing]
-        if files and (content := _content(image, entry, files, there)) is not None:
-            found.append((content, entry.vector))
+        if files and (content := content_of(entry, files, there)) is not None:
+            found.append((content, image, entry.vector))
     found.sort(key=lambda one: one[0].order)
-    there.contents = [content for content, _ in found]
+    there.contents, there.images = [content for content, _, _ in found], [image for _, image, _ in found]
     if found:
-        blobs, step = [vector for _, vector in found], 4096
+        blobs, step = [vector for _, _, vector in found], 4096
         parts = (unpacked(catalog, blobs[start : start + step]) for start in range(0, len(blobs), step))
         there.vectors = np.concatenate([part.astype(np.float16) for part in parts])
     return there
 
 
-def _content(image: int, entry: Entry, files: Iterable[File], there: There) -> Content | None:
-    """Return a content with those of its files that are there, and count the others; None if there is none."""
+def content_of(entry: Entry, files: Iterable[File], there: There) -> Content | None:
+    """Return a content with those of its files that are there, and count the others in `there`; None if none is."""
     kept: dict[object, File] = {}
     passed_over = there.changed, there.in_cloud, len(there.barred)
     for file in sorted(files, key=lambda file: _key(file, _date(file, entry))):
@@ -85,7 +85,7 @@ def _content(image: int, entry: Entry, files: Iterable[File], there: There) -> C
         there.gone += passed_over == (there.changed, there.in_cloud, len(there.barred))
         return None
     dates = tuple(_date(file, entry) for file in kept.values())
-    return Content(image, entry.hash, entry.width, entry.height, dates, tuple(kept.values()))
+    return Content(entry.hash, entry.width, entry.height, dates, tuple(kept.values()))
 
 
 def _look(file: File, there: There) -> object:

@@ -1,13 +1,13 @@
 """Search: recall, verify, and yield the hits in pages."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from itertools import islice
 
 from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.errors import UsageError
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
-from bridgetower.records import OnHits, OnProgress, quiet
+from bridgetower.records import Hit, OnHits, OnProgress, quiet
 from bridgetower.retrieval.candidates import Candidates
 from bridgetower.retrieval.results import Found
 from bridgetower.retrieval.search.ranking import Ranking
@@ -28,7 +28,8 @@ def pages(
 ) -> Generator[Found]:
     """Find pictures, and yield them in pages of at most `request.top` hits; at least one page, which may be empty.
 
-    The first page begins after the `request.offset` first hits.
+    The first page begins after the `request.offset` first hits. Where hits are folded, a page counts rows, `on_hits`
+    gets them folded at last only, and what is like a row of an earlier page is left out.
 
     `encoder` may be None where a vector recalls, `load_judge` where nothing is verified. The judge is loaded after
     `on_hits` has got the recalled pictures; `on_hits` then gets the hits of the first page after each verified batch,
@@ -51,9 +52,11 @@ def pages(
     if load_judge is not None and request.verifies:
         ranking.show()
         ranking.verify(load_judge(), cache, on_progress)
-    ordered, is_first, is_last = islice(ranking.ordered(), request.offset, None), True, False
+    take, is_first, is_last = _rows(reader, request, candidates, ranking.ordered()), True, False
+    if request.offset:
+        take(request.offset)
     while not is_last:
-        hits = list(islice(ordered, request.top))
+        hits = take(request.top)
         is_last = len(hits) < request.top
         found = Found(
             hits=tuple(candidates.described(hit) for hit in hits),
@@ -74,3 +77,14 @@ def pages(
         if is_first or hits:
             yield found
         is_first = False
+
+
+def _rows(
+    reader: IndexReader, request: SearchRequest, candidates: Candidates, hits: Iterator[Hit]
+) -> Callable[[int], list[Hit]]:
+    """Return what takes the next so many hits, or where they are to be unique, rows of them."""
+    if not request.unique:
+        return lambda number: list(islice(hits, number))
+    from bridgetower.retrieval.duplicates.folding import Folded  # it decodes, so it loads Pillow
+
+    return Folded(reader.catalog, candidates.hash_of, hits).take

@@ -71,6 +71,7 @@ class SearchRequest:
     weights: Sequence[float] | None = None  # in recall: a positive number for each text, then for each picture
     keep_self: bool = False  # keep the pictures that recall among the hits
     offset: int = 0  # how many hits are skipped
+    unique: bool = False  # fold hits that show the same view into the best of them
     _limits: Filter = field(init=False, repr=False, default=EVERYTHING)
     _under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
     _not_under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
@@ -103,6 +104,7 @@ class SearchRequest:
         self._hold("budget", number("budget, in seconds,", self.budget, least=0))
         self._hold("exact", flag("exact", self.exact))
         self._hold("keep_self", flag("keep_self", self.keep_self))
+        self._hold("unique", flag("unique", self.unique))
         self._hold("offset", whole("offset", self.offset, least=0))
         self._hold_weights()
         self._hold_places()

@@ -315,6 +315,7 @@ class RemoteLibrary:
         weights: Sequence[float] | None = None,
         keep_self: bool = False,
         offset: int = 0,
+        unique: bool = False,
         on_progress: OnProgress = quiet,
         on_hits: OnHits = quiet,
     ) -> Found:
@@ -338,6 +339,7 @@ class RemoteLibrary:
             "weights": None if weights is None else list(weights),
             "keep_self": keep_self,
             "offset": offset,
+            "unique": unique,
             "wants_hits": on_hits is not quiet,
         }
         found: Found = self._server.ask(

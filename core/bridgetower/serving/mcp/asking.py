@@ -75,6 +75,7 @@ class Asking:
             "weights": None,
             "keep_self": False,
             "offset": 0,
+            "unique": False,
         }
         asked = {**usual, **limits, "text": text, "under": places, "wants_hits": False}
         return self._first(

@@ -74,6 +74,7 @@ class _Limits(Given):
     budget_s: Annotated[float, Field(ge=0, le=3600, description="Seconds; then verifying stops.")] | None = None
     exact: Annotated[bool, Field(description="Compare the vectors of all pictures to recall.")] = False
     keep_self: Annotated[bool, Field(description="Keep the pictures that recall among the hits.")] = False
+    unique: Annotated[bool, Field(description="Fold pictures of the same view into the best-ranked one.")] = False
     cursor: Annotated[
         str | None, Field(max_length=100, description="Of the page before, alone: the next page of the same state.")
     ] = None
@@ -122,6 +123,7 @@ class Hit(BaseModel):
     matches: Annotated[list[float | None], Field(description="The match of each text, where there are several.")]
     against: Annotated[list[float | None], Field(description="The probability of each text of `not`, if verified.")]
     ruled_out: Annotated[bool, Field(description="Whether one of these is probably true.")]
+    like: Annotated[list[str], Field(description="With `unique`: the paths of the hits that were folded into it.")]
     verified: bool
     taken_at: str | None
     width: int | None

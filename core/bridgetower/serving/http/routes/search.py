@@ -1,7 +1,7 @@
 """The routes of a search: one answer, a stream of events, and the pages after the first."""
 
 import math
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from bridgetower import Found, SearchRequest
+from bridgetower import Found, Hit, SearchRequest
 from bridgetower.serving.cursors import Cursors, Page, UnknownCursor
 from bridgetower.serving.engine import Engine
 from bridgetower.serving.fields import finite, hits_of, skipped_of
@@ -123,6 +123,7 @@ def _request(fields: SearchFields, images: list[EnginePicture]) -> SearchRequest
         without=fields.without,
         weights=fields.weights,
         keep_self=fields.keep_self,
+        unique=fields.unique,
         budget=math.inf if fields.budget_s is None else fields.budget_s,
     )
 
@@ -166,7 +167,7 @@ def _event(name: str, value: Any) -> bytes:
         return b": still here\n\n"
     if name in ("recalled", "verified"):
         hits, done, total = value
-        value = {"hits": hits_of(hits, 0)}
+        value = {"hits": _hits(hits, 0)}
         if name == "verified":
             value |= {"done": done, "total": total}
     return f"event: {name}\ndata: ".encode() + to_json(value) + b"\n\n"
@@ -175,11 +176,19 @@ def _event(name: str, value: Any) -> bytes:
 # Answers
 
 
+def _hits(hits: Sequence[Hit], before: int) -> list[dict[str, Any]]:
+    """Return hits with their ranks, each with those that were folded into it."""
+    return [
+        {**fields, "like": [str(path) for path in hit.like]}
+        for fields, hit in zip(hits_of(hits, before), hits, strict=True)
+    ]
+
+
 def answer_of(page: Page, cursor: str | None, notes: list[str]) -> dict[str, Any]:
     """Return a SearchAnswer."""
     found = page.found
     return {
-        "hits": hits_of(found.hits, page.before),
+        "hits": _hits(found.hits, page.before),
         "verified": found.verified,
         "ruled_out": found.ruled_out,
         "best_match": finite(found.best_match),
