@@ -24,7 +24,7 @@ from bridgetower.serving.http.config import Config
 from bridgetower.serving.http.routes import state
 from bridgetower.serving.places import places
 from bridgetower.serving.request_queue import RequestQueue
-from tests.fakes import COLOURS, FakeEncoder
+from tests.fakes import COLOURS, FakeEncoder, paint
 from tests.unit.serving.http_server import TOKEN, Server, colours_served, data_url, names, png, refused, serving
 
 STREAM = {"Accept": "text/event-stream"}
@@ -370,6 +370,23 @@ def test_several_texts_weights_and_what_must_not_be_true(server: Server) -> None
 def test_a_given_picture_is_no_hit_of_its_own(server: Server) -> None:
     for image in ({"id": server.ids["red"]}, {"data": data_url(png())}):
         assert set(names(server.client.post("/search", json={"images": [image]}))) == {*COLOURS} - {"red"}
+def test_pictures_of_one_view_are_one_hit(tmp_path: Path, decode_here: None) -> None:
+    with colours_served(tmp_path) as server:
+        larger = paint(server.photos / "larger.png", "red", (80, 64))
+        server.engine.colours.index([server.photos])
+        first, second = server.client.get("/search", params={"text": "red", "top": 2}).json()["hits"]
+        assert {first["path"], second["path"]} == {str(larger), str(server.photos / "red.png")}
+        assert (first["like"], second["like"]) == ([], [])
+        for answer in (
+            server.client.get("/search", params={"text": "red", "top": 2, "unique": True}),
+            server.client.post("/search", json={"text": "red", "top": 2, "unique": True}),
+        ):
+            one, other = answer.json()["hits"]
+            assert (one["path"], one["like"]) == (first["path"], [second["path"]])
+            assert (other["rank"], other["like"]) == (2, [])
+        following = server.client.post("/search", json={"cursor": answer.json()["cursor"]}).json()["hits"]
+        assert [hit["rank"] for hit in following] == [3, 4]
+        assert {second["path"]}.isdisjoint(hit["path"] for hit in following)
 
 
 def test_places_of_the_index(server: Server) -> None:
