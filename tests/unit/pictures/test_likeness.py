@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bridgetower.pictures.preprocess import Preprocessing
 from bridgetower.records import Refused
 from tests.pictures import encoded, orientation
 
+GALLERY = Path(__file__).parents[3] / "examples" / "gallery"
 Change = Callable[[Image.Image], Image.Image]
 
 
@@ -77,6 +79,13 @@ def test_a_picture_that_was_encoded_again_is_the_same(kind: str, quality: int) -
 def test_a_picture_that_was_scaled_or_cropped_is_the_same(change: Change, seed: int) -> None:
     whole, part = grid(photo(seed)), grid(change(photo(seed)), "JPEG", quality=75)
     assert same(whole, part) and same(part, whole)
+
+
+def test_a_crop_of_a_picture_with_sharp_edges_is_the_same() -> None:
+    picture = Image.open(GALLERY / "two-cats-on-a-couch-in-the-desert.jpg")
+    assert same(grid(picture), grid(cropped(0.06, 0.04, 0.09, 0.07)(picture), "WEBP", quality=70))
+    other = Image.open(GALLERY / "four-cats-on-a-couch-by-the-sea.jpg").resize(picture.size)
+    assert not same(grid(picture), grid(other))
 
 
 @pytest.mark.parametrize("change", [patched, tinted, cropped(0.5, 0, 0, 0), lambda picture: photo(99)])
