@@ -82,7 +82,7 @@ def test_a_picture_that_was_scaled_or_cropped_is_the_same(change: Change, seed: 
 
 
 def test_a_crop_of_a_picture_with_sharp_edges_is_the_same() -> None:
-    picture = Image.open(GALLERY / "two-cats-on-a-couch-in-the-desert.jpg")
+    picture = Image.open(GALLERY / "a-small-llama-at-night.jpg")
     assert same(grid(picture), grid(cropped(0.06, 0.04, 0.09, 0.07)(picture), "WEBP", quality=70))
     other = Image.open(GALLERY / "four-cats-on-a-couch-by-the-sea.jpg").resize(picture.size)
     assert not same(grid(picture), grid(other))
