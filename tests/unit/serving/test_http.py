@@ -370,6 +370,8 @@ def test_several_texts_weights_and_what_must_not_be_true(server: Server) -> None
 def test_a_given_picture_is_no_hit_of_its_own(server: Server) -> None:
     for image in ({"id": server.ids["red"]}, {"data": data_url(png())}):
         assert set(names(server.client.post("/search", json={"images": [image]}))) == {*COLOURS} - {"red"}
+
+
 def test_pictures_of_one_view_are_one_hit(tmp_path: Path, decode_here: None) -> None:
     with colours_served(tmp_path) as server:
         larger = paint(server.photos / "larger.png", "red", (80, 64))
