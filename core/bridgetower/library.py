@@ -26,7 +26,19 @@ from bridgetower.models.model import Model as Model
 from bridgetower.models.model import engine_choice
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.moments import Moment
-from bridgetower.records import LARGEST, LOCAL, EngineChoice, Fingerprint, Hit, OnHits, OnProgress, Say, Skipped, quiet
+from bridgetower.records import (
+    LARGEST,
+    LOCAL,
+    TEXTS_AHEAD,
+    EngineChoice,
+    Fingerprint,
+    Hit,
+    OnHits,
+    OnProgress,
+    Say,
+    Skipped,
+    quiet,
+)
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Vectors
@@ -219,6 +231,16 @@ class Library:
     def _pages(self, request: "SearchRequest", on_progress: OnProgress, on_hits: OnHits) -> "Generator[Found]":
         with self._readers.lend() as reader:
             yield from self._queries().pages(reader, request, on_progress, on_hits)
+
+    def encode_ahead(self, texts: Sequence[str]) -> None:
+        """Encode the texts of the next searches together, which takes less time than one by one.
+
+        At most TEXTS_AHEAD texts are kept, and no result depends on it. Raises as `search` does.
+        """
+        some = inputs.list_of_texts(texts)[:TEXTS_AHEAD]
+        with self._readers.lend() as reader:
+            if some:
+                self._queries().encode_ahead(reader, some)
 
     def find(self, hash: str) -> Hit | None:
         """Return the picture of the index whose content has this `hash`, without scores; None if no file has it.

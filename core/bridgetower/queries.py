@@ -1,6 +1,6 @@
 """Answer queries to one index: find the parts of a model and the feature cache that each one needs."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.models.model_choice import ModelChoice, Notes
-from bridgetower.records import Head, OnHits, OnProgress, require_heads
+from bridgetower.records import FOREIGN, Head, OnHits, OnProgress, require_heads
 from bridgetower.retrieval.fill import fill_library
 from bridgetower.retrieval.results import Filled, Found
 from bridgetower.retrieval.search.pages import NOTHING, pages
@@ -37,6 +37,11 @@ class Queries:
             reader.connect()
         encoder, load_judge = self._parts(reader, request)
         yield from pages(reader, request, encoder, load_judge, self._cache(reader), on_progress, on_hits)
+
+    def encode_ahead(self, reader: IndexReader, texts: Sequence[str]) -> None:
+        """Encode texts together that are asked for next, where the index has pictures and a model of its own."""
+        if len(reader) and reader.fingerprint.precision_family != FOREIGN:
+            self.models.of(reader).encoder.embed_texts(texts)
 
     def fill(
         self, reader: IndexReader, text: str, top: int, depth: int | None, each: bool, on_progress: OnProgress

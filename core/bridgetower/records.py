@@ -151,6 +151,7 @@ EVERYTHING = Filter()
 
 DEFAULT_MODEL = "BridgeTower/bridgetower-large-itm-mlm-itc"
 DEFAULT_DEPTH = 20  # candidates that an evaluation verifies for each query
+TEXTS_AHEAD = 16  # texts that may be encoded together before they are asked for
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 PREPROCESSINGS = ("hf", "plain")

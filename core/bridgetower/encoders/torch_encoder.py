@@ -20,15 +20,15 @@ from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Te
 from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.text_tower import Array, TextTower, damaged_weights, unit
 from bridgetower.pictures.preprocess import PREPROCESSING_VERSION, Preprocessing
-from bridgetower.records import DECODING_VERSION, INT8, Fingerprint, Head, Say, quiet, require_heads
+from bridgetower.records import DECODING_VERSION, INT8, TEXTS_AHEAD, Fingerprint, Head, Say, quiet, require_heads
 from bridgetower.resources import shortages
 
 if TYPE_CHECKING:
     from bridgetower.encoders.torch_network import TorchNetwork
 
 _FEATURES_VERSION = 2  # of the format of packed features, and of the numbers in them
+_RECENT = 2 * TEXTS_AHEAD  # texts whose hidden states are kept: beside those ahead, those of the query
 _TEXTS_AT_ONCE = 256  # whose hidden states are in memory together: 400 kB a text in the large model
-_RECENT = 16  # texts whose hidden states are kept: recall and verification read the same text
 
 
 class TorchEncoder:
@@ -99,7 +99,8 @@ class TorchEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Texts:
         network = self.load()
         with shortages():
-            network.rest()
+            if not self._recent.keys() >= set(texts):  # the text tower begins; else pictures go on
+                network.rest()
             hidden = self._hidden(texts)
             self._text_tower.let_go()  # pictures follow
             vectors = self._text_vectors(hidden) if Head.ITC in self.heads else None
@@ -133,7 +134,8 @@ class TorchEncoder:
                 known |= zip(new, threads.map(lambda text: self._text_tower.hidden(ids[text]), new), strict=True)
         elif new:
             known[new[0]] = self._text_tower.hidden(ids[new[0]])
-        self._recent = dict(list((recent | known).items())[-_RECENT:])
+        older = {text: layers for text, layers in recent.items() if text not in known}
+        self._recent = dict(list((older | known).items())[-_RECENT:])
         return [known[text] for text in texts]
 
     # Pictures and pairs

@@ -12,6 +12,7 @@ from bridgetower.errors import ModelError, UsageError
 from bridgetower.inputs import (
     AnyPath,
     count_of,
+    depth_of,
     iterable,
     least_match,
     list_of_depths,
@@ -319,24 +320,46 @@ class Model:
             self._say(f'note: the text is longer than the model reads; its end is left out: "{text[:40]}..."')
 
     def match(
-        self, pictures: "Iterable[AnyPicture]", texts: Sequence[str], *, on_progress: OnProgress = quiet
+        self,
+        pictures: "Iterable[AnyPicture]",
+        texts: Sequence[str],
+        *,
+        top: int | None = None,
+        depth: int | None = None,
+        on_progress: OnProgress = quiet,
     ) -> list[PairScore]:
         """Score every picture with every text, by each head of the model; ordered by picture, then by text.
+
+        With `top`, only the best texts of each picture, at most so many, best first: by match, or by similarity where
+        the model has no ITM head. It then matches only the `depth` texts of each picture whose similarity is highest
+        (by default 20 on a CPU, 100 on a GPU), or all of them where the model has no ITC head.
 
         A picture is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], or the bytes of a file. Without a path it
         is called `<picture N>` in the scores, N being its place from 0. `on_progress(done, total)` counts pictures.
         Raises PictureError at the first one that cannot be read, UsageError, ModelError.
         """
+        from bridgetower.retrieval.best_texts import best_texts
         from bridgetower.retrieval.encode_pictures import candidates_of
         from bridgetower.retrieval.matching import match
 
         candidates, texts = candidates_of(pictures), list_of_texts(texts)
+        top, depth = None if top is None else count_of(top), depth_of(depth, least=1)
+        if depth is not None and top is None:
+            raise UsageError("a depth is for the best texts of each picture: give a top, too")
         listener(on_progress)
         if not candidates or not texts:
             return []
         judge = self.judge
         for text in dict.fromkeys(texts):
             self.tell_truncated(text, judge)
+        if top is not None:
+            depth, number = depth or judge.default_depth, len(dict.fromkeys(texts))
+            if number > depth and judge.heads >= {Head.ITC, Head.ITM}:
+                self._say(
+                    f"note: {depth} of {number} texts are matched with each picture, the most similar ones; a larger "
+                    "--depth matches more"
+                )
+            return list(best_texts(judge, candidates, texts, top=top, depth=depth, on_progress=on_progress))
         return list(match(judge, candidates, texts, on_progress=on_progress))
 
     def rerank(

@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from bridgetower.encoders.protocol import Judge, Pictures, Texts, match_probability
+from bridgetower.encoders.protocol import Judge, Pictures, Texts, Vectors, match_probability
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.vectors.float16 import exact_scores
 from bridgetower.prefetch import ahead, workers
@@ -146,34 +146,48 @@ def match(
     if not judge.heads & {Head.ITC, Head.ITM}:
         require_heads(judge.heads, Head.ITM)
     encoded = judge.encode_texts(texts)
+    for batch, pictures in encoded_batches(judge, candidates, on_progress):
+        pairs = every_pair(len(texts), len(batch))
+        logits = judge.match(encoded, pictures, pairs) if Head.ITM in judge.heads else None
+        similarity = similarities(encoded.vectors, pictures)
+        for row, candidate in enumerate(batch):
+            for column, text in enumerate(texts):
+                pair = None if logits is None else logits[column * len(batch) + row]
+                yield pair_score(candidate, text, pair, None if similarity is None else similarity[column, row])
+
+
+def encoded_batches(
+    judge: Judge, candidates: Sequence[Candidate], on_progress: OnProgress = quiet
+) -> Iterator[tuple[Sequence[Candidate], Pictures]]:
+    """Encode pictures in batches, in order. Raises PictureError at the first one that cannot be read."""
     with workers(PICTURES_AT_ONCE) as threads:
         loaded = ahead(threads, partial(load, preprocessing=judge.preprocessing), candidates, 2 * PICTURES_AT_ONCE)
         for start in range(0, len(candidates), PICTURES_AT_ONCE):
             batch = candidates[start : start + PICTURES_AT_ONCE]
             pictures = judge.encode_images(np.stack(list(islice(loaded, len(batch)))))
             on_progress(start + len(batch), len(candidates))
-            yield from _scores(judge, encoded, pictures, batch, texts)
+            yield batch, pictures
 
 
-def _scores(
-    judge: Judge, encoded: Texts, pictures: Pictures, candidates: Sequence[Candidate], texts: Sequence[str]
-) -> Iterator[PairScore]:
-    pairs = every_pair(len(texts), len(candidates))
-    logits = judge.match(encoded, pictures, pairs) if Head.ITM in judge.heads else None
-    similarity = None
-    if encoded.vectors is not None and pictures.vectors is not None:
-        stored = pictures.vectors.astype(np.float16).astype(np.float32)  # as an index rounds them
-        similarity = np.stack([exact_scores(text, stored) for text in encoded.vectors])  # [Q, B]
-    for row, candidate in enumerate(candidates):
-        for column, text in enumerate(texts):
-            pair = None if logits is None else logits[column * len(candidates) + row]
-            yield PairScore(
-                image=candidate.path,
-                text=text,
-                match=None if pair is None else float(match_probability(pair)),
-                itm_logits=None if pair is None else (float(pair[0]), float(pair[1])),
-                similarity=None if similarity is None else float(similarity[column, row]),
-            )
+def similarities(texts: Vectors | None, pictures: Pictures) -> Vectors | None:
+    """Return the cosines [Q, B] of vectors of texts and of pictures; None without an ITC head."""
+    if texts is None or pictures.vectors is None:
+        return None
+    stored = pictures.vectors.astype(np.float16).astype(np.float32)  # as an index rounds them
+    return np.stack([exact_scores(text, stored) for text in texts])
+
+
+def pair_score(
+    candidate: Candidate, text: str, logits: npt.NDArray[np.float32] | None, similarity: np.float32 | None
+) -> PairScore:
+    """Return the scores of a pair from its ITM logits [2] and its similarity; None for a head that is absent."""
+    return PairScore(
+        image=candidate.path,
+        text=text,
+        match=None if logits is None else float(match_probability(logits)),
+        itm_logits=None if logits is None else (float(logits[0]), float(logits[1])),
+        similarity=None if similarity is None else float(similarity),
+    )
 
 
 def every_pair(texts: int, images: int) -> npt.NDArray[np.int64]:

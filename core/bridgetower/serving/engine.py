@@ -147,12 +147,14 @@ class Engine:
         pictures: "Sequence[AnyPicture]",
         texts: Sequence[str],
         *,
+        top: int | None = None,
+        depth: int | None = None,
         say: Say = quiet,
         on_progress: OnProgress = quiet,
     ) -> list[PairScore]:
-        """Score every picture with every text, as `Model.match`."""
+        """Score pictures with texts, as `Model.match`."""
         with self._timed("match"), self._heard_by(say):
-            return self._model().match(pictures, texts, on_progress=on_progress)
+            return self._model().match(pictures, texts, top=top, depth=depth, on_progress=on_progress)
 
     def rerank(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -15,10 +16,11 @@ from bridgetower.encoders import text_tower, weight_cache
 from bridgetower.encoders.protocol import Pixels
 from bridgetower.encoders.runtime import Runtime, choose_runtime
 from bridgetower.encoders.torch_encoder import TorchEncoder, fingerprint_of
+from bridgetower.encoders.torch_network import TorchNetwork
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network import int8
 from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
-from bridgetower.records import Head
+from bridgetower.records import TEXTS_AHEAD, Head
 from tests.tiny import tiny_checkpoint
 
 FP32 = Runtime("cpu", "fp32", "")
@@ -382,3 +384,25 @@ def test_what_is_let_go_leaves_the_memory(tmp_path: Path) -> None:
     stored.let_go()
     assert resident() - before < 0.1 * size
     assert array[:10].tolist() == [1.0] * 10
+
+
+def test_texts_that_are_ahead_are_encoded_once_whatever_is_asked_beside_them(
+    encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    rested: list[TorchNetwork] = []
+
+    class Counting(text_tower.TextTower):
+        def hidden(self, ids: npt.NDArray[np.int64]) -> list[text_tower.Array]:
+            encoded.append(len(ids))
+            return super().hidden(ids)
+
+    monkeypatch.setattr(encoder, "_text_tower", Counting(encoder._checkpoint))
+    monkeypatch.setattr(TorchNetwork, "rest", lambda network: rested.append(network))
+    for block in range(2):
+        texts = [f"{block} red balls and {number}" for number in range(TEXTS_AHEAD)]
+        encoder.embed_texts(texts)
+        for text in texts:
+            encoder.encode_texts([text, "a tree"])
+    assert len(encoded) == 2 * TEXTS_AHEAD + 1
+    assert len(rested) == 1  # for the other text: the weights of pairs stay in memory from one query to the next

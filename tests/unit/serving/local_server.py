@@ -59,7 +59,7 @@ class FakeEngine:
         self._begin(say, on_progress)
         return Filled((), None, tuple(Skipped(Path(text), str(len(one.pixels(None)))) for one in pictures or ()))
 
-    def match(self, pictures: Any, texts: list[str], *, say: Any, on_progress: Any) -> list[PairScore]:
+    def match(self, pictures: Any, texts: list[str], *, say: Any, on_progress: Any, **limits: Any) -> list[PairScore]:
         self._begin(say, on_progress)
         return [PairScore(one.name, text, len(one.pixels(None)), None, None) for one in pictures for text in texts]
 

@@ -353,6 +353,12 @@ class RemoteLibrary:
         )
         return found
 
+    def encode_ahead(self, texts: Sequence[str]) -> None:
+        """Do nothing: a server encodes a text when it is asked for."""
+
+    def refresh(self) -> None:
+        """Do nothing: a server sees the newest state of the index at each request."""
+
     def fill(
         self,
         text: str,
@@ -382,10 +388,17 @@ class RemoteModel:
         self._server, self._say = server, say
 
     def match(
-        self, pictures: Iterable[Path], texts: Sequence[str], *, on_progress: OnProgress = quiet
+        self,
+        pictures: Iterable[Path],
+        texts: Sequence[str],
+        *,
+        top: int | None = None,
+        depth: int | None = None,
+        on_progress: OnProgress = quiet,
     ) -> list[PairScore]:
-        """Score every picture with every text, as `Model.match`."""
-        scores: list[PairScore] = self._ask("match", {"texts": list(texts)}, pictures, on_progress)
+        """Score pictures with texts, as `Model.match`."""
+        arguments = {"texts": list(texts), "top": top, "depth": depth}
+        scores: list[PairScore] = self._ask("match", arguments, pictures, on_progress)
         return scores
 
     def rerank(

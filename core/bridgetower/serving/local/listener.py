@@ -262,8 +262,8 @@ class Listener:
     def _fill_pictures(self, pictures: list[SentPicture], channel: Channel, text: str, top: int) -> Any:
         return self._engine.fill(text, pictures, top=top, say=channel.say, on_progress=channel.progress)
 
-    def _match(self, pictures: list[SentPicture], channel: Channel, texts: list[str]) -> Any:
-        return self._engine.match(pictures, texts, say=channel.say, on_progress=channel.progress)
+    def _match(self, pictures: list[SentPicture], channel: Channel, texts: list[str], **limits: Any) -> Any:
+        return self._engine.match(pictures, texts, **limits, say=channel.say, on_progress=channel.progress)
 
     def _rerank(self, pictures: list[SentPicture], channel: Channel, text: str, **limits: Any) -> Any:
         return self._engine.rerank(text, pictures, **limits, say=channel.say, on_progress=channel.progress)
