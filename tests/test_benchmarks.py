@@ -28,7 +28,7 @@ from examples.scenes.draw import distinct_scenes
 from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, COLOURS, NUMBERS, OBJECTS, PLACES, SYNONYMS
 
 ROOT = Path(__file__).parents[1]
-IN_PROCESS = ("embedding", "reranking", "text", "decoding")
+IN_PROCESS = ("embedding", "reranking", "text", "decoding", "many_texts")
 IN_MANY = (
     "indexing",
     "formats",
@@ -62,6 +62,7 @@ def test_each_benchmark_gives_a_table_and_json_lines(
     options += ["--of", "starting"] if script == "memory" else []  # of all of them would take a minute
     options += ["--before", str(ROOT)] if script in ("busy", "kept") else []
     options += ["--precision", "fp32"] if script == "kept" else []
+    options += ["--texts", "20"] if script == "many_texts" else []
     run(script, *options, monkeypatch=monkeypatch)
     rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     heading, _, header, rule, *body = capsys.readouterr().out.strip().splitlines()
