@@ -8,9 +8,10 @@ import _thread
 import os
 import select
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -22,6 +23,8 @@ _COMMITTING = frozenset({"index", "import", "prune"})  # the commands that commi
 
 message = "interrupted"  # the last line of an interrupted command
 is_told = False  # whether the last line was written
+_ending = {signal.SIGINT, signal.SIGTERM}  # the signals after which the process ends within GRACE_S
+_AGAIN_S = 0.05  # after which an interrupt that came during an import is raised again
 asked: KeyboardInterrupt | None = None  # the last interrupt raised here; libraries may turn it into another error
 
 
@@ -63,13 +66,34 @@ def hand_over(end: Callable[[], object]) -> None:
             signal.signal(number, handle)
 
 
-def stop(number: int, frame: FrameType | None) -> NoReturn:
-    """The signal handler: raise, or exit during an import."""
+@contextmanager
+def breaking_off() -> Iterator[None]:
+    """In this block, Ctrl-C raises KeyboardInterrupt and no deadline begins, for a session that goes on after it."""
+    _ending.discard(signal.SIGINT)
+    try:
+        yield
+    finally:
+        _ending.add(signal.SIGINT)
+
+
+def forget() -> None:
+    """Forget an interrupt after which the command goes on."""
+    global asked
+    asked = None
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """The signal handler: raise, or exit during an import; in `breaking_off`, raise after the import."""
     global asked
     asked = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
-    if _importing(frame):
+    if not _importing(frame):
+        raise asked
+    if number in _ending:
         leave(asked)
-    raise asked
+    asked = None
+    again = threading.Timer(_AGAIN_S, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
 
 
 def leave(stop: KeyboardInterrupt) -> NoReturn:
@@ -100,7 +124,7 @@ def _start_deadline() -> None:
 def _exit_after_signal(heard: int) -> None:
     """Wait for a signal, then GRACE_S, then exit."""
     number = 0
-    while number not in (signal.SIGINT, signal.SIGTERM):
+    while number not in _ending:
         number = os.read(heard, 1)[0]
     time.sleep(GRACE_S)
     leave(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())

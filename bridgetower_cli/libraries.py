@@ -5,8 +5,10 @@ A command that is itself a server gets its options."""
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bridgetower.records import LOCAL, EngineChoice, Say
 from bridgetower.serving.local.client import INDEX, PICTURES, NoServer, RemoteLibrary, RemoteModel, Server, Wanted
@@ -31,6 +33,53 @@ def ask_library(settings: Settings, ask: "Callable[[Library | RemoteLibrary], _T
     return _answer(settings, INDEX, lambda server, say: ask(RemoteLibrary(server, say)), own)
 
 
+class AskLibrary(Protocol):
+    """Return what a function gets from a library; the function may be called twice, as `ask_library` does."""
+
+    def __call__(self, ask: "Callable[[Library | RemoteLibrary], _T]", /) -> _T: ...
+
+
+@contextmanager
+def open_library(settings: Settings) -> Iterator[AskLibrary]:
+    """Provide `ask_library` for many calls: once a server has not answered, one library of this process answers all.
+
+    Each note is said once.
+    """
+    with ExitStack() as stack:
+        kept: Library | None = None
+        said = ""  # which process answers
+        heard: set[str] = set()
+
+        def once(say: Say, line: str) -> None:
+            if line not in heard:
+                heard.add(line)
+                say(line)
+
+        def say_who(line: str) -> None:
+            nonlocal said
+            if line != said:
+                render.say(line)
+            said = line
+
+        def own(say: Say) -> "Library":
+            nonlocal kept
+            kept = stack.enter_context(library(settings, say=partial(once, say)))
+            return kept
+
+        def ask_each(ask: "Callable[[Library | RemoteLibrary], _T]") -> _T:
+            if kept is not None:
+                return ask(kept)
+            return _answer(
+                settings,
+                INDEX,
+                lambda server, say: ask(RemoteLibrary(server, partial(once, say))),
+                lambda say: ask(own(say)),
+                say_who,
+            )
+
+        yield ask_each
+
+
 def ask_model(settings: Settings, ask: "Callable[[Model | RemoteModel], _T]") -> _T:
     """Return what `ask` gets from the model of a server, or of this process, as `ask_library` does."""
     return _answer(
@@ -41,7 +90,13 @@ def ask_model(settings: Settings, ask: "Callable[[Model | RemoteModel], _T]") ->
     )
 
 
-def _answer(settings: Settings, pictures: str, served: Callable[[Server, Say], _T], own: Callable[[Say], _T]) -> _T:
+def _answer(
+    settings: Settings,
+    pictures: str,
+    served: Callable[[Server, Say], _T],
+    own: Callable[[Say], _T],
+    say_who: Say = render.say,
+) -> _T:
     told: Counter[str] = Counter()  # lines of a server that was lost; they are not said twice
 
     def first(line: str) -> None:
@@ -57,11 +112,11 @@ def _answer(settings: Settings, pictures: str, served: Callable[[Server, Say], _
     try:
         with _server(settings, pictures) as server:
             if settings.verbose:
-                render.say(f"served by {server}")
+                say_who(f"served by {server}")
             return served(server, first)
     except NoServer as why:
         if settings.verbose:
-            render.say(f"no server: {why}")
+            say_who(f"no server: {why}")
     return own(again)
 
 

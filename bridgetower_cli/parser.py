@@ -82,6 +82,8 @@ command(
         'bt search "a dog in the snow" -0 | xargs -0 -I{} cp {} chosen/',
         'bt search "a dog in the snow" --html dogs.html --copy-to dogs',
         'bt search "two cats" --query-vector cats.npy --index ./clip.index',
+        "bt search --texts-from texts.txt --top 3",
+        "bt search -i",
     )
 )(search)
 command(
@@ -94,6 +96,7 @@ command(
     epilog=examples(
         'bt match cat.jpg dog.jpg --text "a cat" --text "a dog"',
         'bt match photo.jpg --text "two cats on a couch" --json',
+        "bt match photo.jpg --texts captions.txt --top 5",
     )
 )(match)
 command(

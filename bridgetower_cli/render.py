@@ -266,6 +266,12 @@ def begin(arguments: Sequence[str]) -> None:
     _quiet, _for_program = False, "--json" in takewhile(lambda word: word != "--", arguments)
 
 
+def answer_program() -> None:
+    """Write the error that ends the command as a JSON object, as for --json."""
+    global _for_program
+    _for_program = True
+
+
 def hush(wanted: bool) -> None:
     """Say no more, and show no progress, if the user wants so: errors only."""
     global _quiet

@@ -249,8 +249,7 @@ def a_text(text: str) -> str:
         raise UsageError("the text is empty; give at least one word")
     if text == "-":
         raise UsageError(
-            'no texts are read from stdin, so "-" is none: give many one by one, as in `while read -r text; do bt '
-            'search "$text" --json; done < texts.txt`, or call `Library.search` in Python, which loads the model once'
+            '"-" is no text: `bt search --texts-from -` reads many from stdin, one a line, and loads the model once'
         )
     return text
 

@@ -69,6 +69,19 @@ Sort = Annotated[
         help="How to order the results that are shown; by date the newest come first.",
     ),
 ]
+TextsFrom = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=named_path,
+        help='Ask many queries, one a line ("-" for stdin): a text, or JSON with "text", "image", "top", "min_match", '
+        '"id". Prints JSON lines, query by query.',
+    ),
+]
+Interactive = Annotated[
+    bool,
+    typer.Option("--interactive", "-i", help="Ask again and again on a terminal, with the models loaded once."),
+]
 Images = Annotated[
     list[Path] | None,
     typer.Option(

@@ -1,21 +1,22 @@
 """`bt search`."""
 
 import math
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
-from bridgetower.errors import UnknownPlaceError, UsageError
-from bridgetower.records import Hit
-from bridgetower.records import quiet as nobody
+from bridgetower.errors import UsageError
 from bridgetower_cli import render
-from bridgetower_cli.asking.hits import fields, laid_out, ranked
+from bridgetower_cli.asking.answer import answer
+from bridgetower_cli.asking.hits import Ranked, fields
+from bridgetower_cli.asking.many_queries import answer_all
 from bridgetower_cli.asking.options import (
     Before,
     Budget,
     Exact,
     Images,
+    Interactive,
     KeepSelf,
     MinSimilarity,
     NoRerank,
@@ -29,16 +30,15 @@ from bridgetower_cli.asking.options import (
     Sort,
     Taken,
     Texts,
+    TextsFrom,
     Under,
     Unique,
     Weights,
     weights_of,
 )
-from bridgetower_cli.failures import no_match
+from bridgetower_cli.asking.session import converse
+from bridgetower_cli.asking.stdin import Stdin
 from bridgetower_cli.libraries import ask_library
-from bridgetower_cli.live_table import LiveTable
-from bridgetower_cli.progress import Meter
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Depth,
     Device,
@@ -59,17 +59,17 @@ from bridgetower_cli.settings import (
 )
 from bridgetower_cli.showing.following import follow, show_instead
 from bridgetower_cli.showing.options import CopyTo, DryRun, Html, LinkTo, Open, OpenFirst, Preview, Showing
+from bridgetower_cli.showing.placing import view
 from bridgetower_cli.showing.question import Question, index_answers
 
 if TYPE_CHECKING:
-    from bridgetower import Found, Library
-    from bridgetower.serving.local.client import RemoteLibrary
-
-FITS = 0.5  # the least probability with which a picture fits a text
+    from bridgetower import Found
 
 
 def search(
     text: Texts = None,
+    texts_from: TextsFrom = None,
+    interactive: Interactive = False,
     image: Images = None,
     without: Not = None,
     weights: Weights = None,
@@ -130,6 +130,18 @@ def search(
         dry_run=dry_run,
     )
     showing.require_one_format("--json" if json else "", "bare paths" if paths or null else "")
+    if texts_from is not None and interactive:
+        raise UsageError("--texts-from and -i are two places of queries: choose one")
+    if texts_from is not None or interactive:
+        asking = "-i asks" if interactive else "--texts-from says"
+        if text or image or query_vector is not None or weights is not None:
+            raise UsageError(
+                f"{asking} what to search for: give no TEXT, --image, --weights or --query-vector beside it"
+            )
+        if interactive and json:
+            raise UsageError("-i shows tables: `bt search --texts-from -` prints JSON lines")
+        if paths or null or showing != Showing():
+            raise UsageError(f"{asking} many queries: bare paths, and what is done with hits, are for a single one")
     settings = settle(
         index=index,
         model=model,
@@ -146,117 +158,63 @@ def search(
     if len(texts) > 1 and all(len(one.split()) == 1 for one in texts):
         words = render.visible(" ".join(texts))
         render.say(f'note: {len(texts)} texts, each of which must be true; for one text of these words: "{words}"')
-    verifies = bool(texts or negatives) and not no_rerank and depth != 0
-    if texts and verifies:
-        min_match = least_match(min_match)
-    number = {"texts": len(texts), "negatives": len(negatives)}
-    live = None
-    if verifies and not (json or paths or null or showing.prints_page) and render.shows_live_tables():
-        live = LiveTable("verifying", "pictures")
+    query = {
+        "text": texts or None,
+        "image": image,
+        "without": negatives,
+        "weights": None if weights is None else weights_of(weights),
+        "keep_self": keep_self,
+        "vector": Stdin() if query_vector == Path("-") else query_vector,
+        "under": under,
+        "not_under": not_under or (),
+        "since": since,
+        "before": before,
+        "taken": taken,
+        "top": top,
+        "offset": offset,
+        "unique": unique,
+        "depth": 0 if no_rerank else depth,
+        "min_match": min_match,
+        "min_similarity": min_similarity,
+        "exact": exact,
+        "budget": math.inf if budget is None else budget,
+    }
+    if interactive:
+        converse(query, settings, sort=sort, open_picture=_open_picture)
+        return
+    if texts_from is not None:
+        render.answer_program()
+        answer_all(query, texts_from, settings, sort=sort)
+        return
+    if texts and query["depth"] != 0:
+        query["min_match"] = least_match(min_match)
 
-    def table(hits: Sequence[Hit], *, settling: bool = False) -> tuple[list[Column], list[list[str]]]:
-        return laid_out([hit for _, hit in ranked(hits, offset, sort)], **number, settling=settling)
-
-    stdin = _Stdin() if query_vector == Path("-") else None
-    with live or Meter("searching", "pictures") as progress:
-
-        def ask(searched: "Library | RemoteLibrary") -> "tuple[Found, bool]":
-            """Return the results, and whether the index holds no picture."""
-            found = searched.search(
-                texts or None,
-                image=image,
-                without=negatives,
-                weights=None if weights is None else weights_of(weights),
-                keep_self=keep_self,
-                vector=query_vector if stdin is None else stdin.from_the_start(),
-                under=under,
-                not_under=not_under or (),
-                since=since,
-                before=before,
-                taken=taken,
-                top=top,
-                offset=offset,
-                unique=unique,
-                depth=0 if no_rerank else depth,
-                min_match=min_match,
-                min_similarity=min_similarity,
-                exact=exact,
-                budget=math.inf if budget is None else budget,
-                on_progress=progress.update,
-                on_hits=nobody if live is None else lambda hits: live.show(*table(hits, settling=True)),
-            )
-            return found, not found.hits and not len(searched)
-
-        try:
-            found, is_empty = ask_library(settings, ask)
-        except UnknownPlaceError as error:
-            raise no_match(str(error)) from error
-        if is_empty:
-            raise no_match(render.empty_index(settings.index))
-    if found.damage is not None:
-        render.say(f"note: {found.damage}; the search did without it, which is slower: `bt verify --repair` mends it")
-    render.skipped(found.skipped)
-    render.passed_over(found.gone, found.barred, found.away)
-    render.in_cloud(found.in_cloud)
-    if budget is not None:
-        render.say(f"verified {render.counted(found.verified, 'picture')} of at most {found.depth} in the time given")
-    places = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}
-    in_order = ranked(found.hits, offset, sort)
-    shown = [hit for _, hit in in_order]
-
-    def asked() -> Question:
-        limits = {"--not": without, **places, "--min-match": min_match, "--min-similarity": min_similarity}
-        answered_by = index_answers(settings, found.verified)
+    def asked(found: "Found", hits: Sequence[Ranked]) -> Question:
+        places = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}
+        cuts = {"--min-match": query["min_match"], "--min-similarity": min_similarity}
+        limits = {"--not": without, **places, **cuts}
         words = ", ".join(texts) or None
-        ranks = [rank for rank, _ in in_order]
+        answered_by = index_answers(settings, found.verified)
+        ranks = [rank for rank, _ in hits]
         return Question(words, answered_by, found.verified, image or (), query_vector, limits, ranks)
 
-    if json:
-        for rank, hit in in_order:
-            render.json_line(fields(rank, hit, **number, unique=unique))
-    elif paths or null:
-        render.paths((hit.path for hit in shown), end=b"\0" if null else b"\n")
-    elif shown and not show_instead(shown, showing, asked):
-        render.table(*table(found.hits))
-    if found.hits and min_match is None and found.best_match is not None and found.best_match < FITS:
-        render.say(
-            f"note: nothing fits well: {render.how_far(found.verified, found.best_match)}; --min-match keeps only what "
-            "fits"
-        )
-    if not found.hits:
-        given = [name for name, value in places.items() if value is not None]
-        if given and not (
-            found.verified or found.gone or found.away or found.barred or found.skipped or found.in_cloud
-        ):
-            raise no_match(f"no picture of the index passes {', '.join(given)}")
-        best, similarity = found.best_match, found.best_similarity
-        why = render.how_far(found.verified, best)
-        if offset:
-            why = f"there are no results after the first {offset}"
-        elif found.ruled_out == found.verified > 0:
-            why = f"--not rules out all of {render.counted(found.verified, 'verified picture')}"
-        elif found.ruled_out:
-            why += f", and --not rules out {found.ruled_out}"
-        elif similarity is not None:
-            why = f"the most similar picture has {similarity:.3f}"
-        raise no_match(why, best_match=best, best_similarity=similarity, verified=found.verified)
-    follow(shown, showing, asked, settings)
+    def show(found: "Found", hits: Sequence[Ranked]) -> bool:
+        """Print hits otherwise than as a table; return whether that was wanted."""
+        if json:
+            for rank, hit in hits:
+                render.json_line(fields(rank, hit, texts=len(texts), negatives=len(negatives), unique=unique))
+        elif paths or null:
+            render.paths((hit.path for _, hit in hits), end=b"\0" if null else b"\n")
+        else:
+            return show_instead([hit for _, hit in hits], showing, lambda: asked(found, hits))
+        return True
+
+    is_table = not (json or paths or null or showing.prints_page)
+    found, hits = answer(query, partial(ask_library, settings), settings.index, sort=sort, live=is_table, show=show)
+    follow([hit for _, hit in hits], showing, lambda: asked(found, hits), settings)
 
 
-class _Stdin:
-    """Standard input, which can be read again after a server was lost."""
-
-    def __init__(self) -> None:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("a vector is read from stdin, as in `make-vector | bt search --query-vector -`")
-        self.name = getattr(sys.stdin.buffer, "name", "the stream")
-        self._read, self._at = b"", 0
-
-    def from_the_start(self) -> BinaryIO:
-        self._at = 0
-        return cast(BinaryIO, self)  # it is only read
-
-    def read(self, size: int) -> bytes:
-        self._read += sys.stdin.buffer.read(max(0, self._at + size - len(self._read)))
-        self._at += size
-        return self._read[self._at - size : self._at]
+def _open_picture(file: Path) -> None:
+    """Open a picture in the viewer of the desktop. Raises UsageError where there is none."""
+    Showing(viewed=1)
+    view([file])

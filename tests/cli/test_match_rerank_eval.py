@@ -49,6 +49,49 @@ def test_match_wants_pictures_and_texts(bt: Bt, photos: Path, arguments: list[st
     assert bt("match", *arguments).exit_code == 2
 
 
+def test_the_best_texts_of_each_picture(bt: Bt, photos: Path) -> None:
+    Path("texts").write_bytes(b'\xef\xbb\xbfgreen\r\n\r\n{"text": "blue", "source": 3}\n')
+    done = bt("match", "photos/red.png", "photos/blue.png", "--text", "red", "--texts", "texts", "--top", 2, "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["rank"], Path(row["image"]).name) for row in rows] == [
+        (1, "red.png"), (2, "red.png"), (1, "blue.png"), (2, "blue.png"),
+    ]  # fmt: skip
+    assert rows[0]["text"] == "red" and rows[2]["text"] == "blue"
+    assert list(rows[0])[1:] == ["image", "text", "match", "itm_logits", "similarity"]
+    table = bt("match", "photos/red.png", "--texts", "-", "--top", 1, input="blue\nred\n").stdout.splitlines()
+    assert len(table) == 2 and table[1].endswith("red")
+    every = bt("match", "photos/red.png", "--texts", "texts", "--json").stdout.splitlines()
+    assert [json.loads(line)["text"] for line in every] == ["green", "blue"] and "rank" not in every[0]
+
+
+def test_of_many_texts_the_most_similar_are_matched_which_is_told(bt: Bt, photos: Path) -> None:
+    many = "".join(f"blue {number}\n" for number in range(40)) + "red\n"
+    done = bt("match", "photos/red.png", "--texts", "-", "--top", 1, "--depth", 3, "--json", input=many)
+    assert json.loads(done.stdout)["text"] == "red"
+    assert done.stderr.startswith("note: 3 of 41 texts are matched with each picture")
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "why"),
+    [
+        (b'red\n{"text": 1}', 6, 'texts, line 2: "text" is no text'),
+        (b'{"caption": "red"}', 6, 'texts, line 1: "text" is missing'),
+        (b"\xff", 6, "texts, line 1: not UTF-8"),
+        (b"\n \n", 6, "texts: no texts in it"),
+    ],
+)
+def test_a_wrong_text_is_named_with_its_line(given: bytes, code: int, why: str, bt: Bt, photos: Path) -> None:
+    Path("texts").write_bytes(given)
+    done = bt("match", "photos/red.png", "--texts", "texts", "--top", 1)
+    assert (done.exit_code, done.stdout) == (code, "") and why in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--depth", "3", "--text", "a"], ["--top", "0", "--text", "a"], ["--top", "1"]])
+def test_the_best_texts_want_a_number_and_texts(options: list[str], bt: Bt, photos: Path) -> None:
+    assert bt("match", "photos/red.png", *options).exit_code == 2
+
+
 def test_rerank_orders_what_comes_in_and_keeps_the_paths_as_they_are(bt: Bt, photos: Path) -> None:
     done = bt("rerank", "blue", input=f"photos/red.png\nphotos/../photos/blue.png\n{photos / 'white.png'}\n")
     assert (done.exit_code, done.stderr) == (0, "")

@@ -173,6 +173,13 @@ def test_a_search_is_the_same(arguments: list[str], served: Served) -> None:
     assert said.who == ("" if "-q" in arguments else f"served by bt serve, process {os.getpid()}")
 
 
+def test_many_queries_are_the_same(served: Served) -> None:
+    queries = b'two cats\n{"image": "photos/sub/' + OTHERS[0].encode() + b'", "id": 3}\ntwo bees\n'
+    for options in (["--top", "3"], ["--no-rerank"], ["--min-match", "0.5"], ["--under", "photos/sub"]):
+        said = both("search", "--texts-from", "-", *options, stdin=queries)
+        assert said.who == f"served by bt serve, process {os.getpid()}"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -233,6 +240,21 @@ def test_a_fill_is_the_same(arguments: list[str]) -> None:
         ["gone.jpg", "--text", "two cats", "--json"],
         [ONE, "--text", LONG, "--text", LONG, "--json"],
         [ONE, "--text", ""],
+        [
+            ONE,
+            OTHER,
+            "--text",
+            "two cats",
+            "--text",
+            "a bee",
+            "--text",
+            "a car",
+            "--top",
+            "2",
+            "--depth",
+            "2",
+            "--json",
+        ],
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:60],
 )
