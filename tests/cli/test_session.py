@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bridgetower import Library, Model
+from bridgetower_cli import interrupts
 from tests.cli.conftest import Bt
 from tests.cli.test_live_table import PROGRAM, ROOT
 from tests.fakes import FakeEncoder, paint
@@ -199,8 +200,8 @@ def test_the_index_is_seen_as_it_is_and_its_end_is_the_end(folder: Path) -> None
 def test_ctrl_c_breaks_off_a_query_and_clears_a_line(folder: Path) -> None:
     with session(folder, program=PROGRAM) as bt:
         bt.type("red\r", "verifying: loading the model")
-        time.sleep(1)  # longer than the grace that other commands have
         bt.type("\x03")
+        time.sleep(interrupts.GRACE_S + 0.5)  # after which other commands have ended
         assert bt.type("never asked\x03", r"\n.*bt> $")
         with (folder / "gate").open("a") as gate:
             gate.write("1\n" * 9)
@@ -254,8 +255,6 @@ def test_the_history_stays_short(lines: list[str], tmp_path: Path, monkeypatch: 
 
 
 def test_an_interrupt_during_an_import_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bridgetower_cli import interrupts
-
     imports = iter([True, False])
     monkeypatch.setattr(interrupts, "_importing", lambda frame: next(imports))
     monkeypatch.setattr(interrupts, "_ending", set(interrupts._ending))
