@@ -7,6 +7,7 @@ import typer
 
 from bridgetower import __version__
 from bridgetower_cli.commands.audit import audit
+from bridgetower_cli.commands.config import set_config, show_config, unset_config
 from bridgetower_cli.commands.duplicates import duplicates
 from bridgetower_cli.commands.evaluate import evaluate
 from bridgetower_cli.commands.export import export
@@ -14,9 +15,10 @@ from bridgetower_cli.commands.fill import fill
 from bridgetower_cli.commands.forget import forget
 from bridgetower_cli.commands.import_ import import_
 from bridgetower_cli.commands.index import index
+from bridgetower_cli.commands.libraries import list_libraries
 from bridgetower_cli.commands.match import match
 from bridgetower_cli.commands.mcp import mcp
-from bridgetower_cli.commands.model import convert_model, list_models, pull_model
+from bridgetower_cli.commands.model import convert_model, list_models, pull_model, remove_model, show_model
 from bridgetower_cli.commands.prune import prune
 from bridgetower_cli.commands.rerank import rerank
 from bridgetower_cli.commands.search import search
@@ -40,7 +42,8 @@ app = typer.Typer(
     epilog=examples("bt index ~/Pictures", 'bt search "two cats on a couch"', 'bt fill "a <mask> looking out"'),
 )
 model = typer.Typer(cls=Group, no_args_is_help=True, help="Look after the models on this machine.")
-command, of_model = partial(app.command, cls=Command), partial(model.command, cls=Command)
+config = typer.Typer(cls=Group, no_args_is_help=True, help="Look at the settings that last, and change them.")
+command, of_model, of_config = (partial(group.command, cls=Command) for group in (app, model, config))
 
 
 def _version(wanted: bool) -> None:
@@ -135,6 +138,7 @@ command(
     ),
 )(import_)
 command(epilog=examples("bt status", "bt status -v", "bt status --index ./scans.index --json"))(status)
+command("libraries", epilog=examples("bt libraries", "bt libraries --json"))(list_libraries)
 command(epilog=examples("bt serve --background", "bt serve --index ./scans.index --idle 2h", "bt serve --stop"))(serve)
 command(epilog=examples("bt mcp", "bt mcp --index ./scans.index"))(mcp)
 command(epilog=examples("bt forget ~/Pictures/2009", "bt forget old.jpg /media/camera --json"))(forget)
@@ -143,5 +147,20 @@ command(epilog=examples("bt verify", "bt verify --repair"))(verify)
 
 app.add_typer(model, name="model")
 of_model("list", epilog=examples("bt model list", "bt model list --json"))(list_models)
+of_model("info", epilog=examples("bt model info demo", "bt model info ./base --json"))(show_model)
 of_model("pull", epilog=examples("bt model pull", "bt model pull BridgeTower/bridgetower-base-itm-mlm"))(pull_model)
 of_model("convert", epilog=examples("bt model convert BridgeTower/bridgetower-base-itm-mlm ./base"))(convert_model)
+of_model(
+    "remove",
+    epilog=examples("bt model remove BridgeTower/bridgetower-base-itm-mlm --dry-run"),
+)(remove_model)
+
+app.add_typer(config, name="config")
+of_config("show", epilog=examples("bt config show", "bt config show --json"))(show_config)
+of_config(
+    "set",
+    epilog=examples(
+        "bt config set device cpu", "bt config set min-match 0.3", "bt config set library.scans ./scans.index"
+    ),
+)(set_config)
+of_config("unset", epilog=examples("bt config unset device", "bt config unset library.scans"))(unset_config)

@@ -313,6 +313,14 @@ def _to_stderr(line: str) -> None:
         sys.stderr.flush()
 
 
+def asked(question: str) -> bool:
+    """Ask a person on the terminal; anything but a yes is a no, and so is the end of stdin."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{harmless(question)} [y/N] ")
+        sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def note(text: str | None) -> None:
     """Say what could not be done beside the command, if anything."""
     if text:

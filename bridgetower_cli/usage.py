@@ -27,16 +27,27 @@ _COMMANDS = {
     "verify": "check doctor fix fsck repair",
     "export": "backup dump save",
     "import": "load restore",
+    "config show": "options settings",
+    "libraries": "collections indexes indices library",
     "model list": "models",
     "model pull": "download fetch get pull",
     "model convert": "convert",
     "--help": "help",
     "--version": "version",
 }
-_MODEL_COMMANDS = {
-    "list": "available ls show",
-    "pull": "add download fetch get install update",
-    "convert": "export save",
+_SUBCOMMANDS = {
+    "bt model": {
+        "list": "available ls",
+        "info": "card describe inspect show",
+        "pull": "add download fetch get install update",
+        "convert": "export save",
+        "remove": "clean delete forget prune rm uninstall",
+    },
+    "bt config": {
+        "show": "get list ls view",
+        "set": "add change edit",
+        "unset": "clear delete remove reset rm",
+    },
 }
 # Options of other tools, by the option of `bt` that does the same, where the command has it.
 _OPTIONS = {
@@ -50,9 +61,10 @@ _OPTIONS = {
     "--hidden": "--all -a",
     "--html": "--page --report",
     "--image": "--file --img --like --photo --picture --similar -i",
-    "--index": "--database --db --library",
+    "--index": "--database --db",
     "--interactive": "--repl --shell",
     "--json": "--format --jsonl --output -j -o",
+    "--library": "--album --catalog --collection",
     "--link-to": "--link --symlink",
     "--min-match": "--confidence --cutoff --min --min-probability --min-score --threshold -t",
     "--min-similarity": "--cutoff --min --min-score --threshold -t",
@@ -135,7 +147,7 @@ class Group(_WithoutPydantic, TyperGroup):
         name = args[0]
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
-        meanings = _COMMANDS if ctx.parent is None else _MODEL_COMMANDS
+        meanings = _COMMANDS if ctx.parent is None else _SUBCOMMANDS[ctx.command_path]
         meant = [f"{ctx.command_path} {command}" for command, words in meanings.items() if name in words.split()]
         meant = meant or [f"{ctx.command_path} {command}" for command in get_close_matches(name, self.commands)]
         raise UsageError(f"{render.visible(name)} is no command of {ctx.command_path}{_did_you_mean(meant, ctx)}")

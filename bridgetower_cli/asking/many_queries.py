@@ -13,10 +13,12 @@ from bridgetower_cli import render
 from bridgetower_cli.asking.answer import Query, notes
 from bridgetower_cli.asking.hits import fields, ranked
 from bridgetower_cli.asking.lines import Lines, text_of
+from bridgetower_cli.config.keys import MIN_MATCH
+from bridgetower_cli.config.values import probability
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import AskLibrary, open_library
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import Settings, least_match, named_path, probability, whole
+from bridgetower_cli.settings import Settings, named_path, whole
 
 if TYPE_CHECKING:
     from bridgetower import Found, Library
@@ -44,7 +46,8 @@ def answer_all(common: Query, file: Path, settings: Settings, *, sort: str) -> N
     """
     lines = Lines(file, "--texts-from")
     _require_sense(common)
-    queries: Iterable[_Line] = (_checked(lines, number, row, common) for number, row in lines)
+    least_match = settings.chosen(MIN_MATCH, common["min_match"])
+    queries: Iterable[_Line] = (_checked(lines, number, row, common, least_match) for number, row in lines)
     if not lines.is_stdin:
         queries = list(queries)
     shows_progress = render.talks_to_terminal() and not render.shows_live_tables()  # never between lines of JSON
@@ -100,7 +103,6 @@ def _require_sense(common: Query) -> None:
     """Raise UsageError for options that fit neither a text nor a picture."""
     from bridgetower import SearchRequest
 
-    least_match(None)  # raises for its variable
     try:
         SearchRequest(**{**common, "text": "a text"})
     except UsageError as error:
@@ -110,8 +112,8 @@ def _require_sense(common: Query) -> None:
             raise error from None
 
 
-def _checked(lines: Lines, number: int, row: dict[str, Any], common: Query) -> _Line:
-    """Return the query of a line. Raises InputError that names it."""
+def _checked(lines: Lines, number: int, row: dict[str, Any], common: Query, least_match: float | None) -> _Line:
+    """Return the query of a line; `least_match` cuts where it has a text. Raises InputError that names the line."""
     from bridgetower import SearchRequest
 
     with lines.named(number):
@@ -120,7 +122,7 @@ def _checked(lines: Lines, number: int, row: dict[str, Any], common: Query) -> _
         text = text_of(row) if row.get("image") is None or row.get("text") is not None else None
         query = dict(common, text=None if text is None else [text])
         if text is not None and query["depth"] != 0:
-            query["min_match"] = least_match(query["min_match"])
+            query["min_match"] = least_match
         named = {"id": row["id"]} if "id" in row else {}
         if row.get("image") is not None:
             if not isinstance(row["image"], str):

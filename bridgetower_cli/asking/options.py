@@ -128,6 +128,10 @@ Taken = Annotated[
         help='Only pictures taken in this time: "2019", "last week", or "2024-05..2024-08" with both months in it.',
     ),
 ]
+SearchTop = Annotated[
+    int | None,
+    typer.Option(parser=whole(10), metavar="N", help="Show at most this many. [env: BT_TOP; default: 10]"),
+]
 Exact = Annotated[
     bool,
     typer.Option(

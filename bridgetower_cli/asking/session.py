@@ -16,8 +16,10 @@ from bridgetower_cli import interrupts, render
 from bridgetower_cli.asking.answer import Query, answer
 from bridgetower_cli.asking.completion import Completion
 from bridgetower_cli.asking.line_editor import LineEditor
+from bridgetower_cli.config.keys import MIN_MATCH
+from bridgetower_cli.config.values import probability
 from bridgetower_cli.libraries import AskLibrary, open_library
-from bridgetower_cli.settings import Settings, least_match, named_path, named_place, probability, whole
+from bridgetower_cli.settings import Settings, named_path, named_place, whole
 
 if TYPE_CHECKING:
     from bridgetower import Library
@@ -91,7 +93,7 @@ class _Session:
         self._open_picture = open_picture
         self._files: dict[int, Path] = {}  # of the last answer, by their ranks
         if common["depth"] != 0:
-            self._query["min_match"] = least_match(common["min_match"])
+            self._query["min_match"] = settings.chosen(MIN_MATCH, common["min_match"])
         self._commands: dict[str, Callable[[str], object]] = {
             "/top": self._set_top,
             "/min-match": self._set_min_match,

@@ -81,7 +81,7 @@ def evaluate(
 
     if credit_same not in ON_OFF:
         raise UsageError(f"{credit_same!r}: --credit-same is on or off")
-    settings = settle(model=model, device=device, precision=precision)
+    settings = settle(model=model, device=device, precision=precision, needs_index=False)
     choice = EngineChoice(engine, workers, shared_paths)
     missing: list[Skipped] = []
     with Meter("encoding", "pictures") as meter:

@@ -19,6 +19,7 @@ from bridgetower_cli.settings import (
     FeaturesCache,
     FeaturesDir,
     Index,
+    InLibrary,
     Json,
     NoServer,
     Precision,
@@ -67,6 +68,7 @@ def fill(
     features_dir: FeaturesDir = None,
     store_password_file: StorePasswordFile = None,
     index: Index = None,
+    in_library: InLibrary = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -97,6 +99,8 @@ def fill(
             raise UsageError(f"{option} is for the pictures of the index: leave it out, or --image")
     settings = settle(
         index=index,
+        library=in_library,
+        needs_index=not image,
         model=model,
         device=device,
         precision=precision,

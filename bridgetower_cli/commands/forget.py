@@ -7,7 +7,7 @@ import typer
 
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
-from bridgetower_cli.settings import Index, Json, Quiet, named_path, settle
+from bridgetower_cli.settings import Index, InLibrary, Json, Quiet, named_path, settle
 
 
 def forget(
@@ -20,6 +20,7 @@ def forget(
     ] = False,
     json: Json = False,
     index: Index = None,
+    in_library: InLibrary = None,
     quiet: Quiet = False,
 ) -> None:
     """Take folders and files out of the index. The pictures themselves are not touched, and need not exist any more.
@@ -27,7 +28,7 @@ def forget(
     What the model made of them is kept until `bt prune`, so that nothing is encoded again where they come back. The
     next `bt index` of a folder around them takes them in again.
     """
-    with library(settle(index=index)) as pictures:
+    with library(settle(index=index, library=in_library)) as pictures:
         report = pictures.forget(paths, dry_run=dry_run)
     render.note(report.note)
     if json:

@@ -11,7 +11,7 @@ from bridgetower_cli import render
 from bridgetower_cli.failures import SOME_SKIPPED
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import Index, Quiet, StorePasswordFile, named_path, settle
+from bridgetower_cli.settings import Index, InLibrary, Quiet, StorePasswordFile, named_path, settle
 
 
 def import_(
@@ -49,6 +49,7 @@ def import_(
         ),
     ] = None,
     index: Index = None,
+    in_library: InLibrary = None,
     store_password_file: StorePasswordFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -68,7 +69,7 @@ def import_(
         raise UsageError("--paths, --name and --queries belong to --vectors; a FOLDER has all that it needs")
     if vectors is not None and (paths is None or name is None):
         raise UsageError("--vectors needs --paths FILE, a path for each of them, and --name, the model that made them")
-    settings = settle(index=index, store_password_file=store_password_file)
+    settings = settle(index=index, library=in_library, needs_index=False, store_password_file=store_password_file)
     later = "its pictures are shown" if vectors is None else "import its pictures again"
     for new in dict.fromkeys(moves.values()):
         if not os.path.lexists(new):

@@ -19,6 +19,7 @@ from bridgetower_cli.settings import (
     Device,
     Engine,
     Index,
+    InLibrary,
     Model,
     Precision,
     Quiet,
@@ -81,6 +82,7 @@ def index(
         bool, typer.Option("--json", help="Print each skipped file, then the counts, as one JSON object a line.")
     ] = False,
     index: Index = None,
+    in_library: InLibrary = None,
     model: Model = None,
     preprocessing: Annotated[
         str | None,
@@ -129,7 +131,13 @@ def index(
     Exits with 3 if some files could not be read: each is named, with the reason, and the others are indexed.
     """
     settings = settle(
-        index=index, model=model, device=device, precision=precision, store_password_file=store_password_file
+        index=index,
+        library=in_library,
+        needs_index=False,
+        model=model,
+        device=device,
+        precision=precision,
+        store_password_file=store_password_file,
     )
     if not paths:
         if store is None:

@@ -64,7 +64,14 @@ def match(
         raise UsageError("--text is missing: `bt match --help` shows how it is given; --texts FILE reads many")
     if depth is not None and top is None:
         raise UsageError("--depth is for the best texts of each picture: give --top, too")
-    settings = settle(model=model, device=device, precision=precision, no_server=no_server, verbose=verbose)
+    settings = settle(
+        model=model,
+        device=device,
+        precision=precision,
+        no_server=no_server,
+        verbose=verbose,
+        needs_index=False,
+    )
     paths = [Path(os.path.abspath(image)) for image in images]
     with Meter("matching", "pictures") as meter:
         scores = ask_model(

@@ -6,7 +6,17 @@ import threading
 from bridgetower.errors import UsageError
 from bridgetower_cli import interrupts, render
 from bridgetower_cli.libraries import engine_options, say_defect, wanted
-from bridgetower_cli.settings import Device, Index, IndexModel, NoServer, Precision, Quiet, StorePasswordFile, settle
+from bridgetower_cli.settings import (
+    Device,
+    Index,
+    IndexModel,
+    InLibrary,
+    NoServer,
+    Precision,
+    Quiet,
+    StorePasswordFile,
+    settle,
+)
 
 _IDLE_S = 15 * 60.0  # after which the weights are let go
 
@@ -14,6 +24,7 @@ _IDLE_S = 15 * 60.0  # after which the weights are let go
 def mcp(
     store_password_file: StorePasswordFile = None,
     index: Index = None,
+    in_library: InLibrary = None,
     model: IndexModel = None,
     device: Device = None,
     precision: Precision = None,
@@ -35,6 +46,7 @@ def mcp(
         raise UsageError(f"`bt mcp` needs the extra mcp: {how_to_install('mcp')}")
     settings = settle(
         index=index,
+        library=in_library,
         model=model,
         device=device,
         precision=precision,

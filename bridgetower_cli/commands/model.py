@@ -1,16 +1,21 @@
-"""`bt model list`, `bt model pull`, `bt model convert`."""
+"""`bt model list`, `info`, `pull`, `convert`, `remove`."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bridgetower.errors import BridgeTowerError, UsageError
 from bridgetower_cli import render
+from bridgetower_cli.config.completion import models, models_to_remove
+from bridgetower_cli.config.file import place, read
+from bridgetower_cli.config.places import libraries
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import DEFAULT_MODEL, Json, Quiet, model_name, named_path, settle
 
 if TYPE_CHECKING:
-    from bridgetower import LocalModel
+    from bridgetower import Head, LocalModel, ModelInfo, RemovedModel, SizedFile
 
 
 def list_models(json: Json = False, quiet: Quiet = False) -> None:
@@ -30,7 +35,7 @@ def list_models(json: Json = False, quiet: Quiet = False) -> None:
             [
                 [
                     render.visible(model.name),
-                    render.UNKNOWN if model.heads is None else " ".join(_heads(model)),
+                    render.UNKNOWN if model.heads is None else " ".join(_heads(model.heads)),
                     render.size(model.size),
                     render.visible(str(model.folder)),
                 ]
@@ -44,19 +49,45 @@ def list_models(json: Json = False, quiet: Quiet = False) -> None:
         render.say(f"note: the default model is not on this machine; fetch it with `bt model pull {DEFAULT_MODEL}`")
 
 
+def show_model(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            parser=model_name,
+            autocompletion=models,
+            help='A repository of the Hugging Face Hub that is on this machine, a folder, or "demo".',
+        ),
+    ],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a model on this machine is, where it lies, and the disk that it takes."""
+    from bridgetower import model_info
+
+    model = model_info(name)
+    if json:
+        render.json_line(_all_fields(model))
+    else:
+        render.table([Column(""), Column("", path=True)], _rows(model), header=False)
+    if model.heads is None:
+        render.say("note: the weights are pickles, whose heads are known when they were first used")
+
+
 def pull_model(
     name: Annotated[
         str | None,
         typer.Argument(
             metavar="NAME",
             parser=model_name,
+            autocompletion=models,
             help="A repository of the Hugging Face Hub. [env: BT_MODEL; default: the model of bt index]",
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Fetch a model, or what is missing of it, and print its folder."""
-    settings = settle(model=name)
+    settings = settle(model=name, needs_index=False)
     import bridgetower
 
     checkpoint = bridgetower.pull_model(settings.model, progress=render.talks_to_terminal(), say=render.say)
@@ -67,7 +98,12 @@ def pull_model(
 def convert_model(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", parser=model_name, help="A repository of the Hugging Face Hub, or a folder."),
+        typer.Argument(
+            metavar="NAME",
+            parser=model_name,
+            autocompletion=models,
+            help="A repository of the Hugging Face Hub, or a folder.",
+        ),
     ],
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", parser=named_path, help="Where to write it: a new or empty folder.")
@@ -84,8 +120,144 @@ def convert_model(
     render.paths([checkpoint.folder])
 
 
-def _heads(model: "LocalModel") -> list[str]:
-    return sorted(head.name for head in model.heads or ())
+def remove_model(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            parser=model_name,
+            autocompletion=models_to_remove,
+            help="A repository of the Hugging Face Hub that is on this machine.",
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, how much that is, and change nothing.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Remove a model from this machine, with the copies of its weights that no other model has.
+
+    The model that comes with bt, and folders of your own, are never removed.
+    """
+    import bridgetower
+
+    planned = bridgetower.remove_model(name, dry_run=True)
+    for library in _made_with(name):
+        render.say(f"note: the library {library} was made with {name}: its searches need `bt model pull {name}` then")
+    if not (yes or dry_run):
+        if sys.stdin is None or not (sys.stdin.isatty() and render.talks_to_terminal()):
+            raise UsageError(f"{name}: nobody can be asked here: give --yes to remove {render.size(planned.bytes)}")
+        if not render.asked(f"Remove {name} from this machine, which frees {render.size(planned.bytes)}?"):
+            render.say("nothing was removed")
+            return
+    removed = planned if dry_run else bridgetower.remove_model(name)
+    if json:
+        render.json_line(_removal(removed) | {"dry_run": dry_run})
+    else:
+        rows = [
+            ["revisions", str(removed.revisions)],
+            ["copies of the weights", str(len(removed.copies))],
+            ["would free" if dry_run else "freed", render.size(removed.bytes)],
+        ]
+        render.table([Column(""), Column("", number=True)], rows, header=False)
+
+
+def _made_with(model: str) -> list[str]:
+    """Return the libraries whose index was made with a model. One that cannot be read counts as made with another."""
+    from bridgetower.library import Library
+
+    found = []
+    for name, folder in libraries(read(place())).items():
+        try:
+            with Library(folder) as library:
+                if library.summary().fingerprint.model == model:
+                    found.append(name)
+        except BridgeTowerError:
+            continue
+    return found
+
+
+def _removal(removed: "RemovedModel") -> dict[str, Any]:
+    return {
+        "name": removed.name,
+        "revisions": removed.revisions,
+        "copies": _sizes(removed.copies),
+        "bytes": removed.bytes,
+    }
+
+
+def _heads(heads: "frozenset[Head] | None") -> list[str]:
+    return sorted(head.name for head in heads or ())
+
+
+def _sizes(files: "tuple[SizedFile, ...]") -> list[dict[str, Any]]:
+    return [{"path": file.path, "bytes": file.bytes} for file in files]
+
+
+def _all_fields(model: "ModelInfo") -> dict[str, Any]:
+    config, preprocessing = model.config, model.preprocessing
+    return {
+        "name": model.name,
+        "folder": model.folder,
+        "revision": model.revision,
+        "licence": model.licence,
+        "heads": None if model.heads is None else [head.lower() for head in _heads(model.heads)],
+        "parameters": model.parameters,
+        "dim": config.contrastive_hidden_size if model.heads is None or _has_vectors(model) else None,
+        "layers": {
+            "text": config.text.num_hidden_layers,
+            "vision": config.vision.num_hidden_layers,
+            "cross_modal": config.num_hidden_layers,
+        },
+        "widths": {
+            "text": config.text.hidden_size,
+            "vision": config.vision.hidden_size,
+            "cross_modal": config.hidden_size,
+        },
+        "max_tokens": config.text.max_tokens,
+        "vocabulary": config.text.vocab_size,
+        "image_size": config.vision.image_size,
+        "patch_size": config.vision.patch_size,
+        "preprocessing": {
+            "name": preprocessing.name,
+            "shortest_edge": preprocessing.shortest_edge,
+            "size_divisor": preprocessing.size_divisor,
+            "crop_size": preprocessing.crop_size,
+            "mean": preprocessing.mean,
+            "std": preprocessing.std,
+        },
+        "files": _sizes(model.files),
+        "copies": _sizes(model.copies),
+        "bytes": sum(file.bytes for file in (*model.files, *model.copies)),
+    }
+
+
+def _has_vectors(model: "ModelInfo") -> bool:
+    return "ITC" in _heads(model.heads)
+
+
+def _rows(model: "ModelInfo") -> list[list[str]]:
+    """Return the lines for people; a value that is not known has none."""
+    facts = _all_fields(model)
+    layers, widths, pixels = facts["layers"], facts["widths"], facts["preprocessing"]
+    square = f"{pixels['crop_size']} x {pixels['crop_size']} pixels"
+    rows = [
+        ["model", render.visible(model.name)],
+        ["folder", render.visible(str(model.folder))],
+        ["revision", model.revision],
+        ["licence", render.visible(model.licence or render.UNKNOWN)],
+        ["heads", " ".join(_heads(model.heads)) or render.UNKNOWN],
+        ["parameters", render.UNKNOWN if model.parameters is None else f"{model.parameters / 1e6:,.1f} million"],
+        ["vectors", "none" if facts["dim"] is None else f"of length {facts['dim']}"],
+        ["layers", ", ".join(f"{part.replace('_', '-')} {layers[part]} of width {widths[part]}" for part in layers)],
+        ["texts", f"up to {facts['max_tokens']} tokens, of {facts['vocabulary']} words and parts of words"],
+        ["pictures", f"{square}, preprocessing {pixels['name']}, in patches of {facts['patch_size']}"],
+        ["disk", render.size(facts["bytes"])],
+    ]
+    rows += [["file", f"{render.visible(file.path.name)} ({render.size(file.bytes)})"] for file in model.files]
+    return rows + [["copy", f"{render.visible(str(file.path))} ({render.size(file.bytes)})"] for file in model.copies]
 
 
 def _fields(model: "LocalModel") -> dict[str, object]:
@@ -93,6 +265,6 @@ def _fields(model: "LocalModel") -> dict[str, object]:
         "name": model.name,
         "folder": model.folder,
         "bytes": model.size,
-        "heads": None if model.heads is None else [head.lower() for head in _heads(model)],
+        "heads": None if model.heads is None else [head.lower() for head in _heads(model.heads)],
         "problem": model.problem,
     }

@@ -8,7 +8,7 @@ from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column
-from bridgetower_cli.settings import Index, Json, Quiet, StorePasswordFile, settle
+from bridgetower_cli.settings import Index, InLibrary, Json, Quiet, StorePasswordFile, settle
 
 
 def prune(
@@ -17,6 +17,7 @@ def prune(
     ] = False,
     json: Json = False,
     index: Index = None,
+    in_library: InLibrary = None,
     store_password_file: StorePasswordFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -27,7 +28,7 @@ def prune(
     again.
     """
     with (
-        library(settle(index=index, store_password_file=store_password_file)) as pictures,
+        library(settle(index=index, library=in_library, store_password_file=store_password_file)) as pictures,
         Meter("looking for", "files") as meter,
     ):
         pruned = pictures.prune(dry_run=dry_run, on_progress=meter.update)

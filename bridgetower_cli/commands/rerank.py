@@ -9,6 +9,7 @@ import typer
 
 from bridgetower.errors import UsageError
 from bridgetower_cli import render
+from bridgetower_cli.config.keys import MIN_MATCH
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import ask_model
 from bridgetower_cli.progress import Meter
@@ -22,7 +23,6 @@ from bridgetower_cli.settings import (
     Quiet,
     RequiredText,
     Verbose,
-    least_match,
     settle,
     whole,
 )
@@ -65,8 +65,15 @@ def rerank(
         html=html, viewed=open_first or int(open_viewer), copy_to=copy_to, link_to=link_to, dry_run=dry_run
     )
     showing.require_one_format("--json" if json else "")
-    settings = settle(model=model, device=device, precision=precision, no_server=no_server, verbose=verbose)
-    min_match = least_match(min_match)
+    settings = settle(
+        model=model,
+        device=device,
+        precision=precision,
+        no_server=no_server,
+        verbose=verbose,
+        needs_index=False,
+    )
+    min_match = settings.chosen(MIN_MATCH, min_match)
     spelled = _read_paths(b"\0" if null else b"\n")
     if not spelled:
         raise no_match("no paths came in on stdin")

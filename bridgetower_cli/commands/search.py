@@ -26,6 +26,7 @@ from bridgetower_cli.asking.options import (
     Offset,
     Paths,
     QueryVector,
+    SearchTop,
     Since,
     Sort,
     Taken,
@@ -38,6 +39,7 @@ from bridgetower_cli.asking.options import (
 )
 from bridgetower_cli.asking.session import converse
 from bridgetower_cli.asking.stdin import Stdin
+from bridgetower_cli.config.keys import DEPTH, MIN_MATCH, TOP
 from bridgetower_cli.libraries import ask_library
 from bridgetower_cli.settings import (
     Depth,
@@ -46,15 +48,14 @@ from bridgetower_cli.settings import (
     FeaturesDir,
     Index,
     IndexModel,
+    InLibrary,
     Json,
     MinMatch,
     NoServer,
     Precision,
     Quiet,
     StorePasswordFile,
-    Top,
     Verbose,
-    least_match,
     settle,
 )
 from bridgetower_cli.showing.following import follow, show_instead
@@ -80,7 +81,7 @@ def search(
     since: Since = None,
     before: Before = None,
     taken: Taken = None,
-    top: Top = 10,
+    top: SearchTop = None,
     offset: Offset = 0,
     unique: Unique = False,
     sort: Sort = "match",
@@ -104,6 +105,7 @@ def search(
     features_dir: FeaturesDir = None,
     store_password_file: StorePasswordFile = None,
     index: Index = None,
+    in_library: InLibrary = None,
     model: IndexModel = None,
     device: Device = None,
     precision: Precision = None,
@@ -144,6 +146,7 @@ def search(
             raise UsageError(f"{asking} many queries: bare paths, and what is done with hits, are for a single one")
     settings = settle(
         index=index,
+        library=in_library,
         model=model,
         device=device,
         precision=precision,
@@ -158,6 +161,8 @@ def search(
     if len(texts) > 1 and all(len(one.split()) == 1 for one in texts):
         words = render.visible(" ".join(texts))
         render.say(f'note: {len(texts)} texts, each of which must be true; for one text of these words: "{words}"')
+    top = settings.chosen(TOP, top)
+    depth = 0 if no_rerank else settings.chosen(DEPTH, depth)
     query = {
         "text": texts or None,
         "image": image,
@@ -173,7 +178,7 @@ def search(
         "top": top,
         "offset": offset,
         "unique": unique,
-        "depth": 0 if no_rerank else depth,
+        "depth": depth,
         "min_match": min_match,
         "min_similarity": min_similarity,
         "exact": exact,
@@ -186,8 +191,8 @@ def search(
         render.answer_program()
         answer_all(query, texts_from, settings, sort=sort)
         return
-    if texts and query["depth"] != 0:
-        query["min_match"] = least_match(min_match)
+    if texts and depth != 0:
+        query["min_match"] = settings.chosen(MIN_MATCH, min_match)
 
     def asked(found: "Found", hits: Sequence[Ranked]) -> Question:
         places = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}

@@ -24,6 +24,7 @@ from bridgetower_cli.settings import (
     FeaturesDir,
     Index,
     IndexModel,
+    InLibrary,
     Precision,
     Quiet,
     Settings,
@@ -93,6 +94,7 @@ def serve(
     features_dir: FeaturesDir = None,
     store_password_file: StorePasswordFile = None,
     index: Index = None,
+    in_library: InLibrary = None,
     model: IndexModel = None,
     device: Device = None,
     precision: Precision = None,
@@ -116,6 +118,7 @@ def serve(
         raise UsageError("--stop ends the server of an index, wherever it listens: give it without an address")
     settings = settle(
         index=index,
+        library=in_library,
         model=model,
         device=device,
         precision=precision,

@@ -9,9 +9,10 @@ from bridgetower import __version__
 from bridgetower.records import FOREIGN
 from bridgetower.serving.local.client import Greeting, NoServer, look
 from bridgetower_cli import render
+from bridgetower_cli.config.places import name_of
 from bridgetower_cli.libraries import library
 from bridgetower_cli.render import Column, counted, visible
-from bridgetower_cli.settings import Device, Index, Json, Precision, Quiet, settle
+from bridgetower_cli.settings import Device, Index, InLibrary, Json, Precision, Quiet, settle
 
 FEW = 5  # reasons, and indexed single files, that are shown
 
@@ -26,28 +27,31 @@ def status(
     ] = False,
     json: Json = False,
     index: Index = None,
+    in_library: InLibrary = None,
     device: Device = None,
     precision: Precision = None,
     quiet: Quiet = False,
 ) -> None:
     """Show what the index holds, and where it is."""
-    settings = settle(index=index, device=device, precision=precision)
+    settings = settle(index=index, library=in_library, device=device, precision=precision)
     with library(settings) as pictures:
         summary = pictures.summary()
         skipped = pictures.skipped() if verbose else []
-    server = _server(settings.index)
+    name, server = name_of(settings.index, settings.file), _server(settings.index)
     runtime = None
     if verbose:
         from bridgetower import choose_runtime
 
         runtime = choose_runtime(settings.device, settings.precision)
     if json:
-        fields = _fields(summary, runtime) | {"server": _server_fields(server)}
+        fields = _fields(summary, runtime) | {"library": name, "server": _server_fields(server)}
         if verbose:
             fields["skipped_files"] = [{"path": file.path, "reason": file.reason} for file in skipped]
         render.json_line(fields)
     else:
         rows = [*_rows(summary, runtime), ["server", _served(server)]]
+        if name is not None:
+            rows.insert(1, ["library", name])
         rows += [["skipped file", f"{visible(str(file.path))}: {visible(file.reason)}"] for file in skipped]
         render.table([Column(""), Column("")], rows, header=False)
 

@@ -8,7 +8,7 @@ from bridgetower.errors import StoreError
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.settings import Index, Json, Quiet, StorePasswordFile, settle
+from bridgetower_cli.settings import Index, InLibrary, Json, Quiet, StorePasswordFile, settle
 
 if TYPE_CHECKING:
     from bridgetower import Finding, Library, Repaired
@@ -25,6 +25,7 @@ def verify(
     ] = False,
     json: Json = False,
     index: Index = None,
+    in_library: InLibrary = None,
     store_password_file: StorePasswordFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -34,7 +35,7 @@ def verify(
 
     Prints each finding, one a line, and changes nothing. Exits with 5 if there is any; with --repair, if any is left.
     """
-    with library(settle(index=index, store_password_file=store_password_file)) as pictures:
+    with library(settle(index=index, library=in_library, store_password_file=store_password_file)) as pictures:
         with Meter("checking", "pictures") as meter:
             if repair:
                 _repair(pictures, meter, json=json)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 AUTO, ON, OFF = "auto", "on", "off"  # values of BT_HYPERLINKS
 SETTINGS = (AUTO, ON, OFF)
+by_setting = AUTO  # the value that counts where the variable is not set
 
 # Values of TERM_PROGRAM and beginnings of TERM of terminals that have links.
 _PROGRAMS = frozenset(
@@ -50,7 +51,7 @@ def around(text: str, url: str) -> str:
 
 def are_shown(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether the terminal of stdout shows links, as far as the environment tells."""
-    setting, term = environment.get("BT_HYPERLINKS", AUTO) or AUTO, environment.get("TERM", "").lower()
+    setting, term = environment.get("BT_HYPERLINKS") or by_setting, environment.get("TERM", "").lower()
     if setting != AUTO:
         return setting == ON
     if environment.get("NO_HYPERLINKS") or term in ("dumb", "linux", "unknown"):

@@ -62,6 +62,12 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models.model import available_models as available_models
     from bridgetower.models.model import convert_model as convert_model
     from bridgetower.models.model import pull_model as pull_model
+    from bridgetower.models.on_disk import ModelInfo as ModelInfo
+    from bridgetower.models.on_disk import RemovedModel as RemovedModel
+    from bridgetower.models.on_disk import SizedFile as SizedFile
+    from bridgetower.models.on_disk import model_info as model_info
+    from bridgetower.models.on_disk import model_names as model_names
+    from bridgetower.models.on_disk import remove_model as remove_model
     from bridgetower.pictures.decode_pool import GuardedDecoder as GuardedDecoder
     from bridgetower.pictures.decode_pool import GuardedPicture as GuardedPicture
     from bridgetower.pictures.preprocess import Preprocessing as Preprocessing
@@ -117,6 +123,7 @@ _HOMES = {
     "installation": "how_to_install",
     "library": "Library",
     "models.model": "Model available_models convert_model pull_model",
+    "models.on_disk": "ModelInfo RemovedModel SizedFile model_info model_names remove_model",
     "pictures.decode_pool": "GuardedDecoder GuardedPicture",
     "pictures.preprocess": "Preprocessing",
     "records": "DEFAULT_MODEL EngineChoice FileContent Fingerprint Head Hit LeftOut PairScore Refused Skipped "

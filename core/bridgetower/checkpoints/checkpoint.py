@@ -4,13 +4,14 @@ configuration.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
-from bridgetower.checkpoints.cache import remembered
+from bridgetower.checkpoints.cache import known_digest, remembered
 from bridgetower.checkpoints.safetensors_files import StoredTensor, TensorHeader, open_tensors
 from bridgetower.checkpoints.tensor_names import (
     IGNORED_KEYS,
@@ -55,6 +56,17 @@ class Checkpoint:
             return remembered(
                 self.weights, "\n".join(sorted(names)), lambda: _digest_of_tensors(open_weights(self), names)
             )
+
+    @property
+    def known_weights_sha256(self) -> str | None:
+        """`weights_sha256` if it has been computed before, as it was if a copy of the weights was ever prepared."""
+        with readable(self.folder):
+            return known_digest(self.weights, "\n".join(sorted(_expected_shapes(self.config, self.heads))))
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of the network, which depends on its heads."""
+        return sum(math.prod(shape) for shape in parameter_shapes(self.config, self.heads).values())
 
     @cached_property
     def tokenizer_sha256(self) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridgetower.checkpoints import hub
-from bridgetower.checkpoints.cache import cache_folder, digest_of_files, remembered
+from bridgetower.checkpoints.cache import cache_folder, converted_copy, digest_of_files, remembered
 from bridgetower.checkpoints.checkpoint import Checkpoint, check_layout, readable
 from bridgetower.checkpoints.documents import read_json
 from bridgetower.checkpoints.hub import SAFETENSORS
@@ -56,12 +56,35 @@ def resolve(
     `progress` lets `huggingface_hub` show bars on stderr; `say` gets a line before the Hub is asked. Raises
     `ModelError`.
     """
+    if name != DEMO and not fetch:
+        return _resolve_recorded(name)
+    place = own_place(name)
+    if place is None:
+        snapshot = hub.find_or_fetch(name, refresh=refresh, progress=progress, say=say)
+        place = name, snapshot, snapshot.name
+    return _read(*place)
+
+
+def locate(name: str) -> tuple[str, Path, str]:
+    """Return full name, folder and revision of a model on this machine, by a name that a person gave.
+
+    Raises `ModelError` if it is not here, or lacks some files.
+    """
+    place = own_place(name)
+    if place is None:
+        snapshot, why = hub.find(name)
+        if snapshot is None:
+            raise ModelError(f"{name} {why}: fetch it with `bt model pull {name}`")
+        place = name, snapshot, snapshot.name
+    return place
+
+
+def own_place(name: str) -> tuple[str, Path, str] | None:
+    """Return full name, folder and revision of the demo model or a folder, None for a repository. Raises ModelError."""
     if name == DEMO:
         if not DEMO_FOLDER.is_dir():
             raise ModelError(f"{DEMO_FOLDER}: this installation lacks the demo model; install it again")
-        return _read(DEMO, DEMO_FOLDER, _BUNDLED)
-    if not fetch:
-        return _resolve_recorded(name)
+        return DEMO, DEMO_FOLDER, _BUNDLED
     folder = os.path.expanduser(name)  # unlike Path.expanduser, leaves unknown users unchanged
     try:
         mode = os.stat(folder).st_mode
@@ -71,13 +94,12 @@ def resolve(
         mode = None
     if mode is not None and stat.S_ISDIR(mode):
         folder = os.path.realpath(folder)
-        return _read(folder, Path(folder), "local")
+        return folder, Path(folder), "local"
     if mode is not None:
         raise ModelError(f"{name}: this is a file; point at the folder that holds config.json and the weights")
     if not hub.is_repository_id(name):
         raise ModelError(f"{name}: no such folder, and no repository id either (owner/name); try --model demo")
-    snapshot = hub.find_or_fetch(name, refresh=refresh, progress=progress, say=say)
-    return _read(name, snapshot, snapshot.name)
+    return None
 
 
 def asks_the_hub(name: str) -> bool:
@@ -134,15 +156,29 @@ def _describe(name: str, folder: Path, revision: str) -> LocalModel:
         return LocalModel(name, folder, size, None, str(error))
 
 
+def read_unconverted(name: str, folder: Path, revision: str) -> Checkpoint | None:
+    """Read a checkpoint as far as no pickle must be converted; None if one must. Raises ModelError."""
+    with readable(folder):
+        files = hub.weight_files(folder)
+        return None if _is_pickled(files) and not converted_copy(files) else _read_folder(name, folder, revision)
+
+
+def read_settings(folder: Path) -> tuple[ModelConfig, Preprocessing]:
+    """Read the configuration and the preprocessing of a checkpoint. Raises ModelError."""
+    with readable(folder):
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: no config.json here; point at the folder of a checkpoint, with its weights")
+        config = ModelConfig.from_json(read_json(folder / "config.json"), source=str(folder / "config.json"))
+        return config, _read_preprocessing(folder, config)
+
+
 def _read(name: str, folder: Path, revision: str) -> Checkpoint:
     with readable(folder):
         return _read_folder(name, folder, revision)
 
 
 def _read_folder(name: str, folder: Path, revision: str) -> Checkpoint:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no config.json here; point at the folder of a checkpoint, with its weights")
-    config = ModelConfig.from_json(read_json(folder / "config.json"), source=str(folder / "config.json"))
+    config, preprocessing = read_settings(folder)
     sources = hub.weight_files(folder)
     if not sources:
         raise ModelError(f"{folder}: neither {SAFETENSORS} nor {hub.PICKLE} here; fetch the weights, too")
@@ -155,7 +191,7 @@ def _read_folder(name: str, folder: Path, revision: str) -> Checkpoint:
         folder=folder,
         revision=revision,
         config=config,
-        preprocessing=_read_preprocessing(folder, config),
+        preprocessing=preprocessing,
         heads=heads,
         weights=weights,
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridgetower.checkpoints.cache import cache_folder
-from bridgetower.checkpoints.documents import read_json
+from bridgetower.checkpoints.documents import read_document, read_json
 from bridgetower.errors import ModelError
+from bridgetower.files.os_errors import unreadable
 from bridgetower.records import Say
 from bridgetower.resources import causes, shortage
 
@@ -67,9 +68,76 @@ def cached_repositories() -> list[tuple[str, Path]]:
         repository = storage.name.removeprefix("models--").replace("--", "/", 1)
         if is_repository_id(repository):  # other folders may be there
             folder, missing = _find_snapshot(repository)
-            if folder is not None and not missing and _model_type(folder) == "bridgetower":
+            if folder is not None and not missing and _is_bridgetower(folder):
                 found.append((repository, folder))
     return found
+
+
+def cached_names() -> list[str]:
+    """Return the id of each repository in the cache that may be a BridgeTower, also of those that lack some files."""
+    from huggingface_hub import constants
+
+    found = []
+    for place in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
+        name = place.name.removeprefix("models--").replace("--", "/", 1)
+        if is_repository_id(name) and any(map(_is_bridgetower, place.glob("snapshots/*"))):
+            found.append(name)
+    return found
+
+
+def snapshots(repository: str) -> list[Path]:
+    """Return every snapshot folder of a repository in the cache. Raises ModelError if it is no BridgeTower."""
+    found = [folder for folder in storage(repository).glob("snapshots/*") if folder.is_dir()]
+    kinds = {_model_type(folder) for folder in found} - {None}
+    if kinds and "bridgetower" not in kinds:
+        raise ModelError(
+            f"{repository}: this is no BridgeTower, but of type {kinds.pop()}: remove it with `hf cache rm`"
+        )
+    return found
+
+
+def remove(repository: str, *, dry_run: bool) -> int:
+    """Remove all revisions of a repository from the cache; return how many bytes that frees. Raises ModelError."""
+    from huggingface_hub import constants, scan_cache_dir
+
+    place = storage(repository)
+    try:
+        cache = scan_cache_dir()
+    except OSError as error:
+        raise unreadable(constants.HF_HUB_CACHE, error, ModelError, advice="check its permissions") from error
+    found = [repo for repo in cache.repos if (repo.repo_type, repo.repo_id) == ("model", repository)]
+    if not found:
+        raise ModelError(f"{place}: `huggingface_hub` does not understand the folder: remove it by hand")
+    strategy = cache.delete_revisions(*(revision.commit_hash for revision in found[0].revisions))
+    if not dry_run:
+        strategy.execute()
+        if place.exists():  # it only logs what it could not remove
+            raise ModelError(f"{place}: not all could be removed: check the permissions, and run it again")
+    return strategy.expected_freed_size
+
+
+def licence(folder: Path) -> str | None:
+    """Return the licence that the model card says, if there is a card, and it says one."""
+    from huggingface_hub import ModelCard
+
+    try:
+        card = ModelCard(read_document(folder / "README.md").decode("utf-8"), ignore_metadata_errors=True)
+    except Exception:  # noqa: BLE001 - of the parser of YAML; a card is written by anyone
+        return None
+    said = card.data.get("license_name") or card.data.get("license")
+    return said if isinstance(said, str) else None
+
+
+def is_cached(name: str) -> bool:
+    """Return whether a repository of this name is in the cache, whole or in part."""
+    return is_repository_id(name) and storage(name).is_dir()
+
+
+def storage(repository: str) -> Path:
+    """Return the folder of a repository in the cache, which may be absent."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
 
 
 def find(repository: str) -> tuple[Path | None, str]:
@@ -117,7 +185,7 @@ def _announce(repository: str, there: "_OnTheHub", wanted: list[str], weights: l
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
-    snapshot = cache / f"models--{repository.replace('/', '--')}" / "snapshots" / there.commit
+    snapshot = storage(repository) / "snapshots" / there.commit
     size = sum(there.sizes.get(name, 0) for name in wanted if not (snapshot / name).exists())
     if size:
         # Pickles are converted, and weights are kept in the precision in which they run, at most as large as they are.
@@ -174,18 +242,16 @@ def _find_snapshot(repository: str) -> tuple[Path | None, list[str]]:
 
 def _snapshots(repository: str) -> list[Path]:
     """Return the snapshot folder of the main branch; where that is unknown, all snapshot folders, newest first."""
-    from huggingface_hub import constants
-
-    storage = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    place = storage(repository)
     try:
-        commit = (storage / "refs" / "main").read_text().strip()
+        commit = (place / "refs" / "main").read_text().strip()
     except (OSError, ValueError):  # files were fetched by commit, or the cache is damaged
         commit = ""
-    main = storage / "snapshots" / commit
+    main = place / "snapshots" / commit
     try:
         if re.fullmatch(r"\w+", commit) and main.is_dir():
             return [main]
-        others = [folder for folder in storage.glob("snapshots/*") if folder.is_dir()]
+        others = [folder for folder in place.glob("snapshots/*") if folder.is_dir()]
         return sorted(others, key=lambda folder: -folder.stat().st_mtime_ns)
     except OSError:
         return []
@@ -305,6 +371,10 @@ def _reason(error: BaseException) -> str:
     """Return the first line of the root cause of an error."""
     *_, root = causes(error)
     return str(root).strip().partition("\n")[0] or type(root).__name__
+
+
+def _is_bridgetower(folder: Path) -> bool:
+    return _model_type(folder) == "bridgetower"
 
 
 def _model_type(folder: Path) -> object:

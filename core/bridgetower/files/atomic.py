@@ -22,17 +22,19 @@ _ABANDONED_S = 24 * 3600
 _NEW = "new"  # in the temporary names of `create_file`
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object], *, mode: int | None = None) -> None:
     """Have `write` fill a temporary file, then rename it to `path`, in one step that survives a power cut.
 
-    Raises OSError, and any error of `write`; `path` is then unchanged.
+    `mode` holds its permissions, which are those of the umask by default. Raises OSError, and any error of `write`;
+    `path` is then unchanged.
     """
     unfinished = _temporary_path(path)
     unfinished.touch(exist_ok=False)
     try:
-        mode = unfinished.stat().st_mode  # from the umask: safetensors makes files that only the owner reads
+        if mode is None:
+            mode = unfinished.stat().st_mode  # from the umask: safetensors makes files that only the owner reads
         write(unfinished)
-        unfinished.chmod(mode)
+        unfinished.chmod(stat.S_IMODE(mode))
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
