@@ -139,6 +139,8 @@ def index(
         precision=precision,
         store_password_file=store_password_file,
     )
+    if in_library is not None and not settings.index.exists():
+        render.say(f"{in_library} is a new library, in {render.short(settings.index)}")
     if not paths:
         if store is None:
             raise UsageError("nothing to index: give a folder or a file, as in `bt index ~/Pictures`")

@@ -15,7 +15,7 @@ from bridgetower_cli.render import Column
 from bridgetower_cli.settings import DEFAULT_MODEL, Json, Quiet, model_name, named_path, settle
 
 if TYPE_CHECKING:
-    from bridgetower import Head, LocalModel, ModelInfo, RemovedModel, SizedFile
+    from bridgetower import Head, LocalModel, ModelInfo, RemovedModel, SizedFile, Tower
 
 
 def list_models(json: Json = False, quiet: Quiet = False) -> None:
@@ -145,7 +145,7 @@ def remove_model(
 
     planned = bridgetower.remove_model(name, dry_run=True)
     for library in _made_with(name):
-        render.say(f"note: the library {library} was made with {name}: its searches need `bt model pull {name}` then")
+        render.say(f"note: the library {library} was made with {name}: to search it then takes `bt model pull {name}`")
     if not (yes or dry_run):
         if sys.stdin is None or not (sys.stdin.isatty() and render.talks_to_terminal()):
             raise UsageError(f"{name}: nobody can be asked here: give --yes to remove {render.size(planned.bytes)}")
@@ -196,70 +196,6 @@ def _sizes(files: "tuple[SizedFile, ...]") -> list[dict[str, Any]]:
     return [{"path": file.path, "bytes": file.bytes} for file in files]
 
 
-def _all_fields(model: "ModelInfo") -> dict[str, Any]:
-    config, preprocessing = model.config, model.preprocessing
-    return {
-        "name": model.name,
-        "folder": model.folder,
-        "revision": model.revision,
-        "licence": model.licence,
-        "heads": None if model.heads is None else [head.lower() for head in _heads(model.heads)],
-        "parameters": model.parameters,
-        "dim": config.contrastive_hidden_size if model.heads is None or _has_vectors(model) else None,
-        "layers": {
-            "text": config.text.num_hidden_layers,
-            "vision": config.vision.num_hidden_layers,
-            "cross_modal": config.num_hidden_layers,
-        },
-        "widths": {
-            "text": config.text.hidden_size,
-            "vision": config.vision.hidden_size,
-            "cross_modal": config.hidden_size,
-        },
-        "max_tokens": config.text.max_tokens,
-        "vocabulary": config.text.vocab_size,
-        "image_size": config.vision.image_size,
-        "patch_size": config.vision.patch_size,
-        "preprocessing": {
-            "name": preprocessing.name,
-            "shortest_edge": preprocessing.shortest_edge,
-            "size_divisor": preprocessing.size_divisor,
-            "crop_size": preprocessing.crop_size,
-            "mean": preprocessing.mean,
-            "std": preprocessing.std,
-        },
-        "files": _sizes(model.files),
-        "copies": _sizes(model.copies),
-        "bytes": sum(file.bytes for file in (*model.files, *model.copies)),
-    }
-
-
-def _has_vectors(model: "ModelInfo") -> bool:
-    return "ITC" in _heads(model.heads)
-
-
-def _rows(model: "ModelInfo") -> list[list[str]]:
-    """Return the lines for people; a value that is not known has none."""
-    facts = _all_fields(model)
-    layers, widths, pixels = facts["layers"], facts["widths"], facts["preprocessing"]
-    square = f"{pixels['crop_size']} x {pixels['crop_size']} pixels"
-    rows = [
-        ["model", render.visible(model.name)],
-        ["folder", render.visible(str(model.folder))],
-        ["revision", model.revision],
-        ["licence", render.visible(model.licence or render.UNKNOWN)],
-        ["heads", " ".join(_heads(model.heads)) or render.UNKNOWN],
-        ["parameters", render.UNKNOWN if model.parameters is None else f"{model.parameters / 1e6:,.1f} million"],
-        ["vectors", "none" if facts["dim"] is None else f"of length {facts['dim']}"],
-        ["layers", ", ".join(f"{part.replace('_', '-')} {layers[part]} of width {widths[part]}" for part in layers)],
-        ["texts", f"up to {facts['max_tokens']} tokens, of {facts['vocabulary']} words and parts of words"],
-        ["pictures", f"{square}, preprocessing {pixels['name']}, in patches of {facts['patch_size']}"],
-        ["disk", render.size(facts["bytes"])],
-    ]
-    rows += [["file", f"{render.visible(file.path.name)} ({render.size(file.bytes)})"] for file in model.files]
-    return rows + [["copy", f"{render.visible(str(file.path))} ({render.size(file.bytes)})"] for file in model.copies]
-
-
 def _fields(model: "LocalModel") -> dict[str, object]:
     return {
         "name": model.name,
@@ -268,3 +204,54 @@ def _fields(model: "LocalModel") -> dict[str, object]:
         "heads": None if model.heads is None else [head.lower() for head in _heads(model.heads)],
         "problem": model.problem,
     }
+
+
+def _all_fields(model: "ModelInfo") -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "folder": model.folder,
+        "revision": model.revision,
+        "licence": model.licence,
+        "heads": None if model.heads is None else [head.lower() for head in _heads(model.heads)],
+        "parameters": model.parameters,
+        "dim": model.dim,
+        "towers": {name: tower._asdict() for name, tower in _towers(model).items()},
+        "vocabulary": model.vocabulary,
+        "max_tokens": model.max_tokens,
+        "image_size": model.image_size,
+        "patch_size": model.patch_size,
+        "preprocessing": model.preprocessing,
+        "files": _sizes(model.files),
+        "copies": _sizes(model.copies),
+        "bytes": _bytes(model),
+    }
+
+
+def _towers(model: "ModelInfo") -> "dict[str, Tower]":
+    return {"text": model.text, "vision": model.vision, "cross_modal": model.cross_modal}
+
+
+def _bytes(model: "ModelInfo") -> int:
+    return sum(file.bytes for file in (*model.files, *model.copies))
+
+
+def _rows(model: "ModelInfo") -> list[list[str]]:
+    layers = [
+        f"{name.replace('_', '-')} {tower.layers} of width {tower.width}" for name, tower in _towers(model).items()
+    ]
+    side, pixels = model.image_size, model.preprocessing
+    rows = [
+        ["model", render.visible(model.name)],
+        ["folder", render.visible(str(model.folder))],
+        ["revision", model.revision],
+        ["licence", render.visible(model.licence or render.UNKNOWN)],
+        ["heads", " ".join(_heads(model.heads)) or render.UNKNOWN],
+        ["parameters", render.UNKNOWN if model.parameters is None else f"{model.parameters / 1e6:,.1f} million"],
+        ["vectors", "none" if model.dim is None else f"of length {model.dim}"],
+        ["layers", ", ".join(layers)],
+        ["texts", f"up to {model.max_tokens} tokens, from a vocabulary of {model.vocabulary}"],
+        ["pictures", f"{side} x {side} pixels in patches of {model.patch_size}, preprocessing {pixels['name']}"],
+        ["disk", render.size(_bytes(model))],
+    ]
+    rows += [["file", f"{render.visible(file.path.name)} ({render.size(file.bytes)})"] for file in model.files]
+    return rows + [["copy", f"{render.visible(str(file.path))} ({render.size(file.bytes)})"] for file in model.copies]

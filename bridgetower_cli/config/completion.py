@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable
 
+import typer
+
 from bridgetower.errors import BridgeTowerError
 from bridgetower.records import DEFAULT_MODEL, DEMO
 from bridgetower_cli.config.file import place, read
 from bridgetower_cli.config.keys import KEYS
-from bridgetower_cli.config.places import LIBRARY_PREFIX
+from bridgetower_cli.config.places import DEFAULT, LIBRARY_PREFIX
 from bridgetower_cli.config.places import libraries as places
 
-_PUBLISHED = (DEFAULT_MODEL, "BridgeTower/bridgetower-base-itm-mlm", "BridgeTower/bridgetower-large-itm-mlm-gaudi")
+_PUBLISHED = [DEFAULT_MODEL]
+_PUBLISHED += [f"BridgeTower/bridgetower-{name}" for name in ("base-itm-mlm", "large-itm-mlm", "large-itm-mlm-gaudi")]
 
 
 def completing(words: Iterable[str]) -> Callable[[str], list[str]]:
@@ -38,11 +41,13 @@ def libraries(incomplete: str) -> list[str]:
 
 def settings(incomplete: str) -> list[str]:
     """Complete the name of a setting."""
-    return completing([*KEYS, *(f"{LIBRARY_PREFIX}{name}" for name in _libraries())])(incomplete)
+    named = [f"{LIBRARY_PREFIX}{name}" for name in _libraries() if name != DEFAULT]
+    return completing([*KEYS, *named])(incomplete)
 
 
-def setting_values(incomplete: str, setting: str) -> list[str]:
-    """Complete the value of a setting."""
+def setting_values(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete the value of a setting, which is the argument before."""
+    setting = context.params.get("name")
     if setting == "library":
         return libraries(incomplete)
     if setting == "model":

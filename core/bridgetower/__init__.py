@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.models.on_disk import ModelInfo as ModelInfo
     from bridgetower.models.on_disk import RemovedModel as RemovedModel
     from bridgetower.models.on_disk import SizedFile as SizedFile
+    from bridgetower.models.on_disk import Tower as Tower
     from bridgetower.models.on_disk import model_info as model_info
     from bridgetower.models.on_disk import model_names as model_names
     from bridgetower.models.on_disk import remove_model as remove_model
@@ -123,7 +124,7 @@ _HOMES = {
     "installation": "how_to_install",
     "library": "Library",
     "models.model": "Model available_models convert_model pull_model",
-    "models.on_disk": "ModelInfo RemovedModel SizedFile model_info model_names remove_model",
+    "models.on_disk": "ModelInfo RemovedModel SizedFile Tower model_info model_names remove_model",
     "pictures.decode_pool": "GuardedDecoder GuardedPicture",
     "pictures.preprocess": "Preprocessing",
     "records": "DEFAULT_MODEL EngineChoice FileContent Fingerprint Head Hit LeftOut PairScore Refused Skipped "

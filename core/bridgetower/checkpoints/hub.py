@@ -7,6 +7,7 @@ forbids it. Only `huggingface_hub` itself writes to the cache.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,13 +103,15 @@ def remove(repository: str, *, dry_run: bool) -> int:
 
     place = storage(repository)
     try:
-        cache = scan_cache_dir()
+        cache = scan_cache_dir(constants.HF_HUB_CACHE)
     except OSError as error:
         raise unreadable(constants.HF_HUB_CACHE, error, ModelError, advice="check its permissions") from error
-    found = [repo for repo in cache.repos if (repo.repo_type, repo.repo_id) == ("model", repository)]
+    found = frozenset(repo for repo in cache.repos if (repo.repo_type, repo.repo_id) == ("model", repository))
     if not found:
         raise ModelError(f"{place}: `huggingface_hub` does not understand the folder: remove it by hand")
-    strategy = cache.delete_revisions(*(revision.commit_hash for revision in found[0].revisions))
+    # Of this repository alone: a commit that another one has, too, would be deleted in either.
+    commits = (revision.commit_hash for repo in found for revision in repo.revisions)
+    strategy = replace(cache, repos=found).delete_revisions(*commits)
     if not dry_run:
         strategy.execute()
         if place.exists():  # it only logs what it could not remove

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.files.os_errors import unwritable
@@ -13,8 +13,6 @@ from bridgetower.records import DEMO, Head
 
 if TYPE_CHECKING:
     from bridgetower.checkpoints.checkpoint import Checkpoint
-    from bridgetower.network.config import ModelConfig
-    from bridgetower.pictures.preprocess import Preprocessing
 
 
 class SizedFile(NamedTuple):
@@ -22,6 +20,13 @@ class SizedFile(NamedTuple):
 
     path: Path
     bytes: int
+
+
+class Tower(NamedTuple):
+    """A stack of layers."""
+
+    layers: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,15 @@ class ModelInfo:
     copies: tuple[SizedFile, ...]  # of its weights, converted or prepared, in the cache folder of `bridgetower`
     heads: frozenset[Head] | None  # None for pickles that were never used
     parameters: int | None  # None for these, too
-    config: "ModelConfig"
-    preprocessing: "Preprocessing"
+    dim: int | None  # length of its vectors; None without an ITC head
+    text: Tower
+    vision: Tower
+    cross_modal: Tower
+    vocabulary: int  # tokens that it knows
+    max_tokens: int  # of the longest text
+    image_size: int  # pixels of a side, as the vision tower reads them
+    patch_size: int  # pixels of a side of a visual token
+    preprocessing: dict[str, Any]  # name, lengths in pixels, mean and deviation of RGB in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +94,15 @@ def model_info(name: AnyPath) -> ModelInfo:
             copies=_sized(_copies(checkpoint)),
             heads=None if checkpoint is None else checkpoint.heads,
             parameters=None if checkpoint is None else checkpoint.parameters,
-            config=config,
-            preprocessing=preprocessing,
+            dim=config.contrastive_hidden_size,
+            text=Tower(config.text.num_hidden_layers, config.text.hidden_size),
+            vision=Tower(config.vision.num_hidden_layers, config.vision.hidden_size),
+            cross_modal=Tower(config.num_hidden_layers, config.hidden_size),
+            vocabulary=config.text.vocab_size,
+            max_tokens=config.text.max_tokens,
+            image_size=config.vision.image_size,
+            patch_size=config.vision.patch_size,
+            preprocessing=asdict(preprocessing),
         )
 
 
@@ -94,7 +113,7 @@ def remove_model(name: str, *, dry_run: bool = False) -> RemovedModel:
     """
     from bridgetower.checkpoints import hub
     from bridgetower.checkpoints.cache import forget_digests
-    from bridgetower.checkpoints.find import locate, own_place
+    from bridgetower.checkpoints.find import DEMO_FOLDER, own_place
 
     if name == DEMO:
         raise UsageError("demo: this model comes with the program and is never removed: uninstall the program for that")
@@ -106,7 +125,7 @@ def remove_model(name: str, *, dry_run: bool = False) -> RemovedModel:
     snapshots = hub.snapshots(name)
     others = [other for other in hub.cached_names() if other != name]
     kept = {copy for other in others for snapshot in hub.snapshots(other) for copy in _copies_of(other, snapshot)}
-    kept |= set(_copies_of(*locate(DEMO)[:2]))
+    kept |= set(_copies_of(DEMO, DEMO_FOLDER))
     copies = {copy for snapshot in snapshots for copy in _copies_of(name, snapshot)} - kept
     sized = _sized(sorted(copies))
     freed = hub.remove(name, dry_run=dry_run)
