@@ -1,6 +1,7 @@
 """Options that commands share: paths, model and device. Flag > environment > file of settings > default."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -118,16 +119,16 @@ def _index(index: Path | None, library: str | None, file: SettingsFile, *, must_
     """Return the folder of the index: the first place that names one, by folder or by library, counts."""
     if index is not None and library is not None:
         raise UsageError("--index and --library both name an index: choose one")
-    for folder, name in (
-        (index, library),
-        keys.named_index(keys.in_environment),
-        keys.named_index(lambda key: keys.in_file(key, file)),
-    ):
-        if folder is not None:
-            return folder
-        if name is not None:
-            return library_folder(name, file, must_exist=must_exist)
-    return keys.INDEX.default()
+    if index is not None:
+        return index
+    if library is None:
+        for look in (keys.in_environment, partial(keys.in_file, file=file)):
+            named, library = keys.named_index(look)
+            if named is not None:
+                return named
+            if library is not None:
+                break
+    return keys.INDEX.default() if library is None else library_folder(library, file, must_exist=must_exist)
 
 
 def _server_off(file: SettingsFile) -> str | None:
