@@ -1,7 +1,6 @@
 """Options that commands share: paths, model and device. Flag > environment > file of settings > default."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -122,13 +121,10 @@ def _index(index: Path | None, library: str | None, file: SettingsFile, *, must_
     if index is not None:
         return index
     if library is None:
-        for look in (keys.in_environment, partial(keys.in_file, file=file)):
-            named, library = keys.named_index(look)
-            if named is not None:
-                return named
-            if library is not None:
-                break
-    return keys.INDEX.default() if library is None else library_folder(library, file, must_exist=must_exist)
+        index, library = keys.index_or_library(file)
+    if library is not None:
+        return library_folder(library, file, must_exist=must_exist)
+    return keys.INDEX.default() if index is None else index
 
 
 def _server_off(file: SettingsFile) -> str | None:

@@ -13,8 +13,19 @@ from bridgetower.inputs import model_name
 from bridgetower_cli import render
 from bridgetower_cli.config.completion import setting_values, settings
 from bridgetower_cli.config.file import LIBRARIES, SettingsFile, place, read
-from bridgetower_cli.config.keys import INDEX, KEYS, LIBRARY, MODEL, Key, in_file, key_of, look_up, unknown
-from bridgetower_cli.config.places import LIBRARY_PREFIX, folder_in_file, own_name
+from bridgetower_cli.config.keys import (
+    INDEX,
+    KEYS,
+    LIBRARY,
+    MODEL,
+    Key,
+    in_file,
+    index_or_library,
+    key_of,
+    look_up,
+    unknown,
+)
+from bridgetower_cli.config.places import LIBRARY_PREFIX, folder_in_file, library_folder, own_name
 from bridgetower_cli.config.values import index_folder
 from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Json, Quiet
@@ -35,7 +46,7 @@ class Shown:
 
     key: str
     value: Any
-    origin: str  # "environment", "file" or "default"
+    origin: str  # "environment", "file", "default"; of an index also "library", which has it
     where: str | None  # the variable, or the path and the line
     problem: str | None = None  # why commands that need it refuse the value
 
@@ -95,7 +106,7 @@ def set_config(
     from bridgetower_cli.config.edit import change
 
     change(file, keys, written)
-    render.say(f"{name} is {render.visible(str(written))} from now on, by {render.visible(str(file.path))}")
+    render.say(f"{name} = {render.visible(str(written))} is kept in {render.visible(str(file.path))}")
     if name in KEYS and (variable := os.environ.get(KEYS[name].variable)):
         render.say(f"note: {KEYS[name].variable}={render.visible(variable)} goes before it")
 
@@ -120,6 +131,10 @@ def unset_config(name: Name, quiet: Quiet = False) -> None:
 def _shown(file: SettingsFile) -> Iterator[Shown]:
     for key in KEYS.values():
         try:
+            if key is INDEX and (library := index_or_library(file)[1]) is not None:
+                folder = library_folder(library, file, must_exist=False)
+                yield Shown(key.name, folder, "library", f"library {library}")
+                continue
             found = look_up(key, file)
             value: Any = key.default() if found is None else found.value
         except UsageError as error:

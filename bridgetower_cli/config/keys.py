@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -102,7 +103,16 @@ def in_file(key: Key[_T], file: SettingsFile) -> Value[_T] | None:
     return Value(_parsed(key, file.folder(text) if key.is_path else text, where), text, "file", where)
 
 
-def named_index(look: Callable[[Key[Any]], Value[Any] | None]) -> tuple[Path | None, str | None]:
+def index_or_library(file: SettingsFile) -> tuple[Path | None, str | None]:
+    """Return the folder or the library that the environment names, else the file. Raises UsageError."""
+    for look in (in_environment, partial(in_file, file=file)):
+        index, library = _named_index(look)
+        if index is not None or library is not None:
+            return index, library
+    return None, None
+
+
+def _named_index(look: Callable[[Key[Any]], Value[Any] | None]) -> tuple[Path | None, str | None]:
     """Return the folder or the library that one place names, by `look`. Raises UsageError if it names both."""
     index, library = look(INDEX), look(LIBRARY)
     if index is not None and library is not None:

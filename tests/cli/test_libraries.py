@@ -62,6 +62,8 @@ def test_the_file_gives_a_folder_a_name(bt: Bt, library: Path, monkeypatch: pyte
     assert bt("search", "red", "--library", "mine").exit_code == 0
     assert bt("config", "set", "library", "mine").exit_code == 0
     assert json.loads(bt("status", "--json").stdout)["library"] == "mine"
+    [row] = [line.split() for line in bt("config", "show").stdout.splitlines() if line.startswith("index ")]
+    assert row == ["index", str(library.parent / "index"), "library", "mine"]
     assert bt("config", "unset", "library.mine").exit_code == 0
     done = bt("status")
     assert done.exit_code == 5 and "no library 'mine'" in done.stderr
