@@ -141,7 +141,9 @@ def _secret_in(file: Path) -> str:
         with open(file, "rb") as source:
             secret = source.read(_LONGEST_SECRET).decode()
     except OSError as error:
-        raise InputError(f"{file}: the password cannot be read: {error.strerror or error}") from error
+        raise InputError(
+            f"{file}: the password cannot be read: {error.strerror or error}; check the name and its permissions"
+        ) from error
     except UnicodeDecodeError:
         raise InputError(f"{file}: no text: a file with a password and nothing else is wanted") from None
     secret = secret.rstrip("\r\n")

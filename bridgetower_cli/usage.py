@@ -136,7 +136,9 @@ class Command(_WithoutPydantic, TyperCommand):
         for option, times in counted.items():
             once = option.param_type_name == "option" and not option.multiple and not option.is_flag
             if once and times > 1 and not ctx.resilient_parsing:
-                raise UsageError(f"{_longest(option.opts)} was given {'twice' if times == 2 else f'{times} times'}")
+                raise UsageError(
+                    f"{_longest(option.opts)} was given {'twice' if times == 2 else f'{times} times'}: give it once"
+                )
         return super().parse_args(ctx, args)
 
 

@@ -182,9 +182,13 @@ def _token(file: Path) -> str:
                 render.say(f"note: {file}: other users may read the token: `chmod 600` keeps it from them")
             token = source.read(_LONGEST_TOKEN).decode("ascii").strip()
     except OSError as error:
-        raise InputError(f"{file}: the token cannot be read: {error.strerror or error}") from error
+        raise InputError(
+            f"{file}: the token cannot be read: {error.strerror or error}; check the name and its permissions"
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: this is no token: it has signs beyond ASCII") from error
+        raise InputError(
+            f"{file}: this is no token: it has signs beyond ASCII; `openssl rand -hex 32` makes one"
+        ) from error
     if not TOKEN.fullmatch(token):
         raise InputError(
             f"{file}: this is no token, which is 16 to 512 letters, digits and signs without spaces: "
@@ -266,7 +270,9 @@ def _log(index: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResourceError(f"{folder}: no log can be written there: {error.strerror or error}") from error
+        raise ResourceError(
+            f"{folder}: no log can be written there: {error.strerror or error}; make the folder writable"
+        ) from error
     return folder / f"serve-{file_name(index)}.log"
 
 

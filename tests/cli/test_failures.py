@@ -182,7 +182,7 @@ def test_a_value_that_cannot_be_says_how_it_is_written(bt: Bt, arguments: str, s
 def test_an_option_of_one_value_is_given_once(bt: Bt, arguments: str) -> None:
     done = bt(*arguments.split())
     option = next(word for word in arguments.split() if word.startswith("--"))
-    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {option} was given twice\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {option} was given twice: give it once\n")
 
 
 def test_a_flag_may_be_given_again(bt: Bt, library: Path) -> None:

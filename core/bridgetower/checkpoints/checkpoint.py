@@ -147,18 +147,18 @@ def check_layout(
     if extra:
         raise ModelError(
             f"{folder}: the weights hold {_first_of(extra)}, unknown to the network of config.json; "
-            "they do not belong together"
+            "they do not belong together; fetch the whole checkpoint again"
         )
     for key, shape in expected.items():
         if tensors[key].shape != shape:
             raise ModelError(
                 f"{folder}: {key} has shape {list(tensors[key].shape)} in the weights but {list(shape)} by "
-                "config.json; they do not belong together"
+                "config.json; they do not belong together; fetch the whole checkpoint again"
             )
         if tensors[key].dtype not in _FLOATS:
             raise ModelError(
                 f"{folder}: {key} is of type {tensors[key].dtype}, none of {', '.join(_FLOATS)}; "
-                "quantized checkpoints are not supported"
+                "quantized checkpoints are not supported; choose another one"
             )
 
 

@@ -27,6 +27,7 @@ _MOST_BYTES = 100_000_000  # of a file with a vocabulary; RoBERTa's has 2 MB
 _IGNORED_SETTINGS = ("truncation", "padding")  # settings of tokenizer.json that `Tokenizer` replaces
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as from a command line that is not UTF-8
+_OTHER = "copy the one that belongs to this checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,16 @@ class Tokenizer:
         backend.no_truncation()  # saved settings would cut or pad silently; our methods do both
         backend.no_padding()
         if max_tokens < 3:
-            raise ModelError(f"{source}: {max_tokens} tokens leave no room for a word between <s> and </s>")
+            raise ModelError(f"{source}: {max_tokens} tokens leave no room for a word; fetch the checkpoint again")
         special = _special_ids(backend, source)
         self._backend = backend
         self.max_tokens = max_tokens
         self._special = frozenset(special.values())
         self.begin_id, self.pad_id, self.end_id, _, self.mask_id = special.values()
         if backend.encode("").ids != [self.begin_id, self.end_id]:
-            raise ModelError(f"{source}: it does not put texts between <s> and </s>; this is not a RoBERTa tokenizer")
+            raise ModelError(
+                f"{source}: it does not put texts between <s> and </s>; this is not a RoBERTa tokenizer; {_OTHER}"
+            )
 
     @classmethod
     def from_folder(cls, folder: Path, max_tokens: int) -> "Tokenizer":
@@ -181,7 +184,9 @@ def _special_ids(backend: tokenizers.Tokenizer, source: Path) -> dict[str, int]:
     ids = {token: token_id for token in SPECIAL_TOKENS if (token_id := backend.token_to_id(token)) is not None}
     missing = [token for token in SPECIAL_TOKENS if token not in ids]
     if missing:
-        raise ModelError(f"{source}: the vocabulary lacks {', '.join(missing)}; this is not a RoBERTa tokenizer")
+        raise ModelError(
+            f"{source}: the vocabulary lacks {', '.join(missing)}; this is not a RoBERTa tokenizer; {_OTHER}"
+        )
     return ids
 
 

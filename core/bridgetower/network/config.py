@@ -202,7 +202,7 @@ class ModelConfig:
                 **_read(cls, top, _FIXED_TOP, ""),
             )
         except ModelError as error:
-            raise ModelError(f"{source}: {error}") from None
+            raise ModelError(f"{source}: {error}; choose another checkpoint, or fetch this one again") from None
 
     def to_json(self) -> dict[str, Any]:
         """Return a mapping that `transformers.BridgeTowerConfig` and `from_json` read as this configuration."""
@@ -244,7 +244,7 @@ _SEPARATE_KEYS = frozenset({"text_config", "vision_config", "init_layernorm_from
 def _section(mapping: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
     section = mapping.get(name) or {}  # absent, null and empty all mean: all defaults
     if not isinstance(section, Mapping):
-        raise ModelError(f"{source}: {name} is {_shorten(section)}, not an object")
+        raise ModelError(f"{source}: {name} is {_shorten(section)}, not an object; fetch the file again")
     return dict(section)
 
 
@@ -257,9 +257,7 @@ def _read(cls: type[Any], mapping: Mapping[str, Any], fixed: Mapping[str, Any], 
             values[key] = _check_type(where + key, value, known[key].type)
         elif key in fixed:
             if value != fixed[key]:
-                raise ModelError(
-                    f"{where}{key}={_shorten(value)} is not supported, only {fixed[key]!r}: choose another checkpoint"
-                )
+                raise ModelError(f"{where}{key}={_shorten(value)} is not supported, only {fixed[key]!r}")
         elif not (key in _IGNORED_LIBRARY_KEYS or key in _IGNORED_TRAINING_KEYS or key.startswith(_IGNORED_PREFIXES)):
             raise ModelError(f"unknown key {where}{key:.100}: it may change the network, so it is not ignored")
     for name, f in known.items():

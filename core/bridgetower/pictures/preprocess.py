@@ -97,23 +97,20 @@ class Preprocessing:
         """
         nested = data.get("image_processor", data)
         if not isinstance(nested, Mapping):
-            raise ModelError(f'{source}: "image_processor" must be an object')
+            raise _wrong(source, '"image_processor" must be an object')
         given = {key: value for key, value in nested.items() if value is not None}
 
         for key, required in _REQUIRED.items():
             if given.get(key, required) != required:
-                raise ModelError(f"{source}: {key} = {given[key]} is not supported, only {required}")
+                raise _wrong(source, f"{key} = {given[key]} is not supported, only {required}")
         factor = given.get("rescale_factor", _RESCALE_FACTOR)  # a fraction, so never an int
         if not isinstance(factor, float) or not math.isclose(factor, _RESCALE_FACTOR, rel_tol=1e-6):
-            raise ModelError(f"{source}: rescale_factor = {factor} is not supported, only 1/255")
+            raise _wrong(source, f"rescale_factor = {factor} is not supported, only 1/255")
 
         shortest_edge = _edge(given.get("size", image_size), "size", source)
         crop_size = _edge(given.get("crop_size", shortest_edge), "crop_size", source)
         if crop_size != image_size:
-            raise ModelError(
-                f"{source}: pictures come out at {crop_size} px but the network takes {image_size} px; "
-                "use the file that belongs to this checkpoint"
-            )
+            raise _wrong(source, f"pictures come out at {crop_size} px but the network takes {image_size} px")
         return cls(
             shortest_edge=shortest_edge,
             crop_size=crop_size,
@@ -232,6 +229,10 @@ def _plain_square(picture: "Decoded", crop_size: int) -> "Image.Image":
     return picture.image.resize((crop_size, crop_size), _BICUBIC, box=box)
 
 
+def _wrong(source: str, what: str) -> ModelError:
+    return ModelError(f"{source}: {what}; use the file that belongs to this checkpoint")
+
+
 def _edge(value: object, key: str, source: str) -> int:
     """Return the side of a square, or the short side, from any of the spellings in saved files."""
     if isinstance(value, Mapping):
@@ -240,21 +241,21 @@ def _edge(value: object, key: str, source: str) -> int:
         elif set(value) == {"shortest_edge"}:
             value = value["shortest_edge"]
         else:
-            raise ModelError(f'{source}: {key} = {dict(value)} is not supported, only {{"shortest_edge": pixels}}')
+            raise _wrong(source, f'{key} = {dict(value)} is not supported, only {{"shortest_edge": pixels}}')
     return _whole(value, key, source)
 
 
 def _whole(value: object, key: str, source: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PX:
-        raise ModelError(f"{source}: {key} = {value} must be a whole number of pixels, from 1 to {_MOST_PX}")
+        raise _wrong(source, f"{key} = {value} must be a whole number of pixels, from 1 to {_MOST_PX}")
     return value
 
 
 def _triple(value: object, key: str, source: str) -> tuple[float, float, float]:
     if not isinstance(value, list | tuple) or len(value) != 3 or not all(isinstance(x, int | float) for x in value):
-        raise ModelError(f"{source}: {key} = {value} must be three numbers, for red, green and blue")
+        raise _wrong(source, f"{key} = {value} must be three numbers, for red, green and blue")
     try:
         red, green, blue = map(float, value)
     except OverflowError:
-        raise ModelError(f"{source}: {key} holds too large a number") from None
+        raise _wrong(source, f"{key} holds too large a number") from None
     return red, green, blue

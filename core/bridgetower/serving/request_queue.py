@@ -69,7 +69,9 @@ class RequestQueue:
         except RuntimeError as error:  # no thread can be started; the executor has taken the call all the same
             held.clear()
             self._end()
-            raise ResourceError("no thread can be started: there are too many, or too little memory") from error
+            raise ResourceError(
+                "no thread can be started: raise the limit of memory or of processes (`ulimit -u`)"
+            ) from error
 
         def end(_: Future[_T]) -> None:  # called also for a request that is cancelled while it waits
             held.clear()

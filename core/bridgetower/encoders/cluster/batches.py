@@ -167,7 +167,9 @@ def in_order(
                 deaths_in_a_row += 1
                 last_before_death = tickets  # workers that have older batches may be on the machine that was lost
             if deaths_in_a_row > _MOST_DEATHS_IN_A_ROW:
-                raise ProcessError(f"{deaths_in_a_row} workers died one after the other: {event.why}")
+                raise ProcessError(
+                    f"{deaths_in_a_row} workers died one after the other: {event.why}; the logs of Ray say more"
+                )
             if piece.deaths < MOST_DEATHS:
                 again.append(piece)
             elif len(piece.open) == 1:

@@ -221,7 +221,7 @@ class Driver:
         if not actor.is_ready:
             self._count_failed_start(actor, cause)
             if self._failed_starts >= _MOST_FAILED_STARTS and not any(one.name for one in self._actors):
-                raise ProcessError(f"no worker can be started on the Ray cluster: {why}")
+                raise ProcessError(f"no worker can be started on the Ray cluster: {why}; the logs of Ray say more")
             return
         for place, ticket in enumerate(actor.batches):
             self._report(Lost(ticket, died_on_it=place == 0, why=why))

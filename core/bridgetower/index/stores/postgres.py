@@ -341,7 +341,9 @@ class PostgresTable:
             except psycopg.errors.QueryCanceled as error:
                 if time.monotonic() - begin < _STATEMENT_S:  # an administrator has cancelled it
                     raise
-                raise StoreError(f"{self._address}: the search took longer than {_STATEMENT_S} s") from error
+                raise StoreError(
+                    f"{self._address}: the search took longer than {_STATEMENT_S} s; run it again when it is less busy"
+                ) from error
 
         with self._errors():
             connection, is_new = self._connected()
@@ -364,7 +366,7 @@ class PostgresTable:
     def _connected(self) -> "tuple[Connection, bool]":
         """Return the connection, and whether it is new."""
         if self._is_closed:
-            raise StoreError(f"{self._address}: the connection was closed")
+            raise StoreError(f"{self._address}: the connection was closed; run it again")
         if self._connection is not None and not self._connection.closed:
             return self._connection, False
         self._connection = self._within_time()

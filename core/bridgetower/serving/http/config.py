@@ -84,10 +84,14 @@ def bind(config: Config) -> tuple[socket.socket, str]:
     try:
         family, _, _, _, address = socket.getaddrinfo(config.host, 0, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"{config.host}: no machine of this name is known") from error
+        raise UsageError(
+            f"{config.host}: no machine of this name is known: check the name, or give an address"
+        ) from error
     host = str(address[0])
     if config.token is None and not ipaddress.ip_address(host).is_loopback:
-        raise UsageError(f"{config.host} leads to {host}, which other machines can reach: give a token")
+        raise UsageError(
+            f"{config.host} leads to {host}, which other machines can reach: give a token with --token-file"
+        )
     last = DEFAULT_PORT + _NEXT_PORTS - 1 if config.port is None else config.port
     port = DEFAULT_PORT if config.port is None else config.port
     while True:
