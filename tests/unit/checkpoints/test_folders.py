@@ -408,3 +408,23 @@ def test_weights_that_were_replaced_after_they_were_found(folder: Path) -> None:
     for use in (load_model, lambda checkpoint: checkpoint.weights_sha256):
         with pytest.raises(ModelError, match="No such file or directory"):
             use(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "way_out"),
+    [
+        ("config.json", {"hidden_size": 5}, "choose another checkpoint, or fetch this one again"),
+        ("config.json", {"unheard_of": 5}, "choose another checkpoint, or fetch this one again"),
+        ("config.json", {"text_config": 5}, "fetch the file again"),
+        ("preprocessor_config.json", {"rescale_factor": 0.5}, "use the file that belongs to this checkpoint"),
+        ("preprocessor_config.json", {"size": "large"}, "use the file that belongs to this checkpoint"),
+        ("preprocessor_config.json", {"image_mean": [1]}, "use the file that belongs to this checkpoint"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_told_with_a_way_out(
+    file: str, changes: dict[str, object], way_out: str, folder: Path
+) -> None:
+    (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **changes}))
+    message = refusal(folder)
+    assert message.startswith(f"{folder / file}: ") and message.endswith(f"; {way_out}")
