@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from bridgetower.inputs import own_folder
 
 VARIABLE = "BT_CONFIG"
 LIBRARIES = "libraries"  # the table of names: NAME = "FOLDER"
+_NAME = "bridgetower"
+_FOLDERS = {"config": ("XDG_CONFIG_HOME", ".config"), "data": ("XDG_DATA_HOME", ".local/share")}
 _MOST_BYTES = 1_000_000
 _PART = re.compile(r""" "([^"]*)" | '([^']*)' | ([\w-]+) """, re.VERBOSE)
 
@@ -45,17 +48,34 @@ class SettingsFile:
         return name if name.startswith("~") else os.path.join(self.path.parent, name)
 
 
+def user_folder(kind: str) -> str | None:
+    """Return the folder of the user for settings ("config") or indexes ("data"), as platformdirs gives it.
+
+    None without a home folder. On Linux the usual answers are found here, because to import platformdirs takes longer
+    than all that is done with the answer.
+    """
+    variable, below_home = _FOLDERS[kind]
+    named, home = os.environ.get(variable, ""), os.environ.get("HOME", "")
+    if sys.platform == "linux" and not hasattr(sys, "getandroidapilevel"):
+        if os.path.isabs(named):
+            return os.path.join(named, _NAME)
+        if not named and os.path.isabs(home):
+            return os.path.join(home, below_home, _NAME)
+    import platformdirs
+
+    try:
+        folder = {"config": platformdirs.user_config_dir, "data": platformdirs.user_data_dir}[kind](_NAME, False)
+    except RuntimeError:
+        return None
+    return None if folder.startswith("~") else folder  # as older versions leave it
+
+
 def place() -> Path | None:
     """Return the path of the file: by BT_CONFIG, else in the folder for settings. Raises UsageError."""
     if named := os.environ.get(VARIABLE):
         return Path(os.path.abspath(own_folder(named)))
-    import platformdirs
-
-    try:
-        folder = platformdirs.user_config_dir("bridgetower", appauthor=False)
-    except RuntimeError:
-        return None
-    return None if folder.startswith("~") else Path(folder, "config.toml")
+    folder = user_folder("config")
+    return None if folder is None else Path(folder, "config.toml")
 
 
 def read(path: Path | None) -> SettingsFile:

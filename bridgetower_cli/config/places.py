@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bridgetower.errors import NoIndexError, UsageError
-from bridgetower_cli.config.file import LIBRARIES, SettingsFile
+from bridgetower_cli.config.file import LIBRARIES, SettingsFile, user_folder
 from bridgetower_cli.config.values import index_folder
 
 DEFAULT = "default"  # the name of the index that is used where none is named
@@ -87,13 +87,8 @@ def folder_in_file(name: str, file: SettingsFile) -> Path:
 
 
 def _data_folder() -> str:
-    import platformdirs
-
-    try:
-        folder = platformdirs.user_data_dir("bridgetower", appauthor=False)
-    except RuntimeError:
-        folder = "~"  # as older versions leave it
-    if folder.startswith("~"):
+    folder = user_folder("data")
+    if folder is None:
         raise UsageError("there is no home folder to keep an index in: name a place for it with --index DIR")
     return folder
 

@@ -98,7 +98,7 @@ def test_other_shells(shell: str, expected: str) -> None:
         ("bt search --device ", set()),
         ("bt search --library ", set()),
         ("bt config set ", set()),
-        ("bt model remove ", {"huggingface_hub"}),
+        ("bt model remove ", {"huggingface_hub", "platformdirs"}),
     ],
 )
 def test_completion_loads_nothing_heavy(

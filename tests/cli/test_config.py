@@ -5,10 +5,11 @@ import os
 import stat
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from bridgetower.errors import UsageError
-from bridgetower_cli.config.file import place, read
+from bridgetower_cli.config.file import place, read, user_folder
 from bridgetower_cli.config.keys import KEYS, MIN_MATCH, TOP
 from bridgetower_cli.settings import settle
 from tests.cli.conftest import Bt
@@ -39,6 +40,22 @@ def shown(bt: Bt) -> dict[str, dict[str, object]]:
 def test_the_place_is_that_of_the_platform(tmp_path: Path) -> None:
     assert place() == tmp_path / "home" / "config" / "bridgetower" / "config.toml"
     assert read(place()).values == {}
+
+
+@pytest.mark.parametrize("home", ["/home/ada", "/home/ada/", "relative", "", None])
+@pytest.mark.parametrize("named", ["/xdg", "/xdg/", "relative", "~/xdg", " ", " /xdg", "", None])
+def test_the_folders_of_the_user_are_those_of_platformdirs(
+    named: str | None, home: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in {"HOME": home, "XDG_CONFIG_HOME": named, "XDG_DATA_HOME": named}.items():
+        monkeypatch.delenv(variable) if value is None else monkeypatch.setenv(variable, value)
+    for kind, asked in {"config": platformdirs.user_config_dir, "data": platformdirs.user_data_dir}.items():
+        try:
+            expected = asked("bridgetower", appauthor=False)
+        except RuntimeError:
+            expected = None
+        found = user_folder(kind)
+        assert (found and os.path.normpath(found)) == (expected and os.path.normpath(expected))
 
 
 @pytest.mark.usefixtures("models")
