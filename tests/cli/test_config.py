@@ -12,6 +12,7 @@ from bridgetower.errors import UsageError
 from bridgetower_cli.config.file import place, read, user_folder
 from bridgetower_cli.config.keys import KEYS, MIN_MATCH, TOP
 from bridgetower_cli.settings import settle
+from bridgetower_cli.terminal import hyperlinks
 from tests.cli.conftest import Bt
 
 WORDED = """# mine
@@ -100,7 +101,8 @@ def test_every_setting_has_an_option_and_its_variable_goes_before_the_file(
     key: str, bt: Bt, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = KEYS[key].words[:2] or TWO_VALUES.get(key, ("one", "other"))
-    assert f"--{'no-server' if key == 'server' else key}" in bt("search", "--help").stdout
+    option = {"server": "--no-server", "hyperlinks": "--help"}.get(key, f"--{key}")  # links have a variable alone
+    assert option in bt("search", "--help").stdout
     for variable in [name for name in os.environ if name.startswith("BT_") and name != "BT_CONFIG"]:
         monkeypatch.delenv(variable)
     assert bt("config", "set", key, one).exit_code == 0
@@ -132,6 +134,14 @@ def test_a_flag_goes_before_the_environment_before_the_file(file: Path, monkeypa
     settings = settle(precision="int8", index=Path("/mine"))
     assert (settings.precision, settings.chosen(TOP, 6), settings.index) == ("int8", 6, Path("/mine"))
     assert settings.chosen(MIN_MATCH, None) is None
+
+
+def test_links_are_shown_as_the_file_says(file: Path) -> None:
+    for value, shown in (("on", True), ("auto", False)):
+        file.write_text(f'hyperlinks = "{value}"\n')
+        settle()
+        assert hyperlinks.are_shown({"TERM": "xterm"}) is shown
+        assert hyperlinks.are_shown({"TERM": "xterm", "BT_HYPERLINKS": "off"}) is False
 
 
 def test_a_search_takes_its_top_depth_and_least_match_from_the_file(bt: Bt, library: Path, file: Path) -> None:
