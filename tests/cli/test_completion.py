@@ -114,7 +114,7 @@ def test_completion_loads_nothing_heavy(
 
 @pytest.mark.skipif(BASH is None, reason="needs bash")
 def test_bash_asks_the_program_by_the_script_that_it_shows(tmp_path: Path) -> None:
-    script = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="bt")
+    script = CliRunner().invoke(app, [], prog_name="bt", env={"_BT_COMPLETE": "source_bash"})
     assert script.exit_code == 0
     (tmp_path / "bt").write_text('#!/bin/sh\nprintf "%s|" "$COMP_WORDS" "$COMP_CWORD" "$_BT_COMPLETE"\n')
     (tmp_path / "bt").chmod(0o755)
