@@ -25,8 +25,9 @@ from bridgetower_cli.config.values import index_folder as index_folder
 from bridgetower_cli.config.values import model_name as model_name
 from bridgetower_cli.config.values import named_path as named_path
 from bridgetower_cli.config.values import named_place as named_place
-from bridgetower_cli.config.values import one_of, probability, secret_file
+from bridgetower_cli.config.values import one_of, secret_file
 from bridgetower_cli.config.values import pixel_count as pixel_count
+from bridgetower_cli.config.values import probability as probability
 from bridgetower_cli.config.values import whole as whole
 from bridgetower_cli.terminal import hyperlinks
 

@@ -82,7 +82,7 @@ def audit(
 
     if json and csv:
         raise UsageError("--json and --csv: choose one of the two")
-    settings = settle(model=model, device=device, precision=precision)
+    settings = settle(model=model, device=device, precision=precision, needs_index=False)
     missing: list[Skipped] = []
     # May raise, so before a model is fetched.
     captioned = read_captions(captions, images=images, split=split, on_missing=missing.append)

@@ -105,6 +105,9 @@ def test_what_needs_no_index_runs_whatever_library_is_set(
     assert bt("match", photos / "red.png", "--text", "red").exit_code == 0
     assert bt("rerank", "red", input=str(photos / "red.png")).exit_code == 0
     assert bt("fill", "a <mask>", "--image", photos / "red.png").exit_code == 0
+    (photos / "captions.jsonl").write_text('{"image": "red.png", "captions": ["red"]}\n')
+    assert bt("eval", photos / "captions.jsonl").exit_code == 0
+    assert bt("audit", photos / "captions.jsonl").exit_code in (0, 1)
     assert bt("fill", "a <mask>").exit_code == 5
 
 
