@@ -125,7 +125,7 @@ def test_an_unknown_command(bt: Bt) -> None:
         ("model ls", "ls is no command of bt model: did you mean bt model list?"),
         ("frobnicate", "frobnicate is no command of bt: `bt --help` shows all"),
         ("search red --limit 3", "--limit is no option of bt search: did you mean --top?"),
-        ("search red -n 3", "-n is no option of bt search: did you mean --top?"),
+        ("search red -n 3", "-n is no option of bt search: did you mean --dry-run, or --top?"),
         ("search red --threshold=0.5", "--threshold is no option of bt search: did you mean --min-match, or "),
         ("search red --path photos", "--path is no option of bt search: did you mean --under, or --paths?"),
         ("search red --folder photos", "--folder is no option of bt search: did you mean --under?"),
