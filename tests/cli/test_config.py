@@ -152,7 +152,7 @@ def test_a_search_takes_its_top_depth_and_least_match_from_the_file(bt: Bt, libr
     assert [row["verified"] for row in rows] == [True, False]
     file.write_text("min-match = 0.5\n")
     assert len(bt("search", "red", "--json").stdout.splitlines()) == 1
-    assert len(bt("search", "--image", library / "red.png", "--json").stdout.splitlines()) == 4
+    assert len(bt("search", "--image", library / "red.png", "--self", "--json").stdout.splitlines()) == 4
     file.write_text("depth = 0\nmin-match = 0.5\n")
     assert len(bt("search", "red", "--json").stdout.splitlines()) == 4
 
