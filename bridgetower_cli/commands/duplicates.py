@@ -10,7 +10,7 @@ from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
 from bridgetower_cli.render import Column, counted
-from bridgetower_cli.settings import Index, Json, Quiet, StorePasswordFile, cosine, named_place, settle
+from bridgetower_cli.settings import Index, InLibrary, Json, Quiet, StorePasswordFile, cosine, named_place, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +51,7 @@ def duplicates(
     null: Annotated[bool, typer.Option("--null", "-0", help="The same, each path ended by a NUL byte.")] = False,
     store_password_file: StorePasswordFile = None,
     index: Index = None,
+    in_library: InLibrary = None,
     quiet: Quiet = False,
 ) -> None:
     """Find duplicates in the index: equal files, and pictures encoded again, scaled or cropped.
@@ -64,7 +65,7 @@ def duplicates(
         raise UsageError("--json and bare paths are two formats: choose one")
     if equal and not similar and similarity is not None:
         raise UsageError("--equal compares bytes, --similarity is for similar pictures: choose one")
-    settings = settle(index=index, store_password_file=store_password_file)
+    settings = settle(index=index, library=in_library, store_password_file=store_password_file)
     with library(settings) as pictures, Meter("comparing", "pictures") as meter:
         try:
             found = pictures.duplicates(

@@ -42,7 +42,7 @@ def test_commands_and_options() -> None:
     assert completed("bt model re") == ["remove"]
     assert completed("bt config ") == ["show", "set", "unset"]
     assert completed("bt search --lib") == ["--library"]
-    assert completed("bt search --in") == ["--index"]
+    assert completed("bt search --ind") == ["--index"]
 
 
 @pytest.mark.parametrize("line", ["bt search --device ", "bt index --device ", "bt config set device "])

@@ -135,7 +135,7 @@ def test_an_unknown_command(bt: Bt) -> None:
         ("search red --top", "--top needs a value"),
         ("index", "nothing to index: give a folder or a file, as in `bt index ~/Pictures`"),
         ("match photos/red.png", "--text is missing: `bt match --help` shows how it is given"),
-        ("search -", 'no texts are read from stdin, so "-" is none: give many one by one'),
+        ("search -", '"-" is no text: `bt search --texts-from -` reads many from stdin, one a line'),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_may_be_meant(bt: Bt, arguments: str, said: str) -> None:
@@ -146,10 +146,11 @@ def test_wrong_usage_is_one_line_that_says_what_may_be_meant(bt: Bt, arguments: 
 
 def test_options_that_may_be_meant_exist() -> None:
     commands: Any = typer.main.get_command(app)
-    there = {name for command in commands.commands.values() for option in command.params for name in option.opts}
-    assert set(usage._OPTIONS) <= there
-    words = [word for words in usage._OPTIONS.values() for word in words.split()]
-    assert [word for word in words if word in there] == []
+    options = [{name for option in one.params for name in option.opts} for one in commands.commands.values()]
+    assert set(usage._OPTIONS) <= set().union(*options)
+    pairs = [(option, word) for option, words in usage._OPTIONS.items() for word in words.split()]
+    never_meant = [(option, word) for option, word in pairs if all(word in has for has in options if option in has)]
+    assert never_meant == []
 
 
 @pytest.mark.parametrize(
