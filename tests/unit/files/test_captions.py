@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -47,11 +49,15 @@ FORMS = {
     "one caption": _lines(*({"image": image, "caption": caption} for image, caption in PAIRS)),
     "Hugging Face": _lines(*({"file_name": image, "text": caption} for image, caption in PAIRS)),
     "csv": 'image,caption\na.jpg,a cat\nb.jpg,"a ""big"" dog, asleep"\n\na.jpg,"a cat\nand a dog"\n',
+    "csv, blank lines first": '\n \r\nimage,text\na.jpg,a cat\nb.jpg,"a ""big"" dog, asleep"\n'
+    'a.jpg,"a cat\nand a dog"\n',
+    "csv, carriage returns": 'image,caption\ra.jpg,a cat\rb.jpg,"a ""big"" dog, asleep"\ra.jpg,"a cat\nand a dog"\r',
     "open_clip": 'filepath\ttitle\na.jpg\ta cat\nb.jpg\t"a ""big"" dog, asleep"\na.jpg\t"a cat\nand a dog"\n',
     "semicolons": 'Id;Caption ;IMAGE\r\n1;a cat;a.jpg\r\n2;"a ""big"" dog, asleep";b.jpg\r\n'
     '3;"a cat\nand a dog";a.jpg\r\n',
     "coco": json.dumps(_coco()),
     "coco, indented": json.dumps(_coco(), indent=1),
+    "coco, a field a line": json.dumps(_coco()).replace('}, "images"', '},\n"images"'),
     "coco, pictures last": json.dumps(dict(reversed(_coco().items()))),
     "karpathy": json.dumps(_karpathy()),
     "karpathy, indented": json.dumps(_karpathy(), indent=2),
@@ -136,10 +142,14 @@ def test_a_missing_picture_is_named_with_its_place(pictures: Path) -> None:
 def _without(form: Callable[[], dict[str, Any]], *way: str | int) -> str:
     """The document of a form without one of its values."""
     document = form()
-    at: Any = document
-    for step in way[:-1]:
-        at = at[step]
-    del at[way[-1]]
+    del reduce(getitem, way[:-1], cast(Any, document))[way[-1]]
+    return json.dumps(document)
+
+
+def _with(form: Callable[[], dict[str, Any]], value: object, *way: str | int) -> str:
+    """The document of a form with another value in one place."""
+    document = form()
+    reduce(getitem, way[:-1], cast(Any, document))[way[-1]] = value
     return json.dumps(document)
 
 
@@ -152,6 +162,9 @@ def _without(form: Callable[[], dict[str, Any]], *way: str | int) -> str:
         ('image,caption\na.jpg,"a" cat\n', "line 2: "),
         ('filepath\ttitle\na.jpg\t"open', "line 2: "),
         ("picture,caption\na.jpg,a cat\n", "line 1: not JSON from column 1 on"),
+        (' "image",caption\na.jpg,a cat\n', "line 1: the first line does not name the columns; a row should have"),
+        ('{"image": "a.jpg", "caption": "a cat}', 'line 1: not JSON from column 31 on; it should be {"image"'),
+        ('{"image": "a.jpg"', 'line 1: not JSON from column 18 on; it should be {"image"'),
         ('{"images": [],\n "annotations": [}', "line 2: not JSON from column 18 on; it should be one document"),
         ('{"images": 3, "annotations": []}\n', 'line 1: "image" is missing'),
         (_without(_coco, "annotations", 1, "caption"), r'annotations\[1\]: "caption" is not text; it should be'),
@@ -161,6 +174,9 @@ def _without(form: Callable[[], dict[str, Any]], *way: str | int) -> str:
         (_without(_karpathy, "images", 1, "sentences"), r'images\[1\]: "sentences" is not a list; it should be'),
         (_without(_karpathy, "images", 1, "sentences", 0), r'images\[1\]: "sentences" is an empty list; it should be'),
         (_without(_karpathy, "images", 0, "sentences", 1, "raw"), r'images\[0\]: "raw" is not text; it should be'),
+        (_with(_karpathy, 5, "images", 0, "split"), r'images\[0\]: "split" is not text; it should be'),
+        (_with(_karpathy, 5, "images", 0, "filepath"), r'images\[0\]: "filepath" is not text; it should be'),
+        (_with(_karpathy, 5, "images", 0), r'images\[0\]: not a JSON object with "sentences"; it should be'),
         (_without(_karpathy, "images", 0, "filename"), r'images\[0\]: "filename" is not text; it should be'),
     ],
     ids=lambda text: text[:30],

@@ -67,20 +67,23 @@ def _coco(file: Path, document: dict[str, Any]) -> Iterator[Row]:
 
 def _karpathy(file: Path, images: list[Any], splits: Collection[str] | None) -> Iterator[Row]:
     """Yield a row for each picture of the splits, all with None. Raises InputError also where a split has none."""
-    place, met = "images", set()
+    place = "images"
+    met: set[str] = set()
     try:
         for number, image in enumerate(images):
             place = f"images[{number}]"
-            sentences, split = jsonl.field(image, "sentences", list), image.get("split")
+            sentences = jsonl.field(image, "sentences", list)
+            image = {"split": "", "filepath": "", **image}  # both may be absent
+            split, folder = jsonl.field(image, "split", str), jsonl.field(image, "filepath", str)
             met.add(split)
             if splits is None or split in splits:
-                name = str(PurePosixPath(image.get("filepath") or "", jsonl.field(image, "filename", str)))
+                name = str(PurePosixPath(folder, jsonl.field(image, "filename", str)))
                 if not sentences:
                     raise ValueError('"sentences" is an empty list')
                 captions = [jsonl.field(sentence, "raw", str) for sentence in sentences]
                 yield row(place, name, captions, of=("filename", "sentences"))
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InputError(f"{file}, {place}: {error}; it should be {_KARPATHY}") from error
     if splits is not None and (unknown := sorted(set(splits) - met)):
-        known = ", ".join(sorted(str(split) for split in met))
+        known = ", ".join(sorted(met - {""})) or "not given"
         raise InputError(f"{file}: no picture is of the split {', '.join(unknown)}; its splits are {known}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read_captions(
         if not os.path.lexists(real):
             missing.setdefault(image, row.place)
     if not pictures:
-        raise InputError(f"{file}: no captions in it; give one line for each picture: {json_lines.FORM}")
+        raise InputError(f"{file}: no captions in it; `bt eval --help` shows its forms")
     for image, place in missing.items():
         if on_missing is None:
             others = f", as {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -77,9 +78,9 @@ def _rows(file: Path, splits: frozenset[str] | None) -> Iterator[Row]:
             head = opened.read(_HEAD)
     except OSError as error:
         raise unreadable(file, error) from error
-    lines = head.decode("utf-8-sig", "replace").lstrip().splitlines()
-    first = lines[0] if lines else ""
-    if _begins_document(first, len(lines) > 1):
+    begin = head.decode("utf-8-sig", "replace").lstrip()
+    first = re.split("[\r\n]", begin, maxsplit=1)[0]
+    if _begins_document(first, begin):
         return datasets.read(file, splits)
     if splits is not None:
         raise InputError(f"{file}: only a file of Karpathy (dataset_*.json) has splits; leave --split out")
@@ -88,12 +89,12 @@ def _rows(file: Path, splits: frozenset[str] | None) -> Iterator[Row]:
     return json_lines.read(file)
 
 
-def _begins_document(first: str, ends: bool) -> bool:
-    """Whether a first line, which `ends` within the head, belongs to a document of a data set, not to JSON lines."""
+def _begins_document(first: str, begin: str) -> bool:
+    """Whether a file with this first line, and this beginning, is a document of a data set, and not JSON lines."""
     if not first.startswith("{"):
         return False
     try:
         found = json.loads(first)
     except (ValueError, RecursionError):  # cut off, over several lines, or wrong
-        return first.strip() == "{" or not ends or '"images"' in first or '"annotations"' in first
+        return first.strip() == "{" or '"images"' in begin or '"annotations"' in begin
     return isinstance(found.get("images"), list)

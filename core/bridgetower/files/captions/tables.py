@@ -28,9 +28,10 @@ def read(file: Path, delimiter: str) -> Iterator[Row]:
     try:
         with open_regular(file) as opened, io.TextIOWrapper(opened, "utf-8-sig", newline="") as text:
             rows = csv.reader(text, delimiter=delimiter, strict=True)
-            names = _names(next(rows))
+            names = _names(next((cells for cells in rows if any(map(str.strip, cells))), []))
             image, caption = _column(names, IMAGE_NAMES), _column(names, CAPTION_NAMES)
-            assert image is not None and caption is not None  # as `delimiter_of` has seen
+            if image is None or caption is None:  # spaces or quotes before the first name
+                raise ValueError("the first line does not name the columns")
             of = names[image], names[caption]
             started = rows.line_num + 1
             for cells in rows:
