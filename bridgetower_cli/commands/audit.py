@@ -51,7 +51,7 @@ def audit(
     ],
     below: Annotated[
         float,
-        typer.Option(parser=probability, metavar="P", help="Show captions that are true with less than this, 0 to 1."),
+        typer.Option(parser=probability, metavar="P", help="Show captions whose match is below this, 0 to 1."),
     ] = 0.5,
     worst: Annotated[
         float | None,

@@ -170,8 +170,8 @@ def _show_counts(filled: "Filled", json: bool) -> None:
     """Show how many of the pictures that fit say which word. Raises typer.Exit if none fits."""
     read = render.counted(filled.read, "picture")
     if not filled.counts:
-        raise no_match(f"of {read} the sentence fits none, with its own word in it", verified=filled.read)
-    render.say(f"{filled.fitting} of {read} counted: those of which the sentence with their own word is true")
+        raise no_match(f"none of {read} fits the sentence with its own word in it", verified=filled.read)
+    render.say(f"counted {filled.fitting} of {read}: the sentence with its own word is true of each")
     if json:
         for count in filled.counts:
             render.json_line(_count_fields(count))

@@ -32,7 +32,7 @@ OpenFirst = Annotated[
     typer.Option(
         metavar="N",
         parser=whole(3, most=_MOST_OPENED),
-        help=f"Open the first N pictures there, at most {_MOST_OPENED}.",
+        help=f"Open the first N pictures in it, at most {_MOST_OPENED}.",
     ),
 ]
 CopyTo = Annotated[
@@ -44,10 +44,14 @@ CopyTo = Annotated[
     ),
 ]
 LinkTo = Annotated[
-    Path | None, typer.Option(metavar="DIR", parser=named_path, help="Make symbolic links to them in this folder.")
+    Path | None,
+    typer.Option(
+        metavar="DIR", parser=named_path, help="Put symbolic links to the pictures into this folder, in the same way."
+    ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="With one of these two: say what would be done, and write nothing.")
+    bool,
+    typer.Option("--dry-run", help="With --copy-to or --link-to: say what would be done, and write nothing there."),
 ]
 
 

@@ -60,14 +60,14 @@ def _pieces(question: Question, hits: Sequence[Hit]) -> Iterator[str]:
 def _head(question: Question, count: int) -> Iterator[str]:
     title = escape(question.title)
     now = datetime.now().astimezone()
-    verified = f", {question.verified} verified" if question.verified else ", none verified"
+    verified = render.counted(question.verified, "picture") if question.verified else "none"
     yield (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title} – bt search</title>\n<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n<body>\n"
-        f"<header>\n<h1><bdi>{title}</bdi></h1>\n<p>{render.counted(count, 'hit')}{verified}</p>\n"
+        f"<title>{title} – bt</title>\n<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n<body>\n"
+        f"<header>\n<h1><bdi>{title}</bdi></h1>\n<p>{render.counted(count, 'hit')}, {verified} verified</p>\n"
     )
     if question.given:
         yield f"<p><code>{escape(question.given)}</code></p>\n"
@@ -101,7 +101,7 @@ def _card(rank: int, hit: Hit, picture: bytes | PictureError, asked: str) -> Ite
     yield "</p>\n"
     if hit.verified and hit.match is not None:
         yield f'<div class="bar"><span style="width: {100 * hit.match:.1f}%"></span></div>\n'
-    if facts := "  ".join(_facts(hit)):
+    if facts := ", ".join(_facts(hit)):
         yield f"<p>{facts}</p>\n"
     yield f"<p><bdi>{folder}</bdi></p>\n</div>\n</li>\n"
 

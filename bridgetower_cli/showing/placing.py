@@ -41,7 +41,8 @@ def place(files: Sequence[Path], showing: Showing) -> bool:
         done = f"would {verb}" if would else "linked" if links else "copied"
         there = f", {counts['there']} there already" if counts["there"] else ""
         left = f", {len(skipped)} skipped" if skipped else ""
-        render.say(f"{done} {render.counted(counts['new'], 'picture')} to {render.short(folder)}{there}{left}")
+        if counts or skipped:  # else the error says all
+            render.say(f"{done} {render.counted(counts['new'], 'picture')} to {render.short(folder)}{there}{left}")
     return not skipped
 
 

@@ -120,7 +120,7 @@ def test_each_picture_says_its_own_word_and_they_are_counted(bt: Bt, library: Pa
     assert bt("index", library).exit_code == 0
     done = bt("fill", "<mask>", "--each")
     assert done.exit_code == 0
-    assert done.stderr == "5 of 5 pictures counted: those of which the sentence with their own word is true\n"
+    assert done.stderr == "counted 5 of 5 pictures: the sentence with its own word is true of each\n"
     header, first, *rest = done.stdout.splitlines()
     assert header.split() == ["word", "count", "share", "as", "in"]
     assert first.split() == ["red", "2", "40.0%", "photos/red.png"]
@@ -131,7 +131,7 @@ def test_each_picture_says_its_own_word_and_they_are_counted(bt: Bt, library: Pa
 
 
 def test_depth_is_how_many_pictures_are_read(bt: Bt, library: Path) -> None:
-    assert "2 of 2 pictures counted" in bt("fill", "<mask>", "--each", "--depth", 2).stderr
+    assert "counted 2 of 2 pictures" in bt("fill", "<mask>", "--each", "--depth", 2).stderr
     rows = [json.loads(line) for line in bt("fill", "<mask>", "--depth", 1, "--json").stdout.splitlines()]
     assert sum(row["count"] for row in rows) == 1
     assert bt("fill", "<mask>", "--depth", 0).exit_code == 2
@@ -142,7 +142,7 @@ def test_where_no_picture_fits_there_is_nothing_to_count(bt: Bt, photos: Path) -
     assert bt("index", photos).exit_code == 0
     done = bt("fill", "red green <mask>", "--each")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "no match: of 3 pictures the sentence fits none, with its own word in it\n"
+    assert done.stderr == "no match: none of 3 pictures fits the sentence with its own word in it\n"
 
 
 @pytest.mark.parametrize("option", [["--each"], ["--depth", "3"]], ids=lambda option: option[0])

@@ -7,6 +7,7 @@ import sys
 import time
 from base64 import b64decode
 from collections.abc import Callable
+from datetime import datetime
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_the_page_is_written_beside_the_table(bt: Bt, library: Path) -> None:
     size = Path("red.html").stat().st_size
     assert re.search(rf"^wrote red.html: 3 pictures, {size / 1000:.3g} kB$", done.stderr, re.MULTILINE)
     written = Elements(Path("red.html").read_text("utf-8"))
-    assert "red – bt search" in written.text and "3 hits, 4 verified" in written.text
+    assert "red – bt\n" in written.text and "3 hits, 4 pictures verified" in written.text
     assert f"--under {library}" in written.text and "fake in fp32" in written.text
     pictures = written.all("img")
     assert len(pictures) == 3 and all(one["alt"] for one in pictures)
@@ -146,6 +147,13 @@ def test_a_thousand_results_stay_under_20_mb(tmp_path: Path, monkeypatch: pytest
     assert 10_000_000 < page.write(tmp_path / "large.html", QUESTION, hits) < 20_000_000
 
 
+def test_the_facts_of_a_picture_are_told_apart(tmp_path: Path) -> None:
+    file = paint(tmp_path / "a.png", "red")
+    hit = Hit(file, 0.75, 0.5, True, taken_at=datetime(2024, 5, 17, 18, 30), width=64, height=48, paths=(file, file))
+    written = Elements("".join(page._pieces(QUESTION, [hit])))
+    assert "2024-05-17 18:30, 64 × 48, 2 files" in written.text
+
+
 # Copies and links
 
 
@@ -192,7 +200,7 @@ def test_a_folder_that_takes_nothing(bt: Bt, library: Path) -> None:
     Path("file").touch()
     done = bt("search", "red", "--copy-to", "file")
     assert done.exit_code == 74 and "red.png" in done.stdout
-    assert "error: file: cannot be written: Not a directory; choose another place" in done.stderr
+    assert done.stderr == "error: file: cannot be written: Not a directory; choose another place\n"
 
 
 def test_a_picture_that_goes_while_it_is_copied(bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
