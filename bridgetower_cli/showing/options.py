@@ -100,12 +100,13 @@ class Showing:
             )
 
     def require_outside(self, index: Path) -> None:
-        """Raise UsageError for a folder of copies in that of the index."""
-        if self.folder is not None and Path(os.path.realpath(self.folder)).is_relative_to(os.path.realpath(index)):
-            raise UsageError(
-                f"{render.short(self.folder)}: it lies in the folder of the index, which holds its own files only; "
-                "give another"
-            )
+        """Raise UsageError for a page, or a folder of copies, in the folder of the index."""
+        for place in (self.folder, None if self.prints_page else self.html):
+            if place is not None and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(index)):
+                raise UsageError(
+                    f"{render.short(place)}: it lies in the folder of the index, which holds its own files only; "
+                    "give another"
+                )
 
 
 def _require_new(file: Path) -> None:

@@ -185,11 +185,12 @@ def test_copies_in_an_indexed_folder_are_told(bt: Bt, library: Path) -> None:
         assert "which is indexed" not in bt("search", "red", "--top", 1, *options).stderr
 
 
-def test_wrong_usage_of_copies(bt: Bt, library: Path) -> None:
+def test_wrong_usage_of_places(bt: Bt, library: Path) -> None:
     for options, why in (
         (["--copy-to", "a", "--link-to", "b"], "choose one"),
         (["--dry-run"], "give one of them"),
         (["--copy-to", "index/mine"], "lies in the folder of the index"),
+        (["--html", "index/page.html"], "lies in the folder of the index"),
         (["--copy-to", ""], "names nothing"),
     ):
         refused = bt("search", "red", *options)
