@@ -1,6 +1,7 @@
 """One set of pictures and captions in each form; what is wrong in a form is named with its place."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import reduce
 from operator import getitem
@@ -87,6 +88,16 @@ def test_a_document_longer_than_what_tells_the_forms_apart_is_read(pictures: Pat
     for indent in (None, 4):
         (pictures / "captions.json").write_text(json.dumps(document, indent=indent))
         assert [len(item.captions) for item in read_captions(pictures / "captions.json")] == [4000, 2000]
+
+
+def test_a_picture_of_many_rows_is_looked_for_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[Path] = []
+    real = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: (looked_for.append(path), real(path))[1])
+    (pictures / "captions.csv").write_text("image,caption\n" + "a.jpg,a cat\n./a.jpg,a dog\n" * 50)
+    [item] = read_captions(pictures / "captions.csv")
+    assert len(item.captions) == 100 and len(looked_for) == 2
+    assert item.places[:3] == ("line 2", "line 3", "line 4")
 
 
 def test_pictures_may_lie_in_another_folder(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -37,15 +37,18 @@ def read_captions(
     splits = None if split is None else _splits(split)
     # By real path: a picture listed twice would compete with itself.
     pictures: dict[str, tuple[Path, list[str], list[str]]] = {}
+    named: dict[str, tuple[Path, list[str], list[str]]] = {}  # the same, by the names in the file
     missing: dict[Path, str] = {}  # the first place of each picture that is not there
     for row in _rows(file, splits):
-        image = folder / row.image
-        real = os.path.realpath(image)
-        _, captions, places = pictures.setdefault(real, (image, [], []))
+        if row.image not in named:  # COCO has half a million rows of 120,000 pictures: each is looked for once
+            image = folder / row.image
+            real = os.path.realpath(image)
+            named[row.image] = pictures.setdefault(real, (image, [], []))
+            if not os.path.lexists(real):
+                missing.setdefault(image, row.place)
+        _, captions, places = named[row.image]
         captions += row.captions
         places += [row.place] * len(row.captions)
-        if not os.path.lexists(real):
-            missing.setdefault(image, row.place)
     if not pictures:
         raise InputError(f"{file}: no captions in it; `bt eval --help` shows its forms")
     for image, place in missing.items():
