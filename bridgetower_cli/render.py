@@ -23,8 +23,8 @@ from bridgetower.errors import OutputError
 from bridgetower.records import INT8, Skipped
 from bridgetower_cli.terminal import hyperlinks
 
-# Control characters, line separators, changes of writing direction, and bytes that are not UTF-8.
 _DIGITS = 6  # of numbers in JSON
+# Control characters, line separators, changes of writing direction, and bytes that are not UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -82,12 +82,16 @@ def csv_line(cells: Iterable[Any], *, header: Sequence[str] | None = None) -> No
     """Write one record of comma-separated values (RFC 4180), in UTF-8; nothing without cells. A `header` comes first.
 
     Values are as in JSON; None is an empty cell. Bytes of a path that are not UTF-8 become \\udc80 to \\udcff.
+    Cells are escaped only on a terminal.
     """
     import csv
     from io import StringIO
 
     text = StringIO(newline="")
-    csv.writer(text).writerows(record for record in (header, _rounded(list(cells))) if record)
+    values = _rounded(list(cells))
+    if _is_terminal(sys.stdout):
+        values = [harmless(value) if isinstance(value, str) else value for value in values]
+    csv.writer(text).writerows(record for record in (header, values) if record)
     _write(text.getvalue().encode("utf-8", "backslashreplace"))
 
 

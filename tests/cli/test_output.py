@@ -161,6 +161,13 @@ def test_a_stream_that_is_not_utf8_gets_what_it_can_show(monkeypatch: pytest.Mon
     assert stream.text().splitlines()[1] == "café \\u732b"
 
 
+@pytest.mark.parametrize(("is_terminal", "cell"), [(True, "a \\x1b[2J cat"), (False, "a \x1b[2J cat")])
+def test_cells_are_escaped_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, cell: str) -> None:
+    stream = put_in_place(Stream(is_terminal), monkeypatch)
+    render.csv_line(["a \x1b[2J cat", 0.5, None], header=["caption", "match", "word"])
+    assert stream.text() == f"caption,match,word\r\n{cell},0.5,\r\n"
+
+
 def test_paths_are_escaped_on_a_terminal_only(terminal: Stream) -> None:
     render.paths([Path("/a\x1b[0m.jpg")])
     assert terminal.text() == "/a\\x1b[0m.jpg\n"
