@@ -91,9 +91,14 @@ def test_a_document_longer_than_what_tells_the_forms_apart_is_read(pictures: Pat
 
 
 def test_a_picture_of_many_rows_is_looked_for_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_for: list[Path] = []
+    looked_for: list[str] = []
     real = os.path.realpath
-    monkeypatch.setattr(os.path, "realpath", lambda path: (looked_for.append(path), real(path))[1])
+
+    def counted(path: str) -> str:
+        looked_for.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "realpath", counted)
     (pictures / "captions.csv").write_text("image,caption\n" + "a.jpg,a cat\n./a.jpg,a dog\n" * 50)
     [item] = read_captions(pictures / "captions.csv")
     assert len(item.captions) == 100 and len(looked_for) == 2
