@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridgetower.errors import UnknownPlaceError
-from bridgetower.records import Hit, Skipped
+from bridgetower.records import FITS, Hit, Skipped
 from bridgetower.records import quiet as nobody
 from bridgetower_cli import render
 from bridgetower_cli.asking.hits import Ranked, laid_out, ranked
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bridgetower import Found, Library
     from bridgetower.serving.local.client import RemoteLibrary
 
-FITS = 0.5  # the least probability with which a picture fits a text
 
 _PLACES = ("under", "not_under", "since", "before", "taken")  # the arguments that say where to search
 Query = Mapping[str, Any]  # the arguments of `Library.search` by their names

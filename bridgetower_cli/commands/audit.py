@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridgetower.errors import UsageError
-from bridgetower.records import Skipped, Stamp
+from bridgetower.records import FITS, Skipped, Stamp
 from bridgetower_cli import render
 from bridgetower_cli.failures import SOME_SKIPPED
 from bridgetower_cli.libraries import model as the_model
@@ -52,7 +52,7 @@ def audit(
     below: Annotated[
         float,
         typer.Option(parser=probability, metavar="P", help="Show captions whose match is below this, 0 to 1."),
-    ] = 0.5,
+    ] = FITS,
     worst: Annotated[
         float | None,
         typer.Option(

@@ -22,6 +22,7 @@ MAX_PICTURE_BYTES = 2 * 1000**3  # of a file; more than any decoded picture, eve
 MOST_PIXELS = (
     10_000_000_000  # largest limit on the pixels of a picture; more than any format of Pillow can hold in memory
 )
+FITS = 0.5  # the least match with which a picture fits a text, where the user names none
 DEMO = "demo"  # name of the model that comes with the package
 Say = Callable[[str], object]  # called with a line of text for the user
 

@@ -21,13 +21,12 @@ from bridgetower.encoders.protocol import Judge, Pictures, RecallEncoder, match_
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.inputs import MASK
-from bridgetower.records import Candidate, Head, OnProgress, Skipped, Word, WordCount, quiet, require_heads
+from bridgetower.records import FITS, Candidate, Head, OnProgress, Skipped, Word, WordCount, quiet, require_heads
 from bridgetower.retrieval.candidates import Candidates
 from bridgetower.retrieval.encode_pictures import encoded
 from bridgetower.retrieval.results import Filled
 
 SUPPORTERS = 3  # pictures that are listed for a word
-FITS = 0.5  # the least match of a text, with a picture's own words in it, for which the picture is counted
 
 
 def fill_library(

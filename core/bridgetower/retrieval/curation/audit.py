@@ -12,7 +12,7 @@ import numpy as np
 
 from bridgetower.encoders.protocol import Judge, Pictures, match_probability
 from bridgetower.files.captions.captioned import Captioned
-from bridgetower.records import Candidate, Head, OnProgress, Skipped, quiet, require_heads
+from bridgetower.records import FITS, Candidate, Head, OnProgress, Skipped, quiet, require_heads
 from bridgetower.retrieval.curation.suggestions import best_replacement
 from bridgetower.retrieval.encode_pictures import candidates_of, encoded
 
@@ -62,7 +62,7 @@ def audit(
     judge: Judge,
     captioned: Sequence[Captioned],
     *,
-    below: float = 0.5,
+    below: float = FITS,
     worst: int | float | None = None,
     on_progress: OnProgress = quiet,
     on_row: OnRow = quiet,

@@ -16,6 +16,7 @@ from mcp_types import ContentBlock, ImageContent, TextContent
 
 from bridgetower import Filled, Found, Hit
 from bridgetower.errors import BridgeTowerError, PictureError, UsageError
+from bridgetower.records import FITS
 from bridgetower.serving.cursors import Cursors, Page
 from bridgetower.serving.fields import finite, hits_of, score_of, word_of
 from bridgetower.serving.hearing import Hearing
@@ -32,7 +33,6 @@ from bridgetower.serving.mcp.sheet import THUMBNAIL, contact_sheet, reduced
 from bridgetower.serving.places import places
 from bridgetower.serving.thumbnails.store import Thumbnails, side_of
 
-FITS = 0.5  # the least probability with which a picture fits a text
 MOST_LOOK = 900_000  # bytes of the pictures of one answer of `look`
 _ASKED_PAGES = 5  # of hits that are asked for at once, so that most next pages are there already
 _MORE = 4  # times as many are asked for when these are used up
