@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bridgetower.errors import PictureError
+from bridgetower.errors import BridgeTowerError, PictureError
 from bridgetower.files.regular_files import NotAFileError, open_regular
 from bridgetower.records import MAX_PICTURE_BYTES
 from bridgetower.resources import shortage
@@ -21,11 +21,18 @@ def read(path: Path) -> bytes:
             if size > MAX_PICTURE_BYTES:
                 raise PictureError(path, f"{size / 1e9:.1f} GB, more than the limit of {MAX_PICTURE_BYTES / 1e9:g} GB")
             return file.read(size)  # the file may grow meanwhile
-    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
+    except ValueError as error:  # a NUL in the name
         raise PictureError(path, "no such file") from error
-    except NotAFileError as error:
-        raise PictureError(path, str(error.strerror)) from error
     except OSError as error:
-        raise shortage(error) or PictureError(path, f"cannot be read: {error.strerror or error}") from error
+        raise unreadable_picture(path, error) from error
     except MemoryError as error:
         raise PictureError(path, "not enough memory to read it") from error
+
+
+def unreadable_picture(path: Path, error: OSError) -> BridgeTowerError:
+    """Return the error for a picture file that cannot be read: a ResourceError where memory or file handles ran out."""
+    if isinstance(error, FileNotFoundError):
+        return PictureError(path, "no such file")
+    if isinstance(error, NotAFileError):
+        return PictureError(path, str(error.strerror))
+    return shortage(error) or PictureError(path, f"cannot be read: {error.strerror or error}")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bridgetower import inputs
-from bridgetower.errors import BridgeTowerError, OutputError, PictureError
+from bridgetower.errors import OutputError, PictureError
 from bridgetower.files.atomic import create_file, remove_abandoned_new
+from bridgetower.files.content import unreadable_picture
 from bridgetower.files.os_errors import writing
-from bridgetower.files.regular_files import NotAFileError, is_in_cloud, open_regular
+from bridgetower.files.regular_files import is_in_cloud, open_regular
 from bridgetower.inputs import AnyPath
-from bridgetower.resources import shortage
 
 _PIECE = 1 << 20  # bytes
 
@@ -104,7 +104,7 @@ def _copy(file: Path, unfinished: Path) -> None:
     try:
         source = open_regular(file)
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise unreadable_picture(file, error) from error
     with source:
         with open(unfinished, "wb") as target:
             while piece := _piece(source, file):
@@ -117,7 +117,7 @@ def _piece(source: BinaryIO, file: Path) -> bytes:
     try:
         return source.read(_PIECE)
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise unreadable_picture(file, error) from error
 
 
 def _require_file(file: Path, *, opens: bool) -> None:
@@ -125,19 +125,11 @@ def _require_file(file: Path, *, opens: bool) -> None:
     try:
         status = os.stat(file)
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise unreadable_picture(file, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise PictureError(file, "not a file any more")
     if opens and is_in_cloud(status):
         raise PictureError(file, "in the cloud only: not opened, as that would download it")
-
-
-def _unreadable(file: Path, error: OSError) -> BridgeTowerError:
-    if isinstance(error, FileNotFoundError):
-        return PictureError(file, "no such file")
-    if isinstance(error, NotAFileError):
-        return PictureError(file, str(error.strerror))
-    return shortage(error) or PictureError(file, f"cannot be read: {error.strerror or error}")
 
 
 def _are_same(one: Path, other: Path, *, links: bool) -> bool:
