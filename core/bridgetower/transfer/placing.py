@@ -19,6 +19,7 @@ from bridgetower.files.regular_files import is_in_cloud, open_regular
 from bridgetower.inputs import AnyPath
 
 _PIECE = 1 << 20  # bytes
+_LONGEST_NAME = 255  # bytes, on nearly every file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,14 @@ def _place(file: Path, folder: Path, planned: dict[Path, Path], *, links: bool, 
 
 
 def _names(folder: Path, file: Path) -> Iterator[Path]:
-    """Yield the names that a file may get: cat.jpg, cat-2.jpg, cat-3.jpg, ..."""
+    """Yield the names that a file may get: cat.jpg, cat-2.jpg, cat-3.jpg, ... A long one is cut before its number."""
     yield folder / file.name
+    stem = file.stem
     for number in count(2):
-        yield folder / f"{file.stem}-{number}{file.suffix}"
+        end = f"-{number}{file.suffix}"
+        while len(os.fsencode(stem + end)) > _LONGEST_NAME:
+            stem = stem[:-1]
+        yield folder / (stem + end)
 
 
 def _made(file: Path, target: Path, *, links: bool) -> bool:

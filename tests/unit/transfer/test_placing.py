@@ -49,6 +49,14 @@ def test_names_that_are_taken_get_a_number_and_the_same_content_is_not_copied_tw
     assert placed(all_in(album), to, dry_run=True) == [(name, False) for name, _ in first]
 
 
+def test_a_name_with_no_room_for_a_number_is_cut(album: Path) -> None:
+    name = "a" + 125 * "ä" + ".png"  # 255 bytes
+    files = [(album / folder / "cat.png").rename(album / folder / name) for folder in "abc"]
+    found = [("a" + 125 * "ä" + ".png", True), ("a" + 124 * "ä" + "-2.png", True), (name, False)]
+    assert placed(files, album / "to") == found
+    assert placed(files, album / "to") == [(target, False) for target, _ in found]
+
+
 def test_what_is_there_stays(album: Path) -> None:
     to = album / "to"
     to.mkdir()
