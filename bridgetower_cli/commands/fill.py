@@ -54,7 +54,7 @@ def fill(
         bool,
         typer.Option(
             "--each",
-            help="Count instead: each picture that the sentence fits says its own word; show how many say which.",
+            help="Count pictures instead: each one that the sentence fits has one vote, for its own word.",
         ),
     ] = False,
     depth: Annotated[

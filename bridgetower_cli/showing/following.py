@@ -14,7 +14,7 @@ from bridgetower_cli.showing.question import Question
 
 
 def show_instead(hits: Sequence[Hit], showing: Showing, asked: Callable[[], Question]) -> bool:
-    """Print the page, or the hits beside their pictures; return False where the list is wanted, or all there can be.
+    """Print the page, or the hits beside their pictures; return False where a list is wanted instead.
 
     Raises MissingExtraError, OutputError, ResourceError.
     """

@@ -47,7 +47,7 @@ def place(files: Sequence[Path], showing: Showing) -> bool:
 
 
 def note_indexed(showing: Showing, settings: Settings) -> None:
-    """Say if copies go into a folder that is indexed, where the next run finds them. It passes over links."""
+    """Say if copies go into a folder that is indexed, where the next `bt index` finds them; it passes over links."""
     if showing.copy_to is None:
         return
     with library(settings) as indexed:

@@ -1,4 +1,4 @@
-"""Make paths in a table links (OSC 8), on terminals that are known to show them as links and not as noise."""
+"""Make paths in a table links (OSC 8), on terminals that are known to have them."""
 
 import os
 from collections.abc import Mapping

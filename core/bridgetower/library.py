@@ -289,7 +289,7 @@ class Library:
     ) -> "Filled":
         """Predict words for each `<mask>` of `text` from the `depth` best pictures, weighted by match.
 
-        With `each`, the `counts` of the result also say of how many of these pictures a word is the own one. The
+        With `each`, the `counts` of the result also say how many of these pictures have a word as their own. The
         default of `depth` is that for a search. `on_progress(done, total)` counts pictures. Raises UsageError,
         ModelError, StoreError.
         """

@@ -293,7 +293,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class WordCount:
-    """In how many pictures a word stands for one `<mask>`, of those that the text fits with their own word in it."""
+    """How many pictures say a word for one `<mask>`. They are counted where the text with their own word fits them."""
 
     mask: int  # which `<mask>` of the text, from 0
     rank: int  # from 1

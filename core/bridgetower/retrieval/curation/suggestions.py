@@ -2,7 +2,7 @@
 
     mask each word in turn ─▶ MLM: the likeliest other words ─▶ ITM: the caption with each of them in its place
 
-Chosen is the replacement with the highest product of the odds that the caption is then true, by ITM, and of the
+The best replacement has the highest product of the odds that the caption is then true, by ITM, and of the
 probability of the new word, by MLM. Only replacements that at least double the odds of the caption count.
 docs/decisions/2026-11-29-audit.md has the rules that were measured.
 """
@@ -48,8 +48,7 @@ class _Trial:
 
 
 def best_replacement(judge: Judge, picture: Pictures, caption: str, margin: float) -> Replacement | None:
-    """Return the replacement of one word that mends `caption` best; None if none doubles the odds that it
-    is true.
+    """Return the replacement of one word that mends `caption` best; None if none doubles the odds that it is true.
 
     `picture` is one picture, `margin` the difference of the ITM logits of the caption as it is. A caption that has a
     `<mask>` itself gets None. Raises ModelError without ITM or MLM head.
