@@ -71,6 +71,8 @@ class Showing:
             raise UsageError("--copy-to and --link-to place the same pictures: choose one")
         if self.dry_run and self.folder is None:
             raise UsageError("--dry-run says what --copy-to or --link-to would do: give one of them")
+        if self.folder is not None and os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise UsageError(f"{render.short(self.folder)}: it is no folder; give one, or a new name")
         if self.html is not None and not self.prints_page:
             _require_new(self.html)
         if self.viewed:

@@ -186,9 +186,13 @@ def test_copies_in_an_indexed_folder_are_told(bt: Bt, library: Path) -> None:
 
 
 def test_wrong_usage_of_places(bt: Bt, library: Path) -> None:
+    Path("file").touch()
+    Path("nowhere").symlink_to("gone")
     for options, why in (
         (["--copy-to", "a", "--link-to", "b"], "choose one"),
         (["--dry-run"], "give one of them"),
+        (["--copy-to", "file"], "error: file: it is no folder; give one, or a new name"),
+        (["--link-to", "nowhere"], "error: nowhere: it is no folder; give one, or a new name"),
         (["--copy-to", "index/mine"], "lies in the folder of the index"),
         (["--html", "index/page.html"], "lies in the folder of the index"),
         (["--copy-to", ""], "names nothing"),
@@ -199,9 +203,9 @@ def test_wrong_usage_of_places(bt: Bt, library: Path) -> None:
 
 def test_a_folder_that_takes_nothing(bt: Bt, library: Path) -> None:
     Path("file").touch()
-    done = bt("search", "red", "--copy-to", "file")
+    done = bt("search", "red", "--copy-to", "file/chosen")
     assert done.exit_code == 74 and "red.png" in done.stdout
-    assert done.stderr == "error: file: cannot be written: Not a directory; choose another place\n"
+    assert done.stderr == "error: file/chosen: cannot be written: Not a directory; choose another place\n"
 
 
 def test_a_picture_that_goes_while_it_is_copied(bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
