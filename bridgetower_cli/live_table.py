@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from bridgetower_cli import render
-from bridgetower_cli.render import Column
+from bridgetower_cli.terminal.tables import Column
 
 _DRAW_EVERY_S = 0.25
 

@@ -14,7 +14,7 @@ from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import AskLibrary
 from bridgetower_cli.live_table import LiveTable
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.render import Column
+from bridgetower_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from bridgetower import Found, Library

@@ -6,8 +6,8 @@ from typing import Any
 
 from bridgetower.records import Hit
 from bridgetower_cli import render
-from bridgetower_cli.render import Column
 from bridgetower_cli.terminal.hyperlinks import linked
+from bridgetower_cli.terminal.tables import Column
 
 _UNVERIFIED = "unverified"  # in the place of a probability
 _RULED_OUT = "x"  # before the probability of a text that must not be true

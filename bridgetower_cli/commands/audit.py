@@ -12,7 +12,6 @@ from bridgetower_cli import render
 from bridgetower_cli.failures import SOME_SKIPPED
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Device,
     Images,
@@ -26,6 +25,7 @@ from bridgetower_cli.settings import (
     settle,
 )
 from bridgetower_cli.terminal.hyperlinks import linked
+from bridgetower_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from bridgetower import Audit, Audited

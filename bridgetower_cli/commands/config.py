@@ -27,8 +27,8 @@ from bridgetower_cli.config.keys import (
 )
 from bridgetower_cli.config.places import LIBRARY_PREFIX, folder_in_file, library_folder, own_name
 from bridgetower_cli.config.values import index_folder
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Json, Quiet
+from bridgetower_cli.terminal.tables import Column
 
 Name = Annotated[
     str,

@@ -9,8 +9,9 @@ from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.render import Column, counted
+from bridgetower_cli.render import counted
 from bridgetower_cli.settings import Index, InLibrary, Json, Quiet, StorePasswordFile, cosine, named_place, settle
+from bridgetower_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,6 @@ from bridgetower.records import DEFAULT_DEPTH, EngineChoice, Skipped
 from bridgetower_cli import render
 from bridgetower_cli.libraries import model as the_model
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Device,
     Engine,
@@ -27,6 +26,7 @@ from bridgetower_cli.settings import (
     settle,
     whole,
 )
+from bridgetower_cli.terminal.tables import Column
 
 ON_OFF = ("on", "off")
 

@@ -13,7 +13,6 @@ from bridgetower_cli import render
 from bridgetower_cli.failures import no_match
 from bridgetower_cli.libraries import ask_library, ask_model
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import (
     Device,
     FeaturesCache,
@@ -35,6 +34,7 @@ from bridgetower_cli.settings import (
     whole,
 )
 from bridgetower_cli.terminal.hyperlinks import linked
+from bridgetower_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from bridgetower import Filled, Library

@@ -6,8 +6,8 @@ from bridgetower.errors import BridgeTowerError, NoIndexError
 from bridgetower_cli import render
 from bridgetower_cli.config.file import place, read
 from bridgetower_cli.config.places import libraries
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Json, Quiet
+from bridgetower_cli.terminal.tables import Column
 
 
 def list_libraries(json: Json = False, quiet: Quiet = False) -> None:

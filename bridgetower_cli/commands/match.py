@@ -12,8 +12,8 @@ from bridgetower_cli import render
 from bridgetower_cli.asking.lines import texts_in
 from bridgetower_cli.libraries import ask_model
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Device, Json, Model, NoServer, Precision, Quiet, Verbose, named_path, settle, whole
+from bridgetower_cli.terminal.tables import Column
 
 
 def match(

@@ -11,8 +11,8 @@ from bridgetower_cli import render
 from bridgetower_cli.config.completion import models, models_to_remove
 from bridgetower_cli.config.file import place, read
 from bridgetower_cli.config.places import libraries
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import DEFAULT_MODEL, Json, Quiet, model_name, named_path, settle
+from bridgetower_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from bridgetower import Head, LocalModel, ModelInfo, RemovedModel, SizedFile, Tower

@@ -7,8 +7,8 @@ import typer
 from bridgetower_cli import render
 from bridgetower_cli.libraries import library
 from bridgetower_cli.progress import Meter
-from bridgetower_cli.render import Column
 from bridgetower_cli.settings import Index, InLibrary, Json, Quiet, StorePasswordFile, settle
+from bridgetower_cli.terminal.tables import Column
 
 
 def prune(

@@ -11,8 +11,9 @@ from bridgetower.serving.local.client import Greeting, NoServer, look
 from bridgetower_cli import render
 from bridgetower_cli.config.places import name_of
 from bridgetower_cli.libraries import library
-from bridgetower_cli.render import Column, counted, visible
+from bridgetower_cli.render import counted, visible
 from bridgetower_cli.settings import Device, Index, InLibrary, Json, Precision, Quiet, settle
+from bridgetower_cli.terminal.tables import Column
 
 FEW = 5  # reasons, and indexed single files, that are shown
 

@@ -13,9 +13,9 @@ from bridgetower.errors import MissingExtraError, PictureError
 from bridgetower.records import Hit
 from bridgetower_cli import render
 from bridgetower_cli.asking.hits import against_of
-from bridgetower_cli.render import Column
 from bridgetower_cli.terminal.graphics import Graphics, Protocol, ask
 from bridgetower_cli.terminal.hyperlinks import linked
+from bridgetower_cli.terminal.tables import Column
 
 _COLUMNS, _ROWS = 32, 8  # of characters, the most for a picture
 _LEAST_COLUMNS, _LEAST_ROWS = 20, 4  # of a terminal

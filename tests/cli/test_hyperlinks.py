@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bridgetower_cli import render
-from bridgetower_cli.render import Column
 from bridgetower_cli.terminal.hyperlinks import are_shown, linked, url_of
+from bridgetower_cli.terminal.tables import Column
 from tests.cli.conftest import Bt
 from tests.cli.test_output import Stream, put_in_place
 

@@ -16,7 +16,7 @@ import pytest
 from bridgetower import Library, Model
 from bridgetower_cli import render
 from bridgetower_cli.live_table import LiveTable
-from bridgetower_cli.render import Column
+from bridgetower_cli.terminal.tables import Column
 from tests.cli.test_output import Clock, Stream, put_in_place
 from tests.fakes import FakeEncoder, paint
 

@@ -13,7 +13,8 @@ import pytest
 from bridgetower.errors import OutputError
 from bridgetower_cli import progress, render
 from bridgetower_cli.progress import Meter, Pace
-from bridgetower_cli.render import Column, visible
+from bridgetower_cli.render import visible
+from bridgetower_cli.terminal.tables import Column
 
 ROWS = [["0.981", "/a/" + "long" * 40 + ".jpg"], [render.UNKNOWN, "/b.jpg"]]
 COLUMNS = [Column("match", number=True), Column("picture", path=True)]
