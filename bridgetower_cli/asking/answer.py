@@ -102,17 +102,20 @@ def notes(
 
 def _nothing(query: Query, found: "Found") -> Exception:
     """Say why there is no hit; return what is to be raised."""
-    given = [f"--{name.replace('_', '-')}" for name in _PLACES if query[name]]
-    if given and not (found.verified or found.gone or found.away or found.barred or found.skipped or found.in_cloud):
-        return no_match(f"no picture of the index passes {', '.join(given)}")
     best, similarity = found.best_match, found.best_similarity
-    why = render.how_far(found.verified, best)
+    return no_match(_why_none(query, found), best_match=best, best_similarity=similarity, verified=found.verified)
+
+
+def _why_none(query: Query, found: "Found") -> str:
     if query["offset"]:
-        why = f"there are no results after the first {query['offset']}"
-    elif found.ruled_out == found.verified > 0:
-        why = f"--not rules out all of {render.counted(found.verified, 'verified picture')}"
-    elif found.ruled_out:
-        why += f", and --not rules out {found.ruled_out}"
-    elif similarity is not None:
-        why = f"the most similar picture has {similarity:.3f}"
-    return no_match(why, best_match=best, best_similarity=similarity, verified=found.verified)
+        return f"there are no results after the first {query['offset']}"
+    if found.met_none:
+        given = [f"--{name.replace('_', '-')}" for name in _PLACES if query[name]]
+        picture = "other picture" if query["image"] and not query["keep_self"] else "picture"
+        return f"no {picture} of the index passes {', '.join(given)}" if given else f"the index has no {picture}"
+    if found.ruled_out == found.verified > 0:
+        return f"--not rules out all of {render.counted(found.verified, 'verified picture')}"
+    why = render.how_far(found.verified, found.best_match)
+    if found.best_similarity is not None:
+        why = f"the most similar picture has {found.best_similarity:.3f}"
+    return f"{why}, and --not rules out {found.ruled_out}" if found.ruled_out else why

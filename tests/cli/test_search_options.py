@@ -101,6 +101,37 @@ def test_an_offset_skips_results(bt: Bt, library: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
+        (["red", "--no-rerank", "--under", "white.png", "--offset", 1], "there are no results after the first 1"),
+        (["--image", "red.png", "--under", "red.png"], "no other picture of the index passes --under"),
+        (["--image", "red.png", "--not", "red", "--under", "red.png"], "no other picture of the index passes --under"),
+        (
+            ["--image", "red.png", "--under", "white.png", "--min-similarity", 0.99],
+            "the most similar picture has 0.578",
+        ),
+        (
+            ["--image", "red.png", "--not", "white", "--min-similarity", 0.99],
+            "the most similar picture has 0.578, and --not rules out 1",
+        ),
+    ],
+)
+def test_no_results_have_a_true_reason(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], line: str
+) -> None:
+    monkeypatch.chdir(library)
+    done = bt("search", *options)
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"no match: {line}\n")
+
+
+def test_a_picture_is_alone_in_its_index(bt: Bt, tmp_path: Path) -> None:
+    alone = paint(tmp_path / "photos" / "red.png", "red")
+    assert bt("index", alone.parent, "--index", tmp_path / "alone").exit_code == 0
+    done = bt("search", "--image", alone, "--index", tmp_path / "alone")
+    assert (done.exit_code, done.stderr) == (1, "no match: the index has no other picture\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
         (["red", "--weights", "1,2"], "weights: 2 given, 1 wanted: for each text (1), then for each picture (0)"),
         (["red", "--weights", "1;2"], "'1;2': weights are positive numbers with commas between them, as 2,1,0.5"),
         (["red", "--weights=-1"], "weight -1: a number at least 0 is wanted"),

@@ -65,6 +65,12 @@ class Found(Results):
     best_similarity: float | None = None  # the highest, before the cut of a request with a least similarity
     ruled_out: int = 0  # verified pictures of which a text that must not be true is probably true
 
+    @property
+    def met_none(self) -> bool:
+        """Whether a search without an offset met no picture within its limits, but for the query picture."""
+        met = self.hits or self.verified or self.gone or self.barred or self.away or self.skipped or self.in_cloud
+        return not met and self.best_similarity is None
+
 
 @dataclass(frozen=True, slots=True)
 class Filled:

@@ -124,6 +124,9 @@ def test_no_match_is_an_answer(place: Place) -> None:
     assert texts(place.ask("search", text="red", before="1970", under=["*/red.png"])) == [
         "no match: no picture of the index passes under, before"
     ]
+    assert texts(place.ask("search", like=place.ids["red"], under=["*/red.png"])) == [
+        "no match: no other picture of the index passes under"
+    ]
 
 
 def test_a_search_that_nothing_fits_says_so(place: Place) -> None:

@@ -130,9 +130,12 @@ class Tools:
             return f"no match: {_how_far(found)}"
         if found.ruled_out:
             return f"no match: all of {found.verified} verified pictures are ruled out by `without`"
-        filters = [name for name in ("under", "since", "before", "taken") if getattr(given, name) is not None]
-        if filters and not (found.verified or found.gone or found.away or found.barred or found.skipped):
-            return f"no match: no picture of the index passes {', '.join(filters)}"
+        if found.met_none:
+            filters = [name for name in ("under", "since", "before", "taken") if getattr(given, name) is not None]
+            picture = "picture" if given.like is None else "other picture"
+            if filters:
+                return f"no match: no {picture} of the index passes {', '.join(filters)}"
+            return f"no match: the index has no {picture}"
         return "no match: no picture could be read"
 
     def _small(self, hits: Iterable[Hit]) -> list[bytes | None]:
