@@ -17,7 +17,7 @@ from bridgetower.pictures.likeness.grids import Grid
 from bridgetower.records import Hit, Skipped
 from bridgetower.retrieval.duplicates.groups import NEAR
 from bridgetower.retrieval.duplicates.looks import have_like_shapes, looks
-from bridgetower.retrieval.duplicates.near import similarities
+from bridgetower.retrieval.duplicates.near import NOISE, similarities
 from bridgetower.retrieval.duplicates.there import Content, There, content_of
 
 _AT_ONCE = 16  # hits, whose pictures are looked at together
@@ -34,7 +34,9 @@ class _Known(NamedTuple):
 class _Row:
     hit: Hit
     known: _Known | None
+    near: "list[_Row]" = field(default_factory=list)  # those before it whose vectors are near, nearest first
     like: list[Path] = field(default_factory=list)
+    stays: bool = False
 
 
 class Folded:
@@ -58,26 +60,37 @@ class Folded:
         left out. Raises StoreError, ProcessError, ResourceError.
         """
         begin = len(self._rows)
-        while self._waiting or self._fetch():
+        while self._waiting or self._fetch(begin + number - len(self._rows)):
             hit = self._waiting[0].hit
             if (row := self._like(self._waiting[0])) is not None:
                 row.like.append(hit.path)
             elif len(self._rows) - begin == number:
                 break
             else:
+                self._waiting[0].stays = True
                 self._rows.append(self._waiting[0])
             self._waiting.popleft()
         return [replace(row.hit, like=tuple(row.like)) for row in self._rows[begin:]]
 
-    def _fetch(self) -> bool:
-        """Let the next hits wait, once their pictures were looked at; return whether there are any."""
-        self._waiting.extend(_Row(hit, self._find(hit)) for hit in islice(self._hits, _AT_ONCE))
-        known = [row.known for row in (*self._rows, *self._waiting) if row.known is not None]
-        near = {
-            at for other in range(len(known)) for one in self._near(known[other], known[:other]) for at in (one, other)
-        }
-        needed = [known[at].content for at in sorted(near) if known[at].content.hash not in self._grids]
-        for content, found in zip(needed, looks(needed), strict=True):
+    def _fetch(self, rows: int) -> bool:
+        """Let the next hits wait, at least as many as `rows` that are wanted, once their pictures were looked at.
+
+        Return whether there are any.
+        """
+        self._waiting.extend(_Row(hit, self._find(hit)) for hit in islice(self._hits, max(_AT_ONCE, rows)))
+        known = [(row, row.known) for row in (*self._rows, *self._waiting) if row.known is not None]
+        vectors = np.array([one.vector for _, one in known], np.float32)  # [n, E]
+        needed: dict[bytes, Content] = {}
+        for place, (row, one) in enumerate(known):
+            if row.stays:
+                continue
+            for at in _nearest(vectors[:place], vectors[place]):
+                other, its = known[at]
+                if have_like_shapes(one.content, its.content):
+                    row.near.append(other)
+                    needed |= {content.hash: content for content in (one.content, its.content)}
+        contents = [content for hash, content in needed.items() if hash not in self._grids]
+        for content, found in zip(contents, looks(contents), strict=True):
             self._grids[content.hash] = None if isinstance(found, Skipped) else found
         return bool(self._waiting)
 
@@ -86,30 +99,19 @@ class Folded:
         content = content_of(entry, entry.files, There())
         return None if content is None else _Known(content, unpacked(self._catalog, [entry.vector])[0])
 
-    def _near(self, known: _Known, others: list[_Known]) -> dict[int, float]:
-        """Return the places of those of the others whose vectors are near, and whose shapes are alike."""
-        if not others:
-            return {}
-        scores = similarities(np.stack([other.vector for other in others]), known.vector[None])
-        return {
-            at: score
-            for at, score in enumerate(scores.tolist())
-            if score >= NEAR and have_like_shapes(known.content, others[at].content)
-        }
-
     def _like(self, row: _Row) -> _Row | None:
         """Return the nearest row that shows the same view; the best-ranked of several that are as near."""
-        if row.known is None:
-            return None
-        rows = [(other, other.known) for other in self._rows if other.known is not None]
-        near = self._near(row.known, [known for _, known in rows])
-        for at in sorted(near, key=lambda at: (-near[at], at)):
-            other, known = rows[at]
-            if self._are_same(row.known.content, known.content):
-                return other
-        return None
+        return next((other for other in row.near if other.stays and self._are_same(row.known, other.known)), None)
 
-    def _are_same(self, one: Content, other: Content) -> bool:
-        first, second = sorted((one, other), key=lambda content: content.order)  # as `bt duplicates` compares them
-        grids = [grid for content in (first, second) if (grid := self._grids[content.hash]) is not None]
+    def _are_same(self, *pair: _Known | None) -> bool:
+        contents = [known.content for known in pair if known is not None]
+        contents.sort(key=lambda content: content.order)  # as `bt duplicates` compares them
+        grids = [grid for content in contents if (grid := self._grids[content.hash]) is not None]
         return len(grids) == 2 and bool(are_same(np.stack(grids), np.array([0]), np.array([1]))[0])
+
+
+def _nearest(vectors: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> list[int]:
+    """Return the places of the vectors `[n, E]` that are near to another one `[E]`, nearest first."""
+    places = np.flatnonzero(vectors @ vector >= NEAR - NOISE)
+    scores = similarities(vectors[places], vector[None])
+    return [int(places[at]) for at in np.argsort(-scores, kind="stable") if scores[at] >= NEAR]

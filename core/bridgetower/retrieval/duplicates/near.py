@@ -21,7 +21,7 @@ MOST_NEAR = 100
 
 _ROWS, _COLUMNS = 1024, 8192  # of a block
 _QUERIES = 64  # at a time
-_NOISE = 1e-4  # more than the rounding of an inner product in float32
+NOISE = 1e-4  # more than the rounding of an inner product in float32
 
 _Vectors = npt.NDArray[np.floating]
 
@@ -61,7 +61,7 @@ def near_pairs(vectors: npt.NDArray[np.float16], least: float, on_progress: OnPr
 
 def _near_in(block: npt.NDArray[np.float32], first_row: int, first_column: int, least: float) -> Pairs:
     """Return the near pairs of a block of similarities whose column is below the row, at most MOST_NEAR a row."""
-    near = block >= least - _NOISE
+    near = block >= least - NOISE
     if first_column + block.shape[1] > first_row:
         near &= np.arange(block.shape[1]) + first_column < np.arange(len(block))[:, None] + first_row
     for full in np.flatnonzero(near.sum(axis=1) > MOST_NEAR):
@@ -92,7 +92,7 @@ def near_through_store(
             (min(place, other), max(place, other), similarity)
             for place, neighbours in enumerate(reader.recall(queries, MOST_NEAR + 1, within), start=start)
             for image, similarity in neighbours
-            if similarity >= least - _NOISE and (other := place_of[image]) != place
+            if similarity >= least - NOISE and (other := place_of[image]) != place
         ]
         found.append(_pairs(rows))
         on_progress(min(start + _QUERIES, len(vectors)), len(vectors))

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.pictures import photo
+from bridgetower.encoders.protocol import Vectors
 from bridgetower.errors import UsageError
 from bridgetower.library import Library
 from bridgetower.models.model import Model
@@ -14,6 +15,7 @@ from bridgetower.pictures.likeness.grids import Grid
 from bridgetower.records import Hit, Skipped
 from bridgetower.retrieval.duplicates import folding
 from bridgetower.retrieval.duplicates.looks import looks
+from bridgetower.retrieval.duplicates.near import similarities
 from bridgetower.retrieval.duplicates.there import Content
 from bridgetower.retrieval.results import Found
 from bridgetower.retrieval.search.request import SearchRequest
@@ -129,8 +131,36 @@ def test_a_picture_is_looked_at_once(library: Library, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(folding, "_AT_ONCE", 2)
     monkeypatch.setattr(folding, "looks", look)
-    assert len(library.search(TEXT, top=100, unique=True)) == 6
+    assert sum(map(len, library.pages(SearchRequest(TEXT, top=1, unique=True)))) == 6
     assert len(looked) == len(set(looked)) > 5
+
+
+def test_a_hit_is_compared_once(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def compare(ones: Vectors, others: Vectors) -> Vectors:
+        compared.append(len(ones))
+        return similarities(ones, others)
+
+    monkeypatch.setattr(folding, "_AT_ONCE", 2)
+    monkeypatch.setattr(folding, "similarities", compare)
+    assert sum(map(len, library.pages(SearchRequest(TEXT, top=1, unique=True)))) == 6
+    assert len(compared) <= 13
+
+
+def test_as_many_hits_are_looked_at_together_as_rows_are_wanted(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def look(contents: Sequence[Content]) -> Iterator[Grid | Skipped]:
+        calls.append(len(contents))
+        return looks(contents)
+
+    monkeypatch.setattr(folding, "_AT_ONCE", 1)
+    monkeypatch.setattr(folding, "looks", look)
+    assert len(library.search(TEXT, top=100, unique=True)) == 6
+    assert calls[0] > 5 and sum(calls[1:]) == 0
 
 
 def test_without_it_nothing_is_looked_at(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
