@@ -56,7 +56,7 @@ def laid_out(
 ) -> tuple[list[Column], list[list[str]]]:
     """Return a table, with a column for what was verified; while hits are `settling`, always."""
     columns = [Column("similarity", number=True), Column("picture", path=True)]
-    rows = [[render.score(hit.similarity), _name(hit)] for hit in hits]
+    rows = [[render.score(hit.similarity), name_of(hit)] for hit in hits]
     if settling or any(hit.verified for hit in hits):
         for name, shown, wanted in (("not", against_of, negatives), ("match", _match, texts)):
             if wanted:
@@ -67,7 +67,7 @@ def laid_out(
     return columns, rows
 
 
-def _name(hit: Hit) -> str:
+def name_of(hit: Hit) -> str:
     """Return the path of a picture, as a link; how many other files of it there are, and hits folded into it."""
     name, others = render.short(hit.path), len(hit.paths) - 1
     name += f" (+{others})" if others > 0 else ""

@@ -113,3 +113,5 @@ def _facts(hit: Hit) -> Iterator[str]:
         yield f"{hit.width} × {hit.height}"
     if len(hit.paths) > 1:
         yield f"{len(hit.paths)} files"
+    if hit.like:
+        yield f"{len(hit.like)} like it"

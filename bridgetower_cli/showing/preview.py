@@ -12,9 +12,8 @@ from pathlib import Path
 from bridgetower.errors import MissingExtraError, PictureError
 from bridgetower.records import Hit
 from bridgetower_cli import render
-from bridgetower_cli.asking.hits import against_of
+from bridgetower_cli.asking.hits import against_of, name_of
 from bridgetower_cli.terminal.graphics import Graphics, Protocol, ask
-from bridgetower_cli.terminal.hyperlinks import linked
 from bridgetower_cli.terminal.tables import Column
 
 _COLUMNS, _ROWS = 32, 8  # of characters, the most for a picture
@@ -70,9 +69,8 @@ def _lines(hit: Hit, indent: int) -> list[str]:
     facts += [f"match {render.score(hit.match)}"] if hit.match is not None else []
     facts += [f"not {against_of(hit)}"] if hit.against else []
     facts += [f"similarity {render.score(hit.similarity)}"] if hit.similarity is not None else []
-    others = f" (+{len(hit.paths) - 1})" if len(hit.paths) > 1 else ""
-    path = linked(f"{render.short(hit.path)}{others}", hit.path)
-    lines = ["  ".join(facts), *render.table_lines([Column("", path=True)], [[path]], header=False, indent=indent)]
+    names = render.table_lines([Column("", path=True)], [[name_of(hit)]], header=False, indent=indent)
+    lines = ["  ".join(facts), *names]
     return lines if hit.taken_at is None else [*lines, f"{hit.taken_at:%Y-%m-%d %H:%M}"]
 
 

@@ -128,6 +128,8 @@ def test_search_shows_a_view_once(bt: Bt, copies: Path) -> None:
     assert (first["path"], first["like"]) == (str(copies / "a copy.png"), [str(copies / "small.png")])
     assert len(bt("search", "white", "--unique", "--paths").stdout.splitlines()) == 2
     assert all("like" not in json.loads(line) for line in bt("search", "white", "--json").stdout.splitlines())
+    page = bt("search", "white", "--unique", "--html", "-").stdout
+    assert "<p>320 × 240, 2 files, 1 like it</p>" in page
 
 
 def test_words_of_other_tools_lead_here(bt: Bt) -> None:

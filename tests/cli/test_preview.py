@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from bridgetower.errors import MissingExtraError
+from bridgetower.records import Hit
 from bridgetower_cli.showing import preview
 from bridgetower_cli.terminal import graphics
 from bridgetower_cli.terminal.graphics import Graphics, Protocol
@@ -236,3 +237,12 @@ def test_on_a_narrow_terminal_no_line_runs_over(terminal: Terminal) -> None:
     lines = beside(written)
     assert max(map(len, (re.sub(r"\x1b\]8;[^\x1b]*\x1b\\", "", line) for line in lines))) <= 40 - 15
     assert lines[:2] == ["match 0.900  similarity", "0.250"] and "red.png" in lines[2] and "file://" in lines[2]
+
+
+def test_beside_a_picture_stand_its_other_files_and_the_hits_that_are_like_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, copy, small = (tmp_path / name for name in ("one.png", "copy.png", "small.png"))
+    hit = Hit(one, 0.5, None, verified=True, paths=(one, copy), like=(small,))
+    assert preview._lines(hit, 0) == ["match 0.500", "one.png (+1) (+1 like it)"]
