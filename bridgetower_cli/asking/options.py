@@ -29,7 +29,7 @@ def sort(text: str) -> str:
 Texts = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[TEXT]...",
+        metavar="TEXT",
         parser=a_text,
         help="What the pictures should show, in quotes. May be given several times: each must be true.",
     ),

@@ -237,4 +237,4 @@ def test_the_name_of_a_model_cannot_steer_the_terminal() -> None:
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help(bt: Bt, flag: str) -> None:
-    assert bt("search", flag).stdout.startswith("Usage: bt search")
+    assert bt("search", flag).stdout.startswith("Usage: bt search [OPTIONS] [TEXT]...\n")
