@@ -238,10 +238,10 @@ class Listener:
         pictures: list[SentPicture],
         channel: Channel,
         *,
-        vector: str | None,
-        under: Any,
-        not_under: Any,
-        wants_hits: bool,
+        vector: str | None = None,
+        under: Any = None,
+        not_under: Any = (),
+        wants_hits: bool = False,
         **limits: Any,
     ) -> Any:
         from bridgetower.retrieval.search.request import SearchRequest

@@ -1,6 +1,5 @@
 """Ask a running `bt serve` of the index, or do the work in this process, with one answer: that of the commands."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,18 +65,7 @@ class Asking:
         pictures = self._pictures([] if like is None else [like])
         # Checked here, so that a mistake is told in the same words with and without a server.
         request = SearchRequest(text, list(pictures) or None, under=places, **limits)
-        usual: Message = {
-            "vector": None,
-            "not_under": [],
-            "budget": math.inf,
-            "min_similarity": None,
-            "exact": False,
-            "weights": None,
-            "keep_self": False,
-            "offset": 0,
-            "unique": False,
-        }
-        asked = {**usual, **limits, "text": text, "under": places, "wants_hits": False}
+        asked = {**limits, "text": text, "under": places}
         return self._first(
             lambda server: server.ask("search", asked, **self._sent(pictures, hearing)),
             lambda: self.engine.search(request, say=hearing.say, on_progress=hearing.on_progress),
