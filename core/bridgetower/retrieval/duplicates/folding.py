@@ -24,7 +24,7 @@ _AT_ONCE = 16  # hits, whose pictures are looked at together
 
 
 class _Known(NamedTuple):
-    """What the index knows of a hit."""
+    """The content and the vector of a hit, as the index has them."""
 
     content: Content
     vector: npt.NDArray[np.float32]  # [E]

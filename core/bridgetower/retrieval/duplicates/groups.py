@@ -30,7 +30,7 @@ NEAR = 0.85  # least similarity of vectors at which pictures are looked at
 
 @dataclass(frozen=True, slots=True)
 class DuplicatesRequest:
-    """What to look for, and where. Raises UsageError for values that are out of range or cannot go together."""
+    """The kinds of duplicates to find, and where. Raises UsageError for values that cannot be, or not together."""
 
     similarity: float = NEAR
     under: AnyPath | Iterable[AnyPath] | None = None
