@@ -26,19 +26,7 @@ from bridgetower.models.model import Model as Model
 from bridgetower.models.model import engine_choice
 from bridgetower.models.model_choice import ModelChoice, ModelOptions, Notes
 from bridgetower.moments import Moment
-from bridgetower.records import (
-    LARGEST,
-    LOCAL,
-    TEXTS_AHEAD,
-    EngineChoice,
-    Fingerprint,
-    Hit,
-    OnHits,
-    OnProgress,
-    Say,
-    Skipped,
-    quiet,
-)
+from bridgetower.records import LARGEST, LOCAL, EngineChoice, Fingerprint, Hit, OnHits, OnProgress, Say, Skipped, quiet
 
 if TYPE_CHECKING:
     from bridgetower.encoders.protocol import Vectors
@@ -190,32 +178,23 @@ class Library:
         on_progress: OnProgress = quiet,
         on_hits: OnHits = quiet,
     ) -> "Found":
-        """Find pictures for texts, pictures, or both. A `SearchRequest` may replace all arguments.
+        """Find pictures for texts, pictures, or both.
 
-        Each verified hit has the probability that the text is true of the picture; of a list of texts, the least one.
-        `image` is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], the bytes of a file, or a list of these.
-        Texts and pictures count alike in recall, or by `weights`: a positive number for each text, then for each
-        picture. `vector`, [E] or an npy file of one, recalls by itself; an index of foreign vectors needs one.
-        A verified picture of which a text of `without` is probably true comes after the other verified ones; a
-        `min_match` leaves it out. A picture with the content of `image` is no hit unless `keep_self`.
-        `under` and `not_under` are one or several folders, files or globs; `since` and `before`, or `taken`, bound
-        when pictures were taken: "2024-05", "last week", a date, a datetime. `depth` is how many are verified, by
-        default 20 on a CPU and 100 on a GPU; `budget` is the seconds for it. `min_match` cuts what was verified,
-        `min_similarity` what was found without a text. `offset` hits are skipped, then come `top`. With `unique`, hits
-        that show the same view are one, and the best of them has the others in `like`. `exact` compares the vectors of
-        all pictures, where the index would ask an approximate search. `on_progress(done, total)` counts verified
-        pictures, from (0, 0) when the judge is loaded. `on_hits` gets the hits as they stand: as recalled; after each
-        verified batch; at last.
+        The arguments are the fields of a `SearchRequest`, which says what each is; one may replace them all. Each
+        verified hit has the probability that the text is true of the picture; of a list of texts, the least one.
+        `image` is a path, a PIL image, an array uint8 [H, W, 3] or [H, W], the bytes of a file, or a list of these. An
+        index of foreign vectors needs a `vector`. `depth` is 20 on a CPU and 100 on a GPU by default.
+        `on_progress(done, total)` counts verified pictures, from (0, 0) when the judge is loaded. `on_hits` gets the
+        hits as they stand: as recalled; after each verified batch; at last.
         Raises UsageError, ModelError, StoreError; InputError for an unreadable picture or vector, and for a place that
         the index does not know.
         """
         from bridgetower.retrieval.search.request import SearchRequest
 
-        on_progress, on_hits = listener(on_progress), listener(on_hits)
         limits = (under, since, before, top, depth, min_match, budget, min_similarity, not_under, taken, exact)
         more = (without, weights, keep_self, offset, unique)
         request = SearchRequest.of(text, image, vector, *limits, *more)  # checked before anything is opened
-        with closing(self._pages(request, on_progress, on_hits)) as pages:
+        with closing(self.pages(request, on_progress=on_progress, on_hits=on_hits)) as pages:
             return next(pages)
 
     def pages(
@@ -237,10 +216,9 @@ class Library:
 
         At most TEXTS_AHEAD texts are kept, and no result depends on it. Raises as `search` does.
         """
-        some = inputs.list_of_texts(texts)[:TEXTS_AHEAD]
+        texts = inputs.list_of_texts(texts)
         with self._readers.lend() as reader:
-            if some:
-                self._queries().encode_ahead(reader, some)
+            self._queries().encode_ahead(reader, texts)
 
     def find(self, hash: str) -> Hit | None:
         """Return the picture of the index whose content has this `hash`, without scores; None if no file has it.

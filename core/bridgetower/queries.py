@@ -8,7 +8,7 @@ from bridgetower.encoders.protocol import Judge, RecallEncoder
 from bridgetower.index.feature_cache import FeatureCache
 from bridgetower.index.reader import IndexReader
 from bridgetower.models.model_choice import ModelChoice, Notes
-from bridgetower.records import FOREIGN, Head, OnHits, OnProgress, require_heads
+from bridgetower.records import FOREIGN, TEXTS_AHEAD, Head, OnHits, OnProgress, require_heads
 from bridgetower.retrieval.fill import fill_library
 from bridgetower.retrieval.results import Filled, Found
 from bridgetower.retrieval.search.pages import NOTHING, pages
@@ -40,8 +40,8 @@ class Queries:
 
     def encode_ahead(self, reader: IndexReader, texts: Sequence[str]) -> None:
         """Encode texts together that are asked for next, where the index has pictures and a model of its own."""
-        if len(reader) and reader.fingerprint.precision_family != FOREIGN:
-            self.models.of(reader).encoder.embed_texts(texts)
+        if texts and len(reader) and reader.fingerprint.precision_family != FOREIGN:
+            self.models.of(reader).encoder.embed_texts(texts[:TEXTS_AHEAD])
 
     def fill(
         self, reader: IndexReader, text: str, top: int, depth: int | None, each: bool, on_progress: OnProgress

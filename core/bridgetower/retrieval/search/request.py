@@ -67,11 +67,12 @@ class SearchRequest:
     not_under: AnyPath | Iterable[AnyPath] = ()  # no pictures there; given as for `under`
     taken: Moment | None = None  # only pictures taken in this span, or in a range of two: "2024-05..2024-08"
     exact: bool = False  # recall by comparing the vectors of all pictures, whichever store the index has
-    without: str | Sequence[str] = ()  # texts that must not be true
+    # Texts that must not be true: a verified picture of which one probably is comes last of these, or is cut.
+    without: str | Sequence[str] = ()
     weights: Sequence[float] | None = None  # in recall: a positive number for each text, then for each picture
     keep_self: bool = False  # keep the pictures that recall among the hits
     offset: int = 0  # how many hits are skipped
-    unique: bool = False  # fold hits that show the same view into the best of them
+    unique: bool = False  # fold hits that show the same view into the best of them, which has them in `like`
     _limits: Filter = field(init=False, repr=False, default=EVERYTHING)
     _under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
     _not_under: tuple[ResolvedPlace, ...] = field(init=False, repr=False, default=())
