@@ -197,7 +197,7 @@ def search(
     def asked(found: "Found", hits: Sequence[Ranked]) -> Question:
         places = {"--under": under, "--not-under": not_under, "--since": since, "--before": before, "--taken": taken}
         cuts = {"--min-match": query["min_match"], "--min-similarity": min_similarity}
-        limits = {"--not": without, **places, **cuts}
+        limits = {"--not": without, "--weights": weights, **places, **cuts}
         words = ", ".join(texts) or None
         answered_by = index_answers(settings, found.verified)
         ranks = [rank for rank, _ in hits]
