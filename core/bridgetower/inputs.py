@@ -16,6 +16,7 @@ from bridgetower.records import DEMO, LARGEST, MOST_PIXELS
 AnyPath = str | os.PathLike[str]
 
 MASK = "<mask>"
+_EVERY = LARGEST // 2  # more hits than any index has; the sum of two is still a number for `islice`
 _MOST_PLACES = 100  # each is a condition of an SQL query
 
 _T = TypeVar("_T")
@@ -259,7 +260,12 @@ def list_of_weights(weights: Iterable[float], texts: int, pictures: int) -> tupl
 
 def count_of(top: object) -> int:
     """How many to give at most."""
-    return whole("top", top, least=1)
+    return min(whole("top", top, least=1), _EVERY)
+
+
+def offset_of(offset: object) -> int:
+    """How many to skip."""
+    return min(whole("offset", offset, least=0), _EVERY)
 
 
 def depth_of(depth: object, *, least: int = 0) -> int | None:

@@ -55,6 +55,7 @@ def test_several_texts_must_all_be_true(bt: Bt, library: Path) -> None:
     rows = lines(bt("search", "red", "the green", "--json"))
     assert Path(rows[0]["path"]).stem == "yellow" and rows[0]["match"] == min(rows[0]["matches"])
     assert names(bt("search", "red", "the green", "--weights", "9,1", "--no-rerank", "--json"))[0] == "red"
+    assert "<code>--weights 9,1</code>" in bt("search", "red", "the green", "--weights", "9,1", "--html", "-").stdout
     asked = ("search", "green", "--image", library / "red.png", "--json", "--no-rerank")
     assert names(bt(*asked, "--weights", "1,9"))[0] != names(bt(*asked, "--weights", "9,1"))[0] == "green"
 
@@ -96,6 +97,15 @@ def test_an_offset_skips_results(bt: Bt, library: Path) -> None:
     assert bt("search", "red", "--paths", "--offset", 3).stdout == whole[3]["path"] + "\n"
     done = bt("search", "red", "--offset", 4)
     assert (done.exit_code, done.stderr) == (1, "no match: there are no results after the first 4\n")
+
+
+@pytest.mark.parametrize("unique", [[], ["--unique"]])
+def test_more_than_there_is_may_be_shown_and_skipped(bt: Bt, library: Path, unique: list[str]) -> None:
+    every = bt("search", "red", "--paths", *unique).stdout.splitlines()
+    assert bt("search", "red", "--paths", "--top", 10**30, *unique).stdout.splitlines() == every
+    for top in (1, 10**30):
+        done = bt("search", "red", "--offset", 10**30, "--top", top, *unique)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,10 @@ from bridgetower.inputs import (
     list_of_weights,
     normalised,
     number,
+    offset_of,
     path,
     places,
     short,
-    whole,
 )
 from bridgetower.moments import Moment, times
 from bridgetower.pictures.preprocess import PictureSource
@@ -106,7 +106,7 @@ class SearchRequest:
         self._hold("exact", flag("exact", self.exact))
         self._hold("keep_self", flag("keep_self", self.keep_self))
         self._hold("unique", flag("unique", self.unique))
-        self._hold("offset", whole("offset", self.offset, least=0))
+        self._hold("offset", offset_of(self.offset))
         self._hold_weights()
         self._hold_places()
         self._hold("_limits", times(self.since, self.before, self.taken))
