@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,8 +13,9 @@ from bridgetower.errors import UsageError
 from bridgetower.library import Library
 from bridgetower.models.model import Model
 from bridgetower.pictures.likeness.grids import Grid
-from bridgetower.records import Hit, Skipped
+from bridgetower.records import File, Hit, Skipped
 from bridgetower.retrieval.duplicates import folding
+from bridgetower.retrieval.duplicates.folding import Folded
 from bridgetower.retrieval.duplicates.looks import looks
 from bridgetower.retrieval.duplicates.near import similarities
 from bridgetower.retrieval.duplicates.there import Content
@@ -161,6 +163,49 @@ def test_as_many_hits_are_looked_at_together_as_rows_are_wanted(
     monkeypatch.setattr(folding, "looks", look)
     assert len(library.search(TEXT, top=100, unique=True)) == 6
     assert calls[0] > 5 and sum(calls[1:]) == 0
+
+
+Numbers = list[list[int]]
+
+
+def fold(
+    monkeypatch: pytest.MonkeyPatch, angles: list[float], same: set[tuple[int, int]], widths: Sequence[int] = (9, 8, 7)
+) -> tuple[Numbers, Numbers]:
+    """Return rows of hits by their numbers, and the pairs that were compared. Vectors are at `angles`; `same` is."""
+    compared: Numbers = []
+
+    def are_same(grids: Grid, ones: Grid, others: Grid) -> list[bool]:
+        compared.append([int(grid[0, 0, 0]) for grid in grids])
+        return [tuple(compared[-1]) in same]
+
+    def find(self: Folded, hit: Hit) -> folding._Known:
+        number = int(hit.path.name)
+        content = Content(bytes([number]), widths[number], 8, (None,), (File(hit.path, 1, 1),))
+        return folding._Known(content, np.array([np.cos(angles[number]), np.sin(angles[number])], np.float32))
+
+    monkeypatch.setattr(folding, "are_same", are_same)
+    monkeypatch.setattr(folding, "looks", lambda some: [np.full((1, 1, 3), one.hash[0], np.uint8) for one in some])
+    monkeypatch.setattr(Folded, "_find", find)
+    hits = (Hit(Path(str(number)), None, 0.5, verified=False) for number in range(len(angles)))
+    found = Folded(None, str, hits).take(9)  # type: ignore[arg-type]  # the index is not asked
+    return [[int(path.name) for path in (hit.path, *hit.like)] for hit in found], compared
+
+
+def test_each_folded_hit_is_like_the_one_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fold(monkeypatch, [0, 0.1, 0.2], {(0, 1), (1, 2)}) == ([[0, 1], [2]], [[0, 1], [0, 2]])
+
+
+def test_a_hit_is_folded_into_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fold(monkeypatch, [0, 0.3, 0.2], {(0, 2), (1, 2)}) == ([[0], [1, 2]], [[0, 1], [1, 2]])
+    assert fold(monkeypatch, [0.1, -0.1, 0], {(0, 2), (1, 2)})[0] == [[0, 2], [1]]  # as near: the better rank
+
+
+def test_the_picture_that_would_be_kept_is_compared_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fold(monkeypatch, [0, 0.1, 2], {(1, 0)}, [8, 9, 9]) == ([[0, 1], [2]], [[1, 0]])
+
+
+def test_pictures_of_other_shapes_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fold(monkeypatch, [0, 0.1, 0.2], {(0, 1), (1, 2)}, [9, 30, 60]) == ([[0], [1], [2]], [])
 
 
 def test_without_it_nothing_is_looked_at(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
