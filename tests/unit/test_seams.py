@@ -302,7 +302,12 @@ def test_a_store_double_finds_what_faiss_finds(photos: Path, tmp_path: Path) -> 
             library.index([photos])
         assert ours.summary().generation == MARKER and double.published
         assert not list((tmp_path / "double").glob("vectors-*"))
-        for asked in ({"text": "red"}, {"text": "green"}, {"image": photos / "r3.png"}, {"text": "red", "depth": 0}):
+        for asked in (
+            {"text": "red"},
+            {"text": "green"},
+            {"image": photos / "r3.png", "keep_self": True},
+            {"text": "red", "depth": 0},
+        ):
             found, expected = (library.search(**asked, top=STEPS) for library in (ours, faiss))
             assert len(found) == STEPS - 1
             assert found.hits == expected.hits
