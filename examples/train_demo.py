@@ -1,16 +1,23 @@
-"""Train the demo model from nothing, on scenes drawn as it goes.
+"""Train the demo model, from nothing or from a model, on scenes drawn as it goes.
 
     python examples/train_demo.py --out runs/demo                 # goes on where it was stopped
     python examples/train_demo.py --out runs/demo --diet binding  # for 500 steps, somewhere on the way
     python examples/train_demo.py --out runs/demo --export core/bridgetower/assets/demo
 
-Every batch is made from its own number, so a run that was interrupted draws what it would have drawn. Why there are
-two diets: docs/decisions/2026-11-20-binding.md.
+More training for a model, as long as there is time: the rate stays until the run is stopped, and falls when it goes on
+with an end (here at step 1,700, if it was stopped at 1,300):
+
+    python examples/train_demo.py --out runs/more --init demo --steps 100000 --decay 400
+    python examples/train_demo.py --out runs/more --init demo --steps 1700 --decay 400
+
+Every batch is made from its own number, so a run that was interrupted draws what it would have drawn. Why there is
+more than one diet: docs/decisions/2026-11-20-binding.md.
 """
 
 import argparse
 import json
 import random
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -23,6 +30,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors,
 from tokenizers import Tokenizer as Backend
 from torch.utils.data import DataLoader, Dataset
 
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.load import load_model
 from bridgetower.checkpoints.save import save
 from bridgetower.checkpoints.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.network.bridgetower import BridgeTower
@@ -30,12 +39,14 @@ from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
 from bridgetower.training.trainer import Batch, Recipe, train
 from examples.scenes.captions import foil, phrase
-from examples.scenes.compose import Scene, near_miss, part_of, random_scene
+from examples.scenes.compose import Claim, Scene, bare, near_miss, part_of, random_scene
+from examples.scenes.masks import MaskedClaim, mask
 from examples.scenes.pictures import draw
 from examples.scenes.vocabulary import NUMBERS
 
 SEED = 20261120
 BATCH = 128
+QUERIES = 64  # more texts for the matching head of a batch: half of them short, half with words hidden
 FAMILY = 4  # a scene and its near misses stand in one batch: the negatives that matter
 IMAGE_PX = 96
 MAX_TOKENS = 64
@@ -61,11 +72,13 @@ DIETS = {
     "counting": Diet({"alone": 8, "place": 70, "sides": 20, "window": 2}, 0.3, 0.7, 0.0, 4.0, 30.0),
 }
 RELATION_WORDS = frozenset("left right above over below under".split())
-# Shapes of the drawn pictures (width, height): the resize of preprocessing is then part of what is learned.
-CANVASES = ((128, 128), (144, 128), (128, 144), (171, 128), (128, 171), (192, 128), (128, 192), (227, 128), (160, 160))
+# Shapes of the drawn pictures (width, height): the resize of preprocessing, which distorts some, is then part of what
+# is learned. A shape between two that were practised can fail.
+_LONGER = (136, 144, 154, 160, 171, 180, 192, 205, 214, 227)
+CANVASES = ((128, 128), *((longer, 128) for longer in _LONGER), *((128, longer) for longer in _LONGER))
 
 
-def random_text(scene: Scene, rng: random.Random) -> tuple[str, object]:
+def random_text(scene: Scene, rng: random.Random) -> tuple[str, Claim]:
     """A text that is true of the scene, and what it claims: half of them say everything, half of them less."""
     claim = scene.claim()
     if rng.random() < 0.5:
@@ -73,11 +86,22 @@ def random_text(scene: Scene, rng: random.Random) -> tuple[str, object]:
     return phrase(claim, rng), claim
 
 
+def random_query(scene: Scene, rng: random.Random) -> tuple[str, Claim | MaskedClaim]:
+    """A short text that is true of the scene, or one with a word or two hidden, and what it claims."""
+    claim = bare(scene.claim(), rng)
+    text = phrase(claim, rng)
+    if rng.random() < 0.5:
+        return text, claim
+    if rng.random() < 0.8:
+        text, claim = random_text(scene, rng)
+    return mask(text, claim, rng, words=1 if rng.random() < 0.75 else 2)
+
+
 class Scenes(Dataset[Batch]):
     """Batch number i, drawn from its own seed."""
 
-    def __init__(self, tokenizer: Tokenizer, steps: int, diet: Diet) -> None:
-        self.tokenizer, self.steps, self.diet = tokenizer, steps, diet
+    def __init__(self, tokenizer: Tokenizer, steps: int, diet: Diet, seed: int) -> None:
+        self.tokenizer, self.steps, self.diet, self.seed = tokenizer, steps, diet, seed
 
     def __len__(self) -> int:
         return self.steps
@@ -86,23 +110,25 @@ class Scenes(Dataset[Batch]):
         return near_miss(scene, rng, exchange=self.diet.exchange, recount=self.diet.recount, rename=self.diet.rename)
 
     def __getitem__(self, index: int) -> Batch:
-        rng = random.Random(SEED * 1_000_003 + index)
+        rng = random.Random(self.seed * 1_000_003 + index)
         scenes: list[Scene] = []
         while len(scenes) < BATCH:
             first = random_scene(rng, held_out=False, kinds=self.diet.kinds)
             scenes += [first, *(self._near_miss(first, rng) for _ in range(FAMILY - 1))]
         pixels = np.stack([preprocess(draw(scene, rng.choice(CANVASES), rng), PREPROCESSING) for scene in scenes])
         texts, claims = zip(*(random_text(scene, rng) for scene in scenes), strict=True)
-        ids, mask = self.tokenizer.encode_batch([*texts, *(foil(scene, rng) for scene in scenes)])
-        true_of = np.array([[claim.true_of(scene) for scene in scenes] for claim in claims])
-        return Batch(
-            torch.from_numpy(pixels),
-            torch.from_numpy(ids[:BATCH]),
-            torch.from_numpy(mask[:BATCH]),
-            torch.from_numpy(true_of),
-            torch.from_numpy(ids[BATCH:]),
-            torch.from_numpy(mask[BATCH:]),
+        foils = [foil(scene, rng, exchange=self.diet.exchange, recount=self.diet.recount) for scene in scenes]
+        queries, asked = zip(*(random_query(scene, rng) for scene in rng.sample(scenes, QUERIES)), strict=True)
+        ids, tokens = (torch.from_numpy(array) for array in self.tokenizer.encode_batch([*texts, *foils, *queries]))
+        text_ids, foil_ids, query_ids = torch.split(ids, [BATCH, BATCH, QUERIES])
+        text_mask, foil_mask, query_mask = torch.split(tokens, [BATCH, BATCH, QUERIES])
+        true_of, query_true_of = (
+            torch.tensor([[claim.true_of(scene) for scene in scenes] for claim in some]) for some in (claims, asked)
         )
+        return Batch(
+            torch.from_numpy(pixels), text_ids, text_mask, true_of, foil_ids, foil_mask, query_ids, query_mask,
+            query_true_of,
+        )  # fmt: skip
 
 
 def train_tokenizer(folder: Path) -> None:
@@ -164,16 +190,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the state of the run")
     parser.add_argument("--steps", type=int, default=4350)
+    parser.add_argument("--init", help="begin with this model and its tokenizer, not from nothing")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--warmup", type=int, default=200, help="steps at the beginning in which the rate rises")
+    parser.add_argument("--decay", type=int, help="steps at the end in which the rate falls; default: all but --warmup")
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--diet", choices=DIETS, default="usual")
     parser.add_argument("--export", type=Path, help="write what the run has reached as a checkpoint, and stop")
     args = parser.parse_args()
 
+    start = resolve(args.init) if args.init else None
     if not (args.out / "tokenizer.json").exists():
-        train_tokenizer(args.out)
+        if start:
+            args.out.mkdir(parents=True, exist_ok=True)
+            shutil.copy(start.folder / "tokenizer.json", args.out)
+        else:
+            train_tokenizer(args.out)
     tokenizer = Tokenizer.from_folder(args.out, MAX_TOKENS)
-    torch.manual_seed(SEED)
-    model = BridgeTower(demo_config(tokenizer.vocab_size)).initialise(torch.Generator().manual_seed(SEED))
+    torch.manual_seed(args.seed)
+    if start:
+        model = load_model(start)
+    else:
+        model = BridgeTower(demo_config(tokenizer.vocab_size)).initialise(torch.Generator().manual_seed(args.seed))
     parameters = sum(p.numel() for p in model.parameters())
     sys.stderr.write(f"{parameters / 1e6:.2f}M parameters, vocabulary {tokenizer.vocab_size}\n")
     if args.export:
@@ -184,20 +222,21 @@ def main() -> None:
         return
     diet = DIETS[args.diet]
     recipe = Recipe(
-        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=0.05, mask_share=0.5, maskings=2.0,
-        single_share=0.5, easy_share=0.25,
+        steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=args.warmup / args.steps,
+        decay=1.0 if args.decay is None else args.decay / args.steps,
+        mask_share=0.5, maskings=2.0, single_share=0.5, easy_share=0.5,
     )  # fmt: skip
 
     def batches(step: int) -> Iterable[Batch]:
         left = range(step, args.steps)
-        dataset = Scenes(tokenizer, args.steps, diet)
+        dataset = Scenes(tokenizer, args.steps, diet, args.seed)
         return DataLoader(dataset, batch_size=None, sampler=left, num_workers=1, prefetch_factor=8)
 
     started, log = time.perf_counter(), (args.out / "log.jsonl").open("a", buffering=1)
     recent: list[tuple[float, float, float]] = []
     first = None
     for report in train(
-        model, batches, recipe, mask_id=tokenizer.mask_id, maskable=maskable_words(tokenizer, diet), seed=SEED,
+        model, batches, recipe, mask_id=tokenizer.mask_id, maskable=maskable_words(tokenizer, diet), seed=args.seed,
         state_file=args.out / "state.pt", save_every=100,
     ):  # fmt: skip
         first = report.step if first is None else first

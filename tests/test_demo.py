@@ -15,7 +15,7 @@ from bridgetower.files.captions.read import read_captions
 from bridgetower.network import int8
 from bridgetower.records import Head
 from bridgetower.retrieval.evaluation import evaluate
-from examples.measure_demo import measure_words
+from examples.measure_demo import encoded, measure_words
 
 needs_int8 = pytest.mark.skipif(not int8.is_possible(), reason="no int8 on this processor")
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
@@ -101,7 +101,8 @@ def test_its_figures_on_the_gallery(encoder: TorchEncoder) -> None:
     recall, rerank = evaluate(encoder, encoder, captioned, depths=(20,))
     assert recall.ir[0] >= 85
     assert rerank.ir[0] >= 85
-    assert measure_words(encoder, captioned[:60])["all"]["meaning"] >= 70
+    some = captioned[:60]
+    assert measure_words(encoder, some, encoded(encoder, some))["all"]["meaning"] >= 70
 
 
 def test_transformers_reads_it_and_agrees(encoder: TorchEncoder) -> None:

@@ -13,8 +13,9 @@ from bridgetower.files.captions.read import read_captions
 from examples.measure_demo import masked_words
 from examples.scenes import compose, pictures
 from examples.scenes.captions import foil, phrase, plural
-from examples.scenes.compose import SIDES, Claim, Scene, near_miss, part_of, random_scene
+from examples.scenes.compose import SIDES, Claim, Scene, bare, near_miss, part_of, random_scene
 from examples.scenes.draw import WANTED, distinct_scenes
+from examples.scenes.masks import Gap, MaskedClaim, mask
 from examples.scenes.pictures import draw
 from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, PLACES, SPRITES, THINGS, UNDRAWN
 
@@ -69,6 +70,7 @@ def test_a_part_of_a_claim_is_true_wherever_the_claim_is() -> None:
     rng = random.Random(3)
     for scene in some_scenes(MANY):
         assert part_of(scene.claim(), rng).true_of(scene)
+        assert bare(scene.claim(), rng).true_of(scene)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,65 @@ def test_sides_are_not_symmetric_and_either_thing_may_be_spoken_of() -> None:
     assert not Claim("cat", 1, relation="above", other="dog").true_of(scene)
     assert Claim("dog", 1).true_of(scene)
     assert not Claim("dog", None).true_of(scene)
+
+
+CATS = Scene("cat", 2, relation="couch", background="snow")
+PAIR = Scene("cat", 1, relation="left", other="dog", background="sea")
+
+
+@pytest.mark.parametrize(
+    ("claim", "gap", "true_of", "false_of"),
+    [
+        (Claim("dog", 2, relation="couch"), Gap("noun"), CATS, replace(CATS, count=3)),
+        (Claim("owl", 1), Gap("noun"), PAIR, CATS),
+        (Claim("cat", 1, relation="left", other="owl"), Gap("other"), PAIR, replace(PAIR, noun="owl")),
+        (Claim("cat", 4, relation="couch"), Gap("count"), CATS, replace(CATS, count=1)),
+        (Claim("star", 1, "red"), Gap("attribute"), Scene("star", 1, "blue"), Scene("heart", 1, "red")),
+        (Claim("cat", 1, "big"), Gap("attribute"), Scene("cat", 1, "small"), Scene("cat", 1)),
+        (Claim("dog", 1, relation="left", other="cat"), Gap("side"), PAIR, replace(PAIR, relation="above")),
+        (Claim("cat", 2, relation="bed"), Gap("relation", "on a"), CATS, replace(CATS, relation="box")),
+        (Claim("cat", 2, relation="box"), Gap("relation", "in the"), CATS, replace(CATS, background="sea")),
+        (Claim("cat", 2, background="city"), Gap("background", "in the"), replace(CATS, relation="car"), PAIR),
+        (Claim("cat", 2, background="night"), Gap("background", "at"), replace(CATS, background="sunset"), CATS),
+        (Claim("cat", 2, "", "couch", background="city"), Gap("background", "in the"), CATS, replace(CATS, count=1)),
+    ],
+)
+def test_a_masked_text_is_true_where_some_word_makes_it_true(
+    claim: Claim, gap: Gap, true_of: Scene, false_of: Scene
+) -> None:
+    assert MaskedClaim(claim, (gap,)).true_of(true_of)
+    assert not MaskedClaim(claim, (gap,)).true_of(false_of)
+
+
+@pytest.mark.parametrize(
+    ("text", "claim", "masked"),
+    [
+        ("an owl", Claim("owl", 1), {"a <mask>"}),
+        ("An owl at night.", Claim("owl", 1, background="night"), {"A <mask> at night.", "An owl at <mask>."}),
+        ("two mice inside the tub", Claim("mouse", 2, relation="bathtub"),
+         {"two <mask> inside the tub", "<mask> mice inside the tub", "two mice inside the <mask>"}),
+        ("a cat on the left of a dog", Claim("cat", 1, relation="left", other="dog"),
+         {"a <mask> on the left of a dog", "a cat on the <mask> of a dog", "a cat on the left of a <mask>"}),
+        ("a dog under a cat", Claim("cat", 1, relation="above", other="dog"),  # a cat, or a tree?
+         {"a <mask> under a cat", "a dog <mask> a cat"}),
+        ("a red star on a snowy day", Claim("star", 1, "red", background="snow"),
+         {"a <mask> star on a snowy day", "a red <mask> on a snowy day"}),
+    ],
+)  # fmt: skip
+def test_each_word_that_a_picture_can_tell_may_be_masked(text: str, claim: Claim, masked: set[str]) -> None:
+    rng = random.Random(0)
+    assert {mask(text, claim, rng)[0] for _ in range(60)} == masked
+    both, said = mask(text, claim, rng, words=2)
+    assert both.count("<mask>") == len(said.gaps) == min(2, len(masked))
+
+
+def test_a_masked_caption_is_true_of_its_scene() -> None:
+    rng = random.Random(9)
+    for scene in some_scenes(MANY):
+        claim = rng.choice([scene.claim(), part_of(scene.claim(), rng), bare(scene.claim(), rng)])
+        _, masked = mask(phrase(claim, rng), claim, rng, words=rng.choice([1, 2, 3]))
+        assert masked.gaps
+        assert masked.true_of(scene)
 
 
 def test_a_foil_says_something_that_no_part_of_the_scene_bears_out() -> None:

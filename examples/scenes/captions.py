@@ -72,8 +72,17 @@ def plural(name: str) -> str:
     return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
 
 
-def foil(scene: Scene, rng: random.Random) -> str:
-    """A text that is false of `scene`: a near miss told in full, or a caption with a thing that is never drawn."""
+def names(noun: str) -> tuple[str, ...]:
+    """The words for one of a thing and for several."""
+    usual = [noun, *([SYNONYMS[noun]] if noun in SYNONYMS else [])]
+    return (*usual, *map(plural, usual))
+
+
+def foil(scene: Scene, rng: random.Random, *, exchange: float = 0.0, recount: float = 0.0) -> str:
+    """A text that is false of `scene`: a near miss told in full, or a caption with a thing that is never drawn.
+
+    `exchange` and `recount` are as for `near_miss`.
+    """
     claim = scene.claim()
     if rng.random() < 0.3:
         stranger = rng.choice(UNDRAWN)
@@ -81,7 +90,7 @@ def foil(scene: Scene, rng: random.Random) -> str:
         less = part_of(claim, rng)
         return phrase(less if rng.random() < 0.4 and stranger in (less.noun, less.other) else claim, rng)
     while True:
-        missed = near_miss(scene, rng).claim()
+        missed = near_miss(scene, rng, exchange=exchange, recount=recount).claim()
         if missed.true_of(scene):
             continue
         less = part_of(missed, rng)

@@ -158,3 +158,11 @@ def part_of(claim: Claim, rng: random.Random) -> Claim:
     if claim.count is not None and claim.count > 1 and rng.random() < 0.25:
         claim = replace(claim, count=None)
     return claim
+
+
+def bare(claim: Claim, rng: random.Random) -> Claim:
+    """A claim that says little more than what there is, as short queries do; true wherever `claim` is true."""
+    if claim.other and rng.random() < 0.5:
+        return Claim(claim.other, 1)
+    count = None if claim.count is not None and claim.count > 1 and rng.random() < 0.4 else claim.count
+    return Claim(claim.noun, count, claim.attribute if rng.random() < 0.5 else None)

@@ -241,7 +241,7 @@ def _draw_place(stage: _Stage, scene: Scene) -> None:
             raise ValueError(f"no drawing for the place {unknown!r}")
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def _backdrop(background: str, size: tuple[int, int], variant: int) -> Image.Image:
     """What is behind everything, RGB; a `variant` moves the details."""
     rng = random.Random(f"{background}/{variant}")

@@ -1,8 +1,8 @@
 """Train a BridgeTower: contrastive, matching and masked-language losses together, from one pass over each tower.
 
     Batch -> towers once -> ITC over the batch
-                         -> fuse(positives | hard pictures | hard texts | foils) -> ITM
-                         -> fuse(masked texts)                                   -> MLM
+                         -> fuse(positives | hard pictures | hard texts | foils | queries) -> ITM
+                         -> fuse(masked texts)                                             -> MLM
 
 Hard negatives are drawn by ITC similarity, as in the retrieval recipe of the paper (AAAI'23, section 4.3 and the
 released training code), because matching has to separate the pairs that recall confuses. `Batch.true_of` states which
@@ -35,6 +35,9 @@ class Recipe:
     learning_rate: float = 5e-6
     new_factor: float = 5.0  # on the learning rate of the cross-modal encoder and the heads
     warmup: float = 0.05  # share of the steps
+    decay: float = (
+        1.0  # share of the steps, at the end, in which the rate falls to 0; never more than all after warm-up
+    )
     weight_decay: float = 0.01  # not on biases, norms and other vectors
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
@@ -42,7 +45,7 @@ class Recipe:
     mask_share: float = 0.15  # of the tokens of a text that may be masked
     maskings: float = 1.0  # masked copies per text: 0.5 masks the first half of a batch, 2.0 each text twice
     single_share: float = 0.0  # of the masked copies in which only one word is masked
-    easy_share: float = 0.0  # of the ITM negatives, drawn uniformly, not by ITC: easy pairs have to be learned, too
+    easy_share: float = 0.0  # of the ITM negatives, drawn less strictly by ITC: easy pairs have to be learned, too
     bf16: bool = True  # autocast; the weights stay fp32
 
 
@@ -56,6 +59,10 @@ class Batch:
     true_of: Tensor  # bool [B, B], [i, j]: text i is true of picture j; the diagonal is True
     foil_ids: Tensor | None = None  # int64 [B, T]: a text known to be false of picture i; None if there are none
     foil_mask: Tensor | None = None  # bool [B, T]
+    # More texts, for ITM alone: queries, short ones or with `<mask>` in them. Each is true of at least one picture.
+    query_ids: Tensor | None = None  # int64 [Q, T]
+    query_mask: Tensor | None = None  # bool [Q, T]
+    query_true_of: Tensor | None = None  # bool [Q, B]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +94,38 @@ def losses(
     if batch.foil_ids is not None and batch.foil_mask is not None:
         id_parts.append(batch.foil_ids)
         mask_parts.append(batch.foil_mask)
+    if batch.query_ids is not None and batch.query_mask is not None:
+        id_parts.append(batch.query_ids)
+        mask_parts.append(batch.query_mask)
     text = model.encode_text(torch.cat(id_parts), torch.cat(mask_parts))
     image = model.encode_image(batch.pixels)
     assert text.itc is not None and image.itc is not None
     text_itc, image_itc = text.itc[:b], image.itc
 
+    foils = b + len(masked) + own if batch.foil_ids is not None else own[:0]
+    queries = b + len(masked) + len(foils) + torch.arange(0 if batch.query_ids is None else len(batch.query_ids))
     with torch.no_grad():
         similarity = (text_itc @ image_itc.T).float() * model.logit_scale
         similarity = similarity.masked_fill(batch.true_of, float("-inf"))
         # [B] each: a false picture for each text, and a false text for each picture.
         false_image = _draw_negatives(similarity, recipe.easy_share, generator)
         false_text = _draw_negatives(similarity.T, recipe.easy_share, generator)
+        # [Q] each: a picture that a query is true of, and one that it is false of.
+        query_true = query_false = own[:0]
+        if batch.query_true_of is not None:
+            query_true = torch.multinomial(batch.query_true_of.float(), 1, generator=generator)[:, 0]
+            similarity = (text.itc[queries] @ image_itc.T).float() * model.logit_scale
+            similarity = similarity.masked_fill(batch.query_true_of, float("-inf"))
+            query_false = _draw_negatives(similarity, recipe.easy_share, generator)
 
-    foils = b + len(masked) + own if batch.foil_ids is not None else own[:0]
-    text_index = torch.cat([own, own, false_text, foils])
-    image_index = torch.cat([own, false_image, own, own[: len(foils)]])
+    text_index = torch.cat([own, queries, own, false_text, foils, queries])
+    image_index = torch.cat([own, query_true, false_image, own, own[: len(foils)], query_false])
     pairs = model.fuse(text.select(text_index), image.select(image_index), keep_text=1, keep_image=1)
     # Equal weights for true and false pairs, so that the ITM probability has a prior of 1/2.
-    logits = model.itm(pairs).float()  # [3B or 4B, 2]
-    itm = (itm_loss(logits[:b], torch.ones_like(own)) + itm_loss(logits[b:], torch.zeros_like(text_index[b:]))) / 2
+    logits = model.itm(pairs).float()  # [3B or 4B, 2], and two for each query
+    true = b + len(queries)
+    is_true = (torch.arange(len(logits)) < true).long()
+    itm = (itm_loss(logits[:true], is_true[:true]) + itm_loss(logits[true:], is_true[true:])) / 2
 
     cross_itc = model.itc_cross(Fused(pairs.text[:b], pairs.image[:b], pairs.pooled[:b]))
     itc = contrastive_loss(text_itc, image_itc, cross_itc, model.logit_scale, batch.true_of)
@@ -206,9 +226,10 @@ def _plain_attention() -> Iterator[None]:
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
-    """Return the factor on the learning rate, in (0, 1], for 0-based `step`: linear warm-up, then linear decay to 0."""
+    """Return the factor on the learning rate, in (0, 1], for 0-based `step`: linear warm-up, 1, linear decay to 0."""
     warmup = max(1, round(recipe.warmup * recipe.steps))
-    return min((step + 1) / warmup, max(recipe.steps - step, 1) / max(recipe.steps - warmup, 1))
+    decay = max(1, min(round(recipe.decay * recipe.steps), recipe.steps - warmup))
+    return min((step + 1) / warmup, 1.0, max(recipe.steps - step, 1) / decay)
 
 
 def _parameter_groups(model: BridgeTower, recipe: Recipe) -> list[dict[str, object]]:
@@ -228,13 +249,15 @@ def _parameter_groups(model: BridgeTower, recipe: Recipe) -> list[dict[str, obje
 
 
 def _draw_negatives(similarity: Tensor, easy_share: float, generator: torch.Generator) -> Tensor:
-    """Draw a column with a finite logit for each row of [B, B]: uniformly in `easy_share` of the rows, else by softmax.
+    """Draw a column with a finite logit for each row of [B, B'], by softmax.
 
-    In a row without finite logits every column is equally likely.
+    In `easy_share` of the rows the logits first shrink by a factor between 0, where every column is equally likely, and
+    1. In a row without finite logits every column is equally likely.
     """
-    easy = torch.rand((len(similarity), 1), generator=generator) < easy_share
-    weights = torch.where(easy & similarity.isfinite(), 0.0, similarity).softmax(dim=1)
-    return torch.multinomial(weights.nan_to_num(1.0) + 1e-8 * similarity.isfinite(), 1, generator=generator)[:, 0]
+    easy, factor = torch.rand((2, len(similarity), 1), generator=generator)
+    finite = similarity.isfinite()
+    softened = torch.where(finite & (easy < easy_share), similarity * factor, similarity)
+    return torch.multinomial(softened.softmax(dim=1).nan_to_num(1.0) + 1e-8 * finite, 1, generator=generator)[:, 0]
 
 
 def _save_state(model: BridgeTower, optimiser: torch.optim.Optimizer, step: int, file: Path) -> None:
