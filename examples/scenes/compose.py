@@ -106,8 +106,9 @@ def near_miss(
             changed = replace(scene, noun=scene.other, other=scene.noun)
         elif scene.relation in PLACES and rng.random() < recount:
             changed = replace(scene, count=rng.choice([1, 2, 3, 4]))
-        elif scene.noun not in PAINTED and rng.random() < rename:
-            changed = replace(scene, noun=rng.choice([noun for noun in _like(scene) if noun != scene.other]))
+        elif rng.random() < rename:
+            nouns = list(PAINTED) if scene.noun in PAINTED else _like(scene)
+            changed = replace(scene, noun=rng.choice([noun for noun in nouns if noun != scene.other]))
         else:
             changed = _change_one(scene, rng)
         if changed != scene and not changed.held_out:
