@@ -6,18 +6,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
 from bridgetower.files.captions.read import read_captions
-from examples.measure_demo import masked_words
+from examples.measure_demo import calibration_error, masked_words, minimal_pairs
 from examples.scenes import compose, pictures
 from examples.scenes.captions import foil, phrase, plural
 from examples.scenes.compose import SIDES, Claim, Scene, bare, near_miss, part_of, random_scene
-from examples.scenes.draw import WANTED, distinct_scenes
+from examples.scenes.draw import LARGEST_ASPECT, WANTED, distinct_scenes, random_size
 from examples.scenes.masks import Gap, MaskedClaim, mask
 from examples.scenes.pictures import draw
-from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, PLACES, SPRITES, THINGS, UNDRAWN
+from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, PAINTED, PLACES, SPRITES, THINGS, UNDRAWN
+from examples.train_demo import CANVASES
 
 MANY = 3000
 
@@ -244,3 +246,52 @@ def test_the_script_draws_a_set_that_can_be_measured(tmp_path: Path) -> None:
     for item in captioned:
         with Image.open(item.image) as picture:
             assert min(picture.size) >= 320 and max(picture.size) <= 640
+
+
+def test_training_sees_all_shapes_of_the_pictures_that_are_measured() -> None:
+    """The model failed on tall cars of a shape between two that it had seen."""
+    seen = sorted(width / height for width, height in CANVASES)
+    assert seen[0] <= 1 / LARGEST_ASPECT
+    assert seen[-1] >= LARGEST_ASPECT
+    rng = random.Random(0)
+    for width, height in (random_size(rng) for _ in range(200)):
+        assert min(max(shape * height / width, width / height / shape) for shape in seen) < 1.05
+
+
+def test_a_painted_thing_is_practised_against_others_of_its_colour() -> None:
+    rng, heart = random.Random(0), Scene("heart", 2, "red", "couch")
+    renamed = {near_miss(heart, rng, rename=1.0) for _ in range(100)}
+    assert {scene.noun for scene in renamed} == set(PAINTED) - {"heart"}
+    assert {(scene.count, scene.attribute, scene.relation) for scene in renamed} == {(2, "red", "couch")}
+
+
+@pytest.mark.parametrize(
+    ("scene", "pairs"),
+    [
+        (
+            Scene("owl", 1, "", "left", "ant"),
+            {
+                ("left/right", "an owl to the left of an ant", "an owl to the right of an ant"),
+                ("things exchanged", "an owl to the left of an ant", "an ant to the left of an owl"),
+            },
+        ),
+        (
+            Scene("heart", 1, "red", "above", "ant"),
+            {("above/below", "a red heart above an ant", "a red heart below an ant")},
+        ),
+        (Scene("cat", 3, "", "bed"), {("two/three", "three cats on a bed", "two cats on a bed")}),
+        (Scene("cat", 4, "", "bed"), set()),
+    ],
+)
+def test_a_minimal_pair_differs_in_one_respect(scene: Scene, pairs: set[tuple[str, str, str]]) -> None:
+    usual = random.Random(0)
+    usual.random = lambda: 1.0  # type: ignore[method-assign]
+    assert set(minimal_pairs(scene, usual)) == pairs
+
+
+def test_the_calibration_error_is_how_far_a_probability_is_from_how_often_it_is_right() -> None:
+    right = np.arange(1500) % 4 == 0  # a quarter in each bin
+    assert calibration_error(np.full(1500, 0.25), right) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(np.full(1500, 0.9), right) == pytest.approx(0.65)
+    halves = np.repeat([0.0, 0.5], 750)  # too low by a quarter, then too high by as much
+    assert calibration_error(halves, right, bins=10) == pytest.approx(0.25, abs=0.01)
