@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--warmup", type=int, default=200, help="steps at the beginning in which the rate rises")
     parser.add_argument("--decay", type=int, help="steps at the end in which the rate falls; default: all but --warmup")
+    parser.add_argument("--mlm-weight", type=float, default=1.0, help="of the loss of masked words")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--diet", choices=DIETS, default="usual")
     parser.add_argument("--export", type=Path, help="write what the run has reached as a checkpoint, and stop")
@@ -229,7 +230,7 @@ def main() -> None:
     recipe = Recipe(
         steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=args.warmup / args.steps,
         decay=1.0 if args.decay is None else args.decay / args.steps,
-        mask_share=0.5, maskings=2.0, single_share=0.5, easy_share=0.5,
+        mask_share=0.5, maskings=2.0, single_share=0.5, easy_share=0.5, mlm_weight=args.mlm_weight,
     )  # fmt: skip
 
     def batches(step: int) -> Iterable[Batch]:

@@ -46,6 +46,7 @@ class Recipe:
     maskings: float = 1.0  # masked copies per text: 0.5 masks the first half of a batch, 2.0 each text twice
     single_share: float = 0.0  # of the masked copies in which only one word is masked
     easy_share: float = 0.0  # of the ITM negatives, drawn less strictly by ITC: easy pairs have to be learned, too
+    mlm_weight: float = 1.0  # of the MLM loss in the sum; ITC and ITM have 1
     bf16: bool = True  # autocast; the weights stay fp32
 
 
@@ -198,7 +199,7 @@ def train(
         with _plain_attention(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             itc, itm, mlm = losses(model, batch, recipe, mask_id, maskable, generator)
         optimiser.zero_grad(set_to_none=True)
-        (itc + itm + mlm).backward()  # type: ignore[no-untyped-call]
+        (itc + itm + recipe.mlm_weight * mlm).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimiser.step()
         with torch.no_grad():

@@ -289,6 +289,18 @@ def test_gradients_are_cut_to_a_length() -> None:
     assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-2)
 
 
+def test_masked_words_weigh_as_much_as_is_asked() -> None:
+    def of_word_head(weight: float) -> Tensor:
+        model = tiny_model(DETERMINISTIC)
+        one_step(model, clip_norm=1e9, mlm_weight=weight)
+        assert model.mlm_head is not None
+        gradient = model.mlm_head.transform.weight.grad
+        assert gradient is not None
+        return gradient
+
+    torch.testing.assert_close(of_word_head(3.0), 3 * of_word_head(1.0), rtol=1e-4, atol=1e-6)
+
+
 def test_what_is_new_learns_faster_and_matrices_alone_decay() -> None:
     model = tiny_model(DETERMINISTIC)
     names = {parameter: name for name, parameter in model.named_parameters()}
