@@ -70,7 +70,7 @@ class Diet:
 DIETS = {
     "usual": Diet({"alone": 22, "place": 34, "sides": 36, "window": 8}, 0.2, 0.2, 0.3, 1.5, 3.0),
     "binding": Diet({"alone": 5, "place": 6, "sides": 87, "window": 2}, 0.7, 0.2, 0.0, 30.0, 4.0),
-    "refining": Diet({"alone": 24, "place": 42, "sides": 26, "window": 8}, 0.3, 0.4, 0.4, 1.5, 4.0),
+    "refining": Diet({"alone": 22, "place": 36, "sides": 36, "window": 6}, 0.45, 0.4, 0.4, 3.0, 4.0),
     "counting": Diet({"alone": 8, "place": 70, "sides": 20, "window": 2}, 0.3, 0.7, 0.0, 4.0, 30.0),
 }
 RELATION_WORDS = frozenset("left right above over below under".split())
