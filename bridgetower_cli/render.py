@@ -58,10 +58,12 @@ def short(path: Path) -> str:
 # Results
 
 
-def json_line(row: Mapping[str, Any]) -> None:
-    """Write one JSON object; floats have six digits. In a path, bytes that are not UTF-8 become \\udc80 to \\udcff, as
-    in Python: `os.fsencode` restores them."""
-    _write(_json(row).encode("ascii") + b"\n")
+def json_line(row: Mapping[str, Any], *, given: Mapping[str, Any] | None = None) -> None:
+    """Write one JSON object; floats have six digits, but for the fields that the user has `given`, which come first.
+
+    In a path, bytes that are not UTF-8 become \\udc80 to \\udcff, as in Python: `os.fsencode` restores them.
+    """
+    _write(json.dumps({**(given or {}), **_rounded(row)}, allow_nan=False).encode("ascii") + b"\n")
 
 
 def csv_line(cells: Iterable[Any], *, header: Sequence[str] | None = None) -> None:

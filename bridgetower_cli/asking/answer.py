@@ -1,5 +1,6 @@
 """Ask one query, and print its hits: as a table, as JSON lines or as bare paths."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,7 @@ def answer(
         if is_empty:
             raise no_match(render.empty_index(index))
     notes(found.damage, found.skipped, found.gone, found.barred, found.away, found.in_cloud)
-    if query["budget"] < float("inf"):
-        render.say(f"verified {render.counted(found.verified, 'picture')} of at most {found.depth} in the time given")
+    tell_budget(query["budget"], found.verified, found.depth)
     hits = ranked(found.hits, offset, sort)
     if hits and not show(found, hits):
         render.table(*table(found.hits))
@@ -82,6 +82,12 @@ def answer(
     if not found.hits:
         raise _nothing(query, found)
     return found, hits
+
+
+def tell_budget(budget: float, verified: int, depth: int) -> None:
+    """Say how many of the candidates that were to be verified were, if there was a budget of seconds."""
+    if budget < math.inf:
+        render.say(f"verified {render.counted(verified, 'picture')} of at most {depth} in the time given")
 
 
 def notes(

@@ -1,5 +1,6 @@
 """Ask many queries, one a line of a file or of stdin, and print JSON lines, query by query."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bridgetower.errors import InputError, UnknownPlaceError, UsageError
 from bridgetower.records import TEXTS_AHEAD, Skipped
 from bridgetower_cli import render
-from bridgetower_cli.asking.answer import Query, notes
+from bridgetower_cli.asking.answer import Query, notes, tell_budget
 from bridgetower_cli.asking.hits import fields, ranked
 from bridgetower_cli.asking.lines import Lines, text_of
 from bridgetower_cli.config.keys import MIN_MATCH
@@ -59,10 +60,11 @@ def answer_all(common: Query, file: Path, settings: Settings, *, sort: str) -> N
             named = {"query": line.text, "query_number": met.asked, **line.named}
             for rank, hit in ranked(found.hits, common["offset"], sort):
                 render.json_line(
-                    named | fields(rank, hit, texts=1, negatives=len(common["without"]), unique=common["unique"])
+                    fields(rank, hit, texts=1, negatives=len(common["without"]), unique=common["unique"]), given=named
                 )
         is_empty = met.asked == met.without_hit and not ask_library(len)
     met.say()
+    tell_budget(common["budget"], met.verified, met.depth)
     if not met.asked:
         raise no_match(f"no queries came in: {lines.name} is empty")
     if is_empty:
@@ -123,7 +125,7 @@ def _checked(lines: Lines, number: int, row: dict[str, Any], common: Query, leas
         query = dict(common, text=None if text is None else [text])
         if text is not None and query["depth"] != 0:
             query["min_match"] = least_match
-        named = {"id": row["id"]} if "id" in row else {}
+        named = {"id": _echoed(row["id"])} if "id" in row else {}
         if row.get("image") is not None:
             if not isinstance(row["image"], str):
                 raise InputError('"image" is no path')
@@ -139,12 +141,21 @@ def _checked(lines: Lines, number: int, row: dict[str, Any], common: Query, leas
         return _Line(number, text, query, named)
 
 
+def _echoed(value: Any) -> Any:
+    """Return the id of a query, if JSON can have it. Raises InputError."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise InputError('"id" has a number that is infinite, or NaN, which JSON does not have') from error
+    return value
+
+
 class _Met:
     """The counts of a run, and the notes of its answers, each of which is said once, at the end."""
 
     def __init__(self, total: int | None) -> None:
         """`total` is the number of queries, 0 if it is not known; None to show no progress."""
-        self.asked = self.without_hit = 0
+        self.asked = self.without_hit = self.verified = self.depth = 0
         self._total = total
         self.meter = Meter("searching", "queries")
         self._skipped: dict[Path, Skipped] = {}
@@ -156,6 +167,8 @@ class _Met:
     def add(self, found: "Found") -> None:
         self.asked += 1
         self.without_hit += not found.hits
+        self.verified += found.verified
+        self.depth += found.depth
         self._skipped |= {one.path: one for one in found.skipped}
         self._barred |= {one.path: one for one in found.barred}
         self._away |= dict.fromkeys(found.away)

@@ -18,7 +18,7 @@ from bridgetower_cli.progress import Meter
 from tests.cli.conftest import Bt, Models
 from tests.cli.test_live_table import PROGRAM, ROOT
 from tests.cli.test_output import Stream
-from tests.fakes import COLOURS, FakeEncoder
+from tests.fakes import COLOURS, FakeEncoder, paint
 
 
 def rows(done: Result) -> list[dict[str, Any]]:
@@ -91,14 +91,17 @@ def test_options_hold_for_each_query(bt: Bt, library: Path) -> None:
         ('{"image": "photos/red.png", "min_match": 0.5}', "a least match cuts what was verified: it needs a text"),
         ('{"image": "nowhere.png"}', "nowhere.png: no such file"),
         ('{"image": ["photos/red.png"]}', '"image" is no path'),
+        ('{"text": "a", "id": [NaN]}', '"id" has a number that is infinite, or NaN'),
+        ('{"text": "a", "id": 1e999}', '"id" has a number that is infinite, or NaN'),
         (b"\xff\xfea\0", "not UTF-8"),
         (b"x" * 1_000_001, "longer than 1 MB"),
     ],
 )
 def test_a_wrong_line_is_named_before_anything_is_asked(
-    line: str | bytes, why: str, bt: Bt, library: Path, models: Models
+    line: str | bytes, why: str, bt: Bt, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models.loaded.clear()
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "photos" / "red.png", "red")
     given = b"red\n\n" + (line if isinstance(line, bytes) else line.encode()) + b"\nblue\n"
     done = bt("search", "--texts-from", file(given))
     assert (done.exit_code, done.stdout) == (6, "")
@@ -106,9 +109,18 @@ def test_a_wrong_line_is_named_before_anything_is_asked(
         json.loads(done.stderr)["error"].startswith("queries.txt, line 3: ") and why in json.loads(done.stderr)["error"]
     )
     assert models.loaded == []
-    piped = bt("search", "--texts-from", "-", "--top", 1, input=given)
-    assert piped.exit_code == 6 and [row["query"] for row in rows(piped)] == ["red"]
-    assert why in json.loads(piped.stderr)["error"] and "stdin, line 3: " in piped.stderr
+
+
+def test_a_wrong_line_of_stdin_ends_the_run_when_its_turn_comes(bt: Bt, library: Path) -> None:
+    done = bt("search", "--texts-from", "-", "--top", 1, input='red\n\n{"text": 3}\nblue\n')
+    assert done.exit_code == 6 and [row["query"] for row in rows(done)] == ["red"]
+    assert json.loads(done.stderr)["error"] == 'stdin, line 3: "text" is no text'
+
+
+def test_an_id_comes_back_as_it_was_given(bt: Bt, library: Path) -> None:
+    ids = [123456.789, "1.50", 2**70, {"é": [0.123456789, None]}]
+    given = file("".join(json.dumps({"text": "red", "id": one}) + "\n" for one in ids))
+    assert [row["id"] for row in rows(bt("search", "--texts-from", given, "--top", 1))] == ids
 
 
 def test_a_picture_that_cannot_be_read_is_named_with_its_line(bt: Bt, library: Path) -> None:
@@ -131,6 +143,11 @@ def test_queries_without_a_hit_are_counted_once_at_the_end(bt: Bt, library: Path
         json.loads(bt("search", "--texts-from", file("\n")).stderr)["no_match"]
         == "no queries came in: queries.txt is empty"
     )
+
+
+def test_a_budget_says_once_how_many_were_verified(bt: Bt, library: Path) -> None:
+    done = bt("search", "--texts-from", file("red\nblue\n"), "--budget", "0s")
+    assert (done.exit_code, done.stderr) == (0, "verified 8 pictures of at most 40 in the time given\n")
 
 
 def test_a_note_is_said_once(bt: Bt, library: Path) -> None:
@@ -171,8 +188,8 @@ def test_an_environment_with_a_least_match_is_for_texts(bt: Bt, library: Path, m
         ["--html", "-"],
     ],
 )
-def test_it_takes_no_other_query_and_no_other_form(beside: list[str], bt: Bt, library: Path) -> None:
-    assert bt("search", "--texts-from", file("red"), *beside).exit_code == 2
+def test_it_takes_no_other_query_and_no_other_form(beside: list[str], bt: Bt) -> None:
+    assert bt("search", "--texts-from", "queries.txt", *beside).exit_code == 2
 
 
 def test_options_that_fit_no_query_are_wrong_usage(bt: Bt, library: Path) -> None:
@@ -181,13 +198,13 @@ def test_options_that_fit_no_query_are_wrong_usage(bt: Bt, library: Path) -> Non
     assert bt("search", "--texts-from", "queries.txt", "--min-similarity", 0.1).exit_code == 6  # fits a picture
 
 
-def test_a_terminal_is_asked_in_a_session(bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_asked_in_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Stream(terminal=True))
     with pytest.raises(UsageError, match="bt search -i"):
         Lines(Path("-"), "--texts-from")
 
 
-def test_a_missing_file_is_named(bt: Bt, library: Path) -> None:
+def test_a_missing_file_is_named(bt: Bt) -> None:
     done = bt("search", "--texts-from", "nowhere.txt")
     assert done.exit_code == 6 and "nowhere.txt: cannot be read: No such file" in done.stderr
 
