@@ -91,9 +91,17 @@ def stop(number: int, frame: FrameType | None) -> None:
     if number in _ending:
         leave(asked)
     asked = None
-    again = threading.Timer(_AGAIN_S, _thread.interrupt_main)
+    again = threading.Timer(_AGAIN_S, _interrupt_main)
     again.daemon = True
     again.start()
+
+
+def _interrupt_main() -> None:
+    """Raise SIGINT in the main thread, and end a system call there, which `_thread.interrupt_main` would wait for."""
+    if hasattr(signal, "pthread_kill") and (thread := threading.main_thread().ident) is not None:
+        signal.pthread_kill(thread, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def leave(stop: KeyboardInterrupt) -> NoReturn:
