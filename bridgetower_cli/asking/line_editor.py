@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Self
 
-from bridgetower.errors import UsageError
 from bridgetower_cli import render
 
 _MOST_LINES = 1000  # of the history
@@ -17,12 +16,15 @@ _LONGEST_LINE = 1000  # characters; longer ones are not kept
 class LineEditor:
     """A context in which lines are read."""
 
-    def __init__(self, complete: Callable[[str, Sequence[str]], Sequence[str]]) -> None:
-        """`complete` returns what a line may become, from its beginning and from the lines before it."""
+    def __init__(self, complete: Callable[[str, Sequence[str]], Sequence[str]], *, keeps_history: bool) -> None:
+        """`complete` returns what a line may become, from its beginning and from the lines before it.
+
+        `keeps_history`: whether a later session has these lines, too.
+        """
         self._complete = complete
         self._lines: list[str] = []
         self._found: Sequence[str] = ()
-        self._file = _history_file()
+        self._file = _history_file() if keeps_history else None
         try:
             import readline
         except ImportError:  # plain input, then
@@ -37,7 +39,7 @@ class LineEditor:
             self._give_up(error)
         if self._readline is not None:
             for line in self._lines:
-                self._readline.add_history(line)
+                self._remember(line)
             self._readline.set_auto_history(False)
             self._readline.set_completer_delims("")  # the whole line is completed
             self._readline.set_completer(self._completed)
@@ -60,14 +62,19 @@ class LineEditor:
             return None
         if line.strip() and line not in self._lines[-1:] and len(line) <= _LONGEST_LINE:
             self._lines.append(line)
-            if self._readline is not None:
-                self._readline.add_history(line)
+            self._remember(line)
             if self._file is not None:
                 try:
                     _append(self._file, line)
                 except OSError as error:
                     self._give_up(error)
         return line
+
+    def _remember(self, line: str) -> None:
+        """Let the keys of a terminal bring a line back, if its characters are some of this locale."""
+        if self._readline is not None:
+            with suppress(ValueError):
+                self._readline.add_history(line)
 
     def _give_up(self, error: OSError) -> None:
         """Keep no history in the file from now on."""
@@ -82,12 +89,7 @@ class LineEditor:
 
 
 def _history_file() -> Path | None:
-    """Return the file of the history; None if it is switched off, or without a home. Raises UsageError."""
-    wanted = os.environ.get("BT_HISTORY") or "auto"
-    if wanted not in ("auto", "off"):
-        raise UsageError(f"BT_HISTORY {wanted!r} is unknown: choose one of auto, off")
-    if wanted == "off":
-        return None
+    """Return the file of the history; None without a home."""
     import platformdirs
 
     with suppress(RuntimeError):

@@ -16,7 +16,7 @@ from bridgetower_cli import interrupts, render
 from bridgetower_cli.asking.answer import Query, answer
 from bridgetower_cli.asking.completion import Completion
 from bridgetower_cli.asking.line_editor import LineEditor
-from bridgetower_cli.config.keys import MIN_MATCH
+from bridgetower_cli.config.keys import HISTORY, MIN_MATCH
 from bridgetower_cli.config.values import probability
 from bridgetower_cli.libraries import AskLibrary, open_library
 from bridgetower_cli.settings import Settings, named_path, named_place, whole
@@ -47,11 +47,12 @@ def converse(common: Query, settings: Settings, *, sort: str, open_picture: Call
     """
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise UsageError("-i asks on a terminal: elsewhere `bt search --texts-from -` reads queries, one a line")
+    keeps_history = settings.chosen(HISTORY, None) != "off"
     render.say("note: type what the pictures should show; /help tells more, Ctrl-D leaves")
     with (
         open_library(settings) as ask_library,
         Completion(settings, COMMANDS) as completion,
-        LineEditor(completion.of) as editor,
+        LineEditor(completion.of, keeps_history=keeps_history) as editor,
         interrupts.breaking_off(),
     ):
         session = _Session(common, settings, ask_library, sort, open_picture)

@@ -16,7 +16,7 @@ from bridgetower_cli.config.places import LIBRARY_PREFIX, default_index, library
 from bridgetower_cli.terminal import hyperlinks
 
 _T = TypeVar("_T")
-_SERVER = ("auto", "off")
+_SWITCH = ("auto", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ def _word(name: str, known: tuple[str, ...]) -> Key[str]:
 INDEX: Key[Path] = Key("index", values.index_folder, lambda: values.index_folder(default_index()), is_path=True)
 LIBRARY: Key[str | None] = Key("library", library_name, _none)
 MODEL: Key[str] = Key("model", values.model_name, lambda: DEFAULT_MODEL)
-DEVICE, PRECISION, SERVER = _word("device", DEVICES), _word("precision", PRECISIONS), _word("server", _SERVER)
-HYPERLINKS = _word("hyperlinks", hyperlinks.SETTINGS)
+DEVICE, PRECISION, SERVER = _word("device", DEVICES), _word("precision", PRECISIONS), _word("server", _SWITCH)
+HYPERLINKS, HISTORY = _word("hyperlinks", hyperlinks.SETTINGS), _word("history", _SWITCH)
 MIN_MATCH: Key[float | None] = Key("min-match", values.probability, _none, is_number=True)
 TOP: Key[int] = Key("top", values.whole(10), lambda: 10, is_number=True)
 DEPTH: Key[int | None] = Key("depth", values.whole(20, least=0), _none, is_number=True)
@@ -68,7 +68,7 @@ KEYS: dict[str, Key[Any]] = {
     key.name: key
     for key in (
         *(INDEX, LIBRARY, MODEL, DEVICE, PRECISION, MIN_MATCH, TOP, DEPTH, SERVER),
-        *(FEATURES_CACHE, FEATURES_DIR, STORE_PASSWORD_FILE, HYPERLINKS),
+        *(FEATURES_CACHE, FEATURES_DIR, STORE_PASSWORD_FILE, HYPERLINKS, HISTORY),
     )
 }
 
@@ -131,7 +131,8 @@ def key_of(name: str) -> Key[Any]:
     """Return the setting of a name. Raises UsageError, which names the nearest."""
     if name in KEYS:
         return KEYS[name]
-    raise UsageError(f"{name!r} is no setting: {_nearest(name)}")
+    advice = f"a library is set as {LIBRARY_PREFIX}NAME" if name.startswith(LIBRARIES) else _nearest(name)
+    raise UsageError(f"{name!r} is no setting: {advice}")
 
 
 def unknown(file: SettingsFile) -> Iterator[str]:
