@@ -48,6 +48,7 @@ class Completion:
         if self._library is None:
             self._library = library(self._settings, say=quiet)
         try:
+            self._library.refresh()
             found = self._library.folders()
             if (above := os.path.dirname(begun)) and Path(above).is_absolute():
                 found += self._library.folders(above)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import typer
 
@@ -20,6 +20,7 @@ from bridgetower_cli.config.keys import HISTORY, MIN_MATCH
 from bridgetower_cli.config.values import probability
 from bridgetower_cli.libraries import AskLibrary, open_library
 from bridgetower_cli.settings import Settings, named_path, named_place, whole
+from bridgetower_cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from bridgetower import Library
@@ -28,16 +29,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _PROMPT = "bt> "
-COMMANDS = {
-    "/top": "/top N             show at most N pictures",
-    "/min-match": "/min-match P       only pictures that a text describes with at least this probability; alone: all",
-    "/under": "/under PLACE       only pictures in this folder, or that fit this pattern; alone: all",
-    "/not": "/not TEXT          a text that must not be true of the pictures; alone: none",
-    "/image": "/image FILE        pictures like this one; the path of a file alone does the same",
-    "/open": "/open N            open the picture of rank N in the viewer of the desktop",
-    "/help": "/help              show this",
-    "/quit": "/quit              leave, as Ctrl-D does",
-}
 
 
 def converse(common: Query, settings: Settings, *, sort: str, open_picture: Callable[[Path], object]) -> None:
@@ -95,56 +86,46 @@ class _Session:
         self._files: dict[int, Path] = {}  # of the last answer, by their ranks
         if common["depth"] != 0:
             self._query["min_match"] = settings.chosen(MIN_MATCH, common["min_match"])
-        self._commands: dict[str, Callable[[str], object]] = {
-            "/top": self._set_top,
-            "/min-match": self._set_min_match,
-            "/under": self._set_under,
-            "/not": self._set_without,
-            "/image": self._ask_image,
-            "/open": self._open,
-            "/help": self._help,
-            "/quit": self._quit,
-        }
 
     def take(self, line: str) -> None:
         """Obey a command, or answer a query."""
         name, _, value = line.strip().partition(" ")
-        if (command := self._commands.get(name)) is not None:
-            command(value.strip())
+        if (command := COMMANDS.get(name)) is not None:
+            command.obey(self, value.strip())
         elif (file := _existing_file(line)) is not None:
-            self._ask_image(file)
+            self.ask_image(file)
         elif name.startswith("/"):
             raise UsageError(f"{name} is no command, and no file: /help shows the commands")
         elif name:
             self._answer(text=[line], min_similarity=None)
 
-    def _set_top(self, value: str) -> None:
+    def set_top(self, value: str) -> None:
         self._query["top"] = whole(10)(value)
 
-    def _set_min_match(self, value: str) -> None:
+    def set_min_match(self, value: str) -> None:
         self._query["min_match"] = probability(value) if value else None
 
-    def _set_under(self, value: str) -> None:
+    def set_under(self, value: str) -> None:
         self._query["under"] = [named_place(value)] if value else None
 
-    def _set_without(self, value: str) -> None:
+    def set_without(self, value: str) -> None:
         self._query["without"] = [value] if value else []
 
-    def _ask_image(self, value: str) -> None:
+    def ask_image(self, value: str) -> None:
         image = named_path(_existing_file(value) or os.path.expanduser(value))
         self._answer(image=[image], min_match=None, budget=math.inf)
 
-    def _open(self, value: str) -> None:
+    def open(self, value: str) -> None:
         rank = whole(1)(value)
         if rank not in self._files:
             raise UsageError(f"/open {rank}: the last answer has no picture of that rank")
         self._open_picture(self._files[rank])
 
-    def _help(self, value: str) -> None:
-        for line in COMMANDS.values():
-            render.line(line)
+    def help(self, value: str) -> None:
+        rows = [[f"{name} {command.argument}", command.does] for name, command in COMMANDS.items()]
+        render.table([Column(""), Column("")], rows, header=False)
 
-    def _quit(self, value: str) -> None:
+    def quit(self, value: str) -> None:
         self.goes_on = False
 
     def _answer(self, **own: Any) -> None:
@@ -160,6 +141,30 @@ class _Session:
             return ask(searched)
 
         return self._ask_library(refreshed)
+
+
+class _Command(NamedTuple):
+    """A line that begins with its name, and that is no query."""
+
+    argument: str
+    does: str
+    obey: Callable[[_Session, str], object]  # raises UsageError for a wrong argument
+
+
+COMMANDS = {
+    "/top": _Command("N", "show at most N pictures", _Session.set_top),
+    "/min-match": _Command(
+        "P", "only pictures that a text describes with at least this probability; alone: all", _Session.set_min_match
+    ),
+    "/under": _Command(
+        "PLACE", "only pictures in this folder, or that fit this pattern; alone: all", _Session.set_under
+    ),
+    "/not": _Command("TEXT", "a text that must not be true of the pictures; alone: none", _Session.set_without),
+    "/image": _Command("FILE", "pictures like this one; the path of a file alone does the same", _Session.ask_image),
+    "/open": _Command("N", "open the picture of rank N in the viewer of the desktop", _Session.open),
+    "/help": _Command("", "show this", _Session.help),
+    "/quit": _Command("", "leave, as Ctrl-D does", _Session.quit),
+}
 
 
 def _existing_file(line: str) -> str | None:

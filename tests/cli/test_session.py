@@ -17,7 +17,10 @@ import pytest
 
 from bridgetower import Library, Model
 from bridgetower_cli import interrupts
+from bridgetower_cli.asking.completion import Completion
 from bridgetower_cli.asking.line_editor import LineEditor
+from bridgetower_cli.asking.session import COMMANDS
+from bridgetower_cli.settings import settle
 from tests.cli.conftest import Bt
 from tests.cli.test_live_table import PROGRAM, ROOT
 from tests.fakes import FakeEncoder, paint
@@ -145,7 +148,7 @@ def test_queries_and_commands_one_after_the_other(folder: Path) -> None:
         assert bt.ask("photos/cold/white.png")[0].split()[0] == "not"
         assert bt.ask("/not") == [] and bt.ask("/under") == []
         assert names(bt.ask("photos/warm/red.png")) == ["white.png"]
-        assert "/min-match P" in "\n".join(bt.ask("/help"))
+        assert re.findall("^/[a-z-]+", "\n".join(bt.ask("/help")), re.MULTILINE) == [*COMMANDS]
         assert bt.end("/quit\r") == 0
 
 
@@ -236,6 +239,16 @@ def test_a_later_session_completes_what_was_asked_and_what_the_index_has(folder:
         bt.type("\x1b[A", "red")  # the key for the line before
         assert len(names(bt.ask(""))) == 2
         assert bt.end() == 0
+
+
+def test_folders_of_the_index_as_it_is_complete_a_line(folder: Path) -> None:
+    with Completion(settle(index=folder / "index"), ()) as completion:
+        begun = f"/under {folder}/photos/"
+        assert completion.of(begun, ()) == [f"{begun}cold", f"{begun}warm"]
+        paint(folder / "photos" / "new" / "green.png", "green")
+        add(folder)
+        assert completion.of(begun, ()) == [f"{begun}cold", f"{begun}new", f"{begun}warm"]
+        assert completion.of("/under nowhere", ()) == []
 
 
 @pytest.fixture
