@@ -5,7 +5,7 @@ from pathlib import Path
 from bridgetower.errors import BridgeTowerError, NoIndexError
 from bridgetower_cli import render
 from bridgetower_cli.config.file import place, read
-from bridgetower_cli.config.places import libraries
+from bridgetower_cli.config.places import faults, libraries
 from bridgetower_cli.settings import Json, Quiet
 from bridgetower_cli.terminal.tables import Column
 
@@ -32,7 +32,7 @@ def list_libraries(json: Json = False, quiet: Quiet = False) -> None:
                 for name, folder, pictures, _ in shown
             ],
         )
-    for _, _, _, problem in shown:
+    for problem in (*(problem for *_, problem in shown), *faults(file)):
         render.note(problem)
 
 

@@ -95,6 +95,8 @@ def in_file(key: Key[_T], file: SettingsFile) -> Value[_T] | None:
     if found is None or found == "":
         return None
     where = file.where(key.name)
+    if key is LIBRARY and isinstance(found, dict):
+        raise UsageError(f"{where}: the table of libraries is called [{LIBRARIES}]: rename it")
     if not isinstance(found, str | int | float):
         raise UsageError(
             f"{where}: {key.name}: a text or a number is wanted: `bt config set {key.name} VALUE` writes it"

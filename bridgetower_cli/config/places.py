@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,9 +41,12 @@ def default_index() -> str:
 def libraries(file: SettingsFile) -> dict[str, Path]:
     """Return the folder of each library: the default one, those in the file, and those that `bt index` made.
 
-    Raises UsageError.
+    One that is wrong in the file is left out: `faults` names it. Raises UsageError.
     """
-    found = {name: folder_in_file(name, file) for name in file.libraries}
+    found = {}
+    for name in file.libraries:
+        with suppress(UsageError):
+            found[name] = folder_in_file(name, file)
     try:
         data = _data_folder()
     except UsageError:  # without a home folder there are those of the file
@@ -54,6 +58,15 @@ def libraries(file: SettingsFile) -> dict[str, Path]:
             if entry.is_dir() and _NAME.fullmatch(entry.name):
                 found.setdefault(entry.name, Path(entry.path))
     return dict(sorted(found.items()))
+
+
+def faults(file: SettingsFile) -> Iterator[str]:
+    """Yield a line for each library of the file that has no folder, or a name that is none. Raises UsageError."""
+    for name in file.libraries:
+        try:
+            folder_in_file(name, file)
+        except UsageError as error:
+            yield str(error)
 
 
 def library_folder(name: str, file: SettingsFile, *, must_exist: bool) -> Path:
@@ -76,11 +89,7 @@ def folder_in_file(name: str, file: SettingsFile) -> Path:
     if not isinstance(folder, str) or not folder:
         raise UsageError(f'{where}: a folder is wanted: write it as {name} = "/home/me/{name}.index"')
     try:
-        if name == DEFAULT:
-            raise UsageError(
-                f"{DEFAULT} is the index that is used where none is named: give another name, or set index"
-            )
-        library_name(name)
+        own_name(name)
         return index_folder(file.folder(folder))
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error

@@ -287,6 +287,8 @@ def test_a_wrong_value_in_the_file_is_told_with_its_line(bt: Bt, library: Path, 
     rows = shown(bt)
     assert rows["precision"]["value"] == "fp8" and str(rows["precision"]["problem"]).startswith(f"{file}:2: ")
     assert "is unknown" in bt("config", "show").stderr
+    file.write_text('[library]\nscans = "/scans.index"\n')
+    assert f"note: {file}:1: the table of libraries is called [libraries]: rename it\n" in bt("config", "show").stderr
 
 
 def test_a_byte_order_mark_and_an_inline_table_are_read(bt: Bt, file: Path) -> None:

@@ -133,16 +133,23 @@ def test_an_index_and_a_library_are_refused(bt: Bt, photos: Path) -> None:
     assert done.exit_code == 2 and "--index and --library both name an index: choose one" in done.stderr
 
 
-def test_an_entry_that_is_no_folder_is_told_with_its_line(
-    bt: Bt, photos: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_entry_that_is_no_folder_is_told_with_its_line_and_harms_no_other(
+    bt: Bt, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = photos.parent / "config.toml"
+    file = library.parent / "config.toml"
     monkeypatch.setenv("BT_CONFIG", str(file))
-    file.write_text('[libraries]\nok = "/x"\n"not ok" = "/y"\nnumber = 3\n')
+    file.write_text('[libraries]\nok = "index"\n"not ok" = "/y"\nnumber = 3\n')
     done = bt("status", "--library", "number")
     assert (done.exit_code, done.stderr) == (
         2,
         f'error: {file}:4: a folder is wanted: write it as number = "/home/me/number.index"\n',
     )
     done = bt("libraries")
-    assert done.exit_code == 2 and f"{file}:3: 'not ok' is no name of a library" in done.stderr
+    assert done.exit_code == 0 and [line.split()[0] for line in done.stdout.splitlines()] == [
+        "library",
+        "default",
+        "ok",
+    ]
+    notes = done.stderr.splitlines()
+    assert notes[0].startswith(f"note: {file}:3: 'not ok' is no name of a library") and f"{file}:4: " in notes[1]
+    assert json.loads(bt("status", "--json").stdout)["library"] == "ok"
