@@ -8,24 +8,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bridgetower.errors import InputError, UsageError
+from bridgetower.errors import BridgeTowerError, InputError, UsageError
 from bridgetower.inputs import normalised
 
 STDIN = Path("-")
 _LONGEST_LINE = 1_000_000  # bytes
+_Kinds = tuple[type[BridgeTowerError], ...]
 
 
 class Lines:
     """The lines of a file, or of stdin as they come in. Blank lines are passed over."""
 
-    def __init__(self, file: Path, option: str) -> None:
-        """`option` names the file on the command line. Raises UsageError for a terminal."""
+    def __init__(self, file: Path, option: str, *, at_terminal: str) -> None:
+        """`option` names the file on the command line. Raises UsageError, which ends with `at_terminal`, for one."""
         self.is_stdin = file == STDIN
         self.name = "stdin" if self.is_stdin else str(file)
         self.folder = Path() if self.is_stdin else file.parent  # of the paths in it
         self._file = file
         if self.is_stdin and (sys.stdin is None or sys.stdin.isatty()):
-            raise UsageError(f"{option} - reads from a pipe or a file: `bt search -i` asks on a terminal")
+            raise UsageError(f"{option} - reads from a pipe or a file: {at_terminal}")
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the number of each line, and its object; a line of plain text is one with "text". Raises InputError."""
@@ -47,17 +48,17 @@ class Lines:
             raise InputError(f"{self.name}: cannot be read: {error.strerror or error}") from error
 
     @contextmanager
-    def named(self, number: int) -> Iterator[None]:
-        """Turn errors of a line into an InputError that names it."""
+    def named(self, number: int, *, kinds: _Kinds = (InputError, UsageError)) -> Iterator[None]:
+        """Turn errors of these kinds into an InputError that names the line."""
         try:
             yield
-        except (InputError, UsageError) as error:
+        except kinds as error:
             raise InputError(f"{self.name}, line {number}: {error}") from error
 
 
-def texts_in(file: Path, option: str) -> list[str]:
+def texts_in(file: Path) -> list[str]:
     """Return all texts of a file or of stdin. Raises InputError for a wrong line, and where there is none."""
-    lines, texts = Lines(file, option), []
+    lines, texts = Lines(file, "--texts", at_terminal="name a file, or give each text with --text"), []
     for number, row in lines:
         with lines.named(number):
             texts.append(normalised(text_of(row)))

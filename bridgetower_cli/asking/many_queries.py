@@ -45,7 +45,7 @@ def answer_all(common: Query, file: Path, settings: Settings, *, sort: str) -> N
     before the first query is asked. Raises InputError that names the line, what `no_match` returns if no query has a
     hit, and as `Library.search`.
     """
-    lines = Lines(file, "--texts-from")
+    lines = Lines(file, "--texts-from", at_terminal="`bt search -i` asks on a terminal")
     _require_sense(common)
     least_match = settings.chosen(MIN_MATCH, common["min_match"])
     queries: Iterable[_Line] = (_checked(lines, number, row, common, least_match) for number, row in lines)
@@ -82,7 +82,7 @@ def _answers(lines: Lines, queries: Iterable[_Line], ask_library: AskLibrary) ->
         if isinstance(queries, list) and place % TEXTS_AHEAD == 0:
             some = (one.text for one in queries[place : place + TEXTS_AHEAD])
             ask_library(partial(_encode_ahead, [text for text in some if text is not None]))
-        with lines.named(line.number):
+        with lines.named(line.number, kinds=(InputError,)):
             try:
                 found = ask_library(partial(_search, line.query, lines.is_stdin))
             except UnknownPlaceError as error:

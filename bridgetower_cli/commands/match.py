@@ -59,7 +59,7 @@ def match(
     finds candidates. A model that lacks the head for one of the two leaves it out. With --top, similarity chooses the
     texts of each picture that are matched, and the others are left out.
     """
-    wanted = [*(text or ()), *(texts_in(texts, "--texts") if texts is not None else ())]
+    wanted = [*(text or ()), *(texts_in(texts) if texts is not None else ())]
     if not wanted:
         raise UsageError("--text is missing: `bt match --help` shows how it is given; --texts FILE reads many")
     if depth is not None and top is None:

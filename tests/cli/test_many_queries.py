@@ -13,7 +13,7 @@ from typer.testing import Result
 from bridgetower.errors import UsageError
 from bridgetower.serving.local.client import NoServer
 from bridgetower_cli import libraries, render
-from bridgetower_cli.asking.lines import Lines
+from bridgetower_cli.asking.lines import texts_in
 from bridgetower_cli.progress import Meter
 from tests.cli.conftest import Bt, Models
 from tests.cli.test_live_table import PROGRAM, ROOT
@@ -198,10 +198,20 @@ def test_options_that_fit_no_query_are_wrong_usage(bt: Bt, library: Path) -> Non
     assert bt("search", "--texts-from", "queries.txt", "--min-similarity", 0.1).exit_code == 6  # fits a picture
 
 
-def test_a_terminal_is_asked_in_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Stream(terminal=True))
-    with pytest.raises(UsageError, match="bt search -i"):
-        Lines(Path("-"), "--texts-from")
+    with pytest.raises(UsageError, match="--texts - reads from a pipe or a file: name a file"):
+        texts_in(Path("-"))
+
+
+def test_wrong_usage_of_the_command_is_no_error_of_a_line(bt: Bt, library: Path, models: Models) -> None:
+    class Refusing(FakeEncoder):
+        def embed_texts(self, texts: Any) -> Any:
+            raise UsageError("there is no such device")
+
+    models.encoder_type = Refusing
+    done = bt("search", "--texts-from", "-", input="red\n")
+    assert (done.exit_code, json.loads(done.stderr)["error"]) == (2, "there is no such device")
 
 
 def test_a_missing_file_is_named(bt: Bt) -> None:
