@@ -135,15 +135,13 @@ def search(
     if texts_from is not None and interactive:
         raise UsageError("--texts-from and -i are two places of queries: choose one")
     if texts_from is not None or interactive:
-        asking = "-i asks" if interactive else "--texts-from says"
+        option = "-i" if interactive else "--texts-from"
         if text or image or query_vector is not None or weights is not None:
-            raise UsageError(
-                f"{asking} what to search for: give no TEXT, --image, --weights or --query-vector beside it"
-            )
+            raise UsageError(f"{option} has the queries: give no TEXT, --image, --weights or --query-vector beside it")
         if interactive and json:
             raise UsageError("-i shows tables: `bt search --texts-from -` prints JSON lines")
         if paths or null or showing != Showing():
-            raise UsageError(f"{asking} many queries: bare paths, and what is done with hits, are for a single one")
+            raise UsageError(f"{option} has many queries: bare paths, and what is done with hits, are for one")
     settings = settle(
         index=index,
         library=in_library,
