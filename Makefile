@@ -11,7 +11,7 @@ SPREAD := --dist=loadfile --no-loadscope-reorder
 BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory many_texts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-cluster test-samples test-serve test-web quick check format bench clean
+.PHONY: help demo docs test test-clients test-cluster test-samples test-serve test-web quick check format bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -50,6 +50,10 @@ test-cluster: $(VENV)/.installed-cluster  ## PostgreSQL, Milvus and a Ray cluste
 
 quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor another process: about a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 $(SPREAD) -r fE $(ARGS)
+
+docs: $(VENV)/.installed-clients  ## run the examples of the documents, and write what they print into the pages
+	$(BIN)/pytest --rewrite --clients tests/test_console_blocks.py tests/test_python_page.py tests/clients/test_page.py \
+		tests/cli/test_mcp.py -k page
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .

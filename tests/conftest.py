@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="run the tests that start clusters, too")
     parser.addoption("--clients", action="store_true", help="run the tests with clients of other services, too")
     parser.addoption("--web", action="store_true", help="run the tests of the page in a browser, too")
+    parser.addoption("--rewrite", action="store_true", help="write what is printed into the documents that differ")
     parser.addoption("--screenshots", metavar="FOLDER", help="with --web, write the pictures of docs/page.md there")
 
 

@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 
 from bridgetower import Library
 from bridgetower_cli.parser import app
+from tests.console_blocks import HOME, agrees
 from tests.servers import running
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "examples" / "gallery"
+PAGE = ROOT / "docs" / "mcp.md"
 COMMAND = [sys.executable, "-P", "-m", "bridgetower_cli", "mcp"]
 
 pytestmark = pytest.mark.process
@@ -172,18 +174,18 @@ def test_a_running_server_answers_and_is_done_without_when_it_ends(place: Path) 
         assert process.returncode == 0
 
 
-def pages_exchange() -> tuple[dict[str, Any], list[str], list[str]]:
-    """The configuration of docs/mcp.md, and of "An exchange" the blocks of JSON and the indented lines."""
-    page = (ROOT / "docs" / "mcp.md").read_text("utf-8")
-    configuration, *blocks = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    exchange = page.partition("\n## An exchange\n")[2].partition("\n## ")[0]
-    return json.loads(configuration), blocks, re.findall(r"^ {4}(.*)$", exchange, re.MULTILINE)
+EXCHANGE = re.compile(r"^```json\n.*?^```\n|(?:^ {4}[^\n]*\n)+", re.MULTILINE | re.DOTALL)  # a block of the section
 
 
-def test_the_page_configures_a_client_and_tells_what_it_hears(tmp_path: Path) -> None:
-    configuration, [asked, answered], lines = pages_exchange()
-    [server] = configuration["mcpServers"].values()
-    assert server["command"] == "bt" and server["args"][-1] == "/home/me/photos.index"
+def test_the_page_configures_a_client_and_tells_what_it_hears(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    page = PAGE.read_text("utf-8")
+    [configuration] = re.findall(r"^```json\n(.*?)^```", page.partition("\n## An exchange\n")[0], re.M | re.DOTALL)
+    [server] = json.loads(configuration)["mcpServers"].values()
+    assert server["command"] == "bt" and server["args"][-1] == "/home/ada/photos.index"
+    section = page.partition("\n## An exchange\n")[2].partition("\n## ")[0]
+    asked, hits, _, *further = EXCHANGE.findall(section)
+    calls = [block.split("\n", 1)[0].split(maxsplit=1) for block in further]
+    assert [name for name, _ in calls] == ["search", "fill", "search"]
     with Library(tmp_path / "index", "demo", precision="fp32") as library:
         library.index([GALLERY])
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_RUNTIME_DIR": str(tmp_path)}
@@ -192,36 +194,40 @@ def test_the_page_configures_a_client_and_tells_what_it_hears(tmp_path: Path) ->
     started = StdioServerParameters(
         command=str(at), args=[*server["args"][:-1], str(tmp_path / "index")], env=environment, cwd="/"
     )
-    calls = [line.split(" ", 1) for line in lines if re.match(r"(search|fill) \{", line)]
-    assert [name for name, _ in calls] == ["search", "fill", "search"]
 
     async def ask() -> list[Any]:
         async with Client(started) as client:
-            return [await client.call_tool(name, json.loads(given)) for name, given in [("search", asked), *calls]]
+            first = asked.removeprefix("```json\n").removesuffix("```\n")
+            return [await client.call_tool(name, json.loads(given)) for name, given in [("search", first), *calls]]
 
     first, *others = asyncio.run(ask())
     text, picture = first.content
-    said = text.text.replace(str(GALLERY), "/home/me/bt/examples/gallery")
-    found, expected = first.structured_content, json.loads(answered)
-    said = said.replace(found["cursor"], expected["cursor"]).splitlines()
-    *hits, more, note = said
-    assert len(hits) == 12 and lines[:5] == [*hits[:3], more, note]
-    kilobytes = len(picture.data) * 3 / 4 / 1000
-    [told] = re.findall(r"in (\d+) kB of JPEG", (ROOT / "docs" / "mcp.md").read_text("utf-8"))
+    *lines, more, note = text.text.splitlines()
+    assert len(lines) == 12
+    found = {**first.structured_content, "hits": first.structured_content["hits"][:1]}
+    heard = [other.content[0].text.splitlines() for other in others]
+    blocks = [
+        asked,
+        indented([*lines[: len(hits.splitlines()) - 2], more, note]),
+        f"```json\n{json.dumps(found, indent=2)}\n```\n",
+        *(
+            indented([" ".join(call), *(line for line in lines if line != note)])
+            for call, lines in zip(calls, heard, strict=True)
+        ),
+    ]
+    kilobytes = len(picture.data) * 3 // 4000
+    printed = re.sub(r"\d+ kB of JPEG", f"{kilobytes} kB of JPEG", EXCHANGE.sub(lambda _: blocks.pop(0), section))
+    printed = printed.replace(str(GALLERY), f"{HOME}/bt/examples/gallery")
+    if request.config.getoption("--rewrite"):
+        PAGE.write_text(page.replace(section, printed), "utf-8")
+        return
+    assert agrees(section.splitlines(), printed.splitlines()), printed
+    [told] = re.findall(r"(\d+) kB of JPEG", section)
     assert kilobytes == pytest.approx(int(told), abs=5)
-    assert {**found, "hits": [], "cursor": None, "best_match": None} == {
-        **expected, "hits": [], "cursor": None, "best_match": None
-    }  # fmt: skip
-    assert found["best_match"] == pytest.approx(expected["best_match"], abs=1e-5)
-    [hit] = expected["hits"]
-    there = json.loads(json.dumps(found["hits"][0]).replace(str(GALLERY), "/home/me/bt/examples/gallery"))
-    assert there == {**hit, **{name: pytest.approx(hit[name], abs=1e-5) for name in ("match", "similarity")}}
-    further = [f"{name} {given}" for name, given in calls]
-    for call, answer in zip(further, others, strict=True):
-        place = lines.index(call) + 1
-        heard = [line for line in answer.content[0].text.splitlines() if line != note]
-        assert lines[place : place + len(heard)] == heard
-        assert lines[place + len(heard) :][:1] in ([], *([other] for other in further))  # the page has no more lines
+
+
+def indented(lines: list[str]) -> str:
+    return "".join(f"    {line}\n" for line in lines)
 
 
 def test_all_but_the_protocol_goes_to_stderr() -> None:
