@@ -52,8 +52,8 @@ quick: $(VENV)/.installed-dev  ## the tests that need neither PyTorch nor anothe
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quick --numprocesses=auto --maxprocesses=4 $(SPREAD) -r fE $(ARGS)
 
 docs: $(VENV)/.installed-clients  ## run the examples of the documents, and write what they print into the pages
-	$(BIN)/pytest --rewrite --clients tests/test_console_blocks.py tests/test_python_page.py tests/clients/test_page.py \
-		tests/cli/test_mcp.py -k page
+	$(BIN)/pytest --rewrite --clients tests/test_console_blocks.py tests/test_python_page.py tests/test_notebook.py \
+		tests/test_examples.py tests/clients/test_page.py tests/cli/test_mcp.py -k "page or notebook or readme"
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .

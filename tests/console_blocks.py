@@ -43,7 +43,7 @@ MASKS = {
     r'(?<="cursor": ")[^"]*|(?<=with the cursor alone, ")[^"]*': "<cursor>",
 }
 _END = "-- the end of an output --"
-_NUMBER = re.compile(r"(-?\d+\.\d+)")
+_NUMBER = re.compile(r"(-?\d+\.\d+(?:e-?\d+)?)")
 _COMMENT = re.compile(r"<!-- *(first|not run):(.*?)-->", re.DOTALL)
 
 

@@ -18,6 +18,7 @@ NOT_RUN = {  # how many blocks of a page: each says why, in a comment above it
     "docs/cluster.md": 2,
     "docs/commands.md": 1,
 }
+TOOLS = ("curl", "jq")  # that a machine may lack
 
 in_a_shell = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
@@ -42,9 +43,10 @@ def bt(scratch: Path) -> Iterator[Path]:
 )
 def test_a_page_shows_what_is_printed(name: str, scratch: Path, bt: Path, request: pytest.FixtureRequest) -> None:
     session = [block for block in SESSIONS[name] if block.not_run is None]
-    if not shutil.which("curl") and any("curl" in command.text for block in session for command in block.commands):
-        pytest.skip("needs curl")
     commands = [(block, command) for block in session for command in block.commands]
+    for tool in TOOLS:
+        if shutil.which(tool) is None and any(tool in command.text.split() for _, command in commands):
+            pytest.skip(f"needs {tool}")
     printed = run(session, scratch / Path(name).stem, bt)
     differ = [(*one, lines) for one, lines in zip(commands, printed, strict=True) if not agrees(one[1].output, lines)]
     if request.config.getoption("--rewrite"):

@@ -1,0 +1,117 @@
+"""The small programs in `examples`, each run as a person runs it, and the notebook."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from bridgetower import Library
+
+ROOT = Path(__file__).parents[1]
+GALLERY = ROOT / "examples" / "gallery"
+README = (ROOT / "README.md").read_text("utf-8")
+SHEET = ROOT / "docs" / "images" / "contact-sheet.webp"
+CATS, DOG = "two-cats-on-a-couch-in-the-desert.jpg", "a-dog-on-a-couch-in-the-rain.jpg"
+
+
+def run(program: str, *arguments: object, status: int = 0) -> str:
+    """What the program prints."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / program, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout if status == 0 else done.stderr
+
+
+def index(folder: Path) -> Path:
+    """An index of the pictures in a folder, below it."""
+    with Library(folder / "index", "demo") as library:
+        library.index([folder])
+    return folder / "index"
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of few pictures."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in (CATS, DOG, "two-cats-in-the-snow.jpg", "four-cups.jpg"):
+        shutil.copy(GALLERY / name, folder)
+    return index(folder)
+
+
+def test_a_contact_sheet_has_the_best_picture_first(few: Path, tmp_path: Path) -> None:
+    printed = run("contact_sheet.py", few, "two cats on a couch", tmp_path / "sheet.webp", "--top", 4)
+    assert printed == f"4 pictures on {tmp_path / 'sheet.webp'}\n"
+    with Image.open(tmp_path / "sheet.webp") as sheet, Image.open(GALLERY / CATS) as cats:
+        assert sheet.size == (768, 576)
+        first = sheet.crop((57, 12, 207, 252))  # 400 x 640 pixels, contained in 240 x 240
+        cats.thumbnail((150, 240))
+        difference = [
+            abs(one - other) for one, other in zip(first.tobytes(), cats.convert("RGB").tobytes(), strict=True)
+        ]
+        assert sum(difference) / len(difference) < 6
+        assert min(sheet.crop((12, 252, 252, 280)).convert("L").tobytes()) < 50  # letters
+
+
+def test_the_sheet_in_the_readme_is_what_its_command_makes(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    [(text, top)] = re.findall(
+        r'^ *\$ python examples/contact_sheet.py \S+ "(.*?)" \S+ --top (\d)', README, re.MULTILINE
+    )
+    with Library(tmp_path / "index", "demo", precision="fp32") as library:
+        library.index([GALLERY])
+    run("contact_sheet.py", tmp_path / "index", text, tmp_path / SHEET.name, "--top", top, "--precision", "fp32")
+    if request.config.getoption("--rewrite"):
+        shutil.copy(tmp_path / SHEET.name, SHEET)
+        return
+    with Image.open(tmp_path / SHEET.name) as made, Image.open(SHEET) as shown:
+        assert made.size == shown.size
+        difference = ImageChops.difference(made.convert("L"), shown.convert("L"))
+    for row in range(0, made.height - 40, 282):
+        pictures, lines = (
+            difference.crop((0, row, made.width, row + 252)),
+            difference.crop((0, row + 252, made.width, row + 282)),
+        )
+        assert ImageStat.Stat(pictures).mean[0] < 1
+        assert ImageStat.Stat(lines).mean[0] < 0.3  # another digit makes 0.5
+    assert SHEET.stat().st_size < 150_000
+
+
+def test_a_contact_sheet_needs_an_index(tmp_path: Path) -> None:
+    assert "error: " in run("contact_sheet.py", tmp_path / "nothing", "a cat", tmp_path / "sheet.webp", status=2)
+
+
+def test_captions_are_checked_worst_first(tmp_path: Path) -> None:
+    rows = [
+        ("picture", "caption", "by"),
+        (CATS, "two dogs on a couch", "ada"),
+        (DOG, "a dog on a couch", "ada"),
+        (CATS, "two cats in the desert", "bob"),
+    ]
+    for name in (CATS, DOG):
+        shutil.copy(GALLERY / name, tmp_path)
+    (tmp_path / "captions.csv").write_text("".join(",".join(row) + "\r\n" for row in rows), "utf-8-sig")
+    checked = list(csv.DictReader(StringIO(run("caption_check.py", tmp_path / "captions.csv", "--model", "demo"))))
+    assert checked[0]["caption"] == "two dogs on a couch" and float(checked[0]["match"]) < 0.1
+    assert [float(row["match"]) for row in checked] == sorted(float(row["match"]) for row in checked)
+    assert {(row["caption"], row["by"]) for row in checked} == {row[1:] for row in rows[1:]}
+    assert float(checked[-1]["match"]) > 0.9
+
+
+def test_the_best_of_each_month(tmp_path: Path) -> None:
+    taken = {CATS: "2024:05:17", "four-cups.jpg": "2024:05:01", DOG: "2024:02:01", "two-cows.jpg": "2023:05:01"}
+    for name, day in taken.items():
+        with Image.open(GALLERY / name) as picture:
+            exif = picture.getexif()
+            exif.get_ifd(0x8769)[0x9003] = f"{day} 10:00:00"  # DateTimeOriginal
+            picture.save(tmp_path / name, quality=95, exif=exif)
+    asked = index(tmp_path), "two cats on a couch", 2024
+    lines = run("best_of_each_month.py", *asked, "--min-match", 0).splitlines()
+    best = [f"2024-02  0.000  {tmp_path / DOG}", f"2024-05  {lines[1].split()[1]}  {tmp_path / CATS}"]
+    assert lines == best
+    assert run("best_of_each_month.py", *asked, "--min-match", 0.2).splitlines() == best[1:]
