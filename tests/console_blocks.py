@@ -92,8 +92,11 @@ def blocks(page: str) -> list[Block]:
         indent = "" if fenced else "    "
         if commands := _commands([line[len(indent) :] for line in lines[start:end]], start):
             found.append(Block(first, not_run, indent, commands))
-        if end > start or lines[start].strip():  # a comment is about what follows it at once
             first, not_run = "", None
+        elif (first or not_run) and lines[start].strip():
+            raise ValueError(f"a comment stands above line {start + 1}, which is no session")
+    if first or not_run:
+        raise ValueError("a comment stands at the end")
     return found
 
 

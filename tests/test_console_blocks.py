@@ -100,6 +100,12 @@ def test_blocks_are_found_with_their_commands_outputs_and_comments() -> None:
     assert [(one.text, one.output) for one in hours.commands] == [("bt index /", ["indexed 1"])]
 
 
+@pytest.mark.parametrize("below", ["A line of text.", "    bt search 'two cats'", "```\n{}\n```", ""])
+def test_a_comment_must_stand_above_a_session(below: str) -> None:
+    with pytest.raises(ValueError, match="a comment stands"):
+        blocks(f"    $ bt status\n\n<!-- first: cd photos -->\n\n{below}\n")
+
+
 @pytest.mark.parametrize(
     ("said", "printed"),
     [
