@@ -7,6 +7,8 @@ home with a copy of `examples`, in fp32. Comments of HTML above a block speak to
     <!-- first: COMMANDS -->     runs COMMANDS before, unseen by the reader; each must succeed
     <!-- not run: REASON -->     leaves the block out
 
+An output with the prompt `bt> ` is that of a terminal, at which the lines behind the prompts are typed.
+
 An output agrees with the page line by line and word by word. In the page a line or word `...` stands for any number of
 them. Numbers with a decimal point may differ by 0.002. Not compared are: seconds, sizes in bytes, points in time,
 numbers of processes and ports, cursors, and how wide a column is. The home is /home/ada. Pages leave out the note on
@@ -15,6 +17,7 @@ the demo model, and lines of progress.
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -27,6 +30,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HOME = "/home/ada"  # in the documents
 PORT = "7860"  # in the documents, of `bt serve`
+PROMPT = "bt> "  # of a command that asks for lines, which are typed on a terminal then
+TYPIST = [sys.executable, str(Path(__file__).with_name("typist.py")), PROMPT]
 TOLERANCE = 0.002
 ELIDED = "..."
 UNSEEN = re.compile(  # lines that the pages leave out: the note on the demo model, and progress of a busy machine
@@ -138,7 +143,7 @@ def run(page: Sequence[Block], place: Path, bt: Path) -> list[list[str]]:
     for block in page:
         if block.first:
             steps += [f"set -e; {{\n{block.first}\n}} >{log} 2>&1; set +e"]
-        steps += [f"{command.text}\necho; echo {_END}" for command in block.commands]
+        steps += [f"{_typed(command)}\necho; echo {_END}" for command in block.commands]
     commands = "\n".join(steps).replace(HOME, str(home)).replace(f":{PORT}", f":{port}")
     script.write_text(re.sub(r"\bbt serve(?! --stop)", f"bt serve --port {port}", commands))
     try:
@@ -160,6 +165,14 @@ def run(page: Sequence[Block], place: Path, bt: Path) -> list[list[str]]:
     if rest or len(printed) != sum(len(block.commands) for block in page):
         raise RuntimeError(f"the shell ended with {done.returncode}: {rest} {log.exists() and log.read_text()}")
     return [[line for line in one.splitlines() if not UNSEEN.fullmatch(line)] for one in printed]
+
+
+def _typed(command: Command) -> str:
+    """The command; where its output has a prompt, on a terminal at which the lines behind the prompts are typed."""
+    lines = [line.removeprefix(PROMPT) for line in command.output if line.startswith(PROMPT)]
+    if not lines:
+        return command.text
+    return " ".join(["printf '%s\\n'", *map(shlex.quote, lines), "|", *map(shlex.quote, [*TYPIST, command.text])])
 
 
 def agrees(said: Sequence[str], printed: Sequence[str]) -> bool:

@@ -37,7 +37,7 @@ def warm_bt(folder: Path) -> Iterator[Path]:
     address, program = folder / "warm", folder / "bt"
     program.write_text(CLIENT.format(python=sys.executable, address=str(address)))
     program.chmod(0o755)
-    with subprocess.Popen([sys.executable, "-P", "-m", "tests.warm_bt", address], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-P", __file__, address], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             assert process.stdout.readline() == b"ready\n"
