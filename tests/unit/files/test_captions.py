@@ -177,7 +177,7 @@ def _with(form: Callable[[], dict[str, Any]], value: object, *way: str | int) ->
         ("image,caption\n,a cat\n", 'line 2: "image" is not a path'),
         ('image,caption\na.jpg,"a" cat\n', "line 2: "),
         ('filepath\ttitle\na.jpg\t"open', "line 2: "),
-        ("picture,caption\na.jpg,a cat\n", "line 1: not JSON from column 1 on"),
+        ("picture,caption\na.jpg,a cat\n", "line 1: names no column for the picture, or none for its text; the first"),
         (' "image",caption\na.jpg,a cat\n', "line 1: the first line does not name the columns; a row should have"),
         ('{"image": "a.jpg", "caption": "a cat}', 'line 1: not JSON from column 31 on; it should be {"image"'),
         ('{"image": "a.jpg"', 'line 1: not JSON from column 18 on; it should be {"image"'),

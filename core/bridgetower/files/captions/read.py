@@ -87,8 +87,10 @@ def _rows(file: Path, splits: frozenset[str] | None) -> Iterator[Row]:
         return datasets.read(file, splits)
     if splits is not None:
         raise InputError(f"{file}: only a file of Karpathy (dataset_*.json) has splits; leave --split out")
-    if not first.startswith(("{", "[")) and (delimiter := tables.delimiter_of(first)) is not None:
-        return tables.read(file, delimiter)
+    if not first.startswith(("{", "[")):
+        if (delimiter := tables.delimiter_of(first)) is not None:
+            return tables.read(file, delimiter)
+        tables.require_columns(file, first)
     return json_lines.read(file)
 
 

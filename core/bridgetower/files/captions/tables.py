@@ -10,16 +10,26 @@ from bridgetower.files.captions.rows import CAPTION_NAMES, IMAGE_NAMES, Row, row
 from bridgetower.files.os_errors import unreadable
 from bridgetower.files.regular_files import open_regular
 
+_DELIMITERS = ("\t", ",", ";")
 _COLUMNS = " or ".join(f'"{image}"' for image in IMAGE_NAMES), " or ".join(f'"{text}"' for text in CAPTION_NAMES)
 
 
 def delimiter_of(head: str) -> str | None:
     """Return what separates the columns of a table, by its first line; None if that names no picture and text."""
-    for delimiter in ("\t", ",", ";"):
+    for delimiter in _DELIMITERS:
         names = _names(next(csv.reader([head], delimiter=delimiter), []))
         if _column(names, IMAGE_NAMES) is not None and _column(names, CAPTION_NAMES) is not None:
             return delimiter
     return None
+
+
+def require_columns(file: Path, head: str) -> None:
+    """Raise InputError where the first line is that of a table, whose columns `delimiter_of` does not know."""
+    if any(delimiter in head for delimiter in _DELIMITERS):
+        raise InputError(
+            f"{file}, line 1: names no column for the picture, or none for its text; the first line of a table should "
+            f"have {_COLUMNS[0]}, and {_COLUMNS[1]}"
+        )
 
 
 def read(file: Path, delimiter: str) -> Iterator[Row]:
