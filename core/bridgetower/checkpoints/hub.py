@@ -109,7 +109,7 @@ def remove(repository: str, *, dry_run: bool) -> int:
     found = frozenset(repo for repo in cache.repos if (repo.repo_type, repo.repo_id) == ("model", repository))
     if not found:
         raise ModelError(f"{place}: `huggingface_hub` does not understand the folder: remove it by hand")
-    # Of this repository alone: a commit that another one has, too, would be deleted in either.
+    # Of this repository alone: of a commit that two repositories have, that of either would be deleted, by chance.
     commits = (revision.commit_hash for repo in found for revision in repo.revisions)
     strategy = replace(cache, repos=found).delete_revisions(*commits)
     if not dry_run:
