@@ -21,7 +21,7 @@ CATS, DOG = "two-cats-on-a-couch-in-the-desert.jpg", "a-dog-on-a-couch-in-the-ra
 
 
 def run(program: str, *arguments: object, status: int = 0) -> str:
-    """What the program prints."""
+    """Return the output of the program."""
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / program, *map(str, arguments)], capture_output=True, text=True, check=False
     )

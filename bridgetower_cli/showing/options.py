@@ -57,7 +57,7 @@ DryRun = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """What a user wants of the hits besides the list. Raises UsageError, and MissingExtraError for pictures."""
+    """The options that say where hits go besides the list. Raises UsageError, and MissingExtraError for pictures."""
 
     html: Path | None = None
     preview: bool = False

@@ -31,7 +31,7 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Graphics:
-    """What a terminal can do."""
+    """The abilities of a terminal."""
 
     protocol: Protocol
     cell: tuple[int, int] | None = None  # pixels of a character, wide and high; None if it does not say

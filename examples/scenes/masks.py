@@ -60,7 +60,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class MaskedClaim:
-    """What a text with gaps asserts."""
+    """The claim of a text with gaps."""
 
     claim: Claim
     gaps: tuple[Gap, ...]

@@ -17,7 +17,7 @@ BASH = shutil.which("bash")
 
 
 def completed(line: str) -> list[str]:
-    """What bash offers for a command line, of which the last word is begun."""
+    """Return the words that bash offers for a command line, of which the last word is begun."""
     words = line.split(" ")
     environment = {"_BT_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     done = CliRunner().invoke(app, [], prog_name="bt", env=environment)
