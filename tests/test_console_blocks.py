@@ -11,7 +11,7 @@ import pytest
 from tests.console_blocks import ROOT, agrees, blocks, rewrite, rewritten, run
 from tests.warm_bt import warm_bt
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SESSIONS = {page.relative_to(ROOT).as_posix(): blocks(page.read_text("utf-8")) for page in PAGES}
 NOT_RUN = {  # how many blocks of a page: each says why, in a comment above it
     "docs/benchmarks.md": 2,
@@ -47,7 +47,7 @@ def test_a_page_shows_what_is_printed(name: str, scratch: Path, bt: Path, reques
     for tool in TOOLS:
         if shutil.which(tool) is None and any(tool in command.text.split() for _, command in commands):
             pytest.skip(f"needs {tool}")
-    printed = run(session, scratch / Path(name).stem, bt)
+    printed = run(session, scratch / Path(name).with_suffix("").as_posix().replace("/", "-"), bt)
     differ = [(*one, lines) for one, lines in zip(commands, printed, strict=True) if not agrees(one[1].output, lines)]
     if request.config.getoption("--rewrite"):
         rewrite(ROOT / name, differ)

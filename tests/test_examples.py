@@ -82,25 +82,82 @@ def test_the_sheet_in_the_readme_is_what_its_command_makes(tmp_path: Path, reque
     assert SHEET.stat().st_size < 150_000
 
 
-def test_a_contact_sheet_needs_an_index(tmp_path: Path) -> None:
-    assert "error: " in run("contact_sheet.py", tmp_path / "nothing", "a cat", tmp_path / "sheet.webp", status=2)
+def test_a_sheet_that_cannot_be_written_is_known_before_the_search(tmp_path: Path) -> None:
+    taken = tmp_path / "taken.webp"
+    taken.write_bytes(b"a photograph")
+    for sheet, reason in (
+        (tmp_path / "sheet.xyz", "its name should end with one of .webp, .png, .jpg, .jpeg"),
+        (tmp_path / "gone" / "sheet.webp", "its folder is not there; make it first"),
+        (taken, "is there already; choose another name"),
+    ):
+        said = run("contact_sheet.py", tmp_path / "no index", "a cat", sheet, status=2)
+        assert said == f"error: {sheet}: {reason}\n"
+    assert taken.read_bytes() == b"a photograph"
+
+
+@pytest.mark.parametrize(
+    ("program", "more", "code"),
+    [
+        ("contact_sheet.py", ["a cat", "new.webp"], 5),
+        ("best_of_each_month.py", ["a cat"], 5),
+        ("caption_check.py", [], 6),
+    ],
+)
+def test_an_error_is_one_line_with_the_exit_code_of_bt(
+    program: str, more: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run(program, tmp_path / "nothing", *more, status=code)
+    assert said.startswith("error: ") and "nothing" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["contact_sheet.py", "best_of_each_month.py", "caption_check.py"])
+def test_an_interrupt_ends_a_program_without_a_traceback(program: str, tmp_path: Path) -> None:
+    interrupted = (
+        "import runpy, sys, bridgetower\n"
+        "def stop(*_, **__): raise KeyboardInterrupt\n"
+        "bridgetower.Library = bridgetower.read_captions = stop\n"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    more = {"contact_sheet.py": ["a cat", str(tmp_path / "new.webp")], "best_of_each_month.py": ["a cat"]}.get(
+        program, []
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted, ROOT / "examples" / program, tmp_path, *more],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_captions_are_checked_worst_first(tmp_path: Path) -> None:
     rows = [
-        ("picture", "caption", "by"),
-        (CATS, "two dogs on a couch", "ada"),
-        (DOG, "a dog on a couch", "ada"),
-        (CATS, "two cats in the desert", "bob"),
+        "image,caption,by",
+        f"{CATS},two dogs on a couch,ada",
+        f"{DOG},a dog on a couch,ada",
+        f"{CATS},two cats in the desert,bob",
     ]
     for name in (CATS, DOG):
         shutil.copy(GALLERY / name, tmp_path)
-    (tmp_path / "captions.csv").write_text("".join(",".join(row) + "\r\n" for row in rows), "utf-8-sig")
+    (tmp_path / "captions.csv").write_text("".join(row + "\r\n" for row in rows), "utf-8-sig")
     checked = list(csv.DictReader(StringIO(run("caption_check.py", tmp_path / "captions.csv", "--model", "demo"))))
+    assert {(Path(row["image"]), row["place"], row["caption"]) for row in checked} == {
+        (tmp_path / CATS, "line 2", "two dogs on a couch"),
+        (tmp_path / DOG, "line 3", "a dog on a couch"),
+        (tmp_path / CATS, "line 4", "two cats in the desert"),
+    }
     assert checked[0]["caption"] == "two dogs on a couch" and float(checked[0]["match"]) < 0.1
     assert [float(row["match"]) for row in checked] == sorted(float(row["match"]) for row in checked)
-    assert {(row["caption"], row["by"]) for row in checked} == {row[1:] for row in rows[1:]}
     assert float(checked[-1]["match"]) > 0.9
+
+
+def test_captions_of_pictures_that_are_gone_are_left_out_if_asked(tmp_path: Path) -> None:
+    lines = "".join(f'{{"image": "{name}", "caption": "a dog on a couch"}}\n' for name in ("gone.jpg", DOG))
+    (tmp_path / "captions.jsonl").write_text(lines, "utf-8")
+    asked = "caption_check.py", tmp_path / "captions.jsonl", "--model", "demo", "--images", GALLERY
+    said = run(*asked, status=6)
+    assert "line 1" in said and "gone.jpg" in said and said.count("\n") == 1
+    [row] = csv.DictReader(StringIO(run(*asked, "--skip-missing")))
+    assert (row["image"], row["place"]) == (str(GALLERY / DOG), "line 2")
 
 
 def test_the_best_of_each_month(tmp_path: Path) -> None:
@@ -115,3 +172,8 @@ def test_the_best_of_each_month(tmp_path: Path) -> None:
     best = [f"2024-02  0.000  {tmp_path / DOG}", f"2024-05  {lines[1].split()[1]}  {tmp_path / CATS}"]
     assert lines == best
     assert run("best_of_each_month.py", *asked, "--min-match", 0.2).splitlines() == best[1:]
+    none = run("best_of_each_month.py", *asked[:2], 2023, status=1)
+    assert none.startswith("no match in 2023: the best picture has 0.0") and none.count("\n") == 1
+    assert run("best_of_each_month.py", *asked[:2], 2019, status=1) == (
+        "no match in 2019: the index has no picture of that year\n"
+    )
