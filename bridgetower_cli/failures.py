@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from bridgetower import __version__
-from bridgetower.errors import BridgeTowerError, OutputError, UsageError
+from bridgetower.errors import BridgeTowerError, NoIndexError, OutputError, UsageError
 from bridgetower.resources import shortage
 from bridgetower_cli import interrupts, render, usage
 
@@ -73,6 +73,8 @@ def _exit_on_error() -> Iterator[None]:
     try:
         yield
         return
+    except NoIndexError as error:
+        message, code = render.no_index(error), error.exit_code
     except BridgeTowerError as error:
         message, code = str(error), error.exit_code
     except BrokenPipeError as error:

@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from bridgetower.errors import OutputError
+from bridgetower.errors import NoIndexError, OutputError
 from bridgetower.records import INT8, Skipped
 from bridgetower_cli.terminal import tables
 from bridgetower_cli.terminal.tables import UNKNOWN as UNKNOWN
@@ -163,13 +163,15 @@ def unwritable(error: OSError) -> OutputError:
 
 _quiet = False  # whether the user wants errors only
 _for_program = False  # whether the error that ends the command is a JSON object
+index_option = ""  # the option that names the index, as a shell takes it behind a command, if one was given
 set_aside: Callable[[], AbstractContextManager[object]] = nullcontext  # erases a live table while a message is written
 
 
 def begin(arguments: Sequence[str]) -> None:
     """Begin a command with these arguments: say everything until `hush`, and the last error as they want it."""
-    global _quiet, _for_program
+    global _quiet, _for_program, index_option
     _quiet, _for_program = False, "--json" in takewhile(lambda word: word != "--", arguments)
+    index_option = ""
 
 
 def answer_program() -> None:
@@ -288,7 +290,14 @@ def in_cloud(pictures: int) -> None:
 
 def empty_index(directory: Path) -> str:
     """Return why a search of an empty index shows nothing, with advice."""
-    return f"the index in {short(directory)} is empty; fill it with `bt index PHOTOS`"
+    return f"the index in {short(directory)} is empty; fill it with `bt index PHOTOS{index_option}`"
+
+
+def no_index(error: NoIndexError) -> str:
+    """Return what an error says, with the command that makes the index, if one can be made there."""
+    if error.directory is None:
+        return str(error)
+    return f"no index at {error.directory}: make one there with `bt index PHOTOS{index_option}`"
 
 
 def how_far(verified: int, best: float | None) -> str:

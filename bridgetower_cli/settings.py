@@ -1,5 +1,6 @@
 """Options that commands share: paths, model and device. Flag > environment > file of settings > default."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -87,6 +88,7 @@ def settle(
     for line in keys.unknown(file):
         render.say(f"note: {line}")
     hyperlinks.by_setting = _chosen(keys.HYPERLINKS, None, file)
+    render.index_option = _index_option(index, library)
     by_setting = look_up(keys.MODEL, file)
     given_model = model or (None if by_setting is None else by_setting.value)
     return Settings(
@@ -126,6 +128,13 @@ def _index(index: Path | None, library: str | None, file: SettingsFile, *, must_
     if library is not None:
         return library_folder(library, file, must_exist=must_exist)
     return keys.INDEX.default() if index is None else index
+
+
+def _index_option(index: Path | None, library: str | None) -> str:
+    """Return the option that names the index, as a shell takes it behind a command; empty if none was given."""
+    if index is not None:
+        return f" --index {shlex.quote(str(index))}"
+    return "" if library is None else f" --library {library}"
 
 
 def _server_off(file: SettingsFile) -> str | None:

@@ -145,7 +145,7 @@ def _from_library(text: str, top: int, depth: int | None, each: bool, settings: 
         try:
             filled, is_empty = ask_library(settings, ask)
         except NoIndexError as error:
-            raise NoIndexError(f"{error}, or name a picture with --image FILE") from error
+            raise NoIndexError(f"{render.no_index(error)}, or name a picture with --image FILE") from error
         if is_empty:
             raise no_match(f"{render.empty_index(settings.index)}, or name a picture with --image FILE")
     return filled

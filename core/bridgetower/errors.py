@@ -68,7 +68,11 @@ class StoreError(BridgeTowerError):
 
 
 class NoIndexError(StoreError):
-    """There is no index in the directory, or no directory."""
+    """There is no index in the directory, or no directory; `directory` is where one can be made, None if it cannot."""
+
+    def __init__(self, message: str, directory: Path | None = None) -> None:
+        super().__init__(message)
+        self.directory = directory
 
 
 class LockedError(StoreError):

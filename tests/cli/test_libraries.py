@@ -1,6 +1,7 @@
 """Indexes by name: `--library NAME`, `bt libraries`."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,30 @@ def test_a_wrong_name_names_the_nearest(bt: Bt, holidays: Path) -> None:
     done = bt("status", "--library", "xyz")
     assert "`bt libraries` lists all; `bt index PHOTOS --library xyz` makes it" in done.stderr
     assert not (holidays.parent / "holyday").exists()
+
+
+@pytest.mark.parametrize("named", ["", "--index 'a b'", "--library mine", "--library default"])
+def test_the_way_out_makes_the_index_that_was_asked(
+    bt: Bt, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    folder = Path("a b" if named.startswith("--index") else "mine").absolute()
+    monkeypatch.setenv("BT_INDEX", str(folder))  # not what the option names
+    assert bt("config", "set", "library.mine", folder).exit_code == 0
+    option = named.replace("a b", str(folder))
+    make = f"`bt index PHOTOS {option}`" if option else "`bt index PHOTOS`"
+    words = shlex.split(named)
+    for command in (["search", "red"], ["status"], ["duplicates"], ["fill", "a <mask>"], ["search", "red", "--json"]):
+        done = bt(*command, *words)
+        assert done.exit_code == 5 and f": make one there with {make}" in done.stderr
+    assert bt("fill", "a <mask>", *words).stderr.endswith(f"{make}, or name a picture with --image FILE\n")
+    (tmp_path / "nothing").mkdir()
+    assert bt("index", "nothing", *words).exit_code == 0
+    (tmp_path / "texts").write_text("red\n")
+    for command in (["search", "red"], ["duplicates"], ["fill", "a <mask>"], ["search", "--texts-from", "texts"]):
+        done = bt(*command, *words)
+        assert done.exit_code == 1 and f"is empty; fill it with {make}" in done.stderr
+    done = bt(*[str(photos) if word == "PHOTOS" else word for word in shlex.split(make.strip("`"))[1:]])
+    assert done.exit_code == 0 and bt("search", "red", *words).exit_code == 0
 
 
 @pytest.mark.usefixtures("holidays")

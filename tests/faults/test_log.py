@@ -57,7 +57,7 @@ def test_what_is_left_of_an_index_is_no_index_and_makes_room_for_one(killed: Pat
             way()
     (killed / "manifest.sqlite-wal").unlink()
     (killed / "manifest.sqlite-shm").touch()
-    with pytest.raises(NoIndexError, match="make one there"):
+    with pytest.raises(NoIndexError, match="index pictures there first"):
         IndexReader.open(killed)
     bring_up_to_date(killed)
     assert list(check_index(killed)) == []

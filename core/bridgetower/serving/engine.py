@@ -393,7 +393,7 @@ class Engine:
 def _made_by(index: Library) -> Fingerprint:
     fingerprint = index.fingerprint
     if fingerprint is None:
-        raise StoreError(f"the index in {index.directory} is empty; fill it with `bt index PHOTOS`")
+        raise StoreError(f"the index in {index.directory} is empty; index pictures there first")
     return fingerprint
 
 

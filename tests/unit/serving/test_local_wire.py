@@ -84,7 +84,7 @@ def test_records_come_back_equal(record: object) -> None:
 
 ERRORS = [
     errors.UsageError("wrong"),
-    errors.NoIndexError("no index at /a"),
+    errors.NoIndexError("no index at /a", Path("/a")),
     errors.LockedError(Path("/a"), "process 7"),
     errors.DamagedLogError(Path("/a/log"), 2),
     errors.DamagedFileError(Path("/a/file"), "cut off"),

@@ -524,7 +524,7 @@ def test_an_empty_index_is_no_error(tmp_path: Path) -> None:
     engine = Engine(Options(tmp_path / "index"))
     tools = Tools(Asking(engine, None), tmp_path / "thumbnails")
     empty = Place(engine, tools, tmp_path / "photos")
-    assert texts(empty.ask("search", text="red")) == ["no match: the index is empty; `bt index PHOTOS` fills it"]
+    assert texts(empty.ask("search", text="red")) == ["no match: the index is empty; index pictures there first"]
     assert texts(empty.ask("fill", text="a <mask>"))[0].startswith("no word: the index is empty")
     tools.close()
     engine.close()

@@ -179,7 +179,7 @@ def absent(path: Path) -> StoreError:
     folder = path.parent
     if folder.exists() and not folder.is_dir():
         return NoIndexError(f"{folder}: a file, not the folder of an index: name another place with --index DIR")
-    return NoIndexError(f"no index at {folder}: make one there with `bt index PHOTOS`")
+    return NoIndexError(f"no index at {folder}: index pictures there first", folder)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

@@ -49,7 +49,7 @@ def _words(error: Exception, say: Say, defect: Callable[[BaseException], object]
         return f"a defect: {_MORE}"
     say(f"error: {error}")
     if isinstance(error, NoIndexError):
-        return f"there is no index in the folder of this server: `bt index PHOTOS` makes one; {_MORE}"
+        return f"there is no index in the folder of this server; index pictures there first; {_MORE}"
     if isinstance(error, UnreachableStoreError):
         return "the database that recalls does not answer: ask again later"
     if isinstance(error, StoreError):

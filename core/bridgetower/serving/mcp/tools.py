@@ -125,7 +125,7 @@ class Tools:
         if given.cursor is not None:
             return "no match: there are no further pictures"
         if not self._engine.size():
-            return "no match: the index is empty; `bt index PHOTOS` fills it"
+            return "no match: the index is empty; index pictures there first"
         if found.best_match is not None:
             return f"no match: {_how_far(found)}"
         if found.ruled_out:

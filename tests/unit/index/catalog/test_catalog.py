@@ -353,7 +353,7 @@ def test_an_interrupt_while_globs_are_compared_is_no_damage(
 
 
 def test_an_absent_or_unfinished_manifest_is_no_index(path: Path) -> None:
-    with pytest.raises(StoreError, match=r"no index at .*: make one there with `bt index PHOTOS`"):
+    with pytest.raises(StoreError, match=r"no index at .*: index pictures there first"):
         Catalog.read(path)
     with pytest.raises(StoreError, match="no index at"):
         Catalog.read(path / "below a file that is not there")
