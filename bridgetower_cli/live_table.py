@@ -18,18 +18,20 @@ class LiveTable:
     """A context that shows rows on stdout, above a line with the progress; `show` and `update` may be called at any
     rate.
 
-    At the end the table is erased, so that the caller can write the final one. After an error its last rows stay.
+    It may be entered again for the next table, and then the model is loaded. At the end the table is erased, so that
+    the caller can write the final one. After an error its last rows stay.
     """
 
     def __init__(self, doing: str, unit: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._doing, self._unit, self._clock = doing, unit, clock
-        self._progress = "loading the model"
+        self._awaited = "loading the model"
+
+    def __enter__(self) -> Self:
+        self._progress = self._awaited
         self._columns: Sequence[Column] = ()
         self._rows: Sequence[Sequence[str]] = ()
         self._height = 0  # lines on the terminal; the cursor is below them
         self._drawn_at = -math.inf
-
-    def __enter__(self) -> Self:
         render.set_aside = self._aside
         return self
 
@@ -43,7 +45,8 @@ class LiveTable:
 
     def update(self, done: int, total: int) -> None:
         """Say that `done` of `total` units are done; a `total` of 0 is not known yet."""
-        self._progress = f"{done} of {total} {self._unit}" if total else f"the first {self._unit}"
+        self._awaited = f"the first {self._unit}"  # the model is loaded
+        self._progress = f"{done} of {total} {self._unit}" if total else self._awaited
         if not total:  # else rows follow, which are drawn with it
             self._draw_if_due()
 

@@ -32,12 +32,12 @@ def answer(
     index: Path,
     *,
     sort: str,
-    live: bool = True,
+    live: LiveTable | None = None,
     show: "Callable[[Found, Sequence[Ranked]], bool]" = lambda found, hits: False,
 ) -> "tuple[Found, list[Ranked]]":
     """Ask a query of the library of `index`; print its hits as a table, unless `show` prints them; return them.
 
-    On a terminal they are shown while they are verified, if they may be `live`. Raises as `Library.search`, and what
+    On a terminal they are shown in `live`, if given, while they are verified. Raises as `Library.search`, and what
     `no_match` returns where there is nothing to print.
     """
     number = {"texts": len(query["text"] or ()), "negatives": len(query["without"])}
@@ -46,10 +46,8 @@ def answer(
     def table(hits: Sequence[Hit], *, settling: bool = False) -> tuple[list[Column], list[list[str]]]:
         return laid_out([hit for _, hit in ranked(hits, offset, sort)], **number, settling=settling)
 
-    settling = None
     verifies = any(number.values()) and query["depth"] != 0
-    if verifies and live and render.shows_live_tables():
-        settling = LiveTable("verifying", "pictures")
+    settling = live if verifies and render.shows_live_tables() else None
     with settling or Meter("searching", "pictures") as progress:
 
         def ask(searched: "Library | RemoteLibrary") -> "tuple[Found, bool]":

@@ -19,6 +19,7 @@ from bridgetower_cli.asking.line_editor import LineEditor
 from bridgetower_cli.config.keys import HISTORY, MIN_MATCH
 from bridgetower_cli.config.values import probability
 from bridgetower_cli.libraries import AskLibrary, open_library
+from bridgetower_cli.live_table import LiveTable
 from bridgetower_cli.settings import Settings, named_path, named_place, whole
 from bridgetower_cli.terminal.tables import Column
 
@@ -83,6 +84,7 @@ class _Session:
         self._query = dict(common)
         self._settings, self._ask_library, self._sort = settings, ask_library, sort
         self._open_picture = open_picture
+        self._live = LiveTable("verifying", "pictures")
         self._files: dict[int, Path] = {}  # of the last answer, by their ranks
         if common["depth"] != 0:
             self._query["min_match"] = settings.chosen(MIN_MATCH, common["min_match"])
@@ -130,7 +132,8 @@ class _Session:
 
     def _answer(self, **own: Any) -> None:
         self._files = {}
-        _, hits = answer({**self._query, **own}, self._ask_newest, self._settings.index, sort=self._sort)
+        query = {**self._query, **own}
+        _, hits = answer(query, self._ask_newest, self._settings.index, sort=self._sort, live=self._live)
         self._files = {rank: hit.path for rank, hit in hits}
 
     def _ask_newest(self, ask: "Callable[[Library | RemoteLibrary], _T]", /) -> _T:

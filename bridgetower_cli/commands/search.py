@@ -41,6 +41,7 @@ from bridgetower_cli.asking.session import converse
 from bridgetower_cli.asking.stdin import Stdin
 from bridgetower_cli.config.keys import DEPTH, MIN_MATCH, TOP
 from bridgetower_cli.libraries import ask_library
+from bridgetower_cli.live_table import LiveTable
 from bridgetower_cli.settings import (
     Depth,
     Device,
@@ -212,8 +213,8 @@ def search(
             return show_instead([hit for _, hit in hits], showing, lambda: asked(found, hits))
         return True
 
-    is_table = not (json or paths or null or showing.prints_page)
-    found, hits = answer(query, partial(ask_library, settings), settings.index, sort=sort, live=is_table, show=show)
+    live = None if json or paths or null or showing.prints_page else LiveTable("verifying", "pictures")
+    found, hits = answer(query, partial(ask_library, settings), settings.index, sort=sort, live=live, show=show)
     follow([hit for _, hit in hits], showing, lambda: asked(found, hits), settings)
 
 

@@ -152,6 +152,16 @@ def test_queries_and_commands_one_after_the_other(folder: Path) -> None:
         assert bt.end("/quit\r") == 0
 
 
+def test_the_model_is_loading_at_the_first_question_only(folder: Path) -> None:
+    with session(folder) as bt:
+        assert len(names(bt.ask("red"))) == 3
+        assert bt.written.count("verifying: loading the model") == 1
+        assert len(names(bt.ask("white"))) == 3
+        assert bt.written.count("verifying: loading the model") == 1
+        assert "verifying: the first pictures" in bt.written
+        assert bt.end() == 0
+
+
 def test_an_error_of_a_query_is_one_line_and_the_session_goes_on(folder: Path) -> None:
     with session(folder, DISPLAY="", WAYLAND_DISPLAY="") as bt:
         assert bt.ask("/image nowhere.png")[-1].startswith("error: ") and "nowhere.png" in bt.written
