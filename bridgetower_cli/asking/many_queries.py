@@ -1,7 +1,6 @@
 """Ask many queries, one a line of a file or of stdin, and print JSON lines, query by query."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -117,6 +116,7 @@ def _require_sense(common: Query) -> None:
 def _checked(lines: Lines, number: int, row: dict[str, Any], common: Query, least_match: float | None) -> _Line:
     """Return the query of a line; `least_match` cuts where it has a text. Raises InputError that names the line."""
     from bridgetower import SearchRequest
+    from bridgetower.files.content import unreachable
 
     with lines.named(number):
         if unknown := [name for name in row if name not in _FIELDS]:
@@ -130,8 +130,8 @@ def _checked(lines: Lines, number: int, row: dict[str, Any], common: Query, leas
             if not isinstance(row["image"], str):
                 raise InputError('"image" is no path')
             image = lines.folder / named_path(row["image"])
-            if not os.path.lexists(image):
-                raise InputError(f"{image}: no such file")
+            for error in unreachable([image]):
+                raise error
             query["image"], named["query_image"] = [image], row["image"]
         if row.get("top") is not None:
             query["top"] = whole(10)(row["top"])

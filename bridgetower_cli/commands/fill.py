@@ -126,7 +126,11 @@ def fill(
 
 
 def _from_images(text: str, images: list[Path], top: int, settings: Settings) -> "Filled":
+    from bridgetower.files.content import unreachable
+
     paths = [Path(os.path.abspath(path)) for path in images]
+    for error in unreachable(paths):
+        raise error  # before a model is fetched
     with Meter("reading", "pictures") as meter:
         filled = ask_model(settings, lambda asked: asked.fill(text, paths, top=top, on_progress=meter.update))
     for skip in filled.skipped:  # the user named each picture, so a result without one would mislead

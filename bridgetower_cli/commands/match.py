@@ -59,6 +59,9 @@ def match(
     finds candidates. A model that lacks the head for one of the two leaves it out. With --top, similarity chooses the
     texts of each picture that are matched, and the others are left out.
     """
+    from bridgetower.files.content import unreachable
+    from bridgetower.inputs import list_of_texts
+
     wanted = [*(text or ()), *(texts_in(texts) if texts is not None else ())]
     if not wanted:
         raise UsageError("--text is missing: `bt match --help` shows how it is given; --texts FILE reads many")
@@ -73,6 +76,9 @@ def match(
         needs_index=False,
     )
     paths = [Path(os.path.abspath(image)) for image in images]
+    list_of_texts(wanted)  # may raise, as may the next, so before a model is fetched
+    for error in unreachable(paths):
+        raise error
     with Meter("matching", "pictures") as meter:
         scores = ask_model(
             settings, lambda asked: asked.match(paths, wanted, top=top, depth=depth, on_progress=meter.update)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bridgetower.errors import UsageError
+from bridgetower.records import Skipped
 from bridgetower_cli import render
 from bridgetower_cli.config.keys import MIN_MATCH
 from bridgetower_cli.failures import no_match
@@ -61,6 +62,8 @@ def rerank(
 
     Exits with 1 if there is nothing to print, as when nothing reaches --min-match.
     """
+    from bridgetower.files.content import unreachable
+
     showing = Showing(
         html=html, viewed=open_first or int(open_viewer), copy_to=copy_to, link_to=link_to, dry_run=dry_run
     )
@@ -77,6 +80,9 @@ def rerank(
     spelled = _read_paths(b"\0" if null else b"\n")
     if not spelled:
         raise no_match("no paths came in on stdin")
+    if len(gone := list(unreachable(spelled))) == len(spelled):  # no model need be fetched
+        render.skipped(Skipped(error.path, error.reason) for error in gone)
+        raise no_match(render.how_far(0, None))
     with Meter("verifying", "pictures") as meter:
         found = ask_model(
             settings,

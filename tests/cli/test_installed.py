@@ -270,7 +270,7 @@ def test_stopping_it_early_is_one_line(empty_index: Path, where: str, number: si
     tiny_checkpoint(empty_index / "model")
     program: list[str | Path] = [sys.executable, "-c", STOPPED, str(number.value), where]
     done = subprocess.run(
-        [*program, "match", "nowhere.png", "--text", "a cat", "--model", empty_index / "model"],
+        [*program, "match", "Makefile", "--text", "a cat", "--model", empty_index / "model"],
         cwd=ROOT,
         capture_output=True,
         timeout=120,

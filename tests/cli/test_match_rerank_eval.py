@@ -44,6 +44,24 @@ def test_a_picture_that_cannot_be_scored_is_an_error(bt: Bt, photos: Path) -> No
     assert "nowhere.png" in done.stderr
 
 
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["table", "json"])
+def test_what_is_not_there_is_told_before_a_model_is_asked_for(
+    bt: Bt, photos: Path, models: Models, json: list[str]
+) -> None:
+    away, here = photos / "nowhere.png", photos / "broken.png"
+    here.write_bytes(b"no picture")
+    for command in (["match", here, away, "--text", "red"], ["fill", "a <mask>", "--image", here, "--image", away]):
+        done = bt(*command, *json)
+        assert (done.exit_code, done.stdout) == (6, "") and f"{away}: no such file" in done.stderr
+    given = "nowhere.png\n./gone.png\n"
+    done = bt("rerank", "red", *json, input=given)
+    assert (done.exit_code, done.stdout) == (1, "") and models.resolved == []
+    also = bt("rerank", "red", *json, input=f"{given}photos/broken.png\n")  # as the model tells it
+    assert models.resolved != [] and (also.exit_code, also.stdout) == (1, "")
+    assert done.stderr.splitlines() == [line for line in also.stderr.splitlines() if "broken" not in line]
+    assert bt("match", away, "--text", " ").exit_code == 2
+
+
 @pytest.mark.parametrize("arguments", [["a.png"], ["--text", "a"], ["a.png", "--text", ""]], ids=" ".join)
 def test_match_wants_pictures_and_texts(bt: Bt, photos: Path, arguments: list[str]) -> None:
     assert bt("match", *arguments).exit_code == 2

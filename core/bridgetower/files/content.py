@@ -1,6 +1,7 @@
 """Read picture files as a whole; a failure that lies in the file is a reason to skip it."""
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bridgetower.errors import BridgeTowerError, PictureError
@@ -27,6 +28,16 @@ def read(path: Path) -> bytes:
         raise unreadable_picture(path, error) from error
     except MemoryError as error:
         raise PictureError(path, "not enough memory to read it") from error
+
+
+def unreachable(paths: Iterable[Path]) -> Iterator[PictureError]:
+    """Yield the error for each path at which `read` would find no file, without opening any."""
+    for path in paths:
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if isinstance(unreadable := unreadable_picture(path, error), PictureError):
+                yield unreadable
 
 
 def unreadable_picture(path: Path, error: OSError) -> BridgeTowerError:

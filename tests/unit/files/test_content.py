@@ -10,7 +10,7 @@ import pytest
 from bridgetower import records
 from bridgetower.errors import InputError, PictureError, ResourceError
 from bridgetower.files import content
-from bridgetower.files.content import read
+from bridgetower.files.content import read, unreachable
 from tests.fakes import handles_left
 
 
@@ -30,6 +30,9 @@ def read_reason(path: Path) -> str:
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
     assert read_reason(tmp_path / "gone.jpg") == "no such file"
+    (tmp_path / "file").touch()
+    away = [tmp_path / "gone.jpg", tmp_path / "file" / "a.jpg"]
+    assert [error.reason for error in unreachable([tmp_path / "file", *away])] == [read_reason(path) for path in away]
     (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
     assert read_reason(tmp_path / "link.jpg") == "no such file"
     assert read_reason(tmp_path / "nul\0.jpg") == "no such file"
