@@ -28,9 +28,8 @@ class Ranking:
         """Verify the first candidates, and show the hits after each batch."""
         require_heads(judge.heads, Head.ITM)
         without = self._request.without
-        encoded = judge.encode_texts(
-            [*self._request.texts, *without]
-        )  # may read the weights, which takes nothing of the budget
+        # May read the weights, which takes nothing of the budget.
+        encoded = judge.encode_texts([*self._request.texts, *without])
         deadline = time.monotonic() + self._request.budget
         on_progress(0, 0)
         self.depth = judge.default_depth if self._request.depth is None else self._request.depth
