@@ -3,7 +3,8 @@
     BridgeTowerError                 exit code
     ├── UsageError                   2   options or values that cannot go together
     ├── ModelError                   4   the checkpoint: not found, unreadable, wrong
-    │   └── MissingHeadError             it lacks a head that the task needs
+    │   ├── MissingHeadError             it lacks a head that the task needs
+    │   └── DivergedError                its training led to numbers that are not finite
     ├── StoreError                   5   the index: locked, foreign, damaged
     │   ├── NoIndexError                 there is no index; a writer creates one
     │   ├── LockedError                  another process is writing the index; a later attempt may succeed
@@ -18,7 +19,7 @@
     │       ├── PixelLimitError          the picture has too many pixels
     │       └── MissingExtraError        the library that reads its format is not installed
     ├── ResourceError                71  this machine lacks memory, file handles or threads
-    │   └── ProcessError                 a worker process cannot be started
+    │   └── ProcessError                 a worker process cannot be started, or another process of the run ended
     └── OutputError                 74   the results cannot be written
 
 A message is one line in three parts: what failed, which file, what to do next. The command line prints it unchanged.
@@ -59,6 +60,10 @@ class ModelError(BridgeTowerError):
 
 class MissingHeadError(ModelError):
     """The checkpoint lacks a head that the task needs."""
+
+
+class DivergedError(ModelError):
+    """The training of a model led to numbers that are not finite."""
 
 
 class StoreError(BridgeTowerError):
@@ -165,7 +170,10 @@ class ResourceError(BridgeTowerError):
 
 
 class ProcessError(ResourceError):
-    """A worker process cannot be started: for lack of memory or permission, or in an incomplete installation."""
+    """A worker process cannot be started: for lack of memory or permission, or in an incomplete installation.
+
+    Also of several processes that train together, one has ended.
+    """
 
 
 class OutputError(BridgeTowerError):

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from bridgetower.errors import BridgeTowerError, ResourceError
 
 # Texts in the errors of PyTorch, which raises RuntimeError for everything, and of libraries that fail to load.
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "failed to map segment",
+    "cublas_status_alloc_failed",
+)
 _NO_HANDLES = ("too many open files",)
 
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bridgetower.errors import StoreError, UsageError
+from bridgetower.files.lock import is_lock
 from bridgetower.index.catalog.sqlite_errors import explained
-from bridgetower.index.lock import is_lock
 
 MANIFEST = "manifest.sqlite"
 LOCK = "writer.lock"

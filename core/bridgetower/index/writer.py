@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from bridgetower.errors import DamagedIndexError, StoreError, UnreachableStoreError
 from bridgetower.files.atomic import fsync_directory
+from bridgetower.files.lock import Lock
 from bridgetower.index.catalog.changed_files import Sweep
 from bridgetower.index.catalog.connection import backup_of
 from bridgetower.index.catalog.reader import Catalog
@@ -22,7 +23,6 @@ from bridgetower.index.catalog.writer import CatalogWriter
 from bridgetower.index.compatibility import require_same
 from bridgetower.index.directory import FEATURES, LOCK, MANIFEST, bytes_below, require_place
 from bridgetower.index.feature_cache import FeatureCache
-from bridgetower.index.lock import Lock
 from bridgetower.index.recovery import backup
 from bridgetower.index.stores.named import NamedStore
 from bridgetower.index.vectors.protocol import RecallStore

@@ -14,6 +14,7 @@ from bridgetower.errors import InputError, UsageError
 from bridgetower.files.captions.captioned import Captioned
 from bridgetower.files.captions.read import read_captions
 from bridgetower.records import Skipped
+from tests.fakes import paint
 
 PAIRS = [("a.jpg", "a cat"), ("b.jpg", 'a "big" dog, asleep'), ("a.jpg", "a cat\nand a dog")]
 
@@ -108,7 +109,7 @@ def test_a_picture_of_many_rows_is_looked_for_once(pictures: Path, monkeypatch: 
 def test_pictures_may_lie_in_another_folder(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("annotations") / "captions.csv"
     file.write_text(FORMS["csv"])
-    with pytest.raises(InputError, match=r"line 2: .*no such file, as 1 more; .*--images"):
+    with pytest.raises(InputError, match=r"line 2: .*no such file, and 1 more; .*--images"):
         read_captions(file)
     assert [item.image for item in read_captions(file, images=pictures)] == [pictures / "a.jpg", pictures / "b.jpg"]
 
@@ -132,6 +133,12 @@ def test_the_folder_that_karpathy_names_is_part_of_the_path(pictures: Path) -> N
     document["images"][0]["filepath"] = "val2014"
     (pictures / "dataset.json").write_text(json.dumps(document))
     assert read_captions(pictures / "dataset.json")[0].image == pictures / "val2014" / "a.jpg"
+
+
+def test_a_picture_is_no_captions_file(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", "red")
+    with pytest.raises(InputError, match=r"a\.png: no captions file: it is no text in UTF-8; "):
+        read_captions(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("form", ["csv", "coco", "one caption"])
@@ -172,6 +179,8 @@ def _with(form: Callable[[], dict[str, Any]], value: object, *way: str | int) ->
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        ("image,caption\na.jpg,red, green\n", "line 2: 3 cells, where the first line names 2: put a text with a comma"),
+        ("image\tcaption\na.jpg\tred\tgreen\n", "line 2: 3 cells, where the first line names 2: put a text with a tab"),
         ("image,caption\na.jpg\n", "line 2: 1 cells, where the first line names 2; a row should have"),
         ('image,caption\na.jpg,"one\ntwo"\nb.jpg, \n', 'line 4: "caption" holds something that is no text'),
         ("image,caption\n,a cat\n", 'line 2: "image" is not a path'),

@@ -1,4 +1,4 @@
-"""The lock of the writer of an index: at most one process holds it, and it ends with that process."""
+"""The lock of the writer of an index, or of a run of training: one process at most has it, until the process ends."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from bridgetower.errors import LockedError, StoreError
+from bridgetower.errors import BridgeTowerError, LockedError, StoreError
 from bridgetower.files.regular_files import NotAFileError, open_own, open_own_descriptor
 from bridgetower.resources import shortage
 
@@ -16,24 +16,24 @@ _FIRST_BYTES = b'{"pid": '  # the first bytes of a lock file
 
 
 class Lock:
-    """An exclusive lock on an index for its writer, held until `release`.
+    """An exclusive lock on `what` is written in a folder, held until `release`.
 
     The operating system keeps the lock on the open file and releases it when the process ends, however it ends. The
     content of the file only tells a second writer which process holds the lock.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str = "this index", kind: type[BridgeTowerError] = StoreError) -> None:
         """Take the lock at `path`, creating the file if need be.
 
-        Raises LockedError if another process holds it; StoreError if the file cannot be locked or is not a lock.
+        Raises LockedError if another process holds it; `kind` if the file cannot be locked or is not a lock.
         """
         try:
             self._descriptor = open_own_descriptor(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise shortage(error) or _lock_error(path, error) from error
+            raise shortage(error) or _lock_error(path, error, kind) from error
         try:
             if not _try_lock(self._descriptor):
-                raise LockedError(path.parent, _describe_holder(self._descriptor))
+                raise LockedError(path.parent, _describe_holder(self._descriptor, what))
             if os.fstat(self._descriptor).st_nlink > 1:
                 raise NotAFileError(0, "a file that has another name elsewhere, too")
             if not _is_lock_content(os.read(self._descriptor, len(_FIRST_BYTES))):
@@ -41,7 +41,7 @@ class Lock:
             self._write_holder()
         except OSError as error:
             self.release()
-            raise _lock_error(path, error) from error
+            raise _lock_error(path, error, kind) from error
         except BaseException:
             self.release()
             raise
@@ -77,21 +77,19 @@ def _is_lock_content(begin: bytes) -> bool:
     return _FIRST_BYTES.startswith(begin.strip(b"\0\n "))
 
 
-def _lock_error(path: Path, error: OSError) -> StoreError:
+def _lock_error(path: Path, error: OSError, kind: type[BridgeTowerError]) -> BridgeTowerError:
     if isinstance(error, NotAFileError):
-        return StoreError(f"{path}: {error.strerror}, and left as it is: remove it and run it again")
-    return StoreError(
-        f"{path}: cannot be locked for writing ({error.strerror}): make its folder writable and run it again"
-    )
+        return kind(f"{path}: {error.strerror}, and left as it is: remove it and run it again")
+    return kind(f"{path}: cannot be locked for writing ({error.strerror}): make its folder writable and run it again")
 
 
-def _describe_holder(descriptor: int) -> str:
+def _describe_holder(descriptor: int, what: str) -> str:
     try:
         holder = json.loads(os.read(descriptor, 4096))
         since = datetime.fromtimestamp(holder["since"]).isoformat(" ", "seconds")
-        return f"process {holder['pid']} on {holder['host']} has been writing this index since {since}"
+        return f"process {holder['pid']} on {holder['host']} has been writing {what} since {since}"
     except (OSError, ValueError, KeyError, TypeError, OverflowError):  # the holder has not written its content yet
-        return "another process is writing this index"
+        return f"another process is writing {what}"
 
 
 if sys.platform == "win32":
