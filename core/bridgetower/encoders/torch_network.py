@@ -28,7 +28,7 @@ from bridgetower.encoders.runtime import Runtime
 from bridgetower.encoders.text_tower import Array, damaged_weights, unit
 from bridgetower.encoders.threads import compute_with_one, one_thread
 from bridgetower.errors import ModelError, UsageError
-from bridgetower.network.bridgetower import ImageFeatures, TextFeatures
+from bridgetower.network.features import ImageFeatures, TextFeatures
 from bridgetower.records import INT8, Head, Say, quiet
 from bridgetower.resources import shortages
 

@@ -20,7 +20,6 @@ Wherever a batch of texts meets a batch of pictures, row i belongs to row i.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self, TypeVar
 
 import torch
@@ -28,179 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bridgetower.errors import ModelError
-from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
-from bridgetower.network.layers import CrossAttention, FeedForward, Linear, SelfAttention, as_key_mask, embedding
+from bridgetower.network.config import ModelConfig, TextConfig
+from bridgetower.network.features import Fused, ImageFeatures, TextFeatures
+from bridgetower.network.layers import CrossAttention, FeedForward, Linear, SelfAttention, as_key_mask, embedding, run
+from bridgetower.network.towers import TextTower, VisionLayer, VisionTower
 from bridgetower.records import Head, require_heads
 
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
-
-
-# Tensors that pass between the parts of the network
-
-
-@dataclass(frozen=True, slots=True)
-class TextFeatures:
-    """The features of a batch of texts: everything that is computed from the texts alone."""
-
-    layers: tuple[Tensor, ...]  # n_cross x [B, T, D]: input of the cross-modal encoder, then what is bridged into it
-    alone: Tensor  # [B, T, D]: `layers[0]` after the self-attention of the first cross-modal layer
-    mask: Tensor  # bool [B, T], True = token, False = padding
-    itc: Tensor | None  # [B, E], unit length; None without an ITC head
-
-    def select(self, rows: Tensor) -> Self:
-        """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
-        itc = None if self.itc is None else self.itc[rows]
-        return type(self)(tuple(layer[rows] for layer in self.layers), self.alone[rows], self.mask[rows], itc)
-
-    @classmethod
-    def join(cls, texts: Sequence[Self]) -> Self:
-        """Concatenate texts of one length along B."""
-        layers = tuple(torch.cat(same) for same in zip(*(text.layers for text in texts), strict=True))
-        itc = [text.itc for text in texts if text.itc is not None]
-        alone, mask = torch.cat([text.alone for text in texts]), torch.cat([text.mask for text in texts])
-        return cls(layers, alone, mask, torch.cat(itc) if itc else None)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFeatures:
-    """The features of a batch of pictures: everything that is computed from them alone, so reusable for every text."""
-
-    layers: tuple[Tensor, ...]  # n_cross x [B, N, D]: input of the cross-modal encoder, then what is bridged into it
-    # [B, N, D]: `layers[0]` after the self-attention of the first cross-modal layer. If it is None, `fuse` computes it.
-    alone: Tensor | None
-    itc: Tensor | None  # [B, E], unit length; None without an ITC head
-
-    def select(self, rows: Tensor) -> Self:
-        """The rows of the batch that an int64 [B'] index names, in its order, repeats allowed."""
-        alone, itc = (None if part is None else part[rows] for part in (self.alone, self.itc))
-        return type(self)(tuple(layer[rows] for layer in self.layers), alone, itc)
-
-    def first(self, number: int) -> Self:
-        """The first rows of the batch."""
-        if number == len(self.layers[0]):
-            return self
-        alone, itc = (None if part is None else part[:number] for part in (self.alone, self.itc))
-        return type(self)(tuple(layer[:number] for layer in self.layers), alone, itc)
-
-    @classmethod
-    def join(cls, batches: Sequence[Self]) -> Self:
-        """Concatenate at least one batch along B, each part that all of them have."""
-        if len(batches) == 1:
-            return batches[0]
-        layers = tuple(torch.cat(same) for same in zip(*(batch.layers for batch in batches), strict=True))
-        alone, itc = [batch.alone for batch in batches], [batch.itc for batch in batches]
-        return cls(layers, _joined(alone), _joined(itc))
-
-
-def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """Concatenate tensors along the first axis; None if one is missing."""
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if len(there) == len(parts) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """Output of the cross-modal encoder, row i from text i and picture i."""
-
-    text: Tensor  # [B, T, D], or its first tokens only
-    image: Tensor  # [B, N, D], or its first tokens only
-    pooled: Tensor  # [B, 2D], each number in (-1, 1)
-
-
-# The text tower
-
-
-class TextLayer(nn.Module):
-    """Self-attention and feed-forward, the norm *after* each residual sum."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.attention = SelfAttention(width, config.num_attention_heads, config.attention_probs_dropout_prob)
-        self.norm_attention = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp = FeedForward(width, config.intermediate_size)
-        self.norm_mlp = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, x: Tensor, key_mask: Tensor | None) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
-        x = self.norm_attention(x + self.dropout(self.attention(x, key_mask)))
-        x = self.norm_mlp(x + self.dropout(self.mlp(x)))
-        return x
-
-
-class TextTower(nn.Module):
-    """RoBERTa: token ids to hidden states."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.pad_id = config.pad_token_id
-        self.word = embedding(config.vocab_size, width)
-        self.position = embedding(config.max_position_embeddings, width)
-        self.token_type = embedding(config.type_vocab_size, width)  # only row 0 is ever used
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_hidden_layers))
-
-    def forward(self, ids: Tensor, mask: Tensor, n_last: int) -> list[Tensor]:
-        """ids int64 [B, T], mask bool [B, T] -> the outputs of the last `n_last` layers, each [B, T, D]."""
-        real = ids != self.pad_id
-        # Padding has position `pad_id`; the first token has the next position.
-        positions = real.cumsum(dim=1) * real + self.pad_id  # [B, T]
-        x = self.dropout(self.norm(self.word(ids) + self.position(positions) + self.token_type.weight[0]))
-        key_mask = as_key_mask(mask)
-        outputs = []
-        for layer in self.layers:
-            x = layer(x, key_mask)
-            outputs.append(x)
-        return outputs[-n_last:]
-
-
-# The vision tower
-
-
-class VisionLayer(nn.Module):
-    """Self-attention and feed-forward, the norm *before* each."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.norm_attention = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.attention = SelfAttention(width, config.num_attention_heads)
-        self.norm_mlp = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp = FeedForward(width, 4 * width, quick=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
-        x = x + self.attention(self.norm_attention(x))
-        x = x + self.mlp(self.norm_mlp(x))
-        return x
-
-
-class VisionTower(nn.Module):
-    """CLIP ViT: pixels to hidden states. The caller applies `norm_post` to the layers that it uses."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.patch = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size, bias=False)
-        self.class_token = nn.Parameter(torch.empty(width))
-        self.position = nn.Parameter(torch.empty(config.num_tokens, width))
-        self.norm_pre = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm_post = nn.LayerNorm(width, eps=config.layer_norm_eps)
-
-    def forward(self, pixels: Tensor, depth: int, n_last: int) -> list[Tensor]:
-        """pixels [B, 3, H, W] -> the outputs of the last `n_last` of the first `depth` layers, each [B, N, D]."""
-        patches = self.patch(pixels.to(self.patch.weight.dtype)).flatten(2).transpose(1, 2)  # [B, N - 1, D]
-        class_token = self.class_token.to(patches.dtype).expand(len(patches), 1, -1)
-        x = self.norm_pre(torch.cat([class_token, patches], dim=1) + self.position)
-        outputs = []
-        for layer in self.layers[:depth]:
-            x = layer(x)
-            outputs.append(x)
-        return outputs[-n_last:]
 
 
 # The cross-modal encoder
@@ -323,12 +156,18 @@ class BridgeTower(nn.Module):
         self.itc_head = ContrastiveHead(config) if Head.ITC in heads else None
         self.itm_head = Linear(2 * width, 2) if Head.ITM in heads else None
         self.mlm_head = WordHead(config) if Head.MLM in heads else None
+        self.recompute = False  # the cross-modal layers in the backward pass
         self.tie_words()
 
     def tie_words(self) -> None:
         """Make the MLM head share the weights of the word embeddings, if the configuration ties them."""
         if self.mlm_head is not None and self.config.tie_word_embeddings:
             self.mlm_head.decoder.weight = self.text_tower.word.weight
+
+    def recompute_layers(self, recompute: bool) -> None:
+        """Let the backward pass compute each layer again, so that between the passes only its inputs are kept."""
+        for part in (self, self.text_tower, self.vision_tower):
+            part.recompute = recompute
 
     def without_text_tower(self) -> Self:
         """Remove the text tower, which inference has in NumPy: `text_features` takes the outputs of its layers."""
@@ -350,7 +189,10 @@ class BridgeTower(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode pictures: pixels [B, 3, image_size, image_size], normalised, of any float dtype."""
-        hidden = self.vision_tower(pixels, self.config.text.num_hidden_layers, self.config.n_cross)
+        return self.image_features(self.vision_tower(pixels, self.config.text.num_hidden_layers, self.config.n_cross))
+
+    def image_features(self, hidden: Sequence[Tensor]) -> ImageFeatures:
+        """Encode pictures from the outputs of the last `n_cross` layers of the vision tower, each [B, N, D]."""
         first, *later = (self._image_input(x, k) for k, x in enumerate(hidden))
         itc = None if self.itc_head is None else self._itc_image(hidden[-1])
         first = self.image_norm(first)
@@ -385,29 +227,36 @@ class BridgeTower(nn.Module):
         text: TextFeatures,
         image: ImageFeatures,
         *,
+        text_rows: Tensor | None = None,
+        image_rows: Tensor | None = None,
         keep_text: int | None = None,
         keep_image: int | None = None,
     ) -> Fused:
         """Run the cross-modal encoder on text i and picture i, for each i.
 
-        The last layer computes only the first `keep_text` and `keep_image` tokens, or all of them for None. The poolers
-        read one token of each stream, so `itm` and `itc_cross` need 1 and 1; `mlm` needs None and 1.
+        `text_rows` and `image_rows`, int64 [B'], name other rows, repeats allowed; each layer copies those that it
+        reads. The last layer computes only the first `keep_text` and `keep_image` tokens, or all of them for None. The
+        poolers read one token of each stream, so `itm` and `itc_cross` need 1 and 1; `mlm` needs None and 1.
         """
-        mask = as_key_mask(text.mask)
-        x, y = text.layers[0], image.layers[0]
-        for k in range(self.config.n_cross):
+        mask = as_key_mask(_rows(text.mask, text_rows))
+
+        def layer(k: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             last = k == self.config.n_cross - 1
             text_keep, image_keep = (keep_text, keep_image) if last else (None, None)
             text_layer, image_layer = _layer(self.text_stream, k), _layer(self.image_stream, k)
             if k == 0:
-                image_alone = self.image_alone(y) if image.alone is None else image.alone
-                x_alone, y_alone = text.alone[:, :text_keep], image_alone[:, :image_keep]
+                image_alone = self.image_alone(y) if image.alone is None else _rows(image.alone, image_rows)
+                x_alone, y_alone = _rows(text.alone, text_rows)[:, :text_keep], image_alone[:, :image_keep]
             else:
-                x = self.text_bridges[k - 1](text.layers[k], x)
-                y = self.image_bridges[k - 1](image.layers[k], y)
+                x = self.text_bridges[k - 1](_rows(text.layers[k], text_rows), x)
+                y = self.image_bridges[k - 1](_rows(image.layers[k], image_rows), y)
                 x_alone, y_alone = text_layer.alone(x, mask, text_keep), image_layer.alone(y, None, image_keep)
-            # One assignment, because each stream reads the other stream as it was before this layer.
-            x, y = text_layer(x_alone, y, None), image_layer(y_alone, x, mask)
+            # Each stream reads the other stream as it was before this layer.
+            return text_layer(x_alone, y, None), image_layer(y_alone, x, mask)
+
+        x, y = _rows(text.layers[0], text_rows), _rows(image.layers[0], image_rows)
+        for k in range(self.config.n_cross):
+            x, y = run(layer, k, x, y, recompute=self.recompute)
         pooled = torch.cat([self.text_pooler(x[:, 0]), self.image_pooler(y[:, 0])], dim=-1).tanh()  # [B, 2D]
         return Fused(x, y, pooled)
 
@@ -451,12 +300,31 @@ class BridgeTower(nn.Module):
         assert module is not None
         return module
 
-    # Training from scratch
+    # Training from scratch, of the whole network or of heads
+
+    def add_heads(self, heads: frozenset[Head], generator: torch.Generator) -> Self:
+        """Add heads that the network lacks, with weights drawn at random.
+
+        The vectors of a contrastive head have the length of the configuration, else half the hidden size.
+        """
+        if Head.ITC in heads:
+            self.config = self.config.with_contrastive_head()
+            self.itc_head = ContrastiveHead(self.config)
+            self._draw_weights(self.itc_head, generator)
+        if Head.ITM in heads:
+            self.itm_head = Linear(2 * self.config.hidden_size, 2)
+            self._draw_weights(self.itm_head, generator)
+        if Head.MLM in heads:
+            self.mlm_head = WordHead(self.config)
+            self._draw_weights(self.mlm_head, generator)
+            self.tie_words()
+        self.heads |= heads
+        return self
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> Self:
-        """Draw all weights at random: CLIP's scheme for the vision tower, a normal of std 0.02 for all else."""
-        for module in self.modules():
+    def _draw_weights(self, part: nn.Module, generator: torch.Generator) -> None:
+        """Draw the weights of a part of the network: a normal of std 0.02 for each matrix."""
+        for module in part.modules():
             if isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
             elif isinstance(module, nn.Linear | nn.Embedding):
@@ -471,6 +339,10 @@ class BridgeTower(nn.Module):
             elif isinstance(module, ContrastiveHead):
                 module.logit_scale.fill_(self.config.logit_scale_init_value)
 
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> Self:
+        """Draw all weights at random: CLIP's scheme for the vision tower, a normal of std 0.02 for all else."""
+        self._draw_weights(self, generator)
         tower, width = self.vision_tower, self.config.vision.hidden_size
         depth = (2 * len(tower.layers)) ** -0.5  # keeps the variance of the residual stream from growing with depth
         fan_in = tower.patch.weight[0].numel()
@@ -484,6 +356,10 @@ class BridgeTower(nn.Module):
             layer.mlp.up.weight.normal_(std=(2 * width) ** -0.5, generator=generator)
             layer.mlp.down.weight.normal_(std=width**-0.5 * depth, generator=generator)
         return self
+
+
+def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    return tensor if rows is None else tensor.index_select(0, rows)
 
 
 def _layer(stream: nn.ModuleList, k: int) -> CrossLayer:

@@ -7,7 +7,7 @@ raises `ModelError`. If a key were dropped silently, the model might silently co
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, get_args
 
 from bridgetower.errors import ModelError
@@ -172,6 +172,10 @@ class ModelConfig:
     def n_cross(self) -> int:
         """The number of layers of the cross-modal encoder, and so of the last layers of each tower that feed it."""
         return self.num_hidden_layers
+
+    def with_contrastive_head(self) -> Self:
+        """Return the configuration with a length of ITC vectors: if it has none, half the width, as published."""
+        return self if self.contrastive_hidden_size else replace(self, contrastive_hidden_size=self.hidden_size // 2)
 
     @classmethod
     def from_json(cls, mapping: Mapping[str, Any], source: str = "config.json") -> Self:

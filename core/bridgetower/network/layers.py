@@ -4,10 +4,12 @@ Shapes: B batch, T tokens of one stream, N tokens of the other stream, D hidden 
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -33,11 +35,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None,
     `key_mask` is bool [B, 1, 1, K], True = is attended to; None, which is faster, means all True.
     """
     queries = q.shape[1]
-    if queries < _FEWEST_QUERIES and not torch.is_grad_enabled():
+    # Never with dropout, because it would draw other numbers than the same step with gradients.
+    if queries < _FEWEST_QUERIES and not dropout and not torch.is_grad_enabled():
         q = F.pad(q, (0, 0, 0, _FEWEST_QUERIES - queries))
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))  # [B, H, Q or K, D / H]
     attended = F.scaled_dot_product_attention(q, k, v, key_mask, dropout)
     return attended[:, :, :queries].transpose(1, 2).flatten(2)
+
+
+_Output = TypeVar("_Output")
+
+
+def run(layer: Callable[..., _Output], *inputs: object, recompute: bool) -> _Output:
+    """Compute a layer. With `recompute` the backward pass computes it again, so only its inputs are kept until then."""
+    if not recompute or not torch.is_grad_enabled():
+        return layer(*inputs)
+    output: _Output = checkpoint(layer, *inputs, use_reentrant=False)
+    return output
 
 
 def _divisible(rows: int, width: int) -> int:

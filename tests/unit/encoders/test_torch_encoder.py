@@ -3,6 +3,7 @@ import mmap
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ from bridgetower.encoders.torch_encoder import TorchEncoder, fingerprint_of
 from bridgetower.encoders.torch_network import TorchNetwork
 from bridgetower.errors import ModelError, UsageError
 from bridgetower.network import int8
-from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures, VisionTower
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.features import Fused, ImageFeatures, TextFeatures
+from bridgetower.network.towers import VisionTower
 from bridgetower.records import TEXTS_AHEAD, Head
 from tests.tiny import tiny_checkpoint
 
@@ -102,7 +105,7 @@ def test_match_gives_each_pair_what_it_gets_alone_across_chunks(
     monkeypatch.setattr(bridgetower.encoders.torch_network, "_WIDEST_BYTES", 4 * a_pair)
     sizes, fuse = [], BridgeTower.fuse
 
-    def counted(self: BridgeTower, text: TextFeatures, image: ImageFeatures, **keep: int) -> Fused:
+    def counted(self: BridgeTower, text: TextFeatures, image: ImageFeatures, **keep: Any) -> Fused:
         sizes.append(len(text.mask))
         return fuse(self, text, image, **keep)
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bridgetower.errors import ModelError
-from bridgetower.network.bridgetower import BridgeTower, Fused
+from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
+from bridgetower.network.features import Fused
 from bridgetower.records import Head, require_heads
 from bridgetower.training.losses import itc_loss, itm_loss, mlm_loss
 from tests.tiny import ALL_HEADS, tiny_config, tiny_model
@@ -29,7 +30,7 @@ def pictures(count: int, size: int = 96) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
-def fuse(model: BridgeTower, ids: Tensor, mask: Tensor, pixels: Tensor, **keep: int) -> Fused:
+def fuse(model: BridgeTower, ids: Tensor, mask: Tensor, pixels: Tensor, **keep: Any) -> Fused:
     return model.fuse(model.encode_text(ids, mask), model.encode_image(pixels), **keep)
 
 
