@@ -40,7 +40,7 @@ def read(file: Path, splits: Collection[str] | None) -> Iterator[Row]:
         raise InputError(f'{file}: "images" is not a list; it should be {_COCO}, or {_KARPATHY}')
     if "annotations" in document:
         if splits is not None:
-            raise InputError(f"{file}: a file of COCO has no splits, each is a file of its own; leave --split out")
+            raise InputError(f"{file}: a file of COCO has no splits, each is a file of its own; name none")
         return _coco(file, document)
     return _karpathy(file, document["images"], splits)
 

@@ -53,7 +53,7 @@ def read_captions(
         raise InputError(f"{file}: no captions in it; `bt eval --help` shows its forms")
     for image, place in missing.items():
         if on_missing is None:
-            others = f", as {len(missing) - 1} more" if len(missing) > 1 else ""
+            others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise InputError(
                 f"{file}, {place}: {image}: no such file{others}; correct the path, give the folder of the pictures "
                 "with --images, or leave out what is missing with --skip-missing"
@@ -81,12 +81,14 @@ def _rows(file: Path, splits: frozenset[str] | None) -> Iterator[Row]:
             head = opened.read(_HEAD)
     except OSError as error:
         raise unreadable(file, error) from error
+    if b"\0" in head:
+        raise InputError(f"{file}: no captions file: it is no text in UTF-8; `bt eval --help` shows its forms")
     begin = head.decode("utf-8-sig", "replace").lstrip()
     first = re.split("[\r\n]", begin, maxsplit=1)[0]
     if _begins_document(first, begin):
         return datasets.read(file, splits)
     if splits is not None:
-        raise InputError(f"{file}: only a file of Karpathy (dataset_*.json) has splits; leave --split out")
+        raise InputError(f"{file}: only a file of Karpathy (dataset_*.json) has splits; name none")
     if not first.startswith(("{", "[")):
         if (delimiter := tables.delimiter_of(first)) is not None:
             return tables.read(file, delimiter)

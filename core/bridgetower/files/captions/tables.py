@@ -10,7 +10,8 @@ from bridgetower.files.captions.rows import CAPTION_NAMES, IMAGE_NAMES, Row, row
 from bridgetower.files.os_errors import unreadable
 from bridgetower.files.regular_files import open_regular
 
-_DELIMITERS = ("\t", ",", ";")
+_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon"}
+_DELIMITERS = tuple(_NAMES)
 _COLUMNS = " or ".join(f'"{image}"' for image in IMAGE_NAMES), " or ".join(f'"{text}"' for text in CAPTION_NAMES)
 
 
@@ -47,7 +48,8 @@ def read(file: Path, delimiter: str) -> Iterator[Row]:
             for cells in rows:
                 if any(cells):
                     if len(cells) != len(names):
-                        raise ValueError(f"{len(cells)} cells, where the first line names {len(names)}")
+                        more = f": put a text with a {_NAMES[delimiter]} in quotes" if len(cells) > len(names) else ""
+                        raise ValueError(f"{len(cells)} cells, where the first line names {len(names)}{more}")
                     yield row(f"line {started}", cells[image], [cells[caption]], of=of)
                 started = rows.line_num + 1
     except UnicodeDecodeError as error:
