@@ -18,10 +18,16 @@ from torch import Tensor
 
 from bridgetower.checkpoints.find import resolve
 from bridgetower.checkpoints.load import load_model
-from bridgetower.network.bridgetower import BridgeTower, Fused, ImageFeatures, TextFeatures
+from bridgetower.checkpoints.tensor_names import IGNORED_KEYS, to_hf
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.network.features import Fused, ImageFeatures, TextFeatures
 from bridgetower.records import Head
+from bridgetower.training.batch import Batch
+from bridgetower.training.draws import generator_of, masked_texts, pairs
 from bridgetower.training.losses import itc_loss, itm_loss, mlm_loss
-from tests.parity.conftest import inputs, make_reference, record, reference_config
+from bridgetower.training.objective import backward
+from bridgetower.training.recipe import Recipe
+from tests.parity.conftest import VOCABULARY, inputs, make_reference, record, reference_config
 
 # fp32, relative to the largest value of the rung. Products are summed in another order than in the reference.
 TOLERANCE = {
@@ -33,6 +39,7 @@ TOLERANCE = {
     "itm": 1e-5,
     "mlm": 1e-5,
     "loss": 1e-5,
+    "gradients": 5e-4,  # those of queries and keys are small differences of larger numbers
 }
 
 BASE: dict[str, Any] = {"patch": 16, "image": 96}
@@ -75,7 +82,7 @@ class Run:
     pad_id: int
     theirs: Mapping[str, Tensor]  # every hidden state of the reference by its rung
     outputs: Mapping[Head, Any]
-    reference: Any
+    references: Mapping[Head, Any]
     model: BridgeTower
     ours: Mapping[str, Tensor]
     text: TextFeatures
@@ -98,19 +105,22 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     theirs = record(reference_rungs(any_model.bridgetower))
     ours = record(our_rungs(model))
     with torch.no_grad():
-        outputs = {
-            head: network(
-                input_ids=ids,
-                attention_mask=mask.long(),
-                pixel_values=pixels,
-                **({"return_loss": True} if head is Head.ITC else {"labels": labels(head, ids, mask)}),
-            )
-            for head, network in reference.models.items()
-        }
+        outputs = {head: run_reference(head, network, ids, mask, pixels) for head, network in reference.models.items()}
         text, image = model.encode_text(ids, mask), model.encode_image(pixels)
         fused = model.fuse(text, image)
     assert set(ours) == set(theirs)
-    return Run(ids, mask, pixels, pad_id, theirs, outputs, any_model, model, ours, text, image, fused)
+    return Run(
+        ids, mask, pixels, pad_id, dict(theirs), outputs, reference.models, model, dict(ours), text, image, fused
+    )  # fmt: skip
+
+
+def run_reference(head: Head, network: Any, ids: Tensor, mask: Tensor, pixels: Tensor) -> Any:
+    return network(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        pixel_values=pixels,
+        **({"return_loss": True} if head is Head.ITC else {"labels": labels(head, ids, mask)}),
+    )
 
 
 def labels(head: Head, ids: Tensor, mask: Tensor) -> Tensor:
@@ -197,7 +207,7 @@ def test_bridges_and_cross_modal_layers(run: Run) -> None:
 
 def test_pooled_output(run: Run) -> None:
     with torch.no_grad():
-        theirs = run.reference.bridgetower.get_cls_features(
+        theirs = run.references[Head.ITM].bridgetower.get_cls_features(
             run.theirs[f"text stream {run.model.config.n_cross - 1}"],
             run.theirs[f"image stream {run.model.config.n_cross - 1}"],
         )
@@ -235,6 +245,72 @@ def test_word_logits(run: Run) -> None:
         logits = run.model.mlm(run.fused)
     assert_rung("mlm", logits, theirs.logits)
     assert_rung("loss", mlm_loss(logits, labels(Head.MLM, run.ids, run.mask)), theirs.loss)
+
+
+RECIPE = Recipe(1, precision="fp32", micro_batch=2)  # two chunks of the three pictures
+SEED, STEP = 1, 2
+MASK_ID = 4
+MASKABLE = (torch.arange(VOCABULARY) > MASK_ID).float()
+TRUE_OF = torch.eye(3, dtype=torch.bool)
+
+
+def our_step(head: Head, run: Run) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of one head and its gradients, as the trainer computes them."""
+    model = BridgeTower(run.model.config, frozenset({head})).eval()
+    weights = run.model.state_dict()
+    model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    batch = Batch(run.pixels, run.ids, run.mask, TRUE_OF)
+    losses = backward(model, batch, RECIPE, mask_id=MASK_ID, maskable=MASKABLE, seed=SEED, step=STEP)
+    found = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in model.named_parameters()
+    }
+    return torch.tensor({Head.ITC: losses.itc, Head.ITM: losses.itm, Head.MLM: losses.mlm}[head]), found
+
+
+def their_loss(head: Head, run: Run) -> Tensor:
+    """The loss of the reference for what a step of ours draws."""
+    network, keys = run.references[head], torch.arange(3)
+    if head is Head.ITC:
+        output = run_reference(head, network, run.ids, run.mask, run.pixels)
+        of_images = output.image_embeds @ output.text_embeds.T * network.logit_scale.exp()
+        return (3 * output.loss + F.cross_entropy(of_images, keys)) / 4  # the term that the reference lacks
+
+    def of(ids: Tensor, texts: Tensor, pictures: Tensor, labels: Tensor) -> Tensor:
+        given = {"attention_mask": run.mask[texts].long(), "pixel_values": run.pixels[pictures]}
+        loss: Tensor = network(input_ids=ids, labels=labels, **given).loss
+        return loss
+
+    if head is Head.MLM:
+        masked = masked_texts(run.ids, RECIPE, MASK_ID, MASKABLE, generator_of(SEED, STEP, "masks"))
+        return of(masked.ids, masked.captions, masked.captions, masked.labels)
+    drawn = pairs(torch.zeros(3, 3), TRUE_OF, keys, RECIPE.easy_share, generator_of(SEED, STEP, "pairs"))
+    halves = [(drawn.is_true == label).nonzero()[:, 0] for label in (0, 1)]
+    losses = [of(run.ids[t], t, p, drawn.is_true[h]) for h in halves for t, p in [(drawn.texts[h], drawn.pictures[h])]]
+    return torch.stack(losses).mean()
+
+
+def test_losses_and_gradients_of_a_step_for_every_parameter(run: Run) -> None:
+    for head, network in run.references.items():
+        their = their_loss(head, run)
+        names, parameters = zip(*network.named_parameters(), strict=True)
+        found = torch.autograd.grad(their, parameters, allow_unused=True, materialize_grads=True)
+        theirs = {n: gradient for n, gradient in zip(names, found, strict=True) if not IGNORED_KEYS.fullmatch(n)}
+        our, gradients = our_step(head, run)
+        assert_rung("loss", our, their.detach(), str(head))
+        ours = to_hf(gradients, run.model.config)
+        of_other_heads = [theirs.pop(name) for name in theirs.keys() - ours.keys()]
+        assert not any(bool(gradient.any()) for gradient in of_other_heads)
+        reached = {name for name, gradient in ours.items() if bool(gradient.any())}
+        assert reached <= theirs.keys()
+        assert len(reached) > 0.7 * len(theirs)
+        largest = max(float(gradient.abs().max()) for gradient in theirs.values())
+        for name, gradient in theirs.items():
+            assert gradient.isfinite().all()
+            # Some gradients are zero but for rounding, as those of the biases of keys are.
+            scale = max(float(gradient.abs().max()), 1e-2 * largest)
+            difference = float((ours[name] - gradient).abs().max()) / scale
+            assert difference <= TOLERANCE["gradients"], f"{head} {name}: differs by {difference:.1e}"
 
 
 def test_what_is_not_kept_of_the_last_layer_changes_nothing_else(run: Run) -> None:

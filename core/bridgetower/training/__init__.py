@@ -1,4 +1,4 @@
-"""Train a BridgeTower: three losses, and a trainer that draws false pairs, masks words and can resume.
+"""Train a BridgeTower: data, the gradients of three losses in chunks and over processes, the loop, a run in its folder.
 
-Imports network and files. No other package imports it.
+Imports checkpoints, network, pictures and files, and of the encoders only the choice of a device; knows no index.
 """

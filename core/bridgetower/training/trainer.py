@@ -1,168 +1,53 @@
-"""Train a BridgeTower: contrastive, matching and masked-language losses together, from one pass over each tower.
+"""Train a BridgeTower: batch after batch, with a schedule, a bound on the gradient, and a state that can be resumed.
 
-    Batch -> towers once -> ITC over the batch
-                         -> fuse(positives | hard pictures | hard texts | foils | queries) -> ITM
-                         -> fuse(masked texts)                                             -> MLM
-
-Hard negatives are drawn by ITC similarity, as in the retrieval recipe of the paper (AAAI'23, section 4.3 and the
-released training code), because matching has to separate the pairs that recall confuses. `Batch.true_of` states which
-texts are true of which pictures, so that no true pair is drawn as a negative.
+Batch -> objective.backward -> sum over processes -> clip -> AdamW -> StepReport
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bridgetower.files.atomic import replace_file
-from bridgetower.network.bridgetower import BridgeTower, Fused
-from bridgetower.records import Head, require_heads
-from bridgetower.training.losses import contrast, itc_loss, itm_loss, mlm_loss
+from bridgetower.errors import BridgeTowerError, DivergedError, ResourceError
+from bridgetower.network.bridgetower import BridgeTower
+from bridgetower.resources import out_of_memory
+from bridgetower.training.batch import Batch
+from bridgetower.training.distributed import ONE_RANK, Ranks, sum_gradients
+from bridgetower.training.objective import Losses, backward
+from bridgetower.training.optimiser import freeze, make_optimiser, schedule
+from bridgetower.training.recipe import Recipe
+from bridgetower.training.state import RunState
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's bound: beyond it the contrastive loss grows unstable
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """The settings of a training run. Defaults follow the retrieval fine-tuning recipe of the paper."""
-
-    steps: int
-    learning_rate: float = 5e-6
-    new_factor: float = 5.0  # on the learning rate of the cross-modal encoder and the heads
-    warmup: float = 0.05  # share of the steps
-    decay: float = (
-        1.0  # share of the steps, at the end, in which the rate falls to 0; never more than all after warm-up
-    )
-    weight_decay: float = 0.01  # not on biases, norms and other vectors
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-8
-    clip_norm: float = 1.0
-    mask_share: float = 0.15  # of the tokens of a text that may be masked
-    maskings: float = 1.0  # masked copies per text: 0.5 masks the first half of a batch, 2.0 each text twice
-    single_share: float = 0.0  # of the masked copies in which only one word is masked
-    easy_share: float = 0.0  # of the ITM negatives, drawn less strictly by ITC: easy pairs have to be learned, too
-    mlm_weight: float = 1.0  # of the MLM loss in the sum; ITC and ITM have 1
-    bf16: bool = True  # autocast; the weights stay fp32
-
-
-@dataclass(slots=True)
-class Batch:
-    """B pictures, a text for each that is true of it, and all other true pairs among them."""
-
-    pixels: Tensor  # float32 [B, 3, H, W], preprocessed
-    ids: Tensor  # int64 [B, T]
-    mask: Tensor  # bool [B, T], True = token
-    true_of: Tensor  # bool [B, B], [i, j]: text i is true of picture j; the diagonal is True
-    foil_ids: Tensor | None = None  # int64 [B, T]: a text known to be false of picture i; None if there are none
-    foil_mask: Tensor | None = None  # bool [B, T]
-    # More texts, for ITM alone: queries, short ones or with `<mask>` in them. Each is true of at least one picture.
-    query_ids: Tensor | None = None  # int64 [Q, T]
-    query_mask: Tensor | None = None  # bool [Q, T]
-    query_true_of: Tensor | None = None  # bool [Q, B]
+_SAVES_COST = 20  # a save is due after so many times the time that the last one took, at the earliest
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """The result of one optimisation step; losses are means over the batch, in nats."""
+    """The result of one optimisation step. Losses are means over the batch, in nats; None without their head."""
 
     step: int  # finished steps, from 1
-    itc: float
-    itm: float
-    mlm: float
-    learning_rate: float
+    itc: float | None
+    itm: float | None
+    mlm: float | None
+    learning_rate: float  # of the towers
+    gradient_norm: float  # before it was cut
+    pairs: int  # in the batch of all processes
+    seconds: float  # with the wait for the batch
+    memory: int | None  # bytes: the most so far, on the GPU or of this process; None if the system does not tell
 
-
-def losses(
-    model: BridgeTower, batch: Batch, recipe: Recipe, mask_id: int, maskable: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the ITC, ITM and MLM losses of one batch, scalars; on the CPU only.
-
-    `mask_id` is the id of `<mask>`; `maskable` float [V] is the weight of a word in choosing masks, 0 = never.
-    """
-    b = len(batch.ids)
-    own = torch.arange(b)
-    masked = torch.arange(max(1, round(recipe.maskings * b))) % b  # the rows that are masked
-    share = torch.full((len(masked),), recipe.mask_share)
-    share[: round(recipe.single_share * len(masked))] = 0.0  # rows of the first copy come first
-    masked_ids, labels = mask_tokens(batch.ids[masked], share, mask_id, maskable, generator)
-
-    id_parts, mask_parts = [batch.ids, masked_ids], [batch.mask, batch.mask[masked]]
-    if batch.foil_ids is not None and batch.foil_mask is not None:
-        id_parts.append(batch.foil_ids)
-        mask_parts.append(batch.foil_mask)
-    if batch.query_ids is not None and batch.query_mask is not None:
-        id_parts.append(batch.query_ids)
-        mask_parts.append(batch.query_mask)
-    text = model.encode_text(torch.cat(id_parts), torch.cat(mask_parts))
-    image = model.encode_image(batch.pixels)
-    assert text.itc is not None and image.itc is not None
-    text_itc, image_itc = text.itc[:b], image.itc
-
-    foils = b + len(masked) + own if batch.foil_ids is not None else own[:0]
-    queries = b + len(masked) + len(foils) + torch.arange(0 if batch.query_ids is None else len(batch.query_ids))
-    with torch.no_grad():
-        similarity = (text_itc @ image_itc.T).float() * model.logit_scale
-        similarity = similarity.masked_fill(batch.true_of, float("-inf"))
-        # [B] each: a false picture for each text, and a false text for each picture.
-        false_image = _draw_negatives(similarity, recipe.easy_share, generator)
-        false_text = _draw_negatives(similarity.T, recipe.easy_share, generator)
-        # [Q] each: a picture that a query is true of, and one that it is false of.
-        query_true = query_false = own[:0]
-        if batch.query_true_of is not None:
-            query_true = torch.multinomial(batch.query_true_of.float(), 1, generator=generator)[:, 0]
-            similarity = (text.itc[queries] @ image_itc.T).float() * model.logit_scale
-            similarity = similarity.masked_fill(batch.query_true_of, float("-inf"))
-            query_false = _draw_negatives(similarity, recipe.easy_share, generator)
-
-    text_index = torch.cat([own, queries, own, false_text, foils, queries])
-    image_index = torch.cat([own, query_true, false_image, own, own[: len(foils)], query_false])
-    pairs = model.fuse(text.select(text_index), image.select(image_index), keep_text=1, keep_image=1)
-    # Equal weights for true and false pairs, so that the ITM probability has a prior of 1/2.
-    logits = model.itm(pairs).float()  # [3B or 4B, 2], and two for each query
-    true = b + len(queries)
-    is_true = (torch.arange(len(logits)) < true).long()
-    itm = (itm_loss(logits[:true], is_true[:true]) + itm_loss(logits[true:], is_true[true:])) / 2
-
-    cross_itc = model.itc_cross(Fused(pairs.text[:b], pairs.image[:b], pairs.pooled[:b]))
-    itc = contrastive_loss(text_itc, image_itc, cross_itc, model.logit_scale, batch.true_of)
-
-    masked_pairs = model.fuse(text.select(b + torch.arange(len(masked))), image.select(masked), keep_image=1)
-    mlm = mlm_loss(model.mlm(masked_pairs).float(), labels)
-    return itc, itm, mlm
-
-
-def contrastive_loss(text: Tensor, image: Tensor, cross: Tensor, logit_scale: Tensor, true_of: Tensor) -> Tensor:
-    """Mean cross entropy of text-image (both ways), text-cross and image-cross, each [B, E] with unit rows.
-
-    The reference lacks image-text; we add it, because images are queries, too. `true_of` bool [B, B] removes pairs that
-    are true by chance from the denominators, so that a text that is true of several pictures is not penalised.
-    """
-    by_chance = true_of & ~torch.eye(len(text), dtype=torch.bool)
-    image_text = contrast(image, text, logit_scale, by_chance.T)
-    return (3 * itc_loss(text, image, cross, logit_scale, by_chance) + image_text) / 4
-
-
-def mask_tokens(
-    ids: Tensor, share: Tensor, mask_id: int, maskable: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Replace one maskable token of each text, if it has any, and a share of the others, by `<mask>`.
-
-    `ids` int64 [B, T]; `share` float [B] in [0, 1]; `maskable` float [V]: the first token is drawn in proportion to it,
-    the others uniformly from all above 0. Returns masked ids and labels, int64 [B, T]; a label is -100 where nothing
-    was masked. Unlike in BERT (80/10/10), masked tokens are never kept or replaced by random ones, because our task is
-    to fill visible masks.
-    """
-    weights = maskable[ids]  # float [B, T]
-    words = weights > 0
-    one = torch.multinomial(weights + 1e-9, 1, generator=generator)  # [B, 1]; `& words` below drops empty rows
-    chosen = words & (torch.rand(ids.shape, generator=generator) < share[:, None])
-    chosen = chosen.scatter(1, one, True) & words
-    return ids.masked_fill(chosen, mask_id), ids.masked_fill(~chosen, -100)
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for programs, with pairs a second."""
+        return {
+            **asdict(self),
+            "pairs_per_second": self.pairs / self.seconds if self.seconds else None,
+        }
 
 
 def train(
@@ -173,102 +58,190 @@ def train(
     mask_id: int,
     maskable: Tensor,
     seed: int,
-    state_file: Path | None = None,
-    save_every: int = 500,
-) -> Iterator[StepReport]:
-    """Train the model in place, on the CPU only, for `recipe.steps` steps, and yield a report after each.
+    state: RunState | None = None,
+    save_every: float = 300.0,
+    pauses: Callable[[int], bool] = lambda step: False,
+    should_stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ONE_RANK,
+) -> Generator[StepReport]:
+    """Train the model in place, on the device where it is, up to step `recipe.steps`, and yield a report after each.
 
-    `mask_id` and `maskable` are as for `losses`; `batches(step)` returns the batches from `step` on. With a
-    `state_file`, model, optimiser and step are saved there every `save_every` steps and at the end, and a later call
-    resumes from it.
+    `mask_id` is the id of `<mask>`; `maskable` float [V] is the weight of a word in choosing masks, 0 = never.
+    `batches(step)` returns the batches from `step` on; it is called once, when the state has been loaded. A run with a
+    `state` goes on from there. It is saved there `save_every` seconds after the last time, or later where a save takes
+    more than a twentieth of that, with 0 after each step; at the end, and where
+    `should_stop` says so, each time when the caller asks for the next report; before the report of a step after which
+    the caller `pauses`, for longer than a step; and where an error ends the run, after the last whole step. An error
+    of the caller between two steps counts where it is thrown in: `with telling(train(...)) as reports`. A run ends
+    with the same bits as one that was never interrupted.
+
+    Raises DivergedError, ResourceError, UsageError where processes see different folders, and the errors of `state`.
     """
-    optimiser = torch.optim.AdamW(_parameter_groups(model, recipe), betas=recipe.betas, eps=recipe.eps)
-    base_rates = [group["lr"] for group in optimiser.param_groups]
-    step = _load_state(model, optimiser, state_file) if state_file and state_file.exists() else 0
-    require_heads(model.heads, *Head)
-    assert model.itc_head is not None
-    scale = model.itc_head.logit_scale
-    model.train()
-    for batch in batches(step):
-        if step >= recipe.steps:
-            break
-        factor = _schedule(step, recipe)
-        for group, rate in zip(optimiser.param_groups, base_rates, strict=True):
-            group["lr"] = rate * factor
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        with _plain_attention(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            itc, itm, mlm = losses(model, batch, recipe, mask_id, maskable, generator)
-        optimiser.zero_grad(set_to_none=True)
-        (itc + itm + recipe.mlm_weight * mlm).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimiser.step()
-        with torch.no_grad():
-            scale.clamp_(max=MAX_LOGIT_SCALE)
-        step += 1
-        if state_file and (step % save_every == 0 or step == recipe.steps):
-            _save_state(model, optimiser, step, state_file)
-        yield StepReport(step, itc.item(), itm.item(), mlm.item(), base_rates[0] * factor)
+    freeze(model, recipe)
+    optimiser = make_optimiser(model, recipe)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    device = device_of(model)
+    step = 0
+    if state is not None:
+        step = state.load(model, optimiser)
+        ranks.require_same(f"{step} {state.run}", state.file.parent, device)
+    keeper = _Keeper(model, optimiser, step, state if ranks.rank == 0 else None, save_every)
+    with keeper, _closing(batches(step)) as source:
+        began = time.monotonic()
+        for batch in source if step < recipe.steps else ():
+            model.train()
+            factor = schedule(step, recipe)
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            with _memory_advice(recipe, len(batch.pixels)):
+                losses = backward(
+                    model, batch.to(device), recipe, mask_id=mask_id, maskable=maskable, seed=seed, step=step,
+                    ranks=ranks,
+                )  # fmt: skip
+                sum_gradients(model, ranks)
+                norm = _clip(model, recipe, losses, step)
+            with _memory_advice(recipe), keeper.changing():
+                optimiser.step()
+                _bound_logit_scale(model)
+                step = keeper.step = step + 1
+            optimiser.zero_grad(set_to_none=True)
+            if pauses(step):
+                keeper.save()
+            yield StepReport(
+                step, losses.itc, losses.itm, losses.mlm, recipe.learning_rate * factor, norm, batch.true_of.shape[1],
+                time.monotonic() - began, most_memory(device),
+            )  # fmt: skip
+            stops = step == recipe.steps or ranks.anywhere(should_stop(), device)
+            if stops or keeper.is_due():
+                keeper.save()
+            if stops:
+                break
+            began = time.monotonic()
     model.eval()
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Compute attention as two plain products, in bf16 if the input is bf16.
+def telling(reports: Generator[StepReport]) -> Iterator[Iterator[StepReport]]:
+    """Tell the training of an error of the block that reads its reports, and end it with the block."""
+    with closing(reports):
+        try:
+            yield reports
+        except Exception as error:
+            reports.throw(error)
+            raise
 
-    At these lengths, the backward pass of the flash kernel would be the slowest part of a step on the CPU.
+
+class _Keeper:
+    """Saves the state of a run where it is due, and at an error, if the run has one. A context manager."""
+
+    def __init__(
+        self, model: BridgeTower, optimiser: torch.optim.Optimizer, step: int, state: RunState | None, every: float
+    ) -> None:
+        self._model, self._optimiser, self._state, self._every = model, optimiser, state, every
+        self.step = self._saved = step  # finished steps
+        self._saved_at = time.monotonic()
+        self._cost = 0.0  # seconds that the last save took
+        self._whole = True  # the weights are those after a step, and the optimiser is as well
+
+    def is_due(self) -> bool:
+        every = max(self._every, _SAVES_COST * self._cost) if self._every else 0
+        return time.monotonic() - self._saved_at >= every
+
+    def save(self) -> None:
+        if self._state is not None:
+            began = time.monotonic()
+            self._state.save(self._model, self._optimiser, self.step)
+            self._saved, self._saved_at = self.step, time.monotonic()
+            self._cost = self._saved_at - began
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Mark the block in which weights and optimiser change: what an error leaves of it is no state."""
+        self._whole = False
+        yield
+        self._whole = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        """Save what an error would lose. Where that fails, the message of the error tells what is lost."""
+        if error is None or not isinstance(error, Exception) or self._state is None or self.step == self._saved:
+            return
+        if self._whole:
+            self._optimiser.zero_grad(set_to_none=True)  # memory may be short
+            with suppress(Exception):
+                self.save()
+        if self.step > self._saved and isinstance(error, BridgeTowerError):
+            error.args = (f"{error}; the last state on the disk is of step {self._saved}, not {self.step}",)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device on which a network computes."""
+    return next(model.parameters()).device
+
+
+def _clip(model: BridgeTower, recipe: Recipe, losses: Losses, step: int) -> float:
+    """Cut the gradient of all parameters to the greatest length, and return its length. Raises DivergedError."""
+    norm = float(nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm))
+    given = {name: getattr(losses, name) for name in ("itc", "itm", "mlm")}
+    wrong = [name.upper() for name, value in given.items() if value is not None and not math.isfinite(value)]
+    if wrong or not math.isfinite(norm):
+        what = f"loss ({', '.join(wrong)})" if wrong else "gradient"
+        precision = "" if recipe.precision == "fp32" else " or --precision fp32"
+        raise DivergedError(
+            f"training diverged: in step {step + 1} the {what} is not a finite number; begin again in another folder, "
+            f"with a lower --lr than {recipe.learning_rate:g}{precision}"
+        )
+    return norm
+
+
+def _bound_logit_scale(model: BridgeTower) -> None:
+    if model.itc_head is not None:
+        with torch.no_grad():
+            model.itc_head.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+
+@contextmanager
+def _memory_advice(recipe: Recipe, pictures: int | None = None) -> Iterator[None]:
+    """Raise ResourceError if the block runs out of memory; it names what takes less.
+
+    The block computes the gradients of so many pictures; None where it is the optimiser, whose moments take the same
+    memory however many they are.
     """
-    reduces = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # for the CPU too
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        what, less = "for the moments of the optimiser", []
+        if pictures is not None:
+            at_once = min(recipe.micro_batch or pictures, pictures)
+            what = f"to train on {at_once} picture{'' if at_once == 1 else 's'} at once"
+            less = [f"--micro-batch {at_once // 2}"] if at_once > 1 else []
+            less += ["--gradient-checkpointing"] if not recipe.gradient_checkpointing else []
+        ways = [f"the same command with {' and '.join(less)} goes on from the last state"] if less else []
+        ways += ["a new run can take --freeze towers"] if recipe.freeze != "towers" else []
+        raise ResourceError(f"not enough memory {what}: {'; '.join(ways) or 'take a smaller model'}") from error
+
+
+@contextmanager
+def _closing(batches: Iterable[Batch]) -> Iterator[Iterable[Batch]]:
+    """Close a generator of batches at the end of the block: it may hold processes that decode."""
+    try:
+        yield batches
     finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(reduces)
+        if isinstance(batches, Generator):
+            batches.close()
 
 
-def _schedule(step: int, recipe: Recipe) -> float:
-    """Return the factor on the learning rate, in (0, 1], for 0-based `step`: linear warm-up, 1, linear decay to 0."""
-    warmup = max(1, round(recipe.warmup * recipe.steps))
-    decay = max(1, min(round(recipe.decay * recipe.steps), recipe.steps - warmup))
-    return min((step + 1) / warmup, 1.0, max(recipe.steps - step, 1) / decay)
+def most_memory(device: torch.device) -> int | None:
+    """Return the most bytes that were in use so far: on a GPU by PyTorch, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
 
-
-def _parameter_groups(model: BridgeTower, recipe: Recipe) -> list[dict[str, object]]:
-    """Group parameters by learning rate (towers, or cross-modal encoder and heads) and weight decay (matrices only)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        tower = name.startswith(("text_tower.", "vision_tower."))
-        groups.setdefault((tower, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": recipe.learning_rate * (1.0 if tower else recipe.new_factor),
-            "weight_decay": recipe.weight_decay if matrix else 0.0,
-        }
-        for (tower, matrix), parameters in groups.items()
-    ]
-
-
-def _draw_negatives(similarity: Tensor, easy_share: float, generator: torch.Generator) -> Tensor:
-    """Draw a column with a finite logit for each row of [B, B'], by softmax.
-
-    In `easy_share` of the rows the logits first shrink by a factor between 0, where every column is equally likely, and
-    1. In a row without finite logits every column is equally likely.
-    """
-    easy, factor = torch.rand((2, len(similarity), 1), generator=generator)
-    finite = similarity.isfinite()
-    softened = torch.where(finite & (easy < easy_share), similarity * factor, similarity)
-    return torch.multinomial(softened.softmax(dim=1).nan_to_num(1.0) + 1e-8 * finite, 1, generator=generator)[:, 0]
-
-
-def _save_state(model: BridgeTower, optimiser: torch.optim.Optimizer, step: int, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-    replace_file(file, lambda unfinished: torch.save(state, unfinished))
-
-
-def _load_state(model: BridgeTower, optimiser: torch.optim.Optimizer, file: Path) -> int:
-    state = torch.load(file, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
