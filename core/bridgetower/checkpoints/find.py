@@ -98,7 +98,9 @@ def own_place(name: str) -> tuple[str, Path, str] | None:
     if mode is not None:
         raise ModelError(f"{name}: this is a file; point at the folder that holds config.json and the weights")
     if not hub.is_repository_id(name):
-        raise ModelError(f"{name}: no such folder, and no repository id either (owner/name); try --model demo")
+        raise ModelError(
+            f'{name}: no such folder, and no repository id either (owner/name); give one of them, or "demo"'
+        )
     return None
 
 
@@ -167,6 +169,11 @@ def read_settings(folder: Path) -> tuple[ModelConfig, Preprocessing]:
     """Read the configuration and the preprocessing of a checkpoint. Raises ModelError."""
     with readable(folder):
         if not (folder / "config.json").is_file():
+            if (folder / "run" / "settings.json").is_file():
+                raise ModelError(
+                    f"{folder}: the run of `bt train` in it has kept no model yet; it does so after its first "
+                    "validation, or at its end"
+                )
             raise ModelError(f"{folder}: no config.json here; point at the folder of a checkpoint, with its weights")
         config = ModelConfig.from_json(read_json(folder / "config.json"), source=str(folder / "config.json"))
         return config, _read_preprocessing(folder, config)

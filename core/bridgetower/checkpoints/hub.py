@@ -171,7 +171,7 @@ def find_or_fetch(repository: str, *, refresh: bool, progress: bool, say: Say) -
         raise ModelError(
             f"{repository} {here} and the Hub cannot be reached ({error}): "
             f"run `bt model pull {repository}` where there is a network and copy its folder here, "
-            "point --model at a folder that holds it, or try --model demo"
+            'name a folder that holds it, or try the model "demo"'
         ) from error
     weights = next((found for form in _WEIGHTS if (found := list(filter(form.fullmatch, there.sizes)))), None)
     if weights is None:

@@ -58,14 +58,19 @@ def save(
     write_tensors(folder / SAFETENSORS, tensors)
 
     if tokenizer_from is not None:
-        for name in hub.TOKENIZER_FILES:
-            if (tokenizer_from / name).is_file():
-                replace_file(folder / name, partial(shutil.copyfile, tokenizer_from / name))
+        copy_tokenizer(tokenizer_from, folder)
     if preprocessing is not None:
         write_json(folder / hub.PREPROCESSOR_FILES[0], preprocessing.to_json())
     architecture = next((c for head, c in _ARCHITECTURES.items() if head in model.heads), "BridgeTowerModel")
     stored = {"architectures": [architecture], "dtype": str(dtype or word.dtype).removeprefix("torch.")}
     write_json(folder / "config.json", stored | config.to_json())
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the tokenizer files of a checkpoint, each as a whole. Raises OSError."""
+    for name in hub.TOKENIZER_FILES:
+        if (source / name).is_file():
+            replace_file(folder / name, partial(shutil.copyfile, source / name))
 
 
 def convert(name: str, destination: Path, *, progress: bool = False, say: Say = quiet) -> Checkpoint:

@@ -7,8 +7,9 @@ absorbs the space before it ("a <mask>" and "a<mask>" have the same ids).
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ _WHOLE, _VOCAB, _MERGES, _SETTINGS = "tokenizer.json", "vocab.json", "merges.txt
 _MOST_BYTES = 100_000_000  # of a file with a vocabulary; RoBERTa's has 2 MB
 
 _IGNORED_SETTINGS = ("truncation", "padding")  # settings of tokenizer.json that `Tokenizer` replaces
+
+_ENCODED_AT_ONCE = 1000  # texts
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as from a command line that is not UTF-8
 _OTHER = "copy the one that belongs to this checkpoint"
@@ -102,6 +105,20 @@ class Tokenizer:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
         return ids, mask
+
+    def shortened(self, texts: Iterable[str]) -> dict[str, str]:
+        """Return the texts that are too long, each with the part that is read: both have the same ids."""
+        # No token has fewer bytes than one; a tokenizer may put a blank before a text. Normalised, it may be longer.
+        most = self.max_tokens - 3 if self._backend.normalizer is None else 0
+        long = (text for text in texts if len(text.encode("utf-8", "surrogatepass")) > most)
+        last = self.max_tokens - 2  # of the tokens that are read, counted from <s>
+        found: dict[str, str] = {}
+        while batch := list(islice(long, _ENCODED_AT_ONCE)):
+            encodings = self._backend.encode_batch([_SURROGATE.sub("\ufffd", text) for text in batch])
+            for text, encoding in zip(batch, encodings, strict=True):
+                if len(encoding.ids) > self.max_tokens:
+                    found[text] = text[: encoding.offsets[last][1]]
+        return found
 
     def word(self, token_id: int) -> str:
         """Return the text of a token, without surrounding space; "" for an id outside the vocabulary."""

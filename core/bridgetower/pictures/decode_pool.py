@@ -277,8 +277,14 @@ class _Process:
 
     def __init__(self, command: Sequence[str], settings: bytes) -> None:
         """Start it. Raises OSError."""
+        # In a group of its own, as a signal to the group of this process, such as Ctrl-C, would end one that starts.
         self._popen = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+            process_group=0,
         )
         assert self._popen.stdin is not None and self._popen.stdout is not None  # both are pipes
         self._stdin: IO[bytes] = self._popen.stdin

@@ -31,6 +31,12 @@ def test_a_folder_without_configuration(tmp_path: Path) -> None:
     assert refusal(tmp_path).startswith(f"{tmp_path}: no config.json here")
 
 
+def test_a_folder_whose_run_has_kept_no_model_yet_says_so(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    assert "the run of `bt train` in it has kept no model yet" in refusal(tmp_path)
+
+
 def test_a_folder_of_another_kind_of_model(folder: Path) -> None:
     change_config(folder, model_type="clip")
     message = refusal(folder)

@@ -334,8 +334,8 @@ def test_without_a_network_the_three_ways_out_are_named(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens on the discard port
     message = refusal("BridgeTower/bridgetower-large-itm-mlm-itc")
     assert "bt model pull BridgeTower/bridgetower-large-itm-mlm-itc" in message
-    assert "--model at a folder" in message
-    assert "--model demo" in message
+    assert "name a folder" in message
+    assert 'the model "demo"' in message and "--model" not in message
     assert not cache.exists() or contents(cache) == {}
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -130,6 +131,23 @@ def test_a_text_that_does_not_fit_is_cut_at_its_end(folder: Path, reference: Any
     whole = tokenizer.encode("a cat a cat a cat a cat")  # 8 words: exactly 10 with <s> and </s>
     assert len(whole.ids) == 10
     assert not whole.truncated
+
+
+def test_a_shortened_text_is_read_as_the_whole_one(folder: Path) -> None:
+    texts = [" ".join(text.split()) for text in (*TEXTS, *CORPUS, "a \ud800 and \udfff")]
+    for most in range(3, 40):
+        tokenizer = Tokenizer.from_folder(folder, most)
+        short = tokenizer.shortened(texts)
+        assert short.keys() == {text for text in texts if tokenizer.encode(text).truncated}
+        for text, part in short.items():
+            assert text.startswith(part) and tokenizer.encode(part).ids == tokenizer.encode(text).ids, (most, text)
+
+
+def test_only_texts_that_may_be_too_long_are_encoded(learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Tokenizer.from_folder(learned, 12)
+    monkeypatch.setattr(small, "_backend", Mock(wraps=small._backend, normalizer=None))
+    small.shortened(["a cat", "xyz" * 10, "é" * 4])
+    assert [call.args[0] for call in small._backend.encode_batch.call_args_list] == [["xyz" * 10]]  # type: ignore[attr-defined]
 
 
 def test_a_very_long_text_fits_the_network(tokenizer: Tokenizer) -> None:

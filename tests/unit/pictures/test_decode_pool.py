@@ -285,6 +285,13 @@ def test_ctrl_c_is_for_the_parent(tmp_path: Path) -> None:
         assert len(started(tmp_path)) == 1
 
 
+@posix
+def test_a_signal_to_the_group_of_the_parent_does_not_end_a_process_that_starts(tmp_path: Path) -> None:
+    with hostile(tmp_path) as decoders:
+        decoders.decode(picture())
+        assert os.getpgid(started(tmp_path)[0]) != os.getpgid(0)
+
+
 @pytest.mark.parametrize(
     ("command", "why"),
     [(["/nowhere/python"], "No such file"), ([sys.executable, "-c", "raise SystemExit(3)"], "exit status 3")],
