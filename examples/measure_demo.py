@@ -13,7 +13,9 @@ Prints one JSON object:
 - "minimal_pairs": how often the matching head prefers a true text to one that differs from it in one respect.
 - "calibration_error": of the match, over the 20 pictures that recall proposes for each text: the captions, and texts
   that say less; 15 bins of equal size.
-- "gallery": the match of one picture with "two cats on a couch", and the share of cats in "a <mask> looking out".
+- "bare_nouns": precision at 5 of "a cat" and its like, by match; at as many as there are where fewer show one.
+- "gallery": "unknown" counts the nouns that training never said, and those that some picture matches at 0.5 or more;
+  the match of one picture with "two cats on a couch", and the share of cats in "a <mask> looking out".
 """
 
 import argparse
@@ -40,9 +42,9 @@ from bridgetower.retrieval.evaluation import evaluate
 from bridgetower.retrieval.fill import fill_images
 from bridgetower.retrieval.matching import every_pair
 from examples.scenes.captions import phrase, plural
-from examples.scenes.compose import SIDES, Scene, part_of
+from examples.scenes.compose import SIDES, Claim, Scene, part_of
 from examples.scenes.masks import AXES
-from examples.scenes.vocabulary import NUMBERS, PLACES, SYNONYMS, THINGS
+from examples.scenes.vocabulary import NUMBERS, PLACES, SYNONYMS, THINGS, UNHEARD
 
 # Words for one thing, the first the usual one.
 _SAME = [(noun, *([SYNONYMS[noun]] if noun in SYNONYMS else [])) for noun in [*THINGS, *PLACES]]
@@ -90,6 +92,17 @@ def recalled(encoder: TorchEncoder, text: str, pictures: list[Pictures]) -> npt.
     vectors = np.concatenate([picture.vectors for picture in pictures if picture.vectors is not None])
     best = np.argsort(-(encoder.embed_texts([text]) @ vectors.T)[0], kind="stable")
     return best[: encoder.default_depth]
+
+
+def best_matches(
+    encoder: TorchEncoder, text: str, pictures: list[Pictures]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The rows of the pictures that a search verifies, by match, and their matches."""
+    rows = recalled(encoder, text, pictures)
+    candidates = encoder.join([pictures[row] for row in rows])
+    matches = match_probability(encoder.match(encoder.encode_texts([text]), candidates, every_pair(1, len(rows))))
+    order = np.argsort(-matches, kind="stable")
+    return rows[order], matches[order]
 
 
 def minimal_pairs(scene: Scene, rng: random.Random) -> Iterator[tuple[str, str, str]]:
@@ -150,17 +163,27 @@ def measure_calibration(
     for name, (claims, texts) in asked.items():
         probabilities, right = [], []
         for claim, text in zip(claims, texts, strict=True):
-            best = recalled(encoder, text, pictures)
-            candidates = encoder.join([pictures[row] for row in best])
-            logits = encoder.match(encoder.encode_texts([text]), candidates, every_pair(1, len(best)))
-            probabilities += match_probability(logits).tolist()
-            right += [claim.true_of(scenes[row]) for row in best]
+            rows, matches = best_matches(encoder, text, pictures)
+            probabilities += matches.tolist()
+            right += [claim.true_of(scenes[row]) for row in rows]
         errors[name] = round(calibration_error(np.array(probabilities), np.array(right)), 4)
     return errors
 
 
-def measure_gallery(encoder: TorchEncoder) -> dict[str, float]:
-    """Two figures of the documentation."""
+def measure_bare_nouns(encoder: TorchEncoder, scenes: list[Scene], pictures: list[Pictures]) -> float:
+    """The share of right pictures among the first five for the name of one thing, over all things."""
+    precisions = []
+    for noun in THINGS:
+        claim = Claim(noun, 1)
+        top = min(5, sum(map(claim.true_of, scenes)))
+        if top:
+            rows, _ = best_matches(encoder, phrase(claim, random.Random(0), plain=True), pictures)
+            precisions.append(float(np.mean([claim.true_of(scenes[row]) for row in rows[:top]])))
+    return round(float(np.mean(precisions)), 3)
+
+
+def measure_gallery(encoder: TorchEncoder) -> dict[str, object]:
+    """Figures of the documentation."""
     captioned = read_captions(GALLERY / "captions.jsonl")
     pictures = encoded(encoder, captioned)
     [couch] = [
@@ -171,7 +194,15 @@ def measure_gallery(encoder: TorchEncoder) -> dict[str, float]:
     candidates = [Candidate(captioned[row].image) for row in recalled(encoder, text, pictures)]
     words = fill_images(encoder, text, candidates, top=50).words
     cats = sum(word.probability for word in words if word.token in ("cat", "cats"))
-    return {"two cats on a couch": round(float(match_probability(logits)[0]), 3), "cats looking out": round(cats, 3)}
+    unknown = [
+        best_matches(encoder, phrase(Claim(noun, 1), random.Random(0), plain=True), pictures)[1][0] >= 0.5
+        for noun in UNHEARD
+    ]
+    return {
+        "two cats on a couch": round(float(match_probability(logits)[0]), 3),
+        "cats looking out": round(cats, 3),
+        "unknown": {"asked": len(unknown), "matched": sum(map(bool, unknown))},
+    }
 
 
 def measure_words(
@@ -220,6 +251,7 @@ def main() -> None:
     result["mlm"] = measure_words(encoder, captioned, pictures)
     result["minimal_pairs"] = measure_minimal_pairs(encoder, scenes, pictures)
     result["calibration_error"] = measure_calibration(encoder, captioned, scenes, pictures)
+    result["bare_nouns"] = measure_bare_nouns(encoder, scenes, pictures)
     result["gallery"] = measure_gallery(encoder)
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
 

@@ -15,12 +15,11 @@ more than one diet: docs/decisions/2026-11-20-binding.md.
 """
 
 import argparse
-import json
 import random
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -38,8 +37,13 @@ from bridgetower.checkpoints.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bridgetower.network.bridgetower import BridgeTower
 from bridgetower.network.config import ModelConfig, TextConfig, VisionConfig
 from bridgetower.pictures.preprocess import Preprocessing, preprocess
-from bridgetower.training.trainer import Batch, Recipe, train
-from examples.scenes.captions import foil, phrase
+from bridgetower.training.batch import Batch
+from bridgetower.training.optimiser import make_optimiser
+from bridgetower.training.recipe import Recipe
+from bridgetower.training.run.log import RunLog
+from bridgetower.training.state import RunState
+from bridgetower.training.trainer import train
+from examples.scenes.captions import foil, phrase, strange, terse
 from examples.scenes.compose import Claim, Scene, bare, near_miss, part_of, random_scene
 from examples.scenes.masks import MaskedClaim, mask
 from examples.scenes.pictures import draw
@@ -47,8 +51,12 @@ from examples.scenes.vocabulary import BACKGROUNDS, COLOURS, NUMBERS, PLACES
 
 SEED = 20261120
 BATCH = 128
-QUERIES = 96  # more texts for the matching head of a batch: a third of them short, the others with words hidden
+QUERIES = 128  # more texts of the scenes of a batch: half of them short, the others with words hidden
+OTHERS = 256  # texts of scenes that are not in the batch
 FAMILY = 4  # a scene and its near misses stand in one batch: the negatives that matter
+IN_FAMILIES = BATCH // 2  # the other scenes stand alone, so that there are more things in a batch
+SAVE_EVERY = 120.0  # seconds
+SHOWN = ("step", "itc", "itm", "mlm", "learning_rate", "seconds")
 IMAGE_PX = 96
 MAX_TOKENS = 64
 PREPROCESSING = Preprocessing(shortest_edge=IMAGE_PX, crop_size=IMAGE_PX)
@@ -63,15 +71,16 @@ class Diet:
     exchange: float  # how many near misses of a pair are the pair the other way round
     recount: float  # how many near misses of things in a place are another number of them
     rename: float  # how many of the other near misses are another thing
+    painted: float  # how many scenes are of things that are drawn in a colour
     relation_weight: float  # how readily a relation is the word that is masked; a noun has 1
     number_weight: float
 
 
 DIETS = {
-    "usual": Diet({"alone": 22, "place": 34, "sides": 36, "window": 8}, 0.2, 0.2, 0.3, 1.5, 3.0),
-    "binding": Diet({"alone": 5, "place": 6, "sides": 87, "window": 2}, 0.7, 0.2, 0.0, 30.0, 4.0),
-    "refining": Diet({"alone": 20, "place": 36, "sides": 34, "window": 10}, 0.45, 0.4, 0.4, 3.0, 4.0),
-    "counting": Diet({"alone": 8, "place": 70, "sides": 20, "window": 2}, 0.3, 0.7, 0.0, 4.0, 30.0),
+    "usual": Diet({"alone": 22, "place": 34, "sides": 36, "window": 8}, 0.2, 0.2, 0.3, 0.12, 1.5, 3.0),
+    "binding": Diet({"alone": 5, "place": 6, "sides": 87, "window": 2}, 0.7, 0.2, 0.0, 0.12, 30.0, 4.0),
+    "refining": Diet({"alone": 20, "place": 36, "sides": 34, "window": 10}, 0.45, 0.45, 0.4, 0.2, 3.0, 4.0),
+    "counting": Diet({"alone": 8, "place": 70, "sides": 20, "window": 2}, 0.3, 0.7, 0.0, 0.12, 4.0, 30.0),
 }
 RELATION_WORDS = frozenset("left right above over below under".split())
 # Words that are guessed right nearly always: colours, places, backdrops.
@@ -90,12 +99,27 @@ def random_text(scene: Scene, rng: random.Random) -> tuple[str, Claim]:
     return phrase(claim, rng), claim
 
 
+def other_text(rng: random.Random, diet: Diet) -> tuple[str, Claim | MaskedClaim]:
+    """A text of a scene that is not in the batch, most of them short, some with a thing that is never drawn."""
+    claim = random_scene(rng, held_out=False, kinds=diet.kinds, painted=0.3).claim()
+    if rng.random() < 0.3:
+        claim = strange(claim, rng)
+    less = bare(claim, rng) if rng.random() < 0.5 else part_of(claim, rng)
+    claim = less if rng.random() < 0.75 else claim
+    text = phrase(claim, rng)
+    return mask(text, claim, rng) if rng.random() < 0.15 else (_as_typed(text, rng), claim)
+
+
+def _as_typed(text: str, rng: random.Random) -> str:
+    return terse(text) if rng.random() < 0.25 else text
+
+
 def random_query(scene: Scene, rng: random.Random) -> tuple[str, Claim | MaskedClaim]:
     """A short text that is true of the scene, or one with a word or two hidden, and what it claims."""
     claim = bare(scene.claim(), rng)
     text = phrase(claim, rng)
-    if rng.random() < 1 / 3:
-        return text, claim
+    if rng.random() < 1 / 2:
+        return _as_typed(text, rng), claim
     if rng.random() < 0.8:
         text, claim = random_text(scene, rng)
     return mask(text, claim, rng, words=1 if rng.random() < 0.75 else 2)
@@ -117,22 +141,18 @@ class Scenes(Dataset[Batch]):
         rng = random.Random(self.seed * 1_000_003 + index)
         scenes: list[Scene] = []
         while len(scenes) < BATCH:
-            first = random_scene(rng, held_out=False, kinds=self.diet.kinds)
-            scenes += [first, *(self._near_miss(first, rng) for _ in range(FAMILY - 1))]
+            scenes.append(random_scene(rng, held_out=False, kinds=self.diet.kinds, painted=self.diet.painted))
+            if len(scenes) <= IN_FAMILIES:
+                scenes += [self._near_miss(scenes[-1], rng) for _ in range(FAMILY - 1)]
         pixels = np.stack([preprocess(draw(scene, rng.choice(CANVASES), rng), PREPROCESSING) for scene in scenes])
-        texts, claims = zip(*(random_text(scene, rng) for scene in scenes), strict=True)
-        foils = [foil(scene, rng, exchange=self.diet.exchange, recount=self.diet.recount) for scene in scenes]
-        queries, asked = zip(*(random_query(scene, rng) for scene in rng.sample(scenes, QUERIES)), strict=True)
-        ids, tokens = (torch.from_numpy(array) for array in self.tokenizer.encode_batch([*texts, *foils, *queries]))
-        text_ids, foil_ids, query_ids = torch.split(ids, [BATCH, BATCH, QUERIES])
-        text_mask, foil_mask, query_mask = torch.split(tokens, [BATCH, BATCH, QUERIES])
-        true_of, query_true_of = (
-            torch.tensor([[claim.true_of(scene) for scene in scenes] for claim in some]) for some in (claims, asked)
-        )
-        return Batch(
-            torch.from_numpy(pixels), text_ids, text_mask, true_of, foil_ids, foil_mask, query_ids, query_mask,
-            query_true_of,
-        )  # fmt: skip
+        said: list[tuple[str, Claim | MaskedClaim]] = [random_text(scene, rng) for scene in scenes]
+        said += [random_query(scene, rng) for scene in rng.choices(scenes, k=QUERIES)]
+        said += [foil(scene, rng, exchange=self.diet.exchange, recount=self.diet.recount) for scene in scenes]
+        said += [other_text(rng, self.diet) for _ in range(OTHERS)]
+        texts, claims = zip(*said, strict=True)
+        ids, tokens = (torch.from_numpy(array) for array in self.tokenizer.encode_batch(texts))
+        true_of = torch.tensor([[claim.true_of(scene) for scene in scenes] for claim in claims])
+        return Batch(torch.from_numpy(pixels), ids, tokens, true_of)
 
 
 def train_tokenizer(folder: Path) -> None:
@@ -141,7 +161,7 @@ def train_tokenizer(folder: Path) -> None:
     texts = []
     for _ in range(60_000):
         scene = random_scene(rng, held_out=False)
-        texts += [random_text(scene, rng)[0], foil(scene, rng)]
+        texts += [random_text(scene, rng)[0], foil(scene, rng)[0]]
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -213,55 +233,42 @@ def main() -> None:
         else:
             train_tokenizer(args.out)
     tokenizer = Tokenizer.from_folder(args.out, MAX_TOKENS)
-    torch.manual_seed(args.seed)
     if start:
         model = load_model(start)
     else:
         model = BridgeTower(demo_config(tokenizer.vocab_size)).initialise(torch.Generator().manual_seed(args.seed))
     parameters = sum(p.numel() for p in model.parameters())
     sys.stderr.write(f"{parameters / 1e6:.2f}M parameters, vocabulary {tokenizer.vocab_size}\n")
-    if args.export:
-        state = torch.load(args.out / "state.pt", weights_only=True)
-        model.load_state_dict(state["model"])
-        save(model, args.export, preprocessing=PREPROCESSING, tokenizer_from=args.out, dtype=torch.float16)
-        sys.stderr.write(f"{args.export}: step {state['step']}\n")
-        return
-    diet = DIETS[args.diet]
+    diet, state = DIETS[args.diet], RunState(args.out / "state.pt")
     recipe = Recipe(
         steps=args.steps, learning_rate=args.learning_rate, new_factor=1.0, warmup=args.warmup / args.steps,
         decay=1.0 if args.decay is None else args.decay / args.steps,
         mask_share=0.5, maskings=2.0, single_share=0.5, easy_share=0.5, mlm_weight=args.mlm_weight,
     )  # fmt: skip
+    if args.export:
+        step = state.load(model, make_optimiser(model, recipe))
+        save(model, args.export, preprocessing=PREPROCESSING, tokenizer_from=args.out, dtype=torch.float16)
+        sys.stderr.write(f"{args.export}: step {step}\n")
+        return
+    with ExitStack() as opened:
+        log: RunLog | None = None
 
-    def batches(step: int) -> Iterable[Batch]:
-        left = range(step, args.steps)
-        dataset = Scenes(tokenizer, args.steps, diet, args.seed)
-        return DataLoader(dataset, batch_size=None, sampler=left, num_workers=1, prefetch_factor=8)
+        def batches(step: int) -> Iterable[Batch]:
+            nonlocal log
+            log = opened.enter_context(RunLog(args.out / "log.jsonl", args.out / "tensorboard", step, step))
+            dataset = Scenes(tokenizer, args.steps, diet, args.seed)
+            left = range(step, args.steps)
+            return DataLoader(dataset, batch_size=None, sampler=left, num_workers=1, prefetch_factor=8)
 
-    started, log = time.perf_counter(), (args.out / "log.jsonl").open("a", buffering=1)
-    recent: list[tuple[float, float, float]] = []
-    first = None
-    for report in train(
-        model, batches, recipe, mask_id=tokenizer.mask_id, maskable=maskable_words(tokenizer, diet), seed=args.seed,
-        state_file=args.out / "state.pt", save_every=100,
-    ):  # fmt: skip
-        first = report.step if first is None else first
-        recent.append((report.itc, report.itm, report.mlm))
-        if report.step % 20 == 0:
-            itc, itm, mlm = np.mean(recent, axis=0)
-            recent.clear()
-            rate = (report.step - first + 1) * BATCH / (time.perf_counter() - started)
-            line = {
-                "step": report.step,
-                "itc": itc,
-                "itm": itm,
-                "mlm": mlm,
-                "lr": report.learning_rate,
-                "pairs/s": rate,
-            }
-            line = {key: round(float(value), 6) if key != "step" else value for key, value in line.items()}
-            log.write(json.dumps(line) + "\n")
-            sys.stderr.write(f"{line}\n")
+        for report in train(
+            model, batches, recipe, mask_id=tokenizer.mask_id, maskable=maskable_words(tokenizer, diet),
+            seed=args.seed, state=state, save_every=SAVE_EVERY,
+        ):  # fmt: skip
+            assert log is not None
+            line = report.as_json()
+            log.write("step", line)
+            if report.step % 20 == 0:
+                sys.stderr.write(" ".join(f"{name} {line[name]:.3g}" for name in SHOWN) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,26 @@
 """Claim -> caption, in one of the many ways in which people say it, and captions that are false of a scene."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from examples.scenes.compose import SIDES, WINDOW, Claim, Scene, near_miss, part_of
-from examples.scenes.vocabulary import BACKGROUNDS, NUMBERS, PLACES, PLURALS, SYNONYM_PLURALS, SYNONYMS, UNDRAWN
+from examples.scenes.vocabulary import (
+    BACKGROUNDS,
+    NUMBERS,
+    PLACES,
+    PLURALS,
+    SYNONYM_PLURALS,
+    SYNONYMS,
+    THINGS,
+    UNDRAWN,
+    UNMET,
+)
 
+_DRAWN = frozenset([*THINGS, *PLACES, *SYNONYMS.values()])
+_ONSETS = "b bl br c ch cl d dr f fl g gl gr h j k l m n p pl pr qu r s sh sl sp st t th tr v w z".split()
+_CODAS = "b ck d g ll lt m mp n nd ng nt p r rd rk rn st t tch x".split()
 RARELY = 0.1  # how often another word for the same thing or relation is used: a masked word then has one best answer
 
 
@@ -51,6 +65,11 @@ def phrase(claim: Claim, rng: random.Random, *, plain: bool = False) -> str:
     return text
 
 
+def terse(text: str) -> str:
+    """The text without an article in front, as people type it: "cat", "photo of a cat"."""
+    return re.sub(r"^(?:an?|the|one) ", "", text)
+
+
 def _things(noun: str, count: int | None, attribute: str | None, sometimes: Callable[[float], bool]) -> str:
     name = SYNONYMS[noun] if noun in SYNONYMS and sometimes(RARELY) else noun
     described = " ".join(filter(None, (attribute, name if count == 1 else plural(name))))
@@ -78,20 +97,40 @@ def names(noun: str) -> tuple[str, ...]:
     return (*usual, *map(plural, usual))
 
 
-def foil(scene: Scene, rng: random.Random, *, exchange: float = 0.0, recount: float = 0.0) -> str:
-    """A text that is false of `scene`: a near miss told in full, or a caption with a thing that is never drawn.
+def foil(scene: Scene, rng: random.Random, *, exchange: float = 0.0, recount: float = 0.0) -> tuple[str, Claim]:
+    """A text that is false of `scene`, and what it claims: a near miss, or a caption with a thing that is never drawn.
 
     `exchange` and `recount` are as for `near_miss`.
     """
     claim = scene.claim()
     if rng.random() < 0.3:
         stranger = rng.choice(UNDRAWN)
-        claim = replace(claim, other=stranger) if claim.other and rng.random() < 0.5 else replace(claim, noun=stranger)
+        claim = _with_thing(claim, stranger, rng)
         less = part_of(claim, rng)
-        return phrase(less if rng.random() < 0.4 and stranger in (less.noun, less.other) else claim, rng)
+        claim = less if rng.random() < 0.4 and stranger in (less.noun, less.other) else claim
+        return phrase(claim, rng), claim
     while True:
         missed = near_miss(scene, rng, exchange=exchange, recount=recount).claim()
         if missed.true_of(scene):
             continue
         less = part_of(missed, rng)
-        return phrase(less if rng.random() < 0.4 and not less.true_of(scene) else missed, rng)
+        claim = less if rng.random() < 0.4 and not less.true_of(scene) else missed
+        return phrase(claim, rng), claim
+
+
+def strange(claim: Claim, rng: random.Random) -> Claim:
+    """The claim with a thing in it that is never drawn: a word that was met, one that was not, or one made up."""
+    word = rng.choice((rng.choice(UNDRAWN), rng.choice(UNMET), rng.choice(UNMET), _made_up(rng)))
+    return _with_thing(claim, word, rng)
+
+
+def _with_thing(claim: Claim, noun: str, rng: random.Random) -> Claim:
+    return replace(claim, other=noun) if claim.other and rng.random() < 0.5 else replace(claim, noun=noun)
+
+
+def _made_up(rng: random.Random) -> str:
+    while True:
+        syllables = (rng.choice(_ONSETS) + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))
+        word = "".join(syllables) + rng.choice(_CODAS)
+        if word not in _DRAWN:
+            return word
