@@ -1,6 +1,9 @@
 """The small programs in `examples`, each run as a person runs it, and the notebook."""
 
 import csv
+import json
+import os
+import random
 import re
 import shutil
 import subprocess
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from bridgetower import Library
+from examples.scenes.draw import distinct_scenes, draw_set
 
 ROOT = Path(__file__).parents[1]
 GALLERY = ROOT / "examples" / "gallery"
@@ -93,6 +97,39 @@ def test_a_sheet_that_cannot_be_written_is_known_before_the_search(tmp_path: Pat
         said = run("contact_sheet.py", tmp_path / "no index", "a cat", sheet, status=2)
         assert said == f"error: {sheet}: {reason}\n"
     assert taken.read_bytes() == b"a photograph"
+
+
+@pytest.mark.slow
+def test_new_words_are_taught_with_and_without_replay_and_measured(tmp_path: Path) -> None:
+    """The script as it stands, with sets of a few pictures in the place of those that it would draw."""
+    for number, (name, new, held_out) in enumerate(
+        [("new-8", True, False), ("new-fresh", True, True), ("old", False, False), ("old-fresh", False, True)]
+    ):
+        rng = random.Random(number)
+        draw_set(tmp_path / name, distinct_scenes(8, rng, held_out=held_out, new=new), rng)
+    settings = {**os.environ, "PAIRS": "8", "OPTIONS": "--steps 2 --batch 4", "OMP_NUM_THREADS": "1"}
+    settings["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{settings['PATH']}"
+
+    def teach() -> str:
+        done = subprocess.run(
+            ["sh", ROOT / "examples" / "new_words.sh", tmp_path],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=settings,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = teach()
+    moments = ("before", "after, with replay", "after, without replay")
+    measured = [f"{moment}, {what}" for moment in moments for what in ("new-fresh", "old-fresh")]
+    assert [line for line in said.splitlines() if line.endswith("-fresh")] == measured
+    assert said.count("recall") == said.count("rerank") == len(measured)
+    for name, replays in (("replayed", True), ("forgetful", False)):
+        run_of = json.loads((tmp_path / name / "run" / "settings.json").read_text("utf-8"))
+        assert bool(run_of["settings"]["--replay"]) is replays
+    assert teach() == said  # nothing is drawn or taught twice
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,30 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
+from bridgetower.checkpoints.find import resolve
+from bridgetower.checkpoints.tokenizer import Tokenizer
 from bridgetower.files.captions.read import read_captions
 from examples.measure_demo import calibration_error, masked_words, minimal_pairs
 from examples.scenes import compose, pictures
-from examples.scenes.captions import foil, phrase, plural
+from examples.scenes.captions import foil, names, phrase, plural, strange, terse
 from examples.scenes.compose import SIDES, Claim, Scene, bare, near_miss, part_of, random_scene
 from examples.scenes.draw import LARGEST_ASPECT, WANTED, distinct_scenes, random_size
 from examples.scenes.masks import Gap, MaskedClaim, mask
 from examples.scenes.pictures import draw
-from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, PAINTED, PLACES, SPRITES, THINGS, UNDRAWN
-from examples.train_demo import CANVASES
+from examples.scenes.vocabulary import (
+    ANIMALS,
+    BACKGROUNDS,
+    NEW_THINGS,
+    PAINTED,
+    PLACES,
+    SPRITES,
+    SYNONYMS,
+    THINGS,
+    UNDRAWN,
+    UNHEARD,
+    UNMET,
+)
+from examples.train_demo import BATCH, CANVASES, DIETS, OTHERS, QUERIES, Scenes
 
 MANY = 3000
 
@@ -164,9 +178,47 @@ def test_a_masked_caption_is_true_of_its_scene() -> None:
 def test_a_foil_says_something_that_no_part_of_the_scene_bears_out() -> None:
     rng = random.Random(4)
     strangers = {word for noun in UNDRAWN for word in (noun, plural(noun))}
-    texts = [foil(scene, rng) for scene in some_scenes(300)]
+    scenes = some_scenes(300)
+    texts, claims = zip(*(foil(scene, rng) for scene in scenes), strict=True)
+    assert not any(claim.true_of(scene) for claim, scene in zip(claims, scenes, strict=True))
     assert 0.2 < sum(bool(strangers & set(text.lower().strip(".").split())) for text in texts) / len(texts) < 0.5
     assert not strangers & set(THINGS)
+
+
+def test_a_strange_claim_names_a_thing_that_is_never_drawn() -> None:
+    rng = random.Random(6)
+    drawn = {word for noun in [*THINGS, *PLACES] for word in names(noun)}
+    claims = [strange(scene.claim(), rng) for scene in some_scenes(MANY)]
+    said = {word for claim in claims for word in (claim.noun, claim.other)} - drawn - {None}
+    assert all(claim.noun not in drawn or claim.other not in drawn for claim in claims)
+    assert set(UNDRAWN) <= said
+    assert len(said & set(UNMET)) > 600
+    assert len(said - set(UNDRAWN) - set(UNMET)) > 300, "words are made up"
+
+
+def test_nouns_to_measure_on_are_not_shown_in_training() -> None:
+    drawn = {word for noun in [*THINGS, *PLACES] for word in names(noun)}
+    assert not set(UNHEARD) & {*drawn, *UNDRAWN, *UNMET}
+    assert not set(UNMET) & {*drawn, *UNDRAWN}
+    assert len(UNMET) > 600
+    assert len({*UNHEARD, *UNMET}) == len(UNHEARD) + len(UNMET)
+
+
+def test_nouns_that_were_not_met_are_spelt_in_pieces() -> None:
+    tokenizer = Tokenizer.from_folder(resolve("demo").folder, 64)
+    _, tokens = tokenizer.encode_batch([f" {noun}" for noun in [*UNMET, *UNHEARD]])
+    assert (tokens.sum(axis=1) > 3).all()  # more than <s>, a word, </s>
+
+
+def test_a_batch_says_of_each_text_which_pictures_it_is_true_of() -> None:
+    tokenizer = Tokenizer.from_folder(resolve("demo").folder, 64)
+    batch = Scenes(tokenizer, 1, DIETS["usual"], 0)[0]
+    assert batch.ids.shape[0] == BATCH + QUERIES + BATCH + OTHERS
+    assert batch.true_of.shape == (len(batch.ids), len(batch.pixels))
+    assert batch.true_of[:BATCH].diagonal().all()
+    assert batch.true_of[BATCH : BATCH + QUERIES].any(dim=1).all()
+    assert not batch.true_of[BATCH + QUERIES : -OTHERS].diagonal().any()
+    assert not batch.true_of[-OTHERS:].any(dim=1).all(), "most other texts are true of nothing"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +235,14 @@ def test_a_foil_says_something_that_no_part_of_the_scene_bears_out() -> None:
 )
 def test_the_usual_phrase(scene: Scene, usual: str) -> None:
     assert phrase(scene.claim(), random.Random(0), plain=True) == usual
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [("a cat", "cat"), ("an owl on a bed", "owl on a bed"), ("a photo of a cat", "photo of a cat"), ("ants", "ants")],
+)
+def test_a_terse_text_has_no_article_in_front(text: str, typed: str) -> None:
+    assert terse(text) == typed
 
 
 def test_there_are_many_ways_to_say_it() -> None:
@@ -222,12 +282,25 @@ def test_every_kind_of_scene_can_be_drawn(relation: str) -> None:
 
 
 def test_the_sprite_sheet_has_a_picture_of_everything() -> None:
-    sheet = pictures._sheet()
-    assert set(sheet) == set(SPRITES)
-    for name, sprite in sheet.items():
+    sprites = pictures._sprites()
+    assert set(sprites) == {*SPRITES, *NEW_THINGS}
+    for name, sprite in sprites.items():
         assert max(sprite.size) > 0.8 * pictures.CELL_PX, name
         assert sprite.mode == "RGBA"
-    assert Path(pictures.SHEET).stat().st_size < 1_000_000
+    assert sum(file.stat().st_size for file in pictures.SHEETS) < 1_000_000
+
+
+def test_new_things_stand_only_in_scenes_that_ask_for_them() -> None:
+    """The demo model has never met them, neither drawn nor named in a caption that is false."""
+    words = {word for noun in NEW_THINGS for word in names(noun)}
+    met = {*SPRITES, *PLACES, *SYNONYMS.values(), *UNDRAWN}
+    assert not words & {word for noun in met for word in (noun, plural(noun))}
+    rng = random.Random(11)
+    seen = [random_scene(rng, held_out=False, new=True) for _ in range(MANY)]
+    assert {scene.noun for scene in seen} == set(NEW_THINGS)
+    assert {scene.other for scene in seen} == {"", *NEW_THINGS}
+    assert {scene.noun for scene in distinct_scenes(60, rng, new=True)} <= set(NEW_THINGS)
+    assert not {scene.noun for scene in distinct_scenes(60, rng)} & set(NEW_THINGS)
 
 
 def test_no_caption_of_a_measured_set_is_true_of_another_picture() -> None:

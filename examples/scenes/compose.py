@@ -11,11 +11,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, COLOURS, OBJECTS, PAINTED, PLACES, SIZES
+from examples.scenes.vocabulary import ANIMALS, BACKGROUNDS, COLOURS, NEW_THINGS, OBJECTS, PAINTED, PLACES, SIZES
 
 WINDOW = "window"  # relation: looking out of a window
 SIDES = ("left", "above")  # relation between two things; right and below are the same scenes told the other way round
 KINDS = {"alone": 28, "place": 34, "sides": 30, "window": 8}  # of scenes, and their usual weights
+PAINTED_SHARE = 0.12
 HELD_OUT_SHARE = 10  # one composition in ten
 
 
@@ -68,23 +69,38 @@ class Claim:
         return self.noun == scene.other and self.count == 1 and self.attribute is None
 
 
-def random_scene(rng: random.Random, *, held_out: bool, kinds: Mapping[str, int] = KINDS) -> Scene:
-    """A scene drawn from the training compositions, or from the held-out ones; `kinds` says how often each kind is."""
+def random_scene(
+    rng: random.Random,
+    *,
+    held_out: bool,
+    kinds: Mapping[str, int] = KINDS,
+    painted: float = PAINTED_SHARE,
+    new: bool = False,
+) -> Scene:
+    """A scene drawn from the training compositions, or from the held-out ones.
+
+    `kinds` says how often each kind is, `painted` how often its thing is one that is drawn in a colour. With `new` its
+    things are those that the demo model has never seen; none of them is painted, none looks out of a window.
+    """
     while True:
-        scene = _any_scene(rng, kinds)
+        scene = _any_scene(rng, kinds, painted, new)
         if scene.held_out == held_out:
             return scene
 
 
-def _any_scene(rng: random.Random, kinds: Mapping[str, int]) -> Scene:
+def _any_scene(
+    rng: random.Random, kinds: Mapping[str, int], painted: float = PAINTED_SHARE, new: bool = False
+) -> Scene:
     background = rng.choice(list(BACKGROUNDS)) if rng.random() < 0.8 else ""
+    kinds = {**kinds, "window": 0} if new else kinds
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
     if kind == "window":
         return Scene(rng.choice(list(ANIMALS)), rng.randint(1, 2), relation=WINDOW, background=background)
-    noun = rng.choice(list(PAINTED)) if rng.random() < 0.12 else rng.choice(list(ANIMALS | OBJECTS))
+    things = list(NEW_THINGS if new else ANIMALS | OBJECTS)
+    noun = rng.choice(list(PAINTED)) if not new and rng.random() < painted else rng.choice(things)
     colour = rng.choice(list(COLOURS)) if noun in PAINTED else ""
     if kind == "sides":
-        other = rng.choice([name for name in ANIMALS | OBJECTS if name != noun])
+        other = rng.choice([name for name in things if name != noun])
         return Scene(noun, 1, colour, rng.choice(SIDES), other, background)
     count = rng.randint(1, 4)
     if kind == "place":

@@ -3,9 +3,11 @@
     python examples/scenes/draw.py --held-out --count 150 --seed 1 --wanted --out examples/gallery
     python examples/scenes/draw.py --held-out --count 1000 --seed 2 --out runs/heldout
     bt eval runs/heldout/captions.jsonl --model demo --depth 20
+    python examples/scenes/draw.py --new --count 1000 --seed 3 --out runs/new
 
-With --held-out no composition among them was ever drawn in training, without it all may have been. No caption is true
-of another picture than its own. Needs Pillow and nothing else.
+With --held-out no composition among them was ever drawn in training, without it all may have been; with --new their
+things are forty that the demo model has never seen. No caption is true of another picture than its own. Needs Pillow
+and nothing else.
 """
 
 import argparse
@@ -40,7 +42,7 @@ LARGEST_ASPECT = 1.6  # wider ones lose part of the scene in the crop of preproc
 
 
 def distinct_scenes(
-    count: int, rng: random.Random, first: tuple[Scene, ...] = (), *, held_out: bool = True
+    count: int, rng: random.Random, first: tuple[Scene, ...] = (), *, held_out: bool = True, new: bool = False
 ) -> list[Scene]:
     """Scenes of which no full caption is true of another one; `first` come first, and are the only ones at a window:
     who looks out of one then has the answer that they give."""
@@ -48,9 +50,9 @@ def distinct_scenes(
     kinds = {**KINDS, "window": 0} if first else KINDS
     assert all(scene.held_out for scene in scenes)
     while len(scenes) < count:
-        new = random_scene(rng, held_out=held_out, kinds=kinds)
-        if not any(new.claim().true_of(scene) or scene.claim().true_of(new) for scene in scenes):
-            scenes.append(new)
+        drawn = random_scene(rng, held_out=held_out, kinds=kinds, new=new)
+        if not any(drawn.claim().true_of(scene) or scene.claim().true_of(drawn) for scene in scenes):
+            scenes.append(drawn)
     return scenes
 
 
@@ -80,9 +82,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--held-out", action="store_true", help="only compositions that training never draws")
     parser.add_argument("--wanted", action="store_true", help="begin with the scenes that the documentation names")
+    parser.add_argument("--new", action="store_true", help="things that the demo model has never seen")
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    draw_set(args.out, distinct_scenes(args.count, rng, WANTED if args.wanted else (), held_out=args.held_out), rng)
+    first = WANTED if args.wanted else ()
+    draw_set(args.out, distinct_scenes(args.count, rng, first, held_out=args.held_out, new=args.new), rng)
 
 
 if __name__ == "__main__":

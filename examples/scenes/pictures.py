@@ -1,4 +1,4 @@
-"""Scene -> picture. Needs Pillow, and the sprite sheet beside this file."""
+"""Scene -> picture. Needs Pillow, and the sprite sheets beside this file."""
 
 import random
 from functools import lru_cache
@@ -7,30 +7,35 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 
 from examples.scenes.compose import SIDES, WINDOW, Scene
-from examples.scenes.vocabulary import COLOURS, SIZES, SPRITES
+from examples.scenes.vocabulary import COLOURS, NEW_THINGS, SIZES, SPRITES
 
-SHEET = Path(__file__).with_name("sprites.webp")
+# Each sheet with the emoji on it, row by row.
+SHEETS = {
+    Path(__file__).with_name("sprites.webp"): SPRITES,
+    Path(__file__).with_name("new_sprites.webp"): NEW_THINGS,
+}
 CELL_PX = 96
 COLUMNS = 14
 
 
 @lru_cache(maxsize=1)
-def _sheet() -> dict[str, Image.Image]:
+def _sprites() -> dict[str, Image.Image]:
     """Sprite name -> RGBA, trimmed to what is drawn."""
-    with Image.open(SHEET) as opened:
-        sheet = opened.convert("RGBA")
     sprites = {}
-    for index, name in enumerate(SPRITES):
-        x, y = index % COLUMNS * CELL_PX, index // COLUMNS * CELL_PX
-        cell = sheet.crop((x, y, x + CELL_PX, y + CELL_PX))
-        sprites[name] = cell.crop(cell.getbbox())
+    for file, names in SHEETS.items():
+        with Image.open(file) as opened:
+            sheet = opened.convert("RGBA")
+        for index, name in enumerate(names):
+            x, y = index % COLUMNS * CELL_PX, index // COLUMNS * CELL_PX
+            cell = sheet.crop((x, y, x + CELL_PX, y + CELL_PX))
+            sprites[name] = cell.crop(cell.getbbox())
     return sprites
 
 
 @lru_cache(maxsize=8192)
 def _sprite(name: str, colour: str, height_px: int, mirrored: bool) -> Image.Image:
     """A thing at its size, RGBA; `height_px` is the longer side, so that wide and tall things weigh the same."""
-    sprite = _sheet()[name]
+    sprite = _sprites()[name]
     if colour:
         sprite = _painted(sprite, COLOURS[colour])
     scale = height_px / max(sprite.size)

@@ -1,16 +1,14 @@
-"""Draw `sprites.webp` from the Noto Color Emoji font (needed only to change the set of things).
+"""Draw the sprite sheets from the Noto Color Emoji font (needed only to change the set of things).
 
 apt-get install fonts-noto-color-emoji
 python examples/scenes/sprites.py [FONT]
 """
 
 import sys
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from examples.scenes.pictures import CELL_PX, COLUMNS, SHEET
-from examples.scenes.vocabulary import SPRITES
+from examples.scenes.pictures import CELL_PX, COLUMNS, SHEETS
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 STRIKE_PX = 109  # the only bitmap size in the font
@@ -32,12 +30,13 @@ def sprite(emoji: str, font: ImageFont.FreeTypeFont) -> Image.Image:
 
 def main() -> None:
     font = ImageFont.truetype(sys.argv[1] if len(sys.argv) > 1 else FONT, STRIKE_PX)
-    rows = -(-len(SPRITES) // COLUMNS)
-    sheet = Image.new("RGBA", (COLUMNS * CELL_PX, rows * CELL_PX))
-    for index, emoji in enumerate(SPRITES.values()):
-        sheet.paste(sprite(emoji, font), (index % COLUMNS * CELL_PX, index // COLUMNS * CELL_PX))
-    sheet.save(SHEET, quality=92, method=6)
-    sys.stderr.write(f"{Path(SHEET).name}: {len(SPRITES)} sprites, {Path(SHEET).stat().st_size // 1024} KiB\n")
+    for file, emojis in SHEETS.items():
+        rows = -(-len(emojis) // COLUMNS)
+        sheet = Image.new("RGBA", (COLUMNS * CELL_PX, rows * CELL_PX))
+        for index, emoji in enumerate(emojis.values()):
+            sheet.paste(sprite(emoji, font), (index % COLUMNS * CELL_PX, index // COLUMNS * CELL_PX))
+        sheet.save(file, quality=92, method=6)
+        sys.stderr.write(f"{file.name}: {len(emojis)} sprites, {file.stat().st_size // 1024} KiB\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The words that the demo scenes are made of: what is drawn, how it is drawn, and what people call it.
 
-Everything here is data. A thing is one colour emoji; the sprite sheet holds them in the order of `SPRITES`.
+Everything here is data. A thing is one colour emoji; a sprite sheet holds them in the order of `SPRITES`, or of
+`NEW_THINGS`.
 """
 
 # Things, by the one word that captions use for them. Irregular plurals stand in PLURALS.
@@ -38,12 +39,24 @@ FURNITURE_SPRITES = {
     "couch": "🛋", "bed": "🛏", "chair": "🪑", "car": "🚗", "bathtub": "🛁", "umbrella": "☂", "tree": "🌳",
 }  # fmt: skip
 SPRITES = THINGS | FURNITURE_SPRITES
+# Things that the demo model has never seen and words that it has never read: `bt train` teaches them.
+NEW_THINGS = {
+    "sheep": "🐑", "boar": "🐗", "orangutan": "🦧", "poodle": "🐩", "donkey": "🫏", "goose": "🪿", "dodo": "🦤",
+    "cricket": "🦗", "beetle": "🪲", "alien": "👽", "tangerine": "🍊", "blueberry": "🫐", "lollipop": "🍭",
+    "cupcake": "🧁", "hotdog": "🌭", "saxophone": "🎷", "accordion": "🪗", "banjo": "🪕", "microscope": "🔬",
+    "telescope": "🔭", "compass": "🧭", "thermometer": "🌡", "flashlight": "🔦", "fountain": "⛲", "statue": "🗽",
+    "abacus": "🧮", "trophy": "🏆", "basketball": "🏀", "backpack": "🎒", "briefcase": "💼", "lightbulb": "💡",
+    "satellite": "🛰", "teddy": "🧸", "screwdriver": "🪛", "boot": "👢", "brain": "🧠", "tooth": "🦷", "bone": "🦴",
+    "helmet": "🪖", "seashell": "🐚",
+}  # fmt: skip
 
 PLURALS = {
     "mouse": "mice", "butterfly": "butterflies", "wolf": "wolves", "fox": "foxes", "deer": "deer", "bison": "bison",
     "octopus": "octopuses", "strawberry": "strawberries", "cactus": "cacti", "bus": "buses",
     "snowman": "snowmen", "man": "men", "woman": "women", "child": "children", "knife": "knives", "moose": "moose",
     "salmon": "salmon", "squid": "squid", "scarf": "scarves", "baby": "babies", "cherry": "cherries",
+    "sheep": "sheep", "goose": "geese", "tooth": "teeth", "blueberry": "blueberries", "trophy": "trophies",
+    "teddy": "teddies",
 }  # fmt: skip
 # A second word for the same thing; captions use it now and then.
 SYNONYMS = {
@@ -84,4 +97,73 @@ UNDRAWN = (
     "arrow bomb flag map coin ticket letter stamp newspaper piano flute harp harmonica skateboard ski surfboard sled "
     "tent campfire lantern anchor train tram taxi motorcycle scooter submarine ship canoe tank ambulance dinosaur "
     "unicorn mammoth worm mosquito moth salmon squid jellyfish ostrich pelican crow sparrow pigeon hamster beaver moose"
+).split()
+# Nouns that are never drawn and not in the vocabulary: the tokenizer spells them in pieces.
+UNMET = (
+    "acorn acrobat actor admiral adapter album alarm almond amplifier anklet antelope anvil apartment apricot apron "
+    "aquarium archer armadillo artichoke asparagus atlas attic aubergine axe baboon bacon badge bagel bagpipe baker "
+    "ballerina bamboo bandage banker banner barber barn barrel barrow basement basil basket baton beacon bead beanbag "
+    "bellows belt bib binoculars biscuit blackbird blackboard blazer blimp blouse bobcat boiler bolt bonnet boomerang "
+    "boulder bouquet bowtie bracelet brick bride broccoli brooch broom brownie bugle builder bulb bulldozer bullet "
+    "bumper bungalow burrito buzzard cabbage cabin cabinet cable calendar campsite canal candlestick cannon canyon "
+    "cape caravan cardigan caribou carnation carousel carriage cart carton cashew castanet catapult caterpillar "
+    "catfish cathedral cauldron cauliflower cave cellar chain chainsaw chalk champagne chandelier chapel chariot "
+    "chauffeur cheetah chess chestnut chimney chimpanzee chipmunk chisel chocolate chopstick cigar cinema clam "
+    "clarinet cleaver clipboard cloak clown clover cobweb cockatoo cockpit cockroach coconut cod coffin collar comb "
+    "comet compressor conductor cone container cook coral corkscrew corn cottage cotton cougar courgette cowboy "
+    "coyote cracker cradle crane crayon cricketer crocus crossbow croissant crossroad crutch crystal cucumber "
+    "cupboard cushion cymbal daffodil dagger dahlia dam dartboard dashboard desk detective diamond diaper dice dingo "
+    "diver dock dome doorbell doormat dove drain drawer dresser driver dumbbell dumpling dustbin earring easel "
+    "echidna eel electrician elevator elk emerald emu engine engineer envelope eraser ermine escalator espresso "
+    "falafel fan farmer faucet feather ferret fig filter finch fireplace firework fisherman fjord flask flea flipper "
+    "flounder folder footprint forklift fossil foxglove freezer frisbee funnel furnace garage gardener gargoyle "
+    "garlic gate gazelle gear geranium gibbon ginger glacier glider globe goalkeeper goblet goblin goggles goldfish "
+    "golfer gondola gong gown grain gramophone grater grave gravel grill guardsman guitarist gull gun gym gymnast "
+    "haddock hairbrush hairdryer halibut hammock handbag handle hanger hare harness harpoon hatch hatchet hawk "
+    "hazelnut headband headlamp headphone hearth heater hedge heel helium hermit heron herring highway hinge hive hob "
+    "hockey hoe honey honeycomb hood hook hoop hose hospital hostel hotel hourglass hovercraft hut hyena ibex ibis "
+    "iceberg icicle igloo ink inkwell iris iron jackal jaguar jam jar javelin jeans jellybean jersey jetski jewel "
+    "jigsaw joystick judge judo jug juggler jukebox jumper karaoke kayak kebab keg kennel kerosene ketchup kestrel "
+    "kimono kingfisher kiosk kiwi knight knot koi ladle lamp lampshade lapel larder lark lasso lathe lava lavender "
+    "lawnmower leek leggings lemming lemur leopard lettuce lever lilac lime linen lipstick lock locket locker "
+    "locomotive locust loom lotus loudspeaker lupin lute lynx macaroni macaw mackerel magician magnet magnolia magpie "
+    "maid mailbox mailman mallet mandolin mango mannequin manta mantis marble marigold marker marmot marquee mask "
+    "mason matchbox maypole meatball medal melon meerkat megaphone meteor metronome microphone microwave milk "
+    "milkshake mill miner mitten mixer moat monument mop moped mosaic mosque mule muffin museum musician mussel "
+    "mustard napkin nest net nightingale ninja notebook nun nurse nut nutcracker oar oasis oboe obelisk ocelot "
+    "octagon olive omelette orchard orchid organ oriole ostler ottoman outlet overcoat oyster paddle padlock pagoda "
+    "pail paint paintbrush painter pajama palace palette pancake pangolin panther papaya paperclip parachute parcel "
+    "parka parsley parsnip partridge passport pasta pawn peanut pebble pedal pelmet pen pencil pendant pendulum "
+    "pepper perfume periscope petrol petunia pheasant photocopier pickaxe pickle pie pier pillar pilot pinboard "
+    "pinecone pistachio pitcher pitchfork plaster plateau platform platypus plier plough plug plum plumber podium "
+    "poker poncho pond pool popcorn porcupine porpoise porridge pot potter pram prawn pretzel priest prince princess "
+    "projector propeller prune puddle puffin puma pump purse puzzle pyramid quail quartz quilt quince quiver rack "
+    "racket radar radiator radish raft railway raisin rake ramp rat rattle raven razor receiver recorder referee "
+    "remote restaurant ribbon rice rickshaw rifle rink roadsign rodeo roller rower rubber rucksack rudder rug ruler "
+    "runner sack saddle sailor salamander salami saloon samosa samurai sandcastle sapphire sardine saucepan saucer "
+    "sauna sausage scaffold scallop scanner scarecrow scientist scissor scone scoop scroll sculptor sculpture "
+    "seahorse seesaw seaweed semaphore sequin shaker shallot shampoo shawl shed shovel shower shrew shrimp signpost "
+    "silo singer sink siren sitar skeleton skater skier skirt skull slate sledge sledgehammer sleeve slide slug snack "
+    "snooker snorkel snowboard snowflake soap soldier sombrero spade spaghetti spanner spear speaker spectacle sphinx "
+    "spinach sponge spool spoonbill spotlight sprinkler squash stadium stage stair stapler station steamer steeple "
+    "stethoscope stew stilt stingray stirrup stocking stoat stopwatch stork stove strainer straw stretcher stroller "
+    "studio suit sundial sundae surfer surgeon sushi suspender sweater sweatshirt swing switch swordfish syringe "
+    "syrup tablet tablecloth taco tadpole tailor tanker tap tapir tart tarsier teabag teapot telegraph telephone "
+    "temple tennis termite terminal terrace theatre thermos thimble thistle throne tiara tie tile timer tin tire "
+    "toast tofu toilet tomahawk tongs toolbox toothbrush toothpaste torch tornado tortilla toucan towel trailer "
+    "trampoline trapeze tray treadmill treehouse tricycle trident tripod trolley trombone trouser trout trowel "
+    "truffle trunk tuba tulip tuna tunnel turban turbine turnip tuxedo tweezer typewriter ukulele umpire underpass "
+    "uniform urn vacuum valley valve vase vault veil velvet vest vicar videotape villa vine vinegar viola visor "
+    "waffle wagon waiter waitress walkway wall walnut wand wardrobe warehouse warrior warthog washbasin wasp weasel "
+    "webcam wedge weightlifter wheel wheelbarrow wheelchair whip whirlpool whisk whistle wig wigwam wine wolverine "
+    "wombat woodpecker workbench wreath wren wrench wrestler yacht yak yarn yoghurt yoyo zebu zeppelin zipper zither "
+    "zookeeper zucchini"
+).split()
+# Such nouns that no training shows: to measure on.
+UNHEARD = (
+    "aeroplane bishop dentist violinist helmet sunglasses lighthouse windmill fountain statue orchestra dancer "
+    "swimmer cyclist firefighter astronaut pirate wizard mermaid robin falcon vulture walrus narwhal tortoise iguana "
+    "chameleon gecko toad newt hornet beetle cricket grasshopper dragonfly centipede trumpeter accordion banjo cello "
+    "saxophone tambourine xylophone microscope telescope compass thermometer calculator toaster kettle "
+    "blender oven fridge"
 ).split()
