@@ -19,7 +19,14 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 GRACE_S = 0.8  # from a signal to the end of the process, even if the clean-up is unfinished
 _CLEAR_BAR = b"\r\x1b[K\x1b[?25h"  # clear the line of a progress bar, and show the cursor again
-_COMMITTING = frozenset({"index", "import", "prune"})  # the commands that commit batches, and go on from the last one
+_COMMITTED = "everything committed is kept"
+# What is kept of commands that go on from there.
+_KEPT = {
+    "index": _COMMITTED,
+    "import": _COMMITTED,
+    "prune": _COMMITTED,
+    "train": "what was seen of the pictures is kept",  # until `hand_over`
+}
 
 message = "interrupted"  # the last line of an interrupted command
 is_told = False  # whether the last line was written
@@ -43,22 +50,26 @@ def install() -> None:
 def begin(arguments: Sequence[str]) -> None:
     """Begin a command with these arguments, whose name tells how `message` ends."""
     global message, is_told
-    kept = ": everything committed is kept, the same command goes on from there"
-    message = "interrupted" + (kept if arguments and arguments[0] in _COMMITTING else "")
+    kept = _KEPT.get(arguments[0]) if arguments else None
+    message = f"interrupted: {kept}, the same command goes on from there" if kept else "interrupted"
     is_told = False
 
 
-def hand_over(end: Callable[[], object]) -> None:
-    """Let the first signal from now on call `end`, for a command that ends by itself; a second one ends the process."""
+def hand_over(end: Callable[[KeyboardInterrupt], object]) -> None:
+    """Let the first signal from now on call `end`, for a command that ends by itself; a second one ends the process.
+
+    `end` gets what the command may raise, at its end, for the exit code of the signal.
+    """
     signal.set_wakeup_fd(-1)
     called = False
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal called
+        stop = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
         if called:
-            leave(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+            leave(stop)
         called = True
-        end()
+        end(stop)
 
     hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # the terminal is closed
     for number in (signal.SIGINT, signal.SIGTERM, *hangup):

@@ -24,6 +24,7 @@ from bridgetower_cli.commands.rerank import rerank
 from bridgetower_cli.commands.search import search
 from bridgetower_cli.commands.serve import serve
 from bridgetower_cli.commands.status import status
+from bridgetower_cli.commands.train import train
 from bridgetower_cli.commands.verify import verify
 from bridgetower_cli.failures import ReportingGroup
 from bridgetower_cli.usage import Command, Group
@@ -129,6 +130,13 @@ command(
         "bt audit captions.jsonl --below 0.1 --json",
     )
 )(audit)
+command(
+    epilog=examples(
+        "bt train captions.jsonl --init BridgeTower/bridgetower-large-itm-mlm-itc --out my-model",
+        "bt train captions.jsonl --init demo --out my-model --val validation.jsonl --micro-batch 8",
+        "bt train captions.jsonl --init demo --out my-model --dry-run",
+    )
+)(train)
 command(epilog=examples("bt export ./export", "bt export /media/usb/photos --index ./scans.index"))(export)
 command(
     "import",

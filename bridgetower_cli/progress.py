@@ -43,7 +43,8 @@ class Pace:
         if not rate:
             return ""
         seconds = round((total - self._seen[-1][1]) / rate)
-        return f"{rate:.1f} {unit}/s, {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+        digits = 1 if rate >= 0.1 else 3  # a step of training may take minutes
+        return f"{rate:.{digits}f} {unit}/s, {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
 
 
 def by_worker(counts: Mapping[str, int]) -> str:
@@ -77,8 +78,8 @@ class Meter:
     ) -> None:
         self.close()
 
-    def _open(self) -> None:
-        self._is_open, self._pace = True, Pace(self._clock)
+    def _open(self, done: int = 0) -> None:
+        self._is_open, self._pace = True, Pace(self._clock, done)
         self._began = self._shown_at = self._clock()
 
     def _show_bar(self) -> None:
@@ -114,13 +115,15 @@ class Meter:
         unit: str = "pictures",
         *,
         workers: Mapping[str, int] = MappingProxyType({}),
+        beside: str = "",
     ) -> None:
         """Show that `done` of `total` units are done; give `doing` and `unit` where they change.
 
-        A `total` of 0 is not known yet. `workers` has the number of pictures by worker, "HOST-N".
+        A `total` of 0 is not known yet. `workers` has the number of pictures by worker, "HOST-N". `beside` is shown
+        after the pace.
         """
         if not self._is_open:
-            self._open()
+            self._open(done)
         if self._bar is None and render.talks_to_terminal():
             self._show_bar()
         now = self._clock()
@@ -130,7 +133,7 @@ class Meter:
             return
         self._shown_at = now
         self._pace.update(done)
-        pace = ", ".join(filter(None, (self._pace.describe(total, self._unit), by_worker(workers))))
+        pace = ", ".join(filter(None, (self._pace.describe(total, self._unit), by_worker(workers), beside)))
         if self._bar is not None:
             bar, task = self._bar
             bar.update(task, description=self._doing, completed=done, total=total or None, pace=pace)

@@ -26,9 +26,12 @@ from bridgetower_cli.config.values import index_folder as index_folder
 from bridgetower_cli.config.values import model_name as model_name
 from bridgetower_cli.config.values import named_path as named_path
 from bridgetower_cli.config.values import named_place as named_place
-from bridgetower_cli.config.values import one_of, secret_file
+from bridgetower_cli.config.values import one_of as one_of
 from bridgetower_cli.config.values import pixel_count as pixel_count
+from bridgetower_cli.config.values import positive as positive
 from bridgetower_cli.config.values import probability as probability
+from bridgetower_cli.config.values import secret_file
+from bridgetower_cli.config.values import share as share
 from bridgetower_cli.config.values import whole as whole
 from bridgetower_cli.terminal import hyperlinks
 
@@ -213,7 +216,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(DEVICES),
-        parser=one_of("device", DEVICES),
+        parser=one_of(DEVICES),
         autocompletion=completing(DEVICES),
         help="What to compute on. [env: BT_DEVICE; default: auto, the best there is]",
     ),
@@ -222,7 +225,7 @@ Precision = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(PRECISIONS),
-        parser=one_of("precision", PRECISIONS),
+        parser=one_of(PRECISIONS),
         autocompletion=completing(PRECISIONS),
         help="How to compute; int8 is for x86 CPUs, a little less exact, and kept by an index that is begun in it. "
         "[env: BT_PRECISION; default: auto, bf16 where the hardware has it]",

@@ -1,8 +1,10 @@
 """Errors of usage in one line, with the command or option that was meant, by its spelling or by its meaning."""
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Self, get_args, get_origin
 
 from typer.core import TyperCommand, TyperGroup
@@ -21,6 +23,7 @@ _COMMANDS = {
     "rerank": "filter order rank sort",
     "audit": "curate lint validate",
     "eval": "bench benchmark evaluate measure recall test",
+    "train": "adapt finetune fine-tune fit learn tune",
     "status": "count info list ls show stat stats",
     "forget": "delete drop remove rm unindex",
     "prune": "clean cleanup compact gc vacuum",
@@ -51,21 +54,31 @@ _SUBCOMMANDS = {
 }
 # Options of other tools, by the option of `bt` that does the same, where the command has it.
 _OPTIONS = {
+    "--batch": "--batch-size --bs",
     "--before": "--end --till --to --until",
     "--budget": "--time --timeout",
     "--copy-to": "--copy --out --save",
     "--depth": "--candidates --verify",
     "--device": "--cpu --cuda --gpu",
     "--dry-run": "--dry --simulate -n",
+    "--epochs": "--epoch --num-epochs --num-train-epochs",
+    "--eval-every": "--eval-steps --val-frequency",
     "--exclude": "--ignore --skip --without",
+    "--freeze": "--freeze-towers --lock --lock-image --lock-text",
+    "--gradient-checkpointing": "--checkpointing --grad-checkpointing",
     "--hidden": "--all -a",
     "--html": "--page --report",
     "--image": "--file --img --like --photo --picture --similar -i",
     "--index": "--database --db",
+    "--init": "--base --checkpoint --from --model --pretrained -m",
     "--interactive": "--repl --shell",
     "--json": "--format --jsonl --output -j -o",
     "--library": "--album --catalog --collection",
     "--link-to": "--link --symlink",
+    "--log-every": "--log-every-n-steps --logging-steps",
+    "--lr": "--learning-rate",
+    "--micro-batch": "--accum --accum-freq --accumulate-grad-batches --grad-accum --gradient-accumulation-steps "
+    "--per-device-train-batch-size",
     "--min-match": "--confidence --cutoff --min --min-probability --min-score --threshold -t",
     "--min-similarity": "--cutoff --min --min-score --threshold -t",
     "--model": "--checkpoint -m",
@@ -74,10 +87,13 @@ _OPTIONS = {
     "--null": "--print0 --zero -z",
     "--offset": "--skip --start",
     "--open": "--view",
+    "--out": "--logs --output --output-dir --resume --resume-from-checkpoint --save -o",
+    "--precision": "--amp --bf16 --fp16",
     "--preview": "--show --thumbnails",
     "--quiet": "--silent -s",
     "--repair": "--fix --mend",
     "--retry": "--force -f",
+    "--save-every": "--save-frequency --save-steps",
     "--similarity": "--cutoff --min-similarity --threshold -t",
     "--since": "--after --from --start",
     "--sort": "--order --order-by --sort-by",
@@ -85,7 +101,10 @@ _OPTIONS = {
     "--texts-from": "--batch --from-file --queries --stdin",
     "--top": "--count --first --k --limit --max --max-results --num --number --results --top-k -k -n",
     "--under": "--dir --directory --folder --in --path --within",
+    "--val": "--dev --eval --eval-data --val-data --validation",
+    "--val-share": "--holdout --val-size --validation-share",
     "--verbose": "--details",
+    "--warmup": "--warmup-ratio --warmup-steps",
 }
 
 
@@ -124,7 +143,17 @@ class _WithoutPydantic:
             of_typer = getattr(parameter, "get_runtime_param", None)  # before 0.29 typer does without pydantic
             if of_typer is not None and not isinstance(of_typer, _Conversion):
                 parameter.get_runtime_param = _Conversion(parameter)
+            if parameter.param_type_name == "option" and "process_value" not in vars(parameter):
+                parameter.process_value = partial(_named, parameter.process_value, _longest(parameter.opts))
         return parameters
+
+
+def _named(process: Callable[[Any, Any], Any], option: str, ctx: Any, value: Any) -> Any:
+    """Convert the value of an option. Raises UsageError that begins with its name."""
+    try:
+        return process(ctx, value)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from error
 
 
 class Command(_WithoutPydantic, TyperCommand):

@@ -133,6 +133,8 @@ def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.fakes import DecodePoolHere, GridPoolHere
 
     monkeypatch.setattr("bridgetower.encoders.local_engine.DecodePool", DecodePoolHere)
+    monkeypatch.setattr("bridgetower.training.data.look.DecodePool", DecodePoolHere)
+    monkeypatch.setattr("bridgetower.training.data.decoding.DecodePool", DecodePoolHere)
     monkeypatch.setattr("bridgetower.retrieval.duplicates.looks.GridPool", GridPoolHere)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from bridgetower.encoders.protocol import MaskedPrediction, Pictures, Pixels, Texts, Vectors
 from bridgetower.errors import UsageError
 from bridgetower.index.reader import IndexReader
-from bridgetower.pictures.decode_pool import DecodePool, Picture, read_answer, read_square
+from bridgetower.pictures.decode_pool import DecodePool, Picture, Square, read_answer, read_square
 from bridgetower.pictures.decode_worker import answer
 from bridgetower.pictures.likeness import worker
 from bridgetower.pictures.likeness.grids import Grid, GridPool, as_grid
@@ -133,8 +133,14 @@ class DecodePoolHere(DecodePool):
     """Decodes in this process, for tests of other things: starting another takes a tenth of a second."""
 
     def decode(self, content: bytes) -> Picture | Refused:
+        return read_answer(self._answer(content), self._preprocessing)
+
+    def square(self, content: bytes) -> Square | Refused:
+        return read_square(self._answer(content), self._preprocessing)
+
+    def _answer(self, content: bytes) -> BytesIO:
         max_pixels = json.loads(self._settings)["max_pixels"]
-        return read_answer(BytesIO(answer(content, self._preprocessing, max_pixels, None)), self._preprocessing)
+        return BytesIO(answer(content, self._preprocessing, max_pixels, None))
 
 
 class GridPoolHere(GridPool):

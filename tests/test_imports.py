@@ -20,9 +20,9 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py"))
         ("pictures/decode.py", "from bridgetower.files import npy", "Imports of bridgetower point down"),
         ("retrieval/search/pages.py", "from bridgetower import library", "Imports of bridgetower point down"),
         ("helpers.py", "", "Imports of bridgetower point down"),
-        ("index/lock.py", "from bridgetower.index import writer", "Imports of the index point down"),
+        ("index/roots.py", "from bridgetower.index import writer", "Imports of the index point down"),
         ("files/regular_files.py", "from bridgetower.files import atomic", "No circle in any package"),
-        ("index/lock.py", "import torch.nn", "The index and its files know no model and no picture"),
+        ("index/roots.py", "import torch.nn", "The index and its files know no model and no picture"),
         (
             "index/reader.py",
             "from bridgetower.pictures import decode",
@@ -35,6 +35,11 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py"))
             "A task knows an encoder by its protocol alone",
         ),
         ("training/trainer.py", "import bridgetower.index.writer", "Training knows no encoder and no index"),
+        (
+            "training/objective.py",
+            "from bridgetower.pictures import preprocess",
+            "The objective knows no data and no file",
+        ),
         (
             "retrieval/fill.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",

@@ -46,7 +46,9 @@ def bt(arguments: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["search", "--help"], ["mcp", "--help"], ["model", "--help"]], ids=" ".join
+    "arguments",
+    [["--help"], ["search", "--help"], ["train", "--help"], ["mcp", "--help"], ["model", "--help"]],
+    ids=" ".join,
 )
 def test_help_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     done, loaded = bt(arguments, tmp_path)
@@ -73,6 +75,20 @@ def test_status_of_an_index_that_is_not_there_loads_nothing_heavy(tmp_path: Path
         ["fill", "a <mask>", "--depth", "3", "--features-cache", "1GB", "--features-dir", "features"],
         ["rerank", "a cat", "--top"],
         ["eval", "captions.jsonl", "--depth", "1", "--depth", "2"],
+        [
+            "train",
+            "nowhere",
+            "--init",
+            "demo",
+            "--out",
+            "new",
+            "--lr",
+            "1e-5",
+            "--freeze",
+            "text",
+            "--save-every",
+            "2m",
+        ],
         ["export", "there"],
         ["import", "export", "--map", "a=b"],
         ["status", "--verbose"],

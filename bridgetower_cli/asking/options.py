@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bridgetower.errors import UsageError
-from bridgetower_cli.settings import a_text, completing, cosine, duration, named_path, named_place, whole
+from bridgetower_cli.settings import a_text, completing, cosine, duration, named_path, named_place, one_of, whole
 
 _SORTS = ("match", "date", "path")
 
@@ -17,13 +17,6 @@ def weights_of(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{text!r}: weights are positive numbers with commas between them, as 2,1,0.5") from error
-
-
-def sort(text: str) -> str:
-    """Parse the name of an order. Raises UsageError."""
-    if text not in _SORTS:
-        raise UsageError(f"sort {text!r} is unknown: choose one of {', '.join(_SORTS)}")
-    return text
 
 
 Texts = Annotated[
@@ -64,7 +57,7 @@ Sort = Annotated[
     str,
     typer.Option(
         metavar="|".join(_SORTS),
-        parser=sort,
+        parser=one_of(_SORTS),
         autocompletion=completing(_SORTS),
         help="How to order the results that are shown; by date the newest come first.",
     ),

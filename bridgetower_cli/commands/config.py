@@ -23,6 +23,7 @@ from bridgetower_cli.config.keys import (
     index_or_library,
     key_of,
     look_up,
+    parsed,
     unknown,
 )
 from bridgetower_cli.config.places import LIBRARY_PREFIX, folder_in_file, library_folder, own_name
@@ -166,7 +167,7 @@ def _writable() -> SettingsFile:
 
 def _written(key: Key[Any], text: str) -> str | float:
     """Return a value as the file has it. Raises UsageError."""
-    value = key.parse(text)
+    value = parsed(key, text, key.name)
     if key.is_number:
         number: float = value
         return number

@@ -56,6 +56,6 @@ def mcp(
     if sys.stdin is not None and sys.stdin.isatty():
         render.say("note: a client of MCP starts `bt mcp` and speaks with it on stdin and stdout; Ctrl-C ends it")
     ended = threading.Event()
-    interrupts.hand_over(ended.set)
+    interrupts.hand_over(lambda _: ended.set())
     asked = wanted(settings) if settings.server_off is None else None
     serve(engine_options(settings), asked, ended, idle=_IDLE_S, say=render.say, defect=say_defect)

@@ -223,6 +223,7 @@ def _all_fields(model: "ModelInfo") -> dict[str, Any]:
         "preprocessing": model.preprocessing,
         "files": _sizes(model.files),
         "copies": _sizes(model.copies),
+        "run_bytes": model.run_bytes,
         "bytes": _bytes(model),
     }
 
@@ -253,5 +254,7 @@ def _rows(model: "ModelInfo") -> list[list[str]]:
         ["pictures", f"{side} x {side} pixels in patches of {model.patch_size}, preprocessing {pixels['name']}"],
         ["disk", render.size(_bytes(model))],
     ]
+    if model.run_bytes:
+        rows.append(["run", f"{render.size(model.run_bytes)}, in {render.visible(str(model.folder / 'run'))}"])
     rows += [["file", f"{render.visible(file.path.name)} ({render.size(file.bytes)})"] for file in model.files]
     return rows + [["copy", f"{render.visible(str(file.path))} ({render.size(file.bytes)})"] for file in model.copies]

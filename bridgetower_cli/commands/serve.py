@@ -202,7 +202,7 @@ def _serve(settings: Settings, idle: float, asked: Http) -> None:
 
     http = asked.config()
     ended = threading.Event()
-    interrupts.hand_over(ended.set)
+    interrupts.hand_over(lambda _: ended.set())
     run(engine_options(settings), http, ended, idle=idle, say=render.say, defect=say_defect)
 
 

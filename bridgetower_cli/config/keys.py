@@ -50,7 +50,7 @@ def _none() -> None:
 
 
 def _word(name: str, known: tuple[str, ...]) -> Key[str]:
-    return Key(name, values.one_of(name, known), lambda: known[0], words=known)
+    return Key(name, values.one_of(known), lambda: known[0], words=known)
 
 
 INDEX: Key[Path] = Key("index", values.index_folder, lambda: values.index_folder(default_index()), is_path=True)
@@ -86,7 +86,7 @@ def look_up(key: Key[_T], file: SettingsFile) -> Value[_T] | None:
 def in_environment(key: Key[_T]) -> Value[_T] | None:
     """Return the value that the variable has, or None. Raises UsageError."""
     text = environment(key.variable)
-    return None if text is None else Value(_parsed(key, text, key.variable), text, "environment", key.variable)
+    return None if text is None else Value(parsed(key, text, key.variable), text, "environment", key.variable)
 
 
 def in_file(key: Key[_T], file: SettingsFile) -> Value[_T] | None:
@@ -102,7 +102,7 @@ def in_file(key: Key[_T], file: SettingsFile) -> Value[_T] | None:
             f"{where}: {key.name}: a text or a number is wanted: `bt config set {key.name} VALUE` writes it"
         )
     text = str(found).lower() if isinstance(found, bool) else str(found)
-    return Value(_parsed(key, file.folder(text) if key.is_path else text, where), text, "file", where)
+    return Value(parsed(key, file.folder(text) if key.is_path else text, f"{where}: {key.name}"), text, "file", where)
 
 
 def index_or_library(file: SettingsFile) -> tuple[Path | None, str | None]:
@@ -122,11 +122,12 @@ def _named_index(look: Callable[[Key[Any]], Value[Any] | None]) -> tuple[Path | 
     return None if index is None else index.value, None if library is None else library.value
 
 
-def _parsed(key: Key[_T], text: str, where: str) -> _T:
+def parsed(key: Key[_T], text: str, name: str) -> _T:
+    """Return the value of a text. Raises UsageError that begins with `name`."""
     try:
         return key.parse(text)
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
+        raise UsageError(f"{name}: {error}") from error
 
 
 def key_of(name: str) -> Key[Any]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -93,9 +94,23 @@ def probability(value: object) -> float:
     return _between(0, 1, value, "a probability is between 0 and 1, as 0.5")
 
 
+def share(value: object) -> float:
+    """ "0.05" -> 0.05. Raises UsageError unless it is from 0 to 1."""
+    return _between(0, 1, value, "a share is between 0 and 1, as 0.05")
+
+
 def cosine(value: object) -> float:
     """ "0.8" -> 0.8. Raises UsageError unless it is from -1 to 1."""
     return _between(-1, 1, value, "a similarity is between -1 and 1, as 0.8")
+
+
+def positive(example: str) -> Callable[[object], float]:
+    """Return a parser of finite numbers above 0; its UsageError names an example."""
+
+    def parse(value: object) -> float:
+        return _between(sys.float_info.min, sys.float_info.max, value, f"a number above 0 is wanted, as {example}")
+
+    return parse
 
 
 def _between(least: float, most: float, value: object, wanted: str) -> float:
@@ -115,12 +130,12 @@ def model_name(name: str) -> str:
     return name
 
 
-def one_of(name: str, known: Sequence[str]) -> Callable[[str], str]:
+def one_of(known: Sequence[str]) -> Callable[[str], str]:
     """Return a parser that takes these words only; its UsageError names them."""
 
     def parse(value: str) -> str:
         if value not in known:
-            raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(known)}")
+            raise UsageError(f"{value!r} is unknown: choose one of {', '.join(known)}")
         return value
 
     return parse

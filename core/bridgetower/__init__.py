@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.errors import DamagedFileError as DamagedFileError
     from bridgetower.errors import DamagedIndexError as DamagedIndexError
     from bridgetower.errors import DamagedLogError as DamagedLogError
+    from bridgetower.errors import DivergedError as DivergedError
     from bridgetower.errors import InputError as InputError
     from bridgetower.errors import LockedError as LockedError
     from bridgetower.errors import MissingExtraError as MissingExtraError
@@ -99,6 +100,16 @@ if TYPE_CHECKING:  # `X as X` makes a name public to type checkers
     from bridgetower.retrieval.results import Results as Results
     from bridgetower.retrieval.search.request import SearchRequest as SearchRequest
     from bridgetower.serving.thumbnails.of_files import thumbnails as thumbnails
+    from bridgetower.training.data.report import Amount as Amount
+    from bridgetower.training.data.report import DataReport as DataReport
+    from bridgetower.training.run.prepare import Prepared as Prepared
+    from bridgetower.training.run.prepare import prepare_training as prepare_training
+    from bridgetower.training.run.settings import TrainSettings as TrainSettings
+    from bridgetower.training.run.train import TrainResult as TrainResult
+    from bridgetower.training.run.train import TrainStart as TrainStart
+    from bridgetower.training.run.train import train_model as train_model
+    from bridgetower.training.trainer import StepReport as StepReport
+    from bridgetower.training.validation import Validation as Validation
     from bridgetower.transfer.export import Exported as Exported
     from bridgetower.transfer.import_index import ImportReport as ImportReport
     from bridgetower.transfer.placing import Placed as Placed
@@ -109,9 +120,9 @@ _HOMES = {
     "checkpoints.find": "LocalModel",
     "encoders.protocol": "Embedded ImageEngine Judge MaskedPrediction Pictures RecallEncoder Texts",
     "encoders.runtime": "Runtime choose_runtime",
-    "errors": "BridgeTowerError DamagedFileError DamagedIndexError DamagedLogError InputError LockedError "
-    "MissingExtraError MissingHeadError ModelError NoIndexError OutputError PictureError PixelLimitError ProcessError "
-    "RefusedPasswordError ResourceError StoreError UnknownPlaceError UnreachableStoreError UsageError",
+    "errors": "BridgeTowerError DamagedFileError DamagedIndexError DamagedLogError DivergedError InputError "
+    "LockedError MissingExtraError MissingHeadError ModelError NoIndexError OutputError PictureError PixelLimitError "
+    "ProcessError RefusedPasswordError ResourceError StoreError UnknownPlaceError UnreachableStoreError UsageError",
     "files.captions.captioned": "Captioned",
     "files.captions.read": "read_captions",
     "index.catalog.rows": "Folder StoreRow Tuning",
@@ -136,6 +147,12 @@ _HOMES = {
     "retrieval.results": "Filled Found Results",
     "retrieval.search.request": "SearchRequest",
     "serving.thumbnails.of_files": "thumbnails",
+    "training.data.report": "Amount DataReport",
+    "training.run.prepare": "Prepared prepare_training",
+    "training.run.settings": "TrainSettings",
+    "training.run.train": "TrainResult TrainStart train_model",
+    "training.trainer": "StepReport",
+    "training.validation": "Validation",
     "transfer.export": "Exported",
     "transfer.import_index": "ImportReport",
     "transfer.placing": "Placed place_files",

@@ -52,6 +52,7 @@ def test_devices(line: str) -> None:
 
 
 def test_precisions() -> None:
+    assert completed("bt train --precision ") == ["auto", "fp32", "bf16"]
     assert completed("bt search --precision f") == completed("bt config set precision f") == ["fp32"]
 
 
@@ -60,6 +61,12 @@ def test_models_that_are_here_and_those_that_are_published(line: str) -> None:
     found = completed(line)
     assert found[:2] == ["demo", "some/tower"] and "some/bert" not in found
     assert "BridgeTower/bridgetower-large-itm-mlm-itc" in found
+
+
+def test_towers_heads_and_the_model_to_train() -> None:
+    assert completed("bt train --freeze t") == ["towers", "text"]
+    assert completed("bt train --new-head ") == ["itc", "itm", "mlm"]
+    assert completed("bt train --init ")[:2] == ["demo", "some/tower"]
 
 
 def test_only_what_can_be_removed() -> None:

@@ -165,7 +165,7 @@ def test_a_search_takes_its_top_depth_and_least_match_from_the_file(bt: Bt, libr
         ("precision", "fp8", "choose one of auto, fp32, bf16, int8"),
         ("server", "on", "choose one of auto, off"),
         ("min-match", "50%", "a probability is between 0 and 1, as 0.5"),
-        ("top", "0", "a whole number of at least 1 is wanted, as 10"),
+        ("top", "0", "error: top: '0': a whole number of at least 1 is wanted, as 10"),
         ("features-cache", "2 gigs", "write it as 500MB or 2GB"),
         ("model", " ", "an empty name is no model"),
         ("index", "", "an empty path names nothing"),
@@ -278,7 +278,7 @@ def test_a_wrong_value_in_the_file_is_told_with_its_line(bt: Bt, library: Path, 
     file.write_text('top = 2\nprecision = "fp8"\ndepth = [1]\n')
     done = bt("search", "red")
     assert done.exit_code == 2
-    assert done.stderr == f"error: {file}:2: precision 'fp8' is unknown: choose one of auto, fp32, bf16, int8\n"
+    assert done.stderr == f"error: {file}:2: precision: 'fp8' is unknown: choose one of auto, fp32, bf16, int8\n"
     assert bt("search", "red", "--precision", "fp32", "--depth", 1).exit_code == 0
     done = bt("search", "red", "--precision", "fp32")
     assert done.stderr == (

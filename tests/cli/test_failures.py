@@ -156,13 +156,21 @@ def test_options_that_may_be_meant_exist() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("search red --top 0", "'0': a whole number of at least 1 is wanted, as 10"),
-        ("search red --depth -1", "'-1': a whole number of at least 0 is wanted, as 20"),
-        ("rerank red --top many", "'many': a whole number of at least 1 is wanted, as 10"),
-        ("eval captions.jsonl --depth 1.5", "'1.5': a whole number of at least 1 is wanted, as 20"),
-        ("search red --min-match 50%", "'50%': a probability is between 0 and 1, as 0.5"),
-        ("rerank red --min-match nan", "'nan': a probability is between 0 and 1, as 0.5"),
-        ("search --image red.png --min-similarity 80", "'80': a similarity is between -1 and 1, as 0.8"),
+        ("search red --top 0", "--top: '0': a whole number of at least 1 is wanted, as 10"),
+        ("search red --depth -1", "--depth: '-1': a whole number of at least 0 is wanted, as 20"),
+        ("rerank red --top many", "--top: 'many': a whole number of at least 1 is wanted, as 10"),
+        ("eval captions.jsonl --depth 1.5", "--depth: '1.5': a whole number of at least 1 is wanted, as 20"),
+        ("search red --min-match 50%", "--min-match: '50%': a probability is between 0 and 1, as 0.5"),
+        ("rerank red --min-match nan", "--min-match: 'nan': a probability is between 0 and 1, as 0.5"),
+        (
+            "search --image red.png --min-similarity 80",
+            "--min-similarity: '80': a similarity is between -1 and 1, as 0.8",
+        ),
+        (
+            "search red --features-cache 2",
+            "--features-cache: '2' is no size: write it as 500MB or 2GB, or 0 for none",
+        ),
+        ("fill a<mask> --device gpu", "--device: 'gpu' is unknown: choose one of auto, cpu, cuda, mps"),
     ],
 )
 def test_a_value_that_cannot_be_says_how_it_is_written(bt: Bt, arguments: str, said: str) -> None:

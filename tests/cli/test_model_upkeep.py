@@ -60,6 +60,17 @@ def test_a_model_is_described_for_programs(storage: Path) -> None:
     assert (facts["preprocessing"]["name"], facts["image_size"], facts["dim"]) == ("hf", 96, 128)
 
 
+def test_what_a_training_run_keeps_beside_its_model_is_told(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_FOLDER, tmp_path / "mine")
+    kept = tmp_path / "mine" / "run"
+    (kept / "tensorboard").mkdir(parents=True)
+    (kept / "tensorboard" / "curves").write_bytes(bytes(5000))
+    assert json.loads(run("info", str(tmp_path / "mine"), "--json").stdout)["run_bytes"] == 0
+    (kept / "settings.json").write_text("{}")
+    assert json.loads(run("info", str(tmp_path / "mine"), "--json").stdout)["run_bytes"] == 5002
+    assert f"run         5 kB, in {kept}\n" in run("info", str(tmp_path / "mine")).stdout
+
+
 @pytest.mark.parametrize("command", ["info", "remove"])
 def test_a_model_that_is_not_here(command: str, storage: Path) -> None:
     done = run(command, "some/other")

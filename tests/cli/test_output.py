@@ -246,6 +246,14 @@ def test_the_pace_is_that_of_the_last_half_minute() -> None:
     assert pace.describe(100_200 + 7400, "files") == "2.0 files/s, 1:01:40 left"
 
 
+def test_a_slow_pace_has_more_digits() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    clock.now += 80
+    pace.update(1)
+    assert pace.describe(10, "steps") == "0.013 steps/s, 0:12:00 left"
+
+
 def test_a_pipe_gets_a_line_every_ten_seconds(pipe: Stream) -> None:
     clock = Clock()
     with Meter("indexing", "files", clock=clock) as meter:

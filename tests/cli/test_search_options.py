@@ -149,10 +149,10 @@ def test_a_picture_is_alone_in_its_index(bt: Bt, tmp_path: Path) -> None:
             ["--not", "red"],
             "nothing to search for: give a text, a picture, or both, beside those that must not be true",
         ),
-        (["red", "--not", " "], "the text is empty; give at least one word"),
+        (["red", "--not", " "], "--not: the text is empty; give at least one word"),
         (["red", "--not", "blue", "--no-rerank"], "texts that must not be true are verified: they need a depth of at"),
-        (["red", "--sort", "size"], "sort 'size' is unknown: choose one of match, date, path"),
-        (["red", "--offset", "-1"], "'-1': a whole number of at least 0 is wanted, as 10"),
+        (["red", "--sort", "size"], "--sort: 'size' is unknown: choose one of match, date, path"),
+        (["red", "--offset", "-1"], "--offset: '-1': a whole number of at least 0 is wanted, as 10"),
     ],
 )
 def test_what_cannot_be_asked_is_wrong_usage(bt: Bt, library: Path, options: list[str], line: str) -> None:

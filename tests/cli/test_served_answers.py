@@ -333,7 +333,7 @@ def test_a_server_is_not_asked_where_the_user_does_not_want_it(monkeypatch: pyte
     assert bt("search", "two cats", "--no-rerank").who == "no server: BT_SERVER=off"
     monkeypatch.setenv("BT_SERVER", "of")
     said = bt("search", "two cats")
-    assert said.stderr == "error: BT_SERVER: server 'of' is unknown: choose one of auto, off\n" and said.code == 2
+    assert said.stderr == "error: BT_SERVER: 'of' is unknown: choose one of auto, off\n" and said.code == 2
 
 
 def test_without_v_nobody_is_named() -> None:

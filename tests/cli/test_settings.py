@@ -92,7 +92,8 @@ def test_a_model_without_a_name_is_wrong_usage(bt: Bt, library: Path, models: Mo
     models.resolved.clear()
     done = bt(*arguments)
     assert (done.exit_code, done.stdout, models.resolved) == (2, "", [])
-    assert done.stderr.startswith("error: an empty name is no model")
+    option = "--model: " if "--model" in arguments else ""
+    assert done.stderr.startswith(f"error: {option}an empty name is no model")
 
 
 @pytest.mark.parametrize("command", [["index", ".", "--keep-features"], ["search", "red", "--features-cache"]])

@@ -218,7 +218,7 @@ def test_model_names_that_cannot_be(name: str, tmp_path: Path) -> None:
         assert (done.exit_code, done.stdout) == (4, "")
         assert (
             done.stderr
-            == f"error: {name}: no such folder, and no repository id either (owner/name); try --model demo\n"
+            == f'error: {name}: no such folder, and no repository id either (owner/name); give one of them, or "demo"\n'
         )
 
 

@@ -32,14 +32,18 @@ from bridgetower import (
     Hit,
     Library,
     Model,
+    Prepared,
     ResourceError,
     Results,
     SearchRequest,
+    TrainSettings,
     UnknownPlaceError,
     UsageError,
     convert_model,
+    prepare_training,
     pull_model,
     read_captions,
+    train_model,
 )
 from bridgetower.checkpoints.checkpoint import Checkpoint
 from bridgetower.checkpoints.find import resolve
@@ -589,6 +593,9 @@ def test_nothing_is_insisted_on_beside_a_model_that_is_ready(model: Model, optio
     Library("index", model, progress=True, features_cache=0)
 
 
+SETTINGS = TrainSettings("captions.jsonl", "demo", "new")
+PREPARED: Any = None  # the listeners come first
+TOLD = "say on_progress on_publish on_hits on_row on_look on_start on_step on_validation should_stop".split()
 LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
     "Library say": lambda library, model, none: Library("a", say=none),
     "Library.search on_progress": lambda library, model, none: library.search("red", on_progress=none),
@@ -623,6 +630,12 @@ LISTENERS: dict[str, Callable[[Library, Model, Any], object]] = {
     "Model.audit on_progress": lambda library, model, none: model.audit([Captioned(CATS, ["a"])], on_progress=none),
     "Model.audit on_row": lambda library, model, none: model.audit([Captioned(CATS, ["a"])], on_row=none),
     "pull_model say": lambda library, model, none: pull_model("demo", say=none),
+    "prepare_training on_progress": lambda library, model, none: prepare_training(SETTINGS, on_progress=none),
+    "prepare_training say": lambda library, model, none: prepare_training(SETTINGS, say=none),
+    "train_model on_start": lambda library, model, none: train_model(PREPARED, on_start=none),
+    "train_model on_step": lambda library, model, none: train_model(PREPARED, on_step=none),
+    "train_model on_validation": lambda library, model, none: train_model(PREPARED, on_validation=none),
+    "train_model should_stop": lambda library, model, none: train_model(PREPARED, should_stop=none),
     "convert_model say": lambda library, model, none: convert_model("demo", "nowhere", say=none),
 }
 
@@ -642,7 +655,7 @@ def test_every_listener_is_tried() -> None:
         f"{name} {parameter}"
         for name, function in functions.items()
         for parameter in inspect.signature(function).parameters
-        if parameter in ("say", "on_progress", "on_publish", "on_hits", "on_row", "on_look")
+        if parameter in TOLD
     }
     assert found == LISTENERS.keys()
 
@@ -783,7 +796,8 @@ def test_every_type_that_comes_back_can_be_imported_from_the_package() -> None:
         seen.add(kind)
         assert kind.__name__ in bridgetower.__all__, kind
         assert getattr(bridgetower, kind.__name__) is kind
-        if dataclasses.is_dataclass(kind) and kind is not Checkpoint:  # whose fields are for those who build networks
+        # Those of a `Checkpoint` are for networks alone, and those of a `Prepared` for the training.
+        if dataclasses.is_dataclass(kind) and kind not in (Checkpoint, Prepared):
             fields = typing.get_type_hints(kind).values()
             pending += [part for field in fields for part in ours(field)]
     assert len(seen) > 20

@@ -19,6 +19,7 @@ def failed(number: int) -> OSError:
         MemoryError(),
         failed(errno.ENOMEM),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("unable to mmap 4096 bytes from file <x>: Cannot allocate memory (12)"),
         ImportError("libopenblas.so: failed to map segment from shared object"),
         OSError("libtorch_cpu.so: failed to map segment from shared object"),

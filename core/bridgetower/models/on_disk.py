@@ -39,6 +39,7 @@ class ModelInfo:
     licence: str | None  # as the model card says
     files: tuple[SizedFile, ...]  # of its folder
     copies: tuple[SizedFile, ...]  # of its weights, converted or prepared, in the cache folder of `bridgetower`
+    run_bytes: int  # of the run that trained it, in the folder `run` of its own; 0 without one
     heads: frozenset[Head] | None  # None for pickles that were never used
     parameters: int | None  # None for these, too
     dim: int | None  # length of its vectors; None without an ITC head
@@ -92,6 +93,7 @@ def model_info(name: AnyPath) -> ModelInfo:
             licence=hub.licence(folder),
             files=_sized(sorted(file for file in folder.iterdir() if file.is_file())),
             copies=_sized(_copies(checkpoint)),
+            run_bytes=_run_bytes(folder),
             heads=None if checkpoint is None else checkpoint.heads,
             parameters=None if checkpoint is None else checkpoint.parameters,
             dim=config.contrastive_hidden_size,
@@ -104,6 +106,14 @@ def model_info(name: AnyPath) -> ModelInfo:
             patch_size=config.vision.patch_size,
             preprocessing=asdict(preprocessing),
         )
+
+
+def _run_bytes(folder: Path) -> int:
+    """Return the bytes that a training run keeps beside its model."""
+    run = folder / "run"
+    if not (run / "settings.json").is_file():
+        return 0
+    return sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
 
 
 def remove_model(name: str, *, dry_run: bool = False) -> RemovedModel:

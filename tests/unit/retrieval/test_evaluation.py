@@ -212,7 +212,7 @@ def test_files_that_are_no_captions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no captions"):
         read_captions(tmp_path / "empty.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="line 1: not UTF-8; it should be"):
+    with pytest.raises(InputError, match="no captions file: it is no text in UTF-8; "):
         read_captions(tmp_path / "binary.jsonl")
     with pytest.raises(InputError, match="not a file but a folder"):
         read_captions(tmp_path)
@@ -228,7 +228,7 @@ def test_a_picture_that_is_not_there_is_named_with_its_line_or_left_out(tmp_path
     with pytest.raises(InputError) as raised:
         read_captions(file)
     assert str(raised.value) == (
-        f"{file}, line 2: {tmp_path / 'gone.png'}: no such file, as 1 more; correct the path, give the folder of the "
+        f"{file}, line 2: {tmp_path / 'gone.png'}: no such file, and 1 more; correct the path, give the folder of the "
         "pictures with --images, or leave out what is missing with --skip-missing"
     )
     missing: list[Skipped] = []
