@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install $$(test -t 2 || echo --quiet) \
 DEMO_INDEX := .demo/index
 # A file stays on one process, for its fixtures. In their order the files that take minutes are not the last ones.
 SPREAD := --dist=loadfile --no-loadscope-reorder
-BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory many_texts
+BENCHMARKS := embedding reranking text decoding indexing formats starting unchanged busy kept serving memory many_texts training
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test test-clients test-cluster test-samples test-serve test-web quick check format bench clean

@@ -11,15 +11,20 @@ Each function loads what it needs and returns what is to be timed. Preparing pix
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from benchmarks.harness import Array
+from bridgetower.training.batch import Batch
+from bridgetower.training.draws import generator_of, key_pictures, masked_texts
+from bridgetower.training.draws import pairs as draw_pairs
+from bridgetower.training.losses import contrastive_loss, itm_loss, mlm_loss
+from bridgetower.training.recipe import Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -104,6 +109,67 @@ def embed_text_expert(folder: Path, device: str, precision: str, texts: Sequence
         return normalize(model.itc_text_head(hidden[:, 0]).float(), dim=-1)
 
     return _timed(lambda: torch.cat([embed(texts[i : i + batch]) for i in range(0, len(texts), batch)]))
+
+
+class Trained(nn.Module):
+    """Its backbone and the heads of its three classes, to train.
+
+    The backbone runs on the captions with their pictures, on the false pairs and on the masked captions. The losses,
+    the masks and the pairs that are drawn are those of our training.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, recipe: Recipe, mask_id: int) -> None:
+        super().__init__()
+        self.itc = load("ContrastiveLearning", folder, "fp32", str(device))
+        self.backbone = self.itc.bridgetower
+        self.itm = load("ImageAndTextRetrieval", folder, "fp32", str(device)).itm_score
+        self.mlm = load("MaskedLM", folder, "fp32", str(device)).mlm_score
+        load.cache_clear()  # and with it the backbones of the two
+        self.recipe, self.mask_id = recipe, mask_id
+        frozen = {"text": recipe.freezes("text"), "vision": recipe.freezes("vision")}
+        self.frozen = [getattr(self.backbone, f"{name}_model") for name, fixed in frozen.items() if fixed]
+        for tower in self.frozen:
+            tower.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for tower in self.frozen:
+            tower.eval()
+        return self
+
+    def losses(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """ITC, ITM and MLM of a batch with one caption for each picture."""
+        captions, recipe, scale = batch.true_of.shape[1], self.recipe, self.itc.logit_scale.exp()
+        keys = key_pictures(batch.true_of, generator_of(seed, step, "keys"))
+        words = torch.ones(self.itc.config.text_config.vocab_size)
+        masked = masked_texts(batch.ids.cpu(), recipe, self.mask_id, words, generator_of(seed, step, "masks"))
+        pixels = batch.pixels.to(batch.ids.device)
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            true = self.backbone(batch.ids, batch.mask.long(), pixel_values=pixels, output_hidden_states=True)
+            text, image, cross = self._vectors(true)
+            logits = (text @ image.T * scale).detach().float().cpu()
+            drawn = draw_pairs(logits, batch.true_of, keys, recipe.easy_share, generator_of(seed, step, "pairs"))
+            texts, pictures = drawn.texts[captions:], drawn.pictures[captions:]
+            false = self.backbone(batch.ids[texts], batch.mask[texts].long(), pixel_values=pixels[pictures])
+            matched = self.itm(torch.cat([true.pooler_output, false.pooler_output]))
+            hidden = self.backbone(masked.ids, batch.mask.long(), pixel_values=pixels)
+            guessed = self.mlm(hidden.text_features)
+        itc = contrastive_loss(text, image, cross, scale, batch.true_of, keys)
+        itm = itm_loss(matched, drawn.is_true.to(matched.device), drawn.weights.to(matched.device))
+        return itc, itm, mlm_loss(guessed, masked.labels.to(guessed.device))
+
+    def _vectors(self, output: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """ITC vectors of the texts, the pictures and the pairs, as the class for them has it."""
+        texts, images, _ = output.hidden_states
+        first = self.backbone.vision_model.visual.forward_post(images[-1])[:, 0]
+        projected = self.backbone.cross_modal_image_transform(first) + self.backbone.token_type_embeddings.weight[1]
+        vectors = (
+            self.itc.itc_text_head(texts[-1][:, 0]),
+            self.itc.itc_image_head(projected),
+            self.itc.itc_cross_modal_head(output.pooler_output),
+        )
+        text, image, cross = (normalize(vector.float(), dim=-1) for vector in vectors)
+        return text, image, cross
 
 
 def _pairs(folder: Path, device: str, pictures: Sequence[Image.Image], text: str) -> list[Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 BT = str(Path(sys.executable).with_name("bt"))  # the one that is installed beside this Python
 PEAK = """
 import resource, subprocess, sys
-done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+done = subprocess.run(sys.argv[1:])
+print(" ", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, sep="")
 sys.exit(done.returncode)
 """
 
@@ -56,9 +56,14 @@ def until(command: list[str], shown: bytes) -> None:
 
 
 def peak(command: list[str]) -> int:
-    """The most memory, in bytes, that a command had in RAM at once.
+    """The most memory, in bytes, that a command had in RAM at once."""
+    return output_and_peak(command)[1]
+
+
+def output_and_peak(command: list[str]) -> tuple[str, int]:
+    """What a command printed, and the most memory, in bytes, that it had in RAM at once.
 
     It is started by a small process of its own: Linux counts what a process was before it became the command, too.
     """
-    printed = int(run([sys.executable, "-c", PEAK, *command]))
-    return printed if sys.platform == "darwin" else 1024 * printed
+    output, _, kilobytes = run([sys.executable, "-c", PEAK, *command]).rpartition(" ")
+    return output, int(kilobytes) if sys.platform == "darwin" else 1024 * int(kilobytes)

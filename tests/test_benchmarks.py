@@ -38,6 +38,7 @@ IN_MANY = (
     "kept",
     "serving",
     "memory",
+    "training",
 )  # processes, each of which loads torch
 SCRIPTS = (*IN_PROCESS, *IN_MANY)
 
