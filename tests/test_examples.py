@@ -128,7 +128,7 @@ def test_new_words_are_taught_with_and_without_replay_and_measured(tmp_path: Pat
     assert said.count("recall") == said.count("rerank") == len(measured)
     for name, replays in (("replayed", True), ("forgetful", False)):
         run_of = json.loads((tmp_path / name / "run" / "settings.json").read_text("utf-8"))
-        assert bool(run_of["settings"]["--replay"]) is replays
+        assert (run_of["settings"]["--replay-share"] is not None) is replays
     assert teach() == said  # nothing is drawn or taught twice
 
 
