@@ -224,6 +224,8 @@ def main() -> None:
     parser.add_argument("--diet", choices=DIETS, default="usual")
     parser.add_argument("--export", type=Path, help="write what the run has reached as a checkpoint, and stop")
     args = parser.parse_args()
+    if args.export and not (args.out / "state.pt").is_file():
+        parser.error(f"{args.out}: nothing to export: no state of a run in it")
 
     start = resolve(args.init) if args.init else None
     if not (args.out / "tokenizer.json").exists():
