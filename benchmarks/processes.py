@@ -61,7 +61,7 @@ def peak(command: list[str]) -> int:
 
 
 def output_and_peak(command: list[str]) -> tuple[str, int]:
-    """What a command printed, and the most memory, in bytes, that it had in RAM at once.
+    """Return the output of a command, and the most memory, in bytes, that it had in RAM at once.
 
     It is started by a small process of its own: Linux counts what a process was before it became the command, too.
     """

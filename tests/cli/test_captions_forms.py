@@ -55,7 +55,7 @@ FORMS: dict[str, Callable[[Pairs, Path], object]] = {
     "karpathy": document(karpathy),
 }
 
-# What is wrong in the second picture of a form, and what is said of it.
+# The fault in the second picture of each form, and the error that names it.
 WRONG: dict[str, tuple[Callable[[str], str], str]] = {
     "jsonl": (lambda text: _line(text, 2, '{"image": "a.jpg", "captions": []}'), 'line 2: "captions" is not a list of'),
     "csv": (lambda text: _line(text, 4, "a.jpg"), "line 4: 1 cells, where the first line names 2"),

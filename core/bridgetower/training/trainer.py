@@ -44,10 +44,7 @@ class StepReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for programs, with pairs a second."""
-        return {
-            **asdict(self),
-            "pairs_per_second": self.pairs / self.seconds if self.seconds else None,
-        }
+        return {**asdict(self), "pairs_per_second": self.pairs / self.seconds if self.seconds else None}
 
 
 def train(
@@ -67,13 +64,15 @@ def train(
     """Train the model in place, on the device where it is, up to step `recipe.steps`, and yield a report after each.
 
     `mask_id` is the id of `<mask>`; `maskable` float [V] is the weight of a word in choosing masks, 0 = never.
-    `batches(step)` returns the batches from `step` on; it is called once, when the state has been loaded. A run with a
-    `state` goes on from there. It is saved there `save_every` seconds after the last time, or later where a save takes
-    more than a twentieth of that, with 0 after each step; at the end, and where
-    `should_stop` says so, each time when the caller asks for the next report; before the report of a step after which
-    the caller `pauses`, for longer than a step; and where an error ends the run, after the last whole step. An error
-    of the caller between two steps counts where it is thrown in: `with telling(train(...)) as reports`. A run ends
-    with the same bits as one that was never interrupted.
+    `batches(step)` returns the batches from `step` on; it is called once, when the state has been loaded.
+
+    A run with a `state` goes on from it, and ends with the same bits as one that was never interrupted. It is saved:
+
+    - when the caller asks for the next report: `save_every` seconds after the last time, or later where a save takes
+      more than a twentieth of that (0: after each step); after the last step; and where `should_stop` says so;
+    - before the report of a step after which the caller `pauses`, for longer than a step takes;
+    - after the last whole step, where an error ends the run. An error of the caller between two steps counts where it
+      is thrown in: `with telling(train(...)) as reports`.
 
     Raises DivergedError, ResourceError, UsageError where processes see different folders, and the errors of `state`.
     """

@@ -60,7 +60,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a run learns from, and measures itself on. No content is in two of the parts."""
+    """The data of a run: to train on, to validate on, to replay. No content is in two of the parts."""
 
     training: Pairs
     validation: tuple[TrainingPicture, ...]  # () for none; at most MOST_VALIDATED

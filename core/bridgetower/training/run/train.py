@@ -28,7 +28,7 @@ from bridgetower.training.validation import Validation, validate
 
 @dataclass(frozen=True, slots=True)
 class TrainStart:
-    """What is known when the first step of this process begins."""
+    """The facts about a run when the first step of this process begins."""
 
     step: int  # steps that were finished before
     steps: int  # in all
@@ -72,7 +72,8 @@ def train_model(
     Raises DivergedError, ModelError, UsageError, InputError, OutputError, ResourceError, and LockedError where another
     process trains in the folder.
     """
-    listener(on_start), listener(on_step), listener(on_validation), listener(should_stop)
+    for called in (on_start, on_step, on_validation, should_stop):
+        listener(called)
     folder, recipe, ranks, checkpoint = prepared.folder, prepared.recipe, prepared.ranks, prepared.checkpoint
     out, writes = folder.out, ranks.rank == 0
     with shortages(), ExitStack() as opened:
@@ -104,9 +105,8 @@ def train_model(
                 folder.changed(_machine()),
             )  # fmt: skip
             if writes:
-                folder.begin(
-                    contents, writes=True, machine=_machine()
-                )  # a run that cannot begin leaves the folder free for other settings
+                # Not before: a run that cannot begin leaves the folder free for other settings.
+                folder.begin(contents, writes=True, machine=_machine())
                 kept = Keeping(checkpoint, folder.tokenizer)
                 log = opened.enter_context(RunLog(folder.log, folder.tensorboard, first, state.validated))
                 log.write("start", {**asdict(start), "time": time.time()})

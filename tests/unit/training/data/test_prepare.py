@@ -1,4 +1,4 @@
-"""What a run learns from: which pictures are where, what is left out, and what the report says."""
+"""The data of a run: which pictures are where, which are left out, and the lines of the report."""
 
 import json
 from pathlib import Path
